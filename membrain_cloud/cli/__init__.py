@@ -1,0 +1,23 @@
+"""The command line: verbs only. Each parses, calls, and prints; nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+from membrain_cloud.cli import networks, projects, running, tables
+from membrain_cloud.cli.program import Program
+
+main = Program(
+    "membrain-cloud",
+    help="""Membranes in cryo-electron tomograms: segmented, separated, meshed, picked and measured.
+
+    \b
+    Examples:
+      membrain-cloud demo
+      membrain-cloud project init DIR --tomograms 'data/*.mrc'
+      membrain-cloud run DIR/config.json
+      membrain-cloud report DIR/config.json
+    """,
+)
+for verbs in (projects, running, networks, tables):
+    verbs.register(main)
+
+__all__ = ["main"]

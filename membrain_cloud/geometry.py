@@ -1,0 +1,213 @@
+"""Grids, boxes, blocks, meshes and picks: the types every floor speaks, and the one place that converts units.
+
+Two conventions, stated once:
+
+- **arrays** are zyx, in voxels;
+- **geometry** (meshes, picks) is xyz, in ångström; voxel `i` has its centre at `i * voxel_spacing_angstrom`
+  (copick's convention: the centre of voxel (0, 0, 0) is the origin).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Zyx = tuple[int, int, int]
+FloatArray = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The voxel grid of a volume: its shape (z, y, x) and its spacing in Å."""
+
+    shape: Zyx
+    voxel_spacing_angstrom: float
+
+    @property
+    def voxels(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def size_angstrom(self) -> tuple[float, float, float]:
+        """Extent along x, y, z in Å."""
+        z, y, x = (n * self.voxel_spacing_angstrom for n in self.shape)
+        return x, y, z
+
+    @property
+    def box(self) -> Box:
+        return Box((0, 0, 0), self.shape)
+
+    def to_angstrom(self, points_zyx: FloatArray) -> NDArray[np.float64]:
+        """(N, 3) zyx voxel coordinates -> (N, 3) xyz in Å."""
+        return np.asarray(points_zyx, np.float64)[..., ::-1] * self.voxel_spacing_angstrom
+
+    def to_voxels(self, points_xyz_angstrom: FloatArray) -> NDArray[np.float64]:
+        """(N, 3) xyz in Å -> (N, 3) zyx voxel coordinates, not rounded."""
+        return np.asarray(points_xyz_angstrom, np.float64)[..., ::-1] / self.voxel_spacing_angstrom
+
+
+@dataclass(frozen=True)
+class Box:
+    """A half-open box of voxels, [start, stop) on z, y, x."""
+
+    start: Zyx
+    stop: Zyx
+
+    @property
+    def shape(self) -> Zyx:
+        z, y, x = (b - a for a, b in zip(self.start, self.stop, strict=True))
+        return z, y, x
+
+    @property
+    def slices(self) -> tuple[slice, slice, slice]:
+        z, y, x = (slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
+        return z, y, x
+
+    def within(self, outer: Box) -> tuple[slice, slice, slice]:
+        """The slices that cut this box out of an array that covers `outer`."""
+        z, y, x = (slice(a - o, b - o) for a, b, o in zip(self.start, self.stop, outer.start, strict=True))
+        return z, y, x
+
+    def intersection(self, other: Box) -> Box | None:
+        start = tuple(max(a, b) for a, b in zip(self.start, other.start, strict=True))
+        stop = tuple(min(a, b) for a, b in zip(self.stop, other.stop, strict=True))
+        if any(a >= b for a, b in zip(start, stop, strict=True)):
+            return None
+        return Box(start, stop)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Block:
+    """The part of a volume that one task computes: it reads `halo`, it writes `core` and nothing else.
+
+        +----------------------------+
+        | halo: every voxel that     |      Cores tile the volume without gap or overlap and are aligned to
+        |  +----------------------+  |      chunks, so no two workers ever write one chunk. The halo is the
+        |  | core: written        |  |      union of the windows (of the one lattice of the volume) that touch
+        |  +----------------------+  |      the core, so the result does not depend on how the volume was cut.
+        | the windows touching the   |
+        | core reach                 |
+        +----------------------------+
+    """
+
+    index: int
+    core: Box
+    halo: Box
+
+
+def window_starts(length: int, window: int, stride: int) -> list[int]:
+    """Starts of the windows along one axis: multiples of the stride, the last one clamped to the end.
+
+    A function of the axis length alone, never of a block: this is what makes results independent of the cut.
+    An axis shorter than the window has one window, at 0 (the caller pads).
+    """
+    if length <= window:
+        return [0]
+    starts = list(range(0, length - window, stride))
+    return [*starts, length - window]
+
+
+def window_boxes(shape: Zyx, window: int, stride: int) -> list[Box]:
+    """All windows of a volume of `shape` (each axis padded by the caller to at least `window`), in zyx order."""
+    axes = [window_starts(n, window, stride) for n in shape]
+    return [Box((z, y, x), (z + window, y + window, x + window)) for z, y, x in itertools.product(*axes)]
+
+
+def blocks(shape: Zyx, core_shape: Zyx, window: int, stride: int) -> list[Block]:
+    """Cut a volume into blocks whose halos are what the volume's windows that touch their cores cover."""
+    found: list[Block] = []
+    for start in itertools.product(*(range(0, n, c) for n, c in zip(shape, core_shape, strict=True))):
+        stop = tuple(min(a + c, n) for a, c, n in zip(start, core_shape, shape, strict=True))
+        lower, upper = [], []
+        for a, b, n in zip(start, stop, shape, strict=True):
+            touching = [s for s in window_starts(n, window, stride) if s < b and s + window > a]
+            lower.append(touching[0])
+            upper.append(min(touching[-1] + window, n))
+        found.append(Block(len(found), Box(start, stop), Box(tuple(lower), tuple(upper))))  # type: ignore[arg-type]
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Mesh:
+    """A triangle mesh.
+
+    vertices : (V, 3) float64, xyz in Å.  faces : (F, 3) int32.
+    Faces are wound so that normals point out of the membrane (out of the slab, for a closed shell).
+    """
+
+    vertices: NDArray[np.float64]
+    faces: NDArray[np.int32]
+
+    def face_areas_angstrom2(self) -> NDArray[np.float64]:
+        a, b, c = (self.vertices[self.faces[:, k]] for k in range(3))
+        return 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1)
+
+    def area_angstrom2(self) -> float:
+        return float(self.face_areas_angstrom2().sum())
+
+    def vertex_normals(self) -> NDArray[np.float64]:
+        """(V, 3) unit normals, faces weighted by area; (0, 0, 1) where a vertex has no face."""
+        a, b, c = (self.vertices[self.faces[:, k]] for k in range(3))
+        face_normals = np.cross(b - a, c - a)
+        sums = np.zeros_like(self.vertices)
+        for k in range(3):
+            np.add.at(sums, self.faces[:, k], face_normals)
+        lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+        normals = np.divide(sums, lengths, out=np.zeros_like(sums), where=lengths > 0)
+        normals[lengths[:, 0] == 0] = (0.0, 0.0, 1.0)
+        return normals
+
+
+@dataclass(frozen=True, eq=False)
+class Picks:
+    """Particles: positions and, where known, orientations.
+
+    positions : (N, 3) float64, centres, xyz in Å.
+    orientations : (N, 3, 3) float64 or None; rotates the particle's frame (its z axis is the membrane normal,
+        pointing away from the membrane on the particle's side) into the tomogram's frame.
+    scores : (N,) float64, higher is better.
+    membrane_ids : (N,) int64, the instance each sits on; 0 where unknown.
+    """
+
+    positions: NDArray[np.float64]
+    orientations: NDArray[np.float64] | None = None
+    scores: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    membrane_ids: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def __post_init__(self) -> None:
+        count = len(self.positions)
+        if not len(self.scores):
+            object.__setattr__(self, "scores", np.ones(count))
+        if not len(self.membrane_ids):
+            object.__setattr__(self, "membrane_ids", np.zeros(count, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+
+def orientations_from_normals(normals: FloatArray, in_plane_radians: FloatArray | None = None) -> NDArray[np.float64]:
+    """(N, 3) unit normals -> (N, 3, 3) rotations whose z axis is the normal.
+
+    The in-plane axis is arbitrary but defined for every normal: the coordinate axis least parallel to the normal
+    is projected into the plane, then turned by `in_plane_radians` about the normal where given.
+    """
+    z = np.asarray(normals, np.float64)
+    reference = np.eye(3)[np.argmin(np.abs(z), axis=1)]
+    x = reference - (reference * z).sum(1, keepdims=True) * z
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    y = np.cross(z, x)
+    if in_plane_radians is not None:
+        cos, sin = np.cos(in_plane_radians)[:, None], np.sin(in_plane_radians)[:, None]
+        x, y = cos * x + sin * y, cos * y - sin * x
+    return np.stack([x, y, z], axis=2)
+
+
+def iterate_chunks(shape: Zyx, chunk: Zyx) -> Iterator[Box]:
+    """The chunk boxes of a volume, clipped to its shape, in zyx order."""
+    for start in itertools.product(*(range(0, n, c) for n, c in zip(shape, chunk, strict=True))):
+        yield Box(start, tuple(min(a + c, n) for a, c, n in zip(start, chunk, shape, strict=True)))  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Settings, plan, stages and run: the only floor that knows Dask."""

@@ -1,0 +1,1 @@
+"""The only floor that knows copick, Zarr, Parquet and files."""

@@ -1,0 +1,1 @@
+"""Losses, augmentation, patches, scores and the training loop."""
