@@ -1,0 +1,149 @@
+"""How a cryo-electron tomogram sees a specimen: contrast transfer, missing wedge, noise.
+
+Everything is applied in the Fourier space of the reconstructed volume. Under weighted back-projection each Fourier
+voxel comes from the tilt image whose slice passes through it, so the CTF is a function of |k|, the missing wedge a
+mask, and white detector noise becomes noise of a power that grows with the distance from the tilt axis.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+from membrain_cloud.geometry import Zyx
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Imaging:
+    """One way of taking a tomogram.
+
+    snr : variance of the imaged specimen over variance of the noise, per voxel.
+    defocus_um, phase_flipped, amplitude_contrast, voltage_kv, spherical_aberration_mm : the CTF (defocus 0: no CTF).
+    b_factor_angstrom2 : envelope exp(-B k² / 4).
+    tilt_range_degrees : the wedge keeps directions up to this angle from the specimen plane.
+    tilt_axis_degrees : in-plane angle of the tilt axis from y.
+    noise_exponent : noise power grows as (distance from the tilt axis)^exponent; 1 is weighted back-projection.
+    background_fraction : share of the noise variance that is smooth (ice, thickness), of power 1/k².
+    lowpass_angstrom : Gaussian low-pass of the whole tomogram (its half width in Å; 0: none), as after denoising.
+    """
+
+    snr: float = 0.5
+    defocus_um: float = 3.5
+    phase_flipped: bool = True
+    amplitude_contrast: float = 0.08
+    voltage_kv: float = 300.0
+    spherical_aberration_mm: float = 2.7
+    b_factor_angstrom2: float = 200.0
+    tilt_range_degrees: float = 60.0
+    tilt_axis_degrees: float = 0.0
+    noise_exponent: float = 0.7
+    background_fraction: float = 0.05
+    lowpass_angstrom: float = 0.0
+
+
+@lru_cache(maxsize=4)
+def _frequencies(shape: Zyx, voxel_spacing_angstrom: float) -> tuple[Float32, Float32, Float32]:
+    """kz, ky, kx in 1/Å of the real FFT of a volume, each broadcastable to its shape."""
+    z, y, x = shape
+    kz = np.fft.fftfreq(z, voxel_spacing_angstrom).astype(np.float32)[:, None, None]
+    ky = np.fft.fftfreq(y, voxel_spacing_angstrom).astype(np.float32)[None, :, None]
+    kx = np.fft.rfftfreq(x, voxel_spacing_angstrom).astype(np.float32)[None, None, :]
+    return kz, ky, kx
+
+
+def electron_wavelength_angstrom(voltage_kv: float) -> float:
+    """Relativistic wavelength of the electron."""
+    volts = voltage_kv * 1e3
+    return 12.2643 / float(np.sqrt(volts * (1.0 + 0.978466e-6 * volts)))
+
+
+def contrast_transfer(k: Float32, imaging: Imaging) -> Float32:
+    """CTF at spatial frequencies `k` (1/Å), positive at low frequency: the caller makes dense dark.
+
+    Phase flipping takes the absolute value. Source: the weak-phase approximation in every textbook of the field.
+    """
+    if imaging.defocus_um == 0:
+        return np.ones_like(k)
+    wavelength = electron_wavelength_angstrom(imaging.voltage_kv)
+    k2 = k * k
+    phase = (
+        np.pi
+        * wavelength
+        * k2
+        * (imaging.defocus_um * 1e4 - 0.5 * imaging.spherical_aberration_mm * 1e7 * wavelength**2 * k2)
+    )
+    transfer = np.sin(phase + np.arcsin(imaging.amplitude_contrast))
+    return np.abs(transfer) if imaging.phase_flipped else transfer
+
+
+def missing_wedge(shape: Zyx, imaging: Imaging) -> Float32:
+    """Mask in [0, 1] over the real FFT: 1 where the tilt series has measured, soft over a few degrees."""
+    kz, ky, kx = _frequencies(shape, 1.0)
+    axis = np.deg2rad(imaging.tilt_axis_degrees)
+    across = np.abs(kx * np.cos(axis) + ky * np.sin(axis))
+    angle = np.rad2deg(np.arctan2(np.abs(kz), np.maximum(across, 1e-9)))
+    mask = np.clip((imaging.tilt_range_degrees + 1.5 - angle) / 3.0, 0.0, 1.0).astype(np.float32)
+    mask[0, 0, 0] = 1.0
+    return mask
+
+
+def image_density(density: Float32, voxel_spacing_angstrom: float, imaging: Imaging, seed: int) -> Float32:
+    """The tomogram of a specimen: dense is dark, mean 0, noise at the chosen SNR.
+
+    Parameters
+    ----------
+    density : (Z, Y, X) float32, specimen minus solvent, arbitrary units.
+    seed : of the noise.
+
+    Returns
+    -------
+    (Z, Y, X) float32.
+    """
+    shape = density.shape
+    kz, ky, kx = _frequencies(shape, voxel_spacing_angstrom)
+    k = np.sqrt(kz * kz + ky * ky + kx * kx)
+    wedge = missing_wedge(shape, imaging)
+    transfer = contrast_transfer(k, imaging)
+    transfer *= np.exp(-0.25 * imaging.b_factor_angstrom2 * k * k)
+    transfer *= wedge
+    transfer.flat[0] = 0.0
+    signal = -fft.irfftn(fft.rfftn(density, workers=1) * transfer, shape, workers=1)
+
+    noise = _noise(shape, voxel_spacing_angstrom, imaging, wedge, k, seed)
+    noise *= np.sqrt(max(float(signal.var()), 1e-12) / imaging.snr)
+    tomogram = signal + noise
+    if imaging.lowpass_angstrom > 0:
+        blur = np.exp(-0.5 * (k * imaging.lowpass_angstrom) ** 2)
+        tomogram = fft.irfftn(fft.rfftn(tomogram, workers=1) * blur, shape, workers=1)
+    return tomogram.astype(np.float32, copy=False)
+
+
+def _noise(shape: Zyx, spacing: float, imaging: Imaging, wedge: Float32, k: Float32, seed: int) -> Float32:
+    """Noise of unit variance: white noise through the reconstruction's weighting, plus a smooth background."""
+    rng = np.random.default_rng(seed)
+    kz, ky, kx = _frequencies(shape, spacing)
+    axis = np.deg2rad(imaging.tilt_axis_degrees)
+    across = kx * np.cos(axis) + ky * np.sin(axis)
+    radius = np.sqrt(across * across + kz * kz) * (2.0 * spacing)
+    # Bilinear back-projection damps the highest frequencies.
+    damping = np.exp(-1.5 * (k * spacing) ** 2)
+    weight = np.power(np.maximum(radius, 0.02), 0.5 * imaging.noise_exponent) * damping * wedge
+    white = fft.rfftn(rng.standard_normal(shape, dtype=np.float32), workers=1)
+    sharp = fft.irfftn(white * weight, shape, workers=1)
+    sharp /= max(float(sharp.std()), 1e-12)
+    if imaging.background_fraction <= 0:
+        return sharp
+    soft_weight = wedge / np.maximum(k * spacing * 20.0, 0.5) ** 2
+    soft_weight.flat[0] = 0.0
+    white = fft.rfftn(rng.standard_normal(shape, dtype=np.float32), workers=1)
+    soft = fft.irfftn(white * soft_weight, shape, workers=1)
+    soft /= max(float(soft.std()), 1e-12)
+    share = imaging.background_fraction
+    mixed = np.sqrt(1.0 - share) * sharp + np.sqrt(share) * soft
+    return mixed / max(float(mixed.std()), 1e-12)

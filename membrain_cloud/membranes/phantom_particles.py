@@ -1,0 +1,159 @@
+"""Proteins of simulated tomograms: clouds of Gaussians of protein density, and how they are stamped into a volume.
+
+A particle's frame has its origin on the membrane's mid-surface and z along the membrane normal, to the side the
+particle protrudes. Cytosolic particles use the same frame, about their centre.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Points = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Blobs:
+    """points : (N, 3) xyz in Å.  sigma_angstrom : of every Gaussian.  weights : (N,) peak densities."""
+
+    points: Points
+    sigma_angstrom: float
+    weights: NDArray[np.float64]
+
+
+def _fill(inside: Callable[[Points], NDArray[np.bool_]], reach: float, step: float, rng: np.random.Generator) -> Blobs:
+    """Fill a solid with Gaussians so that its density is about 1, with the unevenness of a real protein."""
+    axis = np.arange(-reach, reach + step, step)
+    grid = np.array(list(itertools.product(axis, axis, axis)))
+    points = grid[inside(grid)]
+    points = points + rng.normal(0, 0.15 * step, points.shape)
+    sigma = 0.55 * step
+    weights = (step / (np.sqrt(2 * np.pi) * sigma)) ** 3 * rng.uniform(0.5, 1.4, len(points))
+    return Blobs(points, sigma, weights)
+
+
+def _cylinder(p: Points, x: float, y: float, radius: float, low: float, high: float) -> NDArray[np.bool_]:
+    flat = (p[:, 0] - x) ** 2 + (p[:, 1] - y) ** 2 <= radius**2
+    return flat & (p[:, 2] >= low) & (p[:, 2] <= high)
+
+
+def _ball(p: Points, centre: tuple[float, float, float], radius: float) -> NDArray[np.bool_]:
+    return ((p - np.array(centre)) ** 2).sum(1) <= radius**2
+
+
+def _dimer(rng: np.random.Generator) -> Blobs:
+    """Two lobes side by side, low on one side of the membrane: of the kind of photosystem II."""
+    return _fill(
+        lambda p: _cylinder(p, 38, 0, 34, -22, 55) | _cylinder(p, -38, 0, 34, -22, 55) | _ball(p, (0, 0, 40), 30),
+        110, 15, rng,
+    )  # fmt: skip
+
+
+def _tower(rng: np.random.Generator) -> Blobs:
+    """A square tower through the membrane: of the kind of a tetrameric receptor."""
+    return _fill(
+        lambda p: (np.abs(p[:, 0]) <= 38) & (np.abs(p[:, 1]) <= 38) & (p[:, 2] >= -30) & (p[:, 2] <= 100),
+        120, 15, rng,
+    )  # fmt: skip
+
+
+def _head_on_stalk(rng: np.random.Generator) -> Blobs:
+    """A ball on a stalk, with a ring in the membrane: of the kind of ATP synthase."""
+    return _fill(
+        lambda p: _cylinder(p, 0, 0, 30, -22, 22) | _cylinder(p, 0, 0, 15, 20, 75) | _ball(p, (0, 0, 105), 46),
+        160, 15, rng,
+    )  # fmt: skip
+
+
+def _hump(rng: np.random.Generator) -> Blobs:
+    """A small lopsided hump: of the kind of cytochrome b6f."""
+    return _fill(lambda p: _cylinder(p, 0, 0, 30, -25, 25) | _ball(p, (12, 0, 38), 30), 75, 14, rng)
+
+
+MEMBRANE_PARTICLES: dict[str, Callable[[np.random.Generator], Blobs]] = {
+    "dimer": _dimer,
+    "tower": _tower,
+    "head-on-stalk": _head_on_stalk,
+    "hump": _hump,
+}
+
+
+def random_membrane_particle(rng: np.random.Generator) -> Blobs:
+    """A protein nobody has named: a few balls piled up from the membrane outwards."""
+    balls = [((0.0, 0.0, 0.0), rng.uniform(20, 35))]
+    x, y, z = 0.0, 0.0, rng.uniform(10, 25)
+    for _ in range(int(rng.integers(2, 5))):
+        radius = rng.uniform(18, 42)
+        balls.append(((x, y, z + 0.6 * radius), radius))
+        x, y, z = x + rng.normal(0, 15), y + rng.normal(0, 15), z + 0.8 * radius
+    reach = z + 90
+    return _fill(lambda p: np.any([_ball(p, c, r) for c, r in balls], axis=0) & (p[:, 2] > -28), reach, 15, rng)
+
+
+def random_cytosolic_particle(rng: np.random.Generator, largest_angstrom: float) -> Blobs:
+    """A globular complex: overlapping balls, of a radius between 25 Å and `largest_angstrom`, sometimes hollow."""
+    radius = float(np.exp(rng.uniform(np.log(25), np.log(largest_angstrom))))
+    balls = [(rng.normal(0, 0.45 * radius, 3), rng.uniform(0.45, 0.8) * radius) for _ in range(int(rng.integers(2, 6)))]
+    cavity = rng.random() < 0.25
+    step = 14.0 if radius < 60 else 20.0
+
+    def inside(p: Points) -> NDArray[np.bool_]:
+        solid = np.any([_ball(p, tuple(c), r) for c, r in balls], axis=0)
+        return solid & ~_ball(p, (0, 0, 0), 0.35 * radius) if cavity else solid
+
+    return _fill(inside, 2.0 * radius, step, rng)
+
+
+def actin_filament(rng: np.random.Generator, length_angstrom: float) -> Blobs:
+    """A two-start helix of 27.5 Å rise and -166.6° twist, along z."""
+    count = int(length_angstrom / 27.5)
+    index = np.arange(count)
+    angle = np.deg2rad(-166.6) * index
+    points = np.stack([22 * np.cos(angle), 22 * np.sin(angle), (index - count / 2) * 27.5], axis=1)
+    return Blobs(points, 16.0, rng.uniform(0.8, 1.2, count))
+
+
+def microtubule(rng: np.random.Generator, length_angstrom: float) -> Blobs:
+    """13 protofilaments of 41 Å repeat on a wall of radius 110 Å: the best known look-alike of a membrane."""
+    rings = np.arange(-length_angstrom / 2, length_angstrom / 2, 41.0)
+    angle = 2 * np.pi * np.arange(13) / 13
+    ring = np.stack([110 * np.cos(angle), 110 * np.sin(angle), 9.4 * np.arange(13)], axis=1)
+    points = (ring[None] + np.stack([0 * rings, 0 * rings, rings], axis=1)[:, None]).reshape(-1, 3)
+    return Blobs(points, 17.0, rng.uniform(0.8, 1.2, len(points)))
+
+
+def stamp(volume: NDArray[np.float32], blobs: Blobs, centre_xyz: Points, rotation: Points, spacing: float) -> None:
+    """Add rotated, shifted blobs to `volume` (zyx), in place; what falls outside is cut off.
+
+    centre_xyz : (3,) Å.  rotation : (3, 3), particle frame to volume frame.
+    """
+    places = (blobs.points @ rotation.T + centre_xyz)[:, ::-1] / spacing
+    sigma = np.sqrt(blobs.sigma_angstrom**2 + spacing**2 / 12) / spacing
+    peak = blobs.weights * (blobs.sigma_angstrom / spacing / sigma) ** 3
+    reach = int(np.ceil(2.8 * sigma))
+    shape = np.array(volume.shape)
+    near = np.all((places > -reach) & (places < shape + reach), axis=1)
+    places, peak = places[near], peak[near]
+    if not len(places):
+        return
+    base = np.round(places).astype(np.int64)
+    steps = np.arange(-reach, reach + 1)
+    profiles = [np.exp(-0.5 * ((base[:, a, None] + steps - places[:, a, None]) / sigma) ** 2) for a in range(3)]
+    values = np.einsum("n,ni,nj,nk->nijk", peak, *profiles)
+    low = base.min(0) - reach
+    size = base.max(0) + reach + 1 - low
+    strides = np.array([size[1] * size[2], size[2], 1])
+    corner = ((base - reach - low) * strides).sum(1)
+    offsets = (np.stack(np.meshgrid(*([np.arange(2 * reach + 1)] * 3), indexing="ij"), -1) * strides).sum(-1)
+    flat = (corner[:, None] + offsets.reshape(1, -1)).ravel()
+    local = np.bincount(flat, values.reshape(-1), minlength=int(np.prod(size))).reshape(size)
+    start, stop = np.maximum(low, 0), np.minimum(low + size, shape)
+    if np.any(start >= stop):
+        return
+    into = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+    cut = tuple(slice(a - o, b - o) for a, b, o in zip(start, stop, low, strict=True))
+    volume[into] += local[cut].astype(np.float32)
