@@ -1,0 +1,71 @@
+"""The 3D U-Net of MemBrain-seg's family: MONAI's DynUNet, with the channels as a parameter.
+
+MemBrain-seg's published network has channels (32, 64, 128, 256, 512, 1024) and residual blocks; ours ships narrower.
+Input (B, 1, w, w, w) float32 of mean 0 and variance 1, w a multiple of 2^(levels - 1); output (B, 1, w, w, w) logits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from membrain_cloud.errors import ModelError
+
+
+@dataclass(frozen=True)
+class UNetArchitecture:
+    """channels : of each level, finest first.  residual : two-convolution blocks with a skip, as MemBrain-seg's."""
+
+    channels: tuple[int, ...]
+    residual: bool = False
+
+    @property
+    def multiple(self) -> int:
+        """A window's edge must be a multiple of this."""
+        return int(2 ** (len(self.channels) - 1))
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "channels": list(self.channels)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> UNetArchitecture:
+        return cls(tuple(int(c) for c in values["channels"]), bool(values["residual"]))
+
+
+def build_unet(architecture: UNetArchitecture) -> nn.Module:
+    """A U-Net with random weights. Raises ModelError for fewer than three levels, which DynUNet cannot be."""
+    from monai.networks.nets import DynUNet
+
+    levels = len(architecture.channels)
+    if levels < 3:
+        raise ModelError(f"a U-Net of channels {architecture.channels}: too few levels", "give three or more channels")
+    return DynUNet(
+        spatial_dims=3,
+        in_channels=1,
+        out_channels=1,
+        kernel_size=[3] * levels,
+        strides=[1] + [2] * (levels - 1),
+        upsample_kernel_size=[2] * (levels - 1),
+        filters=list(architecture.channels),
+        norm_name=("INSTANCE", {"affine": True}),
+        act_name=("leakyrelu", {"inplace": True, "negative_slope": 0.01}),
+        res_block=architecture.residual,
+        deep_supervision=False,
+    )
+
+
+def own_state(network: nn.Module) -> dict[str, torch.Tensor]:
+    """The state without `skip_layers.*`, under which DynUNet repeats its layers."""
+    return {k: v for k, v in network.state_dict().items() if not k.startswith("skip_layers.")}
+
+
+def load_own_state(network: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Strict: every own weight must be there, and nothing else. Raises KeyError naming the difference."""
+    wanted = set(own_state(network))
+    if wanted != set(state):
+        difference = sorted(wanted ^ set(state))
+        raise KeyError(f"{len(difference)} weights differ between file and network, first: {difference[0]}")
+    network.load_state_dict(state, strict=False)

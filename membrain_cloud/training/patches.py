@@ -1,0 +1,127 @@
+"""Training patches from simulated specimens.
+
+Making a specimen costs seconds, imaging a crop of one a tenth of a second. So a pool of specimens is made once and
+kept on disk, and every patch is a fresh crop, turned or mirrored, imaged under conditions of its own: other defocus,
+wedge, noise and filter each time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from membrain_cloud.membranes.imaging import Imaging, image_density
+from membrain_cloud.membranes.phantom import KINDS, PhantomSettings, make_specimen
+from membrain_cloud.training.augmentation import augment
+
+# Crops are imaged with this margin on each side, cut off afterwards: Fourier imaging wraps around.
+MARGIN = 8
+POOL_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """image : (w, w, w) float32, mean 0, variance 1.  label : (w, w, w) uint8, 1 in membrane."""
+
+    image: NDArray[np.float32]
+    label: NDArray[np.uint8]
+
+
+def random_specimen_settings(rng: np.random.Generator, edge: int) -> PhantomSettings:
+    """Specimens as varied as the portal's: crowded and empty, thick and thin bilayers, with look-alikes."""
+    low = float(rng.uniform(25, 42))
+    return PhantomSettings(
+        shape=(edge, edge, edge),
+        voxel_spacing_angstrom=float(rng.choice([10.0, rng.uniform(8.0, 14.0)])),
+        kinds=KINDS,
+        membranes=int(rng.choice([0, 2, 3, 4, 5, 7], p=[0.06, 0.14, 0.2, 0.2, 0.2, 0.2])),
+        leaflet_separation_angstrom=(low, low + 6.0),
+        membrane_contrast=(0.35, 1.0),
+        particles=("dimer", "tower", "head-on-stalk", "hump", "random", "random", "random"),
+        particles_per_um2=(0.0, 1500.0),
+        lattice_fraction=0.3,
+        cytosolic_per_um3=(3e3, 2e5),
+        filaments=(0, 4),
+        microtubules=(0, 2) if rng.random() < 0.4 else (0, 0),
+        gold_beads=(0, 3) if rng.random() < 0.3 else (0, 0),
+        void_angstrom=(0.0, 200.0) if rng.random() < 0.4 else (0.0, 0.0),
+    )
+
+
+def random_imaging(rng: np.random.Generator) -> Imaging:
+    """Imaging as varied as the portal's."""
+    return Imaging(
+        snr=float(np.exp(rng.uniform(np.log(0.07), np.log(2.5)))),
+        defocus_um=float(rng.uniform(1.5, 6.0)),
+        phase_flipped=bool(rng.random() < 0.5),
+        amplitude_contrast=float(rng.uniform(0.05, 0.2)),
+        b_factor_angstrom2=float(rng.uniform(0, 1500)),
+        tilt_range_degrees=float(rng.uniform(50, 65)),
+        tilt_axis_degrees=float(rng.choice([0.0, 90.0]) + rng.normal(0, 8)),
+        noise_exponent=float(rng.uniform(0.0, 1.4)),
+        background_fraction=float(rng.uniform(0, 0.25)),
+        lowpass_angstrom=float(rng.uniform(2, 9)) if rng.random() < 0.35 else 0.0,
+    )
+
+
+def make_pool(
+    folder: Path, *, count: int, edge: int, seed: int, processes: int, done: Callable[[int], None]
+) -> list[Path]:
+    """Make (or complete) a pool of `count` specimens of `edge`³ voxels; `done` is told how many exist."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"specimen-v{POOL_VERSION}-{edge}-{seed}-{k:04d}.npz" for k in range(count)]
+    missing = [(path, seed * 100_003 + k, edge) for k, path in enumerate(paths) if not path.exists()]
+    if missing:
+        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+            for finished, _ in enumerate(pool.map(_make_and_save, missing), start=count - len(missing) + 1):
+                done(finished)
+    return paths
+
+
+def _make_and_save(job: tuple[Path, int, int]) -> None:
+    path, seed, edge = job
+    rng = np.random.default_rng(seed)
+    settings = random_specimen_settings(rng, edge)
+    specimen = make_specimen(int(rng.integers(2**31)), settings)
+    staging = path.with_name(f".{path.stem}-{os.getpid()}.npz")
+    np.savez(
+        staging,
+        density=specimen.density.astype(np.float16),
+        label=specimen.labels,
+        facts=json.dumps({"voxel_spacing_angstrom": settings.voxel_spacing_angstrom}),
+    )
+    staging.replace(path)
+
+
+def load_specimen(path: Path) -> tuple[NDArray[np.float16], NDArray[np.uint8], float]:
+    """Returns density, label and voxel spacing (Å) of a pooled specimen."""
+    with np.load(path, allow_pickle=False) as stored:
+        facts = json.loads(str(stored["facts"]))
+        return stored["density"], stored["label"], float(facts["voxel_spacing_angstrom"])
+
+
+def draw_patch(
+    specimen: tuple[NDArray[np.float16], NDArray[np.uint8], float], window: int, rng: np.random.Generator
+) -> Patch:
+    """A random crop of a specimen, turned, imaged at random, augmented and normalised."""
+    density, label, spacing = specimen
+    edge = window + 2 * MARGIN
+    corner = [int(rng.integers(0, n - edge + 1)) for n in density.shape]
+    cut = tuple(slice(a, a + edge) for a in corner)
+    crop, truth = density[cut].astype(np.float32), label[cut]
+    axes = tuple(int(a) for a in rng.permutation(3))
+    flips = tuple(a for a in range(3) if rng.random() < 0.5)
+    crop = np.ascontiguousarray(np.flip(crop.transpose(axes), flips))
+    truth = np.flip(truth.transpose(axes), flips)
+    image = image_density(crop, spacing, random_imaging(rng), int(rng.integers(2**31)))
+    inner = (slice(MARGIN, -MARGIN),) * 3
+    image = augment(image[inner], rng)
+    return Patch(image, np.ascontiguousarray(truth[inner]))
