@@ -1,0 +1,133 @@
+"""Meshes and picks as bytes: GLB with one named geometry a membrane, and copick's JSON of picks.
+
+Picks are written as JSON directly: copick's models take 15 s for 20 000 points. Equal content gives equal bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from membrain_cloud.errors import ProjectError
+from membrain_cloud.geometry import Mesh, Picks
+from membrain_cloud.store.refs import ObjectRef
+
+_GLB_MAGIC, _GLB_JSON = 0x46546C67, 0x4E4F534A
+
+
+def meshes_to_glb(meshes: Mapping[int, Mesh]) -> bytes:
+    """GLB (vertices as float32, xyz in Å) with the geometries `membrane_{id}` in the order of their ids."""
+    import trimesh
+
+    if not meshes:  # trimesh refuses an empty scene
+        return _glb_of_json({"asset": {"version": "2.0"}, "scene": 0, "scenes": [{"nodes": []}]})
+    scene = trimesh.Scene()
+    for number in sorted(meshes):
+        mesh, name = meshes[number], f"membrane_{number}"
+        geometry = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False, validate=False)
+        scene.add_geometry(geometry, node_name=name, geom_name=name)
+    return bytes(scene.export(file_type="glb"))
+
+
+def meshes_from_glb(content: bytes, what: str) -> dict[int, Mesh]:
+    """Meshes by the number at the end of their names; without usable numbers, 1..N in the order of the names.
+
+    ProjectError when it is not a GLB file.
+    """
+    import trimesh
+
+    try:
+        if not _glb_json(content).get("meshes"):
+            return {}
+        scene = trimesh.load_scene(io.BytesIO(content), file_type="glb", process=False)
+        placed = [(str(node), *scene.graph[node]) for node in sorted(scene.graph.nodes_geometry)]
+        found = [(node, transform, scene.geometry[geometry]) for node, transform, geometry in placed]
+    except Exception as error:  # trimesh raises whatever the broken part of the file makes it raise
+        raise ProjectError(f"{what} is torn or no GLB file ({error})", "write it again, or remove it") from error
+    surfaces = [(node, transform, mesh) for node, transform, mesh in found if isinstance(mesh, trimesh.Trimesh)]
+    numbers = _numbers([node for node, _, _ in surfaces])
+    meshes = {}
+    for number, (_, transform, mesh) in zip(numbers, surfaces, strict=True):
+        vertices = np.array(mesh.vertices, np.float64)
+        if not np.array_equal(transform, np.eye(4)):
+            vertices = vertices @ transform[:3, :3].T + transform[:3, 3]
+        meshes[number] = Mesh(vertices, np.array(mesh.faces, np.int32))
+    return dict(sorted(meshes.items()))
+
+
+def _numbers(names: list[str]) -> list[int]:
+    matches = [re.search(r"(\d+)$", name) for name in names]
+    numbers = [int(match[1]) for match in matches if match]
+    return numbers if len(set(numbers)) == len(names) and 0 not in numbers else list(range(1, len(names) + 1))
+
+
+def _glb_of_json(content: dict[str, Any]) -> bytes:
+    text = json.dumps(content, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 4)
+    return struct.pack("<5I", _GLB_MAGIC, 2, 20 + len(text), len(text), _GLB_JSON) + text
+
+
+def _glb_json(content: bytes) -> dict[str, Any]:
+    magic, _, total, length, kind = struct.unpack_from("<5I", content)
+    if magic != _GLB_MAGIC or kind != _GLB_JSON or total != len(content):
+        raise ValueError(f"{len(content)} bytes, its header says {total}")
+    return dict(json.loads(content[20 : 20 + length]))
+
+
+def picks_to_json(picks: Picks, ref: ObjectRef) -> bytes:
+    """copick's picks file: location = centre in Å, rotation without translation, instance_id = membrane."""
+    matrices = np.tile(np.eye(4), (len(picks), 1, 1))
+    if picks.orientations is not None:
+        matrices[:, :3, :3] = picks.orientations
+    columns = zip(
+        picks.positions.tolist(), matrices.tolist(), picks.membrane_ids.tolist(), picks.scores.tolist(), strict=True
+    )
+    points = [
+        {"location": {"x": x, "y": y, "z": z}, "transformation_": matrix, "instance_id": int(number), "score": score}
+        for (x, y, z), matrix, number, score in columns
+    ]
+    file = {
+        "pickable_object_name": ref.name,
+        "user_id": ref.user,
+        "session_id": ref.session,
+        "run_name": ref.run,
+        "voxel_spacing": None,
+        "unit": "angstrom",
+        "trust_orientation": picks.orientations is not None,
+        "points": points,
+    }
+    return json.dumps(file, allow_nan=False).encode()
+
+
+def picks_from_json(content: bytes, what: str) -> Picks:
+    """The picks; centre = location + translation. Orientations only where the file says they can be trusted.
+
+    ProjectError for torn JSON or points without a place.
+    """
+    try:
+        file = json.loads(content)
+        points = file.get("points") or []
+        unit = file.get("unit") or "angstrom"
+        places = [[p["location"][axis] for axis in "xyz"] for p in points]
+        matrices = [p.get("transformation_") or np.eye(4) for p in points]
+        scores = [1.0 if p.get("score") is None else p["score"] for p in points]
+        numbers = [p.get("instance_id") or 0 for p in points]
+        positions = np.array(places, np.float64).reshape(-1, 3)
+        transforms = np.array(matrices, np.float64).reshape(-1, 4, 4)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ProjectError(f"{what} is torn or no picks file ({error!r})", "write it again, or remove it") from error
+    if unit != "angstrom":
+        raise ProjectError(f"{what}: positions in {unit!r}", "store them in angstrom, as copick does")
+    trusted = file.get("trust_orientation", True) is not False
+    return Picks(
+        positions + transforms[:, :3, 3],
+        transforms[:, :3, :3].copy() if trusted else None,
+        np.array(scores, np.float64),
+        np.array(numbers, np.int64),
+    )

@@ -1,0 +1,239 @@
+"""One folder of objects on any fsspec file system, with atomic writes and faults that are never silent.
+
+The only module of the package that talks to fsspec. What it promises the rest of the store:
+
+- an object that is not there raises `FileNotFoundError`; every other fault raises one of our errors, so a 403 or a
+  503 can never be taken for "absent" and be filled with zeros;
+- a write is seen whole or not at all: a hidden temporary file and a rename on local disks, one PUT on object stores;
+- listings come from the store, never from a cache of an earlier listing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+
+from membrain_cloud.errors import MembrainCloudError, StorageError, TransientError, storage_error
+
+_LOCAL_PROTOCOLS = {"file", "local"}
+_S3_PROTOCOLS = {"s3", "s3a"}
+_NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError"}
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """What a listing says of one object: its size in bytes and a tag that changes when the content is replaced."""
+
+    size: int
+    tag: str
+
+
+class Files:
+    """Objects under one root, addressed by "/"-separated names relative to it.
+
+    Parameters
+    ----------
+    url : a local path or any URL fsspec knows.
+    options : arguments of the fsspec file system (copick's `overlay_fs_args`).
+    """
+
+    def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
+        options = dict(options or {})
+        protocol = fsspec.core.split_protocol(url)[0] or "file"
+        if protocol not in _LOCAL_PROTOCOLS:
+            options.setdefault("use_listings_cache", False)
+        if protocol in _S3_PROTOCOLS:
+            # More than one makes s3fs ask for the size first: two requests a chunk.
+            options.setdefault("max_concurrency", 1)
+        with _faults(url, "opened"):
+            self._fs, root = fsspec.core.url_to_fs(url, **options)
+        self.local = protocol in _LOCAL_PROTOCOLS
+        self.root = str(root).rstrip("/")
+        self.url = self.root if self.local else url.rstrip("/")
+        self.options = options
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Files, (self.url, self.options)
+
+    def path(self, name: str) -> str:
+        return f"{self.root}/{name.strip('/')}".rstrip("/")
+
+    def below(self, name: str) -> Files:
+        """The folder `name` as a root of its own."""
+        return Files(f"{self.url}/{name}", self.options)
+
+    def read(self, name: str) -> bytes:
+        """The whole object; `FileNotFoundError` when it is not there, TransientError or StorageError otherwise."""
+        with _faults(f"{self.url}/{name}", "read"):
+            try:
+                return bytes(self._fs.cat_file(self.path(name)))
+            except (IsADirectoryError, NotADirectoryError) as error:
+                raise FileNotFoundError(self.path(name)) from error
+
+    def exists(self, name: str) -> bool:
+        with _faults(f"{self.url}/{name}", "looked up"):
+            try:
+                self._fs.info(self.path(name))
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+            return True
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write atomically; StorageError for a full disk, a read-only store or missing permission."""
+        what = f"{self.url}/{name}"
+        with _faults(what, "written"):
+            if self.local:
+                _replace_file(self.path(name), content)
+            else:
+                self._fs.pipe_file(self.path(name), content)
+
+    def make_folder(self, name: str = "") -> None:
+        """Create a local folder; object stores have none."""
+        if self.local:
+            with _faults(self.path(name), "written"):
+                os.makedirs(self.path(name), exist_ok=True)
+
+    def remove(self, name: str) -> None:
+        """Remove an object or everything below a name; nothing happens when it is not there."""
+        with _faults(f"{self.url}/{name}", "removed"), contextlib.suppress(FileNotFoundError):
+            if not self.local:
+                self._fs.rm(self.path(name), recursive=True)
+            elif os.path.isdir(self.path(name)) and not os.path.islink(self.path(name)):
+                # Out of sight first, so that a removal cut short never leaves half a volume that looks whole.
+                doomed = _hidden_sibling(self.path(name))
+                os.rename(self.path(name), doomed)
+                shutil.rmtree(doomed)
+            else:
+                os.unlink(self.path(name))
+
+    def children(self, name: str = "") -> dict[str, bool]:
+        """Names directly below `name`, sorted, hidden ones left out; True for folders. Empty when absent."""
+        with _faults(f"{self.url}/{name}", "listed"):
+            try:
+                entries = self._fs.ls(self.path(name), detail=True)
+            except (FileNotFoundError, NotADirectoryError):
+                return {}
+        found: dict[str, bool] = {}
+        for entry in entries:
+            path = str(entry["name"]).rstrip("/")
+            child = path.rsplit("/", 1)[-1]
+            if child and not child.startswith(".") and path != self.path(name):
+                is_link = self.local and entry.get("islink", False)
+                found[child] = os.path.isdir(path) if is_link else entry["type"] == "directory"
+        return dict(sorted(found.items()))
+
+    def listing(self, name: str = "") -> dict[str, ObjectInfo]:
+        """Every object below `name` (relative names, sorted) with size and tag, in one bulk listing.
+
+        Temporary files of writes in progress are left out. Empty when there is nothing.
+        """
+        base = self.path(name)
+        with _faults(f"{self.url}/{name}", "listed"):
+            found = dict(_walk(base)) if self.local else self._remote_listing(base)
+        return dict(sorted(found.items()))
+
+    def _remote_listing(self, base: str) -> dict[str, ObjectInfo]:
+        try:
+            entries = self._fs.find(base, detail=True)
+        except FileNotFoundError:
+            return {}
+        found = {}
+        for path, entry in entries.items():
+            if not path.startswith(base + "/"):  # the object `base` itself, or one that only shares its first letters
+                continue
+            found[path[len(base) + 1 :]] = _remote_info(entry)
+        return found
+
+    def info(self, name: str) -> ObjectInfo | None:
+        """Size and tag of one object; None when it is not there."""
+        with _faults(f"{self.url}/{name}", "looked up"):
+            try:
+                if self.local:
+                    status = os.stat(self.path(name))
+                    return ObjectInfo(status.st_size, str(status.st_mtime_ns))
+                return _remote_info(self._fs.info(self.path(name)))
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+
+def _remote_info(entry: Mapping[str, Any]) -> ObjectInfo:
+    tag = next(
+        (entry[key] for key in ("ETag", "etag", "md5Hash", "mtime", "LastModified", "created") if key in entry), ""
+    )
+    return ObjectInfo(int(entry.get("size") or 0), str(tag).strip('"'))
+
+
+def _walk(base: str) -> Iterator[tuple[str, ObjectInfo]]:
+    for folder, _, names in os.walk(base):
+        for name in names:
+            if name.startswith(".") and name.endswith(".tmp"):
+                continue
+            path = os.path.join(folder, name)
+            with contextlib.suppress(FileNotFoundError):  # replaced or removed while we list
+                status = os.stat(path)
+                yield os.path.relpath(path, base), ObjectInfo(status.st_size, str(status.st_mtime_ns))
+
+
+def _hidden_sibling(path: str) -> str:
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f".{name[:100]}.{uuid.uuid4().hex[:12]}.tmp")
+
+
+def _replace_file(path: str, content: bytes) -> None:
+    temporary = _hidden_sibling(path)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    try:
+        with open(temporary, "xb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+@contextlib.contextmanager
+def _faults(what: str, done: str) -> Iterator[None]:
+    """Let FileNotFoundError through and turn every other fault of a store into an error that says what to do."""
+    try:
+        yield
+    except (MembrainCloudError, FileNotFoundError):
+        raise
+    except PermissionError as error:
+        if done in ("written", "removed"):
+            raise storage_error(_with_errno(error), what) from error
+        raise StorageError(
+            f"{what}: cannot be {done} (no permission: {error})",
+            "check the credentials and the permissions of the store; nothing was replaced by zeros",
+        ) from error
+    except OSError as error:
+        if done in ("written", "removed"):
+            raise storage_error(error, what) from error
+        raise _passing(what, done, error) from error
+    except Exception as error:
+        # Clients of object stores raise their own kinds (botocore, aiohttp), not OSError.
+        if type(error).__name__ in _NO_CREDENTIALS:
+            raise StorageError(
+                f"{what}: cannot be {done} ({error})",
+                "give credentials: overlay_fs_args in the config, or the environment",
+            ) from error
+        if type(error).__module__.split(".")[0] in ("builtins", "fsspec"):
+            raise
+        raise _passing(what, done, error) from error
+
+
+def _with_errno(error: PermissionError) -> PermissionError:
+    return error if error.errno else PermissionError(13, str(error))
+
+
+def _passing(what: str, done: str, error: Exception) -> TransientError:
+    return TransientError(f"{what}: cannot be {done} ({error})", "it is tried again; if it stays, check the store")

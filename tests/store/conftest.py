@@ -1,0 +1,34 @@
+"""A small real project on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from membrain_cloud.store.project import Project
+from membrain_cloud.store.refs import TomogramRef
+from membrain_cloud.store.setup import create_project
+
+OBJECTS = [("membrane", False, "GO:0016020"), ("ribosome", True, None)]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A project with the objects membrane and ribosome and no run."""
+    return create_project(str(tmp_path / "project"), objects=OBJECTS)
+
+
+@pytest.fixture
+def density() -> np.ndarray:
+    """(40, 37, 50) float32 of noise: every axis is cut unevenly by chunks of 16."""
+    return np.random.default_rng(1).normal(size=(40, 37, 50)).astype(np.float32)
+
+
+@pytest.fixture
+def tomogram(project: Project, density: np.ndarray) -> TomogramRef:
+    """The density as tomogram `wbp` at 10 Å of run TS_1, in chunks of 16."""
+    ref = TomogramRef("TS_1", "wbp", 10.0)
+    project.write_tomogram(ref, density, chunk=16)
+    return ref
