@@ -1,0 +1,106 @@
+"""Connected components: what is one membrane, in which order, and their boxes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from membrain_cloud.geometry import Box
+from membrain_cloud.membranes.instances import instance_boxes, separate
+
+
+def _volume(*parts: tuple[tuple[slice, slice, slice], int]) -> np.ndarray:
+    labels = np.zeros((12, 14, 16), np.uint8)
+    for place, value in parts:
+        labels[place] = value
+    return labels
+
+
+SMALL = np.s_[0:1, 0:2, 0:2]
+LARGE = np.s_[4:8, 4:8, 4:8]
+OTHER_SMALL = np.s_[10:11, 10:12, 10:12]
+
+
+def test_numbers_by_size_then_position() -> None:
+    found = separate(_volume((SMALL, 1), (LARGE, 1), (OTHER_SMALL, 1)), min_voxels=1)
+    assert found.dtype == np.uint16
+    assert (found[LARGE] == 1).all()
+    assert (found[SMALL] == 2).all()
+    assert (found[OTHER_SMALL] == 3).all()
+    assert np.bincount(found.ravel()).tolist() == [12 * 14 * 16 - 72, 64, 4, 4]
+
+
+def test_equal_sizes_are_ordered_by_their_first_voxel_not_by_their_box() -> None:
+    labels = np.zeros((1, 6, 9), bool)
+    labels[0, 0, 5:7] = True  # first voxel (0, 0, 5)
+    labels[0, 1, 0:2] = True  # starts further left, but later
+    found = separate(labels, min_voxels=1)
+    assert found[0, 0, 5] == 1
+    assert found[0, 1, 0] == 2
+
+
+def test_order_does_not_depend_on_memory_layout() -> None:
+    labels = np.random.default_rng(0).random((20, 21, 22)) > 0.93
+    plain = separate(labels, min_voxels=2)
+    assert plain.max() > 50
+    np.testing.assert_array_equal(plain, separate(np.asfortranarray(labels), min_voxels=2))
+    np.testing.assert_array_equal(plain, separate(labels[::-1][::-1], min_voxels=2))
+
+
+def test_voxels_that_share_a_corner_are_one() -> None:
+    labels = np.zeros((4, 4, 4), bool)
+    labels[0, 0, 0] = labels[1, 1, 1] = labels[3, 3, 3] = True
+    found = separate(labels, min_voxels=1)
+    assert found[0, 0, 0] == found[1, 1, 1] == 1
+    assert found[3, 3, 3] == 2
+
+
+def test_small_components_are_dropped() -> None:
+    found = separate(_volume((SMALL, 1), (LARGE, 1)), min_voxels=5)
+    assert found.max() == 1
+    assert not found[SMALL].any()
+    assert separate(_volume((SMALL, 1)), min_voxels=4).max() == 1  # the least size itself is kept
+
+
+def test_foreground_picks_one_value_or_all() -> None:
+    labels = _volume((np.s_[2:4, :, :], 1), (np.s_[4:6, :, :], 2))
+    assert set(np.unique(labels[separate(labels, min_voxels=1, foreground=1) == 1])) == {1}
+    assert set(np.unique(labels[separate(labels, min_voxels=1, foreground=2) == 1])) == {2}
+    assert (separate(labels, min_voxels=1) == 1).sum() == (labels > 0).sum()
+
+
+def test_more_than_16_bits_of_components() -> None:
+    labels = np.zeros((84, 84, 84), bool)
+    labels[::2, ::2, ::2] = True
+    found = separate(labels, min_voxels=1)
+    assert found.dtype == np.uint32
+    assert found.max() == 42**3
+
+
+def test_nothing_there() -> None:
+    assert not separate(np.zeros((3, 4, 5), np.int16), min_voxels=1).any()
+    assert instance_boxes(np.zeros((3, 4, 5), np.uint16)) == {}
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.int64, np.uint64])
+def test_boxes_with_gaps_in_the_ids(dtype: type) -> None:
+    instances = _volume((SMALL, 2), (LARGE, 7)).astype(dtype)
+    assert instance_boxes(instances) == {2: Box((0, 0, 0), (1, 2, 2)), 7: Box((4, 4, 4), (8, 8, 8))}
+
+
+def test_boxes_grow_by_the_margin_within_the_volume() -> None:
+    instances = _volume((SMALL, 1), (OTHER_SMALL, 2))
+    assert instance_boxes(instances, margin=3) == {1: Box((0, 0, 0), (4, 5, 5)), 2: Box((7, 7, 7), (12, 14, 15))}
+
+
+def test_boxes_of_huge_ids() -> None:
+    instances = np.zeros((4, 4, 4), np.uint64)
+    instances[1, 2, 3] = 10**12
+    assert instance_boxes(instances) == {10**12: Box((1, 2, 3), (2, 3, 4))}
+
+
+def test_boxes_refuse_what_cannot_be_ids() -> None:
+    with pytest.raises(ValueError, match="integers"):
+        instance_boxes(np.zeros((2, 2, 2)))
+    with pytest.raises(ValueError, match="negative"):
+        instance_boxes(np.full((2, 2, 2), -1))
