@@ -1,8 +1,10 @@
 """How a cryo-electron tomogram sees a specimen: contrast transfer, missing wedge, noise.
 
-Everything is applied in the Fourier space of the reconstructed volume. Under weighted back-projection each Fourier
-voxel comes from the tilt image whose slice passes through it, so the CTF is a function of |k|, the missing wedge a
-mask, and white detector noise becomes noise of a power that grows with the distance from the tilt axis.
+Everything is applied in the Fourier space of the reconstructed volume. By the projection-slice theorem each tilt image
+fills one plane through the tilt axis; weighted back-projection sums the planes, weighted by the distance from the axis.
+So the CTF is a function of |k|; beyond the resolution of Crowther's criterion there are gaps between the planes (the
+streaks of every tomogram); beyond the last tilt is the missing wedge; and white detector noise becomes noise that lies
+on the same planes, of a power that grows with the distance from the axis.
 """
 
 from __future__ import annotations
@@ -26,9 +28,10 @@ class Imaging:
     snr : variance of the imaged specimen over variance of the noise, per voxel.
     defocus_um, phase_flipped, amplitude_contrast, voltage_kv, spherical_aberration_mm : the CTF (defocus 0: no CTF).
     b_factor_angstrom2 : envelope exp(-B k² / 4).
-    tilt_range_degrees : the wedge keeps directions up to this angle from the specimen plane.
+    tilt_range_degrees, tilt_step_degrees : the tilt series, symmetric about 0.
     tilt_axis_degrees : in-plane angle of the tilt axis from y.
-    noise_exponent : noise power grows as (distance from the tilt axis)^exponent; 1 is weighted back-projection.
+    noise_exponent : noise power grows as (distance from the tilt axis)^exponent; 1 is weighted back-projection,
+        less stands for the softer filters people use.
     background_fraction : share of the noise variance that is smooth (ice, thickness), of power 1/k².
     lowpass_angstrom : Gaussian low-pass of the whole tomogram (its half width in Å; 0: none), as after denoising.
     """
@@ -41,6 +44,7 @@ class Imaging:
     spherical_aberration_mm: float = 2.7
     b_factor_angstrom2: float = 200.0
     tilt_range_degrees: float = 60.0
+    tilt_step_degrees: float = 3.0
     tilt_axis_degrees: float = 0.0
     noise_exponent: float = 0.7
     background_fraction: float = 0.05
@@ -82,15 +86,46 @@ def contrast_transfer(k: Float32, imaging: Imaging) -> Float32:
     return np.abs(transfer) if imaging.phase_flipped else transfer
 
 
-def missing_wedge(shape: Zyx, imaging: Imaging) -> Float32:
-    """Mask in [0, 1] over the real FFT: 1 where the tilt series has measured, soft over a few degrees."""
+@dataclass(frozen=True, eq=False)
+class Sampling:
+    """What a tilt series measures of each voxel of the real FFT of a volume.
+
+    signal : 1 on average where measured, 0 in the missing wedge and between planes.
+    noise : standard deviation of back-projected white noise.  radius : distance from the tilt axis, 1 at Nyquist.
+    """
+
+    signal: Float32
+    noise: Float32
+    radius: Float32
+
+
+def tilt_sampling(shape: Zyx, imaging: Imaging) -> Sampling:
+    """Sum the planes of the tilt series, each one Fourier voxel of the volume's depth thick, weighted by the ramp.
+
+    It depends on kz and on the distance from the tilt axis alone, so it is made as a table of these two and looked up.
+    """
     kz, ky, kx = _frequencies(shape, 1.0)
     axis = np.deg2rad(imaging.tilt_axis_degrees)
     across = np.abs(kx * np.cos(axis) + ky * np.sin(axis))
-    angle = np.rad2deg(np.arctan2(np.abs(kz), np.maximum(across, 1e-9)))
-    mask = np.clip((imaging.tilt_range_degrees + 1.5 - angle) / 3.0, 0.0, 1.0).astype(np.float32)
-    mask[0, 0, 0] = 1.0
-    return mask
+    count = int(np.floor(imaging.tilt_range_degrees / imaging.tilt_step_degrees))
+    tilts = np.deg2rad(imaging.tilt_step_degrees * np.arange(-count, count + 1))
+    depth = float(shape[0])
+    fine = np.arange(0, int(np.ceil(0.75 * 4 * depth)) + 1, dtype=np.float32) / np.float32(4 * depth)
+    table_z, table_x = kz[:, 0, 0][:, None], fine[None, :]
+    ramp = np.hypot(table_x, table_z) * depth * np.deg2rad(imaging.tilt_step_degrees)
+    signal, noise = np.zeros(ramp.shape), np.zeros(ramp.shape)
+    for tilt in tilts:
+        off_plane = np.abs(table_z * np.cos(tilt) - table_x * np.sin(tilt)) * depth
+        weight = np.maximum(1 - off_plane, 0) * ramp
+        signal += weight
+        noise += weight**2
+    # Near the axis the planes overlap, and the discrete ramp must not fade out the lowest frequencies.
+    overlap = np.clip(1.0 - ramp, 0, 1) * (signal > 0)
+    signal, noise = signal * (1 - overlap) + overlap, np.sqrt(noise * (1 - overlap) + overlap * np.maximum(ramp, 0.02))
+    rows = np.arange(shape[0])[:, None, None]
+    columns = np.minimum(np.round(across * (4 * depth)).astype(np.int64), len(fine) - 1)
+    radius = 2 * np.sqrt(across**2 + kz**2)
+    return Sampling(signal.astype(np.float32)[rows, columns], noise.astype(np.float32)[rows, columns], radius)
 
 
 def image_density(density: Float32, voxel_spacing_angstrom: float, imaging: Imaging, seed: int) -> Float32:
@@ -108,14 +143,14 @@ def image_density(density: Float32, voxel_spacing_angstrom: float, imaging: Imag
     shape = density.shape
     kz, ky, kx = _frequencies(shape, voxel_spacing_angstrom)
     k = np.sqrt(kz * kz + ky * ky + kx * kx)
-    wedge = missing_wedge(shape, imaging)
+    sampling = tilt_sampling(shape, imaging)
     transfer = contrast_transfer(k, imaging)
     transfer *= np.exp(-0.25 * imaging.b_factor_angstrom2 * k * k)
-    transfer *= wedge
+    transfer *= sampling.signal
     transfer.flat[0] = 0.0
     signal = -fft.irfftn(fft.rfftn(density, workers=1) * transfer, shape, workers=1)
 
-    noise = _noise(shape, voxel_spacing_angstrom, imaging, wedge, k, seed)
+    noise = _noise(shape, voxel_spacing_angstrom, imaging, sampling, k, seed)
     noise *= np.sqrt(max(float(signal.var()), 1e-12) / imaging.snr)
     tomogram = signal + noise
     if imaging.lowpass_angstrom > 0:
@@ -124,26 +159,22 @@ def image_density(density: Float32, voxel_spacing_angstrom: float, imaging: Imag
     return tomogram.astype(np.float32, copy=False)
 
 
-def _noise(shape: Zyx, spacing: float, imaging: Imaging, wedge: Float32, k: Float32, seed: int) -> Float32:
+def _noise(shape: Zyx, spacing: float, imaging: Imaging, sampling: Sampling, k: Float32, seed: int) -> Float32:
     """Noise of unit variance: white noise through the reconstruction's weighting, plus a smooth background."""
     rng = np.random.default_rng(seed)
-    kz, ky, kx = _frequencies(shape, spacing)
-    axis = np.deg2rad(imaging.tilt_axis_degrees)
-    across = kx * np.cos(axis) + ky * np.sin(axis)
-    radius = np.sqrt(across * across + kz * kz) * (2.0 * spacing)
     # Bilinear back-projection damps the highest frequencies.
     damping = np.exp(-1.5 * (k * spacing) ** 2)
-    weight = np.power(np.maximum(radius, 0.02), 0.5 * imaging.noise_exponent) * damping * wedge
+    softer = np.power(np.maximum(sampling.radius, 0.02), 0.5 * (imaging.noise_exponent - 1.0))
     white = fft.rfftn(rng.standard_normal(shape, dtype=np.float32), workers=1)
-    sharp = fft.irfftn(white * weight, shape, workers=1)
+    sharp = fft.irfftn(white * (sampling.noise * softer * damping), shape, workers=1)
     sharp /= max(float(sharp.std()), 1e-12)
-    if imaging.background_fraction <= 0:
-        return sharp
-    soft_weight = wedge / np.maximum(k * spacing * 20.0, 0.5) ** 2
-    soft_weight.flat[0] = 0.0
-    white = fft.rfftn(rng.standard_normal(shape, dtype=np.float32), workers=1)
-    soft = fft.irfftn(white * soft_weight, shape, workers=1)
-    soft /= max(float(soft.std()), 1e-12)
     share = imaging.background_fraction
+    if share <= 0:
+        return np.asarray(sharp, np.float32)
+    smooth = np.minimum(sampling.signal, 1.0) / np.maximum(k * spacing * 20.0, 0.5) ** 2
+    smooth.flat[0] = 0.0
+    white = fft.rfftn(rng.standard_normal(shape, dtype=np.float32), workers=1)
+    soft = fft.irfftn(white * smooth, shape, workers=1)
+    soft /= max(float(soft.std()), 1e-12)
     mixed = np.sqrt(1.0 - share) * sharp + np.sqrt(share) * soft
-    return mixed / max(float(mixed.std()), 1e-12)
+    return np.asarray(mixed / max(float(mixed.std()), 1e-12), np.float32)

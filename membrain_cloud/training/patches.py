@@ -24,7 +24,7 @@ from membrain_cloud.training.augmentation import augment
 
 # Crops are imaged with this margin on each side, cut off afterwards: Fourier imaging wraps around.
 MARGIN = 8
-POOL_VERSION = 1
+POOL_VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,11 +44,11 @@ def random_specimen_settings(rng: np.random.Generator, edge: int) -> PhantomSett
         kinds=KINDS,
         membranes=int(rng.choice([0, 2, 3, 4, 5, 7], p=[0.06, 0.14, 0.2, 0.2, 0.2, 0.2])),
         leaflet_separation_angstrom=(low, low + 6.0),
-        membrane_contrast=(0.35, 1.0),
+        membrane_contrast=(0.2, 1.0),
         particles=("dimer", "tower", "head-on-stalk", "hump", "random", "random", "random"),
         particles_per_um2=(0.0, 1500.0),
         lattice_fraction=0.3,
-        cytosolic_per_um3=(3e3, 2e5),
+        cytosolic_per_um3=(5e3, 2.5e5),
         filaments=(0, 4),
         microtubules=(0, 2) if rng.random() < 0.4 else (0, 0),
         gold_beads=(0, 3) if rng.random() < 0.3 else (0, 0),
@@ -65,6 +65,7 @@ def random_imaging(rng: np.random.Generator) -> Imaging:
         amplitude_contrast=float(rng.uniform(0.05, 0.2)),
         b_factor_angstrom2=float(rng.uniform(0, 1500)),
         tilt_range_degrees=float(rng.uniform(50, 65)),
+        tilt_step_degrees=float(rng.choice([1.5, 2.0, 3.0])),
         tilt_axis_degrees=float(rng.choice([0.0, 90.0]) + rng.normal(0, 8)),
         noise_exponent=float(rng.uniform(0.0, 1.4)),
         background_fraction=float(rng.uniform(0, 0.25)),
