@@ -1,16 +1,16 @@
 """The exceptions of membrain_cloud. Each names the thing, the cause and the next step.
 
-    MembrainCloudError
-    ├── UsageError            an option or a setting makes no sense                    (exit code 2)
-    ├── InputError            the input is bad and stays bad: never retried
-    │   ├── ProjectError      not a copick config, no such run, no such annotation
-    │   ├── BadNameError        a name that must not become a path
-    │   ├── TomogramError     empty, constant, NaN, a data type we cannot read
-    │   ├── VoxelSpacingError missing or absurd voxel spacing
-    │   └── ChunkError        a chunk is missing, truncated or cannot be decoded
-    ├── ModelError            a checkpoint or model file that is not what it should be
-    ├── StorageError          writing failed for good: read-only, disk full, no permission
-    └── TransientError        a fault that passes (503, lost connection): worth a retry
+MembrainCloudError
+├── UsageError            an option or a setting makes no sense                    (exit code 2)
+├── InputError            the input is bad and stays bad: never retried
+│   ├── ProjectError      not a copick config, no such run, no such annotation
+│   ├── BadNameError        a name that must not become a path
+│   ├── TomogramError     empty, constant, NaN, a data type we cannot read
+│   ├── VoxelSpacingError missing or absurd voxel spacing
+│   └── ChunkError        a chunk is missing, truncated or cannot be decoded
+├── ModelError            a checkpoint or model file that is not what it should be
+├── StorageError          writing failed for good: read-only, disk full, no permission
+└── TransientError        a fault that passes (503, lost connection): worth a retry
 """
 
 from __future__ import annotations

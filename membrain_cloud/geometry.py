@@ -85,14 +85,14 @@ class Box:
 class Block:
     """The part of a volume that one task computes: it reads `halo`, it writes `core` and nothing else.
 
-        +----------------------------+
-        | halo: every voxel that     |      Cores tile the volume without gap or overlap and are aligned to
-        |  +----------------------+  |      chunks, so no two workers ever write one chunk. The halo is the
-        |  | core: written        |  |      union of the windows (of the one lattice of the volume) that touch
-        |  +----------------------+  |      the core, so the result does not depend on how the volume was cut.
-        | the windows touching the   |
-        | core reach                 |
-        +----------------------------+
+    +----------------------------+
+    | halo: every voxel that     |      Cores tile the volume without gap or overlap and are aligned to
+    |  +----------------------+  |      chunks, so no two workers ever write one chunk. The halo is the
+    |  | core: written        |  |      union of the windows (of the one lattice of the volume) that touch
+    |  +----------------------+  |      the core, so the result does not depend on how the volume was cut.
+    | the windows touching the   |
+    | core reach                 |
+    +----------------------------+
     """
 
     index: int

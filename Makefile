@@ -1,0 +1,67 @@
+# make demo: the whole way once, on simulated tomograms.   make test: the tests.   Both set up .venv by themselves.
+
+PYTHONS ?= python3.11 python3.12 python3.13 python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN_READY := $(VENV)/.ready-to-run
+TEST_READY := $(VENV)/.ready-to-test
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help setup demo test test-all check bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo      simulate a project, run everything on it, write demo/report.html"
+	@echo "make test      the tests that take minutes, without the slow ones"
+	@echo "make test-all  all tests"
+	@echo "make check     ruff, format, mypy"
+	@echo "make bench     benchmarks"
+	@echo "make setup     only set up .venv with the tools for the tests"
+	@echo "make clean     remove caches and demo/ (.venv stays)"
+
+setup: $(TEST_READY)
+
+demo: $(RUN_READY)
+	$(BIN)/membrain-cloud demo demo/
+
+test: $(TEST_READY)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(TEST_READY)
+	$(BIN)/python -m pytest
+
+check: $(TEST_READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(RUN_READY)
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+# The interpreter is tried, not only looked up: a name on the PATH may be an empty shim, too old, or lack venv.
+$(BIN)/python:
+	@for name in $(PYTHONS); do \
+	  if $$name -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	    echo "setting up $(VENV) with $$name ($$($$name --version 2>&1))"; \
+	    exec $$name -m venv $(VENV); \
+	  fi; \
+	done; \
+	echo "No Python 3.11 or newer with the venv module found (tried: $(PYTHONS))." >&2; \
+	echo "Install one (Debian, Ubuntu: python3.11 and python3.11-venv), or name it: make $(or $(MAKECMDGOALS),setup) PYTHONS=/path/to/python3" >&2; \
+	exit 1
+
+# torch comes first and alone, so that the wheel of this machine's kind (CPU or GPU) is taken as pip is set up to find it.
+$(RUN_READY): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing membrain_cloud and what it needs (a few minutes, once)"
+	$(PIP_INSTALL) "$$(grep '^torch==' constraints.txt)"
+	$(PIP_INSTALL) -c constraints.txt -e .
+	@touch $@
+
+$(TEST_READY): pyproject.toml constraints.txt $(RUN_READY) | $(BIN)/python
+	@echo "installing the tools for the tests"
+	$(PIP_INSTALL) -c constraints.txt -e '.[test]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""How long the parts take. Not shipped; run with `make bench`."""

@@ -1,0 +1,170 @@
+"""The report: one HTML file that holds everything it shows and asks nothing of the network."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from membrain_cloud.report.data import Column, MembraneRow, ReportData, SliceView, Table, TomogramReport
+from membrain_cloud.report.figures import (
+    DARK,
+    LIGHT,
+    PICK_COLOUR,
+    curves_figure,
+    density_figure,
+    membrane_colour,
+    slice_figure,
+    surface_figure,
+)
+
+UNKNOWN = "–"
+#: More would make the page slow to open: a tomogram takes about 0.7 MB.
+MOST_DRAWN = 24
+_THIN_SPACE = "\u2009"
+_SLICE_WIDTH, _SURFACE_WIDTH = 900, 760
+
+
+def render_page(data: ReportData) -> str:
+    """The whole report as self-contained HTML: equal data give equal text.
+
+    The first `MOST_DRAWN` tomograms have figures, the others a row.
+    Names and messages from outside are escaped. The page allows itself no request (Content-Security-Policy).
+    """
+    environment = Environment(
+        loader=PackageLoader("membrain_cloud.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(number=format_number, cell=format_cell, colour=membrane_colour)
+    template = environment.get_template("page.html")
+    tomograms = [_drawn(tomogram, index) for index, tomogram in enumerate(data.tomograms[:MOST_DRAWN])]
+    found = overview(data.tomograms)
+    if len(data.tomograms) > MOST_DRAWN:
+        found = replace(found, note=f"Drawn below are the first {MOST_DRAWN}. Make reports of some runs to see others.")
+    return template.render(data=data, tomograms=tomograms, overview=found, pick_colour=PICK_COLOUR, is_low=_is_low)
+
+
+def overview(tomograms: Iterable[TomogramReport]) -> Table:
+    """One row a tomogram: what was found in it. Sums where they are known, in the footer."""
+    rows = [_overview_row(tomogram) for tomogram in tomograms]
+    columns = (
+        Column("tomogram"),
+        Column("size", "nm", help="extent along x, y, z"),
+        Column("membranes", digits=0),
+        Column("area", "nm²", 0, "one side of all membranes"),
+        Column("particles", digits=0),
+        Column("density", "1 / µm²", 0, "particles an area of one side"),
+        Column("nearest neighbour", "nm", 1, "median of the geodesic distances along the membrane"),
+    )
+    membranes, area, particles = (_sum(row[k] for row in rows) for k in (2, 3, 4))
+    footer = ("all", None, membranes, area, particles, _ratio(particles, area), None)
+    return Table(columns, tuple(rows), footer if len(rows) > 1 else None)
+
+
+def _overview_row(tomogram: TomogramReport) -> tuple[Any, ...]:
+    size = " × ".join(f"{length / 10:.0f}" for length in tomogram.grid.size_angstrom)
+    area = _sum(row.area_nm2 for row in tomogram.membranes)
+    particles = _sum(row.particles for row in tomogram.membranes)
+    distances = tomogram.curves.neighbor_distances_nm
+    finite = distances[np.isfinite(distances)]
+    median = float(np.median(finite)) if finite.size else None
+    return tomogram.name, size, len(tomogram.membranes), area, particles, _ratio(particles, area), median
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    """The sum of what is known; None where nothing is."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def _ratio(particles: float | None, area_nm2: float | None) -> float | None:
+    return None if particles is None or not area_nm2 else 1e6 * particles / area_nm2
+
+
+@dataclass(frozen=True)
+class _DrawnSlice:
+    plane: str
+    position: str
+    density: Markup
+    overlay: Markup
+    height_by_width: float
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A tomogram with its figures as data URIs."""
+
+    report: TomogramReport
+    anchor: str
+    size: str
+    slices: list[_DrawnSlice]
+    surface: Markup | None
+    curves: Markup | None
+    dark_curves: Markup | None
+    membranes: list[MembraneRow]
+
+
+def _drawn(tomogram: TomogramReport, index: int) -> _Drawn:
+    has_distances = bool(np.isfinite(tomogram.curves.neighbor_distances_nm).any() or tomogram.curves.radii_nm.size)
+    surface = None
+    if any(len(mesh.faces) for mesh in tomogram.meshes.values()):
+        surface = _data_uri(surface_figure(tomogram.meshes, tomogram.picks, tomogram.grid, width=_SURFACE_WIDTH))
+    return _Drawn(
+        report=tomogram,
+        anchor=f"tomogram-{index + 1}",
+        size=" × ".join(f"{length / 10:.0f}" for length in tomogram.grid.size_angstrom),
+        slices=[_drawn_slice(view, tomogram) for view in tomogram.slices],
+        surface=surface,
+        curves=_data_uri(curves_figure(tomogram.curves, LIGHT)) if has_distances else None,
+        dark_curves=_data_uri(curves_figure(tomogram.curves, DARK)) if has_distances else None,
+        membranes=sorted(tomogram.membranes, key=lambda row: row.membrane_id),
+    )
+
+
+def _drawn_slice(view: SliceView, tomogram: TomogramReport) -> _DrawnSlice:
+    overlay = slice_figure(view, tomogram.grid, tomogram.picks, tomogram.truth_picks, width=_SLICE_WIDTH)
+    axis = "z" if view.plane == "xy" else "y"
+    rows, columns = view.density.shape
+    return _DrawnSlice(
+        plane=view.plane,
+        position=f"{axis} = {view.index * tomogram.grid.voxel_spacing_angstrom / 10:.0f} nm",
+        density=_data_uri(density_figure(view)),
+        overlay=_data_uri(overlay),
+        height_by_width=round(rows / columns, 4),
+    )
+
+
+def _data_uri(png: bytes) -> Markup:
+    return Markup("data:image/png;base64," + base64.b64encode(png).decode("ascii"))
+
+
+def format_number(value: float | int | None, digits: int) -> str:
+    """A number with `digits` decimals and thin spaces between thousands; unknown (None, NaN) is a dash."""
+    if value is None or not math.isfinite(value):
+        return UNKNOWN
+    return f"{value:,.{0 if isinstance(value, int) else digits}f}".replace(",", _THIN_SPACE)
+
+
+def format_cell(value: Any, digits: int = 2) -> str:
+    """Any cell of a table as text."""
+    if value is None:
+        return UNKNOWN
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, np.generic):
+        value = value.item()
+    return format_number(value, digits) if isinstance(value, float | int) else str(value)
+
+
+def _is_low(value: Any, column: Column) -> bool:
+    """Whether a score misses what its column asks for."""
+    return column.at_least is not None and isinstance(value, float | int) and value < column.at_least
