@@ -1,0 +1,248 @@
+"""What people see: progress while a run goes on, and tables of plans, states, failures and scores."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from membrain_cloud.cli.program import say
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from membrain_cloud.pipeline.ledger import Finding
+    from membrain_cloud.pipeline.plan import Plan
+    from membrain_cloud.pipeline.tasks import Outcome, Task
+
+GIB = 1024**3
+
+
+def console() -> Console:
+    """Standard output; where it is no terminal, wide enough for scripts and logs."""
+    from rich.console import Console
+
+    out = Console(highlight=False)
+    return out if out.is_terminal else Console(highlight=False, width=200)
+
+
+def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A table for people; where the output is no terminal it is as wide as it needs to be."""
+    from rich.table import Table
+    from rich.text import Text
+
+    out = console()
+    if title:
+        out.print(title, soft_wrap=True)
+    table = Table()
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_cell(value)) for value in row))
+    out.print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+class Progress:
+    """Bars for the tomograms and for each stage, with the time left; one line a failure.
+
+    Where there is no terminal: one line a finished stage.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        from rich import progress
+        from rich.console import Console
+
+        self._console = Console(stderr=True, highlight=False)
+        self._live = self._console.is_terminal
+        self._bars = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeElapsedColumn(),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.fields[now]}"),
+            console=self._console,
+            disable=not self._live,
+        )
+        per_stage = Counter(task.stage for task in plan.tasks)
+        self._left = Counter(task.run for task in plan.tasks)
+        self._now: dict[str, str] = {}
+        if plan.tasks:
+            self._runs = self._bars.add_task("tomograms", total=len(self._left), now="")
+            stages = [name for name in plan.stages if per_stage[name]]
+            self._stages = {name: self._bars.add_task(name, total=per_stage[name], now="") for name in stages}
+        for outcome in plan.settled:
+            if outcome.state == "failed":
+                say(outcome.line())
+
+    def __enter__(self) -> Progress:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def observe(self, event: str, task: Task, outcome: Outcome | None) -> None:
+        if outcome is None:
+            self._now[task.stage] = task.run if task.part == "whole" else f"{task.run} {task.part}"
+            self._bars.update(self._stages[task.stage], now=self._now[task.stage])
+            return
+        self._bars.advance(self._stages[task.stage])
+        self._left[task.run] -= 1
+        if not self._left[task.run]:
+            self._bars.advance(self._runs)
+        if outcome.state == "failed":
+            self._console.print(outcome.line(), style="red", markup=False, soft_wrap=True)
+        elif outcome.state == "done" and not self._live:
+            numbers = ", ".join(f"{key} {value}" for key, value in outcome.counts.items() if isinstance(value, int))
+            part = "" if task.part == "whole" else f" {task.part}"
+            say(f"{task.run}: {task.stage}{part} done in {outcome.seconds:.1f} s{f' ({numbers})' if numbers else ''}")
+
+
+class Bar:
+    """One bar for one long thing."""
+
+    def __init__(self, what: str) -> None:
+        from rich import progress
+        from rich.console import Console
+
+        columns = (progress.BarColumn(), progress.MofNCompleteColumn(), progress.TimeRemainingColumn())
+        out = Console(stderr=True)
+        self._bars = progress.Progress("{task.description}", *columns, console=out, disable=not out.is_terminal)
+        self._bar = self._bars.add_task(what, total=None)
+
+    def __enter__(self) -> Bar:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def update(self, done: int, total: int) -> None:
+        self._bars.update(self._bar, completed=done, total=total)
+
+
+def plan_as_dict(plan: Plan) -> dict[str, Any]:
+    return {
+        "stages": list(plan.stages),
+        "sessions": dict(plan.sessions),
+        "tables": plan.job.tables,
+        "tasks": [
+            {
+                "stage": task.stage,
+                "run": task.run,
+                "part": task.part,
+                "digest": task.digest,
+                "inputs": {role: ref.key for role, ref in task.inputs.items()},
+                "output": None if task.output is None else task.output.key,
+                "memory_bytes": plan.memory_bytes[task.key],
+            }
+            for task in plan.tasks
+        ],
+        "settled": [outcome.as_dict() for outcome in plan.settled],
+    }
+
+
+def show_plan(plan: Plan) -> None:
+    rows = []
+    for stage in plan.stages:
+        tasks = [task for task in plan.tasks if task.stage == stage]
+        states = Counter(outcome.state for outcome in plan.settled if outcome.stage == stage)
+        memory = max((plan.memory_bytes[task.key] for task in tasks), default=None)
+        rows.append(
+            (
+                stage,
+                plan.sessions[stage],
+                len({task.run for task in tasks}),
+                len(tasks),
+                states["skipped"],
+                states["failed"],
+                states["blocked"],
+                None if memory is None else f"{memory / GIB:.1f} GiB",
+            )
+        )
+    columns = ("stage", "session", "tomograms", "tasks", "done before", "refused", "blocked", "memory a task")
+    show_table(f"{len(plan.runs)} runs -> {plan.job.tables}", columns, rows)
+    for outcome in plan.settled:
+        if outcome.state == "failed":
+            say(outcome.line())
+
+
+def run_as_dict(plan: Plan, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    return {
+        "stages": list(plan.stages),
+        "sessions": dict(plan.sessions),
+        "tables": plan.job.tables,
+        "summary": _summary(outcomes),
+        "outcomes": [outcome.as_dict() for outcome in outcomes],
+    }
+
+
+def _summary(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    states = Counter(outcome.state for outcome in outcomes)
+    return {state: states[state] for state in ("done", "skipped", "failed", "blocked")}
+
+
+def show_summary(plan: Plan, outcomes: Sequence[Outcome]) -> None:
+    numbers = _summary(outcomes)
+    say(", ".join(f"{count} {state}" for state, count in numbers.items()) + f"; tables: {plan.job.tables}")
+    if numbers["failed"]:
+        say("what failed, and what to do: membrain-cloud failures " + plan.job.config)
+
+
+def status_grid(plan: Plan, failures: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """run -> stage -> done | to do | partly | failed | refused | blocked."""
+    grid: dict[str, dict[str, str]] = {}
+    for task in plan.tasks:
+        grid.setdefault(task.run, {})[task.stage] = "to do"
+    failed = {(record["run"], record["stage"]) for record in failures}
+    for run, stages in grid.items():
+        stages.update({stage: "failed" for stage in stages if (run, stage) in failed})
+    names = {"skipped": "done", "failed": "refused", "blocked": "blocked"}
+    for outcome in plan.settled:
+        grid.setdefault(outcome.run, {})[outcome.stage] = names[outcome.state]
+    return dict(sorted(grid.items()))
+
+
+def show_status(plan: Plan, grid: Mapping[str, Mapping[str, str]]) -> None:
+    rows = [(run, *(stages.get(stage) for stage in plan.stages)) for run, stages in grid.items()]
+    show_table("", ("run", *plan.stages), rows)
+    done = Counter(stage for stages in grid.values() for stage, state in stages.items() if state == "done")
+    say(", ".join(f"{stage} {done[stage]}/{len(grid)}" for stage in plan.stages))
+
+
+def show_failures(records: Sequence[Mapping[str, Any]], *, with_tracebacks: bool) -> None:
+    if not records:
+        say("no failures")
+        return
+    rows = [(r["run"], r["stage"], r["message"], r["next_step"], r["when"]) for r in records]
+    show_table("", ("run", "stage", "what", "next step", "when"), rows)
+    for record in records:
+        if with_tracebacks and record["traceback"]:
+            say(f"{record['run']}, {record['stage']}:\n{record['traceback']}")
+
+
+def show_findings(findings: Sequence[Finding], *, forgotten: bool) -> None:
+    wrong = [(finding.output, finding.state) for finding in findings if finding.state != "ok"]
+    if wrong:
+        show_table("", ("output", "state"), wrong)
+    say(f"{len(findings)} outputs checked, {len(wrong)} missing or changed since")
+    if any(state == "missing" for _, state in wrong):
+        cure = "run again to make them" if forgotten else "verify --forget-missing, then run again"
+        say(f"missing outputs -> {cure}")
+
+
+def show_scores(scores: Sequence[Mapping[str, Any]]) -> None:
+    """A row a score, a column a tomogram."""
+    names = list(dict.fromkeys(key for row in scores for key in row if key != "run"))
+    rows = [(name.replace("_", " "), *(row.get(name) for row in scores)) for name in names]
+    show_table("", ("score", *(str(row["run"]) for row in scores)), rows)

@@ -1,0 +1,242 @@
+"""Verbs about runs: plan, run, status, failures, verify, clean, report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from membrain_cloud.cli import display
+from membrain_cloud.cli.program import (
+    FAILED,
+    Program,
+    Verb,
+    absolute,
+    config_argument,
+    debugging,
+    json_option,
+    print_json,
+    runs_option,
+    say,
+    settings_options,
+)
+
+if TYPE_CHECKING:
+    from membrain_cloud.pipeline.plan import Plan
+    from membrain_cloud.pipeline.settings import Settings
+    from membrain_cloud.store.project import Project
+
+
+def register(main: Program) -> None:
+    for command in (plan, run, status, failures, verify, clean, report):
+        main.add_command(command)
+
+
+def _settings(settings_file: str | None, overrides: tuple[str, ...], tables: str | None = None) -> Settings:
+    from membrain_cloud.pipeline.settings import load_settings
+
+    extra = () if tables is None else (f"output.tables={absolute(tables)}",)
+    return load_settings(settings_file, (*overrides, *extra))
+
+
+def _plan(
+    project: Project, settings: Settings, runs: tuple[str, ...], stages: str | None, memory: int | None = None
+) -> Plan:
+    from membrain_cloud.pipeline.plan import plan
+    from membrain_cloud.pipeline.stages import STAGES
+
+    chosen = [name.strip() for name in stages.split(",") if name.strip()] if stages else None
+    return plan(project, settings, STAGES, runs=runs or None, stages=chosen, worker_memory_bytes=memory)
+
+
+@click.command(cls=Verb)
+@config_argument
+@runs_option
+@settings_options
+@json_option
+def plan(config: str, runs: tuple[str, ...], as_json: bool, **chosen: Any) -> None:
+    """Show what `run` would do, and why not: nothing is written.
+
+    \b
+    Example:
+      membrain-cloud plan project/config.json --set segment.threshold=0.5
+    """
+    from membrain_cloud.store.project import Project
+
+    stages, tables = chosen["stages"], chosen["tables"]
+    settings = _settings(chosen["settings_file"], chosen["overrides"], tables)
+    made = _plan(Project.open(config), settings, runs, stages)
+    if as_json:
+        print_json(display.plan_as_dict(made))
+    else:
+        display.show_plan(made)
+    if any(outcome.state == "failed" for outcome in made.settled):
+        click.get_current_context().exit(FAILED)
+
+
+@click.command(cls=Verb)
+@config_argument
+@runs_option
+@settings_options
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Local processes (default: as many as fit).")
+@click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler, e.g. tcp://host:8786.")
+@click.option("--in-process", is_flag=True, help="One task after the other, in this process.")
+@json_option
+def run(
+    config: str,
+    runs: tuple[str, ...],
+    workers: int | None,
+    scheduler: str | None,
+    in_process: bool,
+    as_json: bool,
+    **chosen: Any,
+) -> None:
+    """Segment, separate, mesh, pick and measure; what is done already is not done again.
+
+    CONFIG is a copick config (a path or URL). Kill it whenever you like: the next run goes on.
+
+    \b
+    Examples:
+      membrain-cloud run project/config.json
+      membrain-cloud run project/config.json -r TS_1 --set pick.bandwidth_angstrom=60 --workers 4
+      membrain-cloud run project/config.json --stages separate,mesh,measure \\
+          --set separate.segmentation=membrane:alice/3@10.0 --set measure.picks=psii:expert/1
+    """
+    from membrain_cloud.pipeline.drive import carry_out
+    from membrain_cloud.pipeline.run import open_runner
+    from membrain_cloud.pipeline.stages import STAGES
+    from membrain_cloud.store.project import Project
+
+    settings = _settings(chosen["settings_file"], chosen["overrides"], chosen["tables"])
+    project = Project.open(config)
+    with open_runner(workers=workers, scheduler=scheduler, in_process=in_process) as runner:
+        made = _plan(project, settings, runs, chosen["stages"], runner.memory_bytes)
+        with display.Progress(made) as progress:
+            outcomes = carry_out(project, settings, made, runner, STAGES, progress.observe)
+    if as_json:
+        print_json(display.run_as_dict(made, outcomes))
+    else:
+        display.show_summary(made, outcomes)
+    if any(outcome.state in ("failed", "blocked") for outcome in outcomes):
+        click.get_current_context().exit(FAILED)
+
+
+@click.command(cls=Verb)
+@config_argument
+@runs_option
+@settings_options
+@json_option
+def status(config: str, runs: tuple[str, ...], as_json: bool, **chosen: Any) -> None:
+    """Show which stages are done on which tomograms, with these settings.
+
+    \b
+    Example:
+      membrain-cloud status project/config.json
+    """
+    from membrain_cloud.pipeline.ledger import FailureLedger
+    from membrain_cloud.store.project import Project
+
+    project = Project.open(config)
+    settings = _settings(chosen["settings_file"], chosen["overrides"], chosen["tables"])
+    made = _plan(project, settings, runs, chosen["stages"])
+    grid = display.status_grid(made, FailureLedger(project.receipts).records())
+    if as_json:
+        print_json({"stages": list(made.stages), "sessions": dict(made.sessions), "runs": grid})
+    else:
+        display.show_status(made, grid)
+
+
+@click.command(cls=Verb)
+@config_argument
+@json_option
+def failures(config: str, as_json: bool) -> None:
+    """List what failed, why, and what to do about it. A failure leaves the list when its stage succeeds.
+
+    \b
+    Example:
+      membrain-cloud failures project/config.json
+    """
+    from membrain_cloud.pipeline.ledger import FailureLedger
+    from membrain_cloud.store.project import Project
+
+    records = FailureLedger(Project.open(config).receipts).records()
+    if as_json:
+        print_json(records)
+    else:
+        display.show_failures(records, with_tracebacks=debugging())
+    if records:
+        click.get_current_context().exit(FAILED)
+
+
+@click.command(cls=Verb)
+@config_argument
+@click.option("--forget-missing", is_flag=True, help="Remove receipts of lost outputs: the next run makes them again.")
+@json_option
+def verify(config: str, forget_missing: bool, as_json: bool) -> None:
+    """Check that every finished output is still there, and as it was written.
+
+    \b
+    Example:
+      membrain-cloud verify project/config.json
+    """
+    from membrain_cloud.pipeline import ledger
+    from membrain_cloud.store.project import Project
+
+    findings = ledger.verify(Project.open(config), forget_missing=forget_missing)
+    if as_json:
+        print_json([{"output": f.output, "state": f.state, "receipt": f.receipt} for f in findings])
+    else:
+        display.show_findings(findings, forgotten=forget_missing)
+    if any(finding.state == "missing" for finding in findings):
+        click.get_current_context().exit(FAILED)
+
+
+@click.command(cls=Verb)
+@config_argument
+@click.option("--yes", is_flag=True, help="Remove them. Without it they are only listed.")
+@json_option
+def clean(config: str, yes: bool, as_json: bool) -> None:
+    """Remove annotations of user membrain that no receipt vouches for, as killed runs leave them.
+
+    Nobody else's are touched.
+
+    \b
+    Example:
+      membrain-cloud clean project/config.json          (lists)
+      membrain-cloud clean project/config.json --yes    (removes)
+    """
+    from membrain_cloud.pipeline import ledger
+    from membrain_cloud.store.project import USER, Project
+
+    project = Project.open(config)
+    found = ledger.orphans(project, USER)
+    if yes:
+        for ref in found:
+            project.remove(ref)
+    if as_json:
+        print_json({"removed": yes, "annotations": [ref.key for ref in found]})
+        return
+    for ref in found:
+        click.echo(ref.key)
+    say(f"{len(found)} {'removed' if yes else 'to remove; do it with --yes'}" if found else "nothing to remove")
+
+
+@click.command(cls=Verb)
+@config_argument
+@runs_option
+@settings_options
+@click.option("--output", metavar="FILE", help="The page (default: report.html beside the config).")
+def report(config: str, runs: tuple[str, ...], output: str | None, **chosen: Any) -> None:
+    """Write one self-contained HTML page: slices, membranes with picks, curves, failures.
+
+    \b
+    Example:
+      membrain-cloud report project/config.json --output report.html
+    """
+    from membrain_cloud.pipeline.reporting import write_report
+    from membrain_cloud.store.project import Project
+
+    settings = _settings(chosen["settings_file"], chosen["overrides"], chosen["tables"])
+    project = Project.open(config)
+    made = _plan(project, settings, runs, chosen["stages"])
+    click.echo(write_report(project, settings, made, output))

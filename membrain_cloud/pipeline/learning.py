@@ -1,0 +1,95 @@
+"""Training and models from the command line: the defaults of a training, and what a model file says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from membrain_cloud.networks.checkpoints import model_sha256, read_header, resolve_model
+from membrain_cloud.pipeline.settings import MeshSettings, PickSettings
+from membrain_cloud.training.loop import SegmentationTraining, train_segmenter
+from membrain_cloud.training.picker_loop import PickerTraining
+from membrain_cloud.training.picking import Clustering, PhantomExamples, train_picker_on_phantoms
+
+# Samples from 25 Å inside to 22.5 Å outside of a membrane's surface, and operators: as MemBrain-pick has them.
+PICKER_TRAINING = PickerTraining(
+    offsets_angstrom=tuple(-25.0 + 2.5 * k for k in range(20)),
+    window=16,
+    eigenpairs=128,
+    partition_vertices=PickSettings().partition_vertices,
+    length_unit_angstrom=500.0,
+    score_unit_angstrom=15.0,
+    spline_order=3,
+    width=16,
+    hidden=16,
+    blocks=4,
+    epochs=60,
+    learning_rate=5e-3,
+    accumulate=16,
+    seed=1,
+)
+PICKER_EXAMPLES = PhantomExamples(
+    shape=(96, 128, 128),
+    voxel_spacing_angstrom=10.0,
+    snr=(0.3, 3.0),
+    particles_per_um2=(300.0, 2000.0),
+    smoothing_angstrom=MeshSettings().smoothing_angstrom,
+    vertex_area_angstrom2=MeshSettings().vertex_area_angstrom2,
+    imperfect=0.5,
+)
+PICKER_PHANTOMS = 60
+PICKER_VALIDATION_PHANTOMS = 8
+
+
+def train_segmentation(
+    output: str, work: str, values: Mapping[str, Any], *, device: str | None, progress: Callable[[int, str], None]
+) -> str:
+    """Train a segmentation network with the built-in model's settings, but for `values`; returns the file."""
+    import torch
+
+    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    settings = replace(SegmentationTraining(), **values)
+    return str(train_segmenter(Path(output), Path(work), settings, device=where, progress=progress))
+
+
+def train_picking(
+    output: str, work: str, values: Mapping[str, int], *, progress: Callable[[str], None]
+) -> dict[str, Any]:
+    """Train a picker on phantoms; returns its scores on phantoms it has not seen."""
+    chosen = PickSettings()
+    training = replace(
+        PICKER_TRAINING,
+        epochs=values.get("epochs", PICKER_TRAINING.epochs),
+        seed=values.get("seed", PICKER_TRAINING.seed),
+    )
+    return train_picker_on_phantoms(
+        Path(output),
+        seed=training.seed,
+        n_phantoms=values.get("phantoms", PICKER_PHANTOMS),
+        n_validation=PICKER_VALIDATION_PHANTOMS,
+        examples=PICKER_EXAMPLES,
+        training=training,
+        clustering=Clustering(
+            bandwidth_angstrom=chosen.bandwidth_angstrom,
+            score_threshold=chosen.threshold,
+            max_iterations=chosen.max_iterations,
+            min_samples=chosen.min_samples,
+            center_offset_angstrom=chosen.center_offset_angstrom,
+        ),
+        workdir=Path(work),
+        progress=progress,
+    )
+
+
+def model_facts(source: str) -> dict[str, Any]:
+    """What is known of a model: name, file, size, hash, and the facts its header carries. Raises ModelError."""
+    path = resolve_model(source)
+    return {
+        "name": path.stem,
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "sha256": model_sha256(source),
+        **read_header(source),
+    }

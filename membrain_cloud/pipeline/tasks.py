@@ -1,0 +1,125 @@
+"""Task and Outcome: the only two things that travel between the driver and its workers, both JSON-able."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
+
+Ref = TomogramRef | SegmentationRef | ObjectRef
+State = Literal["done", "skipped", "failed", "blocked"]
+
+_KINDS: dict[str, type[TomogramRef] | type[SegmentationRef] | type[ObjectRef]] = {
+    "tomogram": TomogramRef,
+    "segmentation": SegmentationRef,
+    "object": ObjectRef,
+}
+
+
+def ref_as_dict(ref: Ref) -> dict[str, Any]:
+    kind = next(name for name, known in _KINDS.items() if isinstance(ref, known))
+    return {"kind": kind, **ref.as_dict()}
+
+
+def ref_from_dict(values: Mapping[str, Any]) -> Ref:
+    rest = {key: value for key, value in values.items() if key != "kind"}
+    return _KINDS[values["kind"]].from_dict(rest)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all tasks of a run share: where the project and the tables are, and the settings."""
+
+    config: str
+    tables: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One piece of work: a stage on one tomogram, or a part of it.
+
+    part : "whole", or "prepare", "block-0", "block-1" ... "finish" where a stage splits its volume.
+    digest : covers all that decides the result; a receipt with the same digest says that it is done.
+    inputs : what the stage reads, by role.  output : the annotation it writes; None where it writes table rows.
+    receipt : name of the receipt.  needs : keys of the tasks of this plan that must be done first.
+    place : which tomogram of the run, `type@spacing` (or the segmentation, where there is no tomogram).
+    link : digest of all that decides the result but the data, the same for all tomograms.
+    model_sha256 : of the network it uses; empty without one.
+    """
+
+    job: Job
+    stage: str
+    run: str
+    part: str
+    digest: str
+    inputs: Mapping[str, Ref]
+    output: Ref | None
+    receipt: str
+    place: str
+    link: str
+    needs: tuple[str, ...] = ()
+    model_sha256: str = ""
+
+    @property
+    def key(self) -> str:
+        return f"{self.stage}/{self.run}/{self.part}"
+
+    @property
+    def completes(self) -> bool:
+        """Whether the stage is done on this tomogram when this task is."""
+        return self.part in ("whole", "finish")
+
+    def as_dict(self) -> dict[str, Any]:
+        names = ("stage", "run", "part", "digest", "receipt", "place", "link", "model_sha256")
+        return {name: getattr(self, name) for name in names} | {
+            "job": {"config": self.job.config, "tables": self.job.tables, "settings": dict(self.job.settings)},
+            "inputs": {role: ref_as_dict(ref) for role, ref in self.inputs.items()},
+            "output": None if self.output is None else ref_as_dict(self.output),
+            "needs": list(self.needs),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Task:
+        return cls(
+            **{
+                **values,
+                "job": Job(**values["job"]),
+                "inputs": {role: ref_from_dict(ref) for role, ref in values["inputs"].items()},
+                "output": None if values["output"] is None else ref_from_dict(values["output"]),
+                "needs": tuple(values["needs"]),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a task. `traceback` is kept for bugs; `next_step` says what to do about a failure."""
+
+    stage: str
+    run: str
+    part: str
+    state: State
+    message: str = ""
+    next_step: str = ""
+    seconds: float = 0.0
+    counts: Mapping[str, Any] = field(default_factory=dict)
+    traceback: str = ""
+
+    @property
+    def key(self) -> str:
+        return f"{self.stage}/{self.run}/{self.part}"
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Outcome:
+        return cls(**values)
+
+    def line(self) -> str:
+        """One line for people: `TS_3: pick failed: what -> next step`."""
+        cure = f" -> {self.next_step}" if self.next_step else ""
+        return f"{self.run}: {self.stage} {self.state}: {self.message}{cure}"

@@ -1,0 +1,128 @@
+"""A small real project, and light stages that go through the whole engine: mask -> size -> tables."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import numpy as np
+import pytest
+
+from membrain_cloud.errors import TransientError
+from membrain_cloud.geometry import Grid, Picks
+from membrain_cloud.pipeline.settings import Settings
+from membrain_cloud.pipeline.stage import Desk, Site, Stage, labels_ref
+from membrain_cloud.pipeline.tasks import Ref
+from membrain_cloud.store.project import Project
+from membrain_cloud.store.refs import ObjectRef, TomogramRef
+from membrain_cloud.store.setup import create_project
+
+RUNS = ("TS_1", "TS_2", "TS_3")
+
+# Workers know nothing of the tests' modules: their classes travel whole.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+class Mask(Stage):
+    """Voxels above `segment.threshold`. Does what a file beside the config says: fail, pass later, die, wait."""
+
+    name = "mask"
+
+    def after(self, settings: Settings) -> Sequence[str]:
+        return ()
+
+    def decisive(self, settings: Settings) -> Mapping[str, Any]:
+        return {"threshold": settings.segment.threshold}
+
+    def inputs(self, site: Site) -> Mapping[str, Ref]:
+        return {"density": site.require_tomogram(self.name)}
+
+    def output(self, site: Site) -> Ref:
+        return labels_ref(site, self.name, 10.0)
+
+    def memory_bytes(self, grid: Grid, settings: Settings) -> int:
+        return 1000 * grid.voxels
+
+    def work(self, desk: Desk) -> Mapping[str, Any]:
+        order = Path(desk.project.config).with_name(f"order-{desk.task.run}")
+        text = order.read_text() if order.exists() else ""
+        if text == "transient":
+            order.unlink()
+            raise TransientError("the store is busy", "wait")
+        if text == "bug":
+            raise ZeroDivisionError("a bug")
+        if text == "disk":
+            raise OSError(28, "No space left on device")
+        if text == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if text == "die once":
+            order.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if text.startswith("wait"):
+            time.sleep(float(text.removeprefix("wait")))
+        density = desk.project.read_density(desk.tomogram("density"))
+        mask = (density > desk.settings.segment.threshold).astype(np.uint8)
+        desk.project.write_segmentation(desk.written_segmentation(), mask)
+        with order.with_name("journal").open("a") as journal:
+            journal.write(f"{desk.task.key}\n")
+        return {"voxels": int(mask.sum())}
+
+
+class Size(Stage):
+    """The mask's voxels as picks."""
+
+    name = "size"
+
+    def after(self, settings: Settings) -> Sequence[str]:
+        return ("mask",)
+
+    def decisive(self, settings: Settings) -> Mapping[str, Any]:
+        return {"min_voxels": settings.separate.min_voxels}
+
+    def inputs(self, site: Site) -> Mapping[str, Ref]:
+        return {"mask": Mask().output(site)}
+
+    def output(self, site: Site) -> Ref:
+        return ObjectRef(site.run, "voxels", site.settings.output.user, site.sessions[self.name])
+
+    def memory_bytes(self, grid: Grid, settings: Settings) -> int:
+        return 1000
+
+    def work(self, desk: Desk) -> Mapping[str, Any]:
+        mask = desk.project.read_labels(desk.segmentation("mask"))
+        positions = np.argwhere(mask)[:, ::-1] * 10.0
+        desk.project.write_picks(desk.written_object(), Picks(positions))
+        with Path(desk.project.config).with_name("journal").open("a") as journal:
+            journal.write(f"{desk.task.key}\n")
+        return {"picks": len(positions)}
+
+
+@pytest.fixture
+def registry() -> dict[str, Stage]:
+    return {"mask": Mask(), "size": Size()}
+
+
+def make_project(folder: Path, runs: Sequence[str] = RUNS, shape: tuple[int, int, int] = (8, 10, 12)) -> Project:
+    """The same voxels and the same modification times wherever it is made."""
+    project = create_project(str(folder), objects=[("membrane", False, "GO:0016020"), ("voxels", True, None)])
+    for seed, run in enumerate(runs):
+        density = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+        project.write_tomogram(TomogramRef(run, "wbp", 10.0), density)
+    return project
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return make_project(tmp_path / "project")
+
+
+def journal(project: Project) -> list[str]:
+    """The tasks that were worked on, in order of their ends."""
+    file = Path(project.config).with_name("journal")
+    return file.read_text().split() if file.exists() else []

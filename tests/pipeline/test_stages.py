@@ -1,0 +1,170 @@
+"""The real stages on small phantoms, with small networks of random weights: what is tested is the plumbing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from membrain_cloud.geometry import Grid, Picks
+from membrain_cloud.membranes.phantom import PhantomSettings
+from membrain_cloud.pipeline.drive import carry_out
+from membrain_cloud.pipeline.plan import Plan, plan
+from membrain_cloud.pipeline.run import InProcess
+from membrain_cloud.pipeline.segmenting import segment_blocks
+from membrain_cloud.pipeline.settings import Settings, load_settings
+from membrain_cloud.pipeline.simulation import Simulated, simulate_project
+from membrain_cloud.pipeline.stages import STAGES, box_around, joined
+from membrain_cloud.store.project import Project
+from membrain_cloud.store.refs import SegmentationRef
+
+SHAPE = (40, 48, 56)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Settings that name small models of random weights."""
+    import torch
+
+    from membrain_cloud.networks.checkpoints import save_segmenter
+    from membrain_cloud.networks.unet import UNetArchitecture, build_unet
+
+    folder = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    architecture = UNetArchitecture((4, 8, 8))
+    facts = {"window": 16, "voxel_spacing_angstrom": 10.0}
+    save_segmenter(folder / "small.safetensors", build_unet(architecture), architecture, facts)
+    return [f"segment.model={folder / 'small.safetensors'}"]
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    wanted = [Simulated("TS_1", 5, PhantomSettings(shape=SHAPE, membranes=2, void_angstrom=(0.0, 0.0)))]
+    folder = str(tmp_path_factory.mktemp("simulated") / "project")
+    return simulate_project(folder, wanted, particle="membrane-protein", processes=1, report=lambda _: None)
+
+
+def run(project: Project, overrides: list[str], stages: list[str]) -> Plan:
+    settings = load_settings(None, overrides)
+    made = plan(project, settings, STAGES, stages=stages)
+    outcomes = carry_out(project, settings, made, InProcess(), STAGES)
+    assert [o.line() + o.traceback for o in outcomes if o.state not in ("done", "skipped")] == []
+    return made
+
+
+def labels_of(project: Project, made: Plan) -> np.ndarray:
+    output = made.tasks[-1].output
+    assert isinstance(output, SegmentationRef)
+    return project.read_labels(output)
+
+
+def test_the_result_does_not_depend_on_how_the_volume_was_cut(simulated: Project, models: list[str]) -> None:
+    fast = [*models, "segment.overlap=0.5", "segment.mirrors=no", "output.chunk=16"]
+    whole = run(simulated, [*fast, "output.session=whole"], ["segment"])
+    assert [task.part for task in whole.tasks] == ["whole"]
+    cut = run(simulated, [*fast, "output.session=cut", "segment.block_voxels=20000"], ["segment"])
+    parts = [task.part for task in cut.tasks]
+    assert parts[0] == "prepare"
+    assert parts[-1] == "finish"
+    assert len(parts) > 4
+    np.testing.assert_array_equal(labels_of(simulated, whole), labels_of(simulated, cut))
+    assert 0 < labels_of(simulated, cut).mean() < 1
+
+
+def test_blocks_left_to_do_are_done_and_no_others(simulated: Project, models: list[str]) -> None:
+    cutting = [*models, "segment.mode=fast", "output.chunk=16", "segment.block_voxels=20000", "segment.threshold=0.01"]
+    first = run(simulated, cutting, ["segment"])
+    receipts = simulated.receipts
+    receipts.remove(first.tasks[-1].receipt)
+    receipts.remove(first.tasks[2].receipt)
+    assert [task.part for task in run(simulated, cutting, ["segment"]).tasks] == ["block-1", "finish"]
+    # Without the preparation nothing is known of the chunks: all is done again.
+    receipts.remove(first.tasks[-1].receipt)
+    receipts.remove(first.tasks[0].receipt)
+    assert len(run(simulated, cutting, ["segment"]).tasks) == len(first.tasks)
+
+
+def test_a_volume_that_was_wiped_is_not_believed(simulated: Project, models: list[str]) -> None:
+    """Done in blocks; then a whole run of the same output dies half-way; in blocks again all must be redone."""
+    same = [*models, "segment.mode=fast", "output.chunk=16", "output.session=wiped"]
+    cutting = [*same, "segment.block_voxels=20000"]
+    first = run(simulated, cutting, ["segment"])
+    simulated.receipts.remove(first.tasks[-1].receipt)
+    settings = load_settings(None, same)
+    task = plan(simulated, settings, STAGES, stages=["segment"]).tasks[0]
+
+    class Dies(type(STAGES["segment"])):  # type: ignore[misc]
+        def _block(self, *_: object) -> dict[str, int]:
+            raise SystemExit
+
+    from membrain_cloud.pipeline.work import work
+
+    with pytest.raises(SystemExit):
+        work(task, {"segment": Dies()})
+    assert len(run(simulated, cutting, ["segment"]).tasks) == len(first.tasks)
+
+
+def test_a_given_segmentation_is_separated_and_meshed(simulated: Project) -> None:
+    made = run(simulated, ["separate.segmentation=membrane:truth/0@10.0"], ["separate", "mesh"])
+    assert [task.stage for task in made.tasks] == ["separate", "mesh"]
+    (ref,) = (task.output for task in made.tasks if task.stage == "mesh")
+    truth = simulated.read_labels(SegmentationRef("TS_1", "membrane", "truth", "0", 10.0, True))
+    assert len(simulated.read_meshes(ref)) == truth.max()  # type: ignore[arg-type]
+
+
+def test_given_instances_go_straight_to_meshes(simulated: Project) -> None:
+    uri = "separate.segmentation=membrane:truth/0@10.0?instance=true"
+    made = plan(simulated, load_settings(None, [uri, "measure.picks=none"]), STAGES)
+    assert "separate" not in made.stages
+    assert "segment" not in made.stages
+    assert run(simulated, [uri], ["mesh"]).tasks[0].inputs["instances"].instance  # type: ignore[union-attr]
+
+
+def test_a_given_segmentation_that_is_not_there_fails_with_what_is(simulated: Project) -> None:
+    made = plan(
+        simulated, load_settings(None, ["separate.segmentation=membrane:alice/3@10.0"]), STAGES, stages=["mesh"]
+    )
+    assert made.settled[0].state == "failed"
+    assert "membrane:truth/0@10.000" in made.settled[0].next_step
+
+
+def test_blocks_are_made_of_whole_chunks_and_tile_the_volume(models: list[str]) -> None:
+    settings = load_settings(None, [*models, "segment.block_voxels=40000"])
+    grid = Grid((40, 50, 60), 10.0)
+    cut = segment_blocks(grid, settings, (16, 16, 16))
+    covered = np.zeros(grid.shape, int)
+    for block in cut:
+        covered[block.core.slices] += 1
+        assert all(start % 16 == 0 for start in block.core.start)
+        assert block.core.shape[2] == 60
+    assert (covered == 1).all()
+
+
+def test_memory_grows_with_the_window(models: list[str]) -> None:
+    grid = Grid((100, 100, 100), 10.0)
+    small, large = (load_settings(None, [*models, f"segment.window={n}"]) for n in (64, 512))
+    assert STAGES["segment"].memory_bytes(grid, large) > 10 * STAGES["segment"].memory_bytes(grid, small)
+
+
+def test_box_around_a_mesh_stays_in_the_volume() -> None:
+    from membrain_cloud.geometry import Mesh
+
+    grid = Grid((10, 20, 30), 10.0)
+    mesh = Mesh(np.array([[50.0, 60, 20], [100, 90, 40], [60, 60, 30]]), np.array([[0, 1, 2]], np.int32))
+    box = box_around(mesh, grid, margin_angstrom=20.0)
+    assert box is not None
+    assert (box.start, box.stop) == ((0, 4, 3), (7, 12, 13))
+    away = Mesh(mesh.vertices + 1000.0, mesh.faces)
+    assert box_around(away, grid, margin_angstrom=20.0) is None
+
+
+def test_picks_are_joined_in_order() -> None:
+    one = Picks(np.ones((2, 3)), np.zeros((2, 3, 3)), np.array([0.5, 0.4]), np.array([1, 1]))
+    none = Picks(np.zeros((0, 3)))
+    assert joined([none, one, none]).membrane_ids.tolist() == [1, 1]
+    assert len(joined([])) == 0
+
+
+def test_defaults_choose_every_stage() -> None:
+    from membrain_cloud.pipeline.chain import choose_stages
+
+    assert choose_stages(None, Settings(), STAGES) == tuple(STAGES)
