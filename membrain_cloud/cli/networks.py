@@ -31,7 +31,7 @@ def register(main: Program) -> None:
 @click.option("--model", metavar="NAME|PATH", help="A built-in model or a file (default: segment.model).")
 @click.option("--output", default=".", metavar="DIR", help="Where the files are written (default: here).")
 @click.option("--voxel-spacing", type=float, metavar="A", help="Voxel spacing in Å, in place of the header's.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="E.g. --set segment.mode=fast.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="E.g. --set segment.mode=exact.")
 @json_option
 def segment(
     file: str,
@@ -45,7 +45,7 @@ def segment(
 
     \b
     Example:
-      membrain-cloud segment tomogram.mrc --output out --set segment.mode=fast
+      membrain-cloud segment tomogram.mrc --output out --set segment.mode=exact
     """
     from membrain_cloud.pipeline.settings import load_settings
     from membrain_cloud.pipeline.single import segment_file
@@ -93,7 +93,7 @@ def train_segmentation(output: str, work: str, channels: str | None, device: str
 
     \b
     Example:
-      membrain-cloud train segmentation --output model.safetensors --work training --steps 6000
+      membrain-cloud train segmentation --output model.safetensors --work training --steps 3400
     """
     from membrain_cloud.errors import UsageError
     from membrain_cloud.pipeline.learning import train_segmentation

@@ -41,8 +41,8 @@ Scores = list[dict[str, Any]]
 
 
 def settings() -> Settings:
-    """Overlapping windows, but no mirrors: on two cores the demo should take minutes."""
-    return load_settings(None, ["segment.mirrors=no"])
+    """The defaults: the demo shows what a user's own run does."""
+    return Settings()
 
 
 def simulate(folder: str, *, small: bool, processes: int, report: Callable[[str], None]) -> Project:

@@ -50,8 +50,8 @@ class InputSettings(Section):
 class SegmentSettings(Section):
     """Membrane segmentation by a network in overlapping windows.
 
-    mode : `exact` is MemBrain-seg's way (half-overlapping windows, eight mirrors); `fast` takes overlap 0.25 and no
-        mirrors. `overlap` and `mirrors` override either.
+    mode : `fast` takes windows that overlap by a quarter and no mirrors; `exact` is MemBrain-seg's way: windows that
+        overlap by half, and eight mirrors. `overlap` and `mirrors` override either.
     window : voxels an axis; None: what the model was trained with.
     threshold : a voxel is membrane where its logit is greater.
     batch : windows a forward pass.
@@ -61,7 +61,7 @@ class SegmentSettings(Section):
     effortless = ("mode", "batch", "block_voxels", "model")
 
     model: str = "membrain-cloud-small"
-    mode: Literal["exact", "fast"] = "exact"
+    mode: Literal["exact", "fast"] = "fast"
     window: Annotated[Annotated[int, Field(ge=16, le=512)] | None, _OrNull] = None
     overlap: Annotated[Annotated[float, Field(ge=0.0, le=0.75)] | None, _OrNull] = None
     mirrors: Annotated[bool | None, _OrNull] = None

@@ -7,7 +7,13 @@ import pytest
 from scipy import fft, ndimage
 
 from membrain_cloud.geometry import Grid
-from membrain_cloud.membranes.imaging import Imaging, contrast_transfer, electron_wavelength_angstrom, image_density
+from membrain_cloud.membranes.imaging import (
+    Imaging,
+    contrast_transfer,
+    electron_wavelength_angstrom,
+    image_density,
+    tilt_sampling,
+)
 from membrain_cloud.membranes.phantom import KINDS, Phantom, PhantomSettings, _Builder, make_phantom, make_specimen
 from membrain_cloud.membranes.phantom_particles import Blobs, stamp
 from membrain_cloud.membranes.phantom_shapes import Shape, ellipsoid, torus, tube
@@ -100,13 +106,22 @@ def test_every_kind_of_membrane_can_be_placed(kind: str) -> None:
     raise AssertionError(f"no {kind} found room in six volumes")
 
 
-def test_the_missing_wedge_is_missing() -> None:
+def test_the_missing_wedge_is_missing_and_planes_leave_gaps_beyond_crowthers_resolution() -> None:
     density = np.random.default_rng(0).standard_normal((48, 48, 48)).astype(np.float32)
-    seen = image_density(density, 10.0, Imaging(tilt_range_degrees=60), 1)
+    seen = image_density(density, 10.0, Imaging(tilt_range_degrees=60, background_fraction=0.0), 1)
     power = np.abs(fft.fftn(seen)) ** 2
     kz, _, kx = np.meshgrid(*[np.fft.fftfreq(48)] * 3, indexing="ij")
-    angle = np.rad2deg(np.arctan2(np.abs(kz), np.abs(kx)))
-    assert power[angle > 63].mean() < 1e-4 * power[angle < 55].mean()
+    angle, radius = np.rad2deg(np.arctan2(np.abs(kz), np.abs(kx))), np.hypot(kz, kx)
+    outside = (angle > 68) & (radius > 0.2)  # a plane is one Fourier voxel thick
+    assert power[outside].mean() < 1e-4 * power[(angle < 55) & (radius > 0.2)].mean()
+
+    planes = tilt_sampling((96, 96, 96), Imaging(tilt_step_degrees=3.0)).signal[:, 0, :]
+    kz, kx = np.meshgrid(np.fft.fftfreq(96), np.fft.rfftfreq(96), indexing="ij")
+    angle, radius = np.rad2deg(np.arctan2(np.abs(kz), np.abs(kx))), np.hypot(kz, kx)
+    coarse, fine = (angle < 50) & (radius < 0.15) & (radius > 0.02), (angle < 50) & (radius > 0.4)
+    assert planes[coarse].min() > 0.5  # below Crowther's resolution 96 voxels deep planes overlap
+    assert (planes[fine] == 0).mean() > 0.2
+    assert planes[fine].mean() == pytest.approx(1.0, abs=0.1)
 
 
 def test_the_signal_to_noise_ratio_is_the_chosen_one() -> None:

@@ -21,10 +21,10 @@ def test_overrides_win_over_the_file_which_wins_over_defaults(tmp_path: Path) ->
 
 
 def test_mode_sets_overlap_and_mirrors_unless_they_are_given() -> None:
-    assert (Settings().segment.window_overlap, Settings().segment.with_mirrors) == (0.5, True)
-    fast = load_settings(None, ["segment.mode=fast"]).segment
-    assert (fast.window_overlap, fast.with_mirrors) == (0.25, False)
-    mixed = load_settings(None, ["segment.mode=fast", "segment.mirrors=yes"]).segment
+    assert (Settings().segment.window_overlap, Settings().segment.with_mirrors) == (0.25, False)
+    exact = load_settings(None, ["segment.mode=exact"]).segment
+    assert (exact.window_overlap, exact.with_mirrors) == (0.5, True)
+    mixed = load_settings(None, ["segment.mirrors=yes"]).segment
     assert (mixed.window_overlap, mixed.with_mirrors) == (0.25, True)
 
 
@@ -74,6 +74,6 @@ def test_null_takes_a_value_back(tmp_path: Path) -> None:
 def test_what_does_not_decide_the_result_is_not_in_a_digest() -> None:
     base = Settings().segment.decisive()
     assert load_settings(None, ["segment.batch=4", "segment.block_voxels=1000"]).segment.decisive() == base
-    explicit = load_settings(None, ["segment.overlap=0.5", "segment.mirrors=yes"])
+    explicit = load_settings(None, ["segment.overlap=0.25", "segment.mirrors=no"])
     assert explicit.segment.decisive() == base
     assert load_settings(None, ["segment.threshold=1"]).segment.decisive() != base
