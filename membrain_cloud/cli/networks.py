@@ -116,7 +116,7 @@ def train_picking(output: str, work: str, **chosen: int | None) -> None:
 
     \b
     Example:
-      membrain-cloud train picking --output picker.safetensors --work training --epochs 60
+      membrain-cloud train picking --output picker.safetensors --work training --epochs 28
     """
     from membrain_cloud.pipeline.learning import train_picking
 

@@ -111,7 +111,8 @@ class PickSettings(Section):
     bandwidth_angstrom : reach of the mean shift that gathers vertices into picks; about a particle's radius.
     threshold : vertices of a predicted distance below it (0 at a centre, 10 far away) take part.
     max_iterations, min_samples : of the mean shift, and of the clusters of what it moved together.
-    partition_vertices : a larger mesh is cut into overlapping patches of about so many vertices for the network.
+    partition_vertices : a larger mesh is cut into overlapping patches of about so many vertices for the network;
+        None: as many as it was trained with.
     center_offset_angstrom : picks are moved so far along the outward normal (negative: into the membrane).
     object : name under which the picks are stored.
     """
@@ -119,12 +120,12 @@ class PickSettings(Section):
     effortless = ("model",)
 
     model: str = "membrain-cloud-picker"
-    bandwidth_angstrom: float = Field(75.0, gt=0)
-    threshold: float = Field(9.0, gt=0, le=10)
+    bandwidth_angstrom: float = Field(60.0, gt=0)
+    threshold: float = Field(7.0, gt=0, le=10)
     max_iterations: int = Field(150, ge=1)
     min_samples: int = Field(5, ge=1)
-    partition_vertices: int = Field(2000, ge=100)
-    center_offset_angstrom: float = 0.0
+    partition_vertices: Annotated[Annotated[int, Field(ge=100)] | None, _OrNull] = None
+    center_offset_angstrom: float = -26.0
     object: Name = "membrane-protein"
 
 

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 # How near to the tomogram's border a mesh that was closed there is a cap, and no membrane.
 BORDER_VOXELS = 1.5
-# How far beyond a mesh a picker looks.
-PROFILE_REACH_ANGSTROM = 30.0
 
 
 class Separate(Stage):
@@ -161,11 +159,12 @@ class Pick(Stage):
 
         density, chosen = desk.tomogram("density"), desk.settings.pick
         network = picker(chosen.model, desk.task.model_sha256)
+        reach = float(np.abs(network.offsets_angstrom).max()) + density.voxel_spacing_angstrom
         grid = desk.project.grid(density)
         mean = density_statistics(tomogram_chunks(desk.project, density, grid)).mean
         found: list[Picks] = []
         for number, mesh in sorted(desk.project.read_meshes(desk.object("meshes")).items()):
-            box = box_around(mesh, grid, margin_angstrom=PROFILE_REACH_ANGSTROM)
+            box = box_around(mesh, grid, margin_angstrom=reach)
             if box is None:
                 continue
             picks, _ = pick_membrane(

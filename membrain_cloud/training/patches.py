@@ -24,7 +24,7 @@ from membrain_cloud.training.augmentation import augment
 
 # Crops are imaged with this margin on each side, cut off afterwards: Fourier imaging wraps around.
 MARGIN = 8
-POOL_VERSION = 2
+POOL_VERSION = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ def random_specimen_settings(rng: np.random.Generator, edge: int) -> PhantomSett
         lattice_fraction=0.3,
         cytosolic_per_um3=(5e3, 2.5e5),
         filaments=(0, 4),
-        microtubules=(0, 2) if rng.random() < 0.4 else (0, 0),
+        microtubules=(1, 5) if rng.random() < 0.4 else (0, 0),
         gold_beads=(0, 3) if rng.random() < 0.3 else (0, 0),
         void_angstrom=(0.0, 200.0) if rng.random() < 0.4 else (0.0, 0.0),
     )
@@ -64,10 +64,11 @@ def random_imaging(rng: np.random.Generator) -> Imaging:
         phase_flipped=bool(rng.random() < 0.5),
         amplitude_contrast=float(rng.uniform(0.05, 0.2)),
         b_factor_angstrom2=float(rng.uniform(0, 1500)),
-        tilt_range_degrees=float(rng.uniform(50, 65)),
+        # A full range now and then: volumes without a wedge (averages, filled-in tomograms) are met as well.
+        tilt_range_degrees=float(rng.uniform(50, 65)) if rng.random() < 0.9 else 90.0,
         tilt_step_degrees=float(rng.choice([1.5, 2.0, 3.0])),
         tilt_axis_degrees=float(rng.choice([0.0, 90.0]) + rng.normal(0, 8)),
-        noise_exponent=float(rng.uniform(0.0, 1.4)),
+        noise_exponent=float(rng.uniform(-0.3, 1.4)),
         background_fraction=float(rng.uniform(0, 0.25)),
         lowpass_angstrom=float(rng.uniform(2, 9)) if rng.random() < 0.35 else 0.0,
     )
