@@ -93,7 +93,7 @@ def train_segmentation(output: str, work: str, channels: str | None, device: str
 
     \b
     Example:
-      membrain-cloud train segmentation --output model.safetensors --work training --steps 3400
+      membrain-cloud train segmentation --output model.safetensors --work training --steps 4500
     """
     from membrain_cloud.errors import UsageError
     from membrain_cloud.pipeline.learning import train_segmentation

@@ -99,17 +99,18 @@ class Sampling:
     radius: Float32
 
 
-def tilt_sampling(shape: Zyx, imaging: Imaging) -> Sampling:
-    """Sum the planes of the tilt series, each one Fourier voxel of the volume's depth thick, weighted by the ramp.
+def tilt_sampling(shape: Zyx, imaging: Imaging, depth_voxels: int | None = None) -> Sampling:
+    """Sum the planes of the tilt series, weighted by the ramp.
 
-    It depends on kz and on the distance from the tilt axis alone, so it is made as a table of these two and looked up.
+    A plane is as thick as the inverse of the reconstruction's depth, `depth_voxels` (None: the volume's own). It
+    depends on kz and on the distance from the tilt axis alone, so it is made as a table of these two and looked up.
     """
     kz, ky, kx = _frequencies(shape, 1.0)
     axis = np.deg2rad(imaging.tilt_axis_degrees)
     across = np.abs(kx * np.cos(axis) + ky * np.sin(axis))
     count = int(np.floor(imaging.tilt_range_degrees / imaging.tilt_step_degrees))
     tilts = np.deg2rad(imaging.tilt_step_degrees * np.arange(-count, count + 1))
-    depth = float(shape[0])
+    depth = float(depth_voxels or shape[0])
     fine = np.arange(0, int(np.ceil(0.75 * 4 * depth)) + 1, dtype=np.float32) / np.float32(4 * depth)
     table_z, table_x = kz[:, 0, 0][:, None], fine[None, :]
     ramp = np.hypot(table_x, table_z) * depth * np.deg2rad(imaging.tilt_step_degrees)
@@ -128,22 +129,32 @@ def tilt_sampling(shape: Zyx, imaging: Imaging) -> Sampling:
     return Sampling(signal.astype(np.float32)[rows, columns], noise.astype(np.float32)[rows, columns], radius)
 
 
-def image_density(density: Float32, voxel_spacing_angstrom: float, imaging: Imaging, seed: int) -> Float32:
+def image_density(
+    density: Float32,
+    voxel_spacing_angstrom: float,
+    imaging: Imaging,
+    seed: int,
+    *,
+    depth_voxels: int | None = None,
+    measured: tuple[slice, ...] = (),
+) -> Float32:
     """The tomogram of a specimen: dense is dark, mean 0, noise at the chosen SNR.
 
     Parameters
     ----------
     density : (Z, Y, X) float32, specimen minus solvent, arbitrary units.
     seed : of the noise.
+    depth_voxels : depth of the reconstruction (None: the volume's); see `tilt_sampling`.
+    measured : the part of the volume whose signal-to-noise ratio is the chosen one (default: all).
 
     Returns
     -------
-    (Z, Y, X) float32.
+    (Z, Y, X) float32. Imaging in Fourier space wraps around: what is smeared out of one side comes in at the other.
     """
     shape = density.shape
     kz, ky, kx = _frequencies(shape, voxel_spacing_angstrom)
     k = np.sqrt(kz * kz + ky * ky + kx * kx)
-    sampling = tilt_sampling(shape, imaging)
+    sampling = tilt_sampling(shape, imaging, depth_voxels)
     transfer = contrast_transfer(k, imaging)
     transfer *= np.exp(-0.25 * imaging.b_factor_angstrom2 * k * k)
     transfer *= sampling.signal
@@ -151,7 +162,7 @@ def image_density(density: Float32, voxel_spacing_angstrom: float, imaging: Imag
     signal = -fft.irfftn(fft.rfftn(density, workers=1) * transfer, shape, workers=1)
 
     noise = _noise(shape, voxel_spacing_angstrom, imaging, sampling, k, seed)
-    noise *= np.sqrt(max(float(signal.var()), 1e-12) / imaging.snr)
+    noise *= np.sqrt(max(float(signal[measured].var()), 1e-12) / imaging.snr)
     tomogram = signal + noise
     if imaging.lowpass_angstrom > 0:
         blur = np.exp(-0.5 * (k * imaging.lowpass_angstrom) ** 2)

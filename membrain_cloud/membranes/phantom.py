@@ -6,7 +6,7 @@ it (`imaging.py`). Truth comes with it: labels, instances, areas, particle centr
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ Points = NDArray[np.float64]
 KINDS = ("sphere", "ellipsoid", "vesicle", "torus", "tube", "sheet", "stack")
 # Half of the label's thickness beyond the leaflets' centres, as people draw membranes.
 LABEL_MARGIN_ANGSTROM = 8.0
+# A phantom's specimen goes on so many voxels beyond the tomogram, and then there is nothing for as many more: imaging
+# in Fourier space wraps around, and what leaves over one border must not come back as a ghost membrane at the other.
+SPECIMEN_MARGIN, EMPTY_MARGIN = 8, 32
 
 
 @dataclass(frozen=True)
@@ -100,10 +103,20 @@ class Phantom:
 
 def make_phantom(seed: int, settings: PhantomSettings) -> Phantom:
     """Simulate one tomogram; the same seed and settings give the same bytes."""
-    specimen = make_specimen(seed, settings)
-    density = image_density(specimen.density, settings.voxel_spacing_angstrom, settings.imaging, seed + 1)
+    builder = _Builder(np.random.default_rng(seed), settings, margin=SPECIMEN_MARGIN)
+    specimen = builder.build()
+    margin = SPECIMEN_MARGIN + EMPTY_MARGIN
+    seen = tuple(slice(margin, margin + n) for n in settings.shape)
+    density = image_density(
+        np.pad(builder.density, EMPTY_MARGIN),
+        settings.voxel_spacing_angstrom,
+        settings.imaging,
+        seed + 1,
+        depth_voxels=settings.shape[0],
+        measured=seen,
+    )
     return Phantom(
-        density,
+        np.ascontiguousarray(density[seen]),
         specimen.labels,
         specimen.instances,
         specimen.particles,
@@ -116,28 +129,33 @@ def make_phantom(seed: int, settings: PhantomSettings) -> Phantom:
 
 def make_specimen(seed: int, settings: PhantomSettings) -> Specimen:
     """The specimen alone, not yet imaged (training images one specimen many ways)."""
-    return _Builder(np.random.default_rng(seed), settings).build()
+    return _Builder(np.random.default_rng(seed), settings, margin=0).build()
 
 
 class _Builder:
     """Places things one after the other; what is placed first keeps its room."""
 
-    def __init__(self, rng: np.random.Generator, settings: PhantomSettings) -> None:
-        self.rng, self.settings = rng, settings
+    def __init__(self, rng: np.random.Generator, settings: PhantomSettings, *, margin: int) -> None:
+        self.rng, self.settings, self.margin = rng, settings, margin
         self.spacing = settings.voxel_spacing_angstrom
-        self.grid = Grid(settings.shape, self.spacing)
-        self.density = np.zeros(settings.shape, np.float32)
-        self.instances = np.zeros(settings.shape, np.uint16)
-        self.nearest = np.full(settings.shape, 1e4, np.float32)  # distance to the nearest mid-surface
+        z, y, x = (n + 2 * margin for n in settings.shape)
+        self.grid = Grid((z, y, x), self.spacing)  # with the margin
+        self.inner = tuple(slice(margin, margin + n) for n in settings.shape)
+        self.density = np.zeros(self.grid.shape, np.float32)
+        self.instances = np.zeros(self.grid.shape, np.uint16)
+        self.nearest = np.full(self.grid.shape, 1e4, np.float32)  # distance to the nearest mid-surface
         self.areas: dict[int, float] = {}
         self.kinds: dict[int, str] = {}
-        z, y, x = (np.arange(n, dtype=np.float32) * np.float32(self.spacing) for n in settings.shape)
+        along_z, along_y, along_x = (np.arange(n, dtype=np.float32) * np.float32(self.spacing) for n in (z, y, x))
         self.coordinates = tuple(
             c - np.float32(0.5 * (len(c.ravel()) - 1) * self.spacing)
-            for c in (x[None, None, :], y[None, :, None], z[:, None, None])
+            for c in (along_x[None, None, :], along_y[None, :, None], along_z[:, None, None])
         )
-        void = rng.uniform(*settings.void_angstrom, 2) / self.spacing
-        self.slab = slice(round(void[0]), settings.shape[0] - round(void[1]))
+        below, above = (round(v) for v in rng.uniform(*settings.void_angstrom, 2) / self.spacing)
+        # Without a void the specimen is thicker than the tomogram.
+        self.slab = slice(margin + below if below else 0, z - margin - above if above else z)
+        seen = slice(max(self.slab.start, margin), min(self.slab.stop, z - margin))
+        self.seen = (seen, *self.inner[1:])  # the part of the specimen that lies in the tomogram
 
     def build(self) -> Specimen:
         surfaces = self._place_membranes()
@@ -146,15 +164,18 @@ class _Builder:
         self.density[: self.slab.start] = 0
         self.density[self.slab.stop :] = 0
         self._place_gold()
-        labels = (self.instances > 0).astype(np.uint8)
-        return Specimen(self.density, labels, self.instances, particles, classes, self.areas, self.kinds)
+        instances = np.ascontiguousarray(self.instances[self.inner])
+        density = np.ascontiguousarray(self.density[self.inner])
+        labels = (instances > 0).astype(np.uint8)
+        particles = replace(particles, positions=particles.positions - self.margin * self.spacing)
+        return Specimen(density, labels, instances, particles, classes, self.areas, self.kinds)
 
     # -- membranes ---------------------------------------------------------------------------------------------
 
     def _place_membranes(self) -> dict[int, tuple[Float32, float]]:
         """Returns for each membrane its signed distance and leaflet separation."""
         rng, settings = self.rng, self.settings
-        size = np.array(self.grid.size_angstrom)
+        size = np.array(self.grid.size_angstrom) - 2 * self.margin * self.spacing
         separation = rng.uniform(*settings.leaflet_separation_angstrom)
         contrast = rng.uniform(*settings.membrane_contrast)
         placed: dict[int, tuple[Float32, float]] = {}
@@ -175,10 +196,11 @@ class _Builder:
 
     def _fits(self, distance: Float32, separation: float) -> bool:
         """Enough of it lies in the volume, and it keeps a clear gap of about 6 nm to the others."""
-        band = np.abs(distance[self.slab]) < 0.5 * separation + LABEL_MARGIN_ANGSTROM
-        if np.count_nonzero(band) * self.spacing**3 < 2.0e7:
+        reach = 0.5 * separation + LABEL_MARGIN_ANGSTROM
+        if np.count_nonzero(np.abs(distance[self.seen]) < reach) * self.spacing**3 < 2.0e7:
             return False
-        return float(self.nearest[self.slab][band].min()) > 0.5 * separation + LABEL_MARGIN_ANGSTROM + 35.0
+        band = np.abs(distance[self.slab]) < reach
+        return float(self.nearest[self.slab][band].min()) > reach + 35.0
 
     def _draw_membrane(self, number: int, shape: Shape, distance: Float32, separation: float, contrast: float) -> None:
         sigma = np.float32(np.sqrt(6.5**2 + self.spacing**2 / 12))
@@ -197,9 +219,9 @@ class _Builder:
         self.kinds[number] = shape.kind
 
     def _area_nm2(self, distance: Float32) -> float:
-        """Integral of a smoothed delta of the signed distance over the specimen."""
+        """Integral of a smoothed delta of the signed distance over the specimen in the tomogram."""
         width = 1.5 * self.spacing
-        d = np.asarray(distance[self.slab], np.float64)
+        d = np.asarray(distance[self.seen], np.float64)
         d = d[np.abs(d) < width]
         return float(((1 + np.cos(np.pi * d / width)) / (2 * width)).sum() * self.spacing**3 / 100.0)
 
@@ -240,13 +262,13 @@ class _Builder:
         """Points on a mid-surface (xyz Å) with normals, at random with a hard core, or at lattice spacing."""
         rng = self.rng
         gap = rng.uniform(100.0, 140.0)
-        candidates = np.argwhere(np.abs(distance[self.slab]) < 0.6 * self.spacing)
-        candidates[:, 0] += self.slab.start
-        inside = np.all((candidates >= 4) & (candidates < np.array(self.grid.shape) - 4), axis=1)
+        # Off the borders and the void by 4 nm: a protein cut through is no truth to be scored on.
+        low = np.array([part.start + 4 for part in self.seen])
+        high = np.array([part.stop - 5 for part in self.seen])
+        candidates = np.argwhere(np.abs(distance[self.seen]) < 0.6 * self.spacing) + low - 4
+        inside = np.all((candidates >= low) & (candidates <= high), axis=1)
         points, normals = self._project(distance, candidates[inside].astype(np.float64))
-        # Off the void by 4 nm as well: a protein cut through is no truth to be scored on.
-        low, high = (self.slab.start + 4) * self.spacing, (self.slab.stop - 5) * self.spacing
-        keep = (points[:, 2] >= low) & (points[:, 2] <= high)
+        keep = np.all((points >= low[::-1] * self.spacing) & (points <= high[::-1] * self.spacing), axis=1)
         points, normals = points[keep], normals[keep]
         if not len(points):
             return points, normals

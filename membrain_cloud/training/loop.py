@@ -35,7 +35,7 @@ class SegmentationTraining:
     channels: tuple[int, ...] = (16, 32, 64, 128, 128)
     window: int = 64
     batch: int = 2
-    steps: int = 3400
+    steps: int = 4500
     learning_rate: float = 1.5e-3
     weight_decay: float = 1e-4
     specimens: int = 160

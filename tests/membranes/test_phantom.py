@@ -65,6 +65,24 @@ def test_particles_keep_their_distance(phantom: Phantom) -> None:
             assert apart.min() >= 89
 
 
+def test_the_specimen_goes_on_beyond_the_tomogram_and_leaves_no_ghost_at_the_other_border() -> None:
+    """A sheet that leaves through the top must not come back at the bottom."""
+    settings = PhantomSettings(
+        shape=(48, 64, 64), kinds=("sheet",), membranes=1, particles=(), cytosolic_per_um3=(1.0, 1.1),
+        filaments=(0, 0), gold_beads=(0, 0), void_angstrom=(0.0, 0.0), imaging=Imaging(snr=1e6),
+    )  # fmt: skip
+    for seed in range(40):
+        phantom = make_phantom(seed, settings)
+        if phantom.labels[-1].any() and not phantom.labels[:12].any():
+            break
+    else:
+        raise AssertionError("no sheet in forty leaves through the top alone")
+    ghost = phantom.density[:3].std() / phantom.density[-3:].std()
+    assert ghost < 0.5
+    wrapped = make_specimen(seed, settings)
+    assert wrapped.density.shape == phantom.density.shape == (48, 64, 64)
+
+
 def test_membranes_are_dark(phantom: Phantom) -> None:
     flat = Imaging(defocus_um=0.0, snr=5.0, tilt_range_degrees=90)
     settings = PhantomSettings(shape=(64, 80, 80), membranes=2, gold_beads=(0, 0), imaging=flat)
@@ -74,7 +92,7 @@ def test_membranes_are_dark(phantom: Phantom) -> None:
 
 def test_two_leaflets_stand_four_nanometres_apart() -> None:
     settings = PhantomSettings(shape=(64, 64, 64), voxel_spacing_angstrom=4.0, leaflet_separation_angstrom=(40.0, 40.0))
-    builder = _Builder(np.random.default_rng(0), settings)
+    builder = _Builder(np.random.default_rng(0), settings, margin=0)
     flat = Shape("sheet", lambda xyz: xyz[2] + 0 * xyz[0] + 0 * xyz[1])
     builder._draw_membrane(1, flat, builder._distance(flat), 40.0, 1.0)
     profile = builder.density[:, 32, 32]
@@ -92,7 +110,7 @@ def test_two_leaflets_stand_four_nanometres_apart() -> None:
 )
 def test_areas_are_those_of_the_closed_forms(shape: Shape, area_nm2: float) -> None:
     settings = PhantomSettings(shape=(80, 80, 80), void_angstrom=(0.0, 0.0))
-    builder = _Builder(np.random.default_rng(0), settings)
+    builder = _Builder(np.random.default_rng(0), settings, margin=0)
     assert builder._area_nm2(builder._distance(shape)) == pytest.approx(area_nm2, rel=0.02)
 
 
