@@ -120,7 +120,7 @@ class PickSettings(Section):
     effortless = ("model",)
 
     model: str = "membrain-cloud-picker"
-    bandwidth_angstrom: float = Field(60.0, gt=0)
+    bandwidth_angstrom: float = Field(70.0, gt=0)
     threshold: float = Field(7.0, gt=0, le=10)
     max_iterations: int = Field(150, ge=1)
     min_samples: int = Field(5, ge=1)

@@ -1,0 +1,172 @@
+"""The discrete differential operators of a triangle mesh that a DiffusionNet works with.
+
+Cotangent Laplacian, lumped mass, its lowest eigenpairs, and the gradient in each vertex's tangent plane
+(Sharp, Attaiki, Crane and Ovsjanikov, DiffusionNet, ACM TOG 2022). Nothing here loops over vertices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse
+import scipy.sparse.linalg
+from numpy.typing import NDArray
+
+from membrain_cloud.geometry import FloatArray
+
+DENSE_BELOW = 5  # the sparse solver pays off only where far fewer eigenpairs than vertices / this are wanted
+
+
+@dataclass(frozen=True, eq=False)
+class Operators:
+    """Operators of one patch of V vertices, in the network's unit of length; float32.
+
+    mass : (V,) vertex areas.  eigenvalues : (k,).  eigenvectors : (V, k), orthonormal under the mass.
+    gradient_x, gradient_y : (V, V) sparse rows; the derivative along the two axes of each vertex's tangent plane.
+    """
+
+    mass: NDArray[np.float32]
+    eigenvalues: NDArray[np.float32]
+    eigenvectors: NDArray[np.float32]
+    gradient_x: scipy.sparse.csr_matrix
+    gradient_y: scipy.sparse.csr_matrix
+
+
+def surface_operators(
+    vertices_angstrom: FloatArray,
+    faces: NDArray[np.integer],
+    normals: FloatArray,
+    *,
+    eigenpairs: int,
+    length_unit_angstrom: float,
+) -> Operators:
+    """The operators of a mesh (V, 3), (F, 3) with unit normals (V, 3); lengths are divided by `length_unit_angstrom`.
+
+    A mesh of fewer than `eigenpairs` vertices gets as many eigenpairs as it has vertices.
+    """
+    vertices = np.asarray(vertices_angstrom, np.float64) / length_unit_angstrom
+    # Subtracting the mean keeps what float32 can hold; the operators do not depend on it otherwise.
+    vertices = (vertices - vertices.mean(axis=0)).astype(np.float32).astype(np.float64)
+    laplacian = cotan_laplacian(vertices, faces)
+    mass = vertex_areas(vertices, faces)
+    mass = mass + 1e-8 * mass.mean()
+    values, vectors = eigenpairs_of(laplacian, mass, eigenpairs)
+    gradient_x, gradient_y = tangent_gradients(vertices, faces, normals)
+    return Operators(
+        mass.astype(np.float32),
+        values.astype(np.float32),
+        vectors.astype(np.float32),
+        gradient_x.astype(np.float32),
+        gradient_y.astype(np.float32),
+    )
+
+
+def cotan_laplacian(vertices: FloatArray, faces: NDArray[np.integer]) -> scipy.sparse.csr_matrix:
+    """(V, V) positive semi-definite cotangent Laplacian, without the mass."""
+    count = len(vertices)
+    rows, columns, weights = [], [], []
+    for corner in range(3):
+        i, j, k = (faces[:, (corner + s) % 3] for s in range(3))
+        u, v = vertices[j] - vertices[i], vertices[k] - vertices[i]
+        doubled_area = np.linalg.norm(np.cross(u, v), axis=1)
+        # The small number bounds the cotangent of degenerate triangles.
+        half_cotangent = 0.5 * (u * v).sum(axis=1) / (doubled_area + 1e-10)
+        rows += [j, k]
+        columns += [k, j]
+        weights += [half_cotangent, half_cotangent]
+    off = scipy.sparse.coo_matrix(
+        (np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns))), shape=(count, count)
+    ).tocsr()
+    return (scipy.sparse.diags(np.asarray(off.sum(axis=1)).ravel()) - off).tocsr()
+
+
+def vertex_areas(vertices: FloatArray, faces: NDArray[np.integer]) -> NDArray[np.float64]:
+    """(V,) a third of the area of the faces around each vertex."""
+    a, b, c = (vertices[faces[:, k]] for k in range(3))
+    thirds = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 6.0
+    return _sums(faces.ravel(), np.repeat(thirds, 3), len(vertices))
+
+
+def eigenpairs_of(
+    laplacian: scipy.sparse.csr_matrix, mass: NDArray[np.float64], count: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The `count` lowest solutions of L v = λ M v: (k,) values >= 0 and (V, k) vectors with vᵀ M v = 1.
+
+    The solver starts from a fixed vector and each vector's largest entry is made positive, so that the same mesh
+    has the same eigenvectors (up to rotations within one eigenvalue, which a diffusion does not see).
+    """
+    size = laplacian.shape[0]
+    count = min(count, size)
+    shifted = laplacian + 1e-8 * scipy.sparse.identity(size)
+    mass = np.maximum(mass, 1e-12)
+    if size < DENSE_BELOW * count:
+        root = np.sqrt(mass)
+        dense = shifted.toarray() / root[:, None] / root[None, :]
+        values, vectors = scipy.linalg.eigh(dense, subset_by_index=(0, count - 1))
+        vectors = vectors / root[:, None]
+    else:
+        # A positive semi-definite matrix needs no pivoting, and a symmetric ordering fills in less.
+        factor = scipy.sparse.linalg.splu(
+            (shifted - 1e-8 * scipy.sparse.diags(mass)).tocsc(),
+            permc_spec="MMD_AT_PLUS_A",
+            diag_pivot_thresh=0.0,
+            options={"SymmetricMode": True},
+        )
+        inverse = scipy.sparse.linalg.LinearOperator((size, size), matvec=factor.solve, dtype=np.float64)
+        start = np.random.default_rng(0).standard_normal(size)
+        values, vectors = scipy.sparse.linalg.eigsh(
+            shifted.tocsc(), k=count, M=scipy.sparse.diags(mass).tocsc(), sigma=1e-8, OPinv=inverse, v0=start
+        )
+        order = np.argsort(values, kind="stable")
+        values, vectors = values[order], vectors[:, order]
+    largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])]
+    return np.maximum(values, 0.0), vectors * np.where(largest < 0, -1.0, 1.0)
+
+
+def tangent_gradients(
+    vertices: FloatArray, faces: NDArray[np.integer], normals: FloatArray
+) -> tuple[scipy.sparse.csr_matrix, scipy.sparse.csr_matrix]:
+    """Least-squares gradients over the edges at each vertex, as two (V, V) sparse matrices.
+
+    The x axis of a vertex's tangent plane is the coordinate axis x (y where the normal is near x), projected;
+    the y axis is normal cross x.
+    """
+    count = len(vertices)
+    i, j = directed_edges(faces).T
+    axis_x, axis_y = _tangent_axes(np.asarray(normals, np.float64))
+    edge = vertices[j] - vertices[i]
+    u, v = (edge * axis_x[i]).sum(axis=1), (edge * axis_y[i]).sum(axis=1)
+
+    uu, uv, vv = (_sums(i, w, count) for w in (u * u, u * v, v * v))
+    uu, vv = uu + 1e-5, vv + 1e-5  # keeps vertices with one edge, or with edges in one line, solvable
+    determinant = uu * vv - uv * uv
+    along_x = (vv[i] * u - uv[i] * v) / determinant[i]
+    along_y = (uu[i] * v - uv[i] * u) / determinant[i]
+    return _difference_matrix(i, j, along_x, count), _difference_matrix(i, j, along_y, count)
+
+
+def directed_edges(faces: NDArray[np.integer]) -> NDArray[np.int64]:
+    """(E, 2) every edge of the faces once in each direction, sorted."""
+    pairs = np.concatenate([faces[:, [a, b]] for a, b in ((0, 1), (1, 2), (2, 0), (1, 0), (2, 1), (0, 2))])
+    return np.unique(pairs.astype(np.int64), axis=0)
+
+
+def _tangent_axes(normals: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    reference = np.where(np.abs(normals[:, :1]) < 0.9, np.array([1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0]))
+    axis_x = reference - (reference * normals).sum(axis=1, keepdims=True) * normals
+    axis_x /= np.linalg.norm(axis_x, axis=1, keepdims=True)
+    return axis_x, np.cross(normals, axis_x)
+
+
+def _difference_matrix(
+    i: NDArray[np.int64], j: NDArray[np.int64], weights: NDArray[np.float64], count: int
+) -> scipy.sparse.csr_matrix:
+    """The matrix that maps f to the sum over the edges (i, j) of weight * (f_j - f_i)."""
+    away = scipy.sparse.coo_matrix((weights, (i, j)), shape=(count, count)).tocsr()
+    return (away - scipy.sparse.diags(_sums(i, weights, count))).tocsr()
+
+
+def _sums(index: NDArray[np.integer], weights: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    return np.bincount(index, weights=weights, minlength=count).astype(np.float64, copy=False)

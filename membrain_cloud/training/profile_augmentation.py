@@ -1,0 +1,88 @@
+"""Random changes to the density profiles of a patch, so that a picker trained on a few tomograms meets many.
+
+The kinds and ranges follow MemBrain-pick; each is drawn anew for every patch and pass.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
+
+Profiles = NDArray[np.float32]
+
+
+def augment_profiles(
+    profiles: Profiles,
+    vertices_angstrom: NDArray[np.floating],
+    averaging: scipy.sparse.csr_matrix,
+    rng: np.random.Generator,
+    *,
+    step_angstrom: float,
+) -> Profiles:
+    """A changed copy of (V, C) profiles of mean 0 and deviation 1.
+
+    vertices_angstrom : (V, 3).  averaging : (V, V) the mean over a vertex and its neighbours.
+    step_angstrom : between two samples of a profile.
+    """
+    x = profiles.copy()
+    if rng.random() < 0.2:
+        for _ in range(int(rng.integers(1, 3))):
+            x = averaging @ x
+    if rng.random() < 0.2:
+        x = gaussian_filter1d(x, rng.uniform(1.5, 5.0) / step_angstrom, axis=1, mode="nearest")
+    if rng.random() < 0.3:
+        x = x + _noise(x.shape, averaging, rng)
+    if rng.random() < 0.2:
+        x = np.where(rng.random(x.shape) < rng.uniform(0.0, 0.15), 0.0, x)
+    if rng.random() < 0.3:
+        x = _gamma(x, float(np.exp(rng.uniform(-0.5, 0.5))), inverted=rng.random() < 0.5)
+    if rng.random() < 0.3:
+        x = x + _brightness_gradient(vertices_angstrom, rng)[:, None]
+    if rng.random() < 0.1:
+        x = _erase(x, vertices_angstrom, rng)
+    return (x * rng.uniform(0.5, 1.5) + rng.uniform(-0.5, 0.5)).astype(np.float32)
+
+
+def averaging_matrix(faces: NDArray[np.integer], count: int) -> scipy.sparse.csr_matrix:
+    """(V, V) rows that take the mean over a vertex and its neighbours."""
+    i, j = np.concatenate([faces[:, [a, b]] for a, b in ((0, 1), (1, 2), (2, 0))]).T
+    here = np.arange(count)
+    rows, columns = np.concatenate([i, j, here]), np.concatenate([j, i, here])
+    graph = scipy.sparse.csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape=(count, count))
+    graph.data[:] = 1.0
+    return (scipy.sparse.diags(1.0 / np.asarray(graph.sum(axis=1)).ravel()) @ graph).astype(np.float32).tocsr()
+
+
+def _noise(shape: tuple[int, ...], averaging: scipy.sparse.csr_matrix, rng: np.random.Generator) -> Profiles:
+    """White, or correlated over the surface and along the normal as a tomogram's noise is."""
+    noise = rng.standard_normal(shape).astype(np.float32)
+    if rng.random() < 0.7:
+        noise = gaussian_filter1d(averaging @ noise, 1.0, axis=1, mode="nearest")
+        noise /= max(float(noise.std()), 1e-6)
+    return noise * np.float32(rng.uniform(0.0, 0.4))
+
+
+def _gamma(x: Profiles, exponent: float, *, inverted: bool) -> Profiles:
+    """A power law on the values scaled to 0..1, from the bright or the dark end; mean and deviation are kept."""
+    sign = -1.0 if inverted else 1.0
+    y = sign * x
+    low, high = float(y.min()), float(y.max())
+    y = sign * ((y - low) / max(high - low, 1e-6)) ** exponent
+    return (y - y.mean()) / max(float(y.std()), 1e-6) * x.std() + x.mean()
+
+
+def _brightness_gradient(vertices: NDArray[np.floating], rng: np.random.Generator) -> Profiles:
+    direction = rng.standard_normal(3)
+    along = vertices @ (direction / np.linalg.norm(direction))
+    extent = max(float(np.ptp(along)), 1e-6)
+    return (rng.uniform(0.0, 1.0) * ((along - along.mean()) / extent)).astype(np.float32)
+
+
+def _erase(x: Profiles, vertices: NDArray[np.floating], rng: np.random.Generator) -> Profiles:
+    x = x.copy()
+    for _ in range(int(rng.integers(1, 5))):
+        middle = vertices[int(rng.integers(len(vertices)))]
+        x[((vertices - middle) ** 2).sum(axis=1) < rng.uniform(20.0, 60.0) ** 2] = x.mean()
+    return x

@@ -1,0 +1,423 @@
+"""Operators, patches, clusters and picks on meshes whose truth is known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse
+import trimesh
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from membrain_cloud.geometry import Grid, Mesh, Picks
+from membrain_cloud.membranes import clustering
+from membrain_cloud.membranes.clustering import dense_clusters, mean_shift
+from membrain_cloud.membranes.operators import cotan_laplacian, surface_operators, tangent_gradients, vertex_areas
+from membrain_cloud.membranes.partitions import cut_into_patches, edge_graph
+from membrain_cloud.membranes.picking import FAR_SCORE, cluster_picks, pick_membrane, vertex_scores
+
+
+def sphere(radius: float = 400.0, subdivisions: int = 4, center: tuple[float, float, float] = (0, 0, 0)) -> Mesh:
+    shape = trimesh.creation.icosphere(subdivisions, radius=radius)
+    return Mesh(np.array(shape.vertices, np.float64) + center, np.array(shape.faces, np.int32))
+
+
+def together(*meshes: Mesh) -> Mesh:
+    starts = np.cumsum([0, *(len(m.vertices) for m in meshes[:-1])])
+    faces = np.concatenate([m.faces + s for m, s in zip(meshes, starts, strict=True)])
+    return Mesh(np.concatenate([m.vertices for m in meshes]), faces.astype(np.int32))
+
+
+def distances(mesh: Mesh, centers: NDArray) -> NDArray[np.float32]:
+    """What a perfect picker would predict."""
+    return np.minimum(cKDTree(centers).query(mesh.vertices)[0] / 15.0, FAR_SCORE).astype(np.float32)
+
+
+def directions(count: int, seed: int, apart: float) -> NDArray[np.float64]:
+    """Unit vectors at least `apart` radians apart."""
+    rng, found = np.random.default_rng(seed), np.zeros((0, 3))
+    while len(found) < count:
+        new = rng.normal(size=3)
+        new /= np.linalg.norm(new)
+        if not len(found) or np.max(found @ new) < math.cos(apart):
+            found = np.vstack([found, new])
+    return found
+
+
+CLUSTERING = {
+    "bandwidth_angstrom": 75.0,
+    "score_threshold": 7.0,
+    "max_iterations": 150,
+    "min_samples": 5,
+    "center_offset_angstrom": 0.0,
+    "membrane_id": 3,
+}
+
+# -- operators -----------------------------------------------------------------------------------------------------
+
+
+def test_operators_equal_membrain_picks(reference: Path) -> None:
+    with np.load(reference / "membrain-pick" / "golden_partition.npz", allow_pickle=False) as stored:
+        golden = dict(stored)
+    count = len(golden["mass"])
+
+    def sparse(name: str) -> scipy.sparse.csr_matrix:
+        places = (golden[f"{name}_row"], golden[f"{name}_col"])
+        return scipy.sparse.csr_matrix((golden[f"{name}_val"], places), shape=(count, count))
+
+    ours = surface_operators(
+        golden["verts_orig_A"], golden["faces"], golden["normals"], eigenpairs=128, length_unit_angstrom=500.0
+    )
+    np.testing.assert_allclose(ours.mass, golden["mass"], rtol=1e-5)
+    np.testing.assert_allclose(ours.eigenvalues, golden["evals"], atol=1e-3)
+    # Signs are anybody's choice; what the vectors span is not.
+    np.testing.assert_allclose(ours.eigenvectors @ ours.eigenvectors.T, golden["evecs"] @ golden["evecs"].T, atol=2e-3)
+    assert abs(ours.gradient_x - sparse("gradX")).max() < 1e-3
+    assert abs(ours.gradient_y - sparse("gradY")).max() < 1e-3
+    laplacian = cotan_laplacian(golden["verts_norm"].astype(np.float64), golden["faces"])
+    assert abs(laplacian - sparse("L")).max() < 1e-5
+
+
+def test_laplacian_of_a_sphere_has_its_spectrum() -> None:
+    mesh = sphere(500.0)
+    found = surface_operators(
+        mesh.vertices, mesh.faces, mesh.vertex_normals(), eigenpairs=16, length_unit_angstrom=500.0
+    )
+    expected = [level * (level + 1) for level in range(4) for _ in range(2 * level + 1)]
+    np.testing.assert_allclose(found.eigenvalues, expected, atol=0.1)
+    assert found.mass.sum() == pytest.approx(4 * math.pi, rel=0.01)
+    gram = found.eigenvectors.T @ (found.eigenvectors * found.mass[:, None])
+    np.testing.assert_allclose(gram, np.eye(16), atol=1e-4)
+
+
+def test_gradients_are_those_of_a_linear_function() -> None:
+    mesh = sphere(1.0)
+    normals = mesh.vertex_normals()
+    slope = np.array([0.3, -1.2, 0.7])
+    x, y = tangent_gradients(mesh.vertices, mesh.faces, normals)
+    values = mesh.vertices @ slope
+    length = np.hypot(x @ values, y @ values)
+    tangential = np.linalg.norm(slope - (normals @ slope)[:, None] * normals, axis=1)
+    np.testing.assert_allclose(length, tangential, atol=0.03)
+    np.testing.assert_allclose(x @ np.ones(len(values)), 0, atol=1e-9)
+
+
+def test_operators_are_the_same_every_time() -> None:
+    mesh = sphere()
+    one, two = (
+        surface_operators(mesh.vertices, mesh.faces, mesh.vertex_normals(), eigenpairs=20, length_unit_angstrom=500.0)
+        for _ in range(2)
+    )
+    np.testing.assert_array_equal(one.eigenvectors, two.eigenvectors)
+
+
+@pytest.mark.parametrize("subdivisions", [0, 1])
+def test_small_meshes_have_as_many_eigenpairs_as_vertices(subdivisions: int) -> None:
+    mesh = sphere(30.0, subdivisions)
+    found = surface_operators(
+        mesh.vertices, mesh.faces, mesh.vertex_normals(), eigenpairs=128, length_unit_angstrom=500.0
+    )
+    count = len(mesh.vertices)
+    assert found.eigenvectors.shape == (count, count)
+    assert np.isfinite(found.eigenvectors).all()
+
+
+def test_degenerate_faces_and_lone_vertices_stay_finite() -> None:
+    mesh = sphere(100.0, 1)
+    vertices = np.vstack([mesh.vertices, [[500.0, 0, 0]]])
+    faces = np.vstack([mesh.faces, [[0, 0, 1], [0, 1, 0]]]).astype(np.int32)
+    bad = Mesh(vertices, faces)
+    found = surface_operators(vertices, faces, bad.vertex_normals(), eigenpairs=10, length_unit_angstrom=500.0)
+    for values in (found.mass, found.eigenvalues, found.eigenvectors, found.gradient_x.data, found.gradient_y.data):
+        assert np.isfinite(values).all()
+
+
+def test_vertex_areas_sum_to_the_surface() -> None:
+    mesh = sphere(100.0, 2)
+    assert vertex_areas(mesh.vertices, mesh.faces).sum() == pytest.approx(mesh.area_angstrom2())
+
+
+# -- patches -------------------------------------------------------------------------------------------------------
+
+
+def test_patches_cover_every_vertex_well_inside() -> None:
+    mesh = sphere(1500.0, 5)
+    patches = cut_into_patches(mesh, partition_vertices=1000)
+    best = np.zeros(len(mesh.vertices))
+    for patch in patches:
+        np.maximum.at(best, patch.vertices, patch.weights)
+        assert 700 <= len(patch.vertices) <= 1600
+        assert patch.weights.min() > 0
+        assert patch.faces.max() < len(patch.vertices)
+        # A patch is a piece of the mesh, in one piece.
+        piece = Mesh(mesh.vertices[patch.vertices], patch.faces.astype(np.int32))
+        assert scipy.sparse.csgraph.connected_components(edge_graph(piece))[0] == 1
+    assert best.min() == 1.0  # in the cell of some patch
+    assert sum(len(p.vertices) for p in patches) <= 2.5 * len(mesh.vertices)
+
+
+def test_a_cell_keeps_its_distance_from_the_patchs_rim() -> None:
+    mesh = sphere(1500.0, 5)
+    for patch in cut_into_patches(mesh, partition_vertices=1000)[:5]:
+        piece = Mesh(mesh.vertices[patch.vertices], patch.faces.astype(np.int32))
+        edges = np.sort(np.concatenate([patch.faces[:, [a, b]] for a, b in ((0, 1), (1, 2), (2, 0))]), axis=1)
+        pairs, uses = np.unique(edges, axis=0, return_counts=True)
+        rim = piece.vertices[np.unique(pairs[uses == 1])]
+        inside = piece.vertices[patch.weights == 1.0]
+        assert cKDTree(rim).query(inside)[0].min() > 100.0
+
+
+def test_components_never_share_a_patch() -> None:
+    """Two concentric shells, as the leaflets of a vesicle, closer to each other than a patch is wide."""
+    mesh = together(sphere(900.0), sphere(850.0))
+    half = len(mesh.vertices) // 2
+    patches = cut_into_patches(mesh, partition_vertices=800)
+    for patch in patches:
+        assert (patch.vertices < half).all() or (patch.vertices >= half).all()
+    assert set(np.concatenate([p.vertices for p in patches])) == set(range(2 * half))
+
+
+def test_patches_are_the_same_every_time() -> None:
+    mesh = sphere(900.0)
+    for one, two in zip(*(cut_into_patches(mesh, partition_vertices=500) for _ in range(2)), strict=True):
+        np.testing.assert_array_equal(one.vertices, two.vertices)
+        np.testing.assert_array_equal(one.weights, two.weights)
+
+
+def test_a_small_component_is_one_patch_and_crumbs_are_none() -> None:
+    crumb = Mesh(np.array([[5e3, 0, 0], [5e3, 9.0, 0], [5e3, 0, 9.0]]), np.array([[0, 1, 2]], np.int32))
+    alone = Mesh(np.array([[9e3, 0, 0]]), np.zeros((0, 3), np.int32))
+    mesh = together(sphere(100.0, 2), crumb, alone)
+    patches = cut_into_patches(mesh, partition_vertices=2000)
+    assert [len(p.vertices) for p in patches] == [162]
+    np.testing.assert_array_equal(patches[0].weights, 1.0)
+
+
+def test_an_empty_mesh_has_no_patches() -> None:
+    assert cut_into_patches(Mesh(np.zeros((0, 3)), np.zeros((0, 3), np.int32)), partition_vertices=100) == []
+
+
+# -- scores --------------------------------------------------------------------------------------------------------
+
+
+def first_channel(profiles: NDArray, operators: object) -> NDArray:
+    return profiles[:, 0]
+
+
+def test_patches_merge_to_what_was_predicted() -> None:
+    mesh = sphere(1500.0, 5)
+    truth = np.random.default_rng(0).uniform(0, 10, len(mesh.vertices)).astype(np.float32)
+    done: list[int] = []
+    scores = vertex_scores(
+        mesh,
+        truth[:, None],
+        first_channel,
+        partition_vertices=2000,
+        eigenpairs=4,
+        length_unit_angstrom=500.0,
+        progress=done.append,
+    )
+    np.testing.assert_allclose(scores, truth, atol=1e-5)
+    assert sum(done) >= len(mesh.vertices)
+
+
+def test_overlaps_are_averaged_with_the_weights() -> None:
+    """Each patch answers its number: a vertex of one cell is nearer to that patch's than to any other."""
+    mesh = sphere(1000.0, 5)
+    patches = cut_into_patches(mesh, partition_vertices=3000)
+    answers = iter(range(len(patches)))
+    scores = vertex_scores(
+        mesh,
+        np.zeros((len(mesh.vertices), 1), np.float32),
+        lambda profiles, operators: np.full(len(profiles), float(next(answers))),
+        partition_vertices=3000,
+        eigenpairs=4,
+        length_unit_angstrom=500.0,
+    )
+    expected, weight = np.zeros(len(scores)), np.zeros(len(scores))
+    for number, patch in enumerate(patches):
+        expected[patch.vertices] += number * patch.weights
+        weight[patch.vertices] += patch.weights
+    np.testing.assert_allclose(scores, expected / weight, rtol=1e-5)
+
+
+def test_vertices_in_no_patch_are_far() -> None:
+    mesh = together(sphere(100.0, 1), Mesh(np.array([[9e3, 0, 0]]), np.zeros((0, 3), np.int32)))
+    scores = vertex_scores(
+        mesh,
+        np.zeros((43, 1), np.float32),
+        first_channel,
+        partition_vertices=2000,
+        eigenpairs=8,
+        length_unit_angstrom=500.0,
+    )
+    assert scores[-1] == FAR_SCORE
+    assert (scores[:-1] == 0).all()
+
+
+# -- clusters ------------------------------------------------------------------------------------------------------
+
+
+def plain_mean_shift(points: NDArray, scores: NDArray, bandwidth: float, iterations: int) -> NDArray:
+    """The definition, with a matrix of all pairs."""
+    importance = np.clip(10 - scores, 0.01, 10) + 0.05
+    seeds = points.copy()
+    for _ in range(iterations):
+        distance = np.linalg.norm(seeds[:, None] - points[None], axis=2)
+        weight = np.maximum(bandwidth - distance, 0) * importance
+        moved = weight @ points / weight.sum(axis=1, keepdims=True)
+        shift = np.linalg.norm(moved - seeds, axis=1).mean()
+        seeds = moved
+        if shift < 1e-3 * bandwidth:
+            break
+    return seeds
+
+
+@pytest.mark.parametrize("iterations", [1, 3, 150])
+def test_mean_shift_is_its_definition(iterations: int) -> None:
+    rng = np.random.default_rng(0)
+    points, scores = rng.uniform(-300, 300, (400, 3)) * [1, 1, 0.1] + 1e4, rng.uniform(-1, 12, 400)
+    found = mean_shift(points, scores, bandwidth_angstrom=75.0, max_iterations=iterations)
+    np.testing.assert_allclose(found, plain_mean_shift(points, scores, 75.0, iterations), atol=1e-6)
+
+
+def test_mean_shift_of_nothing_and_of_one() -> None:
+    assert mean_shift(np.zeros((0, 3)), np.zeros(0), bandwidth_angstrom=75.0, max_iterations=9).shape == (0, 3)
+    one = np.array([[1.0, 2.0, 3.0]])
+    np.testing.assert_allclose(mean_shift(one, np.ones(1), bandwidth_angstrom=75.0, max_iterations=9), one)
+
+
+def plain_dbscan(points: NDArray, radius: float, min_samples: int) -> list[set[int]]:
+    """Sets of core points that reach each other, by walking."""
+    near = np.linalg.norm(points[:, None] - points[None], axis=2) <= radius
+    core = np.flatnonzero(near.sum(axis=1) >= min_samples)
+    left, found = set(core.tolist()), []
+    while left:
+        todo, cluster = [left.pop()], set()
+        while todo:
+            here = todo.pop()
+            cluster.add(here)
+            reached = {j for j in left if near[here, j]}
+            left -= reached
+            todo += reached
+        found.append(cluster)
+    return sorted(found, key=min)
+
+
+def test_dense_clusters_are_dbscans(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    points = np.concatenate([rng.normal(c, 8.0, (30, 3)) for c in ((0, 0, 0), (60, 0, 0), (0, 80, 0))])
+    points = np.concatenate([points, rng.uniform(-200, 200, (40, 3))])[rng.permutation(130)]
+    labels = dense_clusters(points, radius=12.0, min_samples=5)
+    clusters = plain_dbscan(points, 12.0, 5)
+    core = set().union(*clusters)
+    assert len(clusters) >= 3
+    for cluster in clusters:
+        assert len({labels[i] for i in cluster}) == 1
+    assert len({labels[min(c)] for c in clusters}) == len(clusters)
+    for i in set(range(len(points))) - core:
+        near_core = [j for j in core if np.linalg.norm(points[i] - points[j]) <= 12.0]
+        assert (labels[i] == -1) == (not near_core)
+        assert not near_core or labels[i] in {labels[j] for j in near_core}
+    # The same, one pair at a time.
+    monkeypatch.setattr(clustering, "_PAIRS_AT_ONCE", 1)
+    np.testing.assert_array_equal(dense_clusters(points, radius=12.0, min_samples=5), labels)
+
+
+def test_points_without_company_are_noise() -> None:
+    assert dense_clusters(np.eye(3) * 100, radius=5.0, min_samples=2).tolist() == [-1, -1, -1]
+
+
+def test_picks_are_where_the_scores_are_low() -> None:
+    mesh = sphere(500.0, 5)
+    centers = 500.0 * directions(12, seed=0, apart=0.5)
+    picks = cluster_picks(mesh, distances(mesh, centers), **CLUSTERING)
+    assert len(picks) == 12
+    assert cKDTree(centers).query(picks.positions)[0].max() < 20.0
+    assert picks.orientations is not None
+    outward = picks.positions / np.linalg.norm(picks.positions, axis=1, keepdims=True)
+    assert ((picks.orientations[:, :, 2] * outward).sum(axis=1) > 0.99).all()
+    assert (np.diff(picks.scores) <= 0).all()
+    assert 0.5 < picks.scores.min() <= picks.scores.max() <= 1.0
+    assert set(picks.membrane_ids) == {3}
+
+
+def test_the_offset_moves_picks_along_the_outward_normal() -> None:
+    mesh = sphere(500.0)
+    scores = distances(mesh, 500.0 * directions(4, seed=0, apart=0.6))
+    here, deeper = (
+        cluster_picks(mesh, scores, **(CLUSTERING | {"center_offset_angstrom": offset})) for offset in (0.0, -27.0)
+    )
+    assert here.orientations is not None
+    np.testing.assert_allclose(deeper.positions, here.positions - 27.0 * here.orientations[:, :, 2])
+
+
+@pytest.mark.parametrize("score", [9.0, 10.0])
+def test_nothing_below_the_threshold_gives_no_picks(score: float) -> None:
+    mesh = sphere(300.0, 3)
+    picks = cluster_picks(mesh, np.full(len(mesh.vertices), score), **(CLUSTERING | {"score_threshold": 9.0}))
+    assert len(picks) == 0
+    assert picks.orientations is not None
+    assert picks.orientations.shape == (0, 3, 3)
+
+
+def test_too_few_low_vertices_give_no_picks() -> None:
+    mesh = sphere(300.0, 3)
+    scores = np.full(len(mesh.vertices), 10.0)
+    scores[:2] = 0.0
+    assert len(cluster_picks(mesh, scores, **CLUSTERING)) == 0
+
+
+# -- all together --------------------------------------------------------------------------------------------------
+
+
+class BrightnessPicker:
+    """A stand-in for a network: far where the density above the membrane is 0, near where it is 1."""
+
+    offsets_angstrom = np.array([0.0, 20.0])
+    spline_order = 1
+    eigenpairs = 8
+    partition_vertices = 700
+    length_unit_angstrom = 500.0
+
+    def predict(self, profiles: NDArray, operators: object) -> NDArray[np.float32]:
+        return (10.0 - 9.0 * np.clip(profiles[:, 1], 0, 1)).astype(np.float32)
+
+
+@pytest.fixture
+def bumpy() -> tuple[Mesh, NDArray, Grid, NDArray]:
+    grid = Grid((90, 90, 90), 10.0)
+    middle = np.array([450.0, 440.0, 430.0])
+    mesh = sphere(300.0, 4, tuple(middle))
+    centers = middle + 325.0 * directions(6, seed=1, apart=0.8)
+    places = np.moveaxis(np.indices(grid.shape)[::-1], 0, -1) * 10.0
+    density = np.zeros(grid.shape)
+    for center in centers:
+        density += np.exp(-0.5 * ((places - center) ** 2).sum(-1) / 25.0**2)
+    return mesh, density, grid, centers
+
+
+@pytest.mark.parametrize("partition", [None, 1000])
+@pytest.mark.parametrize("convert", [lambda d: d.astype(np.float16), lambda d: d])
+def test_a_membrane_is_picked(
+    bumpy: tuple[Mesh, NDArray, Grid, NDArray], convert: Callable, partition: int | None
+) -> None:
+    mesh, density, grid, centers = bumpy
+    picks, scores = pick_membrane(
+        mesh,
+        convert(density),
+        grid.box,
+        grid,
+        BrightnessPicker(),
+        outside=0.0,
+        partition_vertices=partition,
+        **(CLUSTERING | {"center_offset_angstrom": 25.0}),
+    )
+    assert scores.shape == (len(mesh.vertices),)
+    assert isinstance(picks, Picks)
+    assert len(picks) == len(centers)
+    assert cKDTree(centers).query(picks.positions)[0].max() < 20.0

@@ -1,0 +1,273 @@
+"""Targets, augmentation, the loop (learning, resuming) and the data maker."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from membrain_cloud.errors import InputError, UsageError
+from membrain_cloud.geometry import Mesh, Picks, orientations_from_normals
+from membrain_cloud.membranes.operators import surface_operators
+from membrain_cloud.networks.picker import Picker, load_picker
+from membrain_cloud.training.picker_loop import PickerTraining, PickingExample, particle_targets, train_picker
+from membrain_cloud.training.picking import (
+    Clustering,
+    PhantomExamples,
+    evaluate_picker,
+    imperfect_mask,
+    phantom_examples,
+    pooled_f1,
+    random_phantom,
+    train_picker_on_phantoms,
+)
+from membrain_cloud.training.profile_augmentation import augment_profiles, averaging_matrix
+
+TRAINING = PickerTraining(
+    offsets_angstrom=tuple(np.arange(-10.0, 25.0, 5.0)),
+    window=6,
+    eigenpairs=24,
+    partition_vertices=2000,
+    length_unit_angstrom=500.0,
+    score_unit_angstrom=15.0,
+    spline_order=1,
+    width=8,
+    hidden=8,
+    blocks=1,
+    epochs=3,
+    learning_rate=1e-2,
+    accumulate=1,
+    seed=0,
+)
+CLUSTERING = Clustering(
+    bandwidth_angstrom=75.0, score_threshold=6.0, max_iterations=150, min_samples=5, center_offset_angstrom=0.0
+)
+EXAMPLES = PhantomExamples(
+    shape=(40, 56, 56),
+    voxel_spacing_angstrom=10.0,
+    snr=(2.0, 3.0),
+    particles_per_um2=(1500.0, 2500.0),
+    smoothing_angstrom=10.0,
+    vertex_area_angstrom2=400.0,
+    imperfect=0.0,
+)
+
+
+def slab(radius: float = 300.0, thickness: float = 50.0) -> Mesh:
+    """A vesicle's two shells, outer and inner, wound out of the slab."""
+    outer = trimesh.creation.icosphere(3, radius=radius + thickness / 2)
+    inner = trimesh.creation.icosphere(3, radius=radius - thickness / 2)
+    faces = np.concatenate([outer.faces, inner.faces[:, ::-1] + len(outer.vertices)])
+    return Mesh(np.concatenate([outer.vertices, inner.vertices]).astype(np.float64), faces.astype(np.int32))
+
+
+def particles_on(radius: float, directions: np.ndarray, outside: np.ndarray) -> Picks:
+    axes = np.where(outside[:, None], directions, -directions)
+    return Picks(radius * directions, orientations_from_normals(axes))
+
+
+def easy_example(seed: int) -> PickingExample:
+    """Profiles that say outright where the particles are, in noise."""
+    mesh = slab()
+    directions = np.array([[0, 0, 1.0], [1.0, 0, 0], [0, -1.0, 0], [-0.6, 0.64, -0.48]])
+    particles = particles_on(300.0, directions, np.array([True, False, True, True]))
+    targets = particle_targets(mesh, particles, score_unit_angstrom=15.0)
+    noise = np.random.default_rng(seed).normal(0, 0.1, (len(mesh.vertices), len(TRAINING.offsets_angstrom)))
+    return PickingExample(mesh, (np.clip(targets, 0, 10)[:, None] / 10 + noise).astype(np.float32), particles)
+
+
+# -- targets -------------------------------------------------------------------------------------------------------
+
+
+def test_targets_are_distances_on_the_particles_side() -> None:
+    mesh = slab()
+    half = len(mesh.vertices) // 2
+    axis = np.array([[0, 0, 1.0]])
+    for outside in (True, False):
+        targets = particle_targets(mesh, particles_on(300.0, axis, np.array([outside])), score_unit_angstrom=15.0)
+        same, other = (slice(0, half), slice(half, None)) if outside else (slice(half, None), slice(0, half))
+        top = np.array([0, 0, 325.0 if outside else 275.0])
+        expected = np.minimum(np.linalg.norm(mesh.vertices[same] - top, axis=1) / 15.0, 10.0)
+        np.testing.assert_allclose(targets[same], expected, atol=0.35)
+        assert targets[same].min() < 0.5
+        assert set(np.unique(targets[other])) == {np.float32(10.0), np.float32(10.05)}
+
+
+def test_targets_without_orientations_take_the_nearest_side() -> None:
+    mesh = slab()
+    half = len(mesh.vertices) // 2
+    targets = particle_targets(mesh, Picks(np.array([[0, 0, 322.0]])), score_unit_angstrom=15.0)
+    assert targets[:half].min() < 1.0
+    assert targets[half:].min() >= 10.0
+
+
+def test_no_particles_are_far_everywhere() -> None:
+    targets = particle_targets(slab(), Picks(np.zeros((0, 3)), np.zeros((0, 3, 3))), score_unit_angstrom=15.0)
+    assert (targets == 10.0).all()
+
+
+# -- augmentation --------------------------------------------------------------------------------------------------
+
+
+def test_augmentation_is_finite_varied_and_reproducible() -> None:
+    mesh = slab()
+    averaging = averaging_matrix(mesh.faces, len(mesh.vertices))
+    np.testing.assert_allclose(averaging @ np.ones(len(mesh.vertices)), 1.0, rtol=1e-5)
+    waves = np.sin(mesh.vertices @ np.array([0.01, 0.006, 0.003]))[:, None] * np.cos(np.arange(20) / 4)
+    profiles = (waves / waves.std()).astype(np.float32)
+    untouched = profiles.copy()
+    seen = set()
+    for seed in range(40):
+        one, two = (
+            augment_profiles(profiles, mesh.vertices, averaging, np.random.default_rng(seed), step_angstrom=5.0)
+            for _ in range(2)
+        )
+        assert one.dtype == np.float32
+        assert np.isfinite(one).all()
+        np.testing.assert_array_equal(one, two)
+        seen.add(one.tobytes())
+        # Never so much that nothing of the profile is left.
+        assert np.corrcoef(one.ravel(), profiles.ravel())[0, 1] > 0.5
+    assert len(seen) == 40
+    np.testing.assert_array_equal(profiles, untouched)
+
+
+def test_constant_profiles_can_be_augmented() -> None:
+    mesh = slab()
+    averaging = averaging_matrix(mesh.faces, len(mesh.vertices))
+    for seed in range(20):
+        changed = augment_profiles(
+            np.zeros((len(mesh.vertices), 20), np.float32),
+            mesh.vertices,
+            averaging,
+            np.random.default_rng(seed),
+            step_angstrom=5.0,
+        )
+        assert np.isfinite(changed).all()
+
+
+# -- the loop ------------------------------------------------------------------------------------------------------
+
+
+def test_training_learns_to_pick() -> None:
+    losses: list[float] = []
+    picker = train_picker(
+        [easy_example(seed) for seed in range(2)],
+        settings=replace(TRAINING, epochs=25),
+        checkpoint=None,
+        progress=lambda epoch, loss: losses.append(loss),
+    )
+    assert len(losses) == 25
+    assert losses[-1] < 0.3 * losses[0]
+    score = evaluate_picker(picker, [easy_example(99)], clustering=CLUSTERING)
+    assert score["f1"] == 1.0
+    assert score["particles"] == 4
+    assert picker.window_starts == (0, 1)
+
+
+class Stop(Exception):
+    pass
+
+
+def weights(picker: Picker) -> torch.Tensor:
+    return torch.cat([p.ravel() for p in picker.network.parameters()])
+
+
+def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
+    examples = [easy_example(0)]
+    whole = train_picker(examples, settings=TRAINING, checkpoint=None, progress=lambda epoch, loss: None)
+
+    def stop(epoch: int, loss: float) -> None:
+        raise Stop
+
+    checkpoint = tmp_path / "state.pt"
+    with pytest.raises(Stop):
+        train_picker(examples, settings=TRAINING, checkpoint=checkpoint, progress=stop)
+    epochs: list[int] = []
+    resumed = train_picker(
+        examples, settings=TRAINING, checkpoint=checkpoint, progress=lambda epoch, loss: epochs.append(epoch)
+    )
+    assert epochs == [2, 3]
+    assert torch.equal(weights(whole), weights(resumed))
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "state.pt"
+    train_picker([easy_example(0)], settings=TRAINING, checkpoint=checkpoint, progress=lambda epoch, loss: None)
+    other = replace(TRAINING, learning_rate=1e-3)
+    with pytest.raises(UsageError, match="other settings or data"):
+        train_picker([easy_example(0)], settings=other, checkpoint=checkpoint, progress=lambda epoch, loss: None)
+    with pytest.raises(UsageError, match="other settings or data"):
+        train_picker([easy_example(1)], settings=TRAINING, checkpoint=checkpoint, progress=lambda epoch, loss: None)
+
+
+def test_training_without_particles_is_refused() -> None:
+    empty = replace(easy_example(0), particles=Picks(np.zeros((0, 3)), np.zeros((0, 3, 3))))
+    with pytest.raises(InputError, match="no particle"):
+        train_picker([empty], settings=TRAINING, checkpoint=None, progress=lambda epoch, loss: None)
+
+
+# -- data and scores -----------------------------------------------------------------------------------------------
+
+
+def test_pooled_f1_keeps_membranes_apart() -> None:
+    here, there = np.zeros((1, 3)), np.full((1, 3), 1000.0)
+    score, _ = pooled_f1([Picks(here), Picks(here)], [Picks(here), Picks(there)])
+    assert score == (0.5, 0.5, 0.5)
+
+
+def test_imperfect_masks_stay_near_the_mask() -> None:
+    z, y, x = np.indices((40, 40, 40)) - 20
+    mask = np.abs(np.sqrt(x**2 + y**2 + z**2) - 13) < 2.5
+    overlaps = []
+    for seed in range(8):
+        spoilt = imperfect_mask(mask, np.random.default_rng(seed))
+        overlaps.append(2 * (spoilt & mask).sum() / (spoilt.sum() + mask.sum()))
+        assert not spoilt[:3].any()
+    assert min(overlaps) > 0.5
+    assert np.ptp(overlaps) > 0.02
+    assert max(overlaps) < 1.0
+
+
+def test_phantom_examples_hold_their_truth() -> None:
+    phantom = random_phantom(5, EXAMPLES)
+    examples = phantom_examples(phantom, EXAMPLES, offsets_angstrom=(-5.0, 5.0, 15.0), spline_order=1, seed=5)
+    assert examples
+    assert 0 < sum(len(e.particles) for e in examples) <= len(phantom.particles)
+    for example in examples:
+        assert example.profiles.shape == (len(example.mesh.vertices), 3)
+        targets = particle_targets(example.mesh, example.particles, score_unit_angstrom=15.0)
+        assert not len(example.particles) or targets.min() < 1.0
+        # Dense is dark: the leaflet is darker than the solvent.
+        assert example.profiles[:, 0].mean() < phantom.density.mean()
+
+
+def test_a_picker_is_trained_on_phantoms_scored_and_written(tmp_path: Path) -> None:
+    said: list[str] = []
+    arguments = {
+        "seed": 5,
+        "n_phantoms": 1,
+        "n_validation": 1,
+        "examples": EXAMPLES,
+        "training": replace(TRAINING, epochs=1),
+        "clustering": CLUSTERING,
+        "progress": said.append,
+    }
+    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+    scores = train_picker_on_phantoms(one, workdir=tmp_path / "work", **arguments)
+    assert set(scores) == {"true_masks", "imperfect_masks"}
+    assert any("epoch 1 of 1" in line for line in said)
+    # Again, from the kept examples and state: the same model.
+    train_picker_on_phantoms(two, workdir=tmp_path / "work", **arguments)
+    assert one.read_bytes() == two.read_bytes()
+    picker = load_picker(one)
+    assert picker.notes["scores"] == scores
+    assert picker.notes["examples"]["snr"] == [2.0, 3.0]
+    operators = surface_operators(
+        slab().vertices, slab().faces, slab().vertex_normals(), eigenpairs=24, length_unit_angstrom=500.0
+    )
+    assert np.isfinite(picker.predict(np.zeros((len(slab().vertices), 7)), operators)).all()
