@@ -11,7 +11,6 @@ from click.testing import CliRunner
 from membrain_cloud.cli import main
 
 
-@pytest.mark.slow
 def test_the_small_demo_ends_with_scores_and_a_page_and_a_second_one_does_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     first = CliRunner().invoke(main, ["demo", str(folder), "--small", "--workers", "1", "--json"])
