@@ -281,3 +281,13 @@ def test_a_file_without_a_believable_spacing_is_refused(tmp_path: Path) -> None:
     result = call("segment", str(tmp_path / "grey.mrc"))
     assert result.exit_code == 2
     assert "--voxel-spacing" in result.stderr
+
+
+def test_a_report_shows_no_rows_of_other_settings(given: Project, tmp_path: Path) -> None:
+    call_json("run", given.config, *GIVEN, "--in-process")
+    page, word = tmp_path / "page.html", "not been measured with these settings"
+    assert call("report", given.config, *GIVEN, "--output", str(page)).exit_code == 0
+    assert word not in page.read_text()
+    other = [*GIVEN, "--set", "mesh.smoothing_angstrom=12"]
+    assert call("report", given.config, *other, "--output", str(page)).exit_code == 0
+    assert word in page.read_text()

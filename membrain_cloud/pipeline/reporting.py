@@ -116,12 +116,14 @@ def _stages(plan: Plan) -> Table:
 
 
 def _rows_by_run(project: Project, settings: Settings, plan: Plan) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """Rows of the tables that the report needs, by run and table; only of our dataset."""
+    """Rows of the tables that the report needs, by run and table: of our dataset, and none of other settings."""
     tables = open_tables(project, settings)
+    stale = {task.run for task in plan.tasks if task.stage == "measure"}
+    current = set(plan.runs) - stale
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for table in sorted({"membranes", "particles", "neighbors", "pair_counts"} & set(tables.names())):
         for row in tables.read(table).to_pylist():
-            if row["dataset_id"] == settings.output.dataset and row["run_name"] in plan.runs:
+            if row["dataset_id"] == settings.output.dataset and row["run_name"] in current:
                 found.setdefault(row["run_name"], {}).setdefault(table, []).append(row)
     return found
 
@@ -140,7 +142,7 @@ def _tomogram(
     volume = density if isinstance(density, TomogramRef) else instances
     assert isinstance(volume, TomogramRef | SegmentationRef)
     grid = project.grid(volume)
-    notes = () if rows.get("membranes") else ("it has not been measured yet",)
+    notes = () if rows.get("membranes") else ("it has not been measured with these settings yet",)
     return TomogramReport(
         name=run,
         grid=grid,
