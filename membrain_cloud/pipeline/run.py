@@ -124,7 +124,7 @@ class OnDask:
             threads_per_worker=1,
             processes=True,
             memory_limit=self.memory_bytes,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # any free port: several runs on one machine do not meet
             host="127.0.0.1",
             silence_logs=logging.CRITICAL,
         )
