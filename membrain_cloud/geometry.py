@@ -100,38 +100,6 @@ class Block:
     halo: Box
 
 
-def window_starts(length: int, window: int, stride: int) -> list[int]:
-    """Starts of the windows along one axis: multiples of the stride, the last one clamped to the end.
-
-    A function of the axis length alone, never of a block: this is what makes results independent of the cut.
-    An axis shorter than the window has one window, at 0 (the caller pads).
-    """
-    if length <= window:
-        return [0]
-    starts = list(range(0, length - window, stride))
-    return [*starts, length - window]
-
-
-def window_boxes(shape: Zyx, window: int, stride: int) -> list[Box]:
-    """All windows of a volume of `shape` (each axis padded by the caller to at least `window`), in zyx order."""
-    axes = [window_starts(n, window, stride) for n in shape]
-    return [Box((z, y, x), (z + window, y + window, x + window)) for z, y, x in itertools.product(*axes)]
-
-
-def blocks(shape: Zyx, core_shape: Zyx, window: int, stride: int) -> list[Block]:
-    """Cut a volume into blocks whose halos are what the volume's windows that touch their cores cover."""
-    found: list[Block] = []
-    for start in itertools.product(*(range(0, n, c) for n, c in zip(shape, core_shape, strict=True))):
-        stop = tuple(min(a + c, n) for a, c, n in zip(start, core_shape, shape, strict=True))
-        lower, upper = [], []
-        for a, b, n in zip(start, stop, shape, strict=True):
-            touching = [s for s in window_starts(n, window, stride) if s < b and s + window > a]
-            lower.append(touching[0])
-            upper.append(min(touching[-1] + window, n))
-        found.append(Block(len(found), Box(start, stop), Box(tuple(lower), tuple(upper))))  # type: ignore[arg-type]
-    return found
-
-
 @dataclass(frozen=True, eq=False)
 class Mesh:
     """A triangle mesh.
@@ -172,12 +140,14 @@ class Picks:
         pointing away from the membrane on the particle's side) into the tomogram's frame.
     scores : (N,) float64, higher is better.
     membrane_ids : (N,) int64, the instance each sits on; 0 where unknown.
+    in_plane : (N,) bool or None, whether the orientation's turn about its z axis means something; None: not told.
     """
 
     positions: NDArray[np.float64]
     orientations: NDArray[np.float64] | None = None
     scores: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     membrane_ids: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    in_plane: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         count = len(self.positions)

@@ -22,16 +22,18 @@ PACKAGE = Path(membrain_cloud.__file__).parent
 FLOORS: dict[str, int] = {
     "errors": 0,
     "geometry": 0,
+    "lattice": 0,
     "membranes": 1,
     "networks": 1,
     "store": 2,
     "training": 2,
     "report": 2,
+    "tables": 3,
     "pipeline": 3,
     "cli": 4,
     "__main__": 5,
 }
-# The rooms of these floors do not see each other; geometry may use errors.
+# The rooms of these floors do not see each other; those of the ground floor may.
 BLIND_FLOORS = {1, 2}
 
 # Outside library -> the only rooms (or files) that may import it.

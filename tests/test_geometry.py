@@ -9,11 +9,8 @@ from membrain_cloud.geometry import (
     Box,
     Grid,
     Mesh,
-    blocks,
     iterate_chunks,
     orientations_from_normals,
-    window_boxes,
-    window_starts,
 )
 
 
@@ -24,34 +21,6 @@ def test_voxels_and_angstrom_are_inverse_and_swap_the_axes() -> None:
     np.testing.assert_allclose(xyz, [[3 * 7.84, 2.5 * 7.84, 7.84]])
     np.testing.assert_allclose(grid.to_voxels(xyz), zyx)
     assert grid.size_angstrom == pytest.approx((200 * 7.84, 160 * 7.84, 96 * 7.84))
-
-
-@pytest.mark.parametrize(
-    ("length", "window", "stride", "starts"),
-    [
-        (160, 64, 48, [0, 48, 96]),
-        (161, 64, 48, [0, 48, 96, 97]),
-        (64, 64, 32, [0]),
-        (40, 64, 32, [0]),
-        (65, 64, 32, [0, 1]),
-    ],
-)
-def test_window_starts_cover_the_axis_and_clamp_the_last(
-    length: int, window: int, stride: int, starts: list[int]
-) -> None:
-    assert window_starts(length, window, stride) == starts
-
-
-def test_cores_tile_the_volume_and_halos_hold_every_touching_window() -> None:
-    shape, window, stride = (100, 130, 70), 32, 20
-    cut = blocks(shape, (40, 64, 70), window, stride)
-    covered = np.zeros(shape, int)
-    for block in cut:
-        covered[block.core.slices] += 1
-        for box in window_boxes(shape, window, stride):
-            if box.intersection(block.core):
-                assert box.intersection(block.halo) == box
-    assert (covered == 1).all()
 
 
 def test_intersection_of_boxes_apart_is_none() -> None:

@@ -1,28 +1,28 @@
-"""Windowed segmentation: a network's windows over a volume, averaged with Gaussian weights, block by block.
+"""Windowed segmentation: a network's windows over a volume, averaged with Gaussian weights, plane by plane.
 
-The windows form one lattice that depends on the volume's shape alone (`geometry.window_starts`). A block computes
-every window that touches its core, in the lattice's order, and keeps its core: so the result does not depend on how
-the volume was cut.
+The windows form one lattice that depends on the volume's shape alone (`lattice.Lattice`). A block looks at every window
+that touches its core, in the lattice's order, and keeps its core: so the result does not depend on how
+the volume was cut. Planes are read as windows come to need them and handed out as soon as no window adds to them.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from membrain_cloud.errors import TomogramError, UsageError
-from membrain_cloud.geometry import Block, Box, Zyx, window_boxes
+from membrain_cloud.errors import TomogramError
+from membrain_cloud.geometry import Block, Box, Zyx
+from membrain_cloud.lattice import Lattice, Window
 
 Float32 = NDArray[np.float32]
-Predict = Callable[[Float32], Float32]
-# MONAI's and so MemBrain-seg's: windows weigh as a Gaussian of an eighth of their edge, never less than 1e-3.
-_SIGMA_FRACTION = 0.125
-_LEAST_WEIGHT = 1e-3
+Read = Callable[[Box], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -68,99 +68,94 @@ def density_statistics(parts: Iterable[NDArray[np.generic]]) -> Statistics:
     return Statistics(mean, std, count)
 
 
-def window_stride(window: int, overlap: float) -> int:
-    """Distance between windows for an overlap in [0, 1). Raises UsageError outside."""
-    if not 0 <= overlap < 1:
-        raise UsageError(f"overlap {overlap} of windows: must be at least 0 and below 1", "try 0.25")
-    return max(1, round(window * (1 - overlap)))
+class Canvas(Protocol):
+    """Looks at windows and adds them up; `networks.canvas.Canvas` on any device."""
+
+    def start(self, plane: int) -> None: ...
+
+    def feed(self, plane: int, voxels: NDArray[Any]) -> None: ...
+
+    def paint(self, windows: Sequence[Window], progress: Callable[[int], None]) -> None: ...
+
+    def take(self, planes: int) -> tuple[Float32, Float32 | None]: ...
 
 
-def padded_shape(shape: Zyx, window: int) -> Zyx:
-    """The volume's shape with each axis at least one window long."""
-    z, y, x = (max(n, window) for n in shape)
-    return z, y, x
+@dataclass(frozen=True)
+class Slab:
+    """Consecutive planes of a result.
+
+    start : the first of them, in the volume's voxels.
+    logits : (n, Y, X) float32; membrane where above the threshold.
+    variance : (n, Y, X) float32 of the sigmoid over the mirrors (ddof 1), or None.
+    """
+
+    start: int
+    logits: Float32
+    variance: Float32 | None
 
 
-def window_weights(window: int) -> Float32:
-    """(w, w, w) float32 Gaussian weights, clamped from below."""
-    axis = np.arange(window, dtype=np.float64) - (window - 1) / 2
-    line = np.exp(-0.5 * (axis / (_SIGMA_FRACTION * window)) ** 2)
-    cube = line[:, None, None] * line[None, :, None] * line[None, None, :]
-    return np.maximum(cube, _LEAST_WEIGHT).astype(np.float32)
-
-
-def block_windows(shape: Zyx, block: Block, window: int, stride: int) -> list[Box]:
-    """The windows of the volume's lattice that touch the block's core, in the lattice's order."""
-    return [box for box in window_boxes(shape, window, stride) if box.intersection(block.core) is not None]
-
-
-def segment_block(
-    predict: Predict,
-    read: Callable[[Box], NDArray[np.generic]],
+def segment_slabs(
+    canvas: Canvas,
+    read: Read,
     shape: Zyx,
     block: Block,
     *,
-    statistics: Statistics,
-    window: int,
-    overlap: float,
-    mirrors: bool,
-    batch: int,
+    lattice: Lattice,
+    planes_per_read: int,
     progress: Callable[[int], None],
-) -> Float32:
-    """Logits of one block's core.
+) -> Iterator[Slab]:
+    """Segment one block, from its core's first plane to its last; memory does not grow with the block's depth.
 
     Parameters
     ----------
-    predict : (B, 1, w, w, w) float32, normalised -> logits of the same shape.
-    read : box -> voxels of the tomogram, of any real type.
-    shape : of the tomogram.  block : as `geometry.blocks(shape, core_shape, window, stride)` cuts it.
-    statistics : of the whole tomogram.
-    mirrors : average over the eight mirrored windows too (eight times the work).
-    batch : windows a call of `predict`.
-    progress : told the windows done by each call.
+    canvas : made for this block (`networks.canvas.Canvas`): knows the network and the tomogram's statistics.
+    read : box of the block's halo -> voxels of the tomogram, of any real type. Called from a second thread, for the
+        planes that come next.
+    shape : of the tomogram.  block : one of `lattice.blocks(...)`.
+    planes_per_read : depth of what is read at once; best that of the stored chunks.
+    progress : told the windows done.
 
-    Returns
-    -------
-    float32 logits of the shape of `block.core`; membrane where above the threshold.
+    Yields
+    ------
+    Slab : of the core's height and width; together they are the core.
     """
-    stride = window_stride(window, overlap)
-    stored = block.halo.intersection(Box((0, 0, 0), shape))
-    assert stored is not None
-    density = (read(stored).astype(np.float32) - np.float32(statistics.mean)) / np.float32(statistics.std)
-    # A volume thinner than the window is padded with zeros (the mean), half before and half after.
-    pad = [(max(window - n, 0) // 2, max(window - n, 0) - max(window - n, 0) // 2) for n in shape]
-    density = np.pad(density, pad)
-    origin = stored.start
-    shift = tuple(before for before, _ in pad)
-    core = Box(
-        tuple(a + s for a, s in zip(block.core.start, shift, strict=True)),  # type: ignore[arg-type]
-        tuple(b + s for b, s in zip(block.core.stop, shift, strict=True)),  # type: ignore[arg-type]
-    )
-    padded = padded_shape(shape, window)
-    boxes = block_windows(padded, Block(block.index, core, core), window, stride)
-    weights = window_weights(window)
-    total = np.zeros(core.shape, np.float32)
-    weight = np.zeros(core.shape, np.float32)
-    for group in _batched(boxes, batch):
-        windows = np.stack([density[box.within(Box(origin, origin))] for box in group])[:, None]
-        logits = _mirrored(predict, windows) if mirrors else predict(windows)
-        for box, logit in zip(group, logits[:, 0], strict=True):
-            common = box.intersection(core)
-            assert common is not None
-            inner = common.within(box)
-            total[common.within(core)] += logit[inner] * weights[inner]
-            weight[common.within(core)] += weights[inner]
-        progress(len(group))
-    return total / weight
+    windows = lattice.windows(shape, block.core)
+    layers = [list(group) for _, group in itertools.groupby(windows, lambda w: w.box.start[0])]
+    starts = [layer[0].box.start[0] for layer in layers]
+    canvas.start(starts[0])
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        reading = _Ahead(reader, read, block.halo, planes_per_read)
+        for layer, start, then in zip(layers, starts, [*starts[1:], starts[-1] + lattice.reach], strict=True):
+            for plane, voxels in reading.until(start + lattice.reach):
+                canvas.feed(plane, voxels)
+            canvas.paint(layer, progress)
+            logits, variance = canvas.take(then - start)
+            low, high = max(start, block.core.start[0]), min(then, block.core.stop[0])
+            if low < high:
+                part = slice(low - start, high - start)
+                yield Slab(low, logits[part], None if variance is None else variance[part])
 
 
-def _batched(boxes: list[Box], size: int) -> Iterable[tuple[Box, ...]]:
-    return (tuple(boxes[k : k + size]) for k in range(0, len(boxes), size))
+class _Ahead:
+    """Reads a halo's planes in order, one piece ahead of what is asked for."""
 
+    def __init__(self, pool: ThreadPoolExecutor, read: Read, halo: Box, planes: int) -> None:
+        self.pool, self.read, self.halo = pool, read, halo
+        # Pieces end at multiples of their depth, where stored chunks end.
+        cuts = [halo.start[0], *range((halo.start[0] // planes + 1) * planes, halo.stop[0], planes), halo.stop[0]]
+        self.pieces = list(itertools.pairwise(cuts))
+        self.next: Future[NDArray[Any]] | None = None
 
-def _mirrored(predict: Predict, windows: Float32) -> Float32:
-    total = np.zeros(windows.shape, np.float32)
-    for axes in itertools.chain.from_iterable(itertools.combinations((2, 3, 4), n) for n in range(4)):
-        mirrored = np.ascontiguousarray(np.flip(windows, axes))
-        total += np.flip(predict(mirrored), axes)
-    return total / np.float32(8)
+    def until(self, plane: int) -> Iterator[tuple[int, NDArray[Any]]]:
+        """(first plane, voxels) of the pieces not handed out yet that begin before `plane`."""
+        while self.pieces and self.pieces[0][0] < plane:
+            first = self.pieces[0][0]
+            voxels = (self.next or self._begin()).result()
+            self.pieces.pop(0)
+            self.next = self._begin() if self.pieces else None
+            yield first, voxels
+
+    def _begin(self) -> Future[NDArray[Any]]:
+        first, last = self.pieces[0]
+        box = Box((first, *self.halo.start[1:]), (last, *self.halo.stop[1:]))
+        return self.pool.submit(self.read, box)

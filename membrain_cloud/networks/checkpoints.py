@@ -1,9 +1,11 @@
-"""Segmentation models in files: safetensors whose header says what the network is and where it comes from."""
+"""Segmentation models in files: our safetensors, whose header says what they are, and MemBrain-seg's checkpoints."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,10 +19,16 @@ from safetensors.torch import save_file
 from torch import nn
 
 from membrain_cloud.errors import ModelError
+from membrain_cloud.geometry import Block
+from membrain_cloud.lattice import Lattice
+from membrain_cloud.networks import membrain_seg
+from membrain_cloud.networks.canvas import Canvas
+from membrain_cloud.networks.inference import WindowNetwork, faithful_precision, fastest_precision
 from membrain_cloud.networks.unet import UNetArchitecture, build_unet, load_own_state, own_state
 
 MODELS = Path(__file__).parents[1] / "models"
-_USE_OURS = "give a model made by `membrain-cloud train`, or see `membrain-cloud models list`"
+FORMAT = "membrain_cloud"
+_USE_OURS = "give a model made by `membrain-cloud train`, a MemBrain-seg .ckpt, or see `membrain-cloud models list`"
 
 
 def built_in_models() -> list[str]:
@@ -46,31 +54,101 @@ def model_sha256(source: str) -> str:
 
 @lru_cache(maxsize=32)
 def _sha256(path: str, size: int, mtime_ns: int) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    with open(path, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def read_header(source: str) -> dict[str, Any]:
-    """The facts a model file carries about itself. Raises ModelError where it carries none."""
+    """The facts of a model file, of either kind, without reading its weights.
+
+    Of a segmentation model: `task`, `architecture` ({channels, residual}), `window`, `voxel_spacing_angstrom`, `format`
+    ("membrain_cloud" or "membrain-seg"), and whatever else its header says.
+    Raises ModelError where the file is no model or does not say these.
+    """
     path = resolve_model(source)
+    if _is_checkpoint(path):
+        architecture, _ = membrain_seg.read_checkpoint(path)
+        return _membrain_seg_header(architecture)
     try:
         with safe_open(path, framework="pt") as stored:
-            header = (stored.metadata() or {}).get("membrain_cloud")
+            text = (stored.metadata() or {}).get("membrain_cloud")
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"model {source!r}: not a safetensors file ({error})", _USE_OURS) from None
-    if header is None:
+        raise ModelError(f"model {source!r}: neither safetensors nor a checkpoint ({error})", _USE_OURS) from None
+    if text is None:
         raise ModelError(f"model {source!r}: its header does not say what network it is", _USE_OURS)
-    return dict(json.loads(header))
+    header = _parsed(text)
+    if header is None or (header["task"] == "segmentation" and not _says_enough(header)):
+        raise ModelError(f"model {source!r}: its header is not one that membrain_cloud writes", _USE_OURS)
+    return {**header, "format": FORMAT}
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Whether it is a zip or, before version 1.6, a pickle of torch's, whatever its name.
+
+    Safetensors begin with a length of 8 bytes and "{".
+    """
+    with path.open("rb") as opened:
+        start = opened.read(9)
+    return start[:4] == b"PK\x03\x04" or (start[:2] == b"\x80\x02" and start[8:9] != b"{")
+
+
+def _membrain_seg_header(architecture: UNetArchitecture) -> dict[str, Any]:
+    return {
+        "task": "segmentation",
+        "architecture": architecture.as_dict(),
+        "window": membrain_seg.WINDOW,
+        "voxel_spacing_angstrom": membrain_seg.VOXEL_SPACING_ANGSTROM,
+        "format": membrain_seg.FORMAT,
+    }
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    try:
+        header = json.loads(text)
+    except ValueError:
+        return None
+    return header if isinstance(header, dict) and isinstance(header.get("task"), str) else None
+
+
+def _says_enough(header: Mapping[str, Any]) -> bool:
+    try:
+        multiple = UNetArchitecture.from_dict(header["architecture"]).multiple
+        window, spacing = int(header["window"]), float(header["voxel_spacing_angstrom"])
+    except (KeyError, TypeError, ValueError):
+        return False
+    return window >= 2 * multiple and window % multiple == 0 and 0 < spacing < float("inf")
+
+
+def load_network(source: str) -> tuple[nn.Module, dict[str, Any]]:
+    """A segmentation network in float32 on the CPU, ready for inference, and its header. Raises ModelError."""
+    path, header = resolve_model(source), read_header(source)
+    if header["task"] != "segmentation":
+        raise ModelError(
+            f"model {source!r} is for {header['task']!r}, not for segmentation", "see `membrain-cloud models list`"
+        )
+    with torch.device("meta"):  # 91 million random numbers would take seconds, and be overwritten
+        network = build_unet(UNetArchitecture.from_dict(header["architecture"]))
+    try:
+        if header["format"] == membrain_seg.FORMAT:
+            _, state = membrain_seg.read_checkpoint(path)
+        else:
+            with safe_open(path, framework="pt") as stored:
+                state = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
+        load_own_state(network, {name: value.float() for name, value in state.items()})
+    except (KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"model {source!r}: weights do not fit its architecture ({error})", "get it again") from None
+    return network.eval(), header
 
 
 @dataclass(frozen=True, eq=False)
 class Segmenter:
     """A segmentation network ready to run.
 
+    look : the network at work on windows.
     window : edge of the windows it was made for (voxels).  voxel_spacing_angstrom : what it was trained at.
-    precision : "float32" or "bfloat16", the arithmetic of the convolutions.
     """
 
-    network: nn.Module
+    look: WindowNetwork
     architecture: UNetArchitecture
     name: str
     sha256: str
@@ -81,43 +159,54 @@ class Segmenter:
 
     def predict(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
         """(B, 1, w, w, w) float32, normalised -> (B, 1, w, w, w) float32 logits (membrane where positive)."""
-        tensor = torch.from_numpy(windows).to(self.device, memory_format=torch.channels_last_3d)
-        lower = self.precision == "bfloat16"
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=lower):
-            logits: NDArray[np.float32] = self.network(tensor).float().cpu().numpy()
+        logits: NDArray[np.float32] = self.look(torch.from_numpy(windows).to(self.device)).cpu().numpy()
         return logits
 
+    def canvas(
+        self,
+        lattice: Lattice,
+        block: Block,
+        *,
+        window: int,
+        mean: float,
+        std: float,
+        apart: bool,
+        skip_void: bool,
+        batch: int,
+    ) -> Canvas:
+        """Where this network paints a block of a volume.
 
-def fastest_precision(device: torch.device) -> str:
-    """bfloat16 where the device has matrix units for it (CUDA, or a CPU with AMX), else float32."""
-    if device.type == "cuda":
-        return "bfloat16"
-    return "bfloat16" if bool(torch.cpu._is_amx_tile_supported()) else "float32"
+        window : edge the network sees; where `lattice.reach` differs, windows are rescaled.
+        mean, std : of the whole tomogram.  The others as `Canvas` has them.
+        """
+        seen = None if window == lattice.reach else window
+        return Canvas(
+            lambda windows: self.look(windows, seen),
+            self.device,
+            reach=lattice.reach,
+            halo=block.halo,
+            core=block.core,
+            mean=mean,
+            std=std,
+            apart=apart,
+            skip_void=skip_void,
+            batch=batch,
+        )
 
 
 def load_segmenter(source: str, *, device: str = "cpu", precision: str = "auto") -> Segmenter:
-    """Load a model by built-in name or path.
+    """Load one of our models or a MemBrain-seg checkpoint, by built-in name or path.
 
-    precision : "float32", "bfloat16" or "auto" (see `fastest_precision`).
-    Raises ModelError for a file that is not one of ours.
+    precision : of its arithmetic: "float32", "bfloat16", "float16"; "auto" (`fastest_precision`) or "faithful"
+        (`faithful_precision`).
+    Raises ModelError for a file that is neither.
     """
-    header = read_header(source)
-    if header.get("task") != "segmentation":
-        raise ModelError(f"model {source!r} is for {header.get('task')!r}, not for segmentation", "see `models list`")
-    architecture = UNetArchitecture.from_dict(header["architecture"])
-    network = build_unet(architecture)
-    with safe_open(resolve_model(source), framework="pt") as stored:
-        state = {key: stored.get_tensor(key).float() for key in stored.keys()}  # noqa: SIM118
-    try:
-        load_own_state(network, state)
-    except (KeyError, RuntimeError) as error:
-        raise ModelError(f"model {source!r}: weights do not fit its architecture ({error})", "get it again") from None
+    network, header = load_network(source)
     where = torch.device(device)
-    network = network.to(where, memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
-    chosen = fastest_precision(where) if precision == "auto" else precision
+    chosen = {"auto": fastest_precision, "faithful": faithful_precision}.get(precision, lambda _: precision)(where)
     return Segmenter(
-        network,
-        architecture,
+        WindowNetwork(_placed(network, where), where, chosen),
+        UNetArchitecture.from_dict(header["architecture"]),
         Path(source).stem,
         model_sha256(source),
         int(header["window"]),
@@ -127,10 +216,34 @@ def load_segmenter(source: str, *, device: str = "cpu", precision: str = "auto")
     )
 
 
-def save_segmenter(path: Path, network: nn.Module, architecture: UNetArchitecture, facts: dict[str, Any]) -> None:
-    """Write weights (float16, contiguous) and facts; facts must hold `window` and `voxel_spacing_angstrom`."""
+def _placed(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network on its device, in the memory layout that is fastest there."""
+    placed: nn.Module = network.to(device, memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
+    return placed
+
+
+def save_segmenter(
+    path: Path,
+    network: nn.Module,
+    architecture: UNetArchitecture,
+    facts: Mapping[str, Any],
+    *,
+    dtype: torch.dtype = torch.float16,
+) -> None:
+    """Write weights (contiguous, as `dtype`) and facts, atomically; the same input gives the same bytes.
+
+    facts : must hold `window` and `voxel_spacing_angstrom`.
+    Raises ModelError where a weight is not finite, or not any more as `dtype`.
+    """
     header = {"task": "segmentation", "architecture": architecture.as_dict(), **facts}
-    state = {k: v.detach().cpu().half().contiguous() for k, v in own_state(network).items()}
-    staging = path.with_name(f".{path.name}")
-    save_file(state, staging, {"membrain_cloud": json.dumps(header, sort_keys=True)})
-    staging.replace(path)
+    state = {name: value.detach().cpu().to(dtype).contiguous() for name, value in own_state(network).items()}
+    for name, value in state.items():
+        if not bool(value.isfinite().all()):
+            kind = str(dtype).removeprefix("torch.")
+            raise ModelError(f"model {path}: {name} is not finite as {kind}", "save it as float32, or train it again")
+    staging = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(state, staging, {FORMAT: json.dumps(header, sort_keys=True)})
+        staging.replace(path)
+    finally:
+        staging.unlink(missing_ok=True)

@@ -68,4 +68,5 @@ def load_own_state(network: nn.Module, state: dict[str, torch.Tensor]) -> None:
     if wanted != set(state):
         difference = sorted(wanted ^ set(state))
         raise KeyError(f"{len(difference)} weights differ between file and network, first: {difference[0]}")
-    network.load_state_dict(state, strict=False)
+    # Assigned, not copied: a network built on the meta device has no memory to copy to.
+    network.load_state_dict(state, strict=False, assign=True)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from membrain_cloud.membranes.phantom import PhantomSettings, make_specimen
-from membrain_cloud.networks.checkpoints import load_segmenter
+from membrain_cloud.networks.checkpoints import load_network
 from membrain_cloud.training.augmentation import augment, fourier_amplitude, normalise
 from membrain_cloud.training.loop import SegmentationTraining, train_segmenter
 from membrain_cloud.training.losses import dice_bce_loss
@@ -83,8 +83,8 @@ def test_a_stopped_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
     with pytest.raises(Stop):
         train_segmenter(tmp_path / "b.safetensors", tmp_path / "b", TINY, device="cpu", progress=stop_after_three)
     resumed = train_segmenter(tmp_path / "b.safetensors", tmp_path / "b", TINY, device="cpu", progress=quiet)
-    first, second = (load_segmenter(str(p), precision="float32") for p in (straight, resumed))
-    for (name, one), two in zip(first.network.state_dict().items(), second.network.state_dict().values(), strict=True):
+    first, second = (load_network(str(p))[0].state_dict() for p in (straight, resumed))
+    for (name, one), two in zip(first.items(), second.values(), strict=True):
         assert torch.equal(one, two), name
 
 

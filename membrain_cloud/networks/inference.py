@@ -1,0 +1,81 @@
+"""A segmentation network at work on windows: in slabs on a CPU, under autocast on a GPU, rescaled where asked for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from membrain_cloud.errors import ModelError
+from membrain_cloud.networks.rescaling import fourier_resize, trilinear_resize
+from membrain_cloud.networks.streaming import StreamedUNet
+
+_LOG = logging.getLogger(__name__)
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def fastest_precision(device: torch.device) -> str:
+    """bfloat16 where the device has matrix units for it (CUDA, or a CPU with AMX), else float32."""
+    if device.type == "cuda":
+        return "bfloat16"
+    return "bfloat16" if bool(torch.cpu._is_amx_tile_supported()) else "float32"
+
+
+def faithful_precision(device: torch.device) -> str:
+    """What MemBrain-seg computes in: float16 autocast on a GPU, float32 on a CPU."""
+    return "float16" if device.type == "cuda" else "float32"
+
+
+class WindowNetwork:
+    """A network that turns windows into logits.
+
+    precision : "float32", "bfloat16" or "float16", of maps and convolutions. On a CPU "float16" is refused.
+    """
+
+    def __init__(self, network: nn.Module, device: torch.device, precision: str) -> None:
+        if device.type == "cpu" and precision == "float16":
+            raise ModelError("float16 on a CPU is slower than float32", "take float32, or bfloat16 with AMX")
+        self.device, self.dtype = device, DTYPES[precision]
+        self._forward: Callable[[Tensor], Tensor]
+        if device.type == "cpu":
+            self._streamed = StreamedUNet(network, self.dtype)
+            self._forward = lambda windows: torch.stack([self._streamed(window) for window in windows[:, 0]])[:, None]
+        else:
+            self._module = network
+            self._forward = self._with_autocast
+
+    def __call__(self, windows: Tensor, window: int | None = None) -> Tensor:
+        """(B, 1, s, s, s) float32, normalised, on the device -> logits of that shape (membrane where positive).
+
+        window : edge the network is to see, where it differs from s; windows are resampled to it and logits back.
+        A GPU out of memory is met with smaller batches, down to single windows; then ModelError says what to do.
+        """
+        with torch.inference_mode():
+            edge = windows.shape[-1]
+            seen = windows if window is None else fourier_resize(windows, window)
+            return trilinear_resize(self._in_parts(seen), edge)
+
+    def _in_parts(self, windows: Tensor) -> Tensor:
+        try:
+            return self._forward(windows)
+        except torch.OutOfMemoryError:
+            count, edge = len(windows), windows.shape[-1]
+        # Outside of the handler, which would keep the failed batch's maps alive.
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if count == 1:
+            raise ModelError(
+                f"the GPU has no memory for one window of {edge} voxels",
+                "take smaller windows: --set segment.window=96 (MemBrain-seg's models do a little worse with them)",
+            )
+        _LOG.warning("the GPU has no memory for %d windows of %d voxels at once: trying %d", count, edge, count // 2)
+        halves = windows.split(-(-count // 2))
+        return torch.cat([self._in_parts(half) for half in halves])
+
+    def _with_autocast(self, windows: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            logits = self._module(windows.contiguous(memory_format=torch.channels_last_3d))
+        result: Tensor = logits.float().contiguous()
+        return result

@@ -1,0 +1,99 @@
+"""Networks at work: rescaled windows, GPUs without memory, what each device can compute in."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from membrain_cloud.errors import ModelError
+from membrain_cloud.networks.inference import WindowNetwork, faithful_precision
+from membrain_cloud.networks.rescaling import fourier_resize, rescaled_edge, trilinear_resize
+from membrain_cloud.networks.unet import UNetArchitecture, build_unet
+
+CPU = torch.device("cpu")
+
+
+def wave(edge: int, cycles: int) -> np.ndarray:
+    """A cosine along z that fits the window a whole number of times."""
+    z = np.cos(2 * np.pi * cycles * np.arange(edge) / edge)
+    return np.broadcast_to(z[:, None, None], (edge,) * 3).astype(np.float32)
+
+
+@pytest.mark.parametrize(("edge", "to"), [(48, 32), (32, 48), (32, 32), (20, 64)])
+def test_fourier_resizing_keeps_waves_and_scales_them_by_the_voxels(edge: int, to: int) -> None:
+    found = fourier_resize(torch.from_numpy(wave(edge, 3).copy())[None, None], to)[0, 0]
+    np.testing.assert_allclose(found.numpy(), wave(to, 3) * (edge / to) ** 3, atol=2e-5 * (edge / to) ** 3)
+
+
+def test_fourier_cropping_drops_what_the_coarser_grid_cannot_hold() -> None:
+    found = fourier_resize(torch.from_numpy(wave(48, 20).copy())[None, None], 32)
+    assert float(found.abs().max()) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("window", "spacing", "edge"), [(160, 13.68, 118), (160, 7.84, 204), (160, 10.01, 160), (64, 13.68, 48)]
+)
+def test_edges_of_rescaled_windows_are_membrain_segs(window: int, spacing: float, edge: int) -> None:
+    assert rescaled_edge(window, from_angstrom=10.0, to_angstrom=spacing) == edge
+
+
+def test_logits_come_back_at_the_windows_own_size() -> None:
+    network = WindowNetwork(build_unet(UNetArchitecture((4, 8, 8))).eval(), CPU, "float32")
+    windows = torch.randn((2, 1, 22, 22, 22), generator=torch.Generator().manual_seed(0))
+    found = network(windows, 16)
+    assert found.shape == windows.shape
+    expected = trilinear_resize(network(fourier_resize(windows, 16)), 22)
+    assert torch.equal(found, expected)
+
+
+class Hungry(nn.Module):
+    """Runs out of memory for more than `fits` windows at once, as a GPU does."""
+
+    def __init__(self, fits: int) -> None:
+        super().__init__()
+        self.fits, self.seen = fits, []
+
+    def forward(self, windows: Tensor) -> Tensor:
+        self.seen.append(len(windows))
+        if len(windows) > self.fits:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return windows * 2
+
+
+def hungry(fits: int) -> tuple[WindowNetwork, Hungry]:
+    """A network as on a GPU, whose autocast a CPU has for bfloat16 alone."""
+    module = Hungry(fits)
+    network = WindowNetwork.__new__(WindowNetwork)
+    network.device, network.dtype, network._module = CPU, torch.float32, module
+    network._forward = network._with_autocast
+    return network, module
+
+
+def test_a_gpu_without_memory_gets_smaller_batches_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    network, module = hungry(2)
+    windows = torch.arange(7.0)[:, None, None, None, None].expand(7, 1, 4, 4, 4)
+    with caplog.at_level(logging.WARNING):
+        found = network(windows)
+    assert torch.equal(found, windows * 2)
+    assert module.seen == [7, 4, 2, 2, 3, 2, 1]
+    assert "no memory for 7 windows" in caplog.text
+
+
+def test_not_even_one_window_is_an_error_with_the_cure() -> None:
+    network, _ = hungry(0)
+    with pytest.raises(ModelError, match="no memory for one window of 4 voxels") as caught:
+        network(torch.zeros((3, 1, 4, 4, 4)))
+    assert "segment.window" in caught.value.next_step
+
+
+def test_float16_on_a_cpu_is_refused() -> None:
+    with pytest.raises(ModelError, match="float16 on a CPU"):
+        WindowNetwork(build_unet(UNetArchitecture((4, 8, 8))), CPU, "float16")
+
+
+def test_faithful_is_membrain_segs_arithmetic() -> None:
+    assert (faithful_precision(CPU), faithful_precision(torch.device("cuda"))) == ("float32", "float16")
