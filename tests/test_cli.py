@@ -85,8 +85,9 @@ def test_every_verb_has_help_with_an_example(names: tuple[str, ...]) -> None:
 def test_the_verbs_of_the_contract_are_there() -> None:
     promised = (
         "demo; project init; plan; run; status; failures; verify; clean; segment; train segmentation; train picking; "
-        "evaluate; tables list; tables describe; export star; export mrc; import segmentation; import picks; "
-        "models list; models info; report"
+        "thresholds; components; skeletonize; evaluate; tables list; tables describe; export star; export mrc; "
+        "import segmentation; import picks; "
+        "models list; models info; models verify; models convert; report"
     )
     assert {tuple(names.split()) for names in promised.split("; ")} <= set(ALL)
 

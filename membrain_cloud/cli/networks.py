@@ -1,8 +1,7 @@
-"""Verbs about networks: segment a file, train, evaluate, models."""
+"""Verbs about networks: train, evaluate."""
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import click
@@ -11,7 +10,6 @@ from membrain_cloud.cli import display
 from membrain_cloud.cli.program import (
     Program,
     Verb,
-    absolute,
     config_argument,
     json_option,
     print_json,
@@ -22,44 +20,8 @@ from membrain_cloud.cli.program import (
 
 
 def register(main: Program) -> None:
-    for command in (segment, train, evaluate, models):
+    for command in (train, evaluate):
         main.add_command(command)
-
-
-@click.command(cls=Verb)
-@click.argument("file", metavar="FILE")
-@click.option("--model", metavar="NAME|PATH", help="A built-in model or a file (default: segment.model).")
-@click.option("--output", default=".", metavar="DIR", help="Where the files are written (default: here).")
-@click.option("--voxel-spacing", type=float, metavar="A", help="Voxel spacing in Å, in place of the header's.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="E.g. --set segment.mode=exact.")
-@json_option
-def segment(
-    file: str,
-    model: str | None,
-    output: str,
-    voxel_spacing: float | None,
-    overrides: tuple[str, ...],
-    as_json: bool,
-) -> None:
-    """Segment the membranes of one file: writes <stem>_scores.mrc and <stem>_segmented.mrc.
-
-    \b
-    Example:
-      membrain-cloud segment tomogram.mrc --output out --set segment.mode=exact
-    """
-    from membrain_cloud.pipeline.settings import load_settings
-    from membrain_cloud.pipeline.single import segment_file
-
-    chosen = () if model is None else (f"segment.model={model}",)
-    settings = load_settings(None, (*overrides, *chosen)).segment
-    with display.Bar("windows") as bar:
-        made = segment_file(file, settings, output=output, voxel_spacing_angstrom=voxel_spacing, progress=bar.update)
-    for note in made.notes:
-        say(f"{file}: {note}")
-    if as_json:
-        print_json(vars(made))
-    else:
-        click.echo(f"{made.scores}\n{made.segmented}")
 
 
 @click.group()
@@ -161,47 +123,3 @@ def evaluate(
         print_json(scores)
     else:
         display.show_scores(scores)
-
-
-@click.group()
-def models() -> None:
-    """The models that ship with the package, and model files."""
-
-
-@models.command("list", cls=Verb)
-@json_option
-def list_models(as_json: bool) -> None:
-    """List the built-in models.
-
-    \b
-    Example:
-      membrain-cloud models list
-    """
-    from membrain_cloud.networks.checkpoints import built_in_models
-    from membrain_cloud.pipeline.learning import model_facts
-
-    facts = [model_facts(name) for name in built_in_models()]
-    if as_json:
-        print_json(facts)
-        return
-    rows = [(f["name"], f["task"], f"{f['bytes'] / 1e6:.1f} MB", f["sha256"][:12]) for f in facts]
-    display.show_table("", ("name", "task", "size", "sha256"), rows)
-
-
-@models.command(cls=Verb)
-@click.argument("model", metavar="NAME|PATH")
-@json_option
-def info(model: str, as_json: bool) -> None:
-    """Say what a model is, what it was trained on, and how well it did.
-
-    \b
-    Example:
-      membrain-cloud models info membrain-cloud-small
-    """
-    from membrain_cloud.pipeline.learning import model_facts
-
-    facts = model_facts(model if not os.path.exists(model) else absolute(model))
-    if as_json:
-        print_json(facts)
-        return
-    display.show_table(str(facts["name"]), ("what", "value"), [(key, value) for key, value in facts.items()])

@@ -42,7 +42,8 @@ class Chain:
         for name in needed:
             stage = registry[name]
             before = [links[upstream] for upstream in stage.after(settings)]
-            links[name] = digest_of(name, dict(stage.decisive(settings)), models[name], stage.data_version, before)
+            decisive = {**stage.decisive(settings), **_model_facts(stage, settings)}
+            links[name] = digest_of(name, decisive, models[name], stage.data_version, before)
         named = settings.output.session
         sessions = {name: link[:8] if named == "auto" else named for name, link in links.items()}
         return cls(links, sessions, models)
@@ -81,6 +82,17 @@ def _model_sha256(stage: Stage, settings: Settings) -> str:
     source = stage.model(settings)
     if source is None:
         return ""
-    from membrain_cloud.networks.checkpoints import model_sha256
+    from membrain_cloud.pipeline.models import model_sha256
 
     return model_sha256(source)
+
+
+def _model_facts(stage: Stage, settings: Settings) -> dict[str, Any]:
+    """What a registry says of the stage's network in place of its file; mostly nothing, and then no part of a link."""
+    source = stage.model(settings)
+    if source is None:
+        return {}
+    from membrain_cloud.pipeline.models import given_facts
+
+    facts = given_facts(source)
+    return {"model_facts": facts} if facts else {}

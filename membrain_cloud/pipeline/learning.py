@@ -1,4 +1,4 @@
-"""Training and models from the command line: the defaults of a training, and what a model file says of itself."""
+"""Training from the command line, and the defaults of a training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from membrain_cloud.networks.checkpoints import model_sha256, read_header, resolve_model
 from membrain_cloud.pipeline.settings import MeshSettings, PickSettings
 from membrain_cloud.training.loop import SegmentationTraining, train_segmenter
 from membrain_cloud.training.picker_loop import PickerTraining
@@ -78,19 +77,10 @@ def train_picking(
             max_iterations=chosen.max_iterations,
             min_samples=chosen.min_samples,
             center_offset_angstrom=chosen.center_offset_angstrom,
+            largest_nm2=chosen.largest_nm2,
+            min_distance_angstrom=chosen.min_distance_angstrom,
+            least_elongation=chosen.least_elongation,
         ),
         workdir=Path(work),
         progress=progress,
     )
-
-
-def model_facts(source: str) -> dict[str, Any]:
-    """What is known of a model: name, file, size, hash, and the facts its header carries. Raises ModelError."""
-    path = resolve_model(source)
-    return {
-        "name": path.stem,
-        "file": str(path),
-        "bytes": path.stat().st_size,
-        "sha256": model_sha256(source),
-        **read_header(source),
-    }

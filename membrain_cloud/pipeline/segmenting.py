@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-import functools
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from membrain_cloud.errors import InputError, UsageError
-from membrain_cloud.geometry import Block, Grid, Zyx, blocks, iterate_chunks
-from membrain_cloud.pipeline.settings import SegmentSettings, Settings
+from membrain_cloud.errors import InputError
+from membrain_cloud.geometry import Block, Box, Grid, Zyx, iterate_chunks
+from membrain_cloud.membranes.score_volumes import scores_above
+from membrain_cloud.membranes.segmentation import Slab, Statistics, density_statistics
+from membrain_cloud.pipeline.kept_scores import KeptScores, Rows
+from membrain_cloud.pipeline.looking import look_at, looked_slabs, network_bytes, planes_per_read, segmenter
+from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.pipeline.stage import BASE_BYTES, WHOLE, Desk, Part, Site, Stage, declare_membrane, labels_ref
 from membrain_cloud.pipeline.tasks import Ref
 from membrain_cloud.store.project import Project
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
 
-if TYPE_CHECKING:
-    from membrain_cloud.networks.checkpoints import Segmenter
-
 
 class Segment(Stage):
-    """Tomogram -> mask of membranes.
+    """Tomogram -> mask of membranes; where asked for, scores and their uncertainty as copick features too.
 
     A volume above `segment.block_voxels` is cut: `prepare` takes the statistics of the whole tomogram and creates the
     empty mask, `block-0` ... write their own chunks, `finish` adds the pyramid. A smaller one is one task, `whole`,
     which does the three in a row.
+
+    Scores that are kept have a receipt of their own, whose digest leaves out the threshold: a run with
+    another threshold finds them and does without the network.
     """
 
     name = "segment"
+    data_version = 2
     needs_gpu = True
 
     def after(self, settings: Settings) -> Sequence[str]:
@@ -52,6 +56,7 @@ class Segment(Stage):
         return labels_ref(site, self.name, site.require_tomogram(self.name).voxel_spacing_angstrom)
 
     def parts(self, site: Site, grid: Grid) -> Sequence[Part]:
+        look_at(site.settings.segment, grid.voxel_spacing_angstrom)  # refuses what cannot be looked at
         if grid.voxels <= site.settings.segment.block_voxels:
             return WHOLE
         chunk = site.project.label_chunk(grid, site.settings.output.chunk)
@@ -63,11 +68,15 @@ class Segment(Stage):
         return [Part("prepare", (), [chunk, cores]), *pieces, Part("finish", names)]
 
     def memory_bytes(self, grid: Grid, settings: Settings) -> int:
-        """Density, two accumulators, logits and mask of a block with its halo; and the network's activations."""
-        window, channels = model_window(settings.segment), _header(settings.segment.model)["architecture"]["channels"]
-        block = min(grid.voxels, settings.segment.block_voxels) + window**3
-        # Eight float32 maps of the first level's channels: 4.2 GB for MemBrain-seg's network at 160 voxels.
-        return BASE_BYTES + 20 * block + 32 * channels[0] * settings.segment.batch * window**3
+        """The planes held of density and logits, a row of chunks on its way out, and the network's maps."""
+        chosen, reach = settings.segment, look_at(settings.segment, grid.voxel_spacing_angstrom).lattice.reach
+        edge = settings.output.chunk
+        chunk = (min(edge, grid.shape[0]), min(edge, grid.shape[1]), min(edge, grid.shape[2]))
+        cut = segment_blocks(grid, settings, chunk)
+        _, height, width = max((block.halo.shape for block in cut), key=lambda shape: shape[1] * shape[2])
+        held = reach * (9 if chosen.uncertainty else 1) + reach + 3 * planes_per_read((1, height, width), edge)
+        rows = 2 * chunk[0] * (1 + 2 * (chosen.scores != "no") + 2 * chosen.uncertainty)
+        return BASE_BYTES + (4 * held + rows) * height * width + network_bytes(chosen)
 
     def declare(self, project: Project, settings: Settings) -> None:
         declare_membrane(project)
@@ -84,39 +93,57 @@ class Segment(Stage):
         return prepared | self._finish(desk, [self._block(desk, block, prepared) for block in _cut(desk)])
 
     def _prepare(self, desk: Desk) -> dict[str, Any]:
-        from membrain_cloud.membranes.segmentation import density_statistics
-
         density, labels = desk.tomogram("density"), desk.written_segmentation()
-        grid = desk.project.grid(density)
-        statistics = density_statistics(tomogram_chunks(desk.project, density, grid))
+        kept, grid = KeptScores.of(desk, self.data_version), desk.project.grid(density)
         # Whatever earlier blocks wrote is about to be wiped, so nothing may vouch for it.
         for name in ("prepare", *(f"block-{block.index}" for block in _cut(desk))):
             desk.receipts.remove(_sibling(desk, name))
         desk.project.create_labels(labels, grid, "uint8", desk.settings.output.chunk)
-        return {"mean": statistics.mean, "std": statistics.std, "voxels": statistics.voxels}
+        if kept.are_stored(desk):
+            return {"scores": "stored"}
+        kept.create(desk, grid)
+        statistics = density_statistics(tomogram_chunks(desk.project, density, grid))
+        return {"scores": "new", "mean": statistics.mean, "std": statistics.std, "voxels": statistics.voxels}
 
     def _block(self, desk: Desk, block: Block, prepared: Mapping[str, Any]) -> dict[str, Any]:
-        from membrain_cloud.membranes.segmentation import Statistics, segment_block
+        kept, labels = KeptScores.of(desk, self.data_version), desk.written_segmentation()
+        is_new, count = prepared["scores"] == "new", 0
+        writers: dict[str, Callable[[Box, NDArray[Any]], None]] = {"mask": partial(desk.project.write_labels, labels)}
+        for name, ref in (("scores", kept.scores), ("variance", kept.variance)):
+            if is_new and ref is not None:
+                writers[name] = partial(desk.project.write_features, ref)
+        pieces: Iterable[tuple[NDArray[Any], NDArray[Any] | None]]
+        if is_new:
+            pieces = ((kept.encoded(slab.logits), kept.halved(slab.variance)) for slab in self._looked(desk, block, prepared))
+        else:
+            pieces = ((scores, None) for scores in kept.read(desk, block))
+        depth = desk.project.label_chunk(desk.project.grid(labels), desk.settings.output.chunk)[0]
+        with Rows(block, depth, writers) as rows:
+            for scores, variance in pieces:
+                mask = scores_above(scores, desk.settings.segment.threshold).astype(np.uint8)
+                count += int(np.count_nonzero(mask))
+                rows.add({"mask": mask, "scores": scores, "variance": variance})
+        return {"membrane_voxels": count}
 
+    def _looked(self, desk: Desk, block: Block, prepared: Mapping[str, Any]) -> Iterator[Slab]:
         density, chosen = desk.tomogram("density"), desk.settings.segment
-        logits = segment_block(
-            segmenter(chosen.model, desk.task.model_sha256).predict,
+        grid = desk.project.grid(density)
+        return looked_slabs(
+            chosen,
+            look_at(chosen, grid.voxel_spacing_angstrom),
+            segmenter(chosen.model, desk.task.model_sha256, chosen.chosen_precision),
             lambda box: desk.project.read_density(density, box),
-            desk.project.grid(density).shape,
+            grid.shape,
             block,
             statistics=Statistics(prepared["mean"], prepared["std"], prepared["voxels"]),
-            window=model_window(chosen),
-            overlap=chosen.window_overlap,
-            mirrors=chosen.with_mirrors,
-            batch=chosen.batch,
-            progress=lambda _: None,
+            chunk_planes=desk.project.stored_chunk(density)[0],
         )
-        mask = (logits > chosen.threshold).astype(np.uint8)
-        desk.project.write_labels(desk.written_segmentation(), block.core, mask)
-        return {"membrane_voxels": int(np.count_nonzero(mask))}
 
     def _finish(self, desk: Desk, counts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+        kept = KeptScores.of(desk, self.data_version)
         desk.project.finish_labels(desk.written_segmentation())
+        if not kept.are_stored(desk):
+            kept.finish(desk)
         return {"membrane_voxels": sum(count["membrane_voxels"] for count in counts)}
 
     def _receipt(self, desk: Desk, part: str) -> Mapping[str, Any]:
@@ -130,54 +157,23 @@ class Segment(Stage):
 def segment_blocks(grid: Grid, settings: Settings, chunk: Zyx) -> list[Block]:
     """The blocks of a volume: cores of whole chunks with at most `segment.block_voxels` (at least one chunk).
 
-    A core takes whole rows first, then whole planes: slabs need the least halo.
+    The longest edge is halved until that holds: blocks near to cubes need the least halo.
     """
-    from membrain_cloud.membranes.segmentation import window_stride
-
-    window = model_window(settings.segment)
-    core = list(chunk)
-    for axis in (2, 1, 0):
-        others = math.prod(core) // core[axis]
-        fitting = settings.segment.block_voxels // (others * chunk[axis])
-        core[axis] = chunk[axis] * max(1, min(fitting, math.ceil(grid.shape[axis] / chunk[axis])))
-    stride = window_stride(window, settings.segment.window_overlap)
-    return blocks(grid.shape, (core[0], core[1], core[2]), window, stride)
-
-
-def model_window(settings: SegmentSettings) -> int:
-    """The window to use: the one set, which must suit the network, or the one it was made for."""
-    header = _header(settings.model)
-    multiple = 2 ** (len(header["architecture"]["channels"]) - 1)
-    if settings.window is None:
-        return int(header["window"])
-    if settings.window % multiple:
-        raise UsageError(
-            f"segment.window = {settings.window}: {settings.model} takes multiples of {multiple}",
-            f"try {max(1, round(settings.window / multiple)) * multiple}",
-        )
-    return settings.window
-
-
-@functools.lru_cache(maxsize=8)
-def _header(model: str) -> Mapping[str, Any]:
-    from membrain_cloud.networks.checkpoints import read_header
-
-    return read_header(model)
-
-
-@functools.lru_cache(maxsize=2)
-def segmenter(model: str, sha256: str) -> Segmenter:
-    """The network, loaded once a process; on a GPU where there is one."""
-    import torch
-
-    from membrain_cloud.networks.checkpoints import load_segmenter
-
-    return load_segmenter(model, device="cuda" if torch.cuda.is_available() else "cpu")
+    core = list(grid.shape)
+    while core[0] * core[1] * core[2] > settings.segment.block_voxels:
+        # Only an axis of more than one chunk can be cut.
+        cuttable = [axis for axis in range(3) if core[axis] > chunk[axis]]
+        if not cuttable:
+            break
+        longest = max(cuttable, key=lambda axis: core[axis])
+        core[longest] = chunk[longest] * -(-core[longest] // (2 * chunk[longest]))
+    lattice = look_at(settings.segment, grid.voxel_spacing_angstrom).lattice
+    return lattice.blocks(grid.shape, (core[0], core[1], core[2]))
 
 
 def tomogram_chunks(project: Project, density: TomogramRef, grid: Grid) -> Iterator[NDArray[Any]]:
-    """A tomogram's voxels, a part at a time."""
-    for box in iterate_chunks(grid.shape, project.label_chunk(grid)):
+    """A tomogram's voxels, a stored chunk at a time."""
+    for box in iterate_chunks(grid.shape, project.stored_chunk(density)):
         yield project.read_density(density, box)
 
 

@@ -77,6 +77,11 @@ class Files:
             except (IsADirectoryError, NotADirectoryError) as error:
                 raise FileNotFoundError(self.path(name)) from error
 
+    def copy_out(self, name: str, target: str) -> None:
+        """Copy an object, however large, to the local path `target`; errors as `read`'s, and of the local disk."""
+        with _faults(f"{self.url}/{name}".rstrip("/"), "read"):
+            self._fs.get_file(self.path(name), target)
+
     def exists(self, name: str) -> bool:
         with _faults(f"{self.url}/{name}", "looked up"):
             try:

@@ -1,0 +1,146 @@
+"""How a tomogram is looked at: windows, mirrors, rescaling and arithmetic, from settings, model and voxel spacing.
+
+What `run` and `segment FILE` have in common, so that both give the same.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from membrain_cloud.errors import UsageError, VoxelSpacingError
+from membrain_cloud.geometry import Block, Zyx
+from membrain_cloud.lattice import Lattice, window_stride
+from membrain_cloud.membranes.segmentation import Read, Slab, Statistics, segment_slabs
+from membrain_cloud.pipeline.settings import SegmentSettings
+
+if TYPE_CHECKING:
+    from membrain_cloud.networks.checkpoints import Segmenter
+
+# Farther from the model's voxel spacing than this, fast mode rescales its windows. MemBrain-seg's networks and ours are
+# trained on zooms of about 0.7 to 1.4; within them rescaling gained nothing on phantoms (Surface-Dice).
+_NEAR_ENOUGH = 0.45
+_READ_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class Look:
+    """lattice : of the tomogram's own voxels.  window : edge the network sees; it differs where windows are rescaled.
+
+    notes : what a user should know, in sentences.
+    """
+
+    lattice: Lattice
+    window: int
+    notes: tuple[str, ...]
+
+
+def look_at(chosen: SegmentSettings, spacing_angstrom: float) -> Look:
+    """Raises UsageError for a window that the network cannot take, VoxelSpacingError for an absurd rescaling."""
+    from membrain_cloud.networks.rescaling import rescaled_edge
+
+    window, trained_at = model_window(chosen), float(_header(chosen.model)["voxel_spacing_angstrom"])
+    far = abs(math.log(spacing_angstrom / trained_at)) > math.log(1 + _NEAR_ENOUGH)
+    rescale = chosen.rescale if chosen.rescale is not None else (far and chosen.mode == "fast")
+    reach, notes = window, []
+    if rescale:
+        reach = rescaled_edge(window, from_angstrom=trained_at, to_angstrom=spacing_angstrom)
+        if not window / 8 <= reach <= window * 8 or reach < 8:
+            raise VoxelSpacingError(
+                f"{spacing_angstrom:g} Å a voxel is too far from the model's {trained_at:g} Å to rescale windows",
+                "give the right spacing with --voxel-spacing, or bin the tomogram first",
+            )
+        if reach != window:
+            notes.append(
+                f"windows of {reach} voxels at {spacing_angstrom:g} Å are rescaled to {window} at {trained_at:g} Å"
+            )
+    elif far:
+        notes.append(
+            f"{spacing_angstrom:g} Å a voxel, the network was trained at {trained_at:g} Å: expect it to do worse, "
+            "or rescale with --set segment.rescale=yes"
+        )
+    return Look(Lattice(reach, window_stride(reach, chosen.overlap), chosen.chosen_mirrors), window, tuple(notes))
+
+
+def looked_slabs(
+    chosen: SegmentSettings,
+    look: Look,
+    network: Segmenter,
+    read: Read,
+    shape: Zyx,
+    block: Block,
+    *,
+    statistics: Statistics,
+    chunk_planes: int,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Iterator[Slab]:
+    """The logits of a block, slab by slab, as `membranes.segmentation.segment_slabs`.
+
+    read : box of the block's halo -> voxels.  chunk_planes : depth of the stored chunks that it reads.
+    """
+    canvas = network.canvas(
+        look.lattice,
+        block,
+        window=look.window,
+        mean=statistics.mean,
+        std=statistics.std,
+        apart=chosen.uncertainty,
+        skip_void=chosen.skip_void,
+        batch=chosen.batch or default_batch(look.window, network.device.type),
+    )
+    planes = planes_per_read(block.halo.shape, chunk_planes)
+    return segment_slabs(canvas, read, shape, block, lattice=look.lattice, planes_per_read=planes, progress=progress)
+
+
+def default_batch(window: int, device: str) -> int:
+    """Windows a forward pass: one on a CPU, about one of 160 voxels' worth on a GPU."""
+    return 1 if device == "cpu" else max(1, 160**3 // window**3)
+
+
+def planes_per_read(halo: Zyx, chunk_planes: int) -> int:
+    """A whole row of chunks at once, where that is not more than a GiB of float32."""
+    return max(1, min(chunk_planes, _READ_BYTES // (4 * halo[1] * halo[2])))
+
+
+def network_bytes(chosen: SegmentSettings) -> int:
+    """Host memory of the network at work on a CPU, weights included: three maps of the finest level and the rest."""
+    header = _header(chosen.model)["architecture"]
+    channels, window = header["channels"], model_window(chosen)
+    maps = 14 * channels[0] * window**3
+    weights = 27 * 4 * sum((6 if header["residual"] else 5) * c * c for c in channels)
+    return int(maps + 2 * weights)
+
+
+def model_window(settings: SegmentSettings) -> int:
+    """The window to use: the one set, which must suit the network, or the one it was made for."""
+    header = _header(settings.model)
+    multiple = 2 ** (len(header["architecture"]["channels"]) - 1)
+    window = int(header["window"]) if settings.window is None else settings.window
+    if window % multiple or window < 2 * multiple:
+        fitting = max(2, round(window / multiple)) * multiple
+        raise UsageError(
+            f"segment.window = {window}: {settings.model} takes multiples of {multiple}, from {2 * multiple}",
+            f"try {fitting}",
+        )
+    return window
+
+
+@functools.lru_cache(maxsize=8)
+def _header(model: str) -> Mapping[str, Any]:
+    from membrain_cloud.pipeline.models import read_header
+
+    return read_header(model)
+
+
+@functools.lru_cache(maxsize=2)
+def segmenter(model: str, sha256: str, precision: str) -> Segmenter:
+    """The network, loaded once a process; on a GPU where there is one."""
+    import torch
+
+    from membrain_cloud.pipeline.models import load_segmenter
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return load_segmenter(model, sha256=sha256, device=device, precision=precision)

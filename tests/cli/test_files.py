@@ -1,0 +1,135 @@
+"""segment, thresholds, components and skeletonize from the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mrcfile
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from membrain_cloud.cli import main
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory, lightning_checkpoint: Callable[..., Path]) -> str:
+    return str(lightning_checkpoint(tmp_path_factory.mktemp("models") / "random.ckpt"))
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with two tomograms."""
+    monkeypatch.chdir(tmp_path)
+    for k in (1, 2):
+        with mrcfile.new(f"TS_{k}.mrc") as file:
+            file.set_data(np.random.default_rng(k).normal(size=(20, 24, 18)).astype(np.float32))
+            file.voxel_size = 10.0
+    return tmp_path
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments))
+
+
+def call_json(*arguments: str) -> Any:
+    result = call(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_patterns_are_segmented_once(here: Path, model: str) -> None:
+    command = ["segment", "TS_*.mrc", "--model", model, "--window", "16", "--no-mirrors"]
+    assert call(*command).exit_code == 0
+    assert sorted(os.listdir(here)) == [
+        *("TS_1.mrc", "TS_1_scores.mrc", "TS_1_segmented.json", "TS_1_segmented.mrc"),
+        *("TS_2.mrc", "TS_2_scores.mrc", "TS_2_segmented.json", "TS_2_segmented.mrc"),
+    ]
+    # what was written does not fit the pattern the second time
+    again = call_json(*command)
+    assert [(row["file"], row["state"]) for row in again] == [("TS_1.mrc", "skipped"), ("TS_2.mrc", "skipped")]
+    other = call(*command, "--threshold", "0.01")
+    assert other.exit_code == 1
+    assert "--overwrite" in other.stderr
+    assert call(*command, "--threshold", "0.01", "--overwrite").exit_code == 0
+
+
+def test_a_bad_file_fails_alone(here: Path, model: str) -> None:
+    (here / "bad.mrc").write_bytes(b"nothing")
+    command = ["segment", "bad.mrc", "TS_1.mrc", "--model", model, "--window", "16", "--no-mirrors", "-o", "out"]
+    result = call(*command, "--json")
+    assert result.exit_code == 1
+    assert "bad.mrc" in result.stderr
+    rows = json.loads(result.stdout)
+    assert [row["state"] for row in rows] == ["failed", "done"]
+    assert rows[0]["next_step"]
+    assert (here / "out" / "TS_1_segmented.mrc").exists()
+    alone = call("segment", "bad.mrc", "--model", model)
+    assert alone.exit_code == 2
+    assert alone.stderr.startswith("error: bad.mrc")
+
+
+def test_the_options_are_settings(here: Path, model: str) -> None:
+    short = ["--window", "16", "--threshold", "0.02", "--mirrors", "yes", "--rescale", "no"]
+    long = [f"--set=segment.{key}" for key in ("window=16", "threshold=0.02", "mirrors=yes", "rescale=no")]
+    made = [
+        call_json("segment", "TS_1.mrc", "--model", model, *words, "-o", name)
+        for words, name in ((short, "short"), (long, "long"))
+    ]
+    for name in ("scores", "segmented"):
+        assert Path(made[0][name]).read_bytes() == Path(made[1][name]).read_bytes()
+    recipes = [json.loads(Path(row["segmented"].replace(".mrc", ".json")).read_text())["recipe"] for row in made]
+    assert recipes[0] == recipes[1]
+    assert recipes[0]["segment"]["mirrors"] == "yes"
+
+
+def test_uncertainty_takes_the_mirrors_it_needs(here: Path, model: str) -> None:
+    made = call_json("segment", "TS_1.mrc", "--model", model, "--window", "16", "--uncertainty", "--no-scores")
+    assert made["scores"] is None
+    assert mrcfile.read(made["uncertainty_map"]).max() > 0
+    refused = call("segment", "TS_1.mrc", "--model", model, "--window", "16", "--uncertainty", "--no-mirrors")
+    assert refused.exit_code == 2
+    assert "mirrors" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["--min-voxels", "5"], "--components"),
+        (["--no-mirrors", "--mirrors", "yes"], "exclude"),
+        (["--window", "17"], "try 16"),
+        (["--mirrors", "maybe"], "adaptive"),
+    ],
+)
+def test_options_that_make_no_sense(here: Path, model: str, arguments: list[str], what: str) -> None:
+    result = call("segment", "TS_1.mrc", "--model", model, *arguments)
+    assert result.exit_code == 2
+    assert what in result.stderr
+
+
+def test_from_scores_to_sheets_without_the_network(here: Path, model: str) -> None:
+    made = call_json(
+        "segment", "TS_1.mrc", "--model", model, "--window", "16", "--no-mirrors", "--components", "--min-voxels", "9",
+        "--skeleton",
+    )  # fmt: skip
+    scores = mrcfile.read(made["scores"])
+    masks = call_json("thresholds", made["scores"], "-t", "-0.5", "--threshold", "0", "-o", "masks")
+    assert [os.path.basename(name) for name in masks["outputs"]] == [
+        "TS_1_scores_threshold_-0.5.mrc",
+        "TS_1_scores_threshold_0.0.mrc",
+    ]
+    for name, threshold in zip(masks["outputs"], (-0.5, 0.0), strict=True):
+        np.testing.assert_array_equal(mrcfile.read(name), scores > threshold)
+    numbered = call_json("components", masks["outputs"][1], "--min-voxels", "9", "-o", "numbered")
+    np.testing.assert_array_equal(mrcfile.read(numbered["outputs"][0]), mrcfile.read(made["segmented"]))
+    assert numbered["counts"] == [made["components"]]
+    sheets = call("skeletonize", made["segmented"], "-o", "sheets")
+    assert sheets.output.strip() == os.path.join("sheets", "TS_1_segmented_skel.mrc")
+    np.testing.assert_array_equal(mrcfile.read(sheets.output.strip()), mrcfile.read(made["skeleton"]))
+    refused = call("skeletonize", made["segmented"], "-o", "sheets")
+    assert refused.exit_code == 2
+    assert "--overwrite" in refused.stderr
