@@ -3,13 +3,23 @@
 The way of the MemBrain-seg paper (Lamm et al. 2024): distance transform, smoothed; the Hessian's strongest eigenvector
 is the sheet's normal; non-maximum suppression along it. The normal is only ever used as an axis (`+n` and `-n`
 alike), so no orientation is treated differently from another.
+
+Whether a voxel is kept hangs on the mask within a bounded distance of it and on nothing else (every filter here has a
+finite reach, and none counts voxels from a block's corner). So a volume may be done in blocks, and the result is the
+same, bit for bit, however it is cut.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from membrain_cloud.geometry import Box, Zyx, iterate_chunks
+
+Read = Callable[[Box], NDArray]
 
 # Smoothing of the distance transform, in voxels. It has to bridge the steps of a tilted binary mask (period of a few
 # voxels); more would merge the sheets of membranes that run close to each other.
@@ -19,7 +29,13 @@ _TIE = 1e-4
 # A sheet's flanks have slope 1, its ridge about 0. On the flanks nothing but the mask's steps bends the distance, and
 # the strongest eigenvector is noise: no ridge is looked for there.
 _FLANK = 0.75
-_MARGIN = 6
+# How far the distances reach that decide on a voxel: one voxel for its derivatives, three for the Gaussian.
+_REACH = 4
+# Distances are exact up to _DEEPEST voxels and cut off there: what is thicker than twice _THICKEST is no sheet.
+_DEEPEST, _THICKEST = 32, 28
+# Where nothing is deeper than this, as in membranes, no larger surroundings are read.
+_SHALLOW = 12
+_BLOCK = 128
 
 
 def skeletonize(mask: NDArray) -> NDArray[np.bool_]:
@@ -33,78 +49,122 @@ def skeletonize(mask: NDArray) -> NDArray[np.bool_]:
     -------
     (Z, Y, X) bool, a subset of the mask: the voxels whose smoothed distance from the mask's surface is not exceeded
     one voxel further along the sheet's normal, on either side. That keeps the voxels within half a voxel of the
-    mid-surface: one voxel per voxel area, whatever the orientation.
+    mid-surface: one voxel per voxel area, whatever the orientation. Parts thicker than 56 voxels have no skeleton.
     """
-    mask = np.asarray(mask) != 0
-    result = np.zeros(mask.shape, bool)
-    if not mask.any():
-        return result
-    box = ndimage.find_objects(mask.view(np.uint8))[0]
-    # beyond the volume the mask goes on as at its border: a membrane that is cut there has no rim there
-    padded = np.pad(mask[box], _MARGIN)
-    for axis in range(3):
-        _continue_at_border(padded, axis, low=box[axis].start == 0, high=box[axis].stop == mask.shape[axis])
-    distance = ndimage.gaussian_filter(_signed_distance(padded), _SIGMA, truncate=3.0, mode="nearest")
-    inner = (slice(_MARGIN, -_MARGIN),) * 3
-    voxels = np.argwhere(mask[box]) + _MARGIN
-    voxels = voxels[_slope(distance, voxels) < _FLANK]
-    normals = _normals(distance, voxels)
-    kept = voxels[_is_ridge(distance, voxels, normals)]
-    thin = np.zeros(padded.shape, bool)
-    thin[tuple(kept.T)] = True
-    result[box] = thin[inner]
+    mask = np.asarray(mask)
+    shape: Zyx = (mask.shape[0], mask.shape[1], mask.shape[2])
+    result = np.zeros(shape, bool)
+    for box in skeleton_blocks(shape):
+        result[box.slices] = skeletonize_box(lambda wanted: mask[wanted.slices], shape, box)
     return result
 
 
-def _continue_at_border(padded: NDArray[np.bool_], axis: int, *, low: bool, high: bool) -> None:
-    """Repeat the first or last slice of the mask into the margin, along one axis, in place."""
-    view = np.moveaxis(padded, axis, 0)
-    if low:
-        view[:_MARGIN] = view[_MARGIN]
-    if high:
-        view[-_MARGIN:] = view[-_MARGIN - 1]
+def skeleton_blocks(shape: Zyx) -> list[Box]:
+    """Boxes that tile a volume and are good to skeletonize one by one: about 0.3 GB of memory each at most."""
+    return list(iterate_chunks(shape, (_BLOCK, _BLOCK, _BLOCK)))
+
+
+def skeletonize_box(read: Read, shape: Zyx, box: Box) -> NDArray[np.bool_]:
+    """What `skeletonize` gives of one box of a volume, from the box and its surroundings alone.
+
+    Parameters
+    ----------
+    read : box of the volume -> its voxels, nonzero is membrane.
+    shape : of the volume.  box : within it.
+    """
+    result = np.zeros(box.shape, bool)
+    for depth in (_SHALLOW, _DEEPEST):
+        around = _grown(box, _REACH + depth, shape)
+        mask = np.asarray(read(around)) != 0
+        found = ndimage.find_objects(mask[box.within(around)].view(np.uint8))
+        if not found:
+            return result
+        z, y, x = found[0]
+        tight = Box(
+            (box.start[0] + z.start, box.start[1] + y.start, box.start[2] + x.start),
+            (box.start[0] + z.stop, box.start[1] + y.stop, box.start[2] + x.stop),
+        )
+        near = _grown(tight, _REACH + depth, shape)
+        thin = _thin(mask[near.within(around)], near, tight, shape, depth)
+        if thin is not None:
+            result[tight.within(box)] = thin
+            return result
+    raise AssertionError("the last depth always gives a skeleton")
+
+
+def _grown(box: Box, margin: int, shape: Zyx) -> Box:
+    z, y, x = (max(0, a - margin) for a in box.start)
+    stop = tuple(min(n, b + margin) for b, n in zip(box.stop, shape, strict=True))
+    return Box((z, y, x), (stop[0], stop[1], stop[2]))
+
+
+def _thin(mask: NDArray[np.bool_], around: Box, core: Box, shape: Zyx, depth: int) -> NDArray[np.bool_] | None:
+    """The skeleton in `core` of a mask known in `around`; None where the mask there is deeper than `depth` voxels."""
+    # beyond the volume the mask goes on as at its border: a membrane that is cut there has no rim there
+    pads = [
+        (_REACH if a == 0 else 0, _REACH if b == n else 0)
+        for a, b, n in zip(around.start, around.stop, shape, strict=True)
+    ]
+    mask = np.pad(mask, pads, mode="edge")
+    lower = tuple(c - a + pad[0] for c, a, pad in zip(core.start, around.start, pads, strict=True))
+    inner = tuple(slice(a, a + n) for a, n in zip(lower, core.shape, strict=True))
+    deciding = tuple(slice(s.start - _REACH, s.stop + _REACH) for s in inner)
+    distance = _signed_distance(mask)
+    if depth < _DEEPEST and distance[deciding].max() > depth:
+        return None
+    distance = ndimage.gaussian_filter(distance[deciding], _SIGMA, truncate=3.0, mode="nearest")
+    voxels = np.argwhere(mask[inner]) + _REACH
+    at = _flat(distance, voxels)
+    gradient = _gradient(distance, at)
+    kept = (distance.ravel()[at] < _THICKEST) & (np.sqrt(sum(g * g for g in gradient)) < _FLANK)
+    voxels, at, gradient = voxels[kept], at[kept], [g[kept] for g in gradient]
+    ridge = voxels[_is_ridge(gradient, _hessian(distance, at))] - _REACH
+    thin = np.zeros(core.shape, bool)
+    thin[tuple(ridge.T)] = True
+    return thin
 
 
 def _signed_distance(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Distance from the mask's surface in voxels, negative outside: cut off at 0 it would have false ridges there."""
-    inside = ndimage.distance_transform_edt(mask).astype(np.float32)
-    outside = ndimage.distance_transform_edt(~mask).astype(np.float32)
-    return inside - outside
+    if mask.all():  # no surface to be near to
+        return np.full(mask.shape, _DEEPEST, np.float32)
+    distance = np.minimum(ndimage.distance_transform_edt(mask), _DEEPEST).astype(np.float32)
+    distance -= ndimage.distance_transform_edt(~mask)
+    return distance
 
 
-def _slope(values: NDArray[np.float32], voxels: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Length of the gradient at each voxel."""
-    squared = np.zeros(len(voxels))
-    for axis in range(3):
-        step = np.eye(3, dtype=np.intp)[axis]
-        squared += ((values[tuple((voxels + step).T)] - values[tuple((voxels - step).T)]) / 2.0) ** 2
-    return np.sqrt(squared)
+def _flat(values: NDArray, voxels: NDArray[np.intp]) -> NDArray[np.intp]:
+    return np.asarray(voxels @ np.array(_strides(values)))
 
 
-def _normals(values: NDArray[np.float32], voxels: NDArray[np.intp]) -> NDArray[np.float64]:
-    """(N, 3) zyx unit vectors: the direction in which the values fall off most steeply to both sides."""
-    strides = np.array([values.shape[1] * values.shape[2], values.shape[2], 1])
-    flat, at = values.ravel(), voxels @ strides
-    hessian = np.empty((len(voxels), 3, 3))
+def _strides(values: NDArray) -> tuple[int, int, int]:
+    return values.shape[1] * values.shape[2], values.shape[2], 1
+
+
+def _gradient(values: NDArray[np.float32], at: NDArray[np.intp]) -> list[NDArray[np.float64]]:
+    flat = values.ravel().astype(np.float64)
+    return [(flat[at + step] - flat[at - step]) / 2.0 for step in _strides(values)]
+
+
+def _hessian(values: NDArray[np.float32], at: NDArray[np.intp]) -> NDArray[np.float64]:
+    """(N, 3, 3) zyx, by central differences."""
+    flat, steps = values.ravel().astype(np.float64), _strides(values)
+    hessian = np.empty((len(at), 3, 3))
     for i in range(3):
-        hessian[:, i, i] = flat[at + strides[i]] - 2.0 * flat[at] + flat[at - strides[i]]
+        hessian[:, i, i] = flat[at + steps[i]] - 2.0 * flat[at] + flat[at - steps[i]]
         for j in range(i):
-            plus, minus = strides[i] + strides[j], strides[i] - strides[j]
+            plus, minus = steps[i] + steps[j], steps[i] - steps[j]
             mixed = (flat[at + plus] + flat[at - plus] - flat[at + minus] - flat[at - minus]) / 4.0
             hessian[:, i, j] = hessian[:, j, i] = mixed
-    _, vectors = np.linalg.eigh(hessian)
-    normals = vectors[:, :, 0]
+    return hessian
+
+
+def _is_ridge(gradient: list[NDArray[np.float64]], hessian: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether the value at each voxel is not exceeded one voxel away along the normal, to second order."""
+    curvatures, vectors = np.linalg.eigh(hessian)
+    normals = vectors[:, :, 0]  # the direction in which the values fall off most steeply to both sides
     # canonical sign, for ties only: the component largest in size is positive
-    largest = np.take_along_axis(normals, np.abs(normals).argmax(axis=1)[:, None], axis=1)
-    return normals * np.where(largest < 0, -1.0, 1.0)
-
-
-def _is_ridge(values: NDArray[np.float32], voxels: NDArray[np.intp], normals: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether the value at each voxel is not exceeded one voxel away along the normal, interpolated cubically."""
-    spline = ndimage.spline_filter(values, order=3, output=np.float32)
-    here = values[tuple(voxels.T)]
-    sides = [
-        ndimage.map_coordinates(spline, (voxels + sign * normals).T, order=3, prefilter=False, output=np.float64)
-        for sign in (1.0, -1.0)
-    ]
-    return (here >= sides[0] - _TIE) & (here > sides[1] + _TIE)
+    largest = np.take_along_axis(normals, np.abs(normals).argmax(axis=1)[:, None], axis=1)[:, 0]
+    slope = sum(g * normals[:, i] for i, g in enumerate(gradient)) * np.where(largest < 0, -1.0, 1.0)
+    ahead, behind = curvatures[:, 0] / 2.0 + slope, curvatures[:, 0] / 2.0 - slope
+    return np.asarray((ahead <= _TIE) & (behind < -_TIE))

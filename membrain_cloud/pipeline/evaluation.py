@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from membrain_cloud.errors import UsageError
+from membrain_cloud.errors import InputError, UsageError
 from membrain_cloud.pipeline.plan import Plan
 from membrain_cloud.pipeline.tasks import Ref
 from membrain_cloud.store.project import Project
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef
-from membrain_cloud.training.scores import dice, matched_instances, pick_f1, surface_dice
+from membrain_cloud.training.scores import MaskCounts, compare_masks, matched_instances, pick_f1
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ def evaluate_run(
     scores: dict[str, Any] = {}
     labels, instances, picks = refs.get("labels"), refs.get("instances"), refs.get("picks")
     if truth.labels and isinstance(labels, SegmentationRef):
-        ours, true = project.read_labels(labels), project.read_labels(project.segmentation(run, truth.labels))
-        surface = surface_dice(ours, true)
+        counts = _compared(project, labels, project.segmentation(run, truth.labels))
+        surface = counts.surface_dice
         scores |= {
-            "dice": dice(ours, true),
+            "dice": counts.dice,
             "surface_dice": surface.score,
             "surface_precision": surface.precision,
             "surface_recall": surface.recall,
@@ -67,3 +67,16 @@ def evaluate_run(
             "particles_true": len(true_picks),
         }
     return scores
+
+
+def _compared(project: Project, ours: SegmentationRef, true: SegmentationRef) -> MaskCounts:
+    """Block by block, so that tomograms of any size are compared."""
+    shape, other = project.grid(ours).shape, project.grid(true).shape
+    if shape != other:
+        raise InputError(
+            f"{ours.key} has {shape} voxels, the truth {true.key} has {other}",
+            "compare segmentations of one voxel spacing",
+        )
+    return compare_masks(
+        lambda box: project.read_labels(ours, box), lambda box: project.read_labels(true, box), None, shape
+    )

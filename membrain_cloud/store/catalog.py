@@ -12,6 +12,7 @@ from typing import Any
 from membrain_cloud.errors import BadNameError, ProjectError
 from membrain_cloud.store.files import Files
 from membrain_cloud.store.refs import (
+    FeaturesRef,
     ObjectRef,
     SegmentationRef,
     TomogramRef,
@@ -95,6 +96,21 @@ class Catalog:
                         continue
                     if ref.path.split("/")[2] == folder:
                         found.add(ref)
+        return sorted(found)
+
+    def features(self, tomogram: TomogramRef) -> list[FeaturesRef]:
+        """Every map stored beside a tomogram, sorted; those with foreign names are passed over."""
+        folder, _, name = tomogram.path.rpartition("/")
+        before, after = name.removesuffix(".zarr") + "_", "_features.zarr"
+        found = set()
+        for file in self._folders(folder):
+            if file.startswith(before) and file.endswith(after) and len(file) > len(before) + len(after):
+                kind = file.removeprefix(before).removesuffix(after)
+                try:
+                    ref = FeaturesRef(tomogram.run, tomogram.tomogram_type, tomogram.voxel_spacing_angstrom, kind)
+                except BadNameError:
+                    continue
+                found.add(ref)
         return sorted(found)
 
     def segmentations(self, run: str) -> list[SegmentationRef]:

@@ -23,6 +23,7 @@ from membrain_cloud.store.chunks import ChunkedArray
 from membrain_cloud.store.files import Files, ObjectInfo
 from membrain_cloud.store.receipts import Receipts
 from membrain_cloud.store.refs import (
+    FeaturesRef,
     ObjectRef,
     SegmentationRef,
     TomogramRef,
@@ -118,6 +119,11 @@ class Project(Catalog):
         """The chunk shape that `create_labels` uses; cores of blocks must be multiples of it."""
         return volumes.chunk_shape(grid.shape, chunk)
 
+    def stored_chunk(self, ref: VolumeRef) -> Zyx:
+        """Shape of the chunks of a stored volume: reading whole ones reads each once."""
+        z, y, x = self._volume(ref)[0].format.chunk
+        return z, y, x
+
     def create_labels(self, ref: SegmentationRef, grid: Grid, dtype: str, chunk: int = volumes.DEFAULT_CHUNK) -> None:
         """Make an empty label volume, in place of any earlier one. Called once, before workers write chunks."""
         volumes.create_volume(self._overlay, ref.path, grid, dtype, chunk)
@@ -127,13 +133,7 @@ class Project(Catalog):
 
         ValueError where `box` cuts a chunk or the type is not the volume's; StorageError when it cannot be written.
         """
-        try:
-            stored = ChunkedArray.open(self._overlay, f"{ref.path}/0")
-        except FileNotFoundError as error:
-            raise ProjectError(
-                f"{ref.key} was not created", "run again: it is created when the run is prepared"
-            ) from error
-        stored.write(box, array)
+        self._created(ref).write(box, array)
 
     def finish_labels(self, ref: SegmentationRef) -> None:
         """Write pyramid levels 1 and 2 (every second voxel, so labels stay labels) and announce them."""
@@ -145,6 +145,26 @@ class Project(Catalog):
         self.create_labels(ref, grid, array.dtype.name, chunk)
         self.write_labels(ref, grid.box, array)
         self.finish_labels(ref)
+
+    def read_features(self, ref: FeaturesRef, box: Box | None = None) -> NDArray[Any]:
+        """The values of `box` (default: all) in their own type, zyx; a chunk that is not there is a ChunkError."""
+        array, _ = self._volume(ref)
+        volumes.check_density_type(array, ref.key)
+        return array.read(box or array.box)
+
+    def create_features(self, ref: FeaturesRef, grid: Grid, dtype: str, chunk: int = volumes.DEFAULT_CHUNK) -> None:
+        """Make an empty map beside its tomogram, in place of any earlier one: chunks as in `create_labels`."""
+        if np.dtype(dtype).name not in volumes.DENSITY_TYPES:
+            raise ValueError(f"{dtype} is not one of {', '.join(volumes.DENSITY_TYPES)}")
+        volumes.create_volume(self._overlay, ref.path, grid, dtype, chunk)
+
+    def write_features(self, ref: FeaturesRef, box: Box, array: NDArray[Any]) -> None:
+        """Write whole chunks, as `write_labels` does."""
+        self._created(ref).write(box, array)
+
+    def finish_features(self, ref: FeaturesRef) -> None:
+        """Write pyramid levels 1 and 2 (local means) and announce them."""
+        volumes.finish_volume(self._overlay, ref.path, self.grid(ref).voxel_spacing_angstrom, mean=True)
 
     def write_tomogram(self, ref: TomogramRef, array: Any, chunk: int = volumes.DEFAULT_CHUNK) -> None:
         """Write a tomogram with its pyramid (local means), chunk by chunk.
@@ -203,6 +223,15 @@ class Project(Catalog):
         )
         files.write(file, json.dumps(settings, indent=4).encode())
         self.settings = settings
+
+    def _created(self, ref: VolumeRef) -> ChunkedArray:
+        """Level 0 of a volume that `create_labels` or `create_features` made; ProjectError where it did not."""
+        try:
+            return ChunkedArray.open(self._overlay, f"{ref.path}/0")
+        except FileNotFoundError as error:
+            raise ProjectError(
+                f"{ref.key} was not created", "run again: it is created when the run is prepared"
+            ) from error
 
     def _volume(self, ref: VolumeRef) -> tuple[ChunkedArray, Files]:
         files, path = self._located(ref)

@@ -97,6 +97,41 @@ class TomogramRef:
 
 
 @dataclass(frozen=True, order=True)
+class FeaturesRef:
+    """A map computed on a tomogram, such as membrane scores: copick's features, beside the tomogram."""
+
+    run: str
+    tomogram_type: str
+    voxel_spacing_angstrom: float
+    feature_type: str
+
+    def __post_init__(self) -> None:
+        TomogramRef(self.run, self.tomogram_type, self.voxel_spacing_angstrom)
+        # copick tells `wbp_a` of tomogram `b` from `wbp` of `a_b` by nothing: so features have no "_"
+        check_object_name(self.feature_type, "feature")
+        object.__setattr__(self, "voxel_spacing_angstrom", _spacing(self.voxel_spacing_angstrom))
+
+    @property
+    def tomogram(self) -> TomogramRef:
+        return TomogramRef(self.run, self.tomogram_type, self.voxel_spacing_angstrom)
+
+    @property
+    def key(self) -> str:
+        return f"{self.tomogram.key}:{self.feature_type}"
+
+    @property
+    def path(self) -> str:
+        return f"{self.tomogram.path.removesuffix('.zarr')}_{self.feature_type}_features.zarr"
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> FeaturesRef:
+        return cls(**values)
+
+
+@dataclass(frozen=True, order=True)
 class SegmentationRef:
     """A volume of labels; `instance` tells membranes numbered 1..N from a yes/no mask."""
 
@@ -174,7 +209,7 @@ class ObjectRef:
         return cls(**values)
 
 
-VolumeRef = TomogramRef | SegmentationRef
+VolumeRef = TomogramRef | FeaturesRef | SegmentationRef
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ In all of them an empty prediction of an empty truth is right (1), and an empty 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,10 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 from scipy.spatial import cKDTree
 
-from membrain_cloud.membranes.skeleton import skeletonize
+from membrain_cloud.geometry import Box, Zyx
+from membrain_cloud.membranes.skeleton import skeleton_blocks, skeletonize_box
+
+Read = Callable[[Box], NDArray]
 
 
 class Score(NamedTuple):
@@ -22,6 +26,34 @@ class Score(NamedTuple):
     score: float
     precision: float
     recall: float
+
+
+class MaskCounts(NamedTuple):
+    """What two masks have in common, in voxels; counts of parts of a volume, or of several volumes, add up."""
+
+    predicted: int = 0
+    truth: int = 0
+    both: int = 0
+    predicted_sheet: int = 0
+    """Voxels of the prediction's skeleton ..."""
+    right: int = 0
+    """... and of these, inside the truth."""
+    true_sheet: int = 0
+    """Voxels of the truth's skeleton ..."""
+    reached: int = 0
+    """... and of these, inside the prediction."""
+
+    def plus(self, other: MaskCounts) -> MaskCounts:
+        return MaskCounts(*(a + b for a, b in zip(self, other, strict=True)))
+
+    @property
+    def dice(self) -> float:
+        total = self.predicted + self.truth
+        return 2.0 * self.both / total if total else 1.0
+
+    @property
+    def surface_dice(self) -> Score:
+        return _score(self.right, self.predicted_sheet, self.reached, self.true_sheet)
 
 
 class InstanceMatches(NamedTuple):
@@ -38,8 +70,7 @@ def dice(predicted: NDArray, truth: NDArray, ignore: NDArray | None = None) -> f
     """Dice overlap of two masks (nonzero is membrane) of one shape, where `ignore` is zero or None."""
     predicted, truth, valid = _masks(predicted, truth, ignore)
     predicted, truth = predicted & valid, truth & valid
-    total = _count(predicted) + _count(truth)
-    return 2.0 * _count(predicted & truth) / total if total else 1.0
+    return MaskCounts(_count(predicted), _count(truth), _count(predicted & truth)).dice
 
 
 def surface_dice(predicted: NDArray, truth: NDArray, ignore: NDArray | None = None) -> Score:
@@ -54,11 +85,49 @@ def surface_dice(predicted: NDArray, truth: NDArray, ignore: NDArray | None = No
     predicted, truth : (Z, Y, X), nonzero is membrane.
     ignore : (Z, Y, X) or None, nonzero is ignored.
     """
-    predicted, truth, valid = _masks(predicted, truth, ignore)
-    of_predicted, of_truth = skeletonize(predicted) & valid, skeletonize(truth) & valid
-    n_predicted, n_truth = _count(of_predicted), _count(of_truth)
-    right, reached = _count(of_predicted & truth), _count(of_truth & predicted)
-    return _score(right, n_predicted, reached, n_truth)
+    _masks(predicted, truth, ignore)
+    z, y, x = predicted.shape
+    counts = compare_masks(
+        lambda box: predicted[box.slices],
+        lambda box: truth[box.slices],
+        None if ignore is None else lambda box: ignore[box.slices],
+        (z, y, x),
+    )
+    return counts.surface_dice
+
+
+def compare_masks(read_predicted: Read, read_truth: Read, read_ignore: Read | None, shape: Zyx) -> MaskCounts:
+    """Dice and Surface-Dice of volumes of any size, a block at a time: the sum of `mask_counts` over a volume.
+
+    The counts are the same however the volume is cut, because the skeletons are.
+
+    Parameters
+    ----------
+    read_predicted, read_truth : box -> voxels, nonzero is membrane.
+    read_ignore : box -> voxels, nonzero is ignored; or None.
+    """
+    total = MaskCounts()
+    for box in skeleton_blocks(shape):
+        total = total.plus(mask_counts(read_predicted, read_truth, read_ignore, shape, box))
+    return total
+
+
+def mask_counts(read_predicted: Read, read_truth: Read, read_ignore: Read | None, shape: Zyx, box: Box) -> MaskCounts:
+    """The counts of one box of two volumes of `shape`; the other parameters as in `compare_masks`."""
+    ignore = None if read_ignore is None else read_ignore(box)
+    predicted, truth, valid = _masks(read_predicted(box), read_truth(box), ignore)
+    predicted, truth = predicted & valid, truth & valid
+    of_predicted = skeletonize_box(read_predicted, shape, box) & valid
+    of_truth = skeletonize_box(read_truth, shape, box) & valid
+    return MaskCounts(
+        predicted=_count(predicted),
+        truth=_count(truth),
+        both=_count(predicted & truth),
+        predicted_sheet=_count(of_predicted),
+        right=_count(of_predicted & truth),
+        true_sheet=_count(of_truth),
+        reached=_count(of_truth & predicted),
+    )
 
 
 def pick_f1(predicted_xyz: NDArray, true_xyz: NDArray, radius_angstrom: float) -> Score:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from membrain_cloud.membranes.skeleton import skeletonize
+from membrain_cloud.geometry import Box, Zyx, iterate_chunks
+from membrain_cloud.membranes.skeleton import skeletonize, skeletonize_box
 
 LATTICE = [(1, 0, 0), (0, 1, 0), (1, 1, 0), (1, -1, 0), (0, 1, -1), (1, 1, 1), (1, -1, 1), (-1, 1, 1)]
 OBLIQUE = [(1, 2, 3), (1, -2, 0.3), (0.31, 0.87, -0.52), (1, 0.1, 0.05), (3, -2, 1)]
@@ -102,3 +103,60 @@ def test_empty_and_integer_masks() -> None:
     mask = np.zeros((12, 20, 20), np.uint8)
     mask[4:8] = 2
     assert skeletonize(mask).sum() == 400
+
+
+def _in_pieces(mask: np.ndarray, cut: Zyx) -> np.ndarray:
+    """Box by box; none reads more than its surroundings."""
+    sheet = np.zeros(mask.shape, bool)
+    z, y, x = mask.shape
+    for box in iterate_chunks((z, y, x), cut):
+        read: list[Box] = []
+
+        def remember(wanted: Box, read: list[Box] = read) -> np.ndarray:
+            read.append(wanted)
+            return mask[wanted.slices]
+
+        sheet[box.slices] = skeletonize_box(remember, (z, y, x), box)
+        assert all(b - a <= c + 72 for wanted in read for a, b, c in zip(wanted.start, wanted.stop, cut, strict=True))
+    return sheet
+
+
+def _tangle(shape: Zyx, thickness: float, seed: int) -> np.ndarray:
+    """Curved sheets that meet, end and leave the volume."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), 9)
+    steepness = np.sqrt(sum(np.square(g) for g in np.gradient(noise)))
+    return (np.abs(noise) < thickness / 2 * steepness) & (np.indices(shape)[2] > 5)
+
+
+@pytest.mark.parametrize("cut", [(17, 90, 90), (90, 23, 31), (45, 45, 45), (1, 90, 90)])
+def test_the_same_however_it_is_cut(cut: Zyx) -> None:
+    mask = _tangle((70, 80, 75), 5.0, 1)
+    assert 0.05 < mask.mean() < 0.4
+    sheet = skeletonize(mask)
+    assert sheet.sum() > 5000
+    np.testing.assert_array_equal(_in_pieces(mask, cut), sheet)
+
+
+def test_the_same_however_it_is_cut_where_it_is_thick() -> None:
+    z, y, x = np.indices((110, 100, 96))
+    mask = np.abs(z - 50 + 0.2 * y) < 21.3  # deeper than what is read at first
+    mask |= np.hypot(y - 50, x - 48) < 5.0
+    sheet = skeletonize(mask)
+    inner = sheet[20:60, 20:80, 5:20]
+    assert np.abs((z - 50 + 0.2 * y)[20:60, 20:80, 5:20][inner]).max() < 1.0
+    for cut in ((37, 100, 41), (55, 34, 96)):
+        np.testing.assert_array_equal(_in_pieces(mask, cut), sheet)
+
+
+def test_what_is_too_thick_for_a_sheet_has_no_skeleton_and_no_shell() -> None:
+    z = np.indices((90, 40, 40))[0]
+    assert not skeletonize(np.abs(z - 45) < 40).any()
+    assert not skeletonize(np.ones((40, 40, 40), bool)).any()
+
+
+def test_larger_volumes_are_done_in_blocks() -> None:
+    mask = np.zeros((40, 20, 300), np.uint8)
+    mask[18:22] = 1
+    sheet = skeletonize(mask)
+    assert (sheet.sum(axis=0) == 1).all()
+    np.testing.assert_array_equal(_in_pieces(mask, (40, 20, 77)), sheet)

@@ -6,6 +6,7 @@ import pytest
 
 from membrain_cloud.errors import BadNameError, ProjectError, VoxelSpacingError
 from membrain_cloud.store.refs import (
+    FeaturesRef,
     ObjectRef,
     SegmentationRef,
     TomogramRef,
@@ -24,6 +25,8 @@ def test_no_reference_holds_a_name_that_leaves_its_folder(name: str) -> None:
     for make in (
         lambda: TomogramRef(name, "wbp", 10.0),
         lambda: TomogramRef("run", name, 10.0),
+        lambda: FeaturesRef("run", name, 10.0, "scores"),
+        lambda: FeaturesRef("run", "wbp", 10.0, name),
         lambda: SegmentationRef("run", name, "u", "s", 10.0),
         lambda: SegmentationRef("run", "n", "u", name, 10.0),
         lambda: ObjectRef("run", "n", name, "s"),
@@ -38,6 +41,8 @@ def test_underscore_separates_names_in_copick_but_is_fine_in_runs() -> None:
     assert check_name("TS_026.a", "run") == "TS_026.a"
     with pytest.raises(BadNameError, match="use 'my-user'"):
         ObjectRef("TS_026", "membrane", "my_user", "1")
+    with pytest.raises(BadNameError, match="use 'membrane-scores'"):
+        FeaturesRef("TS_026", "wbp_a", 10.0, "membrane_scores")
 
 
 @pytest.mark.parametrize(
@@ -66,6 +71,11 @@ def test_keys_paths_and_uris() -> None:
     assert tomogram.key == "TS_1/wbp@10.000"
     assert tomogram.path == "ExperimentRuns/TS_1/VoxelSpacing10.000/wbp.zarr"
     assert TomogramRef.from_dict(tomogram.as_dict()) == tomogram
+    features = FeaturesRef("TS_1", "wbp", 10, "membrane-scores")
+    assert features.key == "TS_1/wbp@10.000:membrane-scores"
+    assert features.path == "ExperimentRuns/TS_1/VoxelSpacing10.000/wbp_membrane-scores_features.zarr"
+    assert features.tomogram == tomogram
+    assert FeaturesRef.from_dict(features.as_dict()) == features
     instances = SegmentationRef("TS_1", "membrane", "membrain", "ab12", 7.84, instance=True)
     assert instances.uri == "membrane:membrain/ab12@7.840?instance=true"
     assert instances.path == "ExperimentRuns/TS_1/InstanceSegmentations/7.840_membrain_ab12_membrane.zarr"

@@ -8,6 +8,7 @@ import mrcfile
 import numpy as np
 import pytest
 
+from membrain_cloud.geometry import Box, iterate_chunks
 from membrain_cloud.training import scores
 
 
@@ -50,6 +51,48 @@ def test_surface_dice_ignores() -> None:
     truth = _slab(4, 9)
     both = truth | _slab(14, 19)
     assert scores.surface_dice(both, truth, ignore=_slab(12, 24)) == (1.0, 1.0, 1.0)
+
+
+def test_counts_of_parts_add_up_to_those_of_the_whole() -> None:
+    z, y, x = np.indices((50, 60, 70))
+    truth = np.abs(np.sqrt((z - 25) ** 2 + (y - 30) ** 2 + (x - 35) ** 2) - 18) < 2.5
+    predicted = np.abs(np.sqrt((z - 26) ** 2 + (y - 30) ** 2 + (x - 34) ** 2) - 19) < 2.1
+    predicted[:, :10] |= z[:, :10] > 45
+    ignored = x < 12
+    whole = scores.compare_masks(
+        lambda box: predicted[box.slices], lambda box: truth[box.slices], lambda box: ignored[box.slices], (50, 60, 70)
+    )
+    assert 0.5 < whole.surface_dice.score < 1.0
+    assert whole.surface_dice == scores.surface_dice(predicted, truth, ignored)
+    assert whole.dice == scores.dice(predicted, truth, ignored)
+    for cut in ((13, 60, 70), (50, 31, 33)):
+        total = scores.MaskCounts()
+        for box in iterate_chunks((50, 60, 70), cut):
+            part = scores.mask_counts(
+                lambda wanted: predicted[wanted.slices],
+                lambda wanted: truth[wanted.slices],
+                lambda wanted: ignored[wanted.slices],
+                (50, 60, 70),
+                box,
+            )
+            total = total.plus(part)
+        assert total == whole
+
+
+def test_no_more_than_blocks_are_read() -> None:
+    largest = 0
+
+    def read(box: Box) -> np.ndarray:
+        nonlocal largest
+        largest = max(largest, int(np.prod(box.shape)))
+        plane = np.zeros(box.shape, np.uint8)
+        plane[:, :, max(0, 398 - box.start[2]) : max(0, 402 - box.start[2])] = 1
+        return plane
+
+    counts = scores.compare_masks(read, read, None, (100, 150, 800))
+    assert counts.dice == counts.surface_dice.score == 1.0
+    assert counts.true_sheet == 100 * 150
+    assert largest <= 200**3 / 2
 
 
 def test_shapes_must_agree() -> None:

@@ -1,0 +1,204 @@
+"""Verbs that turn files into files, without a project: segment, thresholds, components, skeletonize."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from membrain_cloud.cli import display
+from membrain_cloud.cli.program import FAILED, Function, Program, Verb, json_option, print_json, say
+
+if TYPE_CHECKING:
+    from membrain_cloud.pipeline.derived import Derived
+
+
+def register(main: Program) -> None:
+    for command in (segment, thresholds, components, skeletonize):
+        main.add_command(command)
+
+
+def _files_and_output(function: Function) -> Function:
+    options = [
+        click.argument("files", metavar="FILE...", nargs=-1, required=True),
+        click.option("-o", "--output", default=".", metavar="DIR", help="Where the files are written (default: here)."),
+        click.option("--voxel-spacing", type=float, metavar="A", help="Voxel spacing in Å, in place of the header's."),
+        click.option("--overwrite", is_flag=True, help="Replace outputs that exist."),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+@click.command(cls=Verb)
+@_files_and_output
+@click.option("--model", metavar="NAME|PATH", help="A built-in model or a file (segment.model).")
+@click.option("--threshold", type=float, help="A voxel is membrane where its score is above it (segment.threshold).")
+@click.option("--window", type=int, metavar="VOXELS", help="Edge of the network's windows (segment.window).")
+@click.option("--mirrors", type=click.Choice(["yes", "no", "adaptive"]), help="Average over mirrors (segment.mirrors).")
+@click.option("--no-mirrors", is_flag=True, help="The same as --mirrors no.")
+@click.option("--rescale", type=click.Choice(["yes", "no"]), help="Rescale windows to the model (segment.rescale).")
+@click.option("--scores/--no-scores", default=None, help="Whether to write <stem>_scores.mrc (default: yes).")
+@click.option("--uncertainty", is_flag=True, help="Write <stem>_uncertainty_map.mrc: the variance over all mirrors.")
+@click.option("--components", is_flag=True, help="Number the connected membranes in <stem>_segmented.mrc.")
+@click.option("--min-voxels", type=click.IntRange(1), help="With --components: drop smaller ones.")
+@click.option("--skeleton", is_flag=True, help="Write <stem>_segmented_skel.mrc, the centred sheets.")
+@click.option("--settings", "settings_file", metavar="FILE", help="YAML file of settings.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="E.g. --set segment.mode=exact.")
+@json_option
+def segment(files: tuple[str, ...], as_json: bool, **chosen: Any) -> None:
+    """Segment the membranes of files: <stem>_scores.mrc and <stem>_segmented.mrc for each FILE or 'pattern'.
+
+    Files that are there already, made with the same settings, are not made again. A bad file does not stop the others.
+
+    \b
+    Examples:
+      membrain-cloud segment tomogram.mrc --output out --set segment.mode=exact
+      membrain-cloud segment 'data/*.rec' --output out --components --min-voxels 1000
+    """
+    from membrain_cloud.errors import UsageError
+    from membrain_cloud.pipeline.settings import load_settings
+    from membrain_cloud.pipeline.single import FileOptions, expand, segment_file
+
+    if chosen["min_voxels"] is not None and not chosen["components"]:
+        raise UsageError("--min-voxels drops components", "add --components")
+    settings = load_settings(chosen["settings_file"], (*chosen["overrides"], *_as_settings(chosen))).segment
+    options = FileOptions(
+        output=chosen["output"],
+        voxel_spacing_angstrom=chosen["voxel_spacing"],
+        scores=chosen["scores"] is not False,
+        components=chosen["components"],
+        min_voxels=chosen["min_voxels"] or 1,
+        skeleton=chosen["skeleton"],
+        overwrite=chosen["overwrite"],
+    )
+
+    def work(file: str) -> Any:
+        with display.Bar("windows") as bar:
+            return segment_file(file, settings, options, progress=bar.update)
+
+    _do_all(expand(files), work, as_json)
+
+
+def _as_settings(chosen: dict[str, Any]) -> Iterator[str]:
+    """The short options as settings; an uncertainty map takes all mirrors."""
+    from membrain_cloud.errors import UsageError
+
+    mirrors = chosen["mirrors"]
+    if chosen["no_mirrors"]:
+        if mirrors not in (None, "no"):
+            raise UsageError(f"--no-mirrors and --mirrors {mirrors} exclude each other", "give one of them")
+        mirrors = "no"
+    if chosen["uncertainty"]:
+        mirrors = mirrors or "yes"
+        yield "segment.uncertainty=true"
+    for key in ("model", "threshold", "window", "rescale"):
+        if chosen[key] is not None:
+            yield f"segment.{key}={chosen[key]}"
+    if mirrors is not None:
+        yield f"segment.mirrors={mirrors}"
+
+
+@click.command(cls=Verb)
+@_files_and_output
+@click.option(
+    "-t", "--threshold", "--thresholds", "values", type=float, multiple=True, required=True, metavar="T",
+    help="A voxel is membrane where its score is above T; repeat for several masks.",
+)  # fmt: skip
+@json_option
+def thresholds(
+    files: tuple[str, ...],
+    output: str,
+    voxel_spacing: float | None,
+    overwrite: bool,
+    values: tuple[float, ...],
+    as_json: bool,
+) -> None:
+    """Make masks of stored scores, without the network: <stem>_threshold_<T>.mrc for each FILE and T.
+
+    \b
+    Example:
+      membrain-cloud thresholds out/tomogram_scores.mrc -t -0.5 -t 0.5 --output out
+    """
+    from membrain_cloud.pipeline.derived import threshold_file
+
+    def work(file: str) -> Derived:
+        return threshold_file(file, values, output=output, voxel_spacing_angstrom=voxel_spacing, overwrite=overwrite)
+
+    _do_all(files, work, as_json)
+
+
+@click.command(cls=Verb)
+@_files_and_output
+@click.option("--min-voxels", type=click.IntRange(1), default=1, show_default=True, help="Drop smaller ones.")
+@json_option
+def components(
+    files: tuple[str, ...],
+    output: str,
+    voxel_spacing: float | None,
+    overwrite: bool,
+    min_voxels: int,
+    as_json: bool,
+) -> None:
+    """Number the 26-connected components of masks 1 to N: <stem>_components.mrc for each FILE.
+
+    \b
+    Example:
+      membrain-cloud components out/tomogram_segmented.mrc --min-voxels 1000 --output out
+    """
+    from membrain_cloud.pipeline.derived import components_file
+
+    def work(file: str) -> Derived:
+        return components_file(
+            file, min_voxels=min_voxels, output=output, voxel_spacing_angstrom=voxel_spacing, overwrite=overwrite
+        )
+
+    _do_all(files, work, as_json)
+
+
+@click.command(cls=Verb)
+@_files_and_output
+@json_option
+def skeletonize(
+    files: tuple[str, ...], output: str, voxel_spacing: float | None, overwrite: bool, as_json: bool
+) -> None:
+    """Thin masks to their centred sheets, one voxel thick: <stem>_skel.mrc for each FILE.
+
+    \b
+    Example:
+      membrain-cloud skeletonize out/tomogram_segmented.mrc --output out
+    """
+    from membrain_cloud.pipeline.derived import skeletonize_file
+
+    def work(file: str) -> Derived:
+        return skeletonize_file(file, output=output, voxel_spacing_angstrom=voxel_spacing, overwrite=overwrite)
+
+    _do_all(files, work, as_json)
+
+
+def _do_all(files: Sequence[str], work: Callable[[str], Any], as_json: bool) -> None:
+    """One file after the other. A single bad one ends as any bad input does; of several, the others are done."""
+    from membrain_cloud.errors import MembrainCloudError
+
+    rows: list[dict[str, Any]] = []
+    for file in files:
+        try:
+            made = work(file)
+        except MembrainCloudError as error:
+            if len(files) == 1:
+                raise
+            say(f"error: {error}")
+            rows.append({"file": file, "state": "failed", "message": error.message, "next_step": error.next_step})
+            continue
+        for note in made.notes:
+            say(f"{file}: {note}")
+        rows.append({"state": "done", **vars(made)})
+        if not as_json:
+            click.echo("\n".join(made.outputs))
+    if as_json:
+        print_json(rows if len(files) > 1 else rows[0])
+    failed = sum(row["state"] == "failed" for row in rows)
+    if failed:
+        say(f"{failed} of {len(files)} files failed")
+        raise click.exceptions.Exit(FAILED)

@@ -1,0 +1,66 @@
+"""Uncertainty of a segmentation: how much the network's answers differ over the mirrored tomogram.
+
+As MemBrain-seg 0.0.10 defines it: the variance (ddof 1) of the sigmoid over the eight mirrors; inside the mask the
+value at the nearest voxel of the mask eroded by one voxel, since at a membrane's surface the variance is high whatever
+the network knows; then a median. Two things are different here:
+
+- the median is taken over 5 x 5 voxels in XY. It is meant so there and applied in YZ, because its arrays are x, y, z;
+- "nearest" reaches 6 voxels. Farther away, as in parts of the mask too thin to leave anything when eroded, a voxel
+  keeps its own value; there it gets that of some other membrane, at whatever distance.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+_NEAREST = 6
+_MEDIAN = (1, 5, 5)
+#: Planes above and below that decide on a plane's uncertainty.
+HALO = _NEAREST + 1
+
+
+def uncertainty_planes(variance: NDArray[np.float32], mask: NDArray, first: int, last: int) -> NDArray[np.float32]:
+    """Uncertainty of planes [first, last) of what is given.
+
+    Parameters
+    ----------
+    variance, mask : (n, Y, X) whole planes, `HALO` more than asked for on either side, or fewer at the volume's ends;
+        mask is nonzero on membranes.
+    """
+    mask = np.asarray(mask) != 0
+    outer = slice(max(0, first - _NEAREST), min(len(mask), last + _NEAREST))
+    inner = ndimage.binary_erosion(mask)[outer]
+    taken = variance[first:last].copy()
+    wanted = mask[first:last].copy()
+    wanted &= ~inner[first - outer.start : last - outer.start]
+    _take_nearest(taken, wanted, variance[outer], inner, first - outer.start)
+    return np.asarray(ndimage.median_filter(taken, _MEDIAN))
+
+
+def _take_nearest(
+    taken: NDArray[np.float32], wanted: NDArray[np.bool_], values: NDArray, sources: NDArray[np.bool_], shift: int
+) -> None:
+    """Give each wanted voxel the value of the nearest source, in place; `shift`: planes that `sources` starts above."""
+    voxels = np.argwhere(wanted)
+    framed = np.pad(sources, ((_NEAREST, _NEAREST),) * 3)
+    for offset in _offsets():
+        if not len(voxels):
+            return
+        z, y, x = (voxels + offset + np.array([shift + _NEAREST, _NEAREST, _NEAREST])).T
+        found = framed[z, y, x]
+        target = voxels[found]
+        source = target + offset
+        taken[tuple(target.T)] = values[source[:, 0] + shift, source[:, 1], source[:, 2]]
+        voxels = voxels[~found]
+
+
+def _offsets() -> Iterator[NDArray[np.intp]]:
+    """The steps to all voxels within reach, nearest first; equal ones in zyx order, so that ties fall one way."""
+    reach = range(-_NEAREST, _NEAREST + 1)
+    steps = [(z * z + y * y + x * x, z, y, x) for z, y, x in itertools.product(reach, reach, reach)]
+    return (np.array(step[1:]) for step in sorted(steps) if 0 < step[0] <= _NEAREST**2)
