@@ -1,0 +1,141 @@
+"""Arrays as bytes in a file, read and written box by box without mapping: what is resident is what was asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from membrain_cloud.errors import StorageError, TomogramError, storage_error
+from membrain_cloud.geometry import Box, Zyx
+
+_MOST_BYTES = 1 << 30  # one read or write of the system takes no more than 2 GiB
+
+
+class RawArray:
+    """A zyx array in C order from `offset` on in an open file; it grows with what is written."""
+
+    def __init__(self, descriptor: int, offset: int, shape: Zyx, dtype: np.dtype[Any], what: str) -> None:
+        self.shape, self.dtype = shape, np.dtype(dtype)
+        self._descriptor, self._offset, self._what = descriptor, offset, what
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """The voxels of `box`, in the array's own type. TomogramError where the file ends before them."""
+        out = np.empty(box.shape, self.dtype)
+        for part, place in self._runs(out, box):
+            view = _bytes(part)
+            while len(view):
+                count = os.preadv(self._descriptor, [view[:_MOST_BYTES]], place)
+                if count == 0:
+                    raise TomogramError(f"{self._what}: the file ends early", "copy or reconstruct it again")
+                view, place = view[count:], place + count
+        return out
+
+    def write(self, box: Box, array: NDArray[Any]) -> None:
+        """Raises StorageError where the disk is full."""
+        if array.shape != box.shape:
+            raise ValueError(f"{box} asks for {box.shape}, got {array.shape}")
+        try:
+            for part, place in self._runs(np.ascontiguousarray(array, self.dtype), box):
+                view = _bytes(part)
+                while len(view):
+                    count = os.pwrite(self._descriptor, view[:_MOST_BYTES], place)
+                    view, place = view[count:], place + count
+        except OSError as error:
+            raise storage_error(error, self._what) from error
+
+    def _runs(self, array: NDArray[Any], box: Box) -> Iterator[tuple[NDArray[Any], int]]:
+        """Pieces of a contiguous array of the box, each with the place of its one run of bytes in the file."""
+        (z0, y0, x0), (_, ny, nx) = box.start, self.shape
+        count_z, count_y, count_x = box.shape
+        if min(box.shape) == 0:
+            return
+        if count_x == nx and count_y == ny:
+            yield array.reshape(-1), self._place(z0, 0, 0)
+        elif count_x == nx:
+            for z in range(count_z):
+                yield array[z].reshape(-1), self._place(z0 + z, y0, 0)
+        else:
+            for z, y in itertools.product(range(count_z), range(count_y)):
+                yield array[z, y], self._place(z0 + z, y0 + y, x0)
+
+    def _place(self, z: int, y: int, x: int) -> int:
+        return self._offset + ((z * self.shape[1] + y) * self.shape[2] + x) * self.dtype.itemsize
+
+
+def _bytes(part: NDArray[Any]) -> memoryview:
+    return part.view(np.uint8).data
+
+
+class _InMemory:
+    """The same in memory."""
+
+    def __init__(self, shape: Zyx, dtype: np.dtype[Any]) -> None:
+        self._array = np.empty(shape, dtype)
+
+    def read(self, box: Box) -> NDArray[Any]:
+        return self._array[box.slices].copy()
+
+    def write(self, box: Box, array: NDArray[Any]) -> None:
+        self._array[box.slices] = array
+
+
+class ScratchSpace:
+    """Arrays that last as long as this does: in memory up to `memory_bytes`, beyond in files without a name.
+
+    Files without a name are gone with the process, however it ends.
+
+    Parameters
+    ----------
+    folder : where the files are; None: the system's temporary folder.
+    """
+
+    def __init__(self, folder: str | None, *, memory_bytes: int) -> None:
+        self.folder = folder or tempfile.gettempdir()
+        self.memory_bytes = memory_bytes
+        self._files = contextlib.ExitStack()
+
+    def __enter__(self) -> ScratchSpace:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._files.close()
+
+    def array(self, shape: Zyx, dtype: np.dtype[Any] | type[Any]) -> RawArray | _InMemory:
+        """A new array; what was never written reads as anything. StorageError where the disk has no room for it."""
+        dtype = np.dtype(dtype)
+        size = math.prod(shape) * dtype.itemsize
+        if size <= self.memory_bytes:
+            self.memory_bytes -= size
+            return _InMemory(shape, dtype)
+        check_room(self.folder, size, "scratch files", "--scratch")
+        try:
+            opened = tempfile.TemporaryFile(dir=self.folder, prefix=".scratch-")  # noqa: SIM115 - closed by the stack
+        except OSError as error:
+            raise storage_error(error, self.folder) from error
+        file = self._files.enter_context(opened)
+        return RawArray(file.fileno(), 0, shape, dtype, f"scratch file in {self.folder}")
+
+
+def check_room(folder: str, size: int, what: str, option: str) -> None:
+    """StorageError with the numbers where `folder` has less than `size` bytes left (or is no folder)."""
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise StorageError(f"{folder}: {error.strerror}", f"give another folder: {option}") from None
+    if free < size:
+        raise StorageError(
+            f"{folder} has {free / 1e9:.1f} GB left, the {what} take {size / 1e9:.1f} GB",
+            f"free some space, or give another folder: {option}",
+        )
