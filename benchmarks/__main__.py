@@ -14,14 +14,17 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 
-from membrain_cloud.geometry import Mesh, blocks
+from membrain_cloud.geometry import Mesh
+from membrain_cloud.lattice import Lattice, window_stride
 from membrain_cloud.membranes.instances import instance_boxes, separate
 from membrain_cloud.membranes.meshing import mesh_membrane
 from membrain_cloud.membranes.phantom import Phantom, PhantomSettings, make_phantom
-from membrain_cloud.membranes.segmentation import density_statistics, segment_block, window_stride
+from membrain_cloud.membranes.segmentation import density_statistics, segment_slabs
 from membrain_cloud.membranes.skeleton import skeletonize
 from membrain_cloud.membranes.surface import Surface
+from membrain_cloud.networks.canvas import Canvas
 from membrain_cloud.report.data import SliceView
 from membrain_cloud.report.figures import slice_figure, surface_figure
 from membrain_cloud.store.project import Project
@@ -52,7 +55,7 @@ def main() -> None:
     phantom = measure("simulate a tomogram", lambda: make_phantom(1, settings), repeat=1)
     bench_store(phantom)
     bench_segmentation(phantom)
-    instances = measure("separate", lambda: separate(phantom.labels, min_voxels=1000))
+    instances = measure("separate", lambda: separate(phantom.labels, min_voxels=1000, split=True, drop_border=False))
     measure("skeletonize", lambda: skeletonize(phantom.labels > 0), repeat=1)
     meshes = measure("mesh all membranes", lambda: meshed(phantom, instances), repeat=1)
     bench_geodesics(max(meshes.values(), key=lambda mesh: len(mesh.faces)))
@@ -71,22 +74,21 @@ def bench_segmentation(phantom: Phantom) -> None:
     """The windows' own cost: the network is a copy."""
     shape = phantom.grid.shape
     statistics = measure("statistics of the density", lambda: density_statistics([phantom.density]))
-    (block,) = blocks(shape, shape, WINDOW, window_stride(WINDOW, OVERLAP))
-    measure(
-        "windows over the volume, without the network",
-        lambda: segment_block(
-            np.copy,
-            lambda box: phantom.density[box.slices],
-            shape,
-            block,
-            statistics=statistics,
-            window=WINDOW,
-            overlap=OVERLAP,
-            mirrors=False,
-            batch=1,
+    lattice = Lattice(WINDOW, window_stride(WINDOW, OVERLAP), "no")
+    (block,) = lattice.blocks(shape, shape)
+
+    def all_windows() -> int:
+        canvas = Canvas(
+            torch.clone, torch.device("cpu"), reach=WINDOW, halo=block.halo, core=block.core, mean=statistics.mean,
+            std=statistics.std, apart=False, skip_void=False, batch=1,
+        )  # fmt: skip
+        slabs = segment_slabs(
+            canvas, lambda box: phantom.density[box.slices], shape, block, lattice=lattice, planes_per_read=64,
             progress=lambda _: None,
-        ),
-    )
+        )  # fmt: skip
+        return sum(len(slab.logits) for slab in slabs)
+
+    measure("windows over the volume, without the network", all_windows)
 
 
 def meshed(phantom: Phantom, instances: np.ndarray) -> dict[int, Mesh]:

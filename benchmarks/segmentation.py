@@ -1,0 +1,221 @@
+"""Segmentation beside `membrain segment`: same checkpoint, same machine, one run.
+
+    benchmarks/peers.sh                                  once: the peer's environment
+    python -m benchmarks.segmentation peer               exact and fast mode against the peer, 256 x 256 x 160 voxels
+    python -m benchmarks.segmentation peer --small       the same on 128 x 128 x 96 voxels in windows of 64
+    python -m benchmarks.segmentation fast               fast against exact mode: phantoms, the shipped weights
+    python -m benchmarks.segmentation large              1000 x 1000 x 500 voxels in bounded memory, a small network
+    python -m benchmarks.segmentation gpu                throughput of the published architecture (needs a GPU)
+
+Every side is a process of its own; time is the wall's, memory the process's peak.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import mrcfile
+import numpy as np
+import torch
+
+from membrain_cloud.geometry import Block, Box
+from membrain_cloud.membranes.phantom import PhantomSettings, make_phantom
+from membrain_cloud.membranes.segmentation import density_statistics
+from membrain_cloud.networks.checkpoints import save_segmenter
+from membrain_cloud.networks.unet import UNetArchitecture, build_unet
+from membrain_cloud.pipeline.looking import look_at, looked_slabs, segmenter
+from membrain_cloud.pipeline.models import model_sha256
+from membrain_cloud.pipeline.settings import load_settings
+from membrain_cloud.training.scores import dice, surface_dice
+
+PEER = Path(__file__).parent / ".peers" / "bin"
+OURS = Path(sys.executable).parent / "membrain-cloud"
+# Made by the peer's own class, of its published width; random, since its weights are not for us to hand on.
+_CHECKPOINT = """
+import sys, torch
+from membrain_seg.segmentation.networks.unet import SemanticSegmentationUnet
+torch.manual_seed(0)
+module = SemanticSegmentationUnet()
+facts = {"epoch": 0, "global_step": 0, "pytorch-lightning_version": "2.2.0"}
+torch.save({"state_dict": module.state_dict(), **facts}, sys.argv[1])
+"""
+
+
+# Between us and what is measured stands a small process: a child inherits its parent's peak of memory.
+_LAUNCHER = """
+import os, subprocess, sys, time
+started = time.perf_counter()
+process = subprocess.Popen(sys.argv[2:], stdout=open(sys.argv[1], "wb"), stderr=subprocess.STDOUT)
+_, status, usage = os.wait4(process.pid, 0)
+print(os.waitstatus_to_exitcode(status), time.perf_counter() - started, usage.ru_maxrss)
+"""
+
+
+def measured(command: list[str]) -> tuple[float, float]:
+    """Run a command: wall seconds and peak GiB. Stops where it fails."""
+    with tempfile.NamedTemporaryFile() as log:
+        launched = [sys.executable, "-S", "-c", _LAUNCHER, log.name, *command]
+        code, seconds, peak = subprocess.run(launched, check=True, capture_output=True, text=True).stdout.split()
+        if code != "0":
+            sys.exit(f"{' '.join(command)}\n{Path(log.name).read_text(errors='replace')[-3000:]}")
+    return float(seconds), int(peak) / 2**20
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def write(path: Path, volume: np.ndarray, spacing: float = 10.0) -> None:
+    with mrcfile.new(path, overwrite=True) as made:
+        made.set_data(volume)
+        made.voxel_size = spacing
+
+
+def read(path: Path) -> np.ndarray:
+    with mrcfile.open(path, permissive=True) as opened:
+        return np.array(opened.data)
+
+
+def beside_the_peer(folder: Path, shape: tuple[int, int, int], window: int, *, mirrors: bool) -> None:
+    checkpoint, tomogram = folder / "random.ckpt", folder / "tomogram.mrc"
+    subprocess.run([PEER / "python", "-c", _CHECKPOINT, checkpoint], check=True)
+    write(tomogram, make_phantom(7, PhantomSettings(shape=shape)).density.astype(np.float32))
+    size = f"{checkpoint.stat().st_size / 1e6:.0f} MB"
+    say(
+        f"{shape} voxels, windows of {window}, {'8 mirrors' if mirrors else 'no mirrors'}, the published width ({size})"
+    )
+    peer = folder / "peer"
+    theirs = measured(
+        [str(PEER / "membrain"), "segment", "--tomogram-path", str(tomogram), "--ckpt-path", str(checkpoint),
+         "--out-folder", str(peer), "--store-probabilities", "--sliding-window-size", str(window),
+         "--test-time-augmentation" if mirrors else "--no-test-time-augmentation"]
+    )  # fmt: skip
+    say(f"membrain segment      {theirs[0]:9.1f} s {theirs[1]:6.2f} GiB")
+    expected = read(peer / "tomogram_scores.mrc")
+    for mode in ("exact", "fast"):
+        out = folder / mode
+        ours = measured(
+            [str(OURS), "segment", str(tomogram), "--model", str(checkpoint), "--output", str(out),
+             "--set", f"segment.mode={mode}", "--set", f"segment.window={window}",
+             *(["--no-mirrors"] if mode == "exact" and not mirrors else [])]
+        )  # fmt: skip
+        scores, label = read(out / "tomogram_scores.mrc"), read(out / "tomogram_segmented.mrc")
+        differing = int(np.count_nonzero(label != (expected > 0)))
+        say(
+            f"{mode:<6} mode           {ours[0]:9.1f} s {ours[1]:6.2f} GiB   {ours[0] / theirs[0]:.3f} of its time, "
+            f"{ours[1] / theirs[1]:.3f} of its memory; logits differ by {np.abs(scores - expected).max():.1e} at most, "
+            f"{differing} of {label.size} voxels of the label; Dice {dice(label, expected > 0):.4f}"
+        )
+
+
+def fast_against_exact(seeds: list[int]) -> None:
+    """Phantoms that the shipped weights were not trained on; seconds without start-up, the network loaded."""
+    for seed in seeds:
+        phantom = make_phantom(seed, PhantomSettings())
+        density, truth = phantom.density.astype(np.float32), phantom.labels > 0
+        exact, exact_seconds = segmented(density, phantom.voxel_spacing_angstrom, "exact")
+        fast, fast_seconds = segmented(density, phantom.voxel_spacing_angstrom, "fast")
+        say(
+            f"phantom {seed}: Dice with exact mode {dice(fast, exact):.4f}, Surface-Dice "
+            f"{surface_dice(fast, exact).score:.4f}; with the truth: exact {surface_dice(exact, truth).score:.4f}, "
+            f"fast {surface_dice(fast, truth).score:.4f}; {exact_seconds:.1f} s and {fast_seconds:.1f} s: "
+            f"{exact_seconds / fast_seconds:.1f} times faster"
+        )
+
+
+def segmented(density: np.ndarray, spacing_angstrom: float, mode: str) -> tuple[np.ndarray, float]:
+    chosen = load_settings(None, [f"segment.mode={mode}"]).segment
+    network = segmenter(chosen.model, model_sha256(chosen.model), chosen.chosen_precision)
+    network.predict(np.zeros((1, 1, network.window, network.window, network.window), np.float32))
+    started = time.perf_counter()
+    everything = Box((0, 0, 0), density.shape)
+    slabs = looked_slabs(
+        chosen, look_at(chosen, spacing_angstrom), network, lambda box: density[box.slices], density.shape,
+        Block(0, everything, everything), statistics=density_statistics([density]), chunk_planes=64,
+    )  # fmt: skip
+    mask = np.concatenate([slab.logits > 0 for slab in slabs])
+    return mask, time.perf_counter() - started
+
+
+def large(folder: Path, shape: tuple[int, int, int]) -> None:
+    torch.manual_seed(0)
+    architecture = UNetArchitecture((4, 8, 16))
+    model = folder / "tiny.safetensors"
+    save_segmenter(model, build_unet(architecture), architecture, {"window": 160, "voxel_spacing_angstrom": 10.0})
+    rng = np.random.default_rng(0)
+    tomogram = folder / "large.mrc"
+    with mrcfile.new_mmap(tomogram, shape=shape, mrc_mode=2, overwrite=True) as made:
+        for plane in made.data:
+            plane[:] = rng.standard_normal(plane.shape, dtype=np.float32)
+        made.voxel_size = 10.0
+    seconds, peak = measured(
+        [str(OURS), "segment", str(tomogram), "--model", str(model), "--output", str(folder / "out"),
+         "--set", "segment.mirrors=no"]
+    )  # fmt: skip
+    say(f"{shape} voxels ({tomogram.stat().st_size / 1e9:.1f} GB), windows of 160: {seconds:.0f} s, {peak:.2f} GiB")
+
+
+def gpu() -> None:
+    """Window throughput of the published architecture, against the peak of a bf16 matrix product."""
+    if not torch.cuda.is_available():
+        sys.exit("there is no GPU here")
+    from membrain_cloud.networks.inference import WindowNetwork
+
+    device = torch.device("cuda")
+    a = torch.randn((8192, 8192), device=device, dtype=torch.bfloat16)
+    peak = 2 * 8192**3 / _cuda_seconds(lambda: a @ a)
+    say(f"{torch.cuda.get_device_name()}: {peak / 1e12:.0f} TFLOP/s in bf16 matrix products")
+    network = build_unet(UNetArchitecture((32, 64, 128, 256, 512, 1024), residual=True)).eval().to(device)
+    network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    for precision in ("float16", "bfloat16"):
+        look = WindowNetwork(network, device, precision)
+        for batch in (1, 2, 4):
+            windows = torch.randn((batch, 1, 160, 160, 160), device=device)
+            seconds = _cuda_seconds(lambda look=look, windows=windows: look(windows)) / batch  # type: ignore[misc]
+            say(
+                f"{precision} batch {batch}: {seconds * 1e3:.1f} ms a window of 160, {160**3 / seconds / 1e6:.0f} M "
+                f"voxels/s, {1.9e12 / seconds / peak:.0%} of the peak"
+            )
+
+
+def _cuda_seconds(function: Any, repeat: int = 10) -> float:
+    for _ in range(3):
+        function()
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    for _ in range(repeat):
+        function()
+    torch.cuda.synchronize()
+    return (time.perf_counter() - started) / repeat
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["peer", "fast", "large", "gpu"])
+    parser.add_argument("--no-mirrors", action="store_true", help="peer: both without test-time augmentation")
+    parser.add_argument("--small", action="store_true", help="smaller volumes and windows: minutes in place of an hour")
+    chosen = parser.parse_args()
+    say(f"{os.cpu_count()} cores, torch {torch.__version__}")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if chosen.what == "peer":
+            volume = ((96, 128, 128), 64) if chosen.small else ((160, 256, 256), 160)
+            beside_the_peer(folder, *volume, mirrors=not chosen.no_mirrors)
+        elif chosen.what == "fast":
+            fast_against_exact([3001] if chosen.small else [3001, 3002, 3003, 3004])
+        elif chosen.what == "large":
+            large(folder, (100, 300, 300) if chosen.small else (500, 1000, 1000))
+        else:
+            gpu()
+
+
+if __name__ == "__main__":
+    main()
