@@ -1,4 +1,4 @@
-"""Verbs about tables: list, describe."""
+"""Verbs about tables: list, describe, check, compact."""
 
 from __future__ import annotations
 
@@ -68,6 +68,52 @@ def describe(url: str, table: str | None, as_json: bool) -> None:
         return
     for name, rows in described.items():
         display.show_table(name, ("column", "type", "unit", "what"), rows)
+
+
+@tables.command(cls=Verb)
+@_url_argument
+@json_option
+def check(url: str, as_json: bool) -> None:
+    """Read every part of the tables below URL and say what is wrong; exit code 1 if anything is.
+
+    \b
+    Example:
+      membrain-cloud tables check project/config.json
+    """
+    found = _open(url)
+    problems = found.check()
+    if as_json:
+        print_json(problems)
+    else:
+        for problem in problems:
+            click.echo(problem)
+        click.echo(f"{found.url}: {len(problems)} problems" if problems else f"{found.url}: all parts are whole")
+    if problems:
+        click.get_current_context().exit(1)
+
+
+@tables.command(cls=Verb)
+@_url_argument
+@click.argument("target", callback=lambda _c, _p, value: absolute(value))
+@json_option
+def compact(url: str, target: str, as_json: bool) -> None:
+    """Write the tables below URL anew below TARGET, one file a table and dataset. URL stays as it is.
+
+    Queries over many tomograms are faster on few large files. Nothing below URL is touched, so others may read it, and
+    `measure` may write there, meanwhile.
+
+    \b
+    Example:
+      membrain-cloud tables compact project/config.json compact-tables
+    """
+    from membrain_cloud.store.tables import Tables
+
+    found, copy = _open(url), Tables(target)
+    counts = found.compact(copy)
+    if as_json:
+        print_json(counts)
+    else:
+        display.show_table(copy.url, ("table", "files before"), list(counts.items()))
 
 
 def _open(url: str) -> Tables:

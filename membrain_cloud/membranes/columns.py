@@ -51,8 +51,9 @@ TOMOGRAM_KEYS = (
 MEMBRANE_KEYS = (*TOMOGRAM_KEYS, _count("membrane_id", "value of the membrane in the instance segmentation"))
 
 _COMPONENT = _count(
-    "component_id", "connected part of the membrane's surface without border caps, largest first, from 0"
+    "component_id", "connected part of the membrane's surface without border caps, cut at rims, largest first, from 0"
 )
+_LEAFLET = _count("leaflet", "0: the larger leaflet (a vesicle's outer one), 1: the other; NULL where not told apart")
 _CURVATURE_SHARES = tuple(f"mean_curvature_p{share:02d}_per_nm" for share in (5, 25, 50, 75, 95))
 
 _TOMOGRAMS = (
@@ -78,6 +79,17 @@ _MEMBRANES = (
         "nm²",
         "half the shell's area without border caps: the membrane's area, seen from one side",
     ),
+    _number(
+        "outer_leaflet_area_nm2",
+        "nm²",
+        "of the larger leaflet, without border caps; NULL where they are not told apart",
+    ),
+    _number("inner_leaflet_area_nm2", "nm²", "of the smaller leaflet, without border caps"),
+    _number(
+        "area_without_edges_nm2",
+        "nm²",
+        "one-sided area farther than the edge width from the border's cut and from rims",
+    ),
     _flag("is_closed", "the membrane is a vesicle inside the tomogram: its shell has an outer and an inner surface"),
     _flag("touches_border", "the tomogram's border cuts the membrane"),
     _count(
@@ -96,12 +108,14 @@ _MEMBRANES = (
     _number("abs_mean_curvature_p50_per_nm", "1/nm", "the same median for the curvature without its sign"),
     _count("n_particles", "particles on the membrane; NULL when none were asked for"),
     _number("particles_per_um2", "1/µm²", "particles / one-sided area"),
+    _count("n_particles_without_edges", "particles that are no edge particles: for area_without_edges_nm2"),
 )
 
 _PARTICLES = (
     _count("particle_id", "place of the particle in its membrane's list, from 0"),
     _text("object_name", "what the particle is"),
     _COMPONENT,
+    _LEAFLET,
     *_each(("x_angstrom", "y_angstrom", "z_angstrom"), "Å", "centre"),
     *_each(
         ("rot_degrees", "tilt_degrees", "psi_degrees"), "°", "orientation as RELION's rot, tilt, psi; NULL if unknown"
@@ -115,9 +129,14 @@ _PARTICLES = (
     *_each(("normal_x", "normal_y", "normal_z"), "", "outward normal of the surface at the particle's place"),
     _number("mean_curvature_per_nm", "1/nm", "at the particle's place"),
     _number("gaussian_curvature_per_nm2", "1/nm²", "at the particle's place"),
+    _number("largest_curvature_per_nm", "1/nm", "the greater principal curvature k1 at the particle's place"),
+    _number("least_curvature_per_nm", "1/nm", "the smaller principal curvature k2 at the particle's place"),
+    _number("shape_index", "", "(2/π) atan((k1 + k2) / (k1 - k2)): 1 dome, 0.5 ridge, 0 saddle, -0.5 rut, -1 cup"),
+    _number("curvedness_per_nm", "1/nm", "√((k1² + k2²) / 2) at the particle's place"),
     _number("distance_to_boundary_nm", "nm", "along the surface to where the border cuts it; NULL beyond the cut-off"),
+    _number("distance_to_rim_nm", "nm", "along the surface to the rim between the leaflets; NULL beyond the cut-off"),
     _number("distance_to_border_nm", "nm", "from the centre straight to the tomogram's border; 0 outside"),
-    _flag("is_edge", "so near to where the tomogram's border cuts the surface that neighbours may be missing"),
+    _flag("is_edge", "so near to where the border or a rim ends the surface that neighbours may be missing"),
 )
 
 _NEIGHBORS = (
@@ -149,10 +168,36 @@ _PAIR_COUNTS = (
     _number("area_nm2", "nm²", "area of the component"),
 )
 
+_RANDOM_PAIR_COUNTS = (
+    _COMPONENT,
+    _text("object_name", "what the particles in the centres are"),
+    _text("target_object_name", "what the counted particles are"),
+    _count("simulation", "number of the simulation, from 0; sums over membranes keep it apart"),
+    _count("bin", "number of the bin of distances, as in pair_counts"),
+    _count("n_pairs", "ordered pairs of particles at random in the bin; no row where there are none"),
+)
+
+_BIN = (
+    _text("property", "what is binned; its unit is in the name"),
+    _count("bin", "number of the bin, from 0; the first and the last also hold what lies beyond them"),
+    _number("bin_min", "of the property", "lower end of the bin, included"),
+    _number("bin_max", "of the property", "upper end of the bin, not included"),
+)
+_MEMBRANE_HISTOGRAMS = (_LEAFLET, *_BIN, _number("area_nm2", "nm²", "area of faces in the bin, without border caps"))
+_PARTICLE_HISTOGRAMS = (
+    _text("object_name", "what the particles are"),
+    _LEAFLET,
+    *_BIN,
+    _count("n_particles", "particles on faces in the bin"),
+)
+
 TABLES: dict[str, tuple[Column, ...]] = {
     "tomograms": (*TOMOGRAM_KEYS, *_TOMOGRAMS),
     "membranes": (*MEMBRANE_KEYS, *_MEMBRANES),
     "particles": (*MEMBRANE_KEYS, *_PARTICLES),
     "neighbors": (*MEMBRANE_KEYS, *_NEIGHBORS),
     "pair_counts": (*MEMBRANE_KEYS, *_PAIR_COUNTS),
+    "random_pair_counts": (*MEMBRANE_KEYS, *_RANDOM_PAIR_COUNTS),
+    "membrane_histograms": (*MEMBRANE_KEYS, *_MEMBRANE_HISTOGRAMS),
+    "particle_histograms": (*MEMBRANE_KEYS, *_PARTICLE_HISTOGRAMS),
 }

@@ -31,7 +31,7 @@ class Pairs:
     """What `count_pairs` finds among N particles of K kinds on a surface of C components, in B bins; Å and Å².
 
     edges : (B + 1,).  counts : (C, K, K, B) ordered pairs (kind in the centre, kind counted).
-    areas : (C, K, B) area of the annuli about the particles.  to_boundary : (N,) inf where farther than the cut-off.
+    areas : (C, K, B) area of the annuli about the particles.  to_boundary, to_seam : (N,) inf beyond the cut-off.
     """
 
     edges: NDArray[np.float64]
@@ -39,6 +39,7 @@ class Pairs:
     counts: NDArray[np.int64]
     areas: NDArray[np.float64]
     to_boundary: NDArray[np.float64]
+    to_seam: NDArray[np.float64]
 
 
 def count_pairs(
@@ -64,6 +65,7 @@ def count_pairs(
         counts=np.zeros((surface.n_components, n_kinds, n_kinds, len(edges) - 1), np.int64),
         areas=np.zeros((surface.n_components, n_kinds, len(edges) - 1)),
         to_boundary=np.full(len(at), np.inf),
+        to_seam=np.full(len(at), np.inf),
     )
     for start in range(0, len(at), SOURCES_AT_ONCE):
         rows = np.arange(start, min(start + SOURCES_AT_ONCE, len(at)))
@@ -73,7 +75,7 @@ def count_pairs(
             cutoff_angstrom=max(cutoff_angstrom, boundary_cutoff_angstrom, float(edges[-1])),
             edges_angstrom=edges,
         )
-        found.to_boundary[rows] = survey.to_boundary
+        found.to_boundary[rows], found.to_seam[rows] = survey.to_boundary, survey.to_seam
         np.add.at(found.areas, (components[rows], kinds[rows]), survey.annulus_areas)
         distances = survey.distances
         distances[np.arange(len(rows)), rows] = np.inf

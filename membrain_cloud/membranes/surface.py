@@ -6,6 +6,7 @@ directions in them; an edge of one face, of more than two, or between faces woun
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -21,9 +22,8 @@ from membrain_cloud.geometry import Mesh
 if TYPE_CHECKING:
     from membrain_cloud.membranes.geodesics import Buffers, Net
 
-# How far, in edge lengths, a virtual source is believed past a vertex: at most; times a saddle's angle above 2π.
-# Chosen by comparison with exact distances on the meshes named in `geodesics`.
-SLACK_LIMIT, SLACK_RADIANS = 2.0, 0.005
+# By how much of the mean edge two edges of a triangle are together longer than the third, at least.
+LEAST_SPARE = 1e-6
 # Point-triangle pairs projected at once: bounds the memory of `closest_points`.
 PAIRS_AT_ONCE = 500_000
 
@@ -50,29 +50,51 @@ class Survey:
     """What `Surface.survey` finds about each of S sources; lengths in Å, areas in Å².
 
     distances : (S, T) geodesic, inf beyond the cut-off or on another part.
-    to_boundary : (S,) geodesic distance to the nearest boundary vertex, inf where there is none within the cut-off.
+    to_boundary : (S,) geodesic distance to the nearest boundary, inf where there is none within the cut-off; seams do
+    not count, they have their own in to_seam.
     annulus_areas : (S, B) area of the surface in [edges[i], edges[i + 1]).
     """
 
     distances: NDArray[np.float64]
     to_boundary: NDArray[np.float64]
+    to_seam: NDArray[np.float64]
     annulus_areas: NDArray[np.float64]
 
 
 class Surface:
-    """A mesh with its topology. Not for concurrent use: the geodesics share their buffers between calls."""
+    """A mesh with its topology. Not for concurrent use: the geodesics share their buffers between calls.
 
-    def __init__(self, mesh: Mesh) -> None:
+    groups : (F,) faces of different groups are no neighbours: the surface is cut along the seams between them.
+    """
+
+    def __init__(self, mesh: Mesh, groups: NDArray[np.integer] | None = None) -> None:
         self.mesh = mesh
         self.vertices = np.ascontiguousarray(mesh.vertices, np.float64)
         self.faces = np.ascontiguousarray(mesh.faces, np.int32)
+        self.groups = None if groups is None else np.asarray(groups, np.int64)
+        self._buffers: Buffers | None = None
+        self._n_windows = 4096
 
     # ---------------------------------------------------------------- topology
 
     @cached_property
     def twins(self) -> NDArray[np.int32]:
         """(3F,) the opposite of halfedge 3 * face + k (corner k to corner k + 1), -1 at a boundary."""
+        twins = self._uncut_twins
+        return twins if self.groups is None else np.where(self._is_seam, np.int32(-1), twins)
+
+    @cached_property
+    def _uncut_twins(self) -> NDArray[np.int32]:
         return _twins(self.faces, len(self.vertices))
+
+    @cached_property
+    def _is_seam(self) -> NDArray[np.bool_]:
+        """(3F,) halfedges whose neighbour is of another group."""
+        if self.groups is None:
+            return np.zeros(3 * len(self.faces), bool)
+        group = np.repeat(self.groups, 3)
+        twins = self._uncut_twins
+        return (twins >= 0) & (group != group[twins])
 
     @cached_property
     def boundary_edges(self) -> NDArray[np.int32]:
@@ -80,6 +102,16 @@ class Surface:
         start = self.faces.reshape(-1)
         end = np.roll(self.faces, -1, axis=1).reshape(-1)
         return np.stack([start, end], axis=1)[self.twins < 0]
+
+    def boundary_points(self, on_each: int) -> SurfacePoints:
+        """Points evenly spread on every boundary edge, seams included, `on_each` a piece."""
+        edges = np.flatnonzero(self.twins < 0)
+        share = np.tile((np.arange(on_each) + 0.5) / on_each, len(edges))
+        faces, corner = np.repeat(edges // 3, on_each), np.repeat(edges % 3, on_each)
+        weights = np.zeros((len(faces), 3))
+        weights[np.arange(len(faces)), corner] = 1.0 - share
+        weights[np.arange(len(faces)), (corner + 1) % 3] = share
+        return self.points(faces, weights)
 
     @cached_property
     def boundary_vertices(self) -> NDArray[np.bool_]:
@@ -140,12 +172,16 @@ class Surface:
     @cached_property
     def angle_sums(self) -> NDArray[np.float64]:
         """(V,) sum of the faces' angles at each vertex, radians."""
+        angles = self._corner_angles.reshape(-1)
+        return np.bincount(self.faces.reshape(-1), angles, minlength=len(self.vertices)).astype(np.float64)
+
+    @cached_property
+    def _corner_angles(self) -> NDArray[np.float64]:
+        """(F, 3) radians."""
         corners = self.vertices[self.faces]
         ahead = np.roll(corners, -1, axis=1) - corners
         behind = np.roll(corners, 1, axis=1) - corners
-        sine = np.linalg.norm(np.cross(ahead, behind), axis=2)
-        angles = np.arctan2(sine, (ahead * behind).sum(axis=2))
-        return np.bincount(self.faces.reshape(-1), angles.reshape(-1), minlength=len(self.vertices)).astype(np.float64)
+        return np.arctan2(np.linalg.norm(np.cross(ahead, behind), axis=2), (ahead * behind).sum(axis=2))
 
     @cached_property
     def angle_defects(self) -> NDArray[np.float64]:
@@ -222,33 +258,81 @@ class Surface:
     # ---------------------------------------------------------------- geodesics
 
     @cached_property
-    def _net(self) -> Net:
-        from membrain_cloud.membranes.geodesics import Net
+    def _fans(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """(F, 3) fan that each corner belongs to, and (N,) vertex of each fan: faces about a vertex, edge to edge.
 
-        corners = self.vertices[self.faces]
-        along = np.roll(corners, -1, axis=1) - corners
-        to_apex = np.roll(corners, -2, axis=1) - corners
-        length = np.linalg.norm(along, axis=2)
-        safe = np.maximum(length, np.finfo(np.float64).tiny)
-        x = (along * to_apex).sum(axis=2) / safe
-        y = np.linalg.norm(np.cross(along, to_apex), axis=2) / safe
-        excess = np.maximum(self.angle_sums - 2.0 * np.pi, np.finfo(np.float64).eps)
-        slack = np.where(self.boundary_vertices, 0.0, np.minimum(SLACK_LIMIT, SLACK_RADIANS / excess))
-        apex = np.stack([x, y], axis=2).reshape(-1, 2)
-        return Net(self.faces, self.twins, length.reshape(-1), np.ascontiguousarray(apex), slack)
+        A vertex has one fan, unless several sheets touch in it; no way leads from one sheet to another there.
+        """
+        corners = 3 * len(self.faces)
+        inner = np.flatnonzero(self.twins >= 0)
+        ahead = self.twins[inner].astype(np.int64)
+        # The start of a halfedge is the same corner as the end of its twin.
+        ends = 3 * (ahead // 3) + (ahead % 3 + 1) % 3
+        graph = coo_matrix((np.ones(len(inner), bool), (inner, ends)), shape=(corners, corners))
+        _, label = connected_components(graph, directed=False)
+        used = self.faces.reshape(-1).astype(np.int64)
+        _, first, number = np.unique(used * (label.max(initial=0) + 1) + label, return_index=True, return_inverse=True)
+        return number.reshape(-1, 3).astype(np.int32), used[first]
 
     @cached_property
-    def _buffers(self) -> Buffers:
+    def _lengths(self) -> NDArray[np.float64]:
+        """(F, 3) of the halfedges. Where faces are degenerate, all edges are longer by a little.
+
+        So that each triangle has an inside and the sheet stays in one piece: intrinsic mollification, Sharp and Crane,
+        CGF 39(5), 2020, section 4.5.
+        """
+        corners = self.vertices[self.faces]
+        length = np.linalg.norm(np.roll(corners, -1, axis=1) - corners, axis=2)
+        if not len(length):
+            return length
+        spare = length.sum(axis=1, keepdims=True) - 2.0 * length
+        return length + max(LEAST_SPARE * float(length.mean()) - float(spare.min()), 0.0)
+
+    @cached_property
+    def _net(self) -> Net:
+        from membrain_cloud.membranes.geodesics import KINDS, Net
+
+        length = self._lengths
+        after, before = np.roll(length, -1, axis=1), np.roll(length, -2, axis=1)
+        x = (length**2 + before**2 - after**2) / (2.0 * length)
+        half = length.sum(axis=1, keepdims=True) / 2.0
+        area = np.sqrt(half * ((half - length) * (half - after) * (half - before)).clip(min=0.0))
+        y = 2.0 * area / length
+        angles = np.arctan2(y, x)
+        fans, vertex_of = self._fans
+        total = np.bincount(fans.reshape(-1), angles.reshape(-1), minlength=len(vertex_of)).astype(np.float64)
+        total[total <= 2.0 * np.pi + 1e-7] = 0.0
+        twin = np.where(self.twins >= 0, self.twins, -1 - self._is_seam.astype(np.int32)).astype(np.int32)
+        ends = np.zeros((len(vertex_of), KINDS), bool)
+        for kind in range(KINDS):
+            edge = np.flatnonzero(twin == -1 - kind)
+            ends[fans.reshape(-1)[edge], kind] = True
+            ends[np.roll(fans, -1, axis=1).reshape(-1)[edge], kind] = True
+        total[ends.any(axis=1)] = np.inf
+        apex = np.stack([x, y], axis=2).reshape(-1, 2)
+        return Net(fans, twin, length.reshape(-1), np.ascontiguousarray(apex), angles.reshape(-1), total, ends)
+
+    def _until_done(self, kernel: Callable[[Buffers, int], int], count: int, *some: SurfacePoints) -> None:
+        """Call kernel(buffers, first source) until it has done `count` sources, with more windows when they run out."""
         from membrain_cloud.membranes.geodesics import new_buffers
 
-        return new_buffers(len(self.vertices), len(self.faces))
+        for points in some:
+            if len(points) and not 0 <= points.faces.min() <= points.faces.max() < len(self.faces):
+                raise ValueError("these points are of another surface: it has no such faces")
+        done = 0
+        while done < count:
+            if self._buffers is None:
+                self._buffers = new_buffers(self._net, len(self._fans[1]), self._n_windows)
+            done = kernel(self._buffers, done)
+            if done < count:
+                self._buffers, self._n_windows = None, 4 * self._n_windows
 
     def geodesic(
         self, sources: SurfacePoints, targets: SurfacePoints, *, cutoff_angstrom: float = np.inf
     ) -> NDArray[np.float64]:
         """(S, T) distances along the surface in Å; inf beyond the cut-off or on another part.
 
-        Approximate: relative errors are near 1e-4 on even meshes. See `geodesics` for the method and its source.
+        Exact on the mesh, to rounding. See `geodesics` for the method and its source.
         """
         return self.survey(sources, targets, cutoff_angstrom=cutoff_angstrom, edges_angstrom=np.zeros(0)).distances
 
@@ -256,9 +340,50 @@ class Surface:
         """(S, V) distances along the surface to the vertices in Å; inf beyond the cut-off or on another part."""
         from membrain_cloud.membranes.geodesics import vertex_distances
 
-        out = np.full((len(sources), len(self.vertices)), np.inf)
-        vertex_distances(self._net, self._buffers, sources.faces, sources.weights, float(cutoff_angstrom), out)
-        return out
+        out = np.full((len(sources), len(self._fans[1])), np.inf)
+        self._until_done(
+            lambda buffers, begin: vertex_distances(
+                self._net,
+                buffers,
+                begin,
+                sources.faces,
+                sources.weights,
+                float(cutoff_angstrom),
+                *_no_targets(self),
+                out,
+            ),
+            len(sources),
+            sources,
+        )
+        return self._at_vertices(out)
+
+    def distance_from_any(self, sources: SurfacePoints, *, cutoff_angstrom: float = np.inf) -> NDArray[np.float64]:
+        """(V,) distances along the surface from the nearest of the sources, in Å; inf beyond the cut-off."""
+        from membrain_cloud.membranes.geodesics import distances_from_any
+
+        out = np.full((1, len(self._fans[1])), np.inf)
+        if len(sources):
+            self._until_done(
+                lambda buffers, begin: int(
+                    distances_from_any(
+                        self._net,
+                        buffers,
+                        sources.faces,
+                        sources.weights,
+                        float(cutoff_angstrom),
+                        *_no_targets(self),
+                        out[0],
+                    )
+                ),
+                1,
+                sources,
+            )
+        return self._at_vertices(out)[0]
+
+    def _at_vertices(self, at_fans: NDArray[np.float64]) -> NDArray[np.float64]:
+        out = np.full((len(self.vertices), len(at_fans)), np.inf)
+        np.minimum.at(out, self._fans[1], at_fans.T)
+        return np.ascontiguousarray(out.T)
 
     def survey(
         self,
@@ -270,28 +395,49 @@ class Surface:
     ) -> Survey:
         """One propagation a source: distances to targets and boundary, and areas of annuli between the edges.
 
-        edges_angstrom : (B + 1,) rising, none beyond the cut-off; empty for no areas.
+        edges_angstrom : (B + 1,) rising from 0, none beyond the cut-off; empty for no areas.
         """
-        from membrain_cloud.membranes.geodesics import survey
+        from membrain_cloud.membranes.geodesics import KINDS, survey
 
         edges = np.asarray(edges_angstrom, np.float64)
-        found = Survey(
-            distances=np.full((len(sources), len(targets)), np.inf),
-            to_boundary=np.full(len(sources), np.inf),
-            annulus_areas=np.zeros((len(sources), max(len(edges) - 1, 0))),
-        )
-        survey(
-            self._net, self._buffers, sources.faces, sources.weights, float(cutoff_angstrom),
-            targets.faces, targets.weights, self.boundary_vertices, edges,
-            found.distances, found.to_boundary, found.annulus_areas,
+        first, following = _by_face(targets.faces, len(self.faces))
+        distances = np.full((len(sources), len(targets)), np.inf)
+        to_boundary = np.full((len(sources), KINDS), np.inf)
+        areas = np.zeros((len(sources), max(len(edges) - 1, 0)))
+        self._until_done(
+            lambda buffers, begin: survey(
+                self._net, buffers, begin, sources.faces, sources.weights, float(cutoff_angstrom),
+                targets.faces, targets.weights, first, following, edges, distances, to_boundary, areas,
+            ),
+            len(sources),
+            sources,
+            targets,
         )  # fmt: skip
-        return found
+        return Survey(distances, to_boundary[:, 0], to_boundary[:, 1], areas)
+
+
+def _no_targets(surface: Surface) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    return np.full(len(surface.faces), -1, np.int32), np.zeros((0, 3))
+
+
+def _by_face(faces: NDArray[np.int64], n_faces: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Chains of the points in each face: (F,) the first one, (N,) the next one; -1 for none."""
+    first, following = np.full(n_faces, -1, np.int32), np.full(len(faces), -1, np.int32)
+    order = np.argsort(faces, kind="stable").astype(np.int32)
+    same = faces[order[1:]] == faces[order[:-1]]
+    following[order[:-1][same]] = order[1:][same]
+    starts = order[np.concatenate([[True], ~same])] if len(order) else order
+    first[faces[starts]] = starts
+    return first, following
 
 
 def _twins(faces: NDArray[np.int32], n_vertices: int) -> NDArray[np.int32]:
     start = faces.reshape(-1).astype(np.int64)
     end = np.roll(faces, -1, axis=1).reshape(-1).astype(np.int64)
     key = np.minimum(start, end) * n_vertices + np.maximum(start, end)
+    # Faces that name a vertex twice have no sides: each of their edges is alone.
+    alone = np.repeat((faces == np.roll(faces, 1, axis=1)).any(axis=1), 3)
+    key[alone] = -1 - np.arange(np.count_nonzero(alone))
     order = np.argsort(key, kind="stable")
     _, first, counts = np.unique(key[order], return_index=True, return_counts=True)
     pairs = first[counts == 2]

@@ -106,6 +106,76 @@ class Tables:
             ) from error
         return pa.Table.from_arrays(columns, schema=schema)
 
+    def parts(self, table: str) -> list[tuple[str, str]]:
+        """(dataset, part) of each part, sorted."""
+        found = []
+        for name in self._files.listing(table):
+            folder, _, file = name.rpartition("/")
+            if file.endswith(".parquet") and not file.startswith(".") and folder.startswith(f"{_PARTITION}="):
+                found.append((unquote(folder.removeprefix(f"{_PARTITION}=")), unquote(file.removesuffix(".parquet"))))
+        return sorted(found)
+
+    def check(self) -> list[str]:
+        """What is wrong with the tables, a sentence each; empty when nothing is.
+
+        Every part is read whole. Found are: torn parts, columns that are missing or of another type (written by another
+        version), rows written twice, and tomograms that have parts in some tables only.
+        """
+        problems: list[str] = []
+        parts = {table: set(self.parts(table)) for table in self.names()}
+        for table, found in parts.items():
+            if table not in self._schemas:
+                problems.append(f"{table}: no table of this version")
+                continue
+            for dataset, part in sorted(found):
+                problems += [
+                    f"{_part_name(table, dataset, part)}: {what}" for what in self._faults(table, dataset, part)
+                ]
+        known = [table for table in parts if table in self._schemas]
+        for dataset, part in sorted(set().union(*(parts[table] for table in known))) if known else []:
+            if absent := [table for table in known if (dataset, part) not in parts[table]]:
+                problems.append(f"dataset={dataset}, {part}: no part in {', '.join(absent)}; run `measure` again")
+        return problems
+
+    def _faults(self, table: str, dataset: str, part: str) -> list[str]:
+        try:
+            stored = pq.read_table(io.BytesIO(self._files.read(_part_name(table, dataset, part))))
+        except (pa.ArrowException, OSError) as error:
+            return [f"cannot be read as Parquet ({error}); remove it and run `measure` again"]
+        faults = []
+        for field in self._schema(table):
+            if field.name not in stored.column_names:
+                faults.append(f"no column {field.name}: written by another version")
+            elif stored.schema.field(field.name).type != field.type:
+                faults.append(f"column {field.name} is {stored.schema.field(field.name).type}, not {field.type}")
+        if stored.num_columns and stored.group_by(stored.column_names).aggregate([]).num_rows != stored.num_rows:
+            faults.append("has the same row twice")
+        return faults
+
+    def compact(self, target: Tables) -> dict[str, int]:
+        """Write all rows anew below another URL, one part a table and dataset; returns the number of parts read.
+
+        Nothing here is changed, so it is safe while others read and while `measure` goes on. Of a dataset that grows
+        meanwhile, the copy has what was there when its turn came. ProjectError where `target` already has tables.
+        """
+        if target.names():
+            raise ProjectError(f"there are tables below {target.url} already", "give a new folder for the compact copy")
+        counts = {}
+        for table in self.names():
+            schema, parts = self._schema(table), self.parts(table)
+            counts[table] = len(parts)
+            for dataset in sorted({dataset for dataset, _ in parts}):
+                full = schema.insert(0, pa.field(_PARTITION, pa.string()))
+                read = [
+                    self._read_part(_part_name(table, dataset, part), dataset, full).drop_columns([_PARTITION])
+                    for of, part in parts
+                    if of == dataset
+                ]
+                buffer = io.BytesIO()
+                pq.write_table(pa.concat_tables(read).cast(schema), buffer, compression="zstd")
+                target._files.write(_part_name(table, dataset, "all"), buffer.getvalue())
+        return counts
+
     def names(self) -> list[str]:
         """The tables that have at least one part."""
         found = {name.split("/", 1)[0] for name in self._files.listing() if name.endswith(".parquet")}

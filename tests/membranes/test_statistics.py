@@ -35,6 +35,8 @@ SETTINGS: dict[str, Any] = {
     "bin_width_nm": 2.0,
     "n_neighbors": 3,
     "edge_width_nm": 5.0,
+    "leaflets_apart": False,
+    "n_simulations": 0,
 }
 
 
@@ -111,7 +113,7 @@ def measure(mesh: Mesh, picks: Picks | None, **changes: Any) -> dict[str, list[d
 
 def test_rows_hold_the_tables_columns_in_their_kinds() -> None:
     mesh, border = slab(600.0, 40.0, 20.0)
-    tables = measure(mesh, random_picks(mesh, 30, 0), border_vertices=border)
+    tables = measure(mesh, random_picks(mesh, 30, 0), border_vertices=border, n_simulations=3)
     assert list(tables) == list(STATISTICS)
     kinds: dict[str, type | tuple[type, ...]] = {"int": int, "float": float, "text": str, "bool": bool}
     for table, rows in tables.items():
@@ -473,6 +475,69 @@ def test_curves_pool_by_sums_and_refuse_mixed_bins() -> None:
     assert len(ripley_from_pair_counts([]).r_nm) == 0
 
 
+# ------------------------------------------------------------------ leaflets, edges, histograms
+
+
+def test_leaflets_apart_have_no_common_neighbours_around_a_rim() -> None:
+    mesh, _ = slab(600.0, 40.0, 20.0)
+    both = Picks(np.array([[300.0, 20.0, 520.0], [300.0, 30.0, 480.0], [300.0, 60.0, 481.0]]))
+    tables = measure(mesh, both, leaflets_apart=True)
+    assert [(row["particle_id"], row["target_id"]) for row in tables["neighbors"]] == [(1, 2), (2, 1)]
+    sides = [row["leaflet"] for row in tables["particles"]]
+    assert sides[1] == sides[2] == 1 - sides[0]
+    (row,) = tables["membranes"]
+    # each leaflet has half of the walls
+    assert row["outer_leaflet_area_nm2"] == pytest.approx(60**2 + 4 * 60 * 2, rel=0.01)
+    assert row["inner_leaflet_area_nm2"] == pytest.approx(60**2 + 4 * 60 * 2, rel=0.01)
+    # the rim is an edge: 2.5 nm beyond y = 2 nm the surface turns
+    assert [row["is_edge"] for row in tables["particles"]] == [True, True, False]
+    assert row["n_particles_without_edges"] == 1
+    assert row["area_without_edges_nm2"] == pytest.approx(50**2, rel=0.1)  # faces of 2 nm count whole
+
+
+def test_an_oriented_particle_in_the_middle_is_placed_on_the_leaflet_it_looks_out_of() -> None:
+    mesh, border = slab(600.0, 40.0, 20.0)
+    positions = np.array([[300.0, 300.0, 502.0], [300.0, 340.0, 502.0], [300.0, 380.0, 498.0]])
+    axes = np.array([[0.0, 0.0, 1.0], [0.0, 0.0, -1.0], [0.0, 0.0, 1.0]])
+    picks = Picks(positions, orientations_from_normals(axes))
+    rows = measure(mesh, picks, border_vertices=border, leaflets_apart=True)["particles"]
+    assert [row["normal_z"] for row in rows] == pytest.approx([1.0, -1.0, 1.0])
+    assert [row["distance_to_surface_nm"] for row in rows] == pytest.approx([1.8, 2.2, 2.2])
+    assert rows[0]["leaflet"] == rows[2]["leaflet"] == 1 - rows[1]["leaflet"]
+
+
+def test_a_closed_surface_has_no_edges() -> None:
+    mesh = vesicle(300.0, 260.0)
+    tables = measure(mesh, random_picks(mesh, 50, 3), leaflets_apart=True)
+    (row,) = tables["membranes"]
+    assert row["area_without_edges_nm2"] == pytest.approx(row["one_sided_area_nm2"], rel=1e-12)
+    assert row["n_particles_without_edges"] == 50
+    assert row["outer_leaflet_area_nm2"] == pytest.approx(4 * np.pi * 30**2, rel=0.01)
+    assert row["inner_leaflet_area_nm2"] == pytest.approx(4 * np.pi * 26**2, rel=0.01)
+
+
+def test_histograms_hold_all_area_and_all_particles() -> None:
+    mesh, border = slab(600.0, 40.0, 20.0)
+    tables = measure(mesh, random_picks(mesh, 40, 4), border_vertices=border, leaflets_apart=True)
+    (membrane,) = tables["membranes"]
+    for name in {row["property"] for row in tables["membrane_histograms"]} - {"shape_index"}:
+        area = sum(row["area_nm2"] for row in tables["membrane_histograms"] if row["property"] == name)
+        assert area == pytest.approx(2 * membrane["one_sided_area_nm2"])
+        count = sum(row["n_particles"] for row in tables["particle_histograms"] if row["property"] == name)
+        assert count == 40
+    rings = [row for row in tables["membrane_histograms"] if row["property"] == "distance_to_edge_nm"]
+    first = sum(row["area_nm2"] for row in rings if row["bin_max"] <= 10.0)
+    assert first == pytest.approx(2 * (60**2 - 40**2), rel=0.03)
+
+
+def test_curvatures_of_a_sphere_are_those_of_a_dome() -> None:
+    mesh = sphere(3000, 250.0)
+    row = measure(mesh, random_picks(mesh, 5, 1))["particles"][0]
+    assert row["shape_index"] == pytest.approx(1.0, abs=0.1)
+    for name in ("largest_curvature_per_nm", "least_curvature_per_nm", "curvedness_per_nm"):
+        assert row[name] == pytest.approx(1 / 25.0, rel=0.06)
+
+
 # ------------------------------------------------------------------ the same for whoever runs it
 
 
@@ -502,10 +567,12 @@ def test_no_particles_give_no_rows_and_no_warnings() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for picks in (None, Picks(np.zeros((0, 3)))):
-            tables = measure(mesh, picks)
-            assert [len(tables[name]) for name in STATISTICS] == [1, 0, 0, 0]
-        lone = measure(mesh, random_picks(mesh, 1, 0))
-        assert [len(lone[name]) for name in STATISTICS] == [1, 1, 0, 0]
+            tables = measure(mesh, picks, n_simulations=2)
+            filled = [name for name in STATISTICS if tables[name]]
+            assert filled == ["membranes", "membrane_histograms"]
+        lone = measure(mesh, random_picks(mesh, 1, 0), n_simulations=2)
+        assert [len(lone[name]) for name in ("membranes", "particles", "neighbors", "pair_counts")] == [1, 1, 0, 0]
+        assert lone["random_pair_counts"] == []
 
 
 def test_many_particles_are_counted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -186,15 +186,15 @@ def test_closest_points_of_none_and_of_nonsense() -> None:
 # ------------------------------------------------------------------ geodesics
 
 
-def test_geodesics_on_a_sphere_are_great_circles() -> None:
-    surface = Surface(sphere(10_000, 500.0))
+@pytest.mark.parametrize(("count", "tolerance"), [(2500, 1e-2), (10_000, 2e-3)])
+def test_geodesics_on_a_sphere_are_great_circles(count: int, tolerance: float) -> None:
+    surface = Surface(sphere(count, 500.0))
     points = random_points(surface, 60)
     unit = points.positions / np.linalg.norm(points.positions, axis=1, keepdims=True)
     arc = 500.0 * np.arccos(np.clip(unit @ unit.T, -1.0, 1.0))
     found = surface.geodesic(points, points, cutoff_angstrom=400.0)
-    near = (arc > 20.0) & (arc < 399.0)
-    np.testing.assert_allclose(found[near], arc[near], rtol=3e-3)
-    assert np.abs(found[near] - arc[near]).mean() < 0.12
+    near = (arc > 1.0) & (arc < 399.0)
+    np.testing.assert_allclose(found[near], arc[near], rtol=tolerance)
     assert np.isinf(found[arc > 401.0]).all()
     assert (np.diagonal(found) == 0.0).all()
 
@@ -203,8 +203,7 @@ def test_geodesics_on_a_plane_are_straight() -> None:
     surface = Surface(plane(40, 15.0))
     points = random_points(surface, 50)
     straight = np.linalg.norm(points.positions[:, None] - points.positions[None], axis=2)
-    np.testing.assert_allclose(surface.geodesic(points, points), straight, rtol=1e-2, atol=1e-9)
-    assert np.abs(surface.geodesic(points, points) - straight).mean() < 0.05
+    np.testing.assert_allclose(surface.geodesic(points, points), straight, rtol=2e-4, atol=1e-3)
 
 
 def test_geodesics_on_a_cylinder_are_helices() -> None:
@@ -231,8 +230,71 @@ def test_geodesics_on_a_cylinder_are_helices() -> None:
     helix = np.hypot(radius * apart, points.positions[:, None, 2] - points.positions[None, :, 2])
     found = surface.geodesic(points, points)
     far = helix > 5.0
-    np.testing.assert_allclose(found[far], helix[far], rtol=1e-2)
-    assert np.abs(found[far] / helix[far] - 1).mean() < 1.5e-3
+    np.testing.assert_allclose(found[far], helix[far], rtol=2e-3)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_geodesics_do_not_depend_on_direction_place_or_numbering(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    bumps = plane(30, 10.0)
+    mesh = Mesh(bumps.vertices + rng.normal(0.0, 1.5, bumps.vertices.shape), bumps.faces)
+    surface = Surface(mesh)
+    points = random_points(surface, 25, seed)
+    found = surface.geodesic(points, points)
+    # Joining windows may err by 2e-3 on a sheet as rough as this (noise of 15 % of an edge), either way.
+    np.testing.assert_allclose(found, found.T, rtol=4e-3)
+    assert (found >= np.linalg.norm(points.positions[:, None] - points.positions[None], axis=2) * (1 - 1e-3)).all()
+    turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    turn *= np.sign(np.linalg.det(turn))
+    vertices, faces = rng.permutation(len(mesh.vertices)), rng.permutation(len(mesh.faces))
+    numbers = np.argsort(vertices)
+    moved = Mesh(
+        (3.0 * mesh.vertices @ turn.T + [50.0, -7.0, 1e4])[vertices], numbers[mesh.faces[faces]].astype(np.int32)
+    )
+    there = Surface(moved)
+    same = there.points(np.argsort(faces)[points.faces], points.weights)
+    np.testing.assert_allclose(there.geodesic(same, same), 3.0 * found, rtol=4e-3)
+
+
+def test_sheets_that_touch_in_a_vertex_share_no_ways() -> None:
+    one = plane(5, 10.0)
+    other = Mesh(one.vertices + np.array([0.0, 0.0, 30.0]), one.faces)
+    both = joined(one, other)
+    faces = both.faces.copy()
+    faces[faces == 25 + 12] = 12  # the second sheet's middle vertex is now the first one's
+    surface = Surface(Mesh(both.vertices, faces))
+    found = surface.geodesic_to_vertices(_at_vertices(surface, [0]))[0]
+    assert np.isfinite(found[:25]).all()
+    assert np.isinf(found[25:]).all()
+
+
+def test_a_cut_between_groups_is_a_boundary() -> None:
+    mesh = plane(20, 10.0)
+    groups = (mesh.vertices[mesh.faces].mean(axis=1)[:, 1] > 100.0).astype(int)
+    surface = Surface(mesh, groups)
+    points = surface.closest_points(np.array([[100.0, 65.0, 0.0], [100.0, 125.0, 0.0]]))
+    survey = surface.survey(points, points, cutoff_angstrom=500.0, edges_angstrom=np.zeros(0))
+    assert np.isinf(survey.distances[0, 1])
+    assert surface.n_components == 2
+    np.testing.assert_allclose(survey.to_seam, [35.0, 25.0], rtol=1e-6)
+    np.testing.assert_allclose(survey.to_boundary, 65.0, atol=10.0)
+    to_edge = surface.distance_from_any(surface.boundary_points(2), cutoff_angstrom=1000.0)
+    x, y = mesh.vertices[:, 0], mesh.vertices[:, 1]
+    inner = np.abs(x - 97.5) < 40.0  # farther from the sides than from the seam or the other two
+    expected = np.minimum(np.abs(y - 100.0), np.minimum(y, 190.0 - y))
+    assert (np.abs(to_edge - expected)[inner] < 3.0).all()
+
+
+def test_degenerate_faces_stop_nothing() -> None:
+    mesh = plane(8, 10.0)
+    faces = np.concatenate([mesh.faces, [[3, 3, 4], [0, 9, 0], [5, 5, 5]]]).astype(np.int32)
+    surface = Surface(Mesh(mesh.vertices, faces))
+    plain = Surface(mesh)
+    source = plain.points(np.array([0]), np.full((1, 3), 1 / 3))
+    whole = plain.geodesic_to_vertices(source)
+    np.testing.assert_allclose(surface.geodesic_to_vertices(source), whole, rtol=1e-3)
+    with pytest.raises(ValueError, match="another surface"):
+        plain.geodesic_to_vertices(surface.points(np.array([len(faces) - 1]), np.full((1, 3), 1 / 3)))
 
 
 def test_geodesics_on_the_inside_of_a_torus_are_not_cut_short() -> None:
@@ -275,7 +337,9 @@ def test_vertex_distances_equal_point_distances_and_buffers_are_left_clean() -> 
     sources = random_points(surface, 6, seed=4)
     to_vertices = surface.geodesic_to_vertices(sources, cutoff_angstrom=150.0)
     corners = _at_vertices(surface, list(range(len(surface.vertices))))
-    np.testing.assert_allclose(surface.geodesic(sources, corners, cutoff_angstrom=150.0), to_vertices, rtol=2e-2)
+    np.testing.assert_allclose(
+        surface.geodesic(sources, corners, cutoff_angstrom=150.0), to_vertices, rtol=2e-3, atol=0.01
+    )
     np.testing.assert_array_equal(surface.geodesic_to_vertices(sources, cutoff_angstrom=150.0), to_vertices)
     one_by_one = [
         surface.geodesic_to_vertices(surface.points(sources.faces[[i]], sources.weights[[i]]), cutoff_angstrom=150.0)

@@ -119,3 +119,44 @@ def test_receipts_of_tables_are_no_table(tables: Tables) -> None:
     tables.receipts.write("measure/TS_1", {"digest": "x"})
     assert tables.names() == []
     assert tables.receipts.names() == {"measure/TS_1"}
+
+
+def test_check_finds_what_is_wrong(tables: Tables, tmp_path: Path) -> None:
+    tables.write_part("membranes", "d", "whole", ROWS)
+    assert tables.check() == []
+    tables.write_part("membranes", "d", "twice", [ROWS[0], ROWS[0]])
+    Tables(tables.url, schemas={"membranes": SCHEMAS["membranes"][1:3]}).write_part("membranes", "d", "old", [])
+    tables.write_part("membranes", "d", "torn", ROWS)
+    path = tmp_path / "tables/membranes/dataset=d/torn.parquet"
+    path.write_bytes(path.read_bytes()[:-20])
+    problems = tables.check()
+    assert len(problems) == 4
+    assert [part for part in ("twice", "old", "torn", "whole") if any(f"/{part}.parquet" in p for p in problems)] == [
+        "twice",
+        "old",
+        "torn",
+    ]
+
+
+def test_a_tomogram_without_a_part_in_one_table_is_found(tmp_path: Path) -> None:
+    tables = Tables(str(tmp_path), schemas=SCHEMAS | {"particles": SCHEMAS["membranes"]})
+    tables.write_part("membranes", "d", "a", [])
+    tables.write_part("particles", "d", "a", [])
+    tables.write_part("membranes", "d", "b", [])
+    (problem,) = tables.check()
+    assert problem.startswith("dataset=d, b: no part in particles")
+
+
+def test_a_compact_copy_has_the_same_rows_in_fewer_files(tables: Tables, tmp_path: Path) -> None:
+    for part in ("TS_1/wbp", "TS_2/wbp", "TS_3/wbp"):
+        tables.write_part("membranes", "d", part, [row | {"run": part} for row in ROWS])
+    tables.write_part("membranes", "e", "TS_1/wbp", ROWS[:1])
+    before = {path: path.read_bytes() for path in (tmp_path / "tables").rglob("*.parquet")}
+    copy = Tables(str(tmp_path / "copy"), schemas=SCHEMAS)
+    assert tables.compact(copy) == {"membranes": 4}
+    assert copy.read("membranes").to_pylist() == tables.read("membranes").to_pylist()
+    assert copy.parts("membranes") == [("d", "all"), ("e", "all")]
+    assert copy.check() == []
+    assert {path: path.read_bytes() for path in (tmp_path / "tables").rglob("*.parquet")} == before
+    with pytest.raises(ProjectError, match="already"):
+        tables.compact(copy)
