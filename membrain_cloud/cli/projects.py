@@ -139,7 +139,7 @@ def segmentation(config: str, file: str, run: str, voxel_spacing: float | None, 
 @_annotation_options
 @click.option("--object", "object_name", required=True, help="Name of the particle.")
 @click.option("--origin", nargs=3, type=float, default=(0.0, 0.0, 0.0), metavar="X Y Z", help="In Å, subtracted.")
-@click.option("--tomogram", help="The tomogram's name in a STAR file of several.")
+@click.option("--tomogram", help="Its name in a STAR file of several, its number in a motive list.")
 def picks(
     config: str,
     file: str,
@@ -149,7 +149,7 @@ def picks(
     origin: tuple[float, float, float],
     **names: Any,
 ) -> None:
-    """Import particles from a .star or .csv file.
+    """Import particles from a .star, .csv, .em (motive list) or .h5 (MemBrain-pick) file.
 
     \b
     Example:
@@ -170,6 +170,27 @@ def picks(
     click.echo(ref.uri)
 
 
+@import_.command(cls=Verb)
+@config_argument
+@click.argument("files", type=click.Path(exists=True), nargs=-1, required=True)
+@_annotation_options
+def meshes(config: str, files: tuple[str, ...], run: str, **names: Any) -> None:
+    """Import meshes of membranes from .glb, .obj or .h5 (MemBrain-pick) files.
+
+    Give --voxel-spacing where the files count voxels, as those of `membrain_pick convert` do.
+
+    \b
+    Example:
+      membrain-cloud import meshes project/config.json mb1.h5 mb2.h5 -r TS_1 --user alice --voxel-spacing 10
+    """
+    from membrain_cloud.store.project import Project
+    from membrain_cloud.store.setup import import_meshes
+
+    spacing = names.pop("voxel_spacing")
+    ref = import_meshes(Project.open(config), run, list(files), voxel_spacing_angstrom=spacing, **names)
+    click.echo(ref.uri)
+
+
 @click.group()
 def export() -> None:
     """Write annotations of a project as files of other programs."""
@@ -181,30 +202,104 @@ def _export_arguments(function: Function) -> Function:
     return config_argument(click.argument("uri", metavar="URI")(run(output(function))))
 
 
+def _spacing_option(function: Function) -> Function:
+    help_text = "Of the voxels to count in (default: the tomogram's)."
+    return click.option("--voxel-spacing", type=float, metavar="A", help=help_text)(function)
+
+
+def _spacing_of(project: Any, run: str, given: float | None) -> float:
+    from membrain_cloud.errors import VoxelSpacingError
+
+    if given is not None:
+        return given
+    tomograms = project.tomograms([run], None, None)
+    if not tomograms:
+        raise VoxelSpacingError(f"{run} has no tomogram to take the voxel spacing from", "give --voxel-spacing")
+    return float(tomograms[0].voxel_spacing_angstrom)
+
+
 @export.command(cls=Verb)
 @_export_arguments
-@click.option("--voxel-spacing", type=float, metavar="A", help="Of the pixels to count in (default: the tomogram's).")
-def star(config: str, uri: str, run: str, output: str, voxel_spacing: float | None) -> None:
+@_spacing_option
+@click.option(
+    "--for",
+    "flavour",
+    type=click.Choice(["plain", "relion3.1", "relion4", "relion5", "surforama"]),
+    default="plain",
+    show_default=True,
+    help="The program that is to read it.",
+)
+def star(config: str, uri: str, run: str, output: str, voxel_spacing: float | None, flavour: str) -> None:
     """Write picks (URI name:user/session) as a RELION STAR file.
 
     \b
     Example:
       membrain-cloud export star project/config.json membrane-protein:membrain/1a2b3c4d -r TS_1 --output picks.star
     """
-    from membrain_cloud.errors import VoxelSpacingError
     from membrain_cloud.store.exchange import write_star
     from membrain_cloud.store.project import Project
 
     opened = Project.open(config)
-    ref = opened.object(run, uri)
-    if voxel_spacing is None:
-        tomograms = opened.tomograms([run], None, None)
-        if not tomograms:
-            raise VoxelSpacingError(f"{run} has no tomogram to take the voxel spacing from", "give --voxel-spacing")
-        voxel_spacing = tomograms[0].voxel_spacing_angstrom
-    found = opened.read_picks(ref)
-    write_star(output, found, voxel_spacing_angstrom=voxel_spacing, tomogram=run)
+    found = opened.read_picks(opened.object(run, uri))
+    tomograms = opened.tomograms([run], None, None)
+    write_star(
+        output,
+        found,
+        voxel_spacing_angstrom=_spacing_of(opened, run, voxel_spacing),
+        tomogram=run,
+        flavour=flavour,
+        grid=opened.grid(tomograms[0]) if tomograms else None,
+    )
     click.echo(f"{len(found)} picks -> {os.path.relpath(output)}")
+
+
+@export.command(cls=Verb)
+@_export_arguments
+@_spacing_option
+@click.option("--tomogram-number", type=int, default=1, show_default=True, help="Written for every particle.")
+def motl(config: str, uri: str, run: str, output: str, voxel_spacing: float | None, tomogram_number: int) -> None:
+    """Write picks (URI name:user/session) as an EM motive list, for STOPGAP and its kin.
+
+    \b
+    Example:
+      membrain-cloud export motl project/config.json membrane-protein:membrain/1a2b3c4d -r TS_1 --output picks.em
+    """
+    from membrain_cloud.store.pick_files import write_motive_list
+    from membrain_cloud.store.project import Project
+
+    opened = Project.open(config)
+    found = opened.read_picks(opened.object(run, uri))
+    spacing = _spacing_of(opened, run, voxel_spacing)
+    write_motive_list(output, found, voxel_spacing_angstrom=spacing, tomogram_number=tomogram_number)
+    click.echo(f"{len(found)} picks -> {os.path.relpath(output)}")
+
+
+@export.command("meshes", cls=Verb)
+@_export_arguments
+@_spacing_option
+@click.option("--picks", metavar="URI", help="Picks to write with the membranes they sit on (.h5).")
+def export_meshes(config: str, uri: str, run: str, output: str, voxel_spacing: float | None, picks: str | None) -> None:
+    """Write meshes (URI name:user/session): all in one .glb, or one .obj or .h5 (MemBrain-pick) a membrane, in Å.
+
+    Several membranes get their number into the file's name. With --voxel-spacing an .obj counts voxels.
+
+    \b
+    Example:
+      membrain-cloud export meshes project/config.json membrane:membrain/1a2b3c4d -r TS_1 --output membranes.glb
+    """
+    from membrain_cloud.store.mesh_files import write_membranes
+    from membrain_cloud.store.project import Project
+
+    opened = Project.open(config)
+    written = write_membranes(
+        output,
+        opened.read_meshes(opened.object(run, uri)),
+        None if picks is None else opened.read_picks(opened.object(run, picks)),
+        voxel_spacing_angstrom=_spacing_of(opened, run, voxel_spacing) if output.lower().endswith(".h5") else 1.0,
+        unit_angstrom=voxel_spacing or 1.0,
+    )
+    for file in written:
+        click.echo(os.path.relpath(file))
 
 
 @export.command(cls=Verb)

@@ -6,6 +6,9 @@ Cotangent Laplacian, lumped mass, its lowest eigenpairs, and the gradient in eac
 
 from __future__ import annotations
 
+import hashlib
+import math
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +20,9 @@ from numpy.typing import NDArray
 from membrain_cloud.geometry import FloatArray
 
 DENSE_BELOW = 5  # the sparse solver pays off only where far fewer eigenpairs than vertices / this are wanted
+
+_BLOCK, _SPACE = 8, 2.75  # vectors a Lanczos step, and dimension of the first space tried over that wanted
+_CONVERGED = 1e-4  # residual of an eigenpair over its eigenvalue; the vectors are kept as float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +69,31 @@ def surface_operators(
     )
 
 
+def cached_operators(
+    cache: MutableMapping[str, Operators] | None,
+    vertices_angstrom: FloatArray,
+    faces: NDArray[np.integer],
+    normals: FloatArray,
+    *,
+    eigenpairs: int,
+    length_unit_angstrom: float,
+) -> Operators:
+    """`surface_operators`, kept in `cache` under a hash of all that goes into them."""
+    if cache is not None:
+        content = hashlib.sha256(f"{eigenpairs} {length_unit_angstrom!r}".encode())
+        for array, kind in ((vertices_angstrom, np.float64), (faces, np.int64), (normals, np.float64)):
+            content.update(np.ascontiguousarray(array, kind).tobytes())
+        key = content.hexdigest()
+        if key in cache:
+            return cache[key]
+    found = surface_operators(
+        vertices_angstrom, faces, normals, eigenpairs=eigenpairs, length_unit_angstrom=length_unit_angstrom
+    )
+    if cache is not None:
+        cache[key] = found
+    return found
+
+
 def cotan_laplacian(vertices: FloatArray, faces: NDArray[np.integer]) -> scipy.sparse.csr_matrix:
     """(V, V) positive semi-definite cotangent Laplacian, without the mass."""
     count = len(vertices)
@@ -94,35 +125,63 @@ def eigenpairs_of(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The `count` lowest solutions of L v = λ M v: (k,) values >= 0 and (V, k) vectors with vᵀ M v = 1.
 
-    The solver starts from a fixed vector and each vector's largest entry is made positive, so that the same mesh
-    has the same eigenvectors (up to rotations within one eigenvalue, which a diffusion does not see).
+    Each vector's largest entry is positive, so that the same mesh has the same eigenvectors (up to rotations within
+    one eigenvalue, which a diffusion does not see).
     """
     size = laplacian.shape[0]
     count = min(count, size)
     shifted = laplacian + 1e-8 * scipy.sparse.identity(size)
-    mass = np.maximum(mass, 1e-12)
+    root = np.sqrt(np.maximum(mass, 1e-12))
     if size < DENSE_BELOW * count:
-        root = np.sqrt(mass)
         dense = shifted.toarray() / root[:, None] / root[None, :]
         values, vectors = scipy.linalg.eigh(dense, subset_by_index=(0, count - 1))
-        vectors = vectors / root[:, None]
     else:
-        # A positive semi-definite matrix needs no pivoting, and a symmetric ordering fills in less.
-        factor = scipy.sparse.linalg.splu(
-            (shifted - 1e-8 * scipy.sparse.diags(mass)).tocsc(),
-            permc_spec="MMD_AT_PLUS_A",
-            diag_pivot_thresh=0.0,
-            options={"SymmetricMode": True},
-        )
-        inverse = scipy.sparse.linalg.LinearOperator((size, size), matvec=factor.solve, dtype=np.float64)
-        start = np.random.default_rng(0).standard_normal(size)
-        values, vectors = scipy.sparse.linalg.eigsh(
-            shifted.tocsc(), k=count, M=scipy.sparse.diags(mass).tocsc(), sigma=1e-8, OPinv=inverse, v0=start
-        )
-        order = np.argsort(values, kind="stable")
-        values, vectors = values[order], vectors[:, order]
+        values, vectors = _lowest(shifted.tocsc(), root, count)
+    vectors = vectors / root[:, None]
     largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])]
     return np.maximum(values, 0.0), vectors * np.where(largest < 0, -1.0, 1.0)
+
+
+def _lowest(
+    stiffness: scipy.sparse.csc_matrix, root: NDArray[np.float64], count: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The lowest eigenpairs of the stiffness over the squared root of the mass, scaled symmetric: (k,), (V, k).
+
+    Block Lanczos on the inverse with full orthogonalisation (Golub & Underwood 1977). A Laplacian's eigenvalues grow
+    evenly, so a Krylov space of three times the wanted dimension holds them to rounding, and blocks let the work be
+    done by matrix products: more than twice as fast as ARPACK, which takes vectors one by one.
+    """
+    # A positive semi-definite matrix needs no pivoting, and a symmetric ordering fills in less.
+    factor = scipy.sparse.linalg.splu(
+        stiffness, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+    )
+    scale, size = root[:, None], len(root)
+    most = size // _BLOCK  # the whole space
+    basis = np.empty((size, most * _BLOCK), order="F")
+    small = np.zeros((most * _BLOCK, most * _BLOCK))
+    block, _ = scipy.linalg.qr(np.random.default_rng(0).standard_normal((size, _BLOCK)), mode="economic")
+    enough, steps = min(most, math.ceil(_SPACE * count / _BLOCK)), 0
+    while True:
+        basis[:, steps * _BLOCK : (steps + 1) * _BLOCK] = block
+        steps += 1
+        done = steps * _BLOCK
+        image = scale * factor.solve(np.ascontiguousarray(scale * block))
+        coefficients = np.zeros((done, _BLOCK))
+        # but for rounding the image lies in the span of the last two blocks; the second time is for the rounding
+        for first in (max(0, done - 2 * _BLOCK), 0):
+            part = basis[:, first:done].T @ image
+            image -= basis[:, first:done] @ part
+            coefficients[first:] += part
+        small[:done, done - _BLOCK : done] = coefficients
+        block, beyond = scipy.linalg.qr(image, mode="economic")
+        if steps < enough:
+            continue
+        # `small` is filled on and above its diagonal blocks
+        inverses, mix = scipy.linalg.eigh(small[:done, :done], lower=False, subset_by_index=(done - count, done - 1))
+        residuals = np.linalg.norm(beyond @ mix[-_BLOCK:], axis=0)
+        if steps == most or (residuals <= _CONVERGED * inverses).all():
+            return 1.0 / inverses[::-1], basis[:, :done] @ mix[:, ::-1]
+        enough = min(most, steps + 4)
 
 
 def tangent_gradients(
@@ -149,8 +208,11 @@ def tangent_gradients(
 
 def directed_edges(faces: NDArray[np.integer]) -> NDArray[np.int64]:
     """(E, 2) every edge of the faces once in each direction, sorted."""
-    pairs = np.concatenate([faces[:, [a, b]] for a, b in ((0, 1), (1, 2), (2, 0), (1, 0), (2, 1), (0, 2))])
-    return np.unique(pairs.astype(np.int64), axis=0)
+    ends = np.asarray(faces, np.int64)
+    start = np.concatenate([ends[:, k] for k in (0, 1, 2, 1, 2, 0)])
+    stop = np.concatenate([ends[:, k] for k in (1, 2, 0, 0, 1, 2)])
+    count = int(ends.max(initial=0)) + 1
+    return np.stack(np.divmod(np.unique(start * count + stop), count), axis=1)
 
 
 def _tangent_axes(normals: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -8,7 +8,7 @@ import json
 import os
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -52,6 +52,8 @@ class Picker:
         these samples are averaged. One entry is MemBrain-pick's release, several are its paper.
     eigenpairs, length_unit_angstrom : for the operators of a patch; they must be those of the training.
     partition_vertices : size of the patches it was trained on.
+    partitions : how these are cut: "even" as ours, "released" as MemBrain-pick's.
+    classes : names of the kinds of particles, one an output; empty where there is one kind and it has no name.
     score_unit_angstrom : a score of 1 is this distance; scores are clipped at 10 in training.
     inward_normals : trained with normals that point into the membrane; `predict` mirrors the tangent planes.
     name, sha256, notes : of the model file; notes say what it was trained on.
@@ -66,6 +68,8 @@ class Picker:
     length_unit_angstrom: float
     score_unit_angstrom: float
     inward_normals: bool
+    partitions: str = "even"
+    classes: tuple[str, ...] = ()
     name: str = ""
     sha256: str = ""
     notes: Mapping[str, Any] = field(default_factory=dict)
@@ -73,15 +77,27 @@ class Picker:
     def predict(self, profiles: NDArray[np.floating], operators: SurfaceOperators) -> NDArray[np.float32]:
         """(V, C) samples of one patch, in any linear scale of density, and its operators -> (V,) scores.
 
-        A score is a distance in `score_unit_angstrom`: about 0 at a particle, 10 far from all.
+        A score is a distance in `score_unit_angstrom`: about 0 at a particle, 10 far from all. A network of K outputs,
+        one a kind of particle, gives (V, K).
         """
         device = next(self.network.parameters()).device
         x = torch.from_numpy(normalise_profiles(profiles)).to(device)
         surface = surface_tensors(operators, mirrored=self.inward_normals, device=device)
         width = self.network.architecture.channels
         with torch.inference_mode():
-            outputs = [self.network(x[:, start : start + width], surface)[:, 0] for start in self.window_starts]
-            return torch.stack(outputs).mean(dim=0).cpu().numpy()
+            outputs = [self.network(x[:, start : start + width], surface) for start in self.window_starts]
+            scores = torch.stack(outputs).mean(dim=0).cpu().numpy()
+        return scores[:, 0] if scores.shape[1] == 1 else scores
+
+    def averaged(self) -> Picker:
+        """This picker, its outputs averaged over all positions of its window along the normal, as in the paper."""
+        last = len(self.offsets_angstrom) - self.network.architecture.channels
+        return replace(self, window_starts=tuple(range(last + 1)))
+
+    def centred(self) -> Picker:
+        """This picker with the middle position of its window alone, as MemBrain-pick is released."""
+        last = len(self.offsets_angstrom) - self.network.architecture.channels
+        return replace(self, window_starts=(last // 2,))
 
 
 def normalise_profiles(profiles: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -136,6 +152,7 @@ def _from_lightning(content: bytes, name: str) -> Picker:
         length_unit_angstrom=500.0,
         score_unit_angstrom=15.0,
         inward_normals=True,
+        partitions="released",
         name=name,
         sha256=hashlib.sha256(content).hexdigest(),
         notes={"source": "MemBrain-pick checkpoint"},
@@ -158,6 +175,8 @@ def _from_safetensors(content: bytes, name: str) -> Picker:
         length_unit_angstrom=float(described["length_unit_angstrom"]),
         score_unit_angstrom=float(described["score_unit_angstrom"]),
         inward_normals=bool(described["inward_normals"]),
+        partitions=str(described.get("partitions", "even")),
+        classes=tuple(described.get("classes", ())),
         name=name,
         sha256=hashlib.sha256(content).hexdigest(),
         notes=described["notes"],
@@ -183,6 +202,8 @@ def save_picker(picker: Picker, path: str | os.PathLike[str]) -> None:
         "length_unit_angstrom": picker.length_unit_angstrom,
         "score_unit_angstrom": picker.score_unit_angstrom,
         "inward_normals": picker.inward_normals,
+        "partitions": picker.partitions,
+        "classes": list(picker.classes),
         "notes": dict(picker.notes),
     }
     parameters = {name: value.detach().cpu().contiguous() for name, value in picker.network.state_dict().items()}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from membrain_cloud.errors import UsageError, VoxelSpacingError
+from membrain_cloud.errors import ModelError, UsageError, VoxelSpacingError
 from membrain_cloud.geometry import Block, Zyx
 from membrain_cloud.lattice import Lattice, window_stride
 from membrain_cloud.membranes.segmentation import Read, Slab, Statistics, segment_slabs
@@ -132,7 +132,12 @@ def model_window(settings: SegmentSettings) -> int:
 def _header(model: str) -> Mapping[str, Any]:
     from membrain_cloud.pipeline.models import read_header
 
-    return read_header(model)
+    header = read_header(model)
+    if header["task"] != "segmentation":
+        raise ModelError(
+            f"model {model} is for {header['task']}, not for segmentation", "see `membrain-cloud models list`"
+        )
+    return header
 
 
 @functools.lru_cache(maxsize=2)

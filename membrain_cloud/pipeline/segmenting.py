@@ -114,7 +114,9 @@ class Segment(Stage):
                 writers[name] = partial(desk.project.write_features, ref)
         pieces: Iterable[tuple[NDArray[Any], NDArray[Any] | None]]
         if is_new:
-            pieces = ((kept.encoded(slab.logits), kept.halved(slab.variance)) for slab in self._looked(desk, block, prepared))
+            pieces = (
+                (kept.encoded(slab.logits), kept.halved(slab.variance)) for slab in self._looked(desk, block, prepared)
+            )
         else:
             pieces = ((scores, None) for scores in kept.read(desk, block))
         depth = desk.project.label_chunk(desk.project.grid(labels), desk.settings.output.chunk)[0]

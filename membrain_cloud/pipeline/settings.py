@@ -9,10 +9,19 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from membrain_cloud.errors import UsageError
 
@@ -21,6 +30,11 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$")]
 
 def _null(value: Any) -> Any:
     return None if value in ("null", "") else value
+
+
+def _word(value: Any) -> Any:
+    """YAML takes a bare yes or no for a truth value."""
+    return {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else _null(value)
 
 
 _OrNull = BeforeValidator(_null)
@@ -50,11 +64,22 @@ class InputSettings(Section):
 class SegmentSettings(Section):
     """Membrane segmentation by a network in overlapping windows.
 
-    mode : `fast` takes windows that overlap by a quarter and no mirrors; `exact` is MemBrain-seg's way: windows that
-        overlap by half, and eight mirrors. `overlap` and `mirrors` override either.
-    window : voxels an axis; None: what the model was trained with.
+    mode : `exact` is MemBrain-seg's way, voxel for voxel: every window in eight mirrors, float32 on a CPU, windows of
+        the tomogram's own voxels. `fast` gives nearly the same with an eighth to a quarter of the passes: one or two
+        mirrors a window, the fastest arithmetic, nothing done in empty windows, windows rescaled where the spacing is
+        far from the model's. `mirrors`, `precision`, `rescale` override either.
+    window : voxels an axis that the network sees; None: what it was trained with.
+    overlap : of neighbouring windows, as a part of the window.
+    mirrors : `yes`: all eight; `no`; `adaptive`: one, chosen by place, and the opposite one where that is undecided.
+    precision : `float32`, `bfloat16` (a GPU, or a CPU with AMX), `float16` (a GPU), or `auto`: the fastest one in
+        fast mode, MemBrain-seg's in exact mode.
+    rescale : resample windows to the model's voxel spacing. None: in fast mode where the tomogram's differs by more
+        than 45 %; in exact mode not.
     threshold : a voxel is membrane where its logit is greater.
-    batch : windows a forward pass.
+    scores : keep the logits as copick features, `float16`, or their probabilities, `uint8`. Another threshold
+        is then applied without the network.
+    uncertainty : keep the variance of the probability over the mirrors as copick features; needs `mirrors: yes`.
+    batch : windows a forward pass; None: one on a CPU, what fills a GPU on one.
     block_voxels : a larger volume is cut into blocks, one task each; the result does not depend on it.
     """
 
@@ -63,27 +88,48 @@ class SegmentSettings(Section):
     model: str = "membrain-cloud-small"
     mode: Literal["exact", "fast"] = "fast"
     window: Annotated[Annotated[int, Field(ge=16, le=512)] | None, _OrNull] = None
-    overlap: Annotated[Annotated[float, Field(ge=0.0, le=0.75)] | None, _OrNull] = None
-    mirrors: Annotated[bool | None, _OrNull] = None
+    overlap: float = Field(0.5, ge=0.0, le=0.75)
+    mirrors: Annotated[Literal["yes", "no", "adaptive"] | None, BeforeValidator(_word)] = None
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    rescale: Annotated[bool | None, _OrNull] = None
     threshold: float = 0.0
-    batch: int = Field(1, ge=1, le=64)
+    scores: Annotated[Literal["no", "float16", "uint8"], BeforeValidator(_word)] = "no"
+    uncertainty: bool = False
+    batch: Annotated[Annotated[int, Field(ge=1, le=64)] | None, _OrNull] = None
     block_voxels: int = Field(1024 * 1024 * 512, ge=1)
 
-    @property
-    def window_overlap(self) -> float:
-        return self.overlap if self.overlap is not None else {"exact": 0.5, "fast": 0.25}[self.mode]
+    @model_validator(mode="after")
+    def _variance_needs_mirrors(self) -> Self:
+        if self.uncertainty and self.chosen_mirrors != "yes":
+            raise PydanticCustomError("mirrors", "uncertainty needs all eight mirrors: set segment.mirrors=yes as well")
+        return self
 
     @property
-    def with_mirrors(self) -> bool:
-        return self.mirrors if self.mirrors is not None else self.mode == "exact"
+    def chosen_mirrors(self) -> Literal["yes", "no", "adaptive"]:
+        return self.mirrors or ("yes" if self.mode == "exact" else "adaptive")
+
+    @property
+    def chosen_precision(self) -> str:
+        """As `networks.checkpoints.load_segmenter` takes it."""
+        return self.precision if self.precision != "auto" else {"exact": "faithful", "fast": "auto"}[self.mode]
+
+    @property
+    def skip_void(self) -> bool:
+        return self.mode == "fast"
 
     def decisive(self) -> dict[str, Any]:
-        return super().decisive() | {"overlap": self.window_overlap, "mirrors": self.with_mirrors}
+        chosen = {"mirrors": self.chosen_mirrors, "precision": self.chosen_precision, "skip_void": self.skip_void}
+        return super().decisive() | chosen | {"rescale": self.rescale if self.rescale is not None else self.mode}
 
 
 class SeparateSettings(Section):
-    """Connected membranes out of a segmentation.
+    """Membranes one by one out of a segmentation.
 
+    min_voxels : smaller ones are left out, and none is split into smaller pieces.
+    split : cut where membranes touch or cross, judged by how their mid-surfaces lie; otherwise what touches is one.
+    drop_border : leave out membranes that the tomogram's border cuts.
+    region : only what lies inside: copick URI of a segmentation (`cell:alice/1@10.0`), or the corners of a box in Å,
+        `x0,y0,z0,x1,y1,z1`.
     segmentation : copick URI of a segmentation to start from in place of ours, `membrane:alice/3@10.0`; with
         `?instance=true` its instances are meshed as they are.
     """
@@ -91,7 +137,30 @@ class SeparateSettings(Section):
     effortless = ("segmentation",)
 
     min_voxels: int = Field(1000, ge=1)
+    split: bool = True
+    drop_border: bool = False
+    region: OptionalText = None
     segmentation: OptionalText = None
+
+    @property
+    def region_box(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """The box's low and high corners, xyz in Å; None where the region is none or a segmentation."""
+        if self.region is None or ":" in self.region:
+            return None
+        numbers = tuple(float(part) for part in self.region.split(","))
+        return numbers[:3], numbers[3:]
+
+    @field_validator("region")
+    @classmethod
+    def _is_region(cls, region: str | None) -> str | None:
+        if region is not None and ":" not in region:
+            try:
+                numbers = [float(part) for part in region.split(",")]
+            except ValueError:
+                numbers = []
+            if len(numbers) != 6 or any(a > b for a, b in zip(numbers[:3], numbers[3:], strict=True)):
+                raise ValueError("write x0,y0,z0,x1,y1,z1 in Å, or the URI of a segmentation")
+        return region
 
     @property
     def given_instances(self) -> bool:
@@ -113,11 +182,18 @@ class PickSettings(Section):
     max_iterations, min_samples : of the mean shift, and of the clusters of what it moved together.
     partition_vertices : a larger mesh is cut into overlapping patches of about so many vertices for the network;
         None: as many as it was trained with.
+    average_shifts : score with every position along the normal that the samples allow, and take the mean, as in the
+        MemBrain v2 paper; `false` takes the middle one; None: as the picker was made.
+    largest_nm2 : what covers more surface is gathered again from lower scores: crowded particles; None: nothing is.
+    min_distance_angstrom : of two picks nearer to each other along the membrane the better stays; None: both do.
+    least_elongation : a pick's in-plane angle is known where its vertices reach so much farther one way than the other.
     center_offset_angstrom : picks are moved so far along the outward normal (negative: into the membrane).
+    cache : a local folder for the operators of surface patches, which most of the time goes into: picking on the same
+        meshes with another model finds them there.
     object : name under which the picks are stored.
     """
 
-    effortless = ("model",)
+    effortless = ("model", "cache")
 
     model: str = "membrain-cloud-picker"
     bandwidth_angstrom: float = Field(70.0, gt=0)
@@ -125,7 +201,12 @@ class PickSettings(Section):
     max_iterations: int = Field(150, ge=1)
     min_samples: int = Field(5, ge=1)
     partition_vertices: Annotated[Annotated[int, Field(ge=100)] | None, _OrNull] = None
+    average_shifts: Annotated[bool | None, _OrNull] = None
+    largest_nm2: Annotated[Annotated[float, Field(gt=0)] | None, _OrNull] = 200.0
+    min_distance_angstrom: Annotated[Annotated[float, Field(gt=0)] | None, _OrNull] = 70.0
+    least_elongation: float = Field(1.5, ge=1)
     center_offset_angstrom: float = -26.0
+    cache: OptionalText = None
     object: Name = "membrane-protein"
 
 
@@ -134,7 +215,9 @@ class MeasureSettings(Section):
 
     cutoff_nm, bin_width_nm : reach and resolution of neighbours and pair counts, along the membrane.
     n_neighbors : ranks of neighbours to list.
-    edge_width_nm : particles so near to where the tomogram's border cuts their membrane are marked as edge particles.
+    edge_width_nm : particles so near to where the tomogram's border or a rim ends their membrane are edge particles.
+    leaflets : `apart` cuts each membrane's shell in its two leaflets, `joined` lets distances lead around rims.
+    simulations : of particles at random on each membrane, for envelopes and p-values; 0: none.
     reach_nm : given picks farther than this from every membrane are on none, and are left out.
     picks : copick URI of picks to measure in place of ours, `psii:expert/1`; `none` measures membranes alone.
     """
@@ -145,6 +228,8 @@ class MeasureSettings(Section):
     bin_width_nm: float = Field(1.0, gt=0)
     n_neighbors: int = Field(3, ge=1)
     edge_width_nm: float = Field(5.0, ge=0)
+    leaflets: Literal["apart", "joined"] = "apart"
+    simulations: int = Field(99, ge=0, le=9999)
     reach_nm: float = Field(15.0, gt=0)
     picks: OptionalText = None
 
@@ -241,6 +326,8 @@ def _near(name: str, known: Sequence[str]) -> str:
 def _usage_error(error: ValidationError) -> UsageError:
     """The first complaint of pydantic, in our words."""
     first = error.errors()[0]
+    if len(first["loc"]) == 1:  # said of a section as a whole
+        return UsageError(f"settings of {first['loc'][0]}: {first['msg']}", "see the settings in the docs")
     section, name = str(first["loc"][0]), str(first["loc"][1])
     known = list(Settings.model_fields[section].default.__class__.model_fields)
     if first["type"] == "extra_forbidden":

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from membrain_cloud.errors import UsageError
+from membrain_cloud.errors import TomogramError, UsageError
 from membrain_cloud.geometry import Block, Box, iterate_chunks
 from membrain_cloud.membranes.score_volumes import scores_above
-from membrain_cloud.membranes.segmentation import Slab, density_statistics
+from membrain_cloud.membranes.segmentation import Slab, Statistics, density_statistics
 from membrain_cloud.pipeline import derived
 from membrain_cloud.pipeline.file_outputs import SegmentedFile, earlier_outputs, identity, publish, staging
 from membrain_cloud.pipeline.looking import look_at, looked_slabs, segmenter
@@ -188,10 +188,17 @@ def _slabs(
         volume.read,
         frame.shape,
         Block(0, everything, everything),
-        statistics=density_statistics(volume.read(box) for box in _parts(volume)),
+        statistics=_statistics(volume),
         chunk_planes=max(volume.chunk[0], 16),
         progress=count,
     )
+
+
+def _statistics(volume: VolumeFile) -> Statistics:
+    try:
+        return density_statistics(volume.read(box) for box in _parts(volume))
+    except TomogramError as error:
+        raise TomogramError(f"{volume.path}: {error.message}", error.next_step) from None
 
 
 def _parts(volume: VolumeFile) -> Iterator[Box]:

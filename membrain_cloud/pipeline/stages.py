@@ -33,6 +33,7 @@ class Separate(Stage):
     """Mask -> numbered membranes."""
 
     name = "separate"
+    data_version = 2
 
     def after(self, settings: Settings) -> Sequence[str]:
         return () if settings.separate.segmentation else ("segment",)
@@ -44,7 +45,11 @@ class Separate(Stage):
         return settings.separate.given_instances
 
     def inputs(self, site: Site) -> Mapping[str, Ref]:
-        return {"labels": given_segmentation(site) or SEGMENT.output(site)}
+        chosen = site.settings.separate
+        found: dict[str, Ref] = {"labels": given_segmentation(site) or SEGMENT.output(site)}
+        if chosen.region is not None and chosen.region_box is None:
+            found["region"] = site.project.segmentation(site.run, chosen.region)
+        return found
 
     def output(self, site: Site) -> SegmentationRef:
         labels = given_segmentation(site) or SEGMENT.output(site)
@@ -57,16 +62,35 @@ class Separate(Stage):
         declare_membrane(project)
 
     def work(self, desk: Desk) -> Mapping[str, Any]:
-        from membrain_cloud.membranes.instances import separate
+        from membrain_cloud.membranes.instances import separate, within
 
         source, target = desk.segmentation("labels"), desk.written_segmentation()
         grid = desk.project.grid(source)
-        instances = separate(desk.project.read_labels(source), min_voxels=desk.settings.separate.min_voxels)
+        chosen, labels = desk.settings.separate, desk.project.read_labels(source)
+        if chosen.region is not None:
+            labels = within(labels, self._region(desk, grid))
+        instances = separate(
+            labels, min_voxels=chosen.min_voxels, split=chosen.split, drop_border=chosen.drop_border, foreground=None
+        )
         desk.project.create_labels(target, grid, str(instances.dtype), desk.settings.output.chunk)
         for box in iterate_chunks(grid.shape, desk.project.label_chunk(grid, desk.settings.output.chunk)):
             desk.project.write_labels(target, box, instances[box.slices])
         desk.project.finish_labels(target)
         return {"membranes": int(instances.max(initial=0))}
+
+    def _region(self, desk: Desk, grid: Grid) -> Any:
+        """The region of interest: a box of voxels, or a segmentation on the same grid."""
+        corners = desk.settings.separate.region_box
+        if corners is not None:
+            low, high = (np.round(grid.to_voxels(np.array([c]))[0]).astype(int).tolist() for c in corners)
+            return Box((low[0], low[1], low[2]), (high[0] + 1, high[1] + 1, high[2] + 1))
+        source = desk.segmentation("region")
+        if desk.project.grid(source).shape != grid.shape:
+            raise InputError(
+                f"region {source.uri} is {desk.project.grid(source).shape} voxels, the segmentation {grid.shape}",
+                "give a region on the segmentation's grid, or a box",
+            )
+        return desk.project.read_labels(source)
 
 
 class MakeMeshes(Stage):
@@ -88,7 +112,7 @@ class MakeMeshes(Stage):
         return ObjectRef(site.run, MEMBRANE, site.settings.output.user, site.sessions[self.name])
 
     def memory_bytes(self, grid: Grid, settings: Settings) -> int:
-        return BASE_BYTES + 30 * grid.voxels
+        return BASE_BYTES + 16 * grid.voxels
 
     def declare(self, project: Project, settings: Settings) -> None:
         declare_membrane(project)
@@ -127,6 +151,7 @@ class Pick(Stage):
 
     name = "pick"
     needs_gpu = True
+    data_version = 2
 
     def after(self, settings: Settings) -> Sequence[str]:
         return ("mesh",)
@@ -156,9 +181,13 @@ class Pick(Stage):
     def work(self, desk: Desk) -> Mapping[str, Any]:
         from membrain_cloud.membranes.picking import pick_membrane
         from membrain_cloud.membranes.segmentation import density_statistics
+        from membrain_cloud.store.operator_files import OperatorFiles
 
         density, chosen = desk.tomogram("density"), desk.settings.pick
+        cache = None if chosen.cache is None else OperatorFiles(chosen.cache)
         network = picker(chosen.model, desk.task.model_sha256)
+        if chosen.average_shifts is not None:
+            network = network.averaged() if chosen.average_shifts else network.centred()
         reach = float(np.abs(network.offsets_angstrom).max()) + density.voxel_spacing_angstrom
         grid = desk.project.grid(density)
         mean = density_statistics(tomogram_chunks(desk.project, density, grid)).mean
@@ -180,7 +209,11 @@ class Pick(Stage):
                 max_iterations=chosen.max_iterations,
                 min_samples=chosen.min_samples,
                 center_offset_angstrom=chosen.center_offset_angstrom,
+                largest_nm2=chosen.largest_nm2,
+                min_distance_angstrom=chosen.min_distance_angstrom,
+                least_elongation=chosen.least_elongation,
                 membrane_id=number,
+                cache=cache,
             )
             found.append(picks)
         picks = joined(found)
@@ -192,6 +225,7 @@ class Measure(Stage):
     """Meshes and particles -> rows of the tables, which hold the latest of each tomogram."""
 
     name = "measure"
+    data_version = 2
     keeps_receipts_in = "tables"
 
     def after(self, settings: Settings) -> Sequence[str]:
@@ -244,6 +278,8 @@ class Measure(Stage):
                 bin_width_nm=chosen.bin_width_nm,
                 n_neighbors=chosen.n_neighbors,
                 edge_width_nm=chosen.edge_width_nm,
+                leaflets_apart=chosen.leaflets == "apart",
+                n_simulations=chosen.simulations,
             )
             for table, found in measured.items():
                 rows[table] += [keys | {"membrane_id": number} | row for row in found]
@@ -299,9 +335,9 @@ def picker(model: str, sha256: str) -> Picker:
     """The network, loaded once a process; on a GPU where there is one."""
     import torch
 
-    from membrain_cloud.networks.picker import load_picker
+    from membrain_cloud.pipeline.models import load_picker
 
-    return load_picker(model, device="cuda" if torch.cuda.is_available() else "cpu")
+    return load_picker(model, sha256=sha256, device="cuda" if torch.cuda.is_available() else "cpu")
 
 
 def box_around(mesh: Mesh, grid: Grid, *, margin_angstrom: float) -> Box | None:
@@ -318,11 +354,13 @@ def joined(parts: Sequence[Picks]) -> Picks:
     if not parts:
         return Picks(np.zeros((0, 3)), np.zeros((0, 3, 3)))
     turned = [picks.orientations for picks in parts if picks.orientations is not None]
+    in_plane = [picks.in_plane for picks in parts if picks.in_plane is not None]
     return Picks(
         np.concatenate([picks.positions for picks in parts]),
         np.concatenate(turned) if len(turned) == len(parts) else None,
         np.concatenate([picks.scores for picks in parts]),
         np.concatenate([picks.membrane_ids for picks in parts]),
+        np.concatenate(in_plane) if len(in_plane) == len(parts) else None,
     )
 
 
@@ -330,4 +368,5 @@ def chosen_picks(picks: Picks, membrane: int) -> Picks:
     """Those on one membrane, in their order."""
     on_it = np.flatnonzero(picks.membrane_ids == membrane)
     turned = None if picks.orientations is None else picks.orientations[on_it]
-    return Picks(picks.positions[on_it], turned, picks.scores[on_it], picks.membrane_ids[on_it])
+    in_plane = None if picks.in_plane is None else picks.in_plane[on_it]
+    return Picks(picks.positions[on_it], turned, picks.scores[on_it], picks.membrane_ids[on_it], in_plane)

@@ -88,10 +88,13 @@ def picks_to_json(picks: Picks, ref: ObjectRef) -> bytes:
     columns = zip(
         picks.positions.tolist(), matrices.tolist(), picks.membrane_ids.tolist(), picks.scores.tolist(), strict=True
     )
-    points = [
+    points: list[dict[str, Any]] = [
         {"location": {"x": x, "y": y, "z": z}, "transformation_": matrix, "instance_id": int(number), "score": score}
         for (x, y, z), matrix, number, score in columns
     ]
+    if picks.in_plane is not None:  # of ours: copick reads over it
+        for point, known in zip(points, picks.in_plane.tolist(), strict=True):
+            point["in_plane"] = known
     file = {
         "pickable_object_name": ref.name,
         "user_id": ref.user,
@@ -118,6 +121,7 @@ def picks_from_json(content: bytes, what: str) -> Picks:
         matrices = [p.get("transformation_") or np.eye(4) for p in points]
         scores = [1.0 if p.get("score") is None else p["score"] for p in points]
         numbers = [p.get("instance_id") or 0 for p in points]
+        in_plane = [p.get("in_plane") for p in points]
         positions = np.array(places, np.float64).reshape(-1, 3)
         transforms = np.array(matrices, np.float64).reshape(-1, 4, 4)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -130,4 +134,5 @@ def picks_from_json(content: bytes, what: str) -> Picks:
         transforms[:, :3, :3].copy() if trusted else None,
         np.array(scores, np.float64),
         np.array(numbers, np.int64),
+        np.array(in_plane, bool) if points and None not in in_plane else None,
     )

@@ -1,4 +1,4 @@
-"""Particles as RELION STAR files and as CSV.
+"""Particles as RELION STAR files, as EM motive lists and as CSV.
 
 RELION's angles (Rot, Tilt, Psi in degrees) turn the tomogram's frame into the particle's: a particle stands in the
 tomogram by the inverse of Rz(rot) Ry(tilt) Rz(psi). Some programs write the rotation itself under the same names; for
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,9 @@ _ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 _PIXEL_SIZES = ("rlnTomoTiltSeriesPixelSize", "rlnPixelSize", "rlnImagePixelSize")
 _SCORES = ("rlnAutopickFigureOfMerit", "rlnLCCmax", "score")
 _MEMBRANES = ("rlnMembrane", "membrane_id", "instance_id")
+_IN_PLANE = "rlnInPlaneKnown"
+FLAVOURS = ("plain", "relion3.1", "relion4", "relion5", "surforama")
+"""Kinds of STAR file that can be written; all can be read."""
 _CSV_ANGSTROM = tuple(
     tuple(pattern.format(axis) for axis in "xyz") for pattern in ("{}_A", "{}_angstrom", "location_{}", "{}_Å")
 )
@@ -98,11 +101,99 @@ def read_csv_picks(
     return _picks(table, positions - np.asarray(origin_angstrom, np.float64), None)
 
 
-def write_star(path: str, picks: Picks, *, voxel_spacing_angstrom: float, tomogram: str) -> None:
+def write_star(
+    path: str,
+    picks: Picks,
+    *,
+    voxel_spacing_angstrom: float,
+    tomogram: str,
+    flavour: str = "plain",
+    grid: Grid | None = None,
+) -> None:
     """Write a STAR file atomically; see `star_text`."""
-    temporary = f"{os.path.dirname(os.path.abspath(path))}/.{os.path.basename(path)}.{uuid.uuid4().hex[:12]}.tmp"
+    text = star_text(
+        picks, voxel_spacing_angstrom=voxel_spacing_angstrom, tomogram=tomogram, flavour=flavour, grid=grid
+    )
+    _write(path, text.encode())
+
+
+def star_text(
+    picks: Picks, *, voxel_spacing_angstrom: float, tomogram: str, flavour: str = "plain", grid: Grid | None = None
+) -> str:
+    """A particle table, coordinates in voxels of that spacing; equal picks give equal text (no date in it).
+
+    flavour : which program it is for (see FLAVOURS). "plain" is one table; "relion3.1" and "relion4" have an optics
+        table with the pixel size; "relion5" counts positions from the tomogram's centre in Å, and needs its `grid`;
+        "surforama" has six columns and nothing else: no pixel size, no tomogram, no scores.
+
+    Angles are RELION's, of picks without orientations 0 where a flavour must have them. Our own columns, which RELION
+    carries along unread: `rlnMembrane`, and `rlnInPlaneKnown` (0: psi was left open).
+    """
+    if flavour not in FLAVOURS:
+        raise UsageError(f"no STAR flavour {flavour!r}", f"give one of {', '.join(FLAVOURS)}")
+    if flavour == "relion5" and grid is None:
+        raise UsageError("RELION 5 counts from the tomogram's centre", "give a run with a tomogram")
+    voxels = picks.positions / voxel_spacing_angstrom
+    columns: dict[str, Any] = {}
+    if flavour != "surforama":
+        columns["rlnMicrographName" if flavour == "relion3.1" else "rlnTomoName"] = [tomogram] * len(picks)
+    if flavour == "relion5" and grid is not None:
+        centred = picks.positions - np.array(grid.size_angstrom) / 2
+        columns |= {name: centred[:, k] for k, name in enumerate(_CENTRED)}
+    else:
+        columns |= {name: voxels[:, k] for k, name in enumerate(_COORDINATES)}
+    if picks.orientations is not None or flavour != "plain":
+        turned = np.tile(np.eye(3), (len(picks), 1, 1)) if picks.orientations is None else picks.orientations
+        columns |= {name: _angles(turned)[:, k] for k, name in enumerate(_ANGLES)}
+    if flavour == "surforama":
+        return _table("", columns)
+    columns["rlnAutopickFigureOfMerit"] = picks.scores
+    if flavour == "plain":
+        columns["rlnPixelSize"] = np.full(len(picks), voxel_spacing_angstrom)
+    else:
+        columns["rlnOpticsGroup"] = np.ones(len(picks), int)
+    columns["rlnMembrane"] = picks.membrane_ids
+    if picks.in_plane is not None:
+        columns["rlnInPlaneKnown"] = picks.in_plane.astype(int)
+    particles = _table("particles", columns)
+    if flavour == "plain":
+        return particles
+    pixel = "rlnImagePixelSize" if flavour == "relion3.1" else "rlnTomoTiltSeriesPixelSize"
+    optics = {"rlnOpticsGroup": [1], "rlnOpticsGroupName": ["opticsGroup1"], pixel: np.array([voxel_spacing_angstrom])}
+    return _table("optics", optics) + particles
+
+
+def _table(name: str, columns: Mapping[str, Any]) -> str:
+    head = ["", f"data_{name}", "", "loop_", *(f"_{column} #{k}" for k, column in enumerate(columns, 1))]
+    texts = [
+        [f"{value:.6f}" if isinstance(value, float) else str(value) for value in np.asarray(values).tolist()]
+        for values in columns.values()
+    ]
+    return "\n".join([*head, *("\t".join(row) for row in zip(*texts, strict=True)), ""])
+
+
+def write_motive_list(path: str, picks: Picks, *, voxel_spacing_angstrom: float, tomogram_number: int) -> None:
+    """Write an EM motive list (20 x N, as STOPGAP's ancestors AV3 and TOM have it) atomically.
+
+    Positions count voxels from 1: whole ones in rows 8-10, the rest in the shifts of rows 11-13. Angles phi, psi, theta
+    (rows 17-19, degrees) turn the reference into the tomogram: about z by phi, about x by theta, about z by psi. Row 1
+    is the score, row 6 the membrane, row 20 the class: 1, or 2 where the in-plane angle was left open.
+    """
+    import emfile
+
+    rows = np.zeros((20, len(picks)), np.float32)
+    voxels = picks.positions / voxel_spacing_angstrom
+    whole = np.floor(voxels + 0.5)
+    rows[0], rows[3] = picks.scores, np.arange(1, len(picks) + 1)
+    rows[4], rows[5] = tomogram_number, picks.membrane_ids
+    rows[7:10], rows[10:13] = whole.T + 1, (voxels - whole).T
+    if picks.orientations is not None:
+        rows[16:19] = _zxz_angles(picks.orientations)[:, [0, 2, 1]].T
+    rows[19] = 1 if picks.in_plane is None else np.where(picks.in_plane, 1, 2)
+    temporary = _temporary(path)
     try:
-        Path(temporary).write_text(star_text(picks, voxel_spacing_angstrom=voxel_spacing_angstrom, tomogram=tomogram))
+        # an EM file's first axis is the fastest: 20 numbers a particle
+        emfile.write(temporary, np.ascontiguousarray(rows.T)[None])
         os.replace(temporary, path)
     except OSError as error:
         raise storage_error(error, path) from error
@@ -110,24 +201,72 @@ def write_star(path: str, picks: Picks, *, voxel_spacing_angstrom: float, tomogr
         Path(temporary).unlink(missing_ok=True)
 
 
-def star_text(picks: Picks, *, voxel_spacing_angstrom: float, tomogram: str) -> str:
-    """A RELION particle table, coordinates in voxels; equal picks give equal text (no date in it)."""
-    columns: dict[str, NDArray[Any]] = {
-        name: picks.positions[:, k] / voxel_spacing_angstrom for k, name in enumerate(_COORDINATES)
-    }
-    if picks.orientations is not None:
-        angles = _angles(picks.orientations)
-        columns |= {name: angles[:, k] for k, name in enumerate(_ANGLES)}
-    columns["rlnAutopickFigureOfMerit"] = picks.scores
-    columns["rlnPixelSize"] = np.full(len(picks), voxel_spacing_angstrom)
-    head = ["", "data_particles", "", "loop_", "_rlnTomoName #1"]
-    head += [f"_{name} #{k}" for k, name in enumerate(columns, 2)] + [f"_rlnMembrane #{len(columns) + 2}"]
-    numbers = np.stack(list(columns.values()), axis=1) if len(picks) else np.zeros((0, len(columns)))
-    rows = [
-        f"{tomogram}\t" + "\t".join(f"{value:.6f}" for value in row) + f"\t{membrane}"
-        for row, membrane in zip(numbers, picks.membrane_ids.tolist(), strict=True)
-    ]
-    return "\n".join([*head, *rows, ""])
+def read_motive_list(path: str, *, voxel_spacing_angstrom: float | None, tomogram_number: int | None = None) -> Picks:
+    """Particles of an EM motive list; see `write_motive_list`. Particles of class 0 or less are left out.
+
+    Raises ProjectError for another file; UsageError where it holds several tomograms and none is named;
+    VoxelSpacingError without a spacing: the file has none.
+    """
+    import emfile
+
+    try:
+        _, values = emfile.read(path)
+        rows = np.asarray(values, np.float64).reshape(-1, 20).T
+    except Exception as error:  # emfile raises many kinds
+        raise ProjectError(f"{path} cannot be read as a motive list ({error})", "give an EM file of 20 x N") from error
+    if voxel_spacing_angstrom is None:
+        raise VoxelSpacingError(f"{path}: positions in voxels of unknown size", "give --voxel-spacing")
+    numbers = np.unique(rows[4]).astype(int).tolist()
+    if tomogram_number is None and len(numbers) > 1:
+        raise UsageError(f"{path} holds particles of {len(numbers)} tomograms", f"name one of {numbers[:8]}")
+    chosen = rows[:, (rows[19] > 0) & ((rows[4] == tomogram_number) | (tomogram_number is None))]
+    if not np.isfinite(chosen).all():
+        raise ProjectError(f"{path} has gaps", "correct or remove the incomplete particles")
+    phi, psi, theta = chosen[16:19]
+    return Picks(
+        (chosen[7:10] - 1 + chosen[10:13]).T * voxel_spacing_angstrom,
+        _zxz_matrices(np.stack([phi, theta, psi], axis=1)),
+        chosen[0].copy(),
+        chosen[5].astype(np.int64),
+        chosen[19] != 2,
+    )
+
+
+def _zxz_matrices(angles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, 3) phi, theta, psi in degrees -> Rz(psi) Rx(theta) Rz(phi)."""
+    (cf, ct, cp), (sf, st, sp) = np.cos(np.radians(angles)).T, np.sin(np.radians(angles)).T
+    rows = (
+        (cp * cf - sp * ct * sf, -cp * sf - sp * ct * cf, sp * st),
+        (sp * cf + cp * ct * sf, -sp * sf + cp * ct * cf, -cp * st),
+        (st * sf, st * cf, ct),
+    )
+    return np.moveaxis(np.array(rows), 2, 0)
+
+
+def _zxz_angles(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The inverse of `_zxz_matrices`: phi, theta, psi. At theta 0 and 180 phi is 0."""
+    theta = np.arccos(np.clip(matrices[:, 2, 2], -1.0, 1.0))
+    phi = np.arctan2(matrices[:, 2, 0], matrices[:, 2, 1])
+    psi = np.arctan2(matrices[:, 0, 2], -matrices[:, 1, 2])
+    flat = np.hypot(matrices[:, 2, 0], matrices[:, 2, 1]) < 1e-7
+    phi[flat] = 0.0
+    psi[flat] = np.arctan2(matrices[flat, 1, 0], matrices[flat, 0, 0])
+    return np.degrees(np.stack([phi, theta, psi], axis=1))
+
+
+def _temporary(path: str) -> str:
+    return f"{os.path.dirname(os.path.abspath(path))}/.{os.path.basename(path)}.{uuid.uuid4().hex[:12]}.tmp"
+
+
+def _write(path: str, content: bytes) -> None:
+    temporary = _temporary(path)
+    try:
+        Path(temporary).write_bytes(content)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise storage_error(error, path) from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
 
 
 def _matrices(angles: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -214,4 +353,5 @@ def _picks(table: pd.DataFrame, positions: NDArray[np.float64], orientations: ND
     membrane = next((c for c in _MEMBRANES if c in table.columns), None)
     scores = table[score].to_numpy(np.float64) if score else np.ones(len(table))
     numbers = table[membrane].to_numpy(np.int64) if membrane else np.zeros(len(table), np.int64)
-    return Picks(positions, orientations, scores, numbers)
+    in_plane = table[_IN_PLANE].to_numpy() != 0 if _IN_PLANE in table.columns else None
+    return Picks(positions, orientations, scores, numbers, in_plane)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from membrain_cloud.geometry import Grid, iterate_chunks
 from membrain_cloud.store import volumes
 from membrain_cloud.store.exchange import Header, file_stem, open_volume, read_header
 from membrain_cloud.store.files import Files
-from membrain_cloud.store.pick_files import read_csv_picks, read_star_picks
+from membrain_cloud.store.mesh_files import read_h5, read_meshes
+from membrain_cloud.store.pick_files import read_csv_picks, read_motive_list, read_star_picks
 from membrain_cloud.store.project import Project, as_labels, pickable_object
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef, check_name, clean_name
 
@@ -189,12 +190,12 @@ def import_picks(
     tomogram: str | None = None,
     inverse_angles: bool = False,
 ) -> ObjectRef:
-    """Bring particles (.star of RELION, .csv) into a run, which is made if it is not there.
+    """Bring particles into a run, which is made if it is not there: .star, .csv, .em motive list, MemBrain-pick's .h5.
 
     `voxel_spacing_angstrom` is that of the pixels the coordinates count (unused for columns in Å). `origin_angstrom`,
     xyz, is subtracted: programs that honour the origin of an MRC header count it into their positions. `tomogram`
-    is the tomogram's name in a STAR file of several. `inverse_angles` is for files whose angles turn the particle into
-    the tomogram, the inverse of RELION's.
+    is the tomogram's name in a STAR file of several, its number in a motive list. `inverse_angles` is for files whose
+    angles turn the particle into the tomogram, the inverse of RELION's.
     """
     ref = ObjectRef(run, object, user, session)
     if file.lower().endswith(".csv"):
@@ -209,10 +210,46 @@ def import_picks(
             grid=project.grid(tomograms[0]) if tomograms else None,
             inverse_angles=inverse_angles,
         )
+    elif file.lower().endswith(".em"):
+        if tomogram is not None and not tomogram.isdigit():
+            raise UsageError(f"a motive list numbers its tomograms, {tomogram!r} is a name", "give the number")
+        number = None if tomogram is None else int(tomogram)
+        picks = read_motive_list(file, voxel_spacing_angstrom=voxel_spacing_angstrom, tomogram_number=number)
+        picks = replace(picks, positions=picks.positions - np.asarray(origin_angstrom, np.float64))
+    elif file.lower().endswith(".h5"):
+        found = read_h5(file, voxel_spacing_angstrom=voxel_spacing_angstrom).picks
+        if found is None:
+            raise ProjectError(f"{file} has no cluster_centers", "give a file of membrain_pick predict with mean shift")
+        picks = replace(found, positions=found.positions - np.asarray(origin_angstrom, np.float64))
     else:
-        raise ProjectError(f"{file}: the kind of this file is not known", "give .star or .csv")
+        raise ProjectError(f"{file}: the kind of this file is not known", "give .star, .csv, .em or .h5")
     project.ensure_object(object, is_particle=True, identifier=None)
     project.write_picks(ref, picks)
+    return ref
+
+
+def import_meshes(
+    project: Project,
+    run: str,
+    files: Sequence[str],
+    *,
+    user: str,
+    session: str,
+    voxel_spacing_angstrom: float | None = None,
+) -> ObjectRef:
+    """Bring membranes' meshes (.glb, .obj, .h5 of MemBrain-pick) into a run, as one annotation.
+
+    voxel_spacing_angstrom : where the files count voxels. Membranes keep the numbers of a single GLB file; those of
+    several files are numbered in the files' order.
+    """
+    found = [read_meshes(file, voxel_spacing_angstrom=voxel_spacing_angstrom) for file in files]
+    if not any(found):
+        raise UsageError(f"no meshes in {', '.join(files) or 'no files'}", "give .glb, .obj or .h5 files with faces")
+    meshes = [mesh for membranes in found for mesh in membranes.values()]
+    numbers = list(found[0]) if len(found) == 1 else range(1, len(meshes) + 1)
+    ref = ObjectRef(run, MEMBRANE_OBJECT[0], user, session)
+    project.ensure_object(MEMBRANE_OBJECT[0], is_particle=False, identifier=MEMBRANE_OBJECT[2])
+    project.write_meshes(ref, dict(zip(numbers, meshes, strict=True)))
     return ref
 
 

@@ -60,6 +60,9 @@ class Clustering:
     max_iterations: int
     min_samples: int
     center_offset_angstrom: float
+    largest_nm2: float | None
+    min_distance_angstrom: float | None
+    least_elongation: float
 
 
 def random_phantom(seed: int, settings: PhantomExamples) -> Phantom:

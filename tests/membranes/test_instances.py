@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from membrain_cloud.geometry import Box
-from membrain_cloud.membranes.instances import instance_boxes, separate
+from membrain_cloud.membranes import instances
+from membrain_cloud.membranes.instances import instance_boxes
+
+
+def separate(labels: np.ndarray, *, min_voxels: int, foreground: int | None = None) -> np.ndarray:
+    """Components as they are."""
+    return instances.separate(labels, min_voxels=min_voxels, split=False, drop_border=False, foreground=foreground)
 
 
 def _volume(*parts: tuple[tuple[slice, slice, slice], int]) -> np.ndarray:
@@ -104,3 +110,45 @@ def test_boxes_refuse_what_cannot_be_ids() -> None:
         instance_boxes(np.zeros((2, 2, 2)))
     with pytest.raises(ValueError, match="negative"):
         instance_boxes(np.full((2, 2, 2), -1))
+
+
+def test_membranes_at_the_border_can_be_dropped() -> None:
+    labels = _volume((SMALL, 1), (LARGE, 1), (OTHER_SMALL, 1))
+    found = instances.separate(labels, min_voxels=1, split=False, drop_border=True)
+    assert found.max() == 2
+    assert not found[SMALL].any()
+    np.testing.assert_array_equal(found[LARGE], 1)
+    flat = instances.separate(labels[4:5], min_voxels=1, split=False, drop_border=True)
+    assert flat.max() == 1  # one plane is not a border
+
+
+def test_a_region_is_a_mask_or_a_box() -> None:
+    labels = _volume((SMALL, 3), (LARGE, 7))
+    box = Box((3, 3, 3), (9, 6, 40))
+    expected = np.zeros_like(labels)
+    expected[4:8, 4:6, 4:8] = 7
+    np.testing.assert_array_equal(instances.within(labels, box), expected)
+    region = np.zeros(labels.shape, bool)
+    region[3:9, 3:6, 3:] = True
+    np.testing.assert_array_equal(instances.within(labels, region), expected)
+    assert not instances.within(labels, Box((50, 0, 0), (60, 9, 9))).any()
+    with pytest.raises(ValueError, match="does not fit"):
+        instances.within(labels, region[1:])
+
+
+@pytest.mark.parametrize(
+    ("labels", "count"),
+    [
+        (np.zeros((20, 20, 20), np.uint8), 0),
+        (np.pad(np.ones((1, 1, 1), np.uint8), 9), 1),
+        (np.ones((20, 20, 20), np.uint8), 1),
+        (np.zeros((0, 4, 4), np.uint8), 0),
+        (np.ones((1, 30, 30), np.uint8), 1),
+    ],
+    ids=["nothing", "a voxel", "all of the volume", "no volume", "one plane"],
+)
+def test_odd_segmentations_are_split_to_valid_ones(labels: np.ndarray, count: int) -> None:
+    found = instances.separate(labels, min_voxels=1, split=True, drop_border=False)
+    assert found.shape == labels.shape
+    assert found.max(initial=0) == count
+    np.testing.assert_array_equal(found > 0, labels > 0)

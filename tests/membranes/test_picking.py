@@ -16,8 +16,15 @@ from scipy.spatial import cKDTree
 from membrain_cloud.geometry import Grid, Mesh, Picks
 from membrain_cloud.membranes import clustering
 from membrain_cloud.membranes.clustering import dense_clusters, mean_shift
-from membrain_cloud.membranes.operators import cotan_laplacian, surface_operators, tangent_gradients, vertex_areas
-from membrain_cloud.membranes.partitions import cut_into_patches, edge_graph
+from membrain_cloud.membranes.heat import HeatDistances
+from membrain_cloud.membranes.operators import (
+    Operators,
+    cotan_laplacian,
+    surface_operators,
+    tangent_gradients,
+    vertex_areas,
+)
+from membrain_cloud.membranes.partitions import cut_into_patches, edge_graph, released_patches
 from membrain_cloud.membranes.picking import FAR_SCORE, cluster_picks, pick_membrane, vertex_scores
 
 
@@ -54,6 +61,9 @@ CLUSTERING = {
     "max_iterations": 150,
     "min_samples": 5,
     "center_offset_angstrom": 0.0,
+    "largest_nm2": None,
+    "min_distance_angstrom": None,
+    "least_elongation": 1.5,
     "membrane_id": 3,
 }
 
@@ -383,6 +393,7 @@ class BrightnessPicker:
     eigenpairs = 8
     partition_vertices = 700
     length_unit_angstrom = 500.0
+    partitions = "even"
 
     def predict(self, profiles: NDArray, operators: object) -> NDArray[np.float32]:
         return (10.0 - 9.0 * np.clip(profiles[:, 1], 0, 1)).astype(np.float32)
@@ -421,3 +432,164 @@ def test_a_membrane_is_picked(
     assert isinstance(picks, Picks)
     assert len(picks) == len(centers)
     assert cKDTree(centers).query(picks.positions)[0].max() < 20.0
+
+
+# -- crowded membranes, distances, angles --------------------------------------------------------------------------
+
+
+def crowd(spacing: float) -> NDArray:
+    """Seven particles, each `spacing` from its neighbours, on a sphere of 500 Å about the origin."""
+    angles = np.arange(6) * np.pi / 3
+    tilt = 2 * np.arcsin(spacing / 1000.0)
+    around = np.stack([np.sin(tilt) * np.cos(angles), np.sin(tilt) * np.sin(angles), np.full(6, np.cos(tilt))], axis=1)
+    return 500.0 * np.vstack([[0.0, 0.0, 1.0], around])
+
+
+@pytest.mark.parametrize("spacing", [75.0, 85.0])
+def test_crowded_particles_are_told_apart(spacing: float) -> None:
+    mesh, centers = sphere(500.0, 5), crowd(spacing)
+    scores = distances(mesh, centers) + np.random.default_rng(0).normal(0, 0.7, len(mesh.vertices))
+    merged = cluster_picks(mesh, scores, **CLUSTERING)
+    split = cluster_picks(mesh, scores, **(CLUSTERING | {"largest_nm2": 100.0}))
+    assert len(merged) < 5
+    assert 7 <= len(split) <= 8
+    assert cKDTree(split.positions).query(centers)[0].max() < 30.0
+    # What is no larger than one particle stays as it was.
+    alone = distances(mesh, centers[:1])
+    for limit in (None, 1000.0):
+        one = cluster_picks(mesh, alone, **(CLUSTERING | {"largest_nm2": limit}))
+        np.testing.assert_array_equal(
+            one.positions, cluster_picks(mesh, alone, **(CLUSTERING | {"largest_nm2": None})).positions
+        )
+
+
+def test_the_better_of_two_near_picks_stays() -> None:
+    mesh = sphere(500.0, 5)
+    centers = crowd(100.0)[:3]  # one in the middle, two beside it, all 100 Å apart
+    scores = distances(mesh, centers)
+    worse = cKDTree(mesh.vertices).query_ball_point(centers[1], 60.0)
+    scores[worse] += 1.0
+    settings = CLUSTERING | {"bandwidth_angstrom": 50.0}
+    every = cluster_picks(mesh, scores, **settings)
+    assert len(every) == 3
+    kept = cluster_picks(mesh, scores, **(settings | {"min_distance_angstrom": 130.0}))
+    assert len(kept) == 1
+    np.testing.assert_array_equal(kept.positions, every.positions[:1])
+    assert len(cluster_picks(mesh, scores, **(settings | {"min_distance_angstrom": 70.0}))) == 3
+
+
+def test_near_picks_on_two_leaflets_both_stay() -> None:
+    """30 Å apart through the slab, far apart along it."""
+    mesh = together(sphere(500.0, 5), Mesh(sphere(470.0, 5).vertices, sphere(470.0, 5).faces[:, ::-1].copy()))
+    scores = np.full(len(mesh.vertices), 10.0)
+    half = len(scores) // 2
+    for part, radius in ((slice(0, half), 500.0), (slice(half, None), 470.0)):
+        center = np.array([[0.0, 0.0, radius]])
+        scores[part] = np.minimum(cKDTree(center).query(mesh.vertices[part])[0] / 15.0, 10.0)
+    picks = cluster_picks(mesh, scores, **(CLUSTERING | {"bandwidth_angstrom": 25.0, "min_distance_angstrom": 60.0}))
+    assert len(picks) == 2
+    assert picks.orientations is not None
+    assert picks.orientations[0, :, 2] @ picks.orientations[1, :, 2] < -0.99
+
+
+def test_elongated_particles_have_an_in_plane_angle_and_round_ones_are_marked() -> None:
+    mesh = sphere(500.0, 5)
+    centers = 500.0 * directions(10, seed=2, apart=0.55)
+    centers[0] = (500.0, 0.0, 0.0)  # its normal lies along x
+    rng = np.random.default_rng(0)
+    scores = np.full(len(mesh.vertices), 10.0)
+    axes = []
+    for index, center in enumerate(centers):
+        normal = center / 500.0
+        frame = np.linalg.svd(normal[None])[2][1:]
+        angle = rng.uniform(0, np.pi)
+        long = np.cos(angle) * frame[0] + np.sin(angle) * frame[1]
+        axes.append(long)
+        way = mesh.vertices - center
+        along = way @ long
+        stretch = 2.2 if index < 8 else 1.0
+        distance = np.sqrt((way**2).sum(axis=1) - along**2 + (along / stretch) ** 2)
+        scores = np.minimum(scores, distance / 15.0 + rng.normal(0, 0.3, len(scores)))
+    picks = cluster_picks(mesh, scores, **(CLUSTERING | {"bandwidth_angstrom": 90.0, "score_threshold": 4.0}))
+    assert len(picks) == 10
+    assert picks.orientations is not None
+    assert picks.in_plane is not None
+    which = cKDTree(centers).query(picks.positions)[1]
+    np.testing.assert_array_equal(picks.in_plane, which < 8)
+    assert np.isfinite(picks.orientations).all()
+    np.testing.assert_allclose(np.linalg.det(picks.orientations), 1.0)
+    cosines = np.abs((picks.orientations[:, :, 0] * np.array(axes)[which]).sum(axis=1))[picks.in_plane]
+    assert np.degrees(np.arccos(np.clip(cosines, 0, 1))).max() < 15.0
+    tilts = (picks.orientations[:, :, 2] * centers[which] / 500.0).sum(axis=1)
+    assert np.degrees(np.arccos(np.clip(tilts, -1, 1))).max() < 6.0
+
+
+def test_a_cache_knows_patches_by_their_content() -> None:
+    mesh = sphere(500.0, 4)
+    cache: dict[str, Operators] = {}
+
+    def score(on: Mesh, eigenpairs: int) -> NDArray[np.float32]:
+        profiles = np.zeros((len(on.vertices), 1), np.float32)
+        return vertex_scores(
+            on,
+            profiles,
+            lambda _, operators: operators.eigenvectors[:, 1],
+            partition_vertices=2000,
+            eigenpairs=eigenpairs,
+            length_unit_angstrom=500.0,
+            cache=cache,
+        )
+
+    first = score(mesh, 8)
+    assert len(cache) == 1
+    kept = dict(cache)
+    np.testing.assert_array_equal(score(mesh, 8), first)
+    assert cache == kept
+    moved = Mesh(mesh.vertices + 1.0, mesh.faces)
+    score(moved, 8)
+    score(mesh, 9)
+    assert len(cache) == 3
+
+
+def test_several_classes_at_once() -> None:
+    mesh = sphere(500.0, 3)
+    truth = np.random.default_rng(0).uniform(0, 10, (len(mesh.vertices), 3)).astype(np.float32)
+    scores = vertex_scores(
+        mesh, truth, lambda profiles, _: profiles, partition_vertices=400, eigenpairs=4, length_unit_angstrom=500.0
+    )
+    np.testing.assert_allclose(scores, truth, atol=1e-5)
+
+
+# -- the release's patches -----------------------------------------------------------------------------------------
+
+
+def test_heat_distances_are_near_the_true_ones() -> None:
+    mesh = sphere(400.0, 4)
+    found = HeatDistances(mesh).from_vertex(5)
+    cosine = np.clip(mesh.vertices @ mesh.vertices[5] / 400.0**2, -1, 1)
+    assert np.abs(found - 400.0 * np.arccos(cosine)).max() < 40.0
+    assert found[5] == 0
+    assert found.min() == 0
+
+
+def test_heat_distances_survive_holes_odd_edges_and_pieces() -> None:
+    whole = sphere(400.0, 3)
+    holes = Mesh(whole.vertices, np.delete(whole.faces, [3, 4, 5, 200, 201], axis=0))
+    fin = np.array([[0, int(whole.faces[0, 1]), 300]], np.int32)
+    odd = Mesh(whole.vertices, np.vstack([whole.faces, whole.faces[:1], fin]))
+    alone = Mesh(np.vstack([whole.vertices, [[9e3, 0, 0]]]), whole.faces)
+    for mesh in (holes, odd, together(whole, sphere(50.0, 2, (2e3, 0, 0))), alone):
+        assert np.isfinite(HeatDistances(mesh).from_vertex(0)).all()
+
+
+def test_released_patches_cover_the_mesh() -> None:
+    mesh = sphere(900.0, 4)
+    patches = released_patches(mesh, partition_vertices=800)
+    best = np.zeros(len(mesh.vertices))
+    for patch in patches:
+        np.maximum.at(best, patch.vertices, patch.weights)
+        assert len(patch.vertices) <= 800
+        assert patch.faces.max() < len(patch.vertices)
+    assert best.min() > 0.2
+    assert sum(len(p.vertices) for p in patches) > 2.5 * len(mesh.vertices)
+    assert released_patches(Mesh(np.zeros((0, 3)), np.zeros((0, 3), np.int32)), partition_vertices=100) == []

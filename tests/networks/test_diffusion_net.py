@@ -11,11 +11,14 @@ import pytest
 import scipy.sparse
 import torch
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from membrain_cloud.errors import ModelError
 from membrain_cloud.membranes.operators import Operators, surface_operators
+from membrain_cloud.membranes.picking import vertex_scores
 from membrain_cloud.networks.diffusion_net import Architecture, DiffusionNet
 from membrain_cloud.networks.picker import Picker, load_picker, normalise_profiles, save_picker, surface_tensors
+from membrain_cloud.store.mesh_files import read_h5
 
 CPU = torch.device("cpu")
 
@@ -94,6 +97,38 @@ def test_network_equals_the_release_on_our_operators_of_an_outward_mesh(
     np.testing.assert_allclose(score, golden["score_random_t"], atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("checkpoint", "predicted", "membrane"),
+    [
+        ("random_membrain_pick_t.ckpt", "predict_random_t", "mb1"),
+        ("trained_3_epochs.ckpt", "predict_trained3ep", "mb1"),
+        ("trained_3_epochs.ckpt", "predict_trained3ep", "mb2"),
+    ],
+)
+def test_whole_membranes_equal_the_release(reference: Path, checkpoint: str, predicted: str, membrane: str) -> None:
+    """Their mesh and checkpoint in, their scores out: patches, operators, network and merging are all the same."""
+    folder = reference / "membrain-pick"
+    given = read_h5(str(folder / f"mesh_data/Tomo0001_{membrane}.h5"), voxel_spacing_angstrom=10.0)
+    theirs = read_h5(str(folder / predicted / f"Tomo0001_{membrane}.h5"))
+    picker = load_picker(folder / checkpoint)
+    assert given.profiles is not None
+    assert theirs.scores is not None
+    scores = vertex_scores(
+        given.mesh,
+        given.profiles,
+        picker.predict,
+        partition_vertices=picker.partition_vertices,
+        eigenpairs=picker.eigenpairs,
+        length_unit_angstrom=picker.length_unit_angstrom,
+        partitions=picker.partitions,
+        normals=given.normals,
+    )
+    nearest = cKDTree(theirs.mesh.vertices).query(given.mesh.vertices)[1]
+    error = np.abs(scores - theirs.scores[nearest])
+    assert np.quantile(error, 0.99) < 1e-3
+    assert np.median(error) < 1e-4
+
+
 def test_released_checkpoints_load_strictly_and_say_how_to_feed_them(reference: Path) -> None:
     picker = load_picker(reference / "membrain-pick" / "trained_3_epochs.ckpt")
     assert picker.network.architecture == Architecture(16, 16, 1, 4, 16, 2)
@@ -139,6 +174,27 @@ def test_turning_the_normals_round_is_undone_by_mirroring() -> None:
     assert ours.slopes_y.abs().max() > 1
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_the_window_can_be_averaged_or_centred() -> None:
+    picker = replace(small_picker(), window_starts=(0,))  # 8 samples, windows of 6
+    assert picker.averaged().window_starts == (0, 1, 2)
+    assert picker.centred().window_starts == (1,)
+
+
+def test_a_network_of_several_classes_scores_each(tmp_path: Path) -> None:
+    vertices, faces, normals = bent_sheet()
+    torch.manual_seed(0)
+    network = DiffusionNet(Architecture(channels=6, width=5, outputs=3, blocks=1, hidden=4, profile_blocks=1)).eval()
+    picker = replace(small_picker(), network=network, classes=("a", "b", "c"))
+    operators = surface_operators(vertices, faces, normals, eigenpairs=12, length_unit_angstrom=500.0)
+    profiles = np.random.default_rng(0).normal(0, 1, (len(vertices), 8)).astype(np.float32)
+    found = picker.predict(profiles, operators)
+    assert found.shape == (len(vertices), 3)
+    save_picker(picker, tmp_path / "three.safetensors")
+    read = load_picker(tmp_path / "three.safetensors")
+    assert read.classes == ("a", "b", "c")
+    np.testing.assert_array_equal(read.predict(profiles, operators), found)
 
 
 def test_constant_profiles_stay_finite() -> None:

@@ -259,3 +259,11 @@ def test_a_network_of_ours_and_of_the_peer_have_headers_of_the_same_keys(checkpo
     ours, theirs = (models.read_header(str(path)) for path in (tmp_path / "ours.safetensors", checkpoint))
     assert set(ours) == set(theirs) == {"task", "architecture", "window", "voxel_spacing_angstrom", "format"}
     assert set(ours["architecture"]) == set(theirs["architecture"]) == {"channels", "residual"}
+
+
+def test_a_picker_is_refused_for_segmentation_before_anything_is_read() -> None:
+    from membrain_cloud.pipeline.looking import look_at
+    from membrain_cloud.pipeline.settings import load_settings
+
+    with pytest.raises(ModelError, match="is for picking, not for segmentation"):
+        look_at(load_settings(None, ["segment.model=membrain-cloud-picker"]).segment, 10.0)

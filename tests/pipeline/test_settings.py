@@ -14,18 +14,31 @@ def test_overrides_win_over_the_file_which_wins_over_defaults(tmp_path: Path) ->
     file.write_text("segment: {threshold: 0.5, mirrors: no}\nmeasure: {cutoff_nm: 30}\n")
     settings = load_settings(file, ["segment.threshold=0.75", "pick.object=psii"])
     assert settings.segment.threshold == 0.75
-    assert settings.segment.with_mirrors is False
+    assert settings.segment.chosen_mirrors == "no"
     assert settings.measure.cutoff_nm == 30
     assert settings.pick.object == "psii"
     assert settings.separate == Settings().separate
 
 
-def test_mode_sets_overlap_and_mirrors_unless_they_are_given() -> None:
-    assert (Settings().segment.window_overlap, Settings().segment.with_mirrors) == (0.25, False)
+def test_mode_sets_mirrors_and_precision_unless_they_are_given() -> None:
+    fast = Settings().segment
+    assert (fast.chosen_mirrors, fast.chosen_precision, fast.skip_void) == ("adaptive", "auto", True)
     exact = load_settings(None, ["segment.mode=exact"]).segment
-    assert (exact.window_overlap, exact.with_mirrors) == (0.5, True)
-    mixed = load_settings(None, ["segment.mirrors=yes"]).segment
-    assert (mixed.window_overlap, mixed.with_mirrors) == (0.25, True)
+    assert (exact.chosen_mirrors, exact.chosen_precision, exact.skip_void) == ("yes", "faithful", False)
+    mixed = load_settings(None, ["segment.mirrors=yes", "segment.precision=float32"]).segment
+    assert (mixed.chosen_mirrors, mixed.chosen_precision) == ("yes", "float32")
+
+
+def test_settings_of_the_same_effect_have_one_digest() -> None:
+    exact = load_settings(None, ["segment.mode=exact"]).segment
+    assert exact.decisive() == load_settings(None, ["segment.mode=exact", "segment.mirrors=yes"]).segment.decisive()
+    assert exact.decisive() != Settings().segment.decisive()
+
+
+def test_uncertainty_without_mirrors_is_refused() -> None:
+    with pytest.raises(UsageError, match="all eight mirrors"):
+        load_settings(None, ["segment.uncertainty=yes"])
+    assert load_settings(None, ["segment.uncertainty=yes", "segment.mode=exact"]).segment.uncertainty
 
 
 @pytest.mark.parametrize(
@@ -74,6 +87,6 @@ def test_null_takes_a_value_back(tmp_path: Path) -> None:
 def test_what_does_not_decide_the_result_is_not_in_a_digest() -> None:
     base = Settings().segment.decisive()
     assert load_settings(None, ["segment.batch=4", "segment.block_voxels=1000"]).segment.decisive() == base
-    explicit = load_settings(None, ["segment.overlap=0.25", "segment.mirrors=no"])
+    explicit = load_settings(None, ["segment.overlap=0.5", "segment.mirrors=adaptive", "segment.precision=auto"])
     assert explicit.segment.decisive() == base
     assert load_settings(None, ["segment.threshold=1"]).segment.decisive() != base

@@ -57,17 +57,58 @@ def labels_of(project: Project, made: Plan) -> np.ndarray:
     return project.read_labels(output)
 
 
-def test_the_result_does_not_depend_on_how_the_volume_was_cut(simulated: Project, models: list[str]) -> None:
-    fast = [*models, "segment.overlap=0.5", "segment.mirrors=no", "output.chunk=16"]
-    whole = run(simulated, [*fast, "output.session=whole"], ["segment"])
+@pytest.mark.parametrize("mode", ["fast", "exact"])
+def test_the_result_does_not_depend_on_how_the_volume_was_cut(simulated: Project, models: list[str], mode: str) -> None:
+    chosen = [*models, f"segment.mode={mode}", "output.chunk=16"]
+    whole = run(simulated, [*chosen, f"output.session=whole-{mode}"], ["segment"])
     assert [task.part for task in whole.tasks] == ["whole"]
-    cut = run(simulated, [*fast, "output.session=cut", "segment.block_voxels=20000"], ["segment"])
+    cut = run(simulated, [*chosen, f"output.session=cut-{mode}", "segment.block_voxels=20000"], ["segment"])
     parts = [task.part for task in cut.tasks]
     assert parts[0] == "prepare"
     assert parts[-1] == "finish"
     assert len(parts) > 4
     np.testing.assert_array_equal(labels_of(simulated, whole), labels_of(simulated, cut))
     assert 0 < labels_of(simulated, cut).mean() < 1
+
+
+@pytest.mark.parametrize("dtype", ["float16", "uint8"])
+@pytest.mark.parametrize("block_voxels", [20_000, 10**9])
+def test_kept_scores_take_another_threshold_without_the_network(
+    simulated: Project, models: list[str], dtype: str, block_voxels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeping = [*models, f"segment.scores={dtype}", "output.chunk=16", f"segment.block_voxels={block_voxels}"]
+    keeping += ["segment.precision=float32", f"segment.overlap={0.5 if block_voxels > 10**6 else 0.25}"]
+    plain = [line for line in keeping if "scores" not in line] + [f"output.session=plain-{dtype}-{block_voxels}"]
+    np.testing.assert_array_equal(
+        labels_of(simulated, run(simulated, keeping, ["segment"])),
+        labels_of(simulated, run(simulated, plain, ["segment"])),
+    )
+    other = f"output.session=other-{dtype}-{block_voxels}"
+    fresh = run(simulated, [*plain, other, "segment.threshold=0.2"], ["segment"])
+
+    def no_network(*_: object, **__: object) -> None:
+        raise AssertionError("the network was asked for")
+
+    monkeypatch.setattr("membrain_cloud.pipeline.segmenting.looked_slabs", no_network)
+    again = run(simulated, [*keeping, "segment.threshold=0.2"], ["segment"])
+    differing = labels_of(simulated, again) != labels_of(simulated, fresh)
+    # The scores are rounded: to 11 bits, or the probability to 1/256.
+    assert differing.mean() < (0.002 if dtype == "float16" else 0.05)
+
+
+def test_scores_and_uncertainty_are_features_that_copick_reads(simulated: Project, models: list[str]) -> None:
+    import copick
+
+    chosen = [*models, "segment.mode=exact", "segment.scores=float16", "segment.uncertainty=yes", "output.chunk=16"]
+    made = run(simulated, chosen, ["segment"])
+    tomogram = copick.from_file(simulated.config).get_run("TS_1").voxel_spacings[0].tomograms[0]
+    found = {f.feature_type: f.numpy() for f in tomogram.features if f.numpy().dtype == np.float16}
+    scores = next(v for k, v in found.items() if k.startswith("membrane-score") and v.shape == SHAPE)
+    variance = next(v for k, v in found.items() if k.startswith("membrane-uncertainty"))
+    assert (variance >= 0).all()
+    assert 0 < float(variance.max()) < 0.3
+    assert len([k for k in found if k.startswith("membrane-uncertainty")]) == 1
+    assert scores.shape == labels_of(simulated, made).shape
 
 
 def test_blocks_left_to_do_are_done_and_no_others(simulated: Project, models: list[str]) -> None:
@@ -135,7 +176,7 @@ def test_blocks_are_made_of_whole_chunks_and_tile_the_volume(models: list[str]) 
     for block in cut:
         covered[block.core.slices] += 1
         assert all(start % 16 == 0 for start in block.core.start)
-        assert block.core.shape[2] == 60
+        assert block.core.shape[0] * block.core.shape[1] * block.core.shape[2] <= 40000
     assert (covered == 1).all()
 
 

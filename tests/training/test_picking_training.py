@@ -44,7 +44,14 @@ TRAINING = PickerTraining(
     seed=0,
 )
 CLUSTERING = Clustering(
-    bandwidth_angstrom=75.0, score_threshold=6.0, max_iterations=150, min_samples=5, center_offset_angstrom=0.0
+    bandwidth_angstrom=75.0,
+    score_threshold=6.0,
+    max_iterations=150,
+    min_samples=5,
+    center_offset_angstrom=0.0,
+    largest_nm2=None,
+    min_distance_angstrom=None,
+    least_elongation=1.5,
 )
 EXAMPLES = PhantomExamples(
     shape=(40, 56, 56),

@@ -1,0 +1,138 @@
+"""The two sides of a membrane and the surface midway between them, from the closed shell around its slab.
+
+A vertex of the shell lies on a side where the shell has another vertex across the slab, with its normal the other way
+round; what has none is the slab's rim: the edge of a sheet, of a hole, or a cap at the volume's border.
+
+        side 1   -------------------\
+        midway   . . . . . . . . . . ) rim
+        side 2   -------------------/
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+
+from membrain_cloud.geometry import Mesh
+from membrain_cloud.membranes.operators import directed_edges, vertex_areas
+
+_AGAINST = -0.7  # cosine of the normals of vertices across from each other
+_ASIDE = 0.5  # of the way across that they may lie beside each other
+_PARTS_AT_ONCE = 2048
+
+
+@dataclass(frozen=True, eq=False)
+class Sides:
+    """The sides of a shell of V vertices.
+
+    side : (V,) int8, 1 or 2, 0 on the rim. Of a closed membrane 1 is the outer side; otherwise it is the larger.
+    thickness : (V,) Å across the slab, NaN on the rim.
+    opposite : (V,) the vertex across the slab, -1 on the rim.
+    """
+
+    side: NDArray[np.int8]
+    thickness: NDArray[np.float64]
+    opposite: NDArray[np.int64]
+
+
+def membrane_sides(mesh: Mesh, *, reach_angstrom: float) -> Sides:
+    """Tell the sides of a membrane's shell apart.
+
+    reach_angstrom : no slab is thicker. Parts of a shell that face no other part within it are rim.
+    """
+    normals = mesh.vertex_normals()
+    opposite, thickness = _across(mesh, normals, reach_angstrom)
+    paired = opposite >= 0
+    edges = directed_edges(mesh.faces) if len(mesh.faces) else np.zeros((0, 2), np.int64)
+    # an edge within a side joins two vertices that look the same way
+    within = paired[edges].all(axis=1) & ((normals[edges[:, 0]] * normals[edges[:, 1]]).sum(axis=1) > 0)
+    count = len(mesh.vertices)
+    graph = scipy.sparse.coo_matrix((np.ones(within.sum(), bool), tuple(edges[within].T)), shape=(count, count))
+    part = connected_components(graph, directed=False)[1]
+    side = _two_coloured(part, opposite, vertex_areas(mesh.vertices, mesh.faces))
+    thickness[side == 0] = np.nan
+    return Sides(side, thickness, np.where(side > 0, opposite, -1))
+
+
+def middle_surface(mesh: Mesh, sides: Sides) -> Mesh:
+    """The surface midway between the sides, as the faces of side 1 moved half of the slab's thickness inwards.
+
+    Its normals point to side 1; it is open where the membrane has rims. Thickness is averaged over neighbours.
+    """
+    chosen = sides.side == 1
+    faces = mesh.faces[chosen[mesh.faces].all(axis=1)]
+    kept, local = np.unique(faces, return_inverse=True)
+    if not len(kept):
+        return Mesh(np.zeros((0, 3)), np.zeros((0, 3), np.int32))
+    local_faces = local.reshape(-1, 3).astype(np.int32)
+    i, j = directed_edges(local_faces).T
+    ones = np.ones(len(i) + len(kept))
+    rows, columns = np.r_[i, np.arange(len(kept))], np.r_[j, np.arange(len(kept))]
+    mean = scipy.sparse.csr_matrix((ones, (rows, columns)))
+    mean = scipy.sparse.diags(1.0 / np.asarray(mean.sum(axis=1)).ravel()) @ mean
+    thickness = mean @ (mean @ sides.thickness[kept])
+    inwards = 0.5 * thickness[:, None] * mesh.vertex_normals()[kept]
+    return Mesh(mesh.vertices[kept] - inwards, local_faces)
+
+
+def side_of(mesh: Mesh, sides: Sides, seed_xyz_angstrom: NDArray[np.floating]) -> int:
+    """1 or 2: the side that a seed point lies on, by the nearest vertex that faces it; 0 where no side does."""
+    toward = np.asarray(seed_xyz_angstrom, np.float64) - mesh.vertices
+    distance = np.linalg.norm(toward, axis=1)
+    facing = ((toward * mesh.vertex_normals()).sum(axis=1) >= 0) & (sides.side > 0)
+    if not facing.any():
+        return 0
+    return int(sides.side[np.where(facing, distance, np.inf).argmin()])
+
+
+def _across(mesh: Mesh, normals: NDArray[np.float64], reach: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The vertex across the slab of each vertex, -1 where there is none, and how far it is along the normal."""
+    count = len(mesh.vertices)
+    opposite, thickness = np.full(count, -1, np.int64), np.full(count, np.nan)
+    tree = cKDTree(mesh.vertices) if count else None
+    for start in range(0, count, _PARTS_AT_ONCE):
+        assert tree is not None
+        part = np.arange(start, min(start + _PARTS_AT_ONCE, count))
+        found = tree.query_ball_point(mesh.vertices[part], reach, return_sorted=True)
+        here = np.repeat(part, [len(near) for near in found])
+        there = np.concatenate([np.asarray(near, np.int64) for near in found])
+        way = mesh.vertices[there] - mesh.vertices[here]
+        depth = -(way * normals[here]).sum(axis=1)
+        aside = np.sqrt(np.maximum((way**2).sum(axis=1) - depth**2, 0.0))
+        fits = (depth > 0) & (aside <= _ASIDE * depth) & ((normals[here] * normals[there]).sum(axis=1) < _AGAINST)
+        here, there, depth, aside = here[fits], there[fits], depth[fits], aside[fits]
+        order = np.lexsort((there, depth + aside, here))
+        first = order[np.unique(here[order], return_index=True)[1]]
+        opposite[here[first]], thickness[here[first]] = there[first], depth[first]
+    return opposite, thickness
+
+
+def _two_coloured(part: NDArray[np.int32], opposite: NDArray[np.int64], areas: NDArray[np.float64]) -> NDArray[np.int8]:
+    """(V,) sides: parts across from each other get different ones; small parts that contradict larger ones are rim."""
+    count = int(part.max(initial=-1)) + 1
+    paired = np.flatnonzero(opposite >= 0)
+    across = scipy.sparse.coo_matrix(
+        (areas[paired], (part[paired], part[opposite[paired]])), shape=(count, count)
+    ).tocsr()
+    across = (across + across.T).tolil()
+    sizes = np.bincount(part[paired], weights=areas[paired], minlength=count)
+    side = np.zeros(count, np.int8)
+    for start in np.argsort(-sizes, kind="stable"):
+        if side[start] or sizes[start] == 0:
+            continue
+        side[start] = 1
+        waiting = [int(start)]
+        while waiting:
+            here = waiting.pop(0)
+            for there in across.rows[here]:
+                if not side[there] and sizes[there] > 0:
+                    side[there] = 3 - side[here]
+                    waiting.append(int(there))
+    found = np.where(opposite >= 0, side[part], 0).astype(np.int8)
+    found[(opposite >= 0) & (found == found[np.maximum(opposite, 0)])] = 0
+    return found
