@@ -40,7 +40,9 @@ BLIND_FLOORS = {1, 2}
 ONLY_IN: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("dask", "distributed"), ("pipeline.run",)),
     **dict.fromkeys(("copick", "zarr", "pyarrow", "fsspec", "ome_zarr", "numcodecs"), ("store",)),
-    **dict.fromkeys(("mrcfile", "starfile", "tifffile", "h5py", "emfile", "aiohttp", "s3fs", "cryoet_data_portal"), ("store",)),
+    **dict.fromkeys(
+        ("mrcfile", "starfile", "tifffile", "h5py", "emfile", "aiohttp", "s3fs", "cryoet_data_portal"), ("store",)
+    ),
     **dict.fromkeys(("torch", "monai", "safetensors"), ("networks", "training", "pipeline")),
     **dict.fromkeys(("matplotlib", "jinja2"), ("report",)),
 }
