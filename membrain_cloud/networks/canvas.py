@@ -68,8 +68,6 @@ class Canvas:
         self._read: deque[tuple[int, Tensor]] = deque()
         self._gauss = _gaussian(reach).to(device)
         self._shares: OrderedDict[tuple[tuple[int, ...], ...], Tensor] = OrderedDict()
-        self.second_looks = 0
-        self.voids = 0
 
     def start(self, plane: int) -> None:
         """The first plane that any window reaches; negative in a volume thinner than a window."""
@@ -108,11 +106,9 @@ class Canvas:
         seen = [self._cut(window.box) for window in windows]
         logits: list[Tensor | None] = [None] * len(windows)
         alive = [k for k, voxels in enumerate(seen) if not (self.skip_void and float(voxels.std()) < _VOID_STD)]
-        self.voids += len(windows) - len(alive)
         for k, made in zip(alive, self._look(seen, alive, [windows[k].flips for k in alive]), strict=True):
             logits[k] = made
         again = [k for k in alive if windows[k].second is not None and _is_undecided(logits[k])]
-        self.second_looks += len(again)
         second = self._look(seen, again, [windows[k].second or windows[k].flips for k in again])
         for k, made in zip(again, second, strict=True):
             first = logits[k]

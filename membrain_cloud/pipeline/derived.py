@@ -21,8 +21,6 @@ from membrain_cloud.membranes.score_volumes import scores_above
 from membrain_cloud.membranes.skeleton import skeleton_blocks, skeletonize_box
 from membrain_cloud.membranes.uncertainty import HALO, uncertainty_planes
 from membrain_cloud.store.exchange import file_stem
-from membrain_cloud.store.project import Project
-from membrain_cloud.store.refs import FeaturesRef, SegmentationRef
 from membrain_cloud.store.volume_files import VolumeFile, VolumeFileWriter, check_output, open_volume_file
 
 Read = Callable[[Box], NDArray[Any]]
@@ -138,25 +136,6 @@ def skeletonize_file(path: str, *, output: str, voxel_spacing_angstrom: float | 
     with open_volume_file(path) as mask:
         frame = frame_of(mask, voxel_spacing_angstrom)
         return Derived(path, (name,), (write_skeleton(frame, name, mask.read, overwrite=overwrite),), notes_of(mask))
-
-
-def threshold_features(
-    project: Project, features: FeaturesRef, labels: SegmentationRef, *, threshold: float, chunk: int
-) -> int:
-    """Write a mask of stored scores of a project (`encode_scores`) as a segmentation; returns its membrane voxels.
-
-    At threshold 0 it is the mask that the full scores gave. chunk : of the segmentation, as `output.chunk`.
-    Raises ProjectError where there are no such scores, ChunkError where they are not whole.
-    """
-    grid = project.grid(features)
-    project.create_labels(labels, grid, "uint8", chunk)
-    count = 0
-    for box in iterate_chunks(grid.shape, project.label_chunk(grid, chunk)):
-        mask = scores_above(project.read_features(features, box), threshold)
-        project.write_labels(labels, box, mask.astype(np.uint8))
-        count += int(np.count_nonzero(mask))
-    project.finish_labels(labels)
-    return count
 
 
 def write_mask(frame: Frame, path: str, read: Read, *, overwrite: bool) -> int:

@@ -9,15 +9,11 @@ import mrcfile
 import numpy as np
 import pytest
 
-from membrain_cloud.errors import ChunkError, ProjectError, TomogramError, UsageError, VoxelSpacingError
-from membrain_cloud.geometry import Box, Grid, iterate_chunks
+from membrain_cloud.errors import TomogramError, UsageError, VoxelSpacingError
+from membrain_cloud.geometry import Box, iterate_chunks
 from membrain_cloud.membranes.components import find_components
-from membrain_cloud.membranes.score_volumes import encode_scores
 from membrain_cloud.membranes.skeleton import skeletonize
 from membrain_cloud.pipeline import derived
-from membrain_cloud.store.project import Project
-from membrain_cloud.store.refs import FeaturesRef, SegmentationRef, TomogramRef
-from membrain_cloud.store.setup import create_project
 
 SHAPE = (30, 34, 38)
 
@@ -152,31 +148,6 @@ def test_uncertainty_is_the_same_however_many_planes_are_read(
     monkeypatch.setattr(derived, "planes", lambda shape: iterate_chunks(shape, (4, *shape[1:])))
     np.testing.assert_array_equal(make("parts.mrc"), whole)
     assert not np.array_equal(whole, variance)
-
-
-@pytest.mark.parametrize("dtype", ["float16", "uint8"])
-def test_a_mask_of_stored_features(tmp_path: Path, scores: np.ndarray, dtype: str) -> None:
-    project: Project = create_project(str(tmp_path / "p"), objects=[("membrane", False, None)])
-    project.write_tomogram(TomogramRef("TS_1", "wbp", 10.0), scores, chunk=16)
-    features = FeaturesRef("TS_1", "wbp", 10.0, "scores")
-    labels = SegmentationRef("TS_1", "membrane", "membrain", "ab12", 10.0)
-    with pytest.raises(ProjectError, match="no such volume"):
-        derived.threshold_features(project, features, labels, threshold=0.0, chunk=16)
-    grid = Grid(SHAPE, 10.0)
-    project.create_features(features, grid, dtype, chunk=16)
-    stored = encode_scores(scores, dtype)
-    for box in iterate_chunks(SHAPE, (16, 16, 16)):
-        project.write_features(features, box, stored[box.slices])
-    project.finish_features(features)
-    for threshold in (0.0, 2.0):
-        count = derived.threshold_features(project, features, labels, threshold=threshold, chunk=16)
-        mask = project.read_labels(labels)
-        np.testing.assert_array_equal(mask, scores > threshold)
-        assert count == mask.sum()
-        assert project.is_complete(labels)
-    (Path(project.root_url) / features.path / "0/0/0/1").unlink()
-    with pytest.raises(ChunkError, match="missing"):
-        derived.threshold_features(project, features, labels, threshold=0.0, chunk=16)
 
 
 def test_a_pattern_does_not_mean_outputs() -> None:
