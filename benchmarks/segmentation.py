@@ -201,6 +201,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["peer", "fast", "large", "gpu"])
     parser.add_argument("--no-mirrors", action="store_true", help="peer: both without test-time augmentation")
+    parser.add_argument("--shape", type=lambda text: tuple(int(n) for n in text.split(",")), help="peer: z,y,x")
     parser.add_argument("--small", action="store_true", help="smaller volumes and windows: minutes in place of an hour")
     chosen = parser.parse_args()
     say(f"{os.cpu_count()} cores, torch {torch.__version__}")
@@ -208,7 +209,7 @@ def main() -> None:
         folder = Path(name)
         if chosen.what == "peer":
             volume = ((96, 128, 128), 64) if chosen.small else ((160, 256, 256), 160)
-            beside_the_peer(folder, *volume, mirrors=not chosen.no_mirrors)
+            beside_the_peer(folder, chosen.shape or volume[0], volume[1], mirrors=not chosen.no_mirrors)
         elif chosen.what == "fast":
             fast_against_exact([3001] if chosen.small else [3001, 3002, 3003, 3004])
         elif chosen.what == "large":
