@@ -29,7 +29,7 @@ _VOID_LOGIT = -10.0
 # A window is looked at again when more than this part of its voxels has a logit nearer to 0 than the margin.
 _UNDECIDED_MARGIN = 1.0
 _UNDECIDED_PART = 1e-3
-_SHARES_BYTES = 256 * 2**20
+_SHARES_BYTES = 64 * 2**20
 
 
 class Canvas:

@@ -134,7 +134,8 @@ def load_network(source: str) -> tuple[nn.Module, dict[str, Any]]:
         else:
             with safe_open(path, framework="pt") as stored:
                 state = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
-        load_own_state(network, {name: value.float() for name, value in state.items()})
+        # Copied: a single weight that stayed mapped would keep the whole file in memory.
+        load_own_state(network, {name: value.to(torch.float32, copy=True) for name, value in state.items()})
     except (KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"model {source!r}: weights do not fit its architecture ({error})", "get it again") from None
     return network.eval(), header
