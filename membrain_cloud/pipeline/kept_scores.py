@@ -6,7 +6,7 @@ tomogram. The first eight digits stand in the features' names, so scores of diff
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -20,9 +20,12 @@ from membrain_cloud.membranes.score_volumes import encode_scores
 from membrain_cloud.pipeline.chain import digest_of
 from membrain_cloud.pipeline.looking import look_at
 from membrain_cloud.pipeline.stage import Desk
+from membrain_cloud.store.receipts import RECEIPT_VERSION, receipt_name
 from membrain_cloud.store.refs import FeaturesRef
 
 Array = NDArray[Any]
+# Where their receipts lie.
+SCORES = "scores"
 
 
 @dataclass(frozen=True)
@@ -77,19 +80,34 @@ class KeptScores:
 
     def create(self, desk: Desk, grid: Grid) -> None:
         if self.scores is not None:
-            desk.receipts.remove(self._receipt)
+            desk.receipts.forget(self._address)
             desk.project.create_features(self.scores, grid, self.dtype, desk.settings.output.chunk)
         if self.variance is not None:
             desk.project.create_features(self.variance, grid, "float16", desk.settings.output.chunk)
 
-    def finish(self, desk: Desk) -> None:
-        """Add the pyramids, and the receipt last."""
-        for ref in (self.scores, self.variance):
-            if ref is not None:
-                desk.project.finish_features(ref)
-        if self.scores is not None:
-            identity = desk.project.identity(self.scores)
-            desk.receipts.write(self._receipt, {"digest": self.digest, "identity": identity, "uri": self.scores.key})
+    def finish(self, desk: Desk, parts: Sequence[Mapping[str, Any]]) -> None:
+        """Add the pyramids, and the receipt last. `parts` : receipts of the tasks that wrote blocks, if any."""
+        refs = [ref for ref in (self.scores, self.variance) if ref is not None]
+        for ref in refs:
+            desk.project.finish_features(ref)
+        if self.scores is None:
+            return
+        written: dict[str, Any] = {}
+        for objects in (*(part.get("objects", {}) for part in parts), desk.meter.objects):
+            written |= objects
+        folders = tuple(f"{ref.path}/" for ref in refs)
+        receipt = {
+            "receipt_version": RECEIPT_VERSION,
+            "digest": self.digest,
+            "stage": SCORES,
+            "run": self.scores.run,
+            "part": "complete",
+            "identity": desk.project.identity(self.scores),
+            "uri": self.scores.key,
+            "paths": [ref.path for ref in refs],
+            "objects": {name: entry for name, entry in sorted(written.items()) if name.startswith(folders)},
+        }
+        desk.receipts.write(self._receipt, receipt)
 
     def read(self, desk: Desk, block: Block) -> Iterator[Array]:
         """Stored scores of a block's core, a row of chunks at a time."""
@@ -101,9 +119,14 @@ class KeptScores:
             yield desk.project.read_features(self.scores, box)
 
     @property
-    def _receipt(self) -> str:
+    def _address(self) -> str:
         assert self.scores is not None
-        return f"scores/{self.scores.run}/{self.scores.tomogram.key.rpartition('/')[2]}/{self.scores.feature_type}"
+        place = self.scores.tomogram.key.rpartition("/")[2]
+        return f"{SCORES}/{self.scores.run}/{place}/{self.scores.feature_type}"
+
+    @property
+    def _receipt(self) -> str:
+        return receipt_name(self._address, "complete", self.digest)
 
 
 class Rows:

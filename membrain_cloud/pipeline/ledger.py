@@ -10,7 +10,7 @@ from typing import Any
 from membrain_cloud.errors import MembrainCloudError
 from membrain_cloud.pipeline.tasks import Outcome, Ref, ref_from_dict
 from membrain_cloud.store.project import Project
-from membrain_cloud.store.receipts import Receipts
+from membrain_cloud.store.receipts import ReceiptName, Receipts
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef
 
 FAILURES = "failures"
@@ -25,7 +25,7 @@ class FailureLedger:
 
     def __init__(self, receipts: Receipts) -> None:
         self._receipts = receipts
-        self._known = {name for name in receipts.names() if name.startswith(f"{FAILURES}/")}
+        self._known = receipts.names(FAILURES)
 
     def settle(self, outcomes: Iterable[Outcome]) -> None:
         for outcome in outcomes:
@@ -96,7 +96,8 @@ def orphans(project: Project, user: str) -> list[Ref]:
 
 def complete_receipts(receipts: Receipts) -> Sequence[tuple[str, Mapping[str, Any]]]:
     """Receipts of finished stages (not of parts, not failures), by name."""
-    names = sorted(name for name in receipts.names() if name.endswith("/complete"))
+    parsed = {name: ReceiptName.parse(name) for name in receipts.names()}
+    names = sorted(name for name, known in parsed.items() if known is not None and known.part == "complete")
     found = ((name, receipts.read(name)) for name in names)
     return [(name, receipt) for name, receipt in found if receipt is not None]
 

@@ -1,6 +1,7 @@
 """From settings and a project to the tasks that are left to do. Nothing is written here, and no voxel is read.
 
-What is done is derived from the store: a task is done when its receipt is there with the task's digest (chain.py).
+What is done is derived from the store: a task is done when a receipt is there whose name carries the task's digest
+(chain.py, store/receipts.py).
 """
 
 from __future__ import annotations
@@ -17,9 +18,14 @@ from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.pipeline.stage import GIB, Site, Stage
 from membrain_cloud.pipeline.tasks import Job, Outcome, Ref, Task
 from membrain_cloud.store.project import Project
-from membrain_cloud.store.receipts import Receipts
+from membrain_cloud.store.receipts import receipt_name
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
 from membrain_cloud.store.tables import Tables
+
+# The part that a receipt of a whole output names.
+COMPLETE = "complete"
+# Of so few runs the receipts are listed run by run, of more all that the stages have.
+FEW_RUNS = 16
 
 
 @dataclass(frozen=True)
@@ -126,7 +132,7 @@ class _Draft:
         self.receipts = {"project": project.receipts, "tables": tables.receipts}
         self.job = Job(project.config, tables.url, settings.as_dict())
         self.chain = Chain.of(settings, registry, chosen)
-        self.digests: dict[str, str] = {}
+        self.done: set[tuple[str, str]] = set()
         self.tasks: list[Task] = []
         self.settled: list[Outcome] = []
         self.memory_bytes: dict[str, int] = {}
@@ -159,7 +165,9 @@ class _Draft:
                 seen = {role: identities[ref] for role, ref in outside.items()}
                 upstream = [digests[other] for other in step.stage.after(self.settings)]
                 digests[name] = digest_of(self.chain.links[name], seen, upstream)
-                self._cut(step, site, grid, inputs, outputs[name], digests[name])
+                made = {ref: digests[other][:16] for other, ref in outputs.items() if ref and other in digests}
+                whence = {role: seen.get(role) or made[ref] for role, ref in inputs.items()}
+                self._cut(step, site, grid, inputs, outputs[name], digests[name], whence)
             except MembrainCloudError as error:
                 step.refusal = error
                 digests.pop(name, None)
@@ -181,7 +189,14 @@ class _Draft:
         return site, self.project.grid(site.require_tomogram(next(iter(self.chain.links))))
 
     def _cut(
-        self, step: _Step, site: Site, grid: Grid, inputs: Mapping[str, Ref], output: Ref | None, digest: str
+        self,
+        step: _Step,
+        site: Site,
+        grid: Grid,
+        inputs: Mapping[str, Ref],
+        output: Ref | None,
+        digest: str,
+        identities: Mapping[str, str],
     ) -> None:
         stage = step.stage
         step.memory_bytes = stage.memory_bytes(grid, self.settings)
@@ -189,20 +204,23 @@ class _Draft:
         address = self._address(stage, site.run, place, output)
         for part in stage.parts(site, grid):
             completes = part.name in ("whole", "finish")
+            own = digest if completes else digest_of(digest, part.name, part.material)
             step.tasks.append(
                 Task(
                     job=self.job,
                     stage=stage.name,
                     run=site.run,
                     part=part.name,
-                    digest=digest if completes else digest_of(digest, part.name, part.material),
+                    digest=own,
                     inputs=inputs,
                     output=output,
-                    receipt=f"{address}/{'complete' if completes else part.name}",
+                    receipt=receipt_name(address, COMPLETE if completes else part.name, own),
                     place=place,
                     link=self.chain.links[stage.name],
                     needs=tuple(f"{stage.name}/{site.run}/{other}" for other in part.needs),
                     model_sha256=self.chain.models[stage.name],
+                    identities=identities,
+                    voxels=grid.voxels,
                 )
             )
 
@@ -217,21 +235,21 @@ class _Draft:
         return f"{stage.name}/{output.user}_{output.session}/{run}/{name}"
 
     def read_receipts(self, drafts: Sequence[_RunDraft]) -> None:
-        """The digests of all receipts that could matter: one bulk listing a store, then only those that exist."""
-        for store, receipts in self.receipts.items():
-            wanted = {
-                task.receipt
-                for draft in drafts
-                for step in draft.steps.values()
-                for task in step.tasks
-                if step.stage.keeps_receipts_in == store
-            }
-            if wanted:
-                present = sorted(wanted & receipts.names())
-                self.digests |= _read_digests(receipts, present, store)
+        """What is done, by the receipts' names alone: a few bulk listings, and no receipt is read."""
+        depth = 3 if len(drafts) <= FEW_RUNS else 2  # an address is stage/session/run/name
+        places = {
+            (step.stage.keeps_receipts_in, "/".join(task.address.split("/")[:depth]))
+            for draft in drafts
+            for step in draft.steps.values()
+            for task in step.tasks
+        }
+        with ThreadPoolExecutor(16) as threads:
+            listed = threads.map(lambda place: self.receipts[place[0]].names(place[1]), places)
+            for (store, _), names in zip(places, listed, strict=True):
+                self.done |= {(store, name) for name in names}
 
     def _is_done(self, step: _Step, task: Task) -> bool:
-        return self.digests.get(f"{step.stage.keeps_receipts_in}:{task.receipt}") == task.digest
+        return (step.stage.keeps_receipts_in, task.receipt) in self.done
 
     def refuse(self, run: str, error: MembrainCloudError) -> None:
         self._settle(run, self.chosen[0], "failed", error.message, error.next_step)
@@ -298,9 +316,3 @@ def _place(tomogram: TomogramRef | None, inputs: Mapping[str, Ref]) -> str:
         return f"{tomogram.tomogram_type}@{tomogram.voxel_spacing_angstrom:.3f}"
     segmentation = next((ref for ref in inputs.values() if isinstance(ref, SegmentationRef)), None)
     return "" if segmentation is None else f"{segmentation.name}@{segmentation.voxel_spacing_angstrom:.3f}"
-
-
-def _read_digests(receipts: Receipts, names: Sequence[str], store: str) -> dict[str, str]:
-    with ThreadPoolExecutor(16) as threads:
-        found = zip(names, threads.map(receipts.read, names), strict=True)
-        return {f"{store}:{name}": str(receipt["digest"]) for name, receipt in found if receipt and "digest" in receipt}

@@ -86,18 +86,20 @@ class Segment(Stage):
         if part == "prepare":
             return self._prepare(desk)
         if part == "finish":
-            return self._finish(desk, [self._receipt(desk, f"block-{block.index}") for block in _cut(desk)])
+            parts = desk.receipts.parts(desk.task.address)
+            return self._finish(desk, [_receipt(desk, parts, f"block-{block.index}") for block in _cut(desk)])
         if part != "whole":
-            return self._block(desk, _cut(desk)[int(part.removeprefix("block-"))], self._receipt(desk, "prepare"))
+            prepared = _receipt(desk, desk.receipts.parts(desk.task.address), "prepare")["counts"]
+            return self._block(desk, _cut(desk)[int(part.removeprefix("block-"))], prepared)
         prepared = self._prepare(desk)
-        return prepared | self._finish(desk, [self._block(desk, block, prepared) for block in _cut(desk)])
+        done = [{"counts": self._block(desk, block, prepared)} for block in _cut(desk)]
+        return prepared | self._finish(desk, done)
 
     def _prepare(self, desk: Desk) -> dict[str, Any]:
         density, labels = desk.tomogram("density"), desk.written_segmentation()
         kept, grid = KeptScores.of(desk, self.data_version), desk.project.grid(density)
-        # Whatever earlier blocks wrote is about to be wiped, so nothing may vouch for it.
-        for name in ("prepare", *(f"block-{block.index}" for block in _cut(desk))):
-            desk.receipts.remove(_sibling(desk, name))
+        # Whatever was written there is about to be wiped, so nothing may vouch for it.
+        desk.receipts.forget(desk.task.address)
         desk.project.create_labels(labels, grid, "uint8", desk.settings.output.chunk)
         if kept.are_stored(desk):
             return {"scores": "stored"}
@@ -141,19 +143,13 @@ class Segment(Stage):
             chunk_planes=desk.project.stored_chunk(density)[0],
         )
 
-    def _finish(self, desk: Desk, counts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    def _finish(self, desk: Desk, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """`parts` : receipts of the blocks, at least their counts."""
         kept = KeptScores.of(desk, self.data_version)
         desk.project.finish_labels(desk.written_segmentation())
         if not kept.are_stored(desk):
-            kept.finish(desk)
-        return {"membrane_voxels": sum(count["membrane_voxels"] for count in counts)}
-
-    def _receipt(self, desk: Desk, part: str) -> Mapping[str, Any]:
-        receipt = desk.receipts.read(_sibling(desk, part))
-        if receipt is None:
-            raise InputError(f"{desk.task.run}: {part} of segment has gone missing", "run again")
-        counts: Mapping[str, Any] = receipt["counts"]
-        return counts
+            kept.finish(desk, parts)
+        return {"membrane_voxels": sum(part["counts"]["membrane_voxels"] for part in parts)}
 
 
 def segment_blocks(grid: Grid, settings: Settings, chunk: Zyx) -> list[Block]:
@@ -184,6 +180,7 @@ def _cut(desk: Desk) -> list[Block]:
     return segment_blocks(grid, desk.settings, desk.project.label_chunk(grid, desk.settings.output.chunk))
 
 
-def _sibling(desk: Desk, part: str) -> str:
-    """Receipt of another part of the same output."""
-    return f"{desk.task.receipt.rpartition('/')[0]}/{part}"
+def _receipt(desk: Desk, parts: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any]:
+    if name not in parts:
+        raise InputError(f"{desk.task.run}: {name} of segment has gone missing", "run again")
+    return parts[name]

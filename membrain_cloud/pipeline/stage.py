@@ -11,6 +11,7 @@ from membrain_cloud.errors import ProjectError
 from membrain_cloud.geometry import Grid
 from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.pipeline.tasks import Ref, Task
+from membrain_cloud.store.files import Meter
 from membrain_cloud.store.project import Project
 from membrain_cloud.store.receipts import Receipts
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
@@ -56,13 +57,14 @@ WHOLE = (Part("whole"),)
 
 @dataclass(frozen=True)
 class Desk:
-    """What a stage has at hand while it works on a task."""
+    """What a stage has at hand while it works on a task. `meter` knows what was written to the project so far."""
 
     project: Project
     tables: Tables
     settings: Settings
     receipts: Receipts
     task: Task
+    meter: Meter
 
     def tomogram(self, role: str) -> TomogramRef:
         ref = self.task.inputs[role]

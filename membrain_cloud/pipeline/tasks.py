@@ -44,10 +44,13 @@ class Task:
     part : "whole", or "prepare", "block-0", "block-1" ... "finish" where a stage splits its volume.
     digest : covers all that decides the result; a receipt with the same digest says that it is done.
     inputs : what the stage reads, by role.  output : the annotation it writes; None where it writes table rows.
-    receipt : name of the receipt.  needs : keys of the tasks of this plan that must be done first.
+    receipt : name of the receipt, with the digest in it.
+    needs : keys of the tasks of this plan that must be done first.
     place : which tomogram of the run, `type@spacing` (or the segmentation, where there is no tomogram).
     link : digest of all that decides the result but the data, the same for all tomograms.
     model_sha256 : of the network it uses; empty without one.
+    identities : what says of each input, by role, which data it was: the stored objects' identity, or the digest
+    (16 digits) of the task that makes it.  voxels : of the tomogram's grid.
     """
 
     job: Job
@@ -62,6 +65,13 @@ class Task:
     link: str
     needs: tuple[str, ...] = ()
     model_sha256: str = ""
+    identities: Mapping[str, str] = field(default_factory=dict)
+    voxels: int = 0
+
+    @property
+    def address(self) -> str:
+        """Where the receipts of all parts of this work lie, of whatever digest."""
+        return self.receipt.rpartition("/")[0]
 
     @property
     def key(self) -> str:
@@ -73,12 +83,13 @@ class Task:
         return self.part in ("whole", "finish")
 
     def as_dict(self) -> dict[str, Any]:
-        names = ("stage", "run", "part", "digest", "receipt", "place", "link", "model_sha256")
+        names = ("stage", "run", "part", "digest", "receipt", "place", "link", "model_sha256", "voxels")
         return {name: getattr(self, name) for name in names} | {
             "job": {"config": self.job.config, "tables": self.job.tables, "settings": dict(self.job.settings)},
             "inputs": {role: ref_as_dict(ref) for role, ref in self.inputs.items()},
             "output": None if self.output is None else ref_as_dict(self.output),
             "needs": list(self.needs),
+            "identities": dict(self.identities),
         }
 
     @classmethod

@@ -6,24 +6,19 @@ is touched, and the new one is written last. So a receipt never vouches for anyt
 
 from __future__ import annotations
 
-import datetime
-import functools
-import importlib.metadata
-import platform
-import resource
-import socket
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import membrain_cloud
 from membrain_cloud.errors import MembrainCloudError, TransientError, storage_error
 from membrain_cloud.pipeline.chain import Registry
 from membrain_cloud.pipeline.plan import open_tables
+from membrain_cloud.pipeline.provenance import receipt_of
 from membrain_cloud.pipeline.settings import settings_from
 from membrain_cloud.pipeline.stage import Desk
-from membrain_cloud.pipeline.tasks import Outcome, Task, ref_as_dict
+from membrain_cloud.pipeline.tasks import Outcome, Task
+from membrain_cloud.store.files import Meter
 from membrain_cloud.store.project import Project
 
 ATTEMPTS = 3
@@ -41,7 +36,7 @@ def work(task: Task, registry: Registry, *, sleep: Callable[[float], None] = tim
 
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return outcome("done", counts=_once(task, registry))
+            return outcome("done", counts=_once(task, registry, attempt))
         except TransientError as error:
             if attempt == ATTEMPTS:
                 return outcome("failed", TransientError(f"{error.message} ({ATTEMPTS} attempts)", error.next_step))
@@ -63,46 +58,17 @@ def work(task: Task, registry: Registry, *, sleep: Callable[[float], None] = tim
     raise AssertionError("unreachable")
 
 
-def _once(task: Task, registry: Registry) -> Mapping[str, Any]:
+def _once(task: Task, registry: Registry, attempt: int) -> Mapping[str, Any]:
     started = time.monotonic()
     stage = registry[task.stage]
     settings = settings_from(task.job.settings)
-    project = Project.open(task.job.config)
-    tables = open_tables(project, settings)
+    meters = {"project": Meter(), "tables": Meter()}
+    project = Project.open(task.job.config).metered(meters["project"])
+    tables = open_tables(project, settings).metered(meters["tables"])
     receipts = tables.receipts if stage.keeps_receipts_in == "tables" else project.receipts
-    if receipts.read(task.receipt) is not None:
-        receipts.remove(task.receipt)
-    counts = dict(stage.work(Desk(project, tables, settings, receipts, task)))
-    receipts.write(
-        task.receipt,
-        {
-            "digest": task.digest,
-            "stage": task.stage,
-            "run": task.run,
-            "part": task.part,
-            "inputs": {role: ref_as_dict(ref) | {"uri": ref.key} for role, ref in task.inputs.items()},
-            "output": None if task.output is None else ref_as_dict(task.output) | {"uri": task.output.key},
-            "output_identity": project.identity(task.output) if task.output and task.completes else None,
-            "settings": stage.decisive(settings),
-            "model": {"source": stage.model(settings), "sha256": task.model_sha256} if task.model_sha256 else None,
-            "versions": versions(),
-            "host": socket.gethostname(),
-            "seconds": round(time.monotonic() - started, 3),
-            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,  # of the process so far
-            "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "counts": counts,
-        },
-    )
+    receipts.forget(task.address, task.part if not task.completes else "complete")
+    desk = Desk(project, tables, settings, receipts, task, meters["project"])
+    counts = dict(stage.work(desk))
+    seconds = time.monotonic() - started
+    receipts.write(task.receipt, receipt_of(desk, stage, counts, meters, seconds=seconds, attempt=attempt))
     return counts
-
-
-@functools.cache
-def versions() -> dict[str, str]:
-    """Versions that bear on results."""
-    found = {"membrain_cloud": membrain_cloud.__version__, "python": platform.python_version()}
-    for name in ("numpy", "torch", "copick", "zarr", "connected-components-3d"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

@@ -11,8 +11,11 @@ The only module of the package that talks to fsspec. What it promises the rest o
 from __future__ import annotations
 
 import contextlib
+import copy
+import hashlib
 import os
 import shutil
+import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -33,6 +36,41 @@ class ObjectInfo:
 
     size: int
     tag: str
+
+
+class Meter:
+    """What went through some `Files`: bytes read and written, and what lies there now because of it.
+
+    objects : size in bytes and checksum of each object as it was last written, by name relative to the root.
+    Threads may share it.
+    """
+
+    def __init__(self) -> None:
+        self.bytes_read = 0
+        self.bytes_written = 0
+        self.objects: dict[str, tuple[int, str]] = {}
+        self._lock = threading.Lock()
+
+    def note_read(self, size: int) -> None:
+        with self._lock:
+            self.bytes_read += size
+
+    def note_written(self, name: str, content: bytes) -> None:
+        summed = checksum(content)
+        with self._lock:
+            self.bytes_written += len(content)
+            self.objects[name.strip("/")] = len(content), summed
+
+    def note_removed(self, name: str) -> None:
+        with self._lock:
+            gone = [known for known in self.objects if known == name or known.startswith(f"{name}/")]
+            for known in gone:
+                del self.objects[known]
+
+
+def checksum(content: bytes) -> str:
+    """BLAKE2b of an object's bytes, 16 bytes, hex."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 class Files:
@@ -58,9 +96,16 @@ class Files:
         self.root = str(root).rstrip("/")
         self.url = self.root if self.local else url.rstrip("/")
         self.options = options
+        self.meter: Meter | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Files, (self.url, self.options)
+
+    def metered(self, meter: Meter) -> Files:
+        """The same objects; what goes through the result is counted by `meter`."""
+        other = copy.copy(self)
+        other.meter = meter
+        return other
 
     def path(self, name: str) -> str:
         return f"{self.root}/{name.strip('/')}".rstrip("/")
@@ -73,9 +118,12 @@ class Files:
         """The whole object; `FileNotFoundError` when it is not there, TransientError or StorageError otherwise."""
         with _faults(f"{self.url}/{name}", "read"):
             try:
-                return bytes(self._fs.cat_file(self.path(name)))
+                content = bytes(self._fs.cat_file(self.path(name)))
             except (IsADirectoryError, NotADirectoryError) as error:
                 raise FileNotFoundError(self.path(name)) from error
+        if self.meter is not None:
+            self.meter.note_read(len(content))
+        return content
 
     def copy_out(self, name: str, target: str) -> None:
         """Copy an object, however large, to the local path `target`; errors as `read`'s, and of the local disk."""
@@ -98,6 +146,8 @@ class Files:
                 _replace_file(self.path(name), content)
             else:
                 self._fs.pipe_file(self.path(name), content)
+        if self.meter is not None:
+            self.meter.note_written(name, content)
 
     def make_folder(self, name: str = "") -> None:
         """Create a local folder; object stores have none."""
@@ -107,6 +157,8 @@ class Files:
 
     def remove(self, name: str) -> None:
         """Remove an object or everything below a name; nothing happens when it is not there."""
+        if self.meter is not None:
+            self.meter.note_removed(name)
         with _faults(f"{self.url}/{name}", "removed"), contextlib.suppress(FileNotFoundError):
             if not self.local:
                 self._fs.rm(self.path(name), recursive=True)

@@ -7,10 +7,11 @@ The tests open everything that is written with copick itself.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from membrain_cloud.geometry import Box, Grid, Mesh, Picks, Zyx, iterate_chunks
 from membrain_cloud.store import annotation_files, volumes
 from membrain_cloud.store.catalog import Catalog
 from membrain_cloud.store.chunks import ChunkedArray
-from membrain_cloud.store.files import Files, ObjectInfo
+from membrain_cloud.store.files import Files, Meter, ObjectInfo
 from membrain_cloud.store.receipts import Receipts
 from membrain_cloud.store.refs import (
     FeaturesRef,
@@ -62,6 +63,13 @@ class Project(Catalog):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Project.open, (self.config,)
+
+    def metered(self, meter: Meter) -> Self:
+        """The same project; all that is read and written through the result is counted by `meter`."""
+        other = copy.copy(self)
+        other._overlay = self._overlay.metered(meter)
+        other._static = self._static and self._static.metered(meter)
+        return other
 
     @property
     def receipts(self) -> Receipts:

@@ -6,6 +6,7 @@ its unit and its description in the schema's metadata. Unknown values are NULL, 
 
 from __future__ import annotations
 
+import copy
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from membrain_cloud.errors import BadNameError, ChunkError, ProjectError
-from membrain_cloud.store.files import Files
+from membrain_cloud.store.files import Files, Meter
 from membrain_cloud.store.receipts import Receipts
 
 if TYPE_CHECKING:
@@ -49,6 +50,12 @@ class Tables:
         self._files = Files(url, storage_options)
         self._schemas = schemas
         self.url = self._files.url
+
+    def metered(self, meter: Meter) -> Tables:
+        """The same tables; all that is read and written through the result is counted by `meter`."""
+        other = copy.copy(self)
+        other._files = self._files.metered(meter)
+        return other
 
     @property
     def receipts(self) -> Receipts:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from membrain_cloud.errors import BadNameError
-from membrain_cloud.store.receipts import Receipts
+from membrain_cloud.errors import BadNameError, StorageError
+from membrain_cloud.store.receipts import ReceiptName, Receipts, receipt_name
 
 
 def test_receipts_come_back(tmp_path: Path) -> None:
@@ -45,3 +45,43 @@ def test_what_is_no_json_is_refused_before_anything_is_written(tmp_path: Path) -
         with pytest.raises((ValueError, TypeError)):
             receipts.write("x", content)
     assert receipts.names() == set()
+
+
+DIGEST, OTHER = "0123456789abcdef" * 4, "fedcba9876543210" * 4
+ADDRESS = "segment/membrain_1/TS_1/membrane@10.000"
+
+
+def test_a_listing_tells_what_is_done(tmp_path: Path) -> None:
+    receipts = Receipts(str(tmp_path))
+    for part, digest in (("complete", DIGEST), ("block-3", OTHER)):
+        receipts.write(receipt_name(ADDRESS, part, digest), {"part": part})
+    (tmp_path / ADDRESS / f"block-4-{DIGEST[:16]}.json").touch()
+    found = {ReceiptName.parse(name) for name in receipts.names("segment/membrain_1")}
+    assert found == {
+        ReceiptName(ADDRESS, "complete", DIGEST[:16], 1),
+        ReceiptName(ADDRESS, "block-3", OTHER[:16], 1),
+    }
+    assert receipts.parts(ADDRESS) == {"complete": {"part": "complete"}, "block-3": {"part": "block-3"}}
+    assert receipts.names("segment/membrain_2") == set()
+    assert ReceiptName.parse("failures/TS_1/segment") is None
+
+
+def test_earlier_receipts_of_a_part_are_forgotten(tmp_path: Path) -> None:
+    receipts = Receipts(str(tmp_path))
+    for part, digest in (("complete", DIGEST), ("complete", OTHER), ("block-3", DIGEST)):
+        receipts.write(receipt_name(ADDRESS, part, digest), {})
+    receipts.forget(ADDRESS, "complete")
+    assert receipts.names() == {receipt_name(ADDRESS, "block-3", DIGEST)}
+    receipts.forget(ADDRESS)
+    assert receipts.names() == set()
+
+
+@pytest.mark.parametrize("suffix", ["", ".v2"])
+def test_what_a_newer_version_wrote_is_never_replaced(tmp_path: Path, suffix: str) -> None:
+    receipts = Receipts(str(tmp_path))
+    name = receipt_name(ADDRESS, "complete", DIGEST) + suffix
+    receipts.write(name, {"receipt_version": 2, "versions": {"membrain_cloud": "9.0"}})
+    with pytest.raises(StorageError, match="format 2") as caught:
+        receipts.forget(ADDRESS, "complete")
+    assert "update membrain_cloud" in caught.value.next_step
+    assert receipts.names() == {name}
