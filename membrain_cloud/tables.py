@@ -43,10 +43,10 @@ def open(url: str, where: pd.DataFrame | None = None) -> Analysis:
     """
     from membrain_cloud.pipeline.plan import open_tables
     from membrain_cloud.pipeline.settings import Settings
-    from membrain_cloud.store.project import Project
+    from membrain_cloud.store.opening import is_config, open_project
     from membrain_cloud.store.tables import Tables
 
-    tables = open_tables(Project.open(url), Settings()) if url.endswith(".json") else Tables(url)
+    tables = open_tables(open_project(url), Settings()) if is_config(url) else Tables(url)
     return Analysis(tables, where)
 
 

@@ -113,10 +113,10 @@ def evaluate(
     """
     from membrain_cloud.cli.running import _plan, _settings
     from membrain_cloud.pipeline.evaluation import Truth, evaluate_plan
-    from membrain_cloud.store.project import Project
+    from membrain_cloud.store.opening import open_project
 
     settings = _settings(chosen["settings_file"], chosen["overrides"], chosen["tables"])
-    project = Project.open(config)
+    project = open_project(config)
     made = _plan(project, settings, runs, chosen["stages"])
     scores = evaluate_plan(project, made, Truth(truth, truth_instances, truth_picks), radius_angstrom=radius)
     if as_json:

@@ -1,4 +1,4 @@
-"""Verbs about projects: demo, project init, import, export."""
+"""Verbs about projects: demo, project init, project manifest, import, export."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from membrain_cloud.cli.program import (
     config_argument,
     json_option,
     print_json,
+    runs_option,
     say,
 )
+from membrain_cloud.errors import UsageError
 
 
 def register(main: Program) -> None:
@@ -64,7 +66,7 @@ def demo(folder: str, small: bool, workers: int | None, as_json: bool) -> None:
 
 @click.group()
 def project() -> None:
-    """Make copick projects."""
+    """Make copick projects, and manifests of them."""
 
 
 @project.command("init", cls=Verb)
@@ -90,6 +92,57 @@ def init(folder: str, patterns: tuple[str, ...], voxel_spacing: float | None, to
     files = sorted({file for pattern in patterns for file in glob.glob(pattern)})
     made = init_project(folder, files, voxel_spacing_angstrom=voxel_spacing, tomogram_type=tomogram_type, report=say)
     click.echo(made.config)
+
+
+@project.command("manifest", cls=Verb)
+@config_argument
+@runs_option
+@click.option("--output", required=True, metavar="FILE", help="The manifest, FILE.parquet (a path or URL).")
+@click.option("--tomogram-type", metavar="TYPE", help="Of several tomograms of a run, this type.")
+@click.option(
+    "--voxel-spacing", type=float, metavar="A", help="Of several tomograms of a run, this voxel spacing in Å."
+)
+@click.option("--dataset", metavar="NAME", help="Partition of the tables (default: the setting output.dataset's).")
+@json_option
+def manifest(
+    config: str,
+    runs: tuple[str, ...],
+    output: str,
+    tomogram_type: str | None,
+    voxel_spacing: float | None,
+    dataset: str | None,
+    as_json: bool,
+) -> None:
+    """Freeze a copick project into a manifest: its tomograms with their grids and identities, one a run.
+
+    A manifest is planned in seconds, however many tomograms it has, since nothing is opened. Results go where the
+    project's go, and what is done there counts as done. Make it again when tomograms are added or replaced.
+
+    \b
+    Example:
+      membrain-cloud project manifest project/config.json --output project/all.parquet
+      membrain-cloud run project/all.parquet
+    """
+    from membrain_cloud.pipeline.settings import OutputSettings
+    from membrain_cloud.store.manifest_project import freeze
+    from membrain_cloud.store.opening import open_project
+
+    opened, file = open_project(config), absolute(output)
+    if not file.endswith(".parquet"):
+        raise UsageError(f"{output}: a manifest is a Parquet file", "name it FILE.parquet")
+    chosen = opened.tomograms(runs or None, tomogram_type, voxel_spacing)
+    selection: dict[str, Any] = {"config": opened.config, "runs": list(runs)}
+    selection |= {"tomogram_type": tomogram_type, "voxel_spacing_angstrom": voxel_spacing}
+    left_out = freeze(opened, file, chosen, dataset=dataset or OutputSettings().dataset, selection=selection)
+    for run, error in left_out.items():
+        say(f"{run} is left out: {error}")
+    count = len(chosen) - len(left_out)
+    if as_json:
+        print_json({"manifest": file, "tomograms": count, "left_out": {run: str(e) for run, e in left_out.items()}})
+    else:
+        click.echo(f"{count} tomograms -> {output}")
+    if left_out:
+        click.get_current_context().exit(FAILED)
 
 
 def _annotation_options(function: Function) -> Function:
@@ -123,10 +176,10 @@ def segmentation(config: str, file: str, run: str, voxel_spacing: float | None, 
     Example:
       membrain-cloud import segmentation project/config.json labels.mrc -r TS_1 --user alice --session 3
     """
-    from membrain_cloud.store.project import Project
+    from membrain_cloud.store.opening import open_project
     from membrain_cloud.store.setup import import_segmentation
 
-    opened = Project.open(config)
+    opened = open_project(config)
     ref = import_segmentation(
         opened, run, file, instance=instances, voxel_spacing_angstrom=voxel_spacing, report=say, **names
     )
@@ -155,11 +208,11 @@ def picks(
     Example:
       membrain-cloud import picks project/config.json psii.star -r TS_1 --object psii --user expert
     """
-    from membrain_cloud.store.project import Project
+    from membrain_cloud.store.opening import open_project
     from membrain_cloud.store.setup import import_picks
 
     ref = import_picks(
-        Project.open(config),
+        open_project(config),
         run,
         file,
         object=object_name,
@@ -183,11 +236,11 @@ def meshes(config: str, files: tuple[str, ...], run: str, **names: Any) -> None:
     Example:
       membrain-cloud import meshes project/config.json mb1.h5 mb2.h5 -r TS_1 --user alice --voxel-spacing 10
     """
-    from membrain_cloud.store.project import Project
+    from membrain_cloud.store.opening import open_project
     from membrain_cloud.store.setup import import_meshes
 
     spacing = names.pop("voxel_spacing")
-    ref = import_meshes(Project.open(config), run, list(files), voxel_spacing_angstrom=spacing, **names)
+    ref = import_meshes(open_project(config), run, list(files), voxel_spacing_angstrom=spacing, **names)
     click.echo(ref.uri)
 
 
@@ -237,9 +290,9 @@ def star(config: str, uri: str, run: str, output: str, voxel_spacing: float | No
       membrain-cloud export star project/config.json membrane-protein:membrain/1a2b3c4d -r TS_1 --output picks.star
     """
     from membrain_cloud.store.exchange import write_star
-    from membrain_cloud.store.project import Project
+    from membrain_cloud.store.opening import open_project
 
-    opened = Project.open(config)
+    opened = open_project(config)
     found = opened.read_picks(opened.object(run, uri))
     tomograms = opened.tomograms([run], None, None)
     write_star(
@@ -264,10 +317,10 @@ def motl(config: str, uri: str, run: str, output: str, voxel_spacing: float | No
     Example:
       membrain-cloud export motl project/config.json membrane-protein:membrain/1a2b3c4d -r TS_1 --output picks.em
     """
+    from membrain_cloud.store.opening import open_project
     from membrain_cloud.store.pick_files import write_motive_list
-    from membrain_cloud.store.project import Project
 
-    opened = Project.open(config)
+    opened = open_project(config)
     found = opened.read_picks(opened.object(run, uri))
     spacing = _spacing_of(opened, run, voxel_spacing)
     write_motive_list(output, found, voxel_spacing_angstrom=spacing, tomogram_number=tomogram_number)
@@ -288,9 +341,9 @@ def export_meshes(config: str, uri: str, run: str, output: str, voxel_spacing: f
       membrain-cloud export meshes project/config.json membrane:membrain/1a2b3c4d -r TS_1 --output membranes.glb
     """
     from membrain_cloud.store.mesh_files import write_membranes
-    from membrain_cloud.store.project import Project
+    from membrain_cloud.store.opening import open_project
 
-    opened = Project.open(config)
+    opened = open_project(config)
     written = write_membranes(
         output,
         opened.read_meshes(opened.object(run, uri)),
@@ -312,9 +365,9 @@ def mrc(config: str, uri: str, run: str, output: str) -> None:
       membrain-cloud export mrc project/config.json membrane:membrain/1a2b3c4d@10.0 -r TS_1 --output membranes.mrc
     """
     from membrain_cloud.store.exchange import write_mrc
-    from membrain_cloud.store.project import Project
+    from membrain_cloud.store.opening import open_project
 
-    opened = Project.open(config)
+    opened = open_project(config)
     ref = opened.segmentation(run, uri)
     write_mrc(output, opened.read_labels(ref), ref.voxel_spacing_angstrom)
     click.echo(os.path.relpath(output))

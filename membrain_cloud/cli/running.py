@@ -61,11 +61,11 @@ def plan(config: str, runs: tuple[str, ...], as_json: bool, **chosen: Any) -> No
     Example:
       membrain-cloud plan project/config.json --set segment.threshold=0.5
     """
-    from membrain_cloud.store.project import Project
+    from membrain_cloud.store.opening import open_project
 
     stages, tables = chosen["stages"], chosen["tables"]
     settings = _settings(chosen["settings_file"], chosen["overrides"], tables)
-    made = _plan(Project.open(config), settings, runs, stages)
+    made = _plan(open_project(config), settings, runs, stages)
     if as_json:
         print_json(display.plan_as_dict(made))
     else:
@@ -93,7 +93,7 @@ def run(
 ) -> None:
     """Segment, separate, mesh, pick and measure; what is done already is not done again.
 
-    CONFIG is a copick config (a path or URL). Kill it whenever you like: the next run goes on.
+    CONFIG is a copick config or a manifest (*.parquet), a path or URL. Kill it whenever you like: the next run goes on.
 
     \b
     Examples:
@@ -105,10 +105,10 @@ def run(
     from membrain_cloud.pipeline.drive import carry_out
     from membrain_cloud.pipeline.run import open_runner
     from membrain_cloud.pipeline.stages import STAGES
-    from membrain_cloud.store.project import Project
+    from membrain_cloud.store.opening import open_project
 
     settings = _settings(chosen["settings_file"], chosen["overrides"], chosen["tables"])
-    project = Project.open(config)
+    project = open_project(config)
     with open_runner(workers=workers, scheduler=scheduler, in_process=in_process) as runner:
         made = _plan(project, settings, runs, chosen["stages"], runner.memory_bytes)
         with display.Progress(made) as progress:
@@ -134,9 +134,9 @@ def status(config: str, runs: tuple[str, ...], as_json: bool, **chosen: Any) -> 
       membrain-cloud status project/config.json
     """
     from membrain_cloud.pipeline.ledger import FailureLedger
-    from membrain_cloud.store.project import Project
+    from membrain_cloud.store.opening import open_project
 
-    project = Project.open(config)
+    project = open_project(config)
     settings = _settings(chosen["settings_file"], chosen["overrides"], chosen["tables"])
     made = _plan(project, settings, runs, chosen["stages"])
     grid = display.status_grid(made, FailureLedger(project.receipts).records())
@@ -157,9 +157,9 @@ def failures(config: str, as_json: bool) -> None:
       membrain-cloud failures project/config.json
     """
     from membrain_cloud.pipeline.ledger import FailureLedger
-    from membrain_cloud.store.project import Project
+    from membrain_cloud.store.opening import open_project
 
-    records = FailureLedger(Project.open(config).receipts).records()
+    records = FailureLedger(open_project(config).receipts).records()
     if as_json:
         print_json(records)
     else:
@@ -180,9 +180,9 @@ def verify(config: str, forget_missing: bool, as_json: bool) -> None:
       membrain-cloud verify project/config.json
     """
     from membrain_cloud.pipeline import ledger
-    from membrain_cloud.store.project import Project
+    from membrain_cloud.store.opening import open_project
 
-    findings = ledger.verify(Project.open(config), forget_missing=forget_missing)
+    findings = ledger.verify(open_project(config), forget_missing=forget_missing)
     if as_json:
         print_json([{"output": f.output, "state": f.state, "receipt": f.receipt} for f in findings])
     else:
@@ -206,9 +206,10 @@ def clean(config: str, yes: bool, as_json: bool) -> None:
       membrain-cloud clean project/config.json --yes    (removes)
     """
     from membrain_cloud.pipeline import ledger
-    from membrain_cloud.store.project import USER, Project
+    from membrain_cloud.store.opening import open_project
+    from membrain_cloud.store.project import USER
 
-    project = Project.open(config)
+    project = open_project(config)
     found = ledger.orphans(project, USER)
     if yes:
         for ref in found:
@@ -234,9 +235,9 @@ def report(config: str, runs: tuple[str, ...], output: str | None, **chosen: Any
       membrain-cloud report project/config.json --output report.html
     """
     from membrain_cloud.pipeline.reporting import write_report
-    from membrain_cloud.store.project import Project
+    from membrain_cloud.store.opening import open_project
 
     settings = _settings(chosen["settings_file"], chosen["overrides"], chosen["tables"])
-    project = Project.open(config)
+    project = open_project(config)
     made = _plan(project, settings, runs, chosen["stages"])
     click.echo(write_report(project, settings, made, output))

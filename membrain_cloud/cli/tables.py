@@ -119,9 +119,9 @@ def compact(url: str, target: str, as_json: bool) -> None:
 def _open(url: str) -> Tables:
     from membrain_cloud.pipeline.plan import open_tables
     from membrain_cloud.pipeline.settings import Settings
-    from membrain_cloud.store.project import Project
+    from membrain_cloud.store.opening import is_config, open_project
     from membrain_cloud.store.tables import Tables
 
-    if url.endswith(".json"):
-        return open_tables(Project.open(url), Settings())
+    if is_config(url):
+        return open_tables(open_project(url), Settings())
     return Tables(url)

@@ -26,6 +26,8 @@ from membrain_cloud.store.tables import Tables
 COMPLETE = "complete"
 # Of so few runs the receipts are listed run by run, of more all that the stages have.
 FEW_RUNS = 16
+# Requests to a store at once.
+LOOKUPS = 16
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def plan(
     tables = open_tables(project, settings)
     names = _choose_runs(project, runs)
     draft = _Draft(project, settings, registry, chosen, tables, worker_memory_bytes)
-    drafts = [draft.run(name) for name in names]
+    drafts = draft.all_runs(names)
     draft.read_receipts(drafts)
     if not runs:
         for name, error in project.bad_runs().items():
@@ -137,6 +139,13 @@ class _Draft:
         self.settled: list[Outcome] = []
         self.memory_bytes: dict[str, int] = {}
 
+    def all_runs(self, names: Sequence[str]) -> list[_RunDraft]:
+        """Every task there could be. What a store must be asked for is asked side by side."""
+        if self.project.is_frozen:
+            return [self.run(name) for name in names]
+        with ThreadPoolExecutor(LOOKUPS) as threads:
+            return list(threads.map(self.run, names))
+
     def run(self, run: str) -> _RunDraft:
         """Every task there could be on one run; refusals are kept with the stage they meet."""
         draft = _RunDraft(run, {name: _Step(self.registry[name]) for name in self.chain.links})
@@ -201,7 +210,7 @@ class _Draft:
         stage = step.stage
         step.memory_bytes = stage.memory_bytes(grid, self.settings)
         place = _place(site.tomogram, inputs)
-        address = self._address(stage, site.run, place, output)
+        address = _address(stage, site, place, output)
         for part in stage.parts(site, grid):
             completes = part.name in ("whole", "finish")
             own = digest if completes else digest_of(digest, part.name, part.material)
@@ -224,16 +233,6 @@ class _Draft:
                 )
             )
 
-    def _address(self, stage: Stage, run: str, place: str, output: Ref | None) -> str:
-        """Where the output lies, as a receipt's name; table rows are about the tomogram, in whatever session."""
-        if isinstance(output, SegmentationRef):
-            name = f"{output.name}@{output.voxel_spacing_angstrom:.3f}"
-        elif isinstance(output, ObjectRef):
-            name = output.name
-        else:
-            return f"{stage.name}/{self.settings.output.dataset}/{run}/{place}"
-        return f"{stage.name}/{output.user}_{output.session}/{run}/{name}"
-
     def read_receipts(self, drafts: Sequence[_RunDraft]) -> None:
         """What is done, by the receipts' names alone: a few bulk listings, and no receipt is read."""
         depth = 3 if len(drafts) <= FEW_RUNS else 2  # an address is stage/session/run/name
@@ -243,7 +242,7 @@ class _Draft:
             for step in draft.steps.values()
             for task in step.tasks
         }
-        with ThreadPoolExecutor(16) as threads:
+        with ThreadPoolExecutor(LOOKUPS) as threads:
             listed = threads.map(lambda place: self.receipts[place[0]].names(place[1]), places)
             for (store, _), names in zip(places, listed, strict=True):
                 self.done |= {(store, name) for name in names}
@@ -309,6 +308,17 @@ class _Draft:
 
     def _settle(self, run: str, stage: str, state: Any, message: str = "", next_step: str = "") -> None:
         self.settled.append(Outcome(stage, run, "whole", state, message, next_step))
+
+
+def _address(stage: Stage, site: Site, place: str, output: Ref | None) -> str:
+    """Where the output lies, as receipts' names begin; table rows are about the tomogram, in whatever session."""
+    if isinstance(output, SegmentationRef):
+        name = f"{output.name}@{output.voxel_spacing_angstrom:.3f}"
+    elif isinstance(output, ObjectRef):
+        name = output.name
+    else:
+        return f"{stage.name}/{site.dataset}/{site.run}/{place}"
+    return f"{stage.name}/{output.user}_{output.session}/{site.run}/{name}"
 
 
 def _place(tomogram: TomogramRef | None, inputs: Mapping[str, Ref]) -> str:

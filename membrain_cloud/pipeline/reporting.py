@@ -123,7 +123,8 @@ def _rows_by_run(project: Project, settings: Settings, plan: Plan) -> dict[str, 
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for table in sorted({"membranes", "particles", "neighbors", "pair_counts"} & set(tables.names())):
         for row in tables.read(table).to_pylist():
-            if row["dataset_id"] == settings.output.dataset and row["run_name"] in current:
+            dataset = project.dataset_of(row["run_name"]) or settings.output.dataset
+            if row["dataset_id"] == dataset and row["run_name"] in current:
                 found.setdefault(row["run_name"], {}).setdefault(table, []).append(row)
     return found
 

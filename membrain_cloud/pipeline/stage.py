@@ -34,6 +34,11 @@ class Site:
     settings: Settings
     sessions: Mapping[str, str]
 
+    @property
+    def dataset(self) -> str:
+        """The `dataset=` partition of the tables: the project's word for this run, else `output.dataset`."""
+        return self.project.dataset_of(self.run) or self.settings.output.dataset
+
     def require_tomogram(self, stage: str) -> TomogramRef:
         if self.tomogram is None:
             raise ProjectError(
@@ -65,6 +70,11 @@ class Desk:
     receipts: Receipts
     task: Task
     meter: Meter
+
+    @property
+    def dataset(self) -> str:
+        """As `Site.dataset`."""
+        return self.project.dataset_of(self.task.run) or self.settings.output.dataset
 
     def tomogram(self, role: str) -> TomogramRef:
         ref = self.task.inputs[role]

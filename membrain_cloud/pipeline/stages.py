@@ -257,9 +257,9 @@ class Measure(Stage):
         meshes = desk.project.read_meshes(desk.object("meshes"))
         picks = self._picks(desk, meshes) if isinstance(source, ObjectRef) else None
         keys = {
-            "dataset_id": desk.settings.output.dataset,
+            "dataset_id": desk.dataset,
             "run_name": task.run,
-            "tomogram_id": task.place,
+            "tomogram_id": desk.project.tomogram_id(task.run) or task.place,
             "voxel_spacing_angstrom": instances.voxel_spacing_angstrom,
             "segmentation": instances.uri,
             "digest": task.link,
@@ -294,7 +294,7 @@ class Measure(Stage):
         )
         rows["tomograms"].append(keys | summary)
         for table, found in rows.items():
-            desk.tables.write_part(table, desk.settings.output.dataset, f"{task.run}/{task.place}", found)
+            desk.tables.write_part(table, desk.dataset, f"{task.run}/{task.place}", found)
         left_out = 0 if picks is None else len(picks) - len(rows["particles"])
         return {table: len(found) for table, found in rows.items()} | {"particles_on_no_membrane": left_out}
 

@@ -19,7 +19,7 @@ from membrain_cloud.pipeline.settings import settings_from
 from membrain_cloud.pipeline.stage import Desk
 from membrain_cloud.pipeline.tasks import Outcome, Task
 from membrain_cloud.store.files import Meter
-from membrain_cloud.store.project import Project
+from membrain_cloud.store.opening import open_project
 
 ATTEMPTS = 3
 BACK_OFF_SECONDS = 1.0
@@ -63,7 +63,7 @@ def _once(task: Task, registry: Registry, attempt: int) -> Mapping[str, Any]:
     stage = registry[task.stage]
     settings = settings_from(task.job.settings)
     meters = {"project": Meter(), "tables": Meter()}
-    project = Project.open(task.job.config).metered(meters["project"])
+    project = open_project(task.job.config).metered(meters["project"])
     tables = open_tables(project, settings).metered(meters["tables"])
     receipts = tables.receipts if stage.keeps_receipts_in == "tables" else project.receipts
     receipts.forget(task.address, task.part if not task.completes else "complete")

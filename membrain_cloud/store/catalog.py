@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from membrain_cloud.errors import BadNameError, ProjectError
+from membrain_cloud.errors import BadNameError, MembrainCloudError, ProjectError
 from membrain_cloud.store.files import Files
 from membrain_cloud.store.refs import (
     FeaturesRef,
@@ -31,7 +32,12 @@ _PREFERRED_SPACING_ANGSTROM = 10.0
 
 
 class Catalog:
-    """The listings of a project: its overlay on top of its static root, where it has one."""
+    """The listings of a project: its overlay on top of its static root, where it has one.
+
+    is_frozen : whether its tomograms, grids and identities are known without asking the store (a manifest's are).
+    """
+
+    is_frozen = False
 
     def __init__(self, config: str, settings: Mapping[str, Any]) -> None:
         self.config = config
@@ -46,9 +52,9 @@ class Catalog:
         """The names of all runs, sorted; those that must not become paths are left to `bad_runs`."""
         return [name for name in self._run_names() if is_safe_name(name)]
 
-    def bad_runs(self) -> dict[str, BadNameError]:
+    def bad_runs(self) -> dict[str, MembrainCloudError]:
         """Runs of the store or the config whose names are refused, each with its error."""
-        refused = {}
+        refused: dict[str, MembrainCloudError] = {}
         for name in {*self._run_names(), *map(str, self.settings.get("runs") or ())}:
             try:
                 check_name(name, "run")
@@ -67,7 +73,8 @@ class Catalog:
         asked for; BadNameError for a run named here that must not become a path.
         """
         names = self.runs() if runs is None else self._checked_runs(runs)
-        everything = {run: self.all_tomograms(run) for run in names}
+        with ThreadPoolExecutor(1 if self.is_frozen else 16) as threads:
+            everything = dict(zip(names, threads.map(self.all_tomograms, names), strict=True))
         chosen = []
         for found in everything.values():
             fitting = [ref for ref in found if _fits(ref, tomogram_type, voxel_spacing_angstrom)]
@@ -83,6 +90,14 @@ class Catalog:
                 f"there are: {', '.join(sorted(kinds))}",
             )
         return sorted(chosen)
+
+    def dataset_of(self, run: str) -> str | None:
+        """The `dataset=` partition of a run's table rows, where the project says one; else `output.dataset` is."""
+        return None
+
+    def tomogram_id(self, run: str) -> str | None:
+        """What a run's tomogram is called where it comes from (the portal's id), where the project says it."""
+        return None
 
     def all_tomograms(self, run: str) -> list[TomogramRef]:
         """Every tomogram of a run, sorted; folders with foreign names are passed over."""
@@ -195,10 +210,9 @@ class Catalog:
         return sorted(ref for name in names if (ref := parse_object_file(run, name, suffix)) is not None)
 
     def _checked_runs(self, runs: Sequence[str]) -> list[str]:
-        there = self._run_names()
         for run in runs:
-            check_name(run, "run")
-            if run not in there:
+            if not any(files.exists(f"{_RUNS}/{check_name(run, 'run')}") for files in self._layers()):
+                there = self._run_names()
                 near = difflib.get_close_matches(run, there, 5, 0.5) or there[:5]
                 hint = f"near it: {', '.join(near)}" if near else "the project has no runs"
                 raise ProjectError(f"{self.config} has no run {run!r}", hint)

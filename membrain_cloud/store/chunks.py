@@ -185,6 +185,10 @@ class ChunkedArray:
         return self._decode(raw, what)
 
     def _absent(self, name: str, what: str) -> NDArray[Any]:
+        if not self.files.can_list:
+            if self.sparse:
+                return np.full(self.format.chunk, self.format.fill_value, self.format.dtype)
+            raise ChunkError(f"{what} is missing (the server answers that it is absent)", _COPY_AGAIN)
         present = self.files.listing(self.path)
         chunks = [key for key in present if not key.rsplit("/", 1)[-1].startswith(".")]
         if self.sparse and name not in present:

@@ -27,6 +27,9 @@ from membrain_cloud.errors import MembrainCloudError, StorageError, TransientErr
 
 _LOCAL_PROTOCOLS = {"file", "local"}
 _S3_PROTOCOLS = {"s3", "s3a"}
+_WEB_PROTOCOLS = {"http", "https"}
+# Answers of a web server that asking again does not change.
+_REFUSED_STATUS = {400, 401, 403, 405, 410, 451}
 _NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError"}
 
 
@@ -97,6 +100,8 @@ class Files:
         self.url = self.root if self.local else url.rstrip("/")
         self.options = options
         self.meter: Meter | None = None
+        # Web servers give objects by name only: what is not there can be told from what is, but nothing is listed.
+        self.can_list = protocol not in _WEB_PROTOCOLS
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Files, (self.url, self.options)
@@ -282,6 +287,11 @@ def _faults(what: str, done: str) -> Iterator[None]:
             raise StorageError(
                 f"{what}: cannot be {done} ({error})",
                 "give credentials: overlay_fs_args in the config, or the environment",
+            ) from error
+        if getattr(error, "status", None) in _REFUSED_STATUS:
+            raise StorageError(
+                f"{what}: cannot be {done} ({error})",
+                "check the address and the permissions of the store; nothing was replaced by zeros",
             ) from error
         if type(error).__module__.split(".")[0] in ("builtins", "fsspec"):
             raise

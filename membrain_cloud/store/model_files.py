@@ -33,7 +33,7 @@ from urllib.parse import unquote, urlsplit
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from membrain_cloud.errors import ModelError, TransientError, storage_error
+from membrain_cloud.errors import ModelError, StorageError, TransientError, storage_error
 from membrain_cloud.store.files import Files
 
 CACHE_VARIABLE = "MEMBRAIN_CLOUD_CACHE"
@@ -194,7 +194,7 @@ def _copy(url: str, target: Path) -> None:
         Files(url, _patience(url)).copy_out("", str(target))
     except FileNotFoundError:
         raise ModelError(f"model {url}: nothing is there", "correct the URL") from None
-    except TransientError as error:
+    except (TransientError, StorageError) as error:
         if isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT):
             raise error.__cause__ from None  # the local disk's fault, not the server's
         status = getattr(error.__cause__, "status", None)

@@ -127,6 +127,10 @@ class Project(Catalog):
         """The chunk shape that `create_labels` uses; cores of blocks must be multiples of it."""
         return volumes.chunk_shape(grid.shape, chunk)
 
+    def stored_bytes(self, ref: VolumeRef) -> int | None:
+        """Bytes of a volume as stored, where that is known without asking the store."""
+        return None
+
     def stored_chunk(self, ref: VolumeRef) -> Zyx:
         """Shape of the chunks of a stored volume: reading whole ones reads each once."""
         z, y, x = self._volume(ref)[0].format.chunk
@@ -218,19 +222,7 @@ class Project(Catalog):
 
     def ensure_object(self, name: str, *, is_particle: bool, identifier: str | None) -> None:
         """Add a pickable object to the config, unless it is there; ProjectError if it is there as the other kind."""
-        files, file = _config_file(self.config)
-        settings = json.loads(files.read(file))
-        for entry in settings["pickable_objects"]:
-            if entry["name"] == name:
-                if bool(entry["is_particle"]) != is_particle:
-                    kind = "a particle" if entry["is_particle"] else "a segmented object"
-                    raise ProjectError(f"object {name!r} of {self.config} is {kind}", "choose another object name")
-                return
-        settings["pickable_objects"].append(
-            pickable_object(settings["pickable_objects"], name, is_particle=is_particle, identifier=identifier)
-        )
-        files.write(file, json.dumps(settings, indent=4).encode())
-        self.settings = settings
+        self.settings = ensure_object_in(self.config, name, is_particle=is_particle, identifier=identifier)
 
     def _created(self, ref: VolumeRef) -> ChunkedArray:
         """Level 0 of a volume that `create_labels` or `create_features` made; ProjectError where it did not."""
@@ -279,9 +271,36 @@ def pickable_object(
     return entry | ({"identifier": identifier} if identifier else {})
 
 
-def _config_file(config: str) -> tuple[Files, str]:
+def ensure_object_in(
+    config: str,
+    name: str,
+    *,
+    is_particle: bool,
+    identifier: str | None,
+    options: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """`Project.ensure_object` on a copick config of any type; returns what the config says then.
+
+    options : of fsspec, to reach the config.
+    """
+    files, file = _config_file(config, options)
+    settings: dict[str, Any] = json.loads(files.read(file))
+    for entry in settings["pickable_objects"]:
+        if entry["name"] == name:
+            if bool(entry["is_particle"]) != is_particle:
+                kind = "a particle" if entry["is_particle"] else "a segmented object"
+                raise ProjectError(f"object {name!r} of {config} is {kind}", "choose another object name")
+            return settings
+    settings["pickable_objects"].append(
+        pickable_object(settings["pickable_objects"], name, is_particle=is_particle, identifier=identifier)
+    )
+    files.write(file, json.dumps(settings, indent=4).encode())
+    return settings
+
+
+def _config_file(config: str, options: Mapping[str, Any] | None = None) -> tuple[Files, str]:
     folder, _, name = config.rpartition("/")
-    return Files(folder or ("/" if config.startswith("/") else ".")), name
+    return Files(folder or ("/" if config.startswith("/") else "."), options), name
 
 
 def _check_settings(config: str, settings: Any) -> None:
