@@ -37,11 +37,15 @@ def list_tables(url: str, as_json: bool) -> None:
       membrain-cloud tables list project/config.json
     """
     found = _open(url)
-    rows = [(name, found.read(name).num_rows) for name in found.names()]
+    rows = []
+    for name in found.known():
+        parts = found.parts(name)
+        rows.append((name, found.count_rows(name), len(parts), len({dataset for dataset, _ in parts})))
+    columns = ("table", "rows", "parts", "datasets")
     if as_json:
-        print_json([{"table": name, "rows": count} for name, count in rows])
+        print_json([dict(zip(columns, row, strict=True)) for row in rows])
     else:
-        display.show_table(found.url, ("table", "rows"), rows)
+        display.show_table(found.url, columns, rows)
 
 
 @tables.command(cls=Verb)
@@ -74,46 +78,58 @@ def describe(url: str, table: str | None, as_json: bool) -> None:
 @_url_argument
 @json_option
 def check(url: str, as_json: bool) -> None:
-    """Read every part of the tables below URL and say what is wrong; exit code 1 if anything is.
+    """Read every part of the tables below URL and say what would make a sum or a join wrong.
+
+    Looked for are torn and missing parts, columns of other types and units, rows that stand there twice, rows of other
+    settings in one dataset, and rows that belong to no membrane or tomogram. Exit code 1 if any is found.
 
     \b
     Example:
       membrain-cloud tables check project/config.json
     """
+    from membrain_cloud.store.table_check import check_tables
+
     found = _open(url)
-    problems = found.check()
+    problems = check_tables(found)
+    errors = sum(problem.level == "error" for problem in problems)
     if as_json:
-        print_json(problems)
+        print_json([problem.as_dict() for problem in problems])
     else:
         for problem in problems:
-            click.echo(problem)
-        click.echo(f"{found.url}: {len(problems)} problems" if problems else f"{found.url}: all parts are whole")
-    if problems:
+            click.echo(problem.line())
+        parts = sum(len(found.parts(name)) for name in found.known())
+        verdict = f"{errors} errors" if errors else "nothing is wrong"
+        click.echo(f"{found.url}: {parts} parts read, {verdict}")
+    if errors:
         click.get_current_context().exit(1)
 
 
 @tables.command(cls=Verb)
 @_url_argument
-@click.argument("target", callback=lambda _c, _p, value: absolute(value))
+@click.argument("target", required=False, callback=lambda _c, _p, value: value and absolute(value))
 @json_option
-def compact(url: str, target: str, as_json: bool) -> None:
-    """Write the tables below URL anew below TARGET, one file a table and dataset. URL stays as it is.
+def compact(url: str, target: str | None, as_json: bool) -> None:
+    """Copy the tables below URL into few large files, for faster queries: one a table and dataset, in URL/compact.
 
-    Queries over many tomograms are faster on few large files. Nothing below URL is touched, so others may read it, and
-    `measure` may write there, meanwhile.
+    The parts stay, so others may read, and a run may write, meanwhile. What a run replaces afterwards is read from the
+    new part, until the next `compact` renews the copy; files that are current are left alone. With TARGET the copy is
+    written there instead, to be passed on.
 
     \b
-    Example:
-      membrain-cloud tables compact project/config.json compact-tables
+    Examples:
+      membrain-cloud tables compact project/config.json
+      membrain-cloud tables compact s3://bucket/tables published-tables
     """
     from membrain_cloud.store.tables import Tables
 
-    found, copy = _open(url), Tables(target)
+    found, copy = _open(url), None if target is None else Tables(target)
     counts = found.compact(copy)
     if as_json:
         print_json(counts)
-    else:
-        display.show_table(copy.url, ("table", "files before"), list(counts.items()))
+        return
+    rows = [(name, *(counts[name][key] for key in ("parts", "rows", "files"))) for name in counts]
+    title = copy.url if copy else f"{found.url}/compact"
+    display.show_table(title, ("table", "parts", "rows copied", "files written"), rows)
 
 
 def _open(url: str) -> Tables:

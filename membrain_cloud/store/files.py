@@ -19,7 +19,7 @@ import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import fsspec
 
@@ -135,6 +135,17 @@ class Files:
         with _faults(f"{self.url}/{name}".rstrip("/"), "read"):
             self._fs.get_file(self.path(name), target)
 
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[Any]:
+        """The object as a file that can be read from anywhere in it; errors as `read`'s, when it is opened or read."""
+        with _faults(f"{self.url}/{name}", "read"), self._fs.open(self.path(name), "rb") as handle:
+            yield handle
+
+    @property
+    def filesystem(self) -> Any:
+        """The fsspec file system, for libraries that read through one; what it raises is not translated."""
+        return self._fs
+
     def exists(self, name: str) -> bool:
         with _faults(f"{self.url}/{name}", "looked up"):
             try:
@@ -153,6 +164,15 @@ class Files:
                 self._fs.pipe_file(self.path(name), content)
         if self.meter is not None:
             self.meter.note_written(name, content)
+
+    def write_from(self, source: str, name: str) -> None:
+        """Write the local file `source` as an object, atomically, however large; errors as `write`'s."""
+        with _faults(f"{self.url}/{name}", "written"):
+            if self.local:
+                with open(source, "rb") as content:
+                    _replace_file(self.path(name), content)
+            else:
+                self._fs.put_file(source, self.path(name))
 
     def make_folder(self, name: str = "") -> None:
         """Create a local folder; object stores have none."""
@@ -248,12 +268,15 @@ def _hidden_sibling(path: str) -> str:
     return os.path.join(folder, f".{name[:100]}.{uuid.uuid4().hex[:12]}.tmp")
 
 
-def _replace_file(path: str, content: bytes) -> None:
+def _replace_file(path: str, content: bytes | IO[bytes]) -> None:
     temporary = _hidden_sibling(path)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     try:
         with open(temporary, "xb") as handle:
-            handle.write(content)
+            if isinstance(content, bytes):
+                handle.write(content)
+            else:
+                shutil.copyfileobj(content, handle, 2**24)
             handle.flush()
             os.fsync(handle.fileno())
         os.replace(temporary, path)

@@ -121,42 +121,22 @@ def test_receipts_of_tables_are_no_table(tables: Tables) -> None:
     assert tables.receipts.names() == {"measure/TS_1"}
 
 
-def test_check_finds_what_is_wrong(tables: Tables, tmp_path: Path) -> None:
-    tables.write_part("membranes", "d", "whole", ROWS)
-    assert tables.check() == []
-    tables.write_part("membranes", "d", "twice", [ROWS[0], ROWS[0]])
-    Tables(tables.url, schemas={"membranes": SCHEMAS["membranes"][1:3]}).write_part("membranes", "d", "old", [])
-    tables.write_part("membranes", "d", "torn", ROWS)
-    path = tmp_path / "tables/membranes/dataset=d/torn.parquet"
-    path.write_bytes(path.read_bytes()[:-20])
-    problems = tables.check()
-    assert len(problems) == 4
-    assert [part for part in ("twice", "old", "torn", "whole") if any(f"/{part}.parquet" in p for p in problems)] == [
-        "twice",
-        "old",
-        "torn",
-    ]
+def test_rows_are_counted_without_reading_them(tables: Tables) -> None:
+    tables.write_part("membranes", "d", "a", ROWS)
+    tables.write_part("membranes", "e", "a", ROWS[:1])
+    tables.write_part("membranes", "e", "b", [])
+    assert tables.count_rows("membranes") == 4
+    assert tables.parts("membranes") == [("d", "a"), ("e", "a"), ("e", "b")]
 
 
-def test_a_tomogram_without_a_part_in_one_table_is_found(tmp_path: Path) -> None:
-    tables = Tables(str(tmp_path), schemas=SCHEMAS | {"particles": SCHEMAS["membranes"]})
-    tables.write_part("membranes", "d", "a", [])
-    tables.write_part("particles", "d", "a", [])
-    tables.write_part("membranes", "d", "b", [])
-    (problem,) = tables.check()
-    assert problem.startswith("dataset=d, b: no part in particles")
-
-
-def test_a_compact_copy_has_the_same_rows_in_fewer_files(tables: Tables, tmp_path: Path) -> None:
-    for part in ("TS_1/wbp", "TS_2/wbp", "TS_3/wbp"):
-        tables.write_part("membranes", "d", part, [row | {"run": part} for row in ROWS])
-    tables.write_part("membranes", "e", "TS_1/wbp", ROWS[:1])
-    before = {path: path.read_bytes() for path in (tmp_path / "tables").rglob("*.parquet")}
-    copy = Tables(str(tmp_path / "copy"), schemas=SCHEMAS)
-    assert tables.compact(copy) == {"membranes": 4}
-    assert copy.read("membranes").to_pylist() == tables.read("membranes").to_pylist()
-    assert copy.parts("membranes") == [("d", "all"), ("e", "all")]
-    assert copy.check() == []
-    assert {path: path.read_bytes() for path in (tmp_path / "tables").rglob("*.parquet")} == before
-    with pytest.raises(ProjectError, match="already"):
-        tables.compact(copy)
+def test_a_dataset_scans_only_what_is_asked_for(tables: Tables, tmp_path: Path) -> None:
+    old = Tables(tables.url, schemas={"membranes": SCHEMAS["membranes"][1:3]})
+    old.write_part("membranes", "10 301", "TS_1/wbp", [{"run": "TS_1", "membrane": 1}])
+    tables.write_part("membranes", "10302", "TS_1/wbp", ROWS)
+    found = tables.dataset("membranes")
+    assert found.schema.field("area_nm2").metadata[b"unit"] == b"nm2"
+    assert found.count_rows(filter=pyarrow.dataset.field("dataset") == "10302") == 3
+    assert found.to_table(columns=["dataset", "area_nm2"]).to_pydict() == {
+        "dataset": ["10 301", "10302", "10302", "10302"],
+        "area_nm2": [None, 2.5, None, None],
+    }
