@@ -1,13 +1,13 @@
-"""Verbs about tables: list, describe, check, compact."""
+"""Verbs about tables: list, describe, check, compact, and the import of folders of membrain-stats."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from membrain_cloud.cli import display
-from membrain_cloud.cli.program import Function, Program, Verb, absolute, json_option, print_json
+from membrain_cloud.cli import display, projects
+from membrain_cloud.cli.program import FAILED, Function, Program, Verb, absolute, json_option, print_json, say
 
 if TYPE_CHECKING:
     from membrain_cloud.store.tables import Tables
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 def register(main: Program) -> None:
     main.add_command(tables)
+    projects.import_.add_command(import_statistics)
 
 
 @click.group()
@@ -130,6 +131,70 @@ def compact(url: str, target: str | None, as_json: bool) -> None:
     rows = [(name, *(counts[name][key] for key in ("parts", "rows", "files"))) for name in counts]
     title = copy.url if copy else f"{found.url}/compact"
     display.show_table(title, ("table", "parts", "rows copied", "files written"), rows)
+
+
+@click.command("statistics", cls=Verb)
+@click.argument("folder", type=click.Path(exists=True, file_okay=False))
+@click.option("--tables", "url", required=True, metavar="URL", help="Where the Parquet tables are written.")
+@click.option("--dataset", default="local", show_default=True, help="Their `dataset=` partition.")
+@click.option("--pixel-size-multiplier", type=float, metavar="A", help="Å in a unit of the meshes.")
+@click.option("--pixel-size-multiplier-positions", type=float, metavar="A", help="Å in a unit of the particles.")
+@click.option("--particles", type=click.Path(exists=True), metavar="FILE", help="A STAR file with all particles.")
+@click.option("--object", "object_name", default="particle", show_default=True, help="What the particles are.")
+@click.option("--class", "classes", multiple=True, metavar="N=NAME", help="What those of class number N are.")
+@click.option("--inverse-angles", is_flag=True, help="Angles turn particles into the tomogram (not as RELION's do).")
+@click.option("--settings", "settings_file", metavar="FILE", help="YAML file of settings.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="E.g. --set measure.cutoff_nm=60.")
+@json_option
+def import_statistics(
+    folder: str,
+    url: str,
+    pixel_size_multiplier: float | None,
+    pixel_size_multiplier_positions: float | None,
+    settings_file: str | None,
+    overrides: tuple[str, ...],
+    classes: tuple[str, ...],
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Measure a folder of meshes and particles, as membrain_stats reads it, into Parquet tables.
+
+    FOLDER has an .h5 or .obj a membrane, and its particles in <stem>_clusters.star (or <stem>.star, or
+    <stem>_surforama.star) beside it, in the .h5 itself, or in one RELION file for all (--particles; its rlnTomoName is
+    the part of a mesh's name before _mb1). Coordinates are taken for Å unless the STAR file names its pixel size or a
+    multiplier is given. All statistics of `measure` are made; membranes measured before are not measured again.
+
+    \b
+    Example:
+      membrain-cloud import statistics meshes --tables statistics --pixel-size-multiplier-positions 14.08
+    """
+    from membrain_cloud.pipeline.folder_statistics import FolderOptions, RunMeasured, measure_folder, parse_classes
+    from membrain_cloud.pipeline.settings import load_settings
+    from membrain_cloud.store.statistics_folder import Units
+    from membrain_cloud.store.tables import Tables
+
+    def tell(run: RunMeasured) -> None:
+        left = f", {run.left_out} particles on no membrane" if run.left_out else ""
+        what = run.message or f"{run.membranes} membranes, {run.particles} particles{left}"
+        say(f"{run.run}: {run.state} in {run.seconds:.1f} s: {what}")
+
+    found = measure_folder(
+        folder,
+        Tables(absolute(url)),
+        load_settings(settings_file, overrides),
+        FolderOptions(
+            units=Units(pixel_size_multiplier, pixel_size_multiplier_positions),
+            objects=parse_classes(classes),
+            **options,
+        ),
+        report=tell,
+    )
+    if as_json:
+        print_json([vars(run) for run in found])
+    else:
+        click.echo(absolute(url))
+    if any(run.state == "failed" for run in found):
+        click.get_current_context().exit(FAILED)
 
 
 def _open(url: str) -> Tables:

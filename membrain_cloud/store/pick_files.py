@@ -26,7 +26,7 @@ _COORDINATES = tuple(f"rlnCoordinate{axis}" for axis in "XYZ")
 _CENTRED = tuple(f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ")
 _SHIFTS = tuple(f"rlnOrigin{axis}Angst" for axis in "XYZ")
 _ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
-_PIXEL_SIZES = ("rlnTomoTiltSeriesPixelSize", "rlnPixelSize", "rlnImagePixelSize")
+PIXEL_SIZES = ("rlnTomoTiltSeriesPixelSize", "rlnPixelSize", "rlnImagePixelSize")
 _SCORES = ("rlnAutopickFigureOfMerit", "rlnLCCmax", "score")
 _MEMBRANES = ("rlnMembrane", "membrane_id", "instance_id")
 _IN_PLANE = "rlnInPlaneKnown"
@@ -58,7 +58,7 @@ def read_star_picks(
 
     Raises UsageError, ProjectError or VoxelSpacingError, which say what is missing.
     """
-    table = _select(_particle_block(path), path, tomogram)
+    table = star_particles(path, tomogram)
     if set(_CENTRED) <= set(table.columns) and not set(_COORDINATES) <= set(table.columns):
         if grid is None:
             raise UsageError(f"{path}: coordinates count from the tomogram's centre", "give the tomogram's grid")
@@ -311,6 +311,11 @@ def _particle_block(path: str) -> pd.DataFrame:
     raise ProjectError(f"{path} has no coordinates (rlnCoordinateX, Y, Z)", "give a RELION particle file")
 
 
+def star_particles(path: str, tomogram: str | None = None) -> pd.DataFrame:
+    """The rows of one tomogram of a particle file with all their columns; errors as those of `read_star_picks`."""
+    return _select(_particle_block(path), path, tomogram)
+
+
 def _select(table: pd.DataFrame, path: str, tomogram: str | None) -> pd.DataFrame:
     column = next((c for c in ("rlnTomoName", "rlnMicrographName") if c in table.columns), None)
     names = sorted(set(table[column].astype(str))) if column else []
@@ -330,7 +335,7 @@ def _select(table: pd.DataFrame, path: str, tomogram: str | None) -> pd.DataFram
 def _pixel_size(table: pd.DataFrame, path: str, given: float | None) -> float:
     if given is not None:
         return given
-    for column in _PIXEL_SIZES:
+    for column in PIXEL_SIZES:
         if column in table.columns and len(table):
             sizes = table[column].astype(float).unique()
             if len(sizes) == 1 and sizes[0] > 0:
