@@ -22,9 +22,10 @@ import membrain_cloud
 from membrain_cloud.errors import InputError, MembrainCloudError, UsageError
 from membrain_cloud.geometry import Grid, Mesh, Picks
 from membrain_cloud.pipeline.chain import digest_of
+from membrain_cloud.pipeline.provenance import versions
 from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.pipeline.stages import MEASURE, chosen_picks, joined
-from membrain_cloud.pipeline.work import versions
+from membrain_cloud.store.receipts import RECEIPT_VERSION, receipt_name
 from membrain_cloud.store.statistics_folder import (
     MembraneFile,
     Units,
@@ -107,22 +108,22 @@ def _measure_run(
 ) -> RunMeasured:
     link = digest_of("measure-folder", MEASURE.decisive(settings), MEASURE.data_version)
     digest = digest_of(link, [file.sha256 for file in files], _decisive(options))
-    receipt = f"measure/{options.dataset}/{run}/{PLACE}/complete"
-    known = tables.receipts.read(receipt)
-    if known is not None:
-        if known.get("digest") == digest:
-            counts = known["counts"]
-            return RunMeasured(run, "skipped", counts["membranes"], counts["particles"], counts["left_out"], 0.0)
-        tables.receipts.remove(receipt)
+    address = f"measure/{options.dataset}/{run}/{PLACE}"
+    receipt, receipts = receipt_name(address, "complete", digest), tables.receipts
+    if (known := receipts.read(receipt)) is not None:
+        counts = known["counts"]
+        return RunMeasured(run, "skipped", counts["membranes"], counts["particles"], counts["left_out"], 0.0)
+    receipts.forget(address)
     meshes = {file.number: read_mesh(file, options.units) for file in files}
     picks, names, left_out = _particles(run, files, meshes, settings.measure.reach_nm, options)
     rows = measure_meshes(run, link, meshes, picks, names, settings, options.dataset)
     for table, found in rows.items():
         tables.write_part(table, options.dataset, f"{run}/{PLACE}", found)
     counts = {"membranes": len(meshes), "particles": len(rows["particles"]), "left_out": left_out}
-    tables.receipts.write(
+    receipts.write(
         receipt,
         {
+            "receipt_version": RECEIPT_VERSION,
             "digest": digest,
             "stage": "measure",
             "run": run,

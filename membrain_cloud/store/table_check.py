@@ -17,6 +17,7 @@ from membrain_cloud.errors import ChunkError
 from membrain_cloud.membranes.columns import MEMBRANE_KEYS, TOMOGRAM_KEYS
 from membrain_cloud.membranes.row_keys import PARENTS, ROW_KEYS
 from membrain_cloud.store.compaction import compact_files, compact_name, is_current, read_footer
+from membrain_cloud.store.receipts import ReceiptName
 from membrain_cloud.store.tables import Tables, part_name
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ def check_tables(tables: Tables) -> list[Problem]:
     known = list(tables.known())
     problems = [Problem("note", name, "no table of this version", "leave it, or remove it") for name in names]
     problems = [problem for problem in problems if problem.where not in known]
-    receipts, seen = tables.receipts.names(), _Seen()
+    receipts, seen = [ReceiptName.parse(name) for name in tables.receipts.names("measure")], _Seen()
+    vouched = {receipt.address for receipt in receipts if receipt is not None and receipt.part == "complete"}
     parts: dict[tuple[str, str], list[str]] = defaultdict(list)
     for table in known:
         for place in tables.parts(table):
@@ -72,7 +74,7 @@ def check_tables(tables: Tables) -> list[Problem]:
         where = f"dataset={dataset}, {part}"
         if absent := [table for table in known if table not in present]:
             problems.append(Problem("error", where, f"no part in {', '.join(absent)}", AGAIN))
-        if receipts and f"measure/{dataset}/{part}/complete" not in receipts:
+        if vouched and f"measure/{dataset}/{part}" not in vouched:
             problems.append(Problem("error", where, "no receipt vouches for it: it may be half written", AGAIN))
         problems += _check_part_set(tables, dataset, part, present, seen)
     return [*problems, *_check_over_parts(seen), *_check_compact(tables)]

@@ -12,6 +12,7 @@ import pytest
 
 from membrain_cloud.membranes.columns import TABLES
 from membrain_cloud.membranes.row_keys import PARENTS, ROW_KEYS
+from membrain_cloud.store.receipts import receipt_name
 from membrain_cloud.store.table_check import Problem, check_tables
 from membrain_cloud.store.tables import Tables
 
@@ -49,7 +50,7 @@ def write(tables: Tables) -> Callable[..., None]:
         for table, found in rows.items():
             tables.write_part(table, dataset, part, found)
         if receipt:
-            tables.receipts.write(f"measure/{dataset}/{part}/complete", {"digest": "x"})
+            tables.receipts.write(receipt_name(f"measure/{dataset}/{part}", "complete", "0" * 64), {"digest": "x"})
 
     return write
 
