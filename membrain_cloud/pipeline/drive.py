@@ -1,86 +1,240 @@
-"""Driving a plan: which task is handed to the runner next, and what a failure blocks."""
+"""Driving a plan: which task is handed to the runner next, and what a failure blocks. Knows no Dask.
+
+Tasks that are ready wait in two queues, for GPU and for CPU stages, in the plan's order; one that could not be done
+for the moment goes behind the others. The runner says whether it has room for the first of a queue. What is in flight
+is bounded by that room, so nothing in a scheduler grows with the number of tasks.
+"""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from membrain_cloud.pipeline.attempts import Attempts
 from membrain_cloud.pipeline.chain import Registry
 from membrain_cloud.pipeline.ledger import FailureLedger
 from membrain_cloud.pipeline.plan import Plan
 from membrain_cloud.pipeline.settings import Settings
-from membrain_cloud.pipeline.tasks import Outcome, Task
+from membrain_cloud.pipeline.tasks import Kind, Outcome, Task
 from membrain_cloud.store.project import Project
 
+# event is "started" (outcome None), "finished", "again" (tried again later), or "held" (another run is at it).
 Observe = Callable[[str, Task, Outcome | None], None]
+
+KINDS: tuple[Kind, ...] = ("gpu", "cpu")
 
 
 class Runner(Protocol):
-    """Does tasks. `start` hands one over, `finished` waits for at least one; `room` is how many more may be started."""
+    """Does tasks. `memory_bytes` is what the smallest of its workers has."""
 
     memory_bytes: int
 
-    def room(self) -> int: ...
-    def start(self, task: Task, registry: Registry) -> None: ...
-    def finished(self) -> list[Outcome]: ...
+    def attend(self, attempts: Attempts, note: Observe) -> None:
+        """Learn where attempts are counted, and who is told of tasks that are tried again."""
+
+    def now(self) -> float:
+        """Seconds, by the clock that it waits by."""
+
+    def room(self, task: Task, kind: Kind) -> bool:
+        """Whether this task could be started now."""
+
+    def start(self, task: Task, registry: Registry, kind: Kind, *, take_over: str = "") -> None:
+        """Hand a task over. take_over : the lease of another run that is not kept up any more."""
+
+    def finished(self, seconds: float) -> list[Outcome]:
+        """What has ended; waits for the first at most so long."""
+
     def close(self) -> None: ...
 
 
-def drive(plan: Plan, runner: Runner, registry: Registry, observe: Observe = lambda *_: None) -> list[Outcome]:
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait for what passes.
+
+    requeues : times that a task whose fault passes is queued again, after its worker has tried it several times.
+    again_seconds : before it is; doubled each time, with jitter, so that many do not come back at once.
+    held_seconds : between two looks at a task that another run is at.
+    lease_seconds : a lease that has not moved for so long, by our own clock, is taken over.
+    grace_seconds : for tasks in flight, once the run is to stop.
+    """
+
+    requeues: int = 2
+    again_seconds: float = 20.0
+    held_seconds: float = 5.0
+    lease_seconds: float = 300.0
+    grace_seconds: float = 20.0
+
+
+def drive(
+    plan: Plan,
+    runner: Runner,
+    registry: Registry,
+    observe: Observe = lambda *_: None,
+    *,
+    settled: Mapping[str, Outcome] | None = None,
+    patience: Patience | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> list[Outcome]:
     """Do all tasks of a plan in the order their needs allow; a failure blocks what hangs on it and nothing else.
 
     observe : called with ("started", task, None) and ("finished", task, outcome), blocked tasks included.
-    Returns the outcomes of the plan's tasks, in the plan's order.
+    settled : failures that are known before, by the tasks' keys.
+    stop : once it says so nothing more is handed out, and what is in flight is waited for for a while.
+    Returns the outcomes of the plan's tasks, in the plan's order; when stopped, of those that were settled.
     """
-    tasks = {task.key: task for task in plan.tasks}
-    order = {key: index for index, key in enumerate(tasks)}
-    waiting = {key: set(task.needs) for key, task in tasks.items()}
-    followers: dict[str, list[str]] = {}
-    for task in plan.tasks:
-        for need in task.needs:
-            followers.setdefault(need, []).append(task.key)
-    ready = [order[key] for key, needs in waiting.items() if not needs]
-    heapq.heapify(ready)
-    outcomes: dict[str, Outcome] = {}
-    in_flight = 0
-    while ready or in_flight:
-        while ready and (in_flight == 0 or runner.room() > 0):
-            task = plan.tasks[heapq.heappop(ready)]
-            observe("started", task, None)
-            runner.start(task, registry)
-            in_flight += 1
-        for outcome in runner.finished():
-            in_flight -= 1
-            for settled in (outcome, *_blocked(outcome, tasks, followers, outcomes)):
-                outcomes[settled.key] = settled
-                observe("finished", tasks[settled.key], settled)
-            if outcome.state != "done":
+    driving = _Driving(plan, runner, registry, observe, patience or Patience())
+    for failure in (settled or {}).values():
+        driving.fail(failure)
+    leave_at: float | None = None
+    while driving.is_unsettled():
+        if stop():
+            leave_at = runner.now() + driving.patience.grace_seconds if leave_at is None else leave_at
+            if not driving.in_flight or runner.now() >= leave_at:
+                break
+        else:
+            driving.hand_out()
+        for outcome in runner.finished(driving.seconds_to_wait()):
+            driving.settle(outcome)
+    return driving.outcomes()
+
+
+@dataclass
+class _Later:
+    """Tasks that wait for a time. sightings : what lease was met on a task, and when it was first seen like that."""
+
+    due: list[tuple[float, int]] = field(default_factory=list)
+    requeued: dict[int, int] = field(default_factory=dict)
+    sightings: dict[int, tuple[str, float]] = field(default_factory=dict)
+    take_over: dict[int, str] = field(default_factory=dict)
+
+    def put(self, index: int, when: float) -> None:
+        heapq.heappush(self.due, (when, index))
+
+    def pop(self, now: float) -> Iterator[int]:
+        while self.due and self.due[0][0] <= now:
+            yield heapq.heappop(self.due)[1]
+
+
+class _Driving:
+    """The state of a run: what waits for what, what is ready, what is in flight. Tasks are known by their index."""
+
+    def __init__(self, plan: Plan, runner: Runner, registry: Registry, observe: Observe, patience: Patience) -> None:
+        self.tasks, self.runner, self.registry = plan.tasks, runner, registry
+        self.observe, self.patience = observe, patience
+        self.in_flight = 0
+        self._index = {task.key: index for index, task in enumerate(plan.tasks)}
+        self._waits = [len(set(task.needs)) for task in plan.tasks]
+        self._followers: dict[int, list[int]] = {}
+        self._outcomes: list[Outcome | None] = [None] * len(plan.tasks)
+        self._left = len(plan.tasks)
+        self._ready: dict[Kind, list[tuple[int, int]]] = {kind: [] for kind in KINDS}
+        self._later = _Later()
+        self._jitter = random.Random(0)
+        for index, task in enumerate(plan.tasks):
+            for need in set(task.needs):
+                self._followers.setdefault(self._index[need], []).append(index)
+        for index, waits in enumerate(self._waits):
+            if not waits:
+                self._make_ready(index)
+
+    def is_unsettled(self) -> bool:
+        return self._left > 0
+
+    def outcomes(self) -> list[Outcome]:
+        return [outcome for outcome in self._outcomes if outcome is not None]
+
+    def hand_out(self) -> None:
+        """Start what is ready, as far as there is room."""
+        for index in self._later.pop(self.runner.now()):
+            self._make_ready(index)
+        for kind in KINDS:
+            ready = self._ready[kind]
+            while ready and self._outcomes[ready[0][1]] is not None:  # failed before it began
+                heapq.heappop(ready)
+            while ready and self.runner.room(self.tasks[ready[0][1]], kind):
+                index = heapq.heappop(ready)[1]
+                task = self.tasks[index]
+                self.observe("started", task, None)
+                self.runner.start(task, self.registry, kind, take_over=self._later.take_over.pop(index, ""))
+                self.in_flight += 1
+
+    def seconds_to_wait(self) -> float:
+        """Until there is something to do beside waiting for tasks: a second at most, to notice what changes."""
+        if not self._later.due:
+            return 1.0
+        return min(1.0, max(0.0, self._later.due[0][0] - self.runner.now()))
+
+    def settle(self, outcome: Outcome) -> None:
+        """Note what became of a task that was in flight, and what follows from it."""
+        self.in_flight -= 1
+        index = self._index[outcome.key]
+        if outcome.state == "held":
+            self._look_again(index, outcome)
+            return
+        self._later.sightings.pop(index, None)
+        if outcome.state == "failed" and outcome.passing and self._requeue(index, outcome):
+            return
+        if outcome.state == "failed":
+            self.fail(outcome)
+            return
+        self._close(index, outcome)
+        for follower in self._followers.get(index, ()):
+            self._waits[follower] -= 1
+            if not self._waits[follower] and self._outcomes[follower] is None:
+                self._make_ready(follower)
+
+    def fail(self, outcome: Outcome) -> None:
+        """A task has failed for good; what hangs on it is blocked."""
+        index = self._index[outcome.key]
+        if self._outcomes[index] is None:
+            self._close(index, outcome)
+            self._block_followers(index, outcome)
+
+    def _make_ready(self, index: int) -> None:
+        kind: Kind = "gpu" if self.registry[self.tasks[index].stage].needs_gpu else "cpu"
+        heapq.heappush(self._ready[kind], (self._later.requeued.get(index, 0), index))
+
+    def _close(self, index: int, outcome: Outcome) -> None:
+        self._outcomes[index] = outcome
+        self._left -= 1
+        self.observe("finished", self.tasks[index], outcome)
+
+    def _requeue(self, index: int, outcome: Outcome) -> bool:
+        times = self._later.requeued.get(index, 0)
+        if times >= self.patience.requeues:
+            return False
+        self._later.requeued[index] = times + 1
+        seconds = self.patience.again_seconds * 2**times * self._jitter.uniform(0.75, 1.5)
+        self._later.put(index, self.runner.now() + seconds)
+        self.observe("again", self.tasks[index], outcome)
+        return True
+
+    def _look_again(self, index: int, outcome: Outcome) -> None:
+        """Another run is at it. Its lease moves while it lives; one that has stood still for long is taken over."""
+        now, lease = self.runner.now(), outcome.message
+        seen, since = self._later.sightings.get(index, ("", now))
+        if seen != lease:
+            since = now
+        self._later.sightings[index] = (lease, since)
+        if now - since >= self.patience.lease_seconds:
+            self._later.take_over[index] = lease
+        self._later.put(index, now + self.patience.held_seconds * self._jitter.uniform(0.8, 1.2))
+        self.observe("held", self.tasks[index], outcome)
+
+    def _block_followers(self, index: int, outcome: Outcome) -> None:
+        """What a failure leaves undoable: everything that follows, each once."""
+        stack = list(self._followers.get(index, ()))
+        while stack:
+            follower = stack.pop(0)
+            if self._outcomes[follower] is not None:
                 continue
-            for follower in followers.get(outcome.key, ()):
-                waiting[follower].discard(outcome.key)
-                if not waiting[follower] and follower not in outcomes:
-                    heapq.heappush(ready, order[follower])
-    return sorted(outcomes.values(), key=lambda outcome: order[outcome.key])
-
-
-def _blocked(
-    outcome: Outcome, tasks: Mapping[str, Task], followers: Mapping[str, Sequence[str]], settled: Mapping[str, Outcome]
-) -> Iterator[Outcome]:
-    """What a failure leaves undoable: everything that follows, each once."""
-    if outcome.state != "failed":
-        return
-    reached, stack = set(settled), list(followers.get(outcome.key, ()))
-    while stack:
-        key = stack.pop(0)
-        if key in reached:
-            continue
-        reached.add(key)
-        stack += followers.get(key, ())
-        task = tasks[key]
-        yield Outcome(
-            task.stage, task.run, task.part, "blocked", f"{outcome.stage} failed", "see the failure of that stage"
-        )
+            stack += self._followers.get(follower, ())
+            task, why = self.tasks[follower], f"{outcome.stage} failed"
+            blocked = Outcome(task.stage, task.run, task.part, "blocked", why, "see the failure of that stage")
+            self._close(follower, blocked)
 
 
 def carry_out(
@@ -90,20 +244,39 @@ def carry_out(
     runner: Runner,
     registry: Registry,
     observe: Observe = lambda *_: None,
+    *,
+    retry_poison: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+    grace_seconds: float = 20.0,
 ) -> list[Outcome]:
     """Do a plan: declare the objects it writes, drive its tasks, keep its failures where `failures` finds them.
 
-    Returns all outcomes, those settled by the plan first.
+    retry_poison : try what was set aside because processes died at it.
+    stop, grace_seconds : once `stop` says so nothing more is begun; so long is waited for what is in flight.
+    Returns all outcomes, those settled by the plan first; when stopped, of those tasks that were settled.
     """
     ledger = FailureLedger(project.receipts)
     ledger.settle(plan.settled)
+    attempts = Attempts(project.receipts.sibling("attempts"))
+    poisoned = attempts.read(plan.tasks)
+    if retry_poison:
+        for task in plan.tasks:
+            if task.key in poisoned:
+                attempts.forget(task)
+        poisoned = {}
     if plan.tasks:
         for name in plan.stages:
             registry[name].declare(project, settings)
 
     def note(event: str, task: Task, outcome: Outcome | None) -> None:
-        if outcome is not None:
+        if outcome is not None and event == "finished":
             ledger.note(outcome, completes=task.completes)
+            if outcome.state in ("done", "skipped"):
+                attempts.forget(task)
         observe(event, task, outcome)
 
-    return [*plan.settled, *drive(plan, runner, registry, note)]
+    runner.attend(attempts, note)
+    chosen = settings.run
+    patience = Patience(requeues=chosen.requeues, lease_seconds=60 * chosen.lease_minutes, grace_seconds=grace_seconds)
+    outcomes = drive(plan, runner, registry, note, settled=poisoned, patience=patience, stop=stop)
+    return [*plan.settled, *outcomes]

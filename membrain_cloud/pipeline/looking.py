@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from membrain_cloud.errors import ModelError, UsageError, VoxelSpacingError
 from membrain_cloud.geometry import Block, Zyx
-from membrain_cloud.lattice import Lattice, window_stride
-from membrain_cloud.membranes.segmentation import Read, Slab, Statistics, segment_slabs
+from membrain_cloud.lattice import Lattice, Window, window_stride
+from membrain_cloud.membranes.segmentation import Canvas, Read, Slab, Statistics, segment_slabs
 from membrain_cloud.pipeline.settings import SegmentSettings
 
 if TYPE_CHECKING:
@@ -76,10 +76,12 @@ def looked_slabs(
     statistics: Statistics,
     chunk_planes: int,
     progress: Callable[[int], None] = lambda _: None,
+    take_turn: Callable[[], None] = lambda: None,
 ) -> Iterator[Slab]:
     """The logits of a block, slab by slab, as `membranes.segmentation.segment_slabs`.
 
     read : box of the block's halo -> voxels.  chunk_planes : depth of the stored chunks that it reads.
+    take_turn : called when all that can be done without the device is done, before windows are looked at.
     """
     canvas = network.canvas(
         look.lattice,
@@ -92,7 +94,20 @@ def looked_slabs(
         batch=chosen.batch or default_batch(look.window, network.device.type),
     )
     planes = planes_per_read(block.halo.shape, chunk_planes)
-    return segment_slabs(canvas, read, shape, block, lattice=look.lattice, planes_per_read=planes, progress=progress)
+    painted = _InTurn(canvas, take_turn)
+    return segment_slabs(painted, read, shape, block, lattice=look.lattice, planes_per_read=planes, progress=progress)
+
+
+class _InTurn:
+    """A canvas that waits for its turn before it paints."""
+
+    def __init__(self, canvas: Canvas, take_turn: Callable[[], None]) -> None:
+        self.start, self.feed, self.take = canvas.start, canvas.feed, canvas.take
+        self._canvas, self._take_turn = canvas, take_turn
+
+    def paint(self, windows: Sequence[Window], progress: Callable[[int], None]) -> None:
+        self._take_turn()
+        self._canvas.paint(windows, progress)
 
 
 def default_batch(window: int, device: str) -> int:

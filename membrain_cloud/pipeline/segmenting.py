@@ -132,15 +132,17 @@ class Segment(Stage):
     def _looked(self, desk: Desk, block: Block, prepared: Mapping[str, Any]) -> Iterator[Slab]:
         density, chosen = desk.tomogram("density"), desk.settings.segment
         grid = desk.project.grid(density)
+        network = segmenter(chosen.model, desk.task.model_sha256, chosen.chosen_precision)
         return looked_slabs(
             chosen,
             look_at(chosen, grid.voxel_spacing_angstrom),
-            segmenter(chosen.model, desk.task.model_sha256, chosen.chosen_precision),
+            network,
             lambda box: desk.project.read_density(density, box),
             grid.shape,
             block,
             statistics=Statistics(prepared["mean"], prepared["std"], prepared["voxels"]),
             chunk_planes=desk.project.stored_chunk(density)[0],
+            take_turn=desk.turn.take if network.device.type != "cpu" else lambda: None,
         )
 
     def _finish(self, desk: Desk, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

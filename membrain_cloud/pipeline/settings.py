@@ -254,6 +254,25 @@ class OutputSettings(Section):
     tables: OptionalText = None
 
 
+class RunSettings(Section):
+    """What a run bears before it gives something up. No result depends on it.
+
+    task_hours : a task that takes longer is stopped, with the process that it runs in, and has failed.
+    silent_minutes : a worker at work without a heartbeat for so long is replaced.
+    lease_minutes : what another run has claimed is taken over when its claim has stood still for so long.
+    deaths : so many times a task may be the only one at work in a process that dies; then it is set aside.
+    losses : so many times the machine that a task runs on may be lost; then it is set aside too.
+    requeues : times that a task whose fault may pass is queued again, after three attempts on its worker.
+    """
+
+    task_hours: float = Field(24.0, gt=0)
+    silent_minutes: float = Field(10.0, gt=0)
+    lease_minutes: float = Field(5.0, gt=0)
+    deaths: int = Field(3, ge=1)
+    losses: int = Field(6, ge=1)
+    requeues: int = Field(2, ge=0)
+
+
 class Settings(Section):
     """All settings of a run."""
 
@@ -264,6 +283,7 @@ class Settings(Section):
     pick: PickSettings = PickSettings()
     measure: MeasureSettings = MeasureSettings()
     output: OutputSettings = OutputSettings()
+    run: RunSettings = RunSettings()
 
     def as_dict(self) -> dict[str, Any]:
         return self.model_dump(mode="json")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from membrain_cloud.errors import ProjectError
 from membrain_cloud.geometry import Grid
 from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.pipeline.tasks import Ref, Task
+from membrain_cloud.pipeline.turns import Turn
 from membrain_cloud.store.files import Meter
 from membrain_cloud.store.project import Project
 from membrain_cloud.store.receipts import Receipts
@@ -62,7 +63,10 @@ WHOLE = (Part("whole"),)
 
 @dataclass(frozen=True)
 class Desk:
-    """What a stage has at hand while it works on a task. `meter` knows what was written to the project so far."""
+    """What a stage has at hand while it works on a task.
+
+    meter : knows what was written to the project so far.  turn : at the GPU; the engine ends it.
+    """
 
     project: Project
     tables: Tables
@@ -70,6 +74,7 @@ class Desk:
     receipts: Receipts
     task: Task
     meter: Meter
+    turn: Turn = field(default_factory=Turn)
 
     @property
     def dataset(self) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
 
 Ref = TomogramRef | SegmentationRef | ObjectRef
-State = Literal["done", "skipped", "failed", "blocked"]
+# What a task needs: a GPU where there are any, or none.
+Kind = Literal["gpu", "cpu"]
+# "held" and "again" are passing: another run is at it; it is tried once more. No run ends with them.
+State = Literal["done", "skipped", "failed", "blocked", "held", "again"]
 
 _KINDS: dict[str, type[TomogramRef] | type[SegmentationRef] | type[ObjectRef]] = {
     "tomogram": TomogramRef,
@@ -35,6 +38,10 @@ class Job:
     config: str
     tables: str
     settings: Mapping[str, Any]
+
+    def limit(self, name: str) -> float:
+        """A number among the settings of the run itself (`RunSettings`)."""
+        return float(self.settings["run"][name])
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a task. `traceback` is kept for bugs; `next_step` says what to do about a failure."""
+    """What became of a task. `next_step` says what to do about a failure; `traceback` is kept for bugs.
+
+    passing : the fault may pass by itself, so that the task is worth another go later.
+    worker : who did it.  measured : voxels, bytes_read, bytes_written, gpu_seconds, retries, as far as they are known.
+    """
 
     stage: str
     run: str
@@ -118,13 +129,19 @@ class Outcome:
     seconds: float = 0.0
     counts: Mapping[str, Any] = field(default_factory=dict)
     traceback: str = ""
+    passing: bool = False
+    worker: str = ""
+    measured: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
         return f"{self.stage}/{self.run}/{self.part}"
 
+    def at(self, worker: str) -> Outcome:
+        return replace(self, worker=worker)
+
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**vars(self), "counts": dict(self.counts), "measured": dict(self.measured)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Outcome:
@@ -134,3 +151,10 @@ class Outcome:
         """One line for people: `TS_3: pick failed: what -> next step`."""
         cure = f" -> {self.next_step}" if self.next_step else ""
         return f"{self.run}: {self.stage} {self.state}: {self.message}{cure}"
+
+
+def overdue(task: Task, hours: float) -> Outcome:
+    """The failure of a task whose time was up."""
+    message = f"it took longer than run.task_hours = {hours:g} and was stopped"
+    cure = "raise it with --set run.task_hours=..., or give it a faster worker"
+    return Outcome(task.stage, task.run, task.part, "failed", message, cure)

@@ -1,17 +1,23 @@
-"""Doing one task, wherever it runs: the stage's work, then the receipt; a fault that passes is tried again.
+"""Doing one task, wherever it runs: claim it, do the stage's work, write the receipt; try again what passes.
 
 The order is what makes a run safe to kill at any moment: the receipt of an earlier result is removed before its output
-is touched, and the new one is written last. So a receipt never vouches for anything but what lies there.
+is touched, and the new one is written last. So a receipt never vouches for anything but what lies there. A task that
+another run has done meanwhile is skipped, one that another run is at is left to it.
 """
 
 from __future__ import annotations
 
+import random
 import time
 import traceback
-from collections.abc import Callable, Mapping
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from membrain_cloud.errors import MembrainCloudError, TransientError, storage_error
+from membrain_cloud.pipeline.attempts import Attempts
 from membrain_cloud.pipeline.chain import Registry
 from membrain_cloud.pipeline.plan import open_tables
 from membrain_cloud.pipeline.provenance import receipt_of
@@ -19,56 +25,175 @@ from membrain_cloud.pipeline.settings import settings_from
 from membrain_cloud.pipeline.stage import Desk
 from membrain_cloud.pipeline.tasks import Outcome, Task
 from membrain_cloud.store.files import Meter
+from membrain_cloud.store.leases import Holder, Lease, Leases
 from membrain_cloud.store.opening import open_project
+from membrain_cloud.store.project import Project
+from membrain_cloud.store.receipts import Receipts
 
 ATTEMPTS = 3
 BACK_OFF_SECONDS = 1.0
 
 
-def work(task: Task, registry: Registry, *, sleep: Callable[[float], None] = time.sleep) -> Outcome:
+@dataclass(frozen=True)
+class Claim:
+    """On whose behalf a task is done.
+
+    token : of this attempt at it.  run_id : of the run.  worker : where.
+    alone : nothing else is done in this process, nor by those who would notice: should it die, it was this task.
+    take_over : the lease of an attempt that is known to be gone.
+    """
+
+    token: str
+    run_id: str = ""
+    worker: str = ""
+    alone: bool = False
+    take_over: str = ""
+
+
+def work(
+    task: Task, registry: Registry, *, claim: Claim | None = None, sleep: Callable[[float], None] = time.sleep
+) -> Outcome:
     """Do a task and say what became of it. Raises nothing but what stops the process."""
-    started = time.monotonic()
+    at_work = _Work(task, registry, claim or Claim(uuid.uuid4().hex))
+    try:
+        for attempt in range(1, ATTEMPTS + 1):
+            outcome = at_work.attempt(attempt)
+            if outcome is not None:
+                return outcome
+            sleep(BACK_OFF_SECONDS * 4 ** (attempt - 1) * random.uniform(0.75, 1.25))
+        raise AssertionError("unreachable")
+    finally:
+        at_work.release()
 
-    def outcome(state: Any, error: MembrainCloudError | None = None, counts: Any = None, trace: str = "") -> Outcome:
-        message, next_step = (error.message, error.next_step) if error else ("", "")
-        seconds = round(time.monotonic() - started, 3)
-        return Outcome(task.stage, task.run, task.part, state, message, next_step, seconds, counts or {}, trace)
 
-    for attempt in range(1, ATTEMPTS + 1):
+class _Work:
+    """One task in hand, over all attempts at it."""
+
+    def __init__(self, task: Task, registry: Registry, claim: Claim) -> None:
+        self.task, self.stage, self.claim = task, registry[task.stage], claim
+        self.settings = settings_from(task.job.settings)
+        self.started = time.monotonic()
+        self.meters = {"project": Meter(), "tables": Meter()}
+        self.retries: Counter[str] = Counter()
+        self.gpu_seconds = 0.0
+        self.lease: Lease | None = None
+        self.inherited: Attempts | None = None
+
+    def attempt(self, number: int) -> Outcome | None:
+        """The outcome; None where it should be tried again."""
+        last = number == ATTEMPTS
         try:
-            return outcome("done", counts=_once(task, registry, attempt))
+            return self._once(number)
         except TransientError as error:
-            if attempt == ATTEMPTS:
-                return outcome("failed", TransientError(f"{error.message} ({ATTEMPTS} attempts)", error.next_step))
+            if last:
+                lasting = TransientError(f"{error.message} ({ATTEMPTS} attempts)", error.next_step)
+                return self._outcome("failed", lasting, passing=True)
         except MembrainCloudError as error:
-            return outcome("failed", error)
+            return self._outcome("failed", error)
         except MemoryError as error:
             cause = f"out of memory ({error})" if str(error) else "out of memory"
-            return outcome("failed", MembrainCloudError(cause, "take fewer workers, so that each has more memory"))
+            cure = "take fewer workers, so that each has more memory"
+            return self._outcome("failed", MembrainCloudError(cause, cure))
         except OSError as error:
-            known = storage_error(error, task.key)
-            if not isinstance(known, TransientError) or attempt == ATTEMPTS:
-                return outcome("failed", known, trace=traceback.format_exc())
+            known = storage_error(error, self.task.key)
+            passes = isinstance(known, TransientError)
+            if last or not passes:
+                return self._outcome("failed", known, trace=traceback.format_exc(), passing=passes)
         except Exception as error:
-            what = MembrainCloudError(
-                f"{type(error).__name__}: {error}", "this is a bug: please report it with `failures --debug`"
-            )
-            return outcome("failed", what, trace=traceback.format_exc())
-        sleep(BACK_OFF_SECONDS * 4 ** (attempt - 1))
-    raise AssertionError("unreachable")
+            what, cure = f"{type(error).__name__}: {error}", "this is a bug: please report it with `failures --debug`"
+            return self._outcome("failed", MembrainCloudError(what, cure), trace=traceback.format_exc())
+        self.retries["store"] += 1
+        return None
 
+    def release(self) -> None:
+        if self.lease is not None:
+            self.lease.release()
 
-def _once(task: Task, registry: Registry, attempt: int) -> Mapping[str, Any]:
-    started = time.monotonic()
-    stage = registry[task.stage]
-    settings = settings_from(task.job.settings)
-    meters = {"project": Meter(), "tables": Meter()}
-    project = open_project(task.job.config).metered(meters["project"])
-    tables = open_tables(project, settings).metered(meters["tables"])
-    receipts = tables.receipts if stage.keeps_receipts_in == "tables" else project.receipts
-    receipts.forget(task.address, task.part if not task.completes else "complete")
-    desk = Desk(project, tables, settings, receipts, task, meters["project"])
-    counts = dict(stage.work(desk))
-    seconds = time.monotonic() - started
-    receipts.write(task.receipt, receipt_of(desk, stage, counts, meters, seconds=seconds, attempt=attempt))
-    return counts
+    def _once(self, number: int) -> Outcome:
+        started = time.monotonic()
+        task, stage = self.task, self.stage
+        self.meters = {"project": Meter(), "tables": Meter()}
+        opened = open_project(task.job.config)
+        project = opened.metered(self.meters["project"])
+        tables = open_tables(opened, self.settings).metered(self.meters["tables"])
+        receipts = tables.receipts if stage.keeps_receipts_in == "tables" else opened.receipts
+        if self.lease is None and (elsewhere := self._take(receipts, opened)) is not None:
+            return elsewhere
+        if receipts.has(task.receipt):
+            return self._outcome("skipped")
+        receipts.forget(task.address, task.part if not task.completes else "complete")
+        desk = Desk(project, tables, self.settings, receipts, task, self.meters["project"])
+        try:
+            counts = dict(stage.work(desk))
+        finally:
+            desk.turn.end()
+            self.gpu_seconds += desk.turn.seconds
+        if self.lease is not None and not self.lease.is_held():
+            return self._outcome("held", MembrainCloudError("another run has taken it over meanwhile"))
+        seconds = time.monotonic() - started
+        receipts.write(task.receipt, receipt_of(desk, stage, counts, self.meters, seconds=seconds, attempt=number))
+        if self.inherited is not None:
+            self.inherited.forget(task)
+        return self._outcome("done", counts=counts)
+
+    def _take(self, receipts: Receipts, project: Project) -> Outcome | None:
+        """Claim the task. An outcome where somebody else is at it, or where it has cost too many processes."""
+        task, claim = self.task, self.claim
+        facts = {
+            "stage": task.stage,
+            "run": task.run,
+            "part": task.part,
+            "digest": task.digest,
+            "run_id": claim.run_id,
+            "worker": claim.worker,
+            "alone": claim.alone,
+        }
+        leases = Leases(receipts.beside("leases"))
+        self.lease, other = leases.claim(f"{task.address}/{task.part}", claim.token, facts, claim.take_over)
+        if self.lease is None:
+            assert other is not None
+            return self._outcome("held", MembrainCloudError(other.state))
+        if other is not None and other.token != claim.take_over:
+            self.inherited = Attempts(project.receipts.sibling("attempts"))
+            return self._inherit(other, self.inherited)
+        return None
+
+    def _inherit(self, dead: Holder, attempts: Attempts) -> Outcome | None:
+        """The last one at it vanished with the run that would have noticed: count that before it happens again."""
+        alone = bool(dead.facts.get("alone")) and dead.is_dead()
+        cause: Any = "driver_died" if alone else "machine_lost"
+        found = attempts.note(self.task, cause, alone=alone, worker=str(dead.facts.get("worker", "")))
+        return found.verdict()
+
+    def _outcome(
+        self,
+        state: Any,
+        error: MembrainCloudError | None = None,
+        *,
+        counts: Any = None,
+        trace: str = "",
+        passing: bool = False,
+    ) -> Outcome:
+        task = self.task
+        message, next_step = (error.message, error.next_step) if error else ("", "")
+        measured = {
+            "voxels": task.voxels if task.completes and state == "done" else 0,
+            "bytes_read": sum(meter.bytes_read for meter in self.meters.values()),
+            "bytes_written": sum(meter.bytes_written for meter in self.meters.values()),
+            "gpu_seconds": round(self.gpu_seconds, 3),
+            "retries": self.retries.total(),
+        }
+        return Outcome(
+            task.stage,
+            task.run,
+            task.part,
+            state,
+            message,
+            next_step,
+            round(time.monotonic() - self.started, 3),
+            counts or {},
+            trace,
+            passing,
+            self.claim.worker,
+            measured,
+        )

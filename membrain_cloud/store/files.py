@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import errno
 import hashlib
 import os
 import shutil
@@ -174,6 +175,28 @@ class Files:
             else:
                 self._fs.put_file(source, self.path(name))
 
+    def create(self, name: str, content: bytes) -> bool:
+        """Write an object that is not there yet; False when it is. Errors as `write`'s.
+
+        On local disks and on S3 whoever comes second is told. Where a store does not know conditional writes, two
+        who come at the same instant may both be told True: nothing may rest on it but time saved.
+        """
+        what = f"{self.url}/{name}"
+        with _faults(what, "written"):
+            if self.local:
+                return _create_file(self.path(name), content)
+            if self.exists(name):
+                return False
+            try:
+                self._fs.pipe_file(self.path(name), content, mode="create")
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if "PreconditionFailed" in str(error) or "ConditionalRequestConflict" in str(error):
+                    return False
+                raise
+            return True
+
     def make_folder(self, name: str = "") -> None:
         """Create a local folder; object stores have none."""
         if self.local:
@@ -284,6 +307,30 @@ def _replace_file(path: str, content: bytes | IO[bytes]) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def _create_file(path: str, content: bytes) -> bool:
+    """Whole or not at all: a hidden file gets its name by a hard link, which fails where the name is taken."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    temporary = _hidden_sibling(path)
+    try:
+        with open(temporary, "xb") as handle:
+            handle.write(content)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK):
+                raise
+            with open(path, "xb") as handle:  # a file system without hard links
+                handle.write(content)
+        return True
+    except FileExistsError:
+        return False
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
 
 
 @contextlib.contextmanager

@@ -62,6 +62,21 @@ class Receipts:
             return None
         return content if isinstance(content, dict) else None
 
+    def has(self, name: str) -> bool:
+        """Whether there is such a receipt; an object without a byte is none."""
+        info = self._files.info(_file_name(name))
+        return info is not None and info.size > 0
+
+    def beside(self, kind: str) -> Files:
+        """Where records of another kind lie: in a folder of that name beside the receipts'."""
+        folder, _, own = self._files.url.rpartition("/")
+        return Files(f"{folder}/{own.replace('receipts', kind)}", self._files.options)
+
+    def sibling(self, kind: str) -> Receipts:
+        """Such records as an object like this."""
+        files = self.beside(kind)
+        return Receipts(files.url, files.options)
+
     def write(self, name: str, content: Mapping[str, Any]) -> None:
         """Write atomically; StorageError when it cannot be written."""
         text = json.dumps(dict(content), indent=1, sort_keys=True, allow_nan=False, default=_plain)

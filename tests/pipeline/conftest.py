@@ -59,19 +59,27 @@ class Mask(Stage):
             raise ZeroDivisionError("a bug")
         if text == "disk":
             raise OSError(28, "No space left on device")
-        if text == "die":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if text == "die once":
-            order.unlink()
-            os.kill(os.getpid(), signal.SIGKILL)
-        if text.startswith("wait"):
-            time.sleep(float(text.removeprefix("wait")))
+        _obey(text.split(), order)
         density = desk.project.read_density(desk.tomogram("density"))
         mask = (density > desk.settings.segment.threshold).astype(np.uint8)
         desk.project.write_segmentation(desk.written_segmentation(), mask)
         with order.with_name("journal").open("a") as journal:
             journal.write(f"{desk.task.key}\n")
         return {"voxels": int(mask.sum())}
+
+
+def _obey(words: list[str], order: Path) -> None:
+    """`wait N`, `die`, `stop`, `term`, in this order; with `once` the order is gone before that."""
+    if "once" in words:
+        order.unlink()
+    if "term" in words:
+        os.kill(os.getpid(), signal.SIGTERM)
+    if "wait" in words:
+        time.sleep(float(words[words.index("wait") + 1]))
+    if "die" in words:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if "stop" in words:
+        os.kill(os.getpid(), signal.SIGSTOP)
 
 
 class Size(Stage):

@@ -67,12 +67,13 @@ def contents(project: Project) -> dict[str, bytes]:
 def _is_volatile(name: str) -> bool:
     """Receipts, and what an interrupted atomic write leaves beside its target."""
     hidden = any(part.startswith(".") and not part.startswith(".z") for part in name.split("/"))
-    return hidden or "receipts" in name
+    return hidden or any(kind in name for kind in ("receipts", "leases", "attempts"))
 
 
 def receipts(project: Project) -> dict[str, bytes]:
     root = Path(project.root_url) / "membrain-cloud"
-    return {str(path): path.read_bytes() for path in sorted(root.rglob("*.json")) if path.is_file()}
+    files = [path for path in sorted(root.rglob("*.json")) if path.is_file() and "receipts" in str(path)]
+    return {str(path): path.read_bytes() for path in files}
 
 
 @pytest.mark.parametrize(
