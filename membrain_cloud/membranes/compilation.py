@@ -1,4 +1,8 @@
-"""Inner loops compiled by numba."""
+"""Inner loops compiled by numba.
+
+What is compiled is kept on disk and looked up by the file it stands in: after editing a kernel that another file's
+kernels call, remove `membranes/__pycache__/*.nb?`, or those go on with the old one.
+"""
 
 from __future__ import annotations
 
@@ -14,3 +18,11 @@ def compiled(function: Callable[..., Any]) -> Any:
         return numba.njit(cache=True, nogil=True)(function)
     except RuntimeError:  # no folder for numba's cache can be written: compile in every process
         return numba.njit(nogil=True)(function)
+
+
+def compiled_bare(function: Callable[..., Any]) -> Any:
+    """The same for functions that make no arrays: without reference counting and checks of division."""
+    try:
+        return numba.njit(cache=True, nogil=True, error_model="numpy", _nrt=False)(function)
+    except RuntimeError:
+        return numba.njit(nogil=True, error_model="numpy", _nrt=False)(function)

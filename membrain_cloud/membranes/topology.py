@@ -1,0 +1,82 @@
+"""How the faces of a triangle mesh hang together: neighbours over edges, parts, fans about vertices.
+
+Two faces are neighbours when they share an edge that runs in opposite directions in them; an edge of one face, of more
+than two, or between faces wound against each other, is a boundary.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+
+def twin_halfedges(faces: NDArray[np.int32], n_vertices: int) -> NDArray[np.int32]:
+    """(3F,) the opposite of halfedge 3 * face + k (corner k to corner k + 1), -1 at a boundary."""
+    key = _edge_keys(faces, n_vertices)
+    # Faces that name a vertex twice have no sides: each of their edges is alone.
+    alone = np.repeat((faces == np.roll(faces, 1, axis=1)).any(axis=1), 3)
+    key[alone] = -1 - np.arange(np.count_nonzero(alone))
+    order = np.argsort(key, kind="stable")
+    _, first, counts = np.unique(key[order], return_index=True, return_counts=True)
+    pairs = first[counts == 2]
+    one, other = order[pairs], order[pairs + 1]
+    start, end = faces.reshape(-1), np.roll(faces, -1, axis=1).reshape(-1)
+    opposed = start[one] == end[other]
+    one, other = one[opposed], other[opposed]
+    twins = np.full(len(key), -1, np.int32)
+    twins[one], twins[other] = other, one
+    return twins
+
+
+def is_manifold(faces: NDArray[np.int32], twins: NDArray[np.int32], n_vertices: int) -> bool:
+    """Whether every edge without a twin has one face only: none has more, or two that are wound against each other."""
+    _, counts = np.unique(_edge_keys(faces, n_vertices)[twins < 0], return_counts=True)
+    return bool((counts == 1).all())
+
+
+def components_of_faces(twins: NDArray[np.int32]) -> NDArray[np.int64]:
+    """(F,) component of each face, numbered from 0 by falling number of faces, then by first face.
+
+    Faces that only share a vertex are apart: no distance leads through a point.
+    """
+    count = len(twins) // 3
+    inner = np.flatnonzero(twins >= 0)
+    graph = coo_matrix((np.ones(len(inner), bool), (inner // 3, twins[inner] // 3)), shape=(count, count))
+    _, raw = connected_components(graph, directed=False)
+    _, first, label, sizes = np.unique(raw, return_index=True, return_inverse=True, return_counts=True)
+    rank = np.empty(len(sizes), np.int64)
+    rank[np.lexsort((first, -sizes))] = np.arange(len(sizes))
+    return rank[label]
+
+
+def fans_about_vertices(
+    faces: NDArray[np.int32], twins: NDArray[np.int32]
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """(F, 3) fan that each corner belongs to, and (N,) vertex of each fan: faces about a vertex, edge to edge.
+
+    A vertex has one fan, unless several sheets touch in it; no way leads from one sheet to another there.
+    """
+    corners = 3 * len(faces)
+    inner = np.flatnonzero(twins >= 0)
+    ahead = twins[inner].astype(np.int64)
+    # The start of a halfedge is the same corner as the end of its twin.
+    ends = 3 * (ahead // 3) + (ahead % 3 + 1) % 3
+    graph = coo_matrix((np.ones(len(inner), bool), (inner, ends)), shape=(corners, corners))
+    _, label = connected_components(graph, directed=False)
+    used = faces.reshape(-1).astype(np.int64)
+    _, first, number = np.unique(used * (label.max(initial=0) + 1) + label, return_index=True, return_inverse=True)
+    return number.reshape(-1, 3).astype(np.int32), used[first]
+
+
+def euler_characteristic(faces: NDArray[np.int32], n_vertices: int) -> int:
+    """Vertices - edges + faces, of the vertices that faces use: 2 for a sphere, 1 for a disc, 0 for a torus."""
+    return len(np.unique(faces)) - len(np.unique(_edge_keys(faces, n_vertices))) + len(faces)
+
+
+def _edge_keys(faces: NDArray[np.int32], n_vertices: int) -> NDArray[np.int64]:
+    """(3F,) one number an edge, the same in both directions."""
+    start = faces.reshape(-1).astype(np.int64)
+    end = np.roll(faces, -1, axis=1).reshape(-1).astype(np.int64)
+    return np.minimum(start, end) * n_vertices + np.maximum(start, end)
