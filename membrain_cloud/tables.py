@@ -235,7 +235,7 @@ class _Curve:
     """The sums of pair counts over rows of one pair of kinds, and the curves they give."""
 
     def __init__(self, rows: pd.DataFrame) -> None:
-        from membrain_cloud.membranes.pairs import ripley_from_pair_counts
+        from membrain_cloud.membranes.ripley import ripley_from_pair_counts
 
         try:
             found = ripley_from_pair_counts({name: rows[name].to_numpy() for name in _PAIR_COLUMNS})

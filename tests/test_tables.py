@@ -14,8 +14,9 @@ from membrain_cloud import tables
 from membrain_cloud.errors import UsageError
 from membrain_cloud.geometry import Grid, Mesh, Picks
 from membrain_cloud.membranes.simulation import random_points
-from membrain_cloud.membranes.statistics import TABLES, measure_membrane
+from membrain_cloud.membranes.statistics import STATISTICS, measure_membrane
 from membrain_cloud.membranes.surface import Surface
+from membrain_cloud.pipeline.settings import MeasureSettings
 from membrain_cloud.store.tables import Tables
 
 GRID = Grid((80, 80, 80), 10.0)
@@ -51,7 +52,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = str(tmp_path_factory.mktemp("tables"))
     store = Tables(folder)
     for run, placed in (("random", at_random), ("clustered", in_clusters)):
-        rows: dict[str, list[dict[str, Any]]] = {table: [] for table in TABLES if table != "tomograms"}
+        rows: dict[str, list[dict[str, Any]]] = {table: [] for table in STATISTICS}
         keys = {
             "dataset_id": "d",
             "run_name": run,
@@ -68,12 +69,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> str:
                 grid=GRID,
                 border_vertices=np.zeros(500, bool),
                 object_names="protein",
-                cutoff_nm=20.0,
-                bin_width_nm=1.0,
-                n_neighbors=2,
-                edge_width_nm=5.0,
-                leaflets_apart=True,
-                n_simulations=39,
+                options=MeasureSettings(cutoff_nm=20.0, n_neighbors=2, simulations=39).options(),
             )
             for table, some in found.items():
                 rows[table] += [keys | {"membrane_id": number} | row for row in some]

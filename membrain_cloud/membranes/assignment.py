@@ -16,14 +16,17 @@ def nearest_membranes(
 ) -> NDArray[np.int64]:
     """(N, 3) xyz positions in Å -> (N,) number of the membrane with the nearest vertex; 0 where none is within reach.
 
-    Of membranes equally near, the lowest number.
+    Of membranes equally near, the lowest number. Vertices and positions that are not finite are near nothing.
     """
     nearest = np.full(len(positions), np.inf)
     numbers = np.zeros(len(positions), np.int64)
+    placed = np.flatnonzero(np.isfinite(positions).all(axis=1))
     for number in sorted(meshes):
-        if not len(meshes[number].vertices) or not len(positions):
+        vertices = meshes[number].vertices
+        vertices = vertices[np.isfinite(vertices).all(axis=1)]
+        if not len(vertices) or not len(placed):
             continue
-        distances, _ = cKDTree(meshes[number].vertices).query(positions, distance_upper_bound=within_angstrom)
-        nearer = distances < nearest
-        nearest[nearer], numbers[nearer] = distances[nearer], number
+        distances, _ = cKDTree(vertices).query(positions[placed], distance_upper_bound=within_angstrom)
+        nearer = distances < nearest[placed]
+        nearest[placed[nearer]], numbers[placed[nearer]] = distances[nearer], number
     return numbers

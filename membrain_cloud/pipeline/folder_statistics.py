@@ -22,9 +22,10 @@ import membrain_cloud
 from membrain_cloud.errors import InputError, MembrainCloudError, UsageError
 from membrain_cloud.geometry import Grid, Mesh, Picks
 from membrain_cloud.pipeline.chain import digest_of
+from membrain_cloud.pipeline.measuring import chosen_picks, joined
 from membrain_cloud.pipeline.provenance import versions
 from membrain_cloud.pipeline.settings import Settings
-from membrain_cloud.pipeline.stages import MEASURE, chosen_picks, joined
+from membrain_cloud.pipeline.stages import MEASURE
 from membrain_cloud.store.receipts import RECEIPT_VERSION, receipt_name
 from membrain_cloud.store.statistics_folder import (
     MembraneFile,
@@ -198,7 +199,7 @@ def measure_meshes(
     dataset: str,
 ) -> dict[str, list[dict[str, Any]]]:
     """Rows of all tables for one run's meshes, with their key columns and without what needs a tomogram."""
-    from membrain_cloud.membranes.statistics import TABLES, measure_membrane, tomogram_row
+    from membrain_cloud.membranes.statistics import Membrane, measure_tomogram, tomogram_row
 
     chosen, grid = settings.measure, _around(meshes, picks)
     keys = {
@@ -209,34 +210,30 @@ def measure_meshes(
         "segmentation": None,
         "digest": digest,
     }
-    rows: dict[str, list[dict[str, Any]]] = {table: [] for table in TABLES}
+    membranes = {}
     for number, mesh in sorted(meshes.items()):
         on_it = None if picks is None else picks.membrane_ids == number
-        measured = measure_membrane(
+        membranes[number] = Membrane(
             mesh,
             None if picks is None else chosen_picks(picks, number),
-            grid=grid,
-            border_vertices=np.zeros(len(mesh.vertices), bool),
-            object_names="" if on_it is None else [name for name, here in zip(names, on_it, strict=True) if here],
-            cutoff_nm=chosen.cutoff_nm,
-            bin_width_nm=chosen.bin_width_nm,
-            n_neighbors=chosen.n_neighbors,
-            edge_width_nm=chosen.edge_width_nm,
-            leaflets_apart=chosen.leaflets == "apart",
-            n_simulations=chosen.simulations,
+            np.zeros(len(mesh.vertices), bool),
+            "" if on_it is None else [name for name, here in zip(names, on_it, strict=True) if here],
         )
-        for table, found in measured.items():
-            rows[table] += [keys | {"membrane_id": number} | row for row in found]
+    found = measure_tomogram(membranes, grid=grid, options=chosen.options(), kinds=sorted(set(names)))
+    rows = {table: [keys | row for row in some] for table, some in found.items()}
     summary = tomogram_row(
         grid,
         n_membranes=len(meshes),
+        n_failed_membranes=sum(row["error"] is not None for row in rows["membranes"]),
         n_particles=None if picks is None else len(rows["particles"]),
         mesh_uri=None,
         picks_uri=None,
+        density_uri=None,
+        lamella_uri=None,
         package_version=membrain_cloud.__version__,
         data_version=str(MEASURE.data_version),
     )
-    rows["tomograms"].append(keys | summary)
+    rows["tomograms"] = [keys | summary]
     for table, columns in _OF_TOMOGRAM.items():
         rows[table] = [row | dict.fromkeys(columns) for row in rows[table]]
     return rows
@@ -244,9 +241,8 @@ def measure_meshes(
 
 def _around(meshes: Mapping[int, Mesh], picks: Picks | None) -> Grid:
     """A grid that holds everything; nothing that hangs on it is kept."""
-    far = [np.abs(mesh.vertices).max(initial=0.0) for mesh in meshes.values()]
-    if picks is not None:
-        far.append(np.abs(picks.positions).max(initial=0.0))
+    places = [mesh.vertices for mesh in meshes.values()] + ([] if picks is None else [picks.positions])
+    far = [np.abs(some[np.isfinite(some)]).max(initial=0.0) for some in places]
     edge = int(max(far, default=0.0) / 10.0) + 2
     return Grid((edge, edge, edge), 10.0)
 

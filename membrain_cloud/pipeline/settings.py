@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import (
@@ -24,6 +24,9 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from membrain_cloud.errors import UsageError
+
+if TYPE_CHECKING:
+    from membrain_cloud.membranes.options import Options
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$")]
 
@@ -218,8 +221,20 @@ class MeasureSettings(Section):
     edge_width_nm : particles so near to where the tomogram's border or a rim ends their membrane are edge particles.
     leaflets : `apart` cuts each membrane's shell in its two leaflets, `joined` lets distances lead around rims.
     simulations : of particles at random on each membrane, for envelopes and p-values; 0: none.
+    symmetry : n of the particles' Cn symmetry about their z axes: in-plane angles go up to 180 / n degrees.
+    in_plane : `turned`: angles as on a membrane laid flat. `projected`: y axes projected to the membrane's plane, as
+        membrain-stats does.
+    against : properties by whose bins pairs of particles are also counted apart, a comma between two; `none`: none.
+        Distances to the classes of particles always are.
+    chains : whether chains of particles are looked for, by the four rules that follow (those for ribosomes in
+        polysomes): distance of the centres, in-plane angle, turn of the way, and how many make a chain.
+    gap_nm : how far along normals another membrane, and this one's other side, are looked for; 0: not at all.
+    contact_nm : membranes that face each other nearer than this are in contact.
+    bilayer : whether the tomogram is read, where there is one, for the bilayer's thickness (needs gap_nm).
     reach_nm : given picks farther than this from every membrane are on none, and are left out.
-    picks : copick URI of picks to measure in place of ours, `psii:expert/1`; `none` measures membranes alone.
+    picks : copick URIs of picks to measure in place of ours, a comma between two classes: `psii:a/1,cytb6f:a/1`; `none`
+        measures membranes alone.
+    lamella : copick URI of a mask of the lamella, `lamella:alice/1@10.0`, for distances to its surfaces.
     """
 
     effortless = ("picks",)
@@ -230,12 +245,79 @@ class MeasureSettings(Section):
     edge_width_nm: float = Field(5.0, ge=0)
     leaflets: Literal["apart", "joined"] = "apart"
     simulations: int = Field(99, ge=0, le=9999)
+    symmetry: int = Field(1, ge=1, le=360)
+    in_plane: Literal["turned", "projected"] = "turned"
+    against: str = "distance_to_edge_nm,mean_curvature_per_nm"
+    chains: bool = True
+    chain_distance_nm: float = Field(40.0, gt=0)
+    chain_angle_degrees: float = Field(60.0, ge=0, le=180)
+    chain_turn_degrees: float = Field(80.0, ge=0, le=180)
+    chain_members: int = Field(3, ge=2)
+    gap_nm: float = Field(100.0, ge=0)
+    contact_nm: float = Field(30.0, gt=0)
+    bilayer: bool = True
     reach_nm: float = Field(15.0, gt=0)
     picks: OptionalText = None
+    lamella: OptionalText = None
+
+    @model_validator(mode="after")
+    def _check_bins(self) -> Self:
+        if self.bin_width_nm > self.cutoff_nm:
+            raise PydanticCustomError(
+                "bins", f"bin_width_nm {self.bin_width_nm:g} is above cutoff_nm {self.cutoff_nm:g}: no bin fits"
+            )
+        return self
+
+    @field_validator("against")
+    @classmethod
+    def _check_against(cls, value: str) -> str:
+        from membrain_cloud.membranes.properties import PROPERTY_NAMES
+
+        for name in _listed(value):
+            if name not in PROPERTY_NAMES:
+                raise PydanticCustomError("property", f"no property {name}: {_near(name, PROPERTY_NAMES)}")
+        return value
 
     @property
     def membranes_alone(self) -> bool:
         return self.picks == "none"
+
+    @property
+    def picks_given(self) -> tuple[str, ...]:
+        """The copick URIs, in their order."""
+        return () if self.picks is None else _listed(self.picks)
+
+    def options(self) -> Options:
+        """The same, as the science takes it."""
+        from membrain_cloud.membranes.chains import ChainRules
+        from membrain_cloud.membranes.options import Options
+
+        rules = ChainRules(
+            distance_nm=self.chain_distance_nm,
+            angle_degrees=self.chain_angle_degrees,
+            turn_degrees=self.chain_turn_degrees,
+            n_neighbors=self.n_neighbors,
+            least_members=self.chain_members,
+        )
+        return Options(
+            cutoff_nm=self.cutoff_nm,
+            bin_width_nm=self.bin_width_nm,
+            n_neighbors=self.n_neighbors,
+            edge_width_nm=self.edge_width_nm,
+            leaflets_apart=self.leaflets == "apart",
+            n_simulations=self.simulations,
+            symmetry=self.symmetry,
+            in_plane=self.in_plane,
+            against=_listed(self.against),
+            chains=rules if self.chains else None,
+            gap_nm=self.gap_nm,
+            contact_nm=self.contact_nm,
+        )
+
+
+def _listed(value: str) -> tuple[str, ...]:
+    """What stands between commas; nothing for `none`."""
+    return () if value.strip() == "none" else tuple(part.strip() for part in value.split(",") if part.strip())
 
 
 class OutputSettings(Section):

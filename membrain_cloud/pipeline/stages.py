@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import membrain_cloud
 from membrain_cloud.errors import InputError
 from membrain_cloud.geometry import Box, Grid, Mesh, Picks, iterate_chunks
+from membrain_cloud.pipeline.measuring import Measure, box_around, joined
 from membrain_cloud.pipeline.segmenting import Segment, tomogram_chunks
 from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.pipeline.stage import BASE_BYTES, GIB, MEMBRANE, Desk, Site, Stage, declare_membrane, labels_ref
@@ -24,9 +23,6 @@ from membrain_cloud.store.refs import ObjectRef, SegmentationRef
 
 if TYPE_CHECKING:
     from membrain_cloud.networks.picker import Picker
-
-# How near to the tomogram's border a mesh that was closed there is a cap, and no membrane.
-BORDER_VOXELS = 1.5
 
 
 class Separate(Stage):
@@ -221,101 +217,8 @@ class Pick(Stage):
         return {"picks": len(picks)}
 
 
-class Measure(Stage):
-    """Meshes and particles -> rows of the tables, which hold the latest of each tomogram."""
-
-    name = "measure"
-    data_version = 2
-    keeps_receipts_in = "tables"
-
-    def after(self, settings: Settings) -> Sequence[str]:
-        return ("mesh",) if settings.measure.picks else ("mesh", "pick")
-
-    def decisive(self, settings: Settings) -> Mapping[str, Any]:
-        return settings.measure.decisive() | {"given": settings.measure.picks}
-
-    def inputs(self, site: Site) -> Mapping[str, Ref]:
-        chosen = site.settings.measure
-        found: dict[str, Ref] = {"instances": instances_of(site), "meshes": MESH.output(site)}
-        if not chosen.membranes_alone:
-            found["picks"] = site.project.object(site.run, chosen.picks) if chosen.picks else PICK.output(site)
-        return found
-
-    def output(self, site: Site) -> None:
-        return None
-
-    def memory_bytes(self, grid: Grid, settings: Settings) -> int:
-        return BASE_BYTES + GIB // 2 + 2 * grid.voxels
-
-    def work(self, desk: Desk) -> Mapping[str, Any]:
-        from membrain_cloud.membranes.meshing import border_vertices
-        from membrain_cloud.membranes.statistics import TABLES, measure_membrane, tomogram_row
-
-        task, chosen = desk.task, desk.settings.measure
-        instances, source = desk.segmentation("instances"), task.inputs.get("picks")
-        grid = desk.project.grid(instances)
-        meshes = desk.project.read_meshes(desk.object("meshes"))
-        picks = self._picks(desk, meshes) if isinstance(source, ObjectRef) else None
-        keys = {
-            "dataset_id": desk.dataset,
-            "run_name": task.run,
-            "tomogram_id": desk.project.tomogram_id(task.run) or task.place,
-            "voxel_spacing_angstrom": instances.voxel_spacing_angstrom,
-            "segmentation": instances.uri,
-            "digest": task.link,
-        }
-        rows: dict[str, list[dict[str, Any]]] = {table: [] for table in TABLES}
-        for number, mesh in sorted(meshes.items()):
-            measured = measure_membrane(
-                mesh,
-                None if picks is None else chosen_picks(picks, number),
-                grid=grid,
-                border_vertices=border_vertices(
-                    mesh, grid, margin_angstrom=BORDER_VOXELS * grid.voxel_spacing_angstrom
-                ),
-                object_names=source.name if isinstance(source, ObjectRef) else "",
-                cutoff_nm=chosen.cutoff_nm,
-                bin_width_nm=chosen.bin_width_nm,
-                n_neighbors=chosen.n_neighbors,
-                edge_width_nm=chosen.edge_width_nm,
-                leaflets_apart=chosen.leaflets == "apart",
-                n_simulations=chosen.simulations,
-            )
-            for table, found in measured.items():
-                rows[table] += [keys | {"membrane_id": number} | row for row in found]
-        summary = tomogram_row(
-            grid,
-            n_membranes=len(meshes),
-            n_particles=None if picks is None else len(rows["particles"]),
-            mesh_uri=desk.object("meshes").uri,
-            picks_uri=source.uri if isinstance(source, ObjectRef) else None,
-            package_version=membrain_cloud.__version__,
-            data_version=str(self.data_version),
-        )
-        rows["tomograms"].append(keys | summary)
-        for table, found in rows.items():
-            desk.tables.write_part(table, desk.dataset, f"{task.run}/{task.place}", found)
-        left_out = 0 if picks is None else len(picks) - len(rows["particles"])
-        return {table: len(found) for table, found in rows.items()} | {"particles_on_no_membrane": left_out}
-
-    def _picks(self, desk: Desk, meshes: Mapping[int, Mesh]) -> Picks:
-        """The particles; those made elsewhere know nothing of our membranes' numbers and get the nearest's."""
-        from membrain_cloud.membranes.assignment import nearest_membranes
-
-        picks = desk.project.read_picks(desk.object("picks"))
-        if desk.settings.measure.picks is None:
-            return picks
-        reach_nm = desk.settings.measure.reach_nm
-        numbers = nearest_membranes(meshes, picks.positions, within_angstrom=10.0 * reach_nm)
-        if len(picks) and meshes and not numbers.any():
-            raise InputError(
-                f"none of the {len(picks)} given picks lies within {reach_nm:g} nm of a membrane",
-                "check their units and origin (import picks --voxel-spacing, --origin), or raise measure.reach_nm",
-            )
-        return replace(picks, membrane_ids=numbers)
-
-
-SEGMENT, SEPARATE, MESH, PICK, MEASURE = Segment(), Separate(), MakeMeshes(), Pick(), Measure()
+SEGMENT, SEPARATE, MESH, PICK = Segment(), Separate(), MakeMeshes(), Pick()
+MEASURE = Measure(MESH, PICK, lambda site: instances_of(site))
 
 STAGES: dict[str, Stage] = {stage.name: stage for stage in (SEGMENT, SEPARATE, MESH, PICK, MEASURE)}
 
@@ -338,35 +241,3 @@ def picker(model: str, sha256: str) -> Picker:
     from membrain_cloud.pipeline.models import load_picker
 
     return load_picker(model, sha256=sha256, device="cuda" if torch.cuda.is_available() else "cpu")
-
-
-def box_around(mesh: Mesh, grid: Grid, *, margin_angstrom: float) -> Box | None:
-    """The voxels within `margin_angstrom` of a mesh's bounding box; None where that misses the volume."""
-    corners = np.stack([mesh.vertices.min(0) - margin_angstrom, mesh.vertices.max(0) + margin_angstrom])
-    low, high = np.floor(grid.to_voxels(corners)[0]), np.ceil(grid.to_voxels(corners)[1]) + 1
-    start, stop = ([int(n) for n in corner] for corner in (low, high))
-    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])).intersection(grid.box)
-
-
-def joined(parts: Sequence[Picks]) -> Picks:
-    """The picks of all membranes, in their order."""
-    parts = [picks for picks in parts if len(picks)]
-    if not parts:
-        return Picks(np.zeros((0, 3)), np.zeros((0, 3, 3)))
-    turned = [picks.orientations for picks in parts if picks.orientations is not None]
-    in_plane = [picks.in_plane for picks in parts if picks.in_plane is not None]
-    return Picks(
-        np.concatenate([picks.positions for picks in parts]),
-        np.concatenate(turned) if len(turned) == len(parts) else None,
-        np.concatenate([picks.scores for picks in parts]),
-        np.concatenate([picks.membrane_ids for picks in parts]),
-        np.concatenate(in_plane) if len(in_plane) == len(parts) else None,
-    )
-
-
-def chosen_picks(picks: Picks, membrane: int) -> Picks:
-    """Those on one membrane, in their order."""
-    on_it = np.flatnonzero(picks.membrane_ids == membrane)
-    turned = None if picks.orientations is None else picks.orientations[on_it]
-    in_plane = None if picks.in_plane is None else picks.in_plane[on_it]
-    return Picks(picks.positions[on_it], turned, picks.scores[on_it], picks.membrane_ids[on_it], in_plane)

@@ -6,6 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,16 @@ from scipy.spatial import ConvexHull
 from scipy.spatial.transform import Rotation
 
 from membrain_cloud.geometry import Grid, Mesh, Picks, orientations_from_normals
-from membrain_cloud.membranes.pairs import count_pairs, in_plane_angle_degrees
+from membrain_cloud.membranes.angles import in_plane_angle_degrees
+from membrain_cloud.membranes.chains import ChainRules
+from membrain_cloud.membranes.pairs import count_pairs
 from membrain_cloud.membranes.statistics import (
     MEMBRANE_KEYS,
     STATISTICS,
     TABLES,
     TOMOGRAM_KEYS,
+    Density,
+    Options,
     measure_membrane,
     relion_angles,
     ripley_from_pair_counts,
@@ -28,16 +33,20 @@ from membrain_cloud.membranes.statistics import (
 from membrain_cloud.membranes.surface import Surface
 
 GRID = Grid((100, 200, 200), 10.0)
-SETTINGS: dict[str, Any] = {
-    "grid": GRID,
-    "object_names": "protein",
-    "cutoff_nm": 40.0,
-    "bin_width_nm": 2.0,
-    "n_neighbors": 3,
-    "edge_width_nm": 5.0,
-    "leaflets_apart": False,
-    "n_simulations": 0,
-}
+OPTIONS = Options(
+    cutoff_nm=40.0,
+    bin_width_nm=2.0,
+    n_neighbors=3,
+    edge_width_nm=5.0,
+    leaflets_apart=False,
+    n_simulations=0,
+    symmetry=1,
+    in_plane="turned",
+    against=("distance_to_edge_nm",),
+    chains=None,
+    gap_nm=100.0,
+    contact_nm=30.0,
+)
 
 
 def sphere(count: int, radius: float) -> Mesh:
@@ -104,8 +113,10 @@ def random_picks(mesh: Mesh, count: int, seed: int, off: float = 0.0) -> Picks:
 
 
 def measure(mesh: Mesh, picks: Picks | None, **changes: Any) -> dict[str, list[dict[str, Any]]]:
-    changes.setdefault("border_vertices", np.zeros(len(mesh.vertices), bool))
-    return measure_membrane(mesh, picks, **{**SETTINGS, **changes})
+    """Any parameter of measure_membrane, and any of its options."""
+    parameters = {"grid": GRID, "object_names": "protein", "border_vertices": np.zeros(len(mesh.vertices), bool)}
+    chosen = {field.name: changes.pop(field.name) for field in fields(Options) if field.name in changes}
+    return measure_membrane(mesh, picks, **{**parameters, **changes}, options=replace(OPTIONS, **chosen))
 
 
 # ------------------------------------------------------------------ tables
@@ -113,7 +124,17 @@ def measure(mesh: Mesh, picks: Picks | None, **changes: Any) -> dict[str, list[d
 
 def test_rows_hold_the_tables_columns_in_their_kinds() -> None:
     mesh, border = slab(600.0, 40.0, 20.0)
-    tables = measure(mesh, random_picks(mesh, 30, 0), border_vertices=border, n_simulations=3)
+    z = np.broadcast_to((np.arange(100.0) * 10.0 - 500.0)[:, None, None], GRID.shape)
+    dark = sum(np.exp(-0.5 * ((z - side) / 8.0) ** 2) for side in (-20.0, 20.0))
+    tables = measure(
+        mesh,
+        random_picks(mesh, 60, 0),
+        border_vertices=border,
+        n_simulations=3,
+        leaflets_apart=True,
+        chains=ChainRules(40.0, 180.0, 180.0, 3, 3),
+        density=Density(-np.asarray(dark), GRID.box, GRID),
+    )
     assert list(tables) == list(STATISTICS)
     kinds: dict[str, type | tuple[type, ...]] = {"int": int, "float": float, "text": str, "bool": bool}
     for table, rows in tables.items():
@@ -144,9 +165,12 @@ def test_tomogram_row() -> None:
     row = tomogram_row(
         GRID,
         n_membranes=3,
+        n_failed_membranes=0,
         n_particles=None,
         mesh_uri="membrane:membrain/ab",
         picks_uri=None,
+        density_uri=None,
+        lamella_uri=None,
         package_version="1.0",
         data_version="1",
     )
@@ -240,10 +264,6 @@ def test_arguments_that_do_not_agree() -> None:
         measure(mesh, None, border_vertices=np.zeros(3, bool))
     with pytest.raises(ValueError, match="object names"):
         measure(mesh, random_picks(mesh, 3, 0), object_names=["a", "b"])
-    with pytest.raises(ValueError, match="without faces"):
-        measure(Mesh(np.zeros((0, 3)), np.zeros((0, 3), np.int32)), None)
-    with pytest.raises(ValueError, match="finite"):
-        measure(mesh, Picks(np.array([[np.nan, 0.0, 0.0]])))
 
 
 # ------------------------------------------------------------------ particles
@@ -313,7 +333,7 @@ def test_nearest_neighbours_at_random_on_a_sphere() -> None:
             boundary_cutoff_angstrom=0.0,
             n_neighbors=1,
         )
-        found += [neighbor.distance / 10 for neighbor in pairs.neighbors]
+        found += (pairs.neighbors.distances / 10).tolist()
     assert len(found) == 25 * count
     assert np.mean(found) == pytest.approx(expected, rel=0.04)
 
@@ -524,7 +544,7 @@ def test_histograms_hold_all_area_and_all_particles() -> None:
         area = sum(row["area_nm2"] for row in tables["membrane_histograms"] if row["property"] == name)
         assert area == pytest.approx(2 * membrane["one_sided_area_nm2"])
         count = sum(row["n_particles"] for row in tables["particle_histograms"] if row["property"] == name)
-        assert count == 40
+        assert count == (0 if name == "distance_to_protein_nm" else 40)  # no class against its own distance
     rings = [row for row in tables["membrane_histograms"] if row["property"] == "distance_to_edge_nm"]
     first = sum(row["area_nm2"] for row in rings if row["bin_max"] <= 10.0)
     assert first == pytest.approx(2 * (60**2 - 40**2), rel=0.03)
