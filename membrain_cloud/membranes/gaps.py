@@ -16,7 +16,6 @@ from scipy.spatial import cKDTree
 
 from membrain_cloud.geometry import Mesh
 from membrain_cloud.membranes.closest import ClosestFaces
-from membrain_cloud.membranes.rays import cells_of, first_hits
 from membrain_cloud.membranes.weighing import weighted_quantile
 
 Row = dict[str, Any]
@@ -46,6 +45,8 @@ def find_gaps(meshes: Mapping[int, Mesh], *, reach_angstrom: float) -> dict[int,
 
     Where two shells overlap, the gap is that to what is met next outside. Faces without area have none.
     """
+    from membrain_cloud.membranes.rays import cells_of, first_hits  # numba: only where it is used
+
     known = {number: mesh for number, mesh in sorted(meshes.items()) if len(mesh.faces)}
     if not known:
         return {}
