@@ -38,7 +38,9 @@ BLIND_FLOORS = {1, 2}
 
 # Outside library -> the only rooms (or files) that may import it.
 ONLY_IN: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("dask", "distributed"), ("pipeline.run",)),
+    **dict.fromkeys(("dask", "distributed", "bokeh"), ("pipeline.run",)),
+    "prometheus_client": ("pipeline.metrics",),
+    "kr8s": ("pipeline.scaling",),
     **dict.fromkeys(("copick", "zarr", "pyarrow", "fsspec", "ome_zarr", "numcodecs"), ("store",)),
     **dict.fromkeys(
         ("mrcfile", "starfile", "tifffile", "h5py", "emfile", "aiohttp", "s3fs", "cryoet_data_portal"), ("store",)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -50,14 +51,17 @@ def _cell(value: Any) -> str:
 
 
 class Progress:
-    """Bars for the tomograms and for each stage, with the time left; one line a failure.
+    """Bars for the tomograms and for each stage, a line of numbers, one line a failure.
 
     Where there is no terminal: one line a finished stage.
+    snapshot : of the runner (`Runner.snapshot`), for the workers' number.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, snapshot: Callable[[], Mapping[str, Any]] | None = None) -> None:
         from rich import progress
         from rich.console import Console
+
+        from membrain_cloud.pipeline.tally import Tally
 
         self._console = Console(stderr=True, highlight=False)
         self._live = self._console.is_terminal
@@ -66,18 +70,16 @@ class Progress:
             progress.BarColumn(),
             progress.MofNCompleteColumn(),
             progress.TimeElapsedColumn(),
-            progress.TimeRemainingColumn(),
             progress.TextColumn("{task.fields[now]}"),
             console=self._console,
             disable=not self._live,
         )
-        per_stage = Counter(task.stage for task in plan.tasks)
-        self._left = Counter(task.run for task in plan.tasks)
-        self._now: dict[str, str] = {}
+        self._tally, self._snapshot = Tally(plan), snapshot
+        self._runs_of_tasks = len({task.run for task in plan.tasks})
         if plan.tasks:
-            self._runs = self._bars.add_task("tomograms", total=len(self._left), now="")
-            stages = [name for name in plan.stages if per_stage[name]]
-            self._stages = {name: self._bars.add_task(name, total=per_stage[name], now="") for name in stages}
+            self._runs = self._bars.add_task("tomograms", total=self._runs_of_tasks, now="")
+            stages = [name for name in plan.stages if self._tally.total[name]]
+            self._stages = {name: self._bars.add_task(name, total=self._tally.total[name], now="") for name in stages}
         for outcome in plan.settled:
             if outcome.state == "failed":
                 say(outcome.line())
@@ -92,20 +94,40 @@ class Progress:
         self._bars.stop()
 
     def observe(self, event: str, task: Task, outcome: Outcome | None) -> None:
+        self._tally.observe(event, task, outcome)
+        if self._live:
+            self._draw(task, began=event == "started")
         if outcome is None:
-            self._now[task.stage] = task.run if task.part == "whole" else f"{task.run} {task.part}"
-            self._bars.update(self._stages[task.stage], now=self._now[task.stage])
             return
-        self._bars.advance(self._stages[task.stage])
-        self._left[task.run] -= 1
-        if not self._left[task.run]:
-            self._bars.advance(self._runs)
-        if outcome.state == "failed":
+        if event == "again":
+            self._console.print(f"{task.run}: {task.stage} is tried again: {outcome.message}", markup=False)
+        elif outcome.state == "failed":
             self._console.print(outcome.line(), style="red", markup=False, soft_wrap=True)
         elif outcome.state == "done" and not self._live:
             numbers = ", ".join(f"{key} {value}" for key, value in outcome.counts.items() if isinstance(value, int))
             part = "" if task.part == "whole" else f" {task.part}"
             say(f"{task.run}: {task.stage}{part} done in {outcome.seconds:.1f} s{f' ({numbers})' if numbers else ''}")
+
+    def _draw(self, task: Task, *, began: bool) -> None:
+        bar, tally = self._stages[task.stage], self._tally
+        self._bars.update(bar, completed=tally.total[task.stage] - tally.left[task.stage])
+        if began:
+            self._bars.update(bar, now=task.run if task.part == "whole" else f"{task.run} {task.part}")
+        ended = self._runs_of_tasks - tally.tomograms["pending"] - tally.tomograms["running"]
+        self._bars.update(self._runs, completed=ended, now=self.numbers())
+
+    def numbers(self) -> str:
+        """Failures, rate, GPU hours, workers, time left: what is known of them."""
+        tally, eta = self._tally, self._tally.eta_seconds()
+        told = [f"{tally.tomograms['failed']} failed"] if tally.tomograms["failed"] else []
+        told.append(f"{tally.tasks_per_hour():.0f} tasks/h")
+        if tally.gpu_seconds:
+            told.append(f"{tally.gpu_seconds / 3600:.1f} GPU h")
+        if self._snapshot is not None and (workers := sum(self._snapshot()["workers"].values())):
+            told.append(f"{workers} workers")
+        if eta is not None:
+            told.append(f"{datetime.timedelta(seconds=round(eta))} left")
+        return ", ".join(told)
 
 
 class Bar:

@@ -111,13 +111,13 @@ def evaluate(
     Example:
       membrain-cloud evaluate project/config.json --truth membrane:alice/3 --truth-picks psii:expert/1
     """
-    from membrain_cloud.cli.running import _plan, _settings
+    from membrain_cloud.cli.running import chosen_settings, make_plan
     from membrain_cloud.pipeline.evaluation import Truth, evaluate_plan
     from membrain_cloud.store.opening import open_project
 
-    settings = _settings(chosen["settings_file"], chosen["overrides"], chosen["tables"])
+    settings = chosen_settings(chosen["settings_file"], chosen["overrides"], chosen["tables"])
     project = open_project(config)
-    made = _plan(project, settings, runs, chosen["stages"])
+    made = make_plan(project, settings, runs, chosen["stages"])
     scores = evaluate_plan(project, made, Truth(truth, truth_instances, truth_picks), radius_angstrom=radius)
     if as_json:
         print_json(scores)

@@ -1,6 +1,6 @@
 """What all verbs share: one line an error, exit codes, `--debug`, and the options that many verbs take.
 
-Exit codes: 0 all done, 1 something failed, 2 bad usage or input.
+Exit codes: 0 all done, 1 something failed, 2 bad usage or input, 3 interrupted.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 BAD_INPUT = 2
 FAILED = 1
+INTERRUPTED = 3
 
 
 class Program(click.Group):
@@ -39,7 +40,7 @@ class Program(click.Group):
             ctx.exit(BAD_INPUT if bad_input else FAILED)
         except KeyboardInterrupt:
             _complain(ctx, "interrupted -> run the same command again: finished tasks are kept")
-            ctx.exit(FAILED)
+            ctx.exit(INTERRUPTED)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except BrokenPipeError:

@@ -1,4 +1,4 @@
-"""Verbs about runs: plan, run, status, failures, verify, clean, report."""
+"""Verbs about runs but `run` itself: plan, status, failures, verify, clean, report."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 
 
 def register(main: Program) -> None:
-    for command in (plan, run, status, failures, verify, clean, report):
+    for command in (plan, status, failures, verify, clean, report):
         main.add_command(command)
 
 
-def _settings(settings_file: str | None, overrides: tuple[str, ...], tables: str | None = None) -> Settings:
+def chosen_settings(settings_file: str | None, overrides: tuple[str, ...], tables: str | None = None) -> Settings:
     from membrain_cloud.pipeline.settings import load_settings
 
     extra = () if tables is None else (f"output.tables={absolute(tables)}",)
     return load_settings(settings_file, (*overrides, *extra))
 
 
-def _plan(
+def make_plan(
     project: Project, settings: Settings, runs: tuple[str, ...], stages: str | None, memory: int | None = None
 ) -> Plan:
     from membrain_cloud.pipeline.plan import plan
@@ -64,60 +64,13 @@ def plan(config: str, runs: tuple[str, ...], as_json: bool, **chosen: Any) -> No
     from membrain_cloud.store.opening import open_project
 
     stages, tables = chosen["stages"], chosen["tables"]
-    settings = _settings(chosen["settings_file"], chosen["overrides"], tables)
-    made = _plan(open_project(config), settings, runs, stages)
+    settings = chosen_settings(chosen["settings_file"], chosen["overrides"], tables)
+    made = make_plan(open_project(config), settings, runs, stages)
     if as_json:
         print_json(display.plan_as_dict(made))
     else:
         display.show_plan(made)
     if any(outcome.state == "failed" for outcome in made.settled):
-        click.get_current_context().exit(FAILED)
-
-
-@click.command(cls=Verb)
-@config_argument
-@runs_option
-@settings_options
-@click.option("--workers", type=click.IntRange(1), metavar="N", help="Local processes (default: as many as fit).")
-@click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler, e.g. tcp://host:8786.")
-@click.option("--in-process", is_flag=True, help="One task after the other, in this process.")
-@json_option
-def run(
-    config: str,
-    runs: tuple[str, ...],
-    workers: int | None,
-    scheduler: str | None,
-    in_process: bool,
-    as_json: bool,
-    **chosen: Any,
-) -> None:
-    """Segment, separate, mesh, pick and measure; what is done already is not done again.
-
-    CONFIG is a copick config or a manifest (*.parquet), a path or URL. Kill it whenever you like: the next run goes on.
-
-    \b
-    Examples:
-      membrain-cloud run project/config.json
-      membrain-cloud run project/config.json -r TS_1 --set pick.bandwidth_angstrom=60 --workers 4
-      membrain-cloud run project/config.json --stages separate,mesh,measure \\
-          --set separate.segmentation=membrane:alice/3@10.0 --set measure.picks=psii:expert/1
-    """
-    from membrain_cloud.pipeline.drive import carry_out
-    from membrain_cloud.pipeline.run import open_runner
-    from membrain_cloud.pipeline.stages import STAGES
-    from membrain_cloud.store.opening import open_project
-
-    settings = _settings(chosen["settings_file"], chosen["overrides"], chosen["tables"])
-    project = open_project(config)
-    with open_runner(workers=workers, scheduler=scheduler, in_process=in_process) as runner:
-        made = _plan(project, settings, runs, chosen["stages"], runner.memory_bytes)
-        with display.Progress(made) as progress:
-            outcomes = carry_out(project, settings, made, runner, STAGES, progress.observe)
-    if as_json:
-        print_json(display.run_as_dict(made, outcomes))
-    else:
-        display.show_summary(made, outcomes)
-    if any(outcome.state in ("failed", "blocked") for outcome in outcomes):
         click.get_current_context().exit(FAILED)
 
 
@@ -137,8 +90,8 @@ def status(config: str, runs: tuple[str, ...], as_json: bool, **chosen: Any) -> 
     from membrain_cloud.store.opening import open_project
 
     project = open_project(config)
-    settings = _settings(chosen["settings_file"], chosen["overrides"], chosen["tables"])
-    made = _plan(project, settings, runs, chosen["stages"])
+    settings = chosen_settings(chosen["settings_file"], chosen["overrides"], chosen["tables"])
+    made = make_plan(project, settings, runs, chosen["stages"])
     grid = display.status_grid(made, FailureLedger(project.receipts).records())
     if as_json:
         print_json({"stages": list(made.stages), "sessions": dict(made.sessions), "runs": grid})
@@ -237,7 +190,7 @@ def report(config: str, runs: tuple[str, ...], output: str | None, **chosen: Any
     from membrain_cloud.pipeline.reporting import write_report
     from membrain_cloud.store.opening import open_project
 
-    settings = _settings(chosen["settings_file"], chosen["overrides"], chosen["tables"])
+    settings = chosen_settings(chosen["settings_file"], chosen["overrides"], chosen["tables"])
     project = open_project(config)
-    made = _plan(project, settings, runs, chosen["stages"])
+    made = make_plan(project, settings, runs, chosen["stages"])
     click.echo(write_report(project, settings, made, output))

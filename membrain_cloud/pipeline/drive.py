@@ -10,8 +10,9 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from membrain_cloud.pipeline.attempts import Attempts
 from membrain_cloud.pipeline.chain import Registry
@@ -46,6 +47,15 @@ class Runner(Protocol):
 
     def finished(self, seconds: float) -> list[Outcome]:
         """What has ended; waits for the first at most so long."""
+
+    def backlog(self, ready: Mapping[Kind, int]) -> None:
+        """Be told how many tasks of each kind could start, were there room."""
+
+    def snapshot(self) -> Mapping[str, Any]:
+        """For people: by kind "workers", "in_flight", "pending"; and "deaths", "gpu_worker_seconds". Any thread."""
+
+    def report(self, file: str) -> AbstractContextManager[Any]:
+        """Write Dask's performance report of what is done meanwhile. Raises UsageError where there is none."""
 
     def close(self) -> None: ...
 
@@ -160,6 +170,7 @@ class _Driving:
                 self.observe("started", task, None)
                 self.runner.start(task, self.registry, kind, take_over=self._later.take_over.pop(index, ""))
                 self.in_flight += 1
+        self.runner.backlog({kind: len(ready) for kind, ready in self._ready.items()})
 
     def seconds_to_wait(self) -> float:
         """Until there is something to do beside waiting for tasks: a second at most, to notice what changes."""

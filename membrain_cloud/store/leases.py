@@ -70,17 +70,22 @@ class Leases:
         for _ in range(8):  # each turn another run was quicker
             mine = Holder(token, 0, this_process(), facts)
             if self._files.create(file, _encoded(mine)) and self._is_mine(file, token):
-                lease = Lease(self._files, file, mine)
-                _HEART.add(lease)
-                return lease, heir
+                return self._held(file, mine), heir
             other = self.read(name)
             if other is None:
                 continue
+            if other.token == token:  # an answer was lost and the request repeated: it is ours
+                return self._held(file, other), heir
             if not (other.is_dead() or take_over in (other.token, other.state)):
                 return None, other
             heir = other
             self._files.remove(file)
         return None, self.read(name) or Holder("", 0, "")
+
+    def _held(self, file: str, mine: Holder) -> Lease:
+        lease = Lease(self._files, file, mine)
+        _HEART.add(lease)
+        return lease
 
     def read(self, name: str) -> Holder | None:
         return read_lease(self._files, f"{name}.json")

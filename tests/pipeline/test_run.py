@@ -334,7 +334,7 @@ def test_gpu_stages_go_to_gpu_workers_and_no_others(project: Project, registry: 
 
     with dask_cluster("--resources", "GPU=1") as (address, processes):
         processes.append(worker_process(address, "--resources", "CPU=1"))
-        with open_runner(workers=None, scheduler=address, in_process=False, expected=("cpu",)) as runner:
+        with open_runner(workers=None, scheduler=address, in_process=False) as runner:
             gpu_registry = {**registry, "mask": Seen()}
             made = plan(project, Settings(), gpu_registry)
             outcomes = carry_out(project, Settings(), made, runner, gpu_registry, observe)

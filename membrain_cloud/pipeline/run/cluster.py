@@ -103,6 +103,22 @@ def _facts(address: str, told: Mapping[str, Any]) -> Facts:
     return Facts(address, str(told["name"]), told.get("nanny"), kind, slots, memory_bytes, told.get("last_seen", 0.0))
 
 
+@contextmanager
+def performance_report(client: Client, file: str) -> Iterator[None]:
+    """Dask's own report of what is done meanwhile, as an HTML page. Raises UsageError."""
+    try:
+        import bokeh  # noqa: F401
+    except ImportError:
+        raise UsageError("--dask-report needs the package bokeh", "pip install 'membrain_cloud[dashboard]'") from None
+    from distributed import performance_report as report
+
+    try:
+        with client.as_current(), report(filename=file):
+            yield
+    except OSError as error:
+        raise UsageError(f"--dask-report {file}: {error.strerror}", "give a file that can be written") from None
+
+
 def host_of(address: str) -> str:
     return address.partition("://")[2].rpartition(":")[0]
 

@@ -7,10 +7,12 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
+from typing import Any
 
+from membrain_cloud.errors import UsageError
 from membrain_cloud.pipeline.attempts import Attempts
 from membrain_cloud.pipeline.chain import Registry
 from membrain_cloud.pipeline.drive import Observe
@@ -26,6 +28,7 @@ class InProcess:
         self.memory_bytes = int(total_memory_bytes() * 0.9)
         self._id = uuid.uuid4().hex[:12]
         self._task: tuple[Task, Registry, str] | None = None
+        self._ready: Mapping[Kind, int] = {"gpu": 0, "cpu": 0}
 
     def attend(self, attempts: Attempts, note: Observe) -> None:
         """Nothing to learn: who would notice a death here is dead."""
@@ -51,6 +54,23 @@ class InProcess:
                 return [work(task, registry, claim=claim)]
         except _Overdue:
             return [overdue(task, limit_hours)]
+
+    def backlog(self, ready: Mapping[Kind, int]) -> None:
+        self._ready = ready
+
+    def snapshot(self) -> Mapping[str, Any]:
+        nothing = {"gpu": 0, "cpu": 0}
+        busy = {"gpu": 0, "cpu": int(self._task is not None)}
+        return {
+            "workers": nothing,
+            "in_flight": busy,
+            "pending": dict(self._ready),
+            "deaths": 0,
+            "gpu_worker_seconds": 0.0,
+        }
+
+    def report(self, file: str) -> AbstractContextManager[Any]:
+        raise UsageError("--dask-report needs Dask, and this run is in process", "leave out --in-process")
 
     def close(self) -> None:
         pass

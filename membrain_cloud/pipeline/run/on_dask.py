@@ -13,21 +13,26 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from membrain_cloud.errors import UsageError
 from membrain_cloud.pipeline.attempts import Attempts, Cause
 from membrain_cloud.pipeline.chain import Registry
-from membrain_cloud.pipeline.drive import Observe
+from membrain_cloud.pipeline.drive import KINDS, Observe
 from membrain_cloud.pipeline.run import cluster
 from membrain_cloud.pipeline.run.cluster import SchedulerLost
 from membrain_cloud.pipeline.run.machine import total_memory_bytes
 from membrain_cloud.pipeline.run.roster import Death, Facts, Roster, Seat, Worker
 from membrain_cloud.pipeline.run.worker import Attendance, work_message
+from membrain_cloud.pipeline.scaling import Scaler
 from membrain_cloud.pipeline.tasks import Kind, Outcome, Task, overdue
 
 WORKER_WAIT_SECONDS = 120.0
+# A first worker may need a new machine, and that an image.
+SCALE_WAIT_SECONDS = 1800.0
+COUNT_SECONDS = 0.5
 # Between two looks at who is there (news of workers that come and go is looked at once).
 LOOK_SECONDS = 2.0
 RECONNECT_SECONDS = 900.0
@@ -38,7 +43,7 @@ OVERDUE_SECONDS = 60.0
 class OnDask:
     """Tasks on a local cluster of `workers` processes, or on the one whose scheduler is at `scheduler`.
 
-    expected : kinds of workers that are scaled up when needed, and may not be there yet.
+    scaler : of worker groups on Kubernetes; their workers may not be there yet, and are none at the end.
     """
 
     def __init__(
@@ -46,8 +51,7 @@ class OnDask:
         *,
         workers: int = 0,
         scheduler: str | None = None,
-        expected: Sequence[Kind] = (),
-        worker_wait_seconds: float = WORKER_WAIT_SECONDS,
+        scaler: Scaler | None = None,
     ) -> None:
         self.workers, self.scheduler = workers, scheduler
         self.attend(Attempts(None), lambda *_: None)
@@ -58,7 +62,8 @@ class OnDask:
         self._cluster: Any = None
         self._settings: Any = None
         self._registry: Registry = {}
-        self._roster = Roster(expected)
+        self._roster = Roster(() if scaler is None else scaler.kinds)
+        self._scaler = scaler
         self._futures: dict[str, Any] = {}
         self._kinds: dict[str, Kind] = {}
         self._news: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
@@ -66,12 +71,20 @@ class OnDask:
         self._again: list[tuple[Task, Kind, bool, str]] = []
         self._looked, self._lost_since = -LOOK_SECONDS, 0.0
         self._gone: dict[str, float] = {}
+        self._counted, self._gpu_worker_seconds = 0.0, 0.0
+        self._snapshot: Mapping[str, Any] = {
+            **{name: dict.fromkeys(KINDS, 0) for name in ("workers", "in_flight", "pending")},
+            "deaths": 0,
+            "gpu_worker_seconds": 0.0,
+        }
         self._restarting: dict[str, float] = {}
         if scheduler is None:
             self.memory_bytes = int(total_memory_bytes() * 0.9) // workers
         else:
             self._open()
-            there = self._wait_for_workers(worker_wait_seconds)
+            if scaler is not None:
+                scaler.start()
+            there = self._wait_for_workers(WORKER_WAIT_SECONDS if scaler is None else SCALE_WAIT_SECONDS)
             self.memory_bytes = min(facts.memory_bytes for facts in there.values())
 
     # -- what drive() asks for
@@ -113,6 +126,8 @@ class OnDask:
         return outcomes
 
     def close(self) -> None:
+        if self._scaler is not None:
+            self._scaler.end()
         if self._client is not None and self._client.status == "running":
             for topic in (self._topic, "all"):
                 self._client.unsubscribe_topic(topic)
@@ -124,20 +139,36 @@ class OnDask:
             self._settings.__exit__(None, None, None)
         self._client = self._cluster = self._settings = None
 
-    # -- what people are shown
+    # -- what people are shown, and what workers follow
 
-    def snapshot(self) -> dict[str, Any]:
-        """Workers and tasks in flight by kind, and deaths so far."""
+    def backlog(self, ready: Mapping[Kind, int]) -> None:
+        """Called often: what is shown and scaled is worked out anew every half second."""
+        now = self.now()
+        if now - self._counted < COUNT_SECONDS:
+            return
         in_flight = Counter(self._kinds[seat.task.key] for seat in self._roster.seats())
         waiting = Counter(kind for _, kind, _, _ in self._again)
-        kinds: tuple[Kind, ...] = ("gpu", "cpu")
-        return {
-            "workers": {kind: self._roster.count(kind) for kind in kinds},
-            "slots": {kind: self._roster.slots(kind) for kind in kinds},
-            "in_flight": {kind: in_flight[kind] for kind in kinds},
-            "waiting": {kind: waiting[kind] for kind in kinds},
+        gpu_workers = self._roster.count("gpu")
+        self._gpu_worker_seconds += gpu_workers * (now - self._counted) if self._counted else 0.0
+        self._counted = now
+        self._snapshot = {
+            "workers": {kind: self._roster.count(kind) for kind in KINDS},
+            "in_flight": {kind: in_flight[kind] for kind in KINDS},
+            "pending": {kind: ready[kind] + waiting[kind] for kind in KINDS},
             "deaths": self.deaths,
+            "gpu_worker_seconds": self._gpu_worker_seconds,
         }
+        if self._scaler is not None:
+            tasks = {kind: ready[kind] + waiting[kind] + in_flight[kind] for kind in KINDS}
+            self._scaler.follow(tasks, {kind: self._roster.slots(kind) for kind in KINDS}, now)
+
+    def snapshot(self) -> Mapping[str, Any]:
+        return self._snapshot
+
+    def report(self, file: str) -> AbstractContextManager[Any]:
+        if self._client is None:
+            self._open()
+        return cluster.performance_report(self._client, file)
 
     # -- the cluster
 

@@ -173,7 +173,9 @@ class Roster:
         return sum((worker.facts.kind or "cpu") == kind for worker in self.workers.values())
 
     def slots(self, kind: Kind) -> int:
-        return sum(worker.facts.slots for worker in self.workers.values() if (worker.facts.kind or "cpu") == kind)
+        """Tasks that a worker of a kind has in hand at once; 1 while none is there."""
+        slots = [worker.facts.slots for worker in self.workers.values() if (worker.facts.kind or "cpu") == kind]
+        return max(slots, default=1)
 
     def on_host(self, host: str) -> int:
         """Workers that share a machine."""
