@@ -13,6 +13,7 @@ from membrain_cloud.cli.program import say
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from membrain_cloud.pipeline.estimates import Estimate
     from membrain_cloud.pipeline.ledger import Finding
     from membrain_cloud.pipeline.plan import Plan
     from membrain_cloud.pipeline.tasks import Outcome, Task
@@ -158,8 +159,11 @@ def plan_as_dict(plan: Plan) -> dict[str, Any]:
         "stages": list(plan.stages),
         "sessions": dict(plan.sessions),
         "tables": plan.job.tables,
+        "estimates": {stage: vars(estimate) for stage, estimate in plan.estimates.items()},
+        "total": vars(plan.total),
         "tasks": [
             {
+                "order": order,
                 "stage": task.stage,
                 "run": task.run,
                 "part": task.part,
@@ -167,36 +171,70 @@ def plan_as_dict(plan: Plan) -> dict[str, Any]:
                 "inputs": {role: ref.key for role, ref in task.inputs.items()},
                 "output": None if task.output is None else task.output.key,
                 "memory_bytes": plan.memory_bytes[task.key],
+                "voxels": task.voxels,
             }
-            for task in plan.tasks
+            for order, task in enumerate(plan.tasks)
         ],
         "settled": [outcome.as_dict() for outcome in plan.settled],
     }
 
 
 def show_plan(plan: Plan) -> None:
-    rows = []
-    for stage in plan.stages:
-        tasks = [task for task in plan.tasks if task.stage == stage]
-        states = Counter(outcome.state for outcome in plan.settled if outcome.stage == stage)
-        memory = max((plan.memory_bytes[task.key] for task in tasks), default=None)
-        rows.append(
-            (
-                stage,
-                plan.sessions[stage],
-                len({task.run for task in tasks}),
-                len(tasks),
-                states["skipped"],
-                states["failed"],
-                states["blocked"],
-                None if memory is None else f"{memory / GIB:.1f} GiB",
-            )
+    states = Counter((outcome.stage, outcome.state) for outcome in plan.settled)
+    tasks = Counter(task.stage for task in plan.tasks)
+    memory: dict[str, int] = {}
+    for task in plan.tasks:
+        memory[task.stage] = max(memory.get(task.stage, 0), plan.memory_bytes[task.key])
+    rows = [
+        (
+            stage,
+            plan.sessions[stage],
+            plan.estimates[stage].tomograms,
+            tasks[stage],
+            states[stage, "skipped"],
+            states[stage, "failed"],
+            states[stage, "blocked"],
+            f"{memory[stage] / GIB:.1f} GiB" if stage in memory else None,
         )
+        for stage in plan.stages
+    ]
     columns = ("stage", "session", "tomograms", "tasks", "done before", "refused", "blocked", "memory a task")
     show_table(f"{len(plan.runs)} runs -> {plan.job.tables}", columns, rows)
+    if plan.tasks:
+        _show_estimates(plan)
     for outcome in plan.settled:
         if outcome.state == "failed":
             say(outcome.line())
+
+
+def _show_estimates(plan: Plan) -> None:
+    """What is left, and what it will take."""
+    whole = plan.total
+
+    def row(name: str, e: Estimate) -> tuple[Any, ...]:
+        grounds = f"{e.samples} receipts" if e.source == "receipts" else "stated throughput"
+        flops = None if e.flops is None else f"{e.flops / 1e15:,.2f} P"
+        money = None if e.cost is None else f"{e.cost:,.2f}"
+        return name, f"{e.voxels / 1e9:,.2f} G", _size(e.bytes_to_read), flops, e.kind, _hours(e.hours), money, grounds
+
+    columns = ("stage", "voxels", "to read", "FLOPs", "kind", "worker hours", whole.currency, "by")
+    rows = [row(name, e) for name, e in plan.estimates.items() if e.tomograms]
+    show_table("", columns, rows)
+    say(
+        f"about {_hours(whole.gpu_hours)} GPU hours and {_hours(whole.cpu_hours)} CPU hours, {whole.cost:,.2f} "
+        f"{whole.currency}; {_hours(whole.elapsed_hours)} hours with the workers of plan.gpu_workers, plan.cpu_workers"
+    )
+
+
+def _hours(hours: float | None) -> str | None:
+    return None if hours is None else f"{hours:,.3f}" if hours < 10 else f"{hours:,.0f}"
+
+
+def _size(count: int) -> str:
+    for unit, size in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20)):
+        if count >= size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count / 2**10:,.1f} KiB"
 
 
 def run_as_dict(plan: Plan, outcomes: Sequence[Outcome]) -> dict[str, Any]:

@@ -89,8 +89,27 @@ def say(line: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    json.dump(value, sys.stdout, indent=1, sort_keys=True, default=str)
-    sys.stdout.write("\n")
+    """JSON for scripts. Long lists are written an entry a line, so that a hundred thousand take seconds."""
+    if not isinstance(value, dict) or not any(_is_long(part) for part in value.values()):
+        json.dump(value, sys.stdout, indent=1, sort_keys=True, default=str)
+        sys.stdout.write("\n")
+        return
+    lead = "{"
+    for key, part in sorted(value.items()):
+        sys.stdout.write(f"{lead}\n {json.dumps(key)}: ")
+        if _is_long(part):
+            lines = (json.dumps(entry, sort_keys=True, default=str) for entry in part)
+            sys.stdout.write("[\n  " + next(lines))
+            sys.stdout.writelines(f",\n  {line}" for line in lines)
+            sys.stdout.write("\n ]")
+        else:
+            sys.stdout.write(json.dumps(part, sort_keys=True, default=str))
+        lead = ","
+    sys.stdout.write("\n}\n")
+
+
+def _is_long(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > 1000
 
 
 def absolute(path: str) -> str:

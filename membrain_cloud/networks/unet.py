@@ -70,3 +70,20 @@ def load_own_state(network: nn.Module, state: dict[str, torch.Tensor]) -> None:
         raise KeyError(f"{len(difference)} weights differ between file and network, first: {difference[0]}")
     # Assigned, not copied: a network built on the meta device has no memory to copy to.
     network.load_state_dict(state, strict=False, assign=True)
+
+
+def window_flops(architecture: UNetArchitecture, window: int) -> float:
+    """Floating point operations of the convolutions of one forward pass on a window of `window`^3 voxels.
+
+    A multiplication and an addition count as two; normalisation and activation, a few in a thousand, are left out.
+    """
+    channels, total = architecture.channels, 0.0
+    for level, width in enumerate(channels):
+        voxels = (window / 2**level) ** 3
+        before = channels[level - 1] if level else 1
+        total += voxels * 27 * (before * width + width * width)
+        if architecture.residual:  # the skip's own convolution, where channels or size change
+            total += voxels * before * width
+        if level + 1 < len(channels):  # the way back up: a transposed convolution, then two on the joined maps
+            total += voxels * (channels[level + 1] * width + 27 * (2 * width * width + width * width))
+    return 2.0 * (total + window**3 * channels[0])

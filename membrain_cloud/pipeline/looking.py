@@ -129,6 +129,13 @@ def network_bytes(chosen: SegmentSettings) -> int:
     return int(maps + 2 * weights)
 
 
+def look_flops(chosen: SegmentSettings, window: int) -> float:
+    """Floating point operations of one forward pass on a window."""
+    from membrain_cloud.networks.unet import UNetArchitecture, window_flops
+
+    return window_flops(UNetArchitecture.from_dict(dict(_header(chosen.model)["architecture"])), window)
+
+
 def model_window(settings: SegmentSettings) -> int:
     """The window to use: the one set, which must suit the network, or the one it was made for."""
     header = _header(settings.model)

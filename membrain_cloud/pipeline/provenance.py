@@ -53,6 +53,7 @@ def receipt_of(
         "model": {"source": stage.model(desk.settings), "sha256": task.model_sha256} if task.model_sha256 else None,
         "versions": versions(),
         "host": socket.gethostname(),
+        "accelerator": _accelerator() if stage.needs_gpu else None,
         "seconds": round(seconds, 3),
         "voxels": task.voxels,
         "bytes_read": sum(meter.bytes_read for meter in meters.values()),
@@ -92,6 +93,14 @@ def _objects(desk: Desk, meter: Meter) -> dict[str, tuple[int, str]]:
 
 def _is_below(name: str, place: str) -> bool:
     return name == place or name.startswith(f"{place}/")
+
+
+@functools.cache
+def _accelerator() -> str | None:
+    """The GPU's name; None where the work was done without one."""
+    import torch
+
+    return str(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
 
 
 @functools.cache

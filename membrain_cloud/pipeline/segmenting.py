@@ -14,7 +14,7 @@ from membrain_cloud.geometry import Block, Box, Grid, Zyx, iterate_chunks
 from membrain_cloud.membranes.score_volumes import scores_above
 from membrain_cloud.membranes.segmentation import Slab, Statistics, density_statistics
 from membrain_cloud.pipeline.kept_scores import KeptScores, Rows
-from membrain_cloud.pipeline.looking import look_at, looked_slabs, network_bytes, planes_per_read, segmenter
+from membrain_cloud.pipeline.looking import look_at, look_flops, looked_slabs, network_bytes, planes_per_read, segmenter
 from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.pipeline.stage import BASE_BYTES, WHOLE, Desk, Part, Site, Stage, declare_membrane, labels_ref
 from membrain_cloud.pipeline.tasks import Ref
@@ -36,6 +36,7 @@ class Segment(Stage):
     name = "segment"
     data_version = 2
     needs_gpu = True
+    tomogram_reads = 2  # once for its statistics
 
     def after(self, settings: Settings) -> Sequence[str]:
         return ()
@@ -77,6 +78,11 @@ class Segment(Stage):
         held = reach * (9 if chosen.uncertainty else 1) + reach + 3 * planes_per_read((1, height, width), edge)
         rows = 2 * chunk[0] * (1 + 2 * (chosen.scores != "no") + 2 * chosen.uncertainty)
         return BASE_BYTES + (4 * held + rows) * height * width + network_bytes(chosen)
+
+    def flops(self, grid: Grid, settings: Settings) -> float:
+        """One look at every window: void windows that are skipped, and second looks, are not foreseen."""
+        look = look_at(settings.segment, grid.voxel_spacing_angstrom)
+        return look.lattice.count(grid.shape) * look_flops(settings.segment, look.window)
 
     def declare(self, project: Project, settings: Settings) -> None:
         declare_membrane(project)

@@ -324,6 +324,7 @@ class OutputSettings(Section):
     """Under which names results are kept.
 
     session : copick session of the annotations; `auto` derives one from settings, models and inputs, a stage each.
+    replace : where a named session holds results of other settings, replace them; otherwise that is refused.
     dataset : the `dataset=` partition of the tables.
     chunk : voxels an axis of the chunks of segmentations; blocks are made of whole chunks.
     tables : URL of the tables; None: beside the annotations, `{overlay}/membrain-cloud/tables`.
@@ -331,6 +332,7 @@ class OutputSettings(Section):
 
     user: Name = "membrain"
     session: Name = "auto"
+    replace: bool = False
     dataset: Name = "local"
     chunk: int = Field(256, ge=8)
     tables: OptionalText = None
@@ -355,6 +357,22 @@ class RunSettings(Section):
     requeues: int = Field(2, ge=0)
 
 
+class PlanSettings(Section):
+    """What the estimates of `plan` count with. No result depends on it.
+
+    gpu_workers, cpu_workers : of each kind, for how long the whole takes; without GPU workers CPUs do all.
+    gpu_hour_price, cpu_hour_price : of a worker of each kind: on-demand prices of a data centre GPU with its share of a
+        machine, and of one core with its memory, as of 2026; put your own.
+    currency : of the prices.
+    """
+
+    gpu_workers: int = Field(1, ge=0)
+    cpu_workers: int = Field(4, ge=1)
+    gpu_hour_price: float = Field(3.0, ge=0)
+    cpu_hour_price: float = Field(0.05, ge=0)
+    currency: Name = "USD"
+
+
 class Settings(Section):
     """All settings of a run."""
 
@@ -366,6 +384,7 @@ class Settings(Section):
     measure: MeasureSettings = MeasureSettings()
     output: OutputSettings = OutputSettings()
     run: RunSettings = RunSettings()
+    plan: PlanSettings = PlanSettings()
 
     def as_dict(self) -> dict[str, Any]:
         return self.model_dump(mode="json")

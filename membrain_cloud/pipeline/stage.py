@@ -110,12 +110,14 @@ class Stage(ABC):
 
     name : as in settings and commands.  data_version : raised when the code's results change, so that all that hangs
     on it is redone.  needs_gpu : whether a GPU makes it faster.  keeps_receipts_in : where its output lives.
+    tomogram_reads : how many times it reads the tomogram.
     """
 
     name: ClassVar[str]
     data_version: ClassVar[int] = 1
     needs_gpu: ClassVar[bool] = False
     keeps_receipts_in: ClassVar[str] = "project"
+    tomogram_reads: ClassVar[int] = 0
 
     @abstractmethod
     def after(self, settings: Settings) -> Sequence[str]:
@@ -142,7 +144,7 @@ class Stage(ABC):
         """The annotation it writes; None where it writes table rows."""
 
     def parts(self, site: Site, grid: Grid) -> Sequence[Part]:
-        """The tasks it is cut into on a volume of `grid`; the last one completes it."""
+        """The tasks it is cut into on a volume of `grid`, the same for all of that grid; the last one completes it."""
         return WHOLE
 
     def declare(self, project: Project, settings: Settings) -> None:  # noqa: B027 (most need nothing)
@@ -151,6 +153,10 @@ class Stage(ABC):
     @abstractmethod
     def memory_bytes(self, grid: Grid, settings: Settings) -> int:
         """Peak memory of one of its tasks on a volume of `grid`, the interpreter included."""
+
+    def flops(self, grid: Grid, settings: Settings) -> float | None:
+        """Floating point operations of its network on a volume of `grid`; None where they are not known from that."""
+        return None
 
     @abstractmethod
     def work(self, desk: Desk) -> Mapping[str, Any]:

@@ -147,6 +147,7 @@ class Pick(Stage):
 
     name = "pick"
     needs_gpu = True
+    tomogram_reads = 2  # once for its mean; then around the membranes, at most all of it
     data_version = 2
 
     def after(self, settings: Settings) -> Sequence[str]:

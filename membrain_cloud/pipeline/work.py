@@ -23,6 +23,7 @@ from membrain_cloud.pipeline.plan import open_tables
 from membrain_cloud.pipeline.provenance import receipt_of
 from membrain_cloud.pipeline.settings import settings_from
 from membrain_cloud.pipeline.stage import Desk
+from membrain_cloud.pipeline.standing import clear_the_way
 from membrain_cloud.pipeline.tasks import Outcome, Task
 from membrain_cloud.store.files import Meter
 from membrain_cloud.store.leases import Holder, Lease, Leases
@@ -121,7 +122,7 @@ class _Work:
             return elsewhere
         if receipts.has(task.receipt):
             return self._outcome("skipped")
-        receipts.forget(task.address, task.part if not task.completes else "complete")
+        clear_the_way(receipts, task, self.settings)
         desk = Desk(project, tables, self.settings, receipts, task, self.meters["project"])
         try:
             counts = dict(stage.work(desk))

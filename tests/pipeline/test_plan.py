@@ -70,7 +70,9 @@ def test_a_changed_tomogram_is_redone_alone(project: Project, registry: Registry
 
 def test_a_named_session_is_overwritten_not_mixed(project: Project, registry: Registry) -> None:
     for threshold in ("0", "1", "0"):
-        made, outcomes = run(project, registry, "output.session=mine", f"segment.threshold={threshold}")
+        made, outcomes = run(
+            project, registry, "output.session=mine", "output.replace=yes", f"segment.threshold={threshold}"
+        )
         assert len(made.tasks) == 6
         assert {outcome.state for outcome in outcomes} == {"done"}
     assert made.sessions == {"mask": "mine", "size": "mine"}
@@ -79,7 +81,7 @@ def test_a_named_session_is_overwritten_not_mixed(project: Project, registry: Re
 def test_a_killed_rewrite_leaves_nothing_that_looks_done(project: Project, registry: Registry) -> None:
     """Threshold 0 done; threshold 1 dies after its output, before its receipt; 0 again must be redone."""
     run(project, registry, "output.session=mine")
-    settings = load_settings(None, ["output.session=mine", "segment.threshold=1"])
+    settings = load_settings(None, ["output.session=mine", "segment.threshold=1", "output.replace=yes"])
     task = plan(project, settings, registry).tasks[0]
 
     class Dies(type(registry["mask"])):  # type: ignore[misc]
