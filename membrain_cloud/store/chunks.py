@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,6 +30,10 @@ BLOSC = {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1, "blocksize": 
 _BLOSC_HEADER = 16
 # Object stores answer a chunk in tens of milliseconds: a few requests at once hide that, and bound the memory.
 _CONCURRENT_REQUESTS = 6
+
+# A chunk that is listed, and answered as absent, is asked for again: some stores need a moment.
+_LISTED_ATTEMPTS = 3
+_LISTED_BACK_OFF_SECONDS = 0.2
 
 _COPY_AGAIN = "copy the volume again from its source: a block of zeros in its place would look like data"
 
@@ -176,25 +181,27 @@ class ChunkedArray:
     def _read_chunk(self, index: Zyx) -> NDArray[Any]:
         name = self.chunk_name(index)
         what = f"chunk {name} of {self.files.url}/{self.path}"
-        try:
-            raw = self.files.read(f"{self.path}/{name}")
-        except FileNotFoundError:
-            return self._absent(name, what)
-        except StorageError as error:
-            raise ChunkError(f"{what} cannot be read ({error.message})", error.next_step) from error
-        return self._decode(raw, what)
+        for attempt in range(1, _LISTED_ATTEMPTS + 1):
+            try:
+                return self._decode(self.files.read(f"{self.path}/{name}"), what)
+            except FileNotFoundError:
+                if not self._is_listed(name, what):
+                    return np.full(self.format.chunk, self.format.fill_value, self.format.dtype)
+            except StorageError as error:
+                raise ChunkError(f"{what} cannot be read ({error.message})", error.next_step) from error
+            time.sleep(_LISTED_BACK_OFF_SECONDS * attempt)
+        raise ChunkError(f"{what} is listed, but the store answers that it is absent", "run again; check the store")
 
-    def _absent(self, name: str, what: str) -> NDArray[Any]:
+    def _is_listed(self, name: str, what: str) -> bool:
+        """Of a chunk that is said to be absent: whether the store lists it. ChunkError where it may not be absent."""
         if not self.files.can_list:
             if self.sparse:
-                return np.full(self.format.chunk, self.format.fill_value, self.format.dtype)
+                return False
             raise ChunkError(f"{what} is missing (the server answers that it is absent)", _COPY_AGAIN)
         present = self.files.listing(self.path)
+        if name in present or self.sparse:
+            return name in present
         chunks = [key for key in present if not key.rsplit("/", 1)[-1].startswith(".")]
-        if self.sparse and name not in present:
-            return np.full(self.format.chunk, self.format.fill_value, self.format.dtype)
-        if name in present:
-            raise ChunkError(f"{what} is listed, but the store answers that it is absent", "run again; check the store")
         if not chunks:
             raise TomogramError(
                 f"{self.files.url}/{self.path}: the volume is empty (announced, but no chunk was ever written)",

@@ -5,7 +5,9 @@ The only module of the package that talks to fsspec. What it promises the rest o
 - an object that is not there raises `FileNotFoundError`; every other fault raises one of our errors, so a 403 or a
   503 can never be taken for "absent" and be filled with zeros;
 - a write is seen whole or not at all: a hidden temporary file and a rename on local disks, one PUT on object stores;
-- listings come from the store, never from a cache of an earlier listing.
+- listings come from the store, never from a cache of an earlier listing;
+- a request whose fault may pass (503, 500, a lost connection, half an answer) is repeated a few times, with jitter, and
+  then raises TransientError; what stays (no permission, no such bucket, a full disk) is said at once.
 """
 
 from __future__ import annotations
@@ -15,12 +17,14 @@ import copy
 import errno
 import hashlib
 import os
+import random
 import shutil
 import threading
+import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import fsspec
 
@@ -28,6 +32,11 @@ from membrain_cloud.errors import MembrainCloudError, StorageError, TransientErr
 
 _LOCAL_PROTOCOLS = {"file", "local"}
 _S3_PROTOCOLS = {"s3", "s3a"}
+# Of one request to a remote store. With what its client does by itself that is 3 x 2, and about a second of waiting.
+ATTEMPTS = 3
+BACK_OFF_SECONDS = 0.25
+_CLIENT_ATTEMPTS = 2
+_T = TypeVar("_T")
 _WEB_PROTOCOLS = {"http", "https"}
 # Answers of a web server that asking again does not change.
 _REFUSED_STATUS = {400, 401, 403, 405, 410, 451}
@@ -94,8 +103,12 @@ class Files:
         if protocol in _S3_PROTOCOLS:
             # More than one makes s3fs ask for the size first: two requests a chunk.
             options.setdefault("max_concurrency", 1)
+            # botocore would try each of s3fs's attempts five times again: 40 s of silence for one 503.
+            options["config_kwargs"] = {"retries": {"max_attempts": 1}} | dict(options.get("config_kwargs") or {})
         with _faults(url, "opened"):
             self._fs, root = fsspec.core.url_to_fs(url, **options)
+        if protocol in _S3_PROTOCOLS and hasattr(self._fs, "retries"):
+            self._fs.retries = _CLIENT_ATTEMPTS
         self.local = protocol in _LOCAL_PROTOCOLS
         self.root = str(root).rstrip("/")
         self.url = self.root if self.local else url.rstrip("/")
@@ -106,6 +119,19 @@ class Files:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Files, (self.url, self.options)
+
+    def _ask(self, what: str, done: str, request: Callable[[], _T]) -> _T:
+        """Do a request; repeat it where its fault may pass. `FileNotFoundError` goes through."""
+        attempts = 1 if self.local else ATTEMPTS
+        for attempt in range(1, attempts + 1):
+            try:
+                with _faults(what, done):
+                    return request()
+            except TransientError:
+                if attempt == attempts:
+                    raise
+            time.sleep(BACK_OFF_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
+        raise AssertionError("unreachable")
 
     def metered(self, meter: Meter) -> Files:
         """The same objects; what goes through the result is counted by `meter`."""
@@ -122,18 +148,21 @@ class Files:
 
     def read(self, name: str) -> bytes:
         """The whole object; `FileNotFoundError` when it is not there, TransientError or StorageError otherwise."""
-        with _faults(f"{self.url}/{name}", "read"):
+
+        def request() -> bytes:
             try:
-                content = bytes(self._fs.cat_file(self.path(name)))
+                return bytes(self._fs.cat_file(self.path(name)))
             except (IsADirectoryError, NotADirectoryError) as error:
                 raise FileNotFoundError(self.path(name)) from error
+
+        content = self._ask(f"{self.url}/{name}", "read", request)
         if self.meter is not None:
             self.meter.note_read(len(content))
         return content
 
     def copy_out(self, name: str, target: str) -> None:
         """Copy an object, however large, to the local path `target`; errors as `read`'s, and of the local disk."""
-        with _faults(f"{self.url}/{name}".rstrip("/"), "read"):
+        with _faults(f"{self.url}/{name}".rstrip("/"), "read"):  # large: whoever asks says whether to try again
             self._fs.get_file(self.path(name), target)
 
     @contextlib.contextmanager
@@ -148,21 +177,25 @@ class Files:
         return self._fs
 
     def exists(self, name: str) -> bool:
-        with _faults(f"{self.url}/{name}", "looked up"):
+        def request() -> bool:
             try:
                 self._fs.info(self.path(name))
-            except (FileNotFoundError, NotADirectoryError):
-                return False
+            except (FileNotFoundError, NotADirectoryError) as error:
+                return self._absent(error, False)
             return True
+
+        return self._ask(f"{self.url}/{name}", "looked up", request)
 
     def write(self, name: str, content: bytes) -> None:
         """Write atomically; StorageError for a full disk, a read-only store or missing permission."""
-        what = f"{self.url}/{name}"
-        with _faults(what, "written"):
+
+        def request() -> None:
             if self.local:
                 _replace_file(self.path(name), content)
             else:
                 self._fs.pipe_file(self.path(name), content)
+
+        self._ask(f"{self.url}/{name}", "written", request)
         if self.meter is not None:
             self.meter.note_written(name, content)
 
@@ -207,24 +240,34 @@ class Files:
         """Remove an object or everything below a name; nothing happens when it is not there."""
         if self.meter is not None:
             self.meter.note_removed(name)
-        with _faults(f"{self.url}/{name}", "removed"), contextlib.suppress(FileNotFoundError):
-            if not self.local:
-                self._fs.rm(self.path(name), recursive=True)
-            elif os.path.isdir(self.path(name)) and not os.path.islink(self.path(name)):
-                # Out of sight first, so that a removal cut short never leaves half a volume that looks whole.
-                doomed = _hidden_sibling(self.path(name))
-                os.rename(self.path(name), doomed)
-                shutil.rmtree(doomed)
-            else:
-                os.unlink(self.path(name))
+
+        def request() -> None:
+            with contextlib.suppress(FileNotFoundError):
+                self._remove(name)
+
+        self._ask(f"{self.url}/{name}", "removed", request)
+
+    def _remove(self, name: str) -> None:
+        if not self.local:
+            self._fs.rm(self.path(name), recursive=True)
+        elif os.path.isdir(self.path(name)) and not os.path.islink(self.path(name)):
+            # Out of sight first, so that a removal cut short never leaves half a volume that looks whole.
+            doomed = _hidden_sibling(self.path(name))
+            os.rename(self.path(name), doomed)
+            shutil.rmtree(doomed)
+        else:
+            os.unlink(self.path(name))
 
     def children(self, name: str = "") -> dict[str, bool]:
         """Names directly below `name`, sorted, hidden ones left out; True for folders. Empty when absent."""
-        with _faults(f"{self.url}/{name}", "listed"):
+
+        def request() -> list[dict[str, Any]]:
             try:
-                entries = self._fs.ls(self.path(name), detail=True)
-            except (FileNotFoundError, NotADirectoryError):
-                return {}
+                return list(self._fs.ls(self.path(name), detail=True))
+            except (FileNotFoundError, NotADirectoryError) as error:
+                return self._absent(error, [])
+
+        entries = self._ask(f"{self.url}/{name}", "listed", request)
         found: dict[str, bool] = {}
         for entry in entries:
             path = str(entry["name"]).rstrip("/")
@@ -240,15 +283,18 @@ class Files:
         Temporary files of writes in progress are left out. Empty when there is nothing.
         """
         base = self.path(name)
-        with _faults(f"{self.url}/{name}", "listed"):
-            found = dict(_walk(base)) if self.local else self._remote_listing(base)
+
+        def request() -> dict[str, ObjectInfo]:
+            return dict(_walk(base)) if self.local else self._remote_listing(base)
+
+        found = self._ask(f"{self.url}/{name}", "listed", request)
         return dict(sorted(found.items()))
 
     def _remote_listing(self, base: str) -> dict[str, ObjectInfo]:
         try:
             entries = self._fs.find(base, detail=True)
-        except FileNotFoundError:
-            return {}
+        except FileNotFoundError as error:
+            return self._absent(error, {})
         found = {}
         for path, entry in entries.items():
             if not path.startswith(base + "/"):  # the object `base` itself, or one that only shares its first letters
@@ -258,14 +304,29 @@ class Files:
 
     def info(self, name: str) -> ObjectInfo | None:
         """Size and tag of one object; None when it is not there."""
-        with _faults(f"{self.url}/{name}", "looked up"):
+
+        def request() -> ObjectInfo | None:
             try:
                 if self.local:
                     status = os.stat(self.path(name))
                     return ObjectInfo(status.st_size, str(status.st_mtime_ns))
                 return _remote_info(self._fs.info(self.path(name)))
-            except (FileNotFoundError, NotADirectoryError):
-                return None
+            except (FileNotFoundError, NotADirectoryError) as error:
+                return self._absent(error, None)
+
+        return self._ask(f"{self.url}/{name}", "looked up", request)
+
+    def _absent(self, error: OSError, answer: _T) -> _T:
+        """`answer`, unless it is the bucket that is not there."""
+        if _lacks_bucket(error):
+            raise error
+        return answer
+
+    def check_writable(self) -> None:
+        """Write a small object and remove it again. StorageError, with the cure, where that cannot be done."""
+        name = f".writable.{uuid.uuid4().hex[:12]}.tmp"
+        self.write(name, b"1")
+        self.remove(name)
 
 
 def _remote_info(entry: Mapping[str, Any]) -> ObjectInfo:
@@ -338,7 +399,16 @@ def _faults(what: str, done: str) -> Iterator[None]:
     """Let FileNotFoundError through and turn every other fault of a store into an error that says what to do."""
     try:
         yield
-    except (MembrainCloudError, FileNotFoundError):
+    except MembrainCloudError:
+        raise
+    except FileNotFoundError as error:
+        if _lacks_bucket(error):
+            raise StorageError(
+                f"{what}: cannot be {done} (there is no such bucket, or not any more)",
+                "check the bucket's name in the config; finished tasks are kept where they are",
+            ) from error
+        if done == "written":
+            raise StorageError(f"{what}: cannot be written ({error})", "check the address of the store") from error
         raise
     except PermissionError as error:
         if done in ("written", "removed"):
@@ -366,6 +436,16 @@ def _faults(what: str, done: str) -> Iterator[None]:
         if type(error).__module__.split(".")[0] in ("builtins", "fsspec"):
             raise
         raise _passing(what, done, error) from error
+
+
+def _lacks_bucket(error: BaseException) -> bool:
+    """Whether an error of S3 is about the bucket rather than about an object in it."""
+    found: BaseException | None = error
+    while found is not None:
+        if "NoSuchBucket" in str(found) or "bucket does not exist" in str(found):
+            return True
+        found = found.__cause__
+    return False
 
 
 def _with_errno(error: PermissionError) -> PermissionError:

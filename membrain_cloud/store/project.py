@@ -64,6 +64,10 @@ class Project(Catalog):
     def __reduce__(self) -> tuple[Any, ...]:
         return Project.open, (self.config,)
 
+    def check_writable(self) -> None:
+        """StorageError, with the cure, where results cannot be written: asked once, before a run begins."""
+        self._overlay.below("membrain-cloud").check_writable()
+
     def metered(self, meter: Meter) -> Self:
         """The same project; all that is read and written through the result is counted by `meter`."""
         other = copy.copy(self)

@@ -66,6 +66,10 @@ class Tables:
         self._schemas = schemas
         self.url = self.files.url
 
+    def check_writable(self) -> None:
+        """StorageError, with the cure, where rows cannot be written: asked once, before a run begins."""
+        self.files.check_writable()
+
     def metered(self, meter: Meter) -> Tables:
         """The same tables; all that is read and written through the result is counted by `meter`."""
         other = copy.copy(self)

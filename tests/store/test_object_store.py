@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
 import pytest
+from fault_proxy import FaultProxy
 
 from membrain_cloud.errors import ChunkError, StorageError, TransientError
 from membrain_cloud.geometry import Mesh, Picks
@@ -21,51 +19,6 @@ from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
 pytest.importorskip("s3fs")
 VALUES = np.random.default_rng(0).normal(size=(20, 24, 28)).astype(np.float32)
 TOMOGRAM = TomogramRef("TS_1", "wbp", 10.0)
-_HOP_BY_HOP = {"connection", "transfer-encoding", "content-length", "host"}
-
-
-class FaultProxy:
-    """Passes requests on to a server, but answers those whose path ends as told with a fault."""
-
-    def __init__(self, port: int) -> None:
-        self.faults: dict[str, int] = {}
-        self.requests: list[str] = []
-        proxy = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def answer(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                path = self.path.split("?")[0]
-                proxy.requests.append(f"{self.command} {path}")
-                status = next((code for end, code in proxy.faults.items() if path.endswith(end)), None)
-                if status is None:
-                    upstream = http.client.HTTPConnection("127.0.0.1", port)
-                    upstream.request(self.command, self.path, body, dict(self.headers))
-                    answer = upstream.getresponse()
-                    status, headers, content = answer.status, answer.getheaders(), answer.read()
-                else:
-                    code = {403: "AccessDenied", 404: "NoSuchKey"}.get(status, "SlowDown")
-                    headers, content = [], f"<Error><Code>{code}</Code><Message>fault</Message></Error>".encode()
-                self.send_response(status)
-                length = next((v for k, v in headers if k.lower() == "content-length"), str(len(content)))
-                for key, value in headers:
-                    if key.lower() not in _HOP_BY_HOP:
-                        self.send_header(key, value)
-                self.send_header("Content-Length", length if self.command == "HEAD" else str(len(content)))
-                self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(content)
-
-            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = answer
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +27,8 @@ def proxy() -> Iterator[FaultProxy]:
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    proxy = FaultProxy(server.get_host_and_port()[1])
-    yield proxy
-    proxy.server.shutdown()
-    proxy.server.server_close()
+    with FaultProxy(server.get_host_and_port()[1]) as proxy:
+        yield proxy
     server.stop()
 
 
@@ -85,12 +36,8 @@ def proxy() -> Iterator[FaultProxy]:
 def project(proxy: FaultProxy, tmp_path: Any) -> Iterator[Project]:
     """A project with one tomogram in a bucket of its own, and the config on disk."""
     bucket = tmp_path.name.replace("_", "-").lower()
-    options = {
-        "key": "x",
-        "secret": "x",
-        "endpoint_url": proxy.url,
-        "config_kwargs": {"retries": {"max_attempts": 1}},
-    }
+    proxy.calm()
+    options = {"key": "x", "secret": "x", "endpoint_url": proxy.url}
     Files(f"s3://{bucket}", options)._fs.mkdir(bucket)
     roots = {"overlay_root": f"s3://{bucket}/projects/one", "overlay_fs_args": options}
     objects = [{"name": "membrane", "is_particle": False}]
@@ -98,9 +45,8 @@ def project(proxy: FaultProxy, tmp_path: Any) -> Iterator[Project]:
     config.write_text(json.dumps({"config_type": "filesystem", "pickable_objects": objects, **roots}))
     opened = Project.open(str(config))
     opened.write_tomogram(TOMOGRAM, VALUES, chunk=16)
-    proxy.faults.clear()
     yield opened
-    proxy.faults.clear()
+    proxy.calm()
 
 
 def test_a_project_lives_in_a_bucket(project: Project) -> None:
@@ -134,14 +80,14 @@ def test_a_chunk_costs_one_request(project: Project, proxy: FaultProxy) -> None:
 
 
 def test_a_forbidden_chunk_raises(project: Project, proxy: FaultProxy) -> None:
-    proxy.faults["/0/1/0/1"] = 403
+    proxy.rule("/0/1/0/1", "403")
     with pytest.raises(ChunkError, match=r"chunk 1/0/1 .* cannot be read") as caught:
         project.read_density(TOMOGRAM)
     assert "credentials" in caught.value.next_step
 
 
 def test_a_chunk_that_is_listed_but_answered_as_absent_raises(project: Project, proxy: FaultProxy) -> None:
-    proxy.faults["/0/1/0/1"] = 404
+    proxy.rule("/0/1/0/1", "404")
     with pytest.raises(ChunkError, match=r"chunk 1/0/1 .* is listed"):
         project.read_density(TOMOGRAM)
 
@@ -154,7 +100,7 @@ def test_a_removed_chunk_raises(project: Project) -> None:
 
 def test_forbidden_receipts_are_not_absent(project: Project, proxy: FaultProxy) -> None:
     project.receipts.write("x", {})
-    proxy.faults["/receipts/x.json"] = 403
+    proxy.rule("/receipts/x.json", "403")
     with pytest.raises(StorageError):
         project.receipts.read("x")
     with pytest.raises(StorageError, match="cannot be written") as caught:
@@ -163,8 +109,8 @@ def test_forbidden_receipts_are_not_absent(project: Project, proxy: FaultProxy) 
 
 
 def test_a_busy_store_is_a_fault_that_passes(project: Project, proxy: FaultProxy) -> None:
-    proxy.faults["/0/1/0/1"] = 503
+    proxy.rule("/0/1/0/1", "503")
     with pytest.raises(TransientError):
         project.read_density(TOMOGRAM)
-    proxy.faults.clear()
+    proxy.calm()
     np.testing.assert_array_equal(project.read_density(TOMOGRAM), VALUES)

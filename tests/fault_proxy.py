@@ -1,0 +1,204 @@
+"""A small HTTP proxy before an object store's server that spoils some answers, by a seed: for tests of faults.
+
+    with FaultProxy(port_of_moto, Faults(rates={"503": 0.02, "truncate": 0.01}, seed=1)) as proxy:
+        options = {"endpoint_url": proxy.url, ...}
+        proxy.rule("/0/1/0/1", "403")          every request for keys that end so
+        proxy.rule("/0/1/0/1", "404", times=1)  the next one only
+
+What happens to a request depends on the seed, the method, the key and how often that key was asked for, never on which
+thread came first: so two runs of the same requests meet the same faults.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self
+
+_HOP_BY_HOP = {"connection", "transfer-encoding", "content-length", "host", "keep-alive"}
+_CODES = {"403": "AccessDenied", "404": "NoSuchKey", "500": "InternalError", "503": "SlowDown"}
+# What may happen: an error status; the connection reset instead of an answer, or after the store has done what it was
+# asked ("reset_after"); a body cut short; an answer that takes its time.
+KINDS = (*_CODES, "reset", "reset_after", "truncate", "latency")
+
+
+@dataclass(frozen=True)
+class Faults:
+    """rates : of each kind, the share of requests that meet it.  in_a_row : no key meets more faults than this in a
+    row, so that what is tried again long enough ends well.  spare : methods that are left alone.
+    """
+
+    rates: Mapping[str, float] = field(default_factory=dict)
+    seed: int = 0
+    in_a_row: int = 2
+    latency_seconds: float = 0.2
+    spare: tuple[str, ...] = ()
+
+
+@dataclass
+class _Rule:
+    end: str
+    kind: str
+    times: int | None
+    method: str | None
+
+
+class FaultProxy:
+    """Listens on a free port of 127.0.0.1 and passes requests on to `port`."""
+
+    def __init__(self, port: int, faults: Faults | None = None) -> None:
+        self.port, self.faults = port, faults or Faults()
+        self.requests: list[str] = []
+        self.met: Counter[str] = Counter()
+        self._rules: list[_Rule] = []
+        self._asked: Counter[str] = Counter()
+        self._in_a_row: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self.server = _Server(("127.0.0.1", 0), _handler(self))
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    def rule(self, end: str, kind: str, *, times: int | None = None, method: str | None = None) -> None:
+        """Requests whose path ends in `end` meet `kind`: all, or so many."""
+        assert kind in KINDS, kind
+        with self._lock:
+            self._rules.append(_Rule(end, kind, times, method))
+
+    def calm(self) -> None:
+        """No more faults; what was counted is forgotten."""
+        with self._lock:
+            self._rules.clear()
+            self.requests.clear()
+            self.met.clear()
+            self.faults = Faults()
+
+    def fate(self, method: str, path: str) -> str | None:
+        """What this request meets."""
+        with self._lock:
+            key = path.split("?")[0]
+            self.requests.append(f"{method} {key}")
+            kind = self._ruled(method, key) or self._drawn(method, path)
+            if kind is not None:
+                self.met[kind] += 1
+            return kind
+
+    def _ruled(self, method: str, key: str) -> str | None:
+        for rule in self._rules:
+            if key.endswith(rule.end) and rule.method in (None, method) and rule.times != 0:
+                rule.times = None if rule.times is None else rule.times - 1
+                return rule.kind
+        return None
+
+    def _drawn(self, method: str, path: str) -> str | None:
+        faults, what = self.faults, f"{method} {path}"
+        self._asked[what] += 1
+        if method in faults.spare:
+            return None
+        text = f"{faults.seed} {what} {self._asked[what]}".encode()
+        drawn = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") / 2**64
+        for kind, rate in faults.rates.items():
+            if drawn < rate:
+                if kind != "latency" and self._in_a_row[what] >= faults.in_a_row:
+                    break
+                self._in_a_row[what] += kind != "latency"
+                return kind
+            drawn -= rate
+        self._in_a_row[what] = 0
+        return None
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Connections that we or the client reset are what this is for."""
+
+
+def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+                body = b"".join(_chunks(self.rfile))
+            kind = proxy.fate(self.command, self.path)
+            if kind == "latency":
+                time.sleep(proxy.faults.latency_seconds)
+            if kind == "reset":
+                return self.reset()
+            if kind in _CODES:
+                content = f"<Error><Code>{_CODES[kind]}</Code><Message>fault</Message></Error>".encode()
+                return self.give(int(kind), [("Content-Type", "application/xml")], content)
+            status, headers, content = self.passed_on(body)
+            if kind == "reset_after":
+                return self.reset()
+            return self.give(status, headers, content, cut=kind == "truncate")
+
+        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = answer
+
+        def passed_on(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+            upstream = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=60)
+            try:
+                kept = {key: value for key, value in self.headers.items() if key.lower() not in _HOP_BY_HOP}
+                # Signatures cover the host that the client knows.
+                upstream.request(self.command, self.path, body, {**kept, "Host": self.headers.get("Host", "")})
+                answer = upstream.getresponse()
+                return answer.status, answer.getheaders(), answer.read()
+            finally:
+                upstream.close()
+
+        def give(self, status: int, headers: list[tuple[str, str]], content: bytes, *, cut: bool = False) -> None:
+            self.send_response(status)
+            told = next((v for k, v in headers if k.lower() == "content-length"), str(len(content)))
+            for key, value in headers:
+                if key.lower() not in _HOP_BY_HOP:
+                    self.send_header(key, value)
+            self.send_header("Content-Length", told if self.command == "HEAD" else str(len(content)))
+            self.end_headers()
+            if self.command == "HEAD":
+                return
+            if cut and len(content) > 1:
+                self.wfile.write(content[: len(content) // 2])
+                self.wfile.flush()
+                return self.reset()
+            self.wfile.write(content)
+
+        def reset(self) -> None:
+            """RST rather than an orderly end."""
+            self.close_connection = True
+            with contextlib.suppress(OSError):
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                self.connection.close()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    return Handler
+
+
+def _chunks(stream: Any) -> Iterator[bytes]:
+    while size := int(stream.readline().split(b";")[0].strip() or b"0", 16):
+        yield stream.read(size)
+        stream.readline()
+    stream.readline()
