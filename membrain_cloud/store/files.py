@@ -104,7 +104,7 @@ class Files:
             # More than one makes s3fs ask for the size first: two requests a chunk.
             options.setdefault("max_concurrency", 1)
             # botocore would try each of s3fs's attempts five times again: 40 s of silence for one 503.
-            options["config_kwargs"] = {"retries": {"max_attempts": 1}} | dict(options.get("config_kwargs") or {})
+            options["config_kwargs"] = {"retries": {"total_max_attempts": 1}} | dict(options.get("config_kwargs") or {})
         with _faults(url, "opened"):
             self._fs, root = fsspec.core.url_to_fs(url, **options)
         if protocol in _S3_PROTOCOLS and hasattr(self._fs, "retries"):
