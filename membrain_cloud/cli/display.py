@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from membrain_cloud.pipeline.estimates import Estimate
-    from membrain_cloud.pipeline.ledger import Finding
     from membrain_cloud.pipeline.plan import Plan
     from membrain_cloud.pipeline.tasks import Outcome, Task
+    from membrain_cloud.pipeline.verification import Finding
 
 GIB = 1024**3
 
@@ -292,13 +292,17 @@ def show_failures(records: Sequence[Mapping[str, Any]], *, with_tracebacks: bool
 
 
 def show_findings(findings: Sequence[Finding], *, forgotten: bool) -> None:
-    wrong = [(finding.output, finding.state) for finding in findings if finding.state != "ok"]
+    wrong = [(finding.output, finding.state, finding.detail) for finding in findings if finding.state != "ok"]
     if wrong:
-        show_table("", ("output", "state"), wrong)
-    say(f"{len(findings)} outputs checked, {len(wrong)} missing or changed since")
-    if any(state == "missing" for _, state in wrong):
+        show_table("", ("output", "state", "what"), wrong)
+    states = Counter(finding.state for finding in findings)
+    checked = sum(1 for finding in findings if finding.receipt)
+    say(f"{checked} outputs checked: " + ", ".join(f"{count} {state}" for state, count in sorted(states.items())))
+    if states["missing"] or states["torn"]:
         cure = "run again to make them" if forgotten else "verify --forget-missing, then run again"
-        say(f"missing outputs -> {cure}")
+        say(f"missing or torn outputs -> {cure}")
+    if any(finding.state == "foreign" and not finding.receipt for finding in findings):
+        say("outputs that nothing vouches for -> clean")
 
 
 def show_scores(scores: Sequence[Mapping[str, Any]]) -> None:

@@ -9,6 +9,7 @@ import click
 from membrain_cloud.cli import display
 from membrain_cloud.cli.program import (
     FAILED,
+    Function,
     Program,
     Verb,
     absolute,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from membrain_cloud.pipeline.plan import Plan
     from membrain_cloud.pipeline.settings import Settings
     from membrain_cloud.store.project import Project
+    from membrain_cloud.store.tables import Tables
 
 
 def register(main: Program) -> None:
@@ -121,57 +123,86 @@ def failures(config: str, as_json: bool) -> None:
         click.get_current_context().exit(FAILED)
 
 
+def _outputs_options(function: Function) -> Function:
+    """Which of a project's outputs `verify` and `clean` are about."""
+    user = click.option("--user", metavar="NAME", help="Whose annotations are ours (default: output.user's).")
+    tables = click.option("--tables", metavar="URL", help="Where the Parquet tables are kept (default: the project's).")
+    return user(tables(function))
+
+
+def _open_outputs(config: str, tables: str | None, user: str | None) -> tuple[Project, Tables, str]:
+    from membrain_cloud.pipeline.plan import open_tables
+    from membrain_cloud.store.opening import open_project
+
+    settings = _settings(None, (), tables)
+    project = open_project(config)
+    return project, open_tables(project, settings), user or settings.output.user
+
+
 @click.command(cls=Verb)
 @config_argument
-@click.option("--forget-missing", is_flag=True, help="Remove receipts of lost outputs: the next run makes them again.")
+@_outputs_options
+@click.option("--content", is_flag=True, help="Read everything, and compare checksums.")
+@click.option("--forget-missing", is_flag=True, help="Forget what is lost or torn: the next run makes it again.")
 @json_option
-def verify(config: str, forget_missing: bool, as_json: bool) -> None:
-    """Check that every finished output is still there, and as it was written.
+def verify(
+    config: str, tables: str | None, user: str | None, content: bool, forget_missing: bool, as_json: bool
+) -> None:
+    """Check that every finished output is there, whole, as it was written, and that there is nothing else.
+
+    Annotations, kept scores and table rows are compared with their receipts: names, sizes and what the store says of
+    changes; with --content every byte. Exit code 1 where anything is missing or torn (with --content: or changed).
 
     \b
     Example:
-      membrain-cloud verify project/config.json
+      membrain-cloud verify project/config.json --content
     """
-    from membrain_cloud.pipeline import ledger
-    from membrain_cloud.store.opening import open_project
+    from membrain_cloud.pipeline.verification import LOST
+    from membrain_cloud.pipeline.verification import verify as verified
 
-    findings = ledger.verify(open_project(config), forget_missing=forget_missing)
+    findings = verified(*_open_outputs(config, tables, user), content=content, forget_missing=forget_missing)
     if as_json:
-        print_json([{"output": f.output, "state": f.state, "receipt": f.receipt} for f in findings])
+        print_json([vars(finding) for finding in findings])
     else:
         display.show_findings(findings, forgotten=forget_missing)
-    if any(finding.state == "missing" for finding in findings):
+    if any(finding.state in LOST or (content and finding.state == "changed") for finding in findings):
         click.get_current_context().exit(FAILED)
 
 
 @click.command(cls=Verb)
 @config_argument
+@_outputs_options
 @click.option("--yes", is_flag=True, help="Remove them. Without it they are only listed.")
+@click.option(
+    "--hours",
+    type=click.FloatRange(0),
+    default=1.0,
+    show_default=True,
+    help="Age of temporary files that are left over.",
+)
 @json_option
-def clean(config: str, yes: bool, as_json: bool) -> None:
-    """Remove annotations of user membrain that no receipt vouches for, as killed runs leave them.
+def clean(config: str, tables: str | None, user: str | None, yes: bool, hours: float, as_json: bool) -> None:
+    """Remove what no receipt vouches for, as killed runs leave it: annotations, kept scores, table parts, receipts of
+    older versions, and temporary files.
 
-    Nobody else's are touched.
+    Nobody else's are touched, nor what a run is at work on.
 
     \b
     Example:
       membrain-cloud clean project/config.json          (lists)
       membrain-cloud clean project/config.json --yes    (removes)
     """
-    from membrain_cloud.pipeline import ledger
-    from membrain_cloud.store.opening import open_project
-    from membrain_cloud.store.project import USER
+    from membrain_cloud.pipeline.cleaning import find_litter, remove_litter
 
-    project = open_project(config)
-    found = ledger.orphans(project, USER)
+    project, opened, whose = _open_outputs(config, tables, user)
+    found = find_litter(project, opened, whose, hours=hours)
     if yes:
-        for ref in found:
-            project.remove(ref)
+        remove_litter(project, opened, found)
     if as_json:
-        print_json({"removed": yes, "annotations": [ref.key for ref in found]})
+        print_json({"removed": yes, "found": [vars(item) for item in found]})
         return
-    for ref in found:
-        click.echo(ref.key)
+    if found:
+        display.show_table("", ("kind", "store", "name"), [(item.kind, item.store, item.name) for item in found])
     say(f"{len(found)} {'removed' if yes else 'to remove; do it with --yes'}" if found else "nothing to remove")
 
 

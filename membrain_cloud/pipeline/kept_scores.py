@@ -57,6 +57,11 @@ class KeptScores:
             features("uncertainty") if chosen.uncertainty else None,
         )
 
+    @property
+    def first(self) -> FeaturesRef | None:
+        """What the receipt is named after: the scores, or the variance where no scores are kept."""
+        return self.scores or self.variance
+
     def encoded(self, logits: NDArray[np.float32]) -> Array:
         """The logits as they are kept: masks are made of these, so that they are the same when made again."""
         return logits if self.scores is None else encode_scores(logits, self.dtype)
@@ -79,8 +84,9 @@ class KeptScores:
         )
 
     def create(self, desk: Desk, grid: Grid) -> None:
-        if self.scores is not None:
+        if self.first is not None:
             desk.receipts.forget(self._address)
+        if self.scores is not None:
             desk.project.create_features(self.scores, grid, self.dtype, desk.settings.output.chunk)
         if self.variance is not None:
             desk.project.create_features(self.variance, grid, "float16", desk.settings.output.chunk)
@@ -90,7 +96,7 @@ class KeptScores:
         refs = [ref for ref in (self.scores, self.variance) if ref is not None]
         for ref in refs:
             desk.project.finish_features(ref)
-        if self.scores is None:
+        if self.first is None:
             return
         written: dict[str, Any] = {}
         for objects in (*(part.get("objects", {}) for part in parts), desk.meter.objects):
@@ -100,10 +106,10 @@ class KeptScores:
             "receipt_version": RECEIPT_VERSION,
             "digest": self.digest,
             "stage": SCORES,
-            "run": self.scores.run,
+            "run": self.first.run,
             "part": "complete",
-            "identity": desk.project.identity(self.scores),
-            "uri": self.scores.key,
+            "identity": desk.project.identity(self.first),
+            "uri": self.first.key,
             "paths": [ref.path for ref in refs],
             "objects": {name: entry for name, entry in sorted(written.items()) if name.startswith(folders)},
         }
@@ -120,9 +126,9 @@ class KeptScores:
 
     @property
     def _address(self) -> str:
-        assert self.scores is not None
-        place = self.scores.tomogram.key.rpartition("/")[2]
-        return f"{SCORES}/{self.scores.run}/{place}/{self.scores.feature_type}"
+        assert self.first is not None
+        place = self.first.tomogram.key.rpartition("/")[2]
+        return f"{SCORES}/{self.first.run}/{place}/{self.first.feature_type}"
 
     @property
     def _receipt(self) -> str:

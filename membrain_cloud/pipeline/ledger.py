@@ -1,17 +1,14 @@
-"""What the store says about a project: failures, whether receipts still hold, and what nothing vouches for."""
+"""The failures of a project, kept in its store until they are cured."""
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any
 
 from membrain_cloud.errors import MembrainCloudError
-from membrain_cloud.pipeline.tasks import Outcome, Ref, ref_from_dict
-from membrain_cloud.store.project import Project
-from membrain_cloud.store.receipts import ReceiptName, Receipts
-from membrain_cloud.store.refs import ObjectRef, SegmentationRef
+from membrain_cloud.pipeline.tasks import Outcome
+from membrain_cloud.store.receipts import Receipts
 
 FAILURES = "failures"
 
@@ -49,59 +46,3 @@ class FailureLedger:
         """All failures, by run and stage."""
         found = (self._receipts.read(name) for name in sorted(self._known))
         return [record for record in found if record is not None]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing `verify` found. state : "ok", "changed" (since it was written), or "missing"."""
-
-    receipt: str
-    output: str
-    state: str
-
-
-def verify(project: Project, *, forget_missing: bool = False) -> list[Finding]:
-    """Check every finished stage's output against its receipt, without reading voxels.
-
-    forget_missing : remove the receipts of outputs that are gone, so that the next run makes them again.
-    """
-    findings = []
-    for name, receipt in complete_receipts(project.receipts):
-        output = _output(receipt)
-        if output is None:
-            continue
-        if not project.has(output):
-            state = "missing"
-            if forget_missing:
-                project.receipts.remove(name)
-        else:
-            state = "ok" if receipt.get("output_identity") in (None, project.identity(output)) else "changed"
-        findings.append(Finding(name, output.key, state))
-    return findings
-
-
-def orphans(project: Project, user: str) -> list[Ref]:
-    """Annotations of `user` that no receipt vouches for: left by killed runs, or by hand under our name."""
-    vouched = {_output(receipt) for _, receipt in complete_receipts(project.receipts)}
-    found: list[Ref] = []
-    for run in project.runs():
-        there: list[SegmentationRef | ObjectRef] = [
-            *project.segmentations(run),
-            *project.meshes(run),
-            *project.picks(run),
-        ]
-        found += [ref for ref in there if ref.user == user and ref not in vouched]
-    return found
-
-
-def complete_receipts(receipts: Receipts) -> Sequence[tuple[str, Mapping[str, Any]]]:
-    """Receipts of finished stages (not of parts, not failures), by name."""
-    parsed = {name: ReceiptName.parse(name) for name in receipts.names()}
-    names = sorted(name for name, known in parsed.items() if known is not None and known.part == "complete")
-    found = ((name, receipts.read(name)) for name in names)
-    return [(name, receipt) for name, receipt in found if receipt is not None]
-
-
-def _output(receipt: Mapping[str, Any]) -> Ref | None:
-    output = receipt.get("output")
-    return None if output is None else ref_from_dict({key: value for key, value in output.items() if key != "uri"})

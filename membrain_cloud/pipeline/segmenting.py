@@ -93,7 +93,8 @@ class Segment(Stage):
             return self._prepare(desk)
         if part == "finish":
             parts = desk.receipts.parts(desk.task.address)
-            return self._finish(desk, [_receipt(desk, parts, f"block-{block.index}") for block in _cut(desk)])
+            names = ["prepare", *(f"block-{block.index}" for block in _cut(desk))]
+            return self._finish(desk, [_receipt(desk, parts, name) for name in names])
         if part != "whole":
             prepared = _receipt(desk, desk.receipts.parts(desk.task.address), "prepare")["counts"]
             return self._block(desk, _cut(desk)[int(part.removeprefix("block-"))], prepared)
@@ -152,12 +153,13 @@ class Segment(Stage):
         )
 
     def _finish(self, desk: Desk, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """`parts` : receipts of the blocks, at least their counts."""
+        """`parts` : receipts of the tasks before this one, in the order of their work, or just their counts."""
         kept = KeptScores.of(desk, self.data_version)
         desk.project.finish_labels(desk.written_segmentation())
         if not kept.are_stored(desk):
             kept.finish(desk, parts)
-        return {"membrane_voxels": sum(part["counts"]["membrane_voxels"] for part in parts)}
+        count = sum(part["counts"].get("membrane_voxels", 0) for part in parts)
+        return {"membrane_voxels": count} | ({} if kept.first is None else {"kept": kept.first.key})
 
 
 def segment_blocks(grid: Grid, settings: Settings, chunk: Zyx) -> list[Block]:

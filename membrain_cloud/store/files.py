@@ -14,16 +14,18 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import datetime
 import errno
 import hashlib
 import os
 import random
+import re
 import shutil
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Any, TypeVar
 
 import fsspec
@@ -45,10 +47,14 @@ _NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotF
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """What a listing says of one object: its size in bytes and a tag that changes when the content is replaced."""
+    """What a listing says of one object: its size in bytes and a tag that changes when the content is replaced.
+
+    modified : seconds since 1970 by the store's own clock, to be compared with `Files.now` alone; None: not known.
+    """
 
     size: int
     tag: str
+    modified: float | None = field(default=None, compare=False)
 
 
 class Meter:
@@ -309,7 +315,7 @@ class Files:
             try:
                 if self.local:
                     status = os.stat(self.path(name))
-                    return ObjectInfo(status.st_size, str(status.st_mtime_ns))
+                    return ObjectInfo(status.st_size, str(status.st_mtime_ns), status.st_mtime)
                 return _remote_info(self._fs.info(self.path(name)))
             except (FileNotFoundError, NotADirectoryError) as error:
                 return self._absent(error, None)
@@ -324,27 +330,64 @@ class Files:
 
     def check_writable(self) -> None:
         """Write a small object and remove it again. StorageError, with the cure, where that cannot be done."""
-        name = f".writable.{uuid.uuid4().hex[:12]}.tmp"
+        self._probed()
+
+    def now(self) -> float:
+        """The time by the store's own clock, as the modification time of an object written for it.
+
+        Ages of what lies there are told by it alone: the clocks of this machine and of others may differ from it.
+        """
+        info = self._probed()
+        return time.time() if info is None or info.modified is None else info.modified
+
+    def _probed(self) -> ObjectInfo | None:
+        name = f".probe.{uuid.uuid4().hex[:12]}.tmp"
         self.write(name, b"1")
-        self.remove(name)
+        try:
+            return self.info(name)
+        finally:
+            self.remove(name)
+
+    def temporaries(self) -> dict[str, ObjectInfo]:
+        """What writes and removals that were cut short have left on a local disk: hidden files and folders of ours."""
+        found: dict[str, ObjectInfo] = {}
+        for folder, folders, names in os.walk(self.root) if self.local else ():
+            ours = [name for name in (*folders, *names) if _TEMPORARY.fullmatch(name)]
+            folders[:] = [name for name in folders if name not in ours]
+            for name in ours:
+                path = os.path.join(folder, name)
+                with contextlib.suppress(FileNotFoundError):
+                    status = os.lstat(path)
+                    info = ObjectInfo(status.st_size, str(status.st_mtime_ns), status.st_mtime)
+                    found[os.path.relpath(path, self.root)] = info
+        return dict(sorted(found.items()))
 
 
 def _remote_info(entry: Mapping[str, Any]) -> ObjectInfo:
     tag = next(
         (entry[key] for key in ("ETag", "etag", "md5Hash", "mtime", "LastModified", "created") if key in entry), ""
     )
-    return ObjectInfo(int(entry.get("size") or 0), str(tag).strip('"'))
+    modified = entry.get("LastModified") or entry.get("last_modified") or entry.get("mtime") or entry.get("created")
+    seconds = modified.timestamp() if isinstance(modified, datetime.datetime) else modified
+    known = float(seconds) if isinstance(seconds, int | float) else None
+    return ObjectInfo(int(entry.get("size") or 0), str(tag).strip('"'), known)
+
+
+# As `_hidden_sibling` makes them.
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 
 
 def _walk(base: str) -> Iterator[tuple[str, ObjectInfo]]:
-    for folder, _, names in os.walk(base):
+    for folder, folders, names in os.walk(base):
+        folders[:] = [name for name in folders if not _TEMPORARY.fullmatch(name)]
         for name in names:
             if name.startswith(".") and name.endswith(".tmp"):
                 continue
             path = os.path.join(folder, name)
             with contextlib.suppress(FileNotFoundError):  # replaced or removed while we list
                 status = os.stat(path)
-                yield os.path.relpath(path, base), ObjectInfo(status.st_size, str(status.st_mtime_ns))
+                name = os.path.relpath(path, base)
+                yield name, ObjectInfo(status.st_size, str(status.st_mtime_ns), status.st_mtime)
 
 
 def _hidden_sibling(path: str) -> str:

@@ -64,6 +64,11 @@ class Project(Catalog):
     def __reduce__(self) -> tuple[Any, ...]:
         return Project.open, (self.config,)
 
+    @property
+    def files(self) -> Files:
+        """The objects of the overlay, where all that is written goes."""
+        return self._overlay
+
     def check_writable(self) -> None:
         """StorageError, with the cure, where results cannot be written: asked once, before a run begins."""
         self._overlay.below("membrain-cloud").check_writable()

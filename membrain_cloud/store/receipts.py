@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from membrain_cloud.store.files import Files
 RECEIPT_VERSION = 1
 _SUFFIX = ".json"
 _DIGITS = 16
+_READS_AT_ONCE = 16
 _NAME = re.compile(rf"(?P<address>.+)/(?P<part>[^/]+)-(?P<digest>[0-9a-f]{{{_DIGITS}}})(\.v(?P<version>\d+))?")
 
 
@@ -50,6 +52,17 @@ class Receipts:
     def __init__(self, url: str, storage_options: Mapping[str, Any] | None = None) -> None:
         self._files = Files(url, storage_options)
         self.url = self._files.url
+
+    @property
+    def files(self) -> Files:
+        """The receipts as objects."""
+        return self._files
+
+    def read_all(self, names: Iterable[str]) -> Iterator[tuple[str, dict[str, Any] | None]]:
+        """Names with their receipts, in their order, read side by side."""
+        names = list(names)
+        with ThreadPoolExecutor(_READS_AT_ONCE) as threads:
+            yield from zip(names, threads.map(self.read, names), strict=True)
 
     def read(self, name: str) -> dict[str, Any] | None:
         """The receipt; None when there is none, or when it is torn (then the task was not finished).
