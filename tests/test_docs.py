@@ -18,7 +18,7 @@ from membrain_cloud.errors import UsageError
 from membrain_cloud.pipeline.settings import load_settings, settings_from
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
 def load_generator() -> ModuleType:

@@ -134,7 +134,7 @@ def _open_outputs(config: str, tables: str | None, user: str | None) -> tuple[Pr
     from membrain_cloud.pipeline.plan import open_tables
     from membrain_cloud.store.opening import open_project
 
-    settings = _settings(None, (), tables)
+    settings = chosen_settings(None, (), tables)
     project = open_project(config)
     return project, open_tables(project, settings), user or settings.output.user
 

@@ -1,0 +1,59 @@
+"""Frames of how particles lie against a property of the surface: density, neighbours and pair counts in its bins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from membrain_cloud.tables.curves import Curve
+from membrain_cloud.tables.grouping import groups, joined, ratio, sums, with_group
+from membrain_cloud.tables.membranes import sides
+
+_BIN = ["bin", "bin_min", "bin_max"]
+
+
+def density(areas: pd.DataFrame, counts: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Rows of membrane_histograms and particle_histograms of one property -> particles per µm² in its bins.
+
+    A kind of particle and bin that has area but no particle counts as 0, not as unknown.
+    """
+    area = sums(areas, [*names, *_BIN], ["area_nm2"])
+    kinds = pd.DataFrame({"object_name": sorted(set(counts["object_name"]))})
+    found = sums(counts, [*names, "object_name", "bin"], ["n_particles"])
+    out = area.merge(kinds, how="cross").merge(found, on=[*names, "object_name", "bin"], how="left")
+    out["n_particles"] = out["n_particles"].fillna(0).astype(int)
+    out["area_um2"] = out.pop("area_nm2") / 1e6 / sides(names)
+    out["per_um2"] = ratio(out["n_particles"], out["area_um2"])
+    out["per_um2_error"] = ratio(np.sqrt(out["n_particles"]), out["area_um2"])
+    whole = out.groupby([*names, "object_name"], dropna=False, observed=True)[["n_particles", "area_um2"]]
+    total = whole.transform("sum")
+    out["relative"] = ratio(out["per_um2"], ratio(total["n_particles"], total["area_um2"]))
+    order = [*names, "object_name", "bin_min", "bin_max", "area_um2", "n_particles", "per_um2", "per_um2_error"]
+    return out.sort_values([*names, "object_name", "bin"], ignore_index=True)[[*order, "relative"]]
+
+
+def neighbors(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Rows of binned_neighbors of one property -> mean distance to the nearest neighbour in its bins.
+
+    names : end with object_name, target_object_name.
+    """
+    columns = ["n_particles", "n_found", "distance_sum_nm", "distance_square_sum_nm2"]
+    out = sums(table, [*names, *_BIN], columns).sort_values([*names, "bin"], ignore_index=True)
+    out["mean_nm"] = ratio(out["distance_sum_nm"], out["n_found"])
+    variance = ratio(out["distance_square_sum_nm2"], out["n_found"]) - out["mean_nm"] ** 2
+    out["deviation_nm"] = np.sqrt(variance.clip(lower=0.0))
+    out["mean_error_nm"] = out["deviation_nm"] / np.sqrt(out["n_found"].where(out["n_found"] > 0))
+    kept = ["bin_min", "bin_max", "n_particles", "n_found", "mean_nm", "mean_error_nm", "deviation_nm"]
+    return out[[*names, *kept]]
+
+
+def pair_curves(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Rows of binned_pair_counts of one property -> g, O, K, L of the particles in each of its bins.
+
+    names : end with object_name, target_object_name.
+    """
+    full = [*names, "property_bin", "property_min", "property_max"]
+    parts = [with_group(Curve(rows).frame(), full, group) for group, rows in groups(table, full)]
+    return joined(parts, full).drop(columns="property_bin")
