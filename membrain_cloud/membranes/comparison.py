@@ -1,0 +1,124 @@
+"""What changed between two sets of membranes or particles: neither is taken as the truth."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+
+# Two membranes belong together where the smaller one shares at least this part of its voxels: touching rims do not.
+SHARED_PART = 0.2
+
+
+@dataclass
+class Overlap:
+    """Voxels of each pair of labels (first, second), 0 being background; adds up over the parts of a volume."""
+
+    counts: Counter[tuple[int, int]] = field(default_factory=Counter)
+
+    def add(self, first: NDArray, second: NDArray) -> None:
+        """Count two label arrays of one shape; ValueError for different shapes."""
+        if first.shape != second.shape:
+            raise ValueError(f"shapes {first.shape} and {second.shape} differ")
+        either = (first != 0) | (second != 0)
+        pairs = np.stack([first[either].astype(np.int64), second[either].astype(np.int64)])
+        values, counts = np.unique(pairs, axis=1, return_counts=True)
+        for (a, b), count in zip(values.T.tolist(), counts.tolist(), strict=True):
+            self.counts[a, b] += count
+
+    @property
+    def voxels(self) -> tuple[int, int, int]:
+        """Voxels that are membrane in the first, in the second, in both."""
+        first = sum(count for (a, _), count in self.counts.items() if a)
+        second = sum(count for (_, b), count in self.counts.items() if b)
+        return first, second, sum(count for (a, b), count in self.counts.items() if a and b)
+
+    @property
+    def dice(self) -> float:
+        """1 for two empty ones."""
+        first, second, both = self.voxels
+        return 2.0 * both / (first + second) if first + second else 1.0
+
+
+@dataclass(frozen=True)
+class MembraneChanges:
+    """What became of the first set's membranes in the second; numbers are labels.
+
+    matched : pairs.  split : one -> several.  merged : several -> one.  mixed : several -> several.
+    gone : of the first without a partner.  new : of the second without one.
+    """
+
+    matched: tuple[tuple[int, int], ...]
+    split: tuple[tuple[int, tuple[int, ...]], ...]
+    merged: tuple[tuple[tuple[int, ...], int], ...]
+    mixed: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
+    gone: tuple[int, ...]
+    new: tuple[int, ...]
+
+
+def membrane_changes(overlap: Overlap) -> MembraneChanges:
+    """Group the membranes of both sets by what they share (`SHARED_PART` of the smaller one's voxels)."""
+    sizes_a, sizes_b = _sizes(overlap.counts, 0), _sizes(overlap.counts, 1)
+    a_numbers, b_numbers = sorted(sizes_a), sorted(sizes_b)
+    a_at, b_at = ({number: i for i, number in enumerate(numbers)} for numbers in (a_numbers, b_numbers))
+    edges = [
+        (a_at[a], len(a_numbers) + b_at[b])
+        for (a, b), count in overlap.counts.items()
+        if a and b and count >= SHARED_PART * min(sizes_a[a], sizes_b[b])
+    ]
+    total = len(a_numbers) + len(b_numbers)
+    rows, columns = np.array(edges, np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(edges), np.int8), (rows, columns)), shape=(total, total))
+    groups: dict[int, tuple[list[int], list[int]]] = {}
+    for i, group in enumerate(connected_components(graph, directed=False)[1].tolist() if total else ()):
+        side = groups.setdefault(group, ([], []))
+        side[i >= len(a_numbers)].append(a_numbers[i] if i < len(a_numbers) else b_numbers[i - len(a_numbers)])
+    return _sorted_out([(tuple(first), tuple(second)) for first, second in groups.values()])
+
+
+def _sizes(counts: Mapping[tuple[int, int], int], side: int) -> dict[int, int]:
+    sizes: Counter[int] = Counter()
+    for labels, count in counts.items():
+        if labels[side]:
+            sizes[labels[side]] += count
+    return sizes
+
+
+def _sorted_out(groups: Iterable[tuple[tuple[int, ...], tuple[int, ...]]]) -> MembraneChanges:
+    groups = sorted(groups)
+    return MembraneChanges(
+        matched=tuple((a[0], b[0]) for a, b in groups if len(a) == len(b) == 1),
+        split=tuple((a[0], b) for a, b in groups if len(a) == 1 and len(b) > 1),
+        merged=tuple((a, b[0]) for a, b in groups if len(a) > 1 and len(b) == 1),
+        mixed=tuple((a, b) for a, b in groups if len(a) > 1 and len(b) > 1),
+        gone=tuple(a[0] for a, b in groups if len(a) == 1 and not b),
+        new=tuple(b[0] for a, b in groups if len(b) == 1 and not a),
+    )
+
+
+def matched_points(
+    first: NDArray[np.float64], second: NDArray[np.float64], radius_angstrom: float
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Pair points one to one, nearest pairs first, within a radius.
+
+    first, second : (N, 3) and (M, 3), xyz in Å.  Returns (K, 2) indices and (K,) distances in Å, nearest first.
+    """
+    if not len(first) or not len(second):
+        return np.zeros((0, 2), np.int64), np.zeros(0)
+    near = cKDTree(first).sparse_distance_matrix(cKDTree(second), radius_angstrom, output_type="coo_matrix")
+    order = np.lexsort((near.col, near.row, near.data))
+    free_first, free_second = np.ones(len(first), bool), np.ones(len(second), bool)
+    taken = []
+    for k in order:
+        i, j = near.row[k], near.col[k]
+        if free_first[i] and free_second[j]:
+            free_first[i] = free_second[j] = False
+            taken.append(k)
+    pairs = np.stack([near.row[taken], near.col[taken]], axis=1).astype(np.int64).reshape(-1, 2)
+    return pairs, near.data[taken]
