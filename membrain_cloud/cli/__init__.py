@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from membrain_cloud.cli import comparing, files, models, networks, preprocess, projects, run, running, tables
+from membrain_cloud.cli import (
+    comparing,
+    depositing,
+    files,
+    models,
+    networks,
+    portal,
+    preprocess,
+    projects,
+    run,
+    running,
+    tables,
+)
 from membrain_cloud.cli.program import Program
 
 main = Program(
@@ -17,7 +29,8 @@ main = Program(
       membrain-cloud report DIR/config.json
     """,
 )
-for verbs in (projects, run, running, comparing, files, networks, models, preprocess, tables):
+depositing.register(projects.export)
+for verbs in (projects, run, running, comparing, portal, files, networks, models, preprocess, tables):
     verbs.register(main)
 
 __all__ = ["main"]

@@ -180,6 +180,17 @@ class Catalog:
             return self._find(ref.mesh_path) is not None or self._find(ref.picks_path) is not None
         return self._find(ref.path) is not None
 
+    def stored(self, ref: VolumeRef | ObjectRef, *, mesh: bool = True) -> tuple[Files, str]:
+        """The store and the path there of a volume, or of an object's mesh file (else its picks file).
+
+        ProjectError when it is not there.
+        """
+        path = ref.path if not isinstance(ref, ObjectRef) else ref.mesh_path if mesh else ref.picks_path
+        files = self._find(path)
+        if files is None:
+            raise ProjectError(f"{ref.key}: there is no such annotation", "check the name, or make it first")
+        return files, path
+
     def _layers(self) -> list[Files]:
         """The overlay hides what the static root has under the same name."""
         return [self._overlay] + ([self._static] if self._static else [])
