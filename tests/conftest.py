@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -57,3 +59,31 @@ def lightning_checkpoint() -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def portal_stub() -> ModuleType:
+    """The module `portal_stub.py`: a stand-in for the CryoET Data Portal."""
+    pytest.importorskip("cryoet_data_portal")
+    return load_helper("portal_stub")
+
+
+def load_helper(name: str) -> ModuleType:
+    """A module of this folder that is no test."""
+    spec = importlib.util.spec_from_file_location(
+        f"membrain_cloud_tests_{name}", Path(__file__).with_name(f"{name}.py")
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def browser_kit() -> ModuleType:
+    """The module `browser.py`: a headless Chromium. Skips where there is none."""
+    kit = load_helper("browser")
+    if kit.executable() is None:
+        pytest.skip("no Chromium on this machine: pages are not looked at")
+    return kit

@@ -14,6 +14,7 @@ from membrain_cloud.cli import (
     run,
     running,
     tables,
+    viewing,
 )
 from membrain_cloud.cli.program import Program
 
@@ -30,7 +31,7 @@ main = Program(
     """,
 )
 depositing.register(projects.export)
-for verbs in (projects, run, running, comparing, portal, files, networks, models, preprocess, tables):
+for verbs in (projects, run, running, comparing, portal, files, networks, models, preprocess, tables, viewing):
     verbs.register(main)
 
 __all__ = ["main"]

@@ -38,9 +38,9 @@ def diff(config: str, first: str, second: str, runs: tuple[str, ...], radius: fl
       membrain-cloud diff project/config.json membrain/1a2b3c4d alice/3
     """
     from membrain_cloud.pipeline.differences import differences
-    from membrain_cloud.store.project import Project
+    from membrain_cloud.store.opening import open_project
 
-    found = differences(Project.open(config), list(runs), first, second, radius_angstrom=radius)
+    found = differences(open_project(config), list(runs), first, second, radius_angstrom=radius)
     if as_json:
         print_json(found)
         return

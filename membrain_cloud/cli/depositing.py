@@ -98,9 +98,9 @@ def deposition(config: str, folder: str, runs: tuple[str, ...], as_json: bool, *
     """
     from membrain_cloud.pipeline.depositing import deposited_runs
     from membrain_cloud.store.deposition import About, write_deposition
-    from membrain_cloud.store.project import Project
+    from membrain_cloud.store.opening import open_project
 
-    project = Project.open(config)
+    project = open_project(config)
     about = About(chosen["deposition_id"], _metadata(chosen), chosen["source_prefix"])
     where = deposited_runs(project, runs, chosen["dataset"])
     written = write_deposition(project, folder, where, _annotations(project, chosen), about)

@@ -373,6 +373,27 @@ class PlanSettings(Section):
     currency: Name = "USD"
 
 
+class PortalSettings(Section):
+    """How tomograms of the CryoET Data Portal are found and read; what is selected stands in the manifest.
+
+    endpoint : of its GraphQL.
+    bucket : takes the place of `s3://cryoet-data-portal-public` in what is read: a mirror.
+    s3_endpoint : of the object store, for a mirror outside AWS; None: AWS.
+    https : read through the portal's web address in place of S3.
+    spacing_angstrom : of a tomogram's pyramid the level nearest to it is read.
+    page : tomograms a request.
+    cache_hours : answers of the portal are kept on disk so long; 0: not.
+    """
+
+    endpoint: str = "https://graphql.cryoetdataportal.czscience.com/graphql"
+    bucket: str = Field("s3://cryoet-data-portal-public", pattern=r"^[a-z0-9]+://.|^/.")
+    s3_endpoint: OptionalText = None
+    https: bool = False
+    spacing_angstrom: float = Field(10.0, gt=0)
+    page: int = Field(1000, ge=1, le=10000)
+    cache_hours: float = Field(24.0, ge=0)
+
+
 class Settings(Section):
     """All settings of a run."""
 
@@ -385,6 +406,7 @@ class Settings(Section):
     output: OutputSettings = OutputSettings()
     run: RunSettings = RunSettings()
     plan: PlanSettings = PlanSettings()
+    portal: PortalSettings = PortalSettings()
 
     def as_dict(self) -> dict[str, Any]:
         return self.model_dump(mode="json")

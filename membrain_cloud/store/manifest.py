@@ -168,6 +168,15 @@ def read_manifest(url: str) -> Manifest:
     return _parsed(url, table, metadata)
 
 
+def further_columns(url: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Columns beyond those every manifest has, by run; None where a row or the manifest has no such column."""
+    folder, _, name = url.rpartition("/")
+    table = pq.read_table(io.BytesIO(Files(folder or ("/" if url.startswith("/") else ".")).read(name)))
+    there = [column for column in ("run_name", *names) if column in table.column_names]
+    rows = table.select(there).to_pylist()
+    return {str(row["run_name"]): {name: row.get(name) for name in names} for row in rows}
+
+
 _MAKE_ONE = "make one: membrain-cloud portal select, or membrain-cloud project manifest"
 
 

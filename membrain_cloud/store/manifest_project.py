@@ -96,6 +96,10 @@ class ManifestProject(Project):
         row = self._row(ref)
         return (row.bytes or None) if row is not None else None
 
+    def stored(self, ref: VolumeRef | ObjectRef, *, mesh: bool = True) -> tuple[Files, str]:
+        row = self._row(ref)
+        return super().stored(ref, mesh=mesh) if row is None else (self._source(row), "")
+
     def ensure_object(self, name: str, *, is_particle: bool, identifier: str | None) -> None:
         """Add a pickable object to the copick config that goes with the manifest, or to one kept in the overlay."""
         if self._copick_config is not None:
@@ -147,8 +151,7 @@ class ManifestProject(Project):
 
     def _opened(self, row: ManifestRow) -> ChunkedArray:
         """The array, checked against the row. Tomograms are noise everywhere: no chunk of one may be absent."""
-        inside = row.url.startswith(f"{self.root_url}/")
-        files = Files(row.url, self.storage_options if inside else self._source_options)
+        files = self._source(row)
         try:
             array = ChunkedArray.open(files, row.level)
         except FileNotFoundError as error:
@@ -162,6 +165,10 @@ class ManifestProject(Project):
                 "make the manifest again",
             )
         return array
+
+    def _source(self, row: ManifestRow) -> Files:
+        inside = row.url.startswith(f"{self.root_url}/")
+        return Files(row.url, self.storage_options if inside else self._source_options)
 
     def _checked_runs(self, runs: Sequence[str]) -> list[str]:
         for run in runs:
