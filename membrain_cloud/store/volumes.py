@@ -160,6 +160,11 @@ def finish_volume(files: Files, path: str, spacing: float, *, mean: bool) -> Non
     files.write(f"{path}/.zattrs", _attributes(spacing, levels=LEVELS, centred=mean))
 
 
+def is_ours(attributes: dict[str, Any]) -> bool:
+    """Whether this package wrote the volume."""
+    return _OURS in attributes
+
+
 def is_finished(attributes: dict[str, Any]) -> bool:
     return len(level_paths(attributes)) == LEVELS
 
