@@ -211,17 +211,30 @@ def clean(config: str, tables: str | None, user: str | None, yes: bool, hours: f
 @runs_option
 @settings_options
 @click.option("--output", metavar="FILE", help="The page (default: report.html beside the config).")
-def report(config: str, runs: tuple[str, ...], output: str | None, **chosen: Any) -> None:
-    """Write one self-contained HTML page: slices, membranes with picks, curves, failures.
+@click.option("--site", metavar="DIR", help="In its place: an index with pictures, and a page a tomogram; also a URL.")
+def report(config: str, runs: tuple[str, ...], output: str | None, site: str | None, **chosen: Any) -> None:
+    """Write what a run made as HTML: slices, membranes with picks, curves, failures.
+
+    One self-contained page, or with --site static files for runs of any size: an index that can be sorted, with a
+    picture and the numbers of each tomogram and the cause of each failure, and a page for each. Links are relative, so
+    the folder can be served from anywhere, S3 included.
 
     \b
-    Example:
+    Examples:
       membrain-cloud report project/config.json --output report.html
+      membrain-cloud report chlamy/manifest.parquet --site chlamy/report
     """
+    from membrain_cloud.pipeline.report_site import write_site
     from membrain_cloud.pipeline.reporting import write_report
     from membrain_cloud.store.opening import open_project
 
     settings = chosen_settings(chosen["settings_file"], chosen["overrides"], chosen["tables"])
     project = open_project(config)
     made = make_plan(project, settings, runs, chosen["stages"])
+    if site is not None:
+        same_store = "://" in site and site.partition("://")[0] == project.root_url.partition("://")[0]
+        options = project.storage_options if same_store else None
+        with display.Bar("tomograms") as bar:
+            click.echo(write_site(project, settings, made, absolute(site), progress=bar.update, options=options))
+        return
     click.echo(write_report(project, settings, made, output))

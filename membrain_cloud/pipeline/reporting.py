@@ -64,9 +64,9 @@ def gather(
     truth_neighbors_nm: Mapping[str, np.ndarray],
 ) -> ReportData:
     """All that the page shows of a plan's runs: what is not there (yet) is left out."""
-    rows = _rows_by_run(project, settings, plan)
+    rows = rows_by_run(project, settings, plan)
     tomograms = [
-        _tomogram(project, run, plan.refs[run], rows.get(run, {}), truth.get(run), truth_neighbors_nm.get(run))
+        tomogram_report(project, run, plan.refs[run], rows.get(run, {}), truth.get(run), truth_neighbors_nm.get(run))
         for run in plan.runs
         if plan.refs.get(run)
     ]
@@ -90,7 +90,7 @@ def gather(
             Number("particles", particles),
             Number("failures", len(failures)),
         ),
-        stages=_stages(plan),
+        stages=stages_table(plan),
         scores=scores,
         failures=failures,
         tomograms=tomograms,
@@ -98,7 +98,7 @@ def gather(
     )
 
 
-def _stages(plan: Plan) -> Table:
+def stages_table(plan: Plan) -> Table:
     """How far each tomogram is."""
     left = {(task.run, task.stage) for task in plan.tasks}
     settled = {(outcome.run, outcome.stage): outcome.state for outcome in plan.settled}
@@ -115,7 +115,7 @@ def _stages(plan: Plan) -> Table:
     return Table(columns, tuple((run, *(state(run, stage) for stage in plan.stages)) for run in runs))
 
 
-def _rows_by_run(project: Project, settings: Settings, plan: Plan) -> dict[str, dict[str, list[dict[str, Any]]]]:
+def rows_by_run(project: Project, settings: Settings, plan: Plan) -> dict[str, dict[str, list[dict[str, Any]]]]:
     """Rows of the tables that the report needs, by run and table: of our dataset, and none of other settings."""
     tables = open_tables(project, settings)
     stale = {task.run for task in plan.tasks if task.stage == "measure"}
@@ -129,14 +129,15 @@ def _rows_by_run(project: Project, settings: Settings, plan: Plan) -> dict[str, 
     return found
 
 
-def _tomogram(
+def tomogram_report(
     project: Project,
     run: str,
     refs: Mapping[str, Ref],
     rows: Mapping[str, Sequence[Mapping[str, Any]]],
-    truth: ObjectRef | None,
-    truth_neighbors_nm: np.ndarray | None,
+    truth: ObjectRef | None = None,
+    truth_neighbors_nm: np.ndarray | None = None,
 ) -> TomogramReport:
+    """What the page shows of one run; `rows` are those of the tables that are about it."""
     there = {role: ref for role, ref in refs.items() if project.has(ref)}
     density, instances = there.get("density"), there.get("instances") or there.get("labels")
     meshes, picks = there.get("meshes"), there.get("picks")

@@ -37,6 +37,16 @@ def render_page(data: ReportData) -> str:
     The first `MOST_DRAWN` tomograms have figures, the others a row.
     Names and messages from outside are escaped. The page allows itself no request (Content-Security-Policy).
     """
+    template = make_environment().get_template("page.html")
+    tomograms = [_drawn(tomogram, index) for index, tomogram in enumerate(data.tomograms[:MOST_DRAWN])]
+    found = overview(data.tomograms)
+    if len(data.tomograms) > MOST_DRAWN:
+        found = replace(found, note=f"Drawn below are the first {MOST_DRAWN}. Make reports of some runs to see others.")
+    return template.render(data=data, tomograms=tomograms, overview=found, pick_colour=PICK_COLOUR, is_low=_is_low)
+
+
+def make_environment() -> Environment:
+    """Templates of this folder, with everything that is put into them escaped."""
     environment = Environment(
         loader=PackageLoader("membrain_cloud.report", "."),
         autoescape=True,
@@ -45,12 +55,7 @@ def render_page(data: ReportData) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(number=format_number, cell=format_cell, colour=membrane_colour)
-    template = environment.get_template("page.html")
-    tomograms = [_drawn(tomogram, index) for index, tomogram in enumerate(data.tomograms[:MOST_DRAWN])]
-    found = overview(data.tomograms)
-    if len(data.tomograms) > MOST_DRAWN:
-        found = replace(found, note=f"Drawn below are the first {MOST_DRAWN}. Make reports of some runs to see others.")
-    return template.render(data=data, tomograms=tomograms, overview=found, pick_colour=PICK_COLOUR, is_low=_is_low)
+    return environment
 
 
 def overview(tomograms: Iterable[TomogramReport]) -> Table:
