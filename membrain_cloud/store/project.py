@@ -21,6 +21,7 @@ from membrain_cloud.geometry import Box, Grid, Mesh, Picks, Zyx, iterate_chunks
 from membrain_cloud.store import annotation_files, volumes
 from membrain_cloud.store.catalog import Catalog
 from membrain_cloud.store.chunks import ChunkedArray
+from membrain_cloud.store.file_lock import alone_with
 from membrain_cloud.store.files import Files, Meter, ObjectInfo
 from membrain_cloud.store.receipts import Receipts
 from membrain_cloud.store.refs import (
@@ -294,17 +295,32 @@ def ensure_object_in(
     """
     files, file = _config_file(config, options)
     settings: dict[str, Any] = json.loads(files.read(file))
+    if _has_object(config, settings, name, is_particle=is_particle, identifier=identifier):
+        return settings
+    with alone_with(files, file):
+        settings = json.loads(files.read(file))  # somebody else may have been quicker
+        if not _has_object(config, settings, name, is_particle=is_particle, identifier=identifier):
+            objects = settings["pickable_objects"]
+            named = next((entry for entry in objects if entry["name"] == name), None)
+            if named is None:
+                objects.append(pickable_object(objects, name, is_particle=is_particle, identifier=identifier))
+            else:
+                named["identifier"] = identifier
+            files.write(file, json.dumps(settings, indent=4).encode())
+    return settings
+
+
+def _has_object(
+    config: str, settings: Mapping[str, Any], name: str, *, is_particle: bool, identifier: str | None
+) -> bool:
+    """Whether a config has an object, with an identifier where one is wanted; ProjectError if it is the other kind."""
     for entry in settings["pickable_objects"]:
         if entry["name"] == name:
             if bool(entry["is_particle"]) != is_particle:
                 kind = "a particle" if entry["is_particle"] else "a segmented object"
                 raise ProjectError(f"object {name!r} of {config} is {kind}", "choose another object name")
-            return settings
-    settings["pickable_objects"].append(
-        pickable_object(settings["pickable_objects"], name, is_particle=is_particle, identifier=identifier)
-    )
-    files.write(file, json.dumps(settings, indent=4).encode())
-    return settings
+            return identifier is None or bool(entry.get("identifier"))
+    return False
 
 
 def _config_file(config: str, options: Mapping[str, Any] | None = None) -> tuple[Files, str]:
