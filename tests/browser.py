@@ -116,6 +116,6 @@ class Browser:
         value = await evaluate(script)
         shot = await ask("Page.captureScreenshot", format="png")
         picture.write_bytes(base64.b64decode(shot["data"]))
-        listening.cancel()
         socket.close()
+        await asyncio.wait_for(listening, 10)  # until the other side has closed too: no socket is left behind
         return value
