@@ -43,15 +43,15 @@ def view(
       membrain-cloud view project/config.json -r TS_1
       membrain-cloud view project/config.json -r TS_1 --with membrane:alice/3@10.0 --with psii:expert/1
     """
-    from membrain_cloud.cli.running import _plan, _settings
+    from membrain_cloud.cli.running import chosen_settings, make_plan
     from membrain_cloud.pipeline.viewing import state_of_run
     from membrain_cloud.report.neuroglancer_page import NeuroglancerPage
     from membrain_cloud.store.opening import open_project
     from membrain_cloud.store.served import LayerServer
 
     project = open_project(config)
-    settings = _settings(chosen["settings_file"], chosen["overrides"], chosen["tables"])
-    refs = _plan(project, settings, (run,), chosen["stages"]).refs.get(run, {})
+    settings = chosen_settings(chosen["settings_file"], chosen["overrides"], chosen["tables"])
+    refs = make_plan(project, settings, (run,), chosen["stages"]).refs.get(run, {})
     with LayerServer(bind) as server:
         page = NeuroglancerPage(state_of_run(project, run, refs, extra, server), bind=bind, port=port)
         click.echo(page.url)
