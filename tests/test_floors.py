@@ -23,6 +23,7 @@ FLOORS: dict[str, int] = {
     "errors": 0,
     "geometry": 0,
     "lattice": 0,
+    "bill_of_materials": 0,
     "membranes": 1,
     "networks": 1,
     "store": 2,

@@ -6,6 +6,7 @@ from membrain_cloud.cli import (
     comparing,
     depositing,
     files,
+    installation,
     models,
     networks,
     portal,
@@ -31,7 +32,20 @@ main = Program(
     """,
 )
 depositing.register(projects.export)
-for verbs in (projects, run, running, comparing, portal, files, networks, models, preprocess, tables, viewing):
+for verbs in (
+    projects,
+    run,
+    running,
+    comparing,
+    portal,
+    files,
+    networks,
+    models,
+    preprocess,
+    tables,
+    viewing,
+    installation,
+):
     verbs.register(main)
 
 __all__ = ["main"]

@@ -1,4 +1,4 @@
-"""Verbs about model files: list, info, verify, convert."""
+"""Verbs about model files: list, info, verify, fetch, convert."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from membrain_cloud.cli import display
-from membrain_cloud.cli.program import Program, Verb, json_option, print_json
+from membrain_cloud.cli.program import Program, Verb, json_option, print_json, say
+from membrain_cloud.errors import UsageError
 
 
 def register(main: Program) -> None:
@@ -87,6 +88,26 @@ def verify(model: str, as_json: bool) -> None:
     from membrain_cloud.pipeline.models import verify as verify_model
 
     _show(verify_model(model), as_json)
+
+
+@models.command(cls=Verb)
+@click.argument("models_", metavar="NAME=MODEL...", nargs=-1, required=True)
+@click.option("--directory", metavar="DIR", required=True, help="Where the files are put, as DIR/NAME.")
+def fetch(models_: tuple[str, ...], directory: str) -> None:
+    """Fetch models, each with its sha256 pinned, and put them where settings name them: before a run, on every machine.
+
+    \b
+    Example:
+      membrain-cloud models fetch --directory /models mine.safetensors=https://files.example.org/m.safetensors#sha256=HEX
+    """
+    from membrain_cloud.pipeline.models import put_in
+
+    for given in models_:
+        name, equals, source = given.partition("=")
+        if not equals:
+            raise UsageError(f"{given}: no name", "give NAME=MODEL, for instance mine.safetensors=https://...")
+        model = put_in(directory, name, source)
+        say(f"{model.path}: sha256 {model.sha256}")
 
 
 @models.command(cls=Verb)

@@ -159,6 +159,23 @@ def verify(source: str) -> dict[str, Any]:
     return checked | {"tested_window": edge, "logit_range": [float(logits.min()), float(logits.max())]}
 
 
+def put_in(folder: str, name: str, source: str) -> Model:
+    """Fetch a model and lay it at `folder`/`name`, in one move; `source` must pin its sha256.
+
+    A file that is there already with the pinned content is left.
+    Raises
+    ------
+    ModelError : as `resolve`; no pin; `name` is not a plain file name.
+    """
+    location, pin = model_files.split_pin(source)
+    if pin is None:
+        raise ModelError(f"model {location}: no sha256 is pinned", "add `#sha256=` and what `sha256sum FILE` prints")
+    target = model_files.place_in(folder, name)
+    if not (target.is_file() and checkpoints.model_sha256(str(target)) == pin):
+        model_files.copy_to(resolve(source).path, target)
+    return Model(source, "file", target, pin, pin)
+
+
 def convert(source: str, output: str, *, precision: str, overwrite: bool) -> dict[str, Any]:
     """Write a segmentation model as our safetensors, with where it is from in its header; returns `output`'s facts.
 

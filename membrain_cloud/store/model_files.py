@@ -136,6 +136,26 @@ def fetch(url: str, sha256: str | None) -> Path:
     return kept if kept is not None else _download(url, sha256)
 
 
+def place_in(folder: str, name: str) -> Path:
+    """Path of a model called `name` in `folder`. Raises ModelError for a name that is more than a file's name."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise ModelError(f"{name!r} is no name for a model's file", "use letters, digits, dots, dashes, underscores")
+    return Path(folder) / name
+
+
+def copy_to(source: Path, target: Path) -> None:
+    """Copy a file so that `target` is whole or not there. Raises StorageError where it cannot be written."""
+    unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, unfinished)
+        os.replace(unfinished, target)
+    except OSError as error:
+        raise storage_error(error, str(target)) from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
 def drop(path: Path) -> bool:
     """Remove a file of the cache, so that it is fetched again; False for a file that is not the cache's."""
     if not path.resolve().is_relative_to(cache_folder().resolve()):

@@ -89,3 +89,32 @@ def test_convert_writes_a_model_that_says_what_it_is(checkpoint: Path, tmp_path:
     assert call("convert", str(checkpoint), output, "--overwrite").exit_code == 0
     assert call_json("info", output)["weights"] == "float32"
     assert call_json("verify", output)["format"] == "membrain_cloud"
+
+
+def test_fetch_puts_pinned_models_where_settings_name_them(tmp_path: Path, checkpoint: Path) -> None:
+    pin = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    for _ in range(2):  # an init container that runs again finds its work done
+        result = call("fetch", "--directory", str(tmp_path / "models"), f"mine.ckpt={checkpoint}#sha256={pin}")
+        assert result.exit_code == 0, result.output
+        assert (tmp_path / "models" / "mine.ckpt").read_bytes() == checkpoint.read_bytes()
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["mine.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ("mine.ckpt={path}", "no sha256 is pinned"),
+        ("mine.ckpt={path}#sha256=" + "0" * 64, "sha256"),
+        ("../mine.ckpt={path}#sha256={pin}", "no name for a model's file"),
+        ("/etc/passwd={path}#sha256={pin}", "no name for a model's file"),
+        ("{path}", "no name"),
+    ],
+)
+def test_fetch_refuses_other_content_and_names_that_lead_elsewhere(
+    tmp_path: Path, checkpoint: Path, given: str, complaint: str
+) -> None:
+    pin = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    result = call("fetch", "--directory", str(tmp_path / "models"), given.format(path=checkpoint, pin=pin))
+    assert result.exit_code == 2
+    assert complaint in result.stderr
+    assert not (tmp_path / "models").exists()

@@ -1,0 +1,60 @@
+"""Last step of the image's build: check what was installed, write the bill of materials, leave out what is not needed.
+
+Run by the Python of the environment that becomes the image. Exit code 1 with one line where the image would be wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import compileall
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ENVIRONMENT = Path(sys.prefix)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--variant", choices=["cpu", "cuda"], required=True)
+    variant = parser.parse_args().variant
+    import torch
+
+    has_cuda = torch.version.cuda is not None
+    if has_cuda != (variant == "cuda"):
+        kind = f"for CUDA {torch.version.cuda}" if has_cuda else "for the CPU"
+        print(f"error: VARIANT={variant}, but pip took torch {torch.__version__} {kind}", file=sys.stderr)
+        print("-> give pip.conf the package index of that variant (docs/deploy/image.md)", file=sys.stderr)
+        return 1
+    write_bill_of_materials(ENVIRONMENT / "share" / "membrain-cloud")
+    forget_the_installer()
+    remove_tests()
+    # Compiled once here: the image's own files are read-only when it runs.
+    compileall.compile_dir(str(ENVIRONMENT), quiet=2)
+    return 0
+
+
+def write_bill_of_materials(folder: Path) -> None:
+    """sbom.cdx.json and licences.md, read by `membrain-cloud sbom` of the image itself."""
+    folder.mkdir(parents=True, exist_ok=True)
+    program = [sys.executable, "-m", "membrain_cloud", "sbom"]
+    subprocess.run([*program, "--output", str(folder / "sbom.cdx.json")], check=True)
+    subprocess.run([*program, "--licences", "--output", str(folder / "licences.md")], check=True)
+
+
+def forget_the_installer() -> None:
+    """Nothing is installed into a running image, so nobody else should find a pip there."""
+    subprocess.run([sys.executable, "-m", "pip", "uninstall", "--quiet", "--yes", "pip"], check=True)
+
+
+def remove_tests() -> None:
+    """Folders of tests and headers of the big libraries: about a tenth of the image."""
+    packages = next(ENVIRONMENT.glob("lib/python3*/site-packages"))
+    for pattern in ("torch/include", "torch/test", "pyarrow/include", "numba/tests", "scipy/**/tests", "pandas/tests"):
+        for folder in packages.glob(pattern):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
