@@ -88,7 +88,7 @@ revision=$(git rev-parse --verify HEAD 2>/dev/null || echo unknown)
 arguments=(--build-arg "VARIANT=$variant" --build-arg "VERSION=$version" --build-arg "REVISION=$revision")
 [[ -z $base ]] || arguments+=(--build-arg "BASE=$base")
 [[ -z ${EXTRAS:-} ]] || arguments+=(--build-arg "EXTRAS=$EXTRAS")
-buildah "${storage[@]}" bud --layers --isolation chroot --pull-never --format oci "${arguments[@]}" "${volumes[@]}" \
+buildah "${storage[@]}" bud --isolation chroot --pull-never --format oci "${arguments[@]}" "${volumes[@]}" \
   --secret "id=pip.conf,src=$scratch/pip.conf" --tag "$tag" .
 
 container=$(buildah "${storage[@]}" from --pull-never "$tag")
