@@ -7,7 +7,7 @@ RUN_READY := $(VENV)/.ready-to-run
 TEST_READY := $(VENV)/.ready-to-test
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help setup demo test test-all check bench clean
+.PHONY: help setup demo test test-all check audit image bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,8 @@ help:
 	@echo "make test      the tests that take minutes, without the slow ones"
 	@echo "make test-all  all tests"
 	@echo "make check     ruff, format, mypy"
+	@echo "make audit     known weaknesses of the pinned packages, where the database can be reached"
+	@echo "make image     the container image for CPUs, with buildah, and a try of it (root)"
 	@echo "make bench     benchmarks"
 	@echo "make setup     only set up .venv with the tools for the tests"
 	@echo "make clean     remove caches and demo/ (.venv stays)"
@@ -34,6 +36,12 @@ check: $(TEST_READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+audit:
+	deploy/audit.sh
+
+image:
+	deploy/build-image.sh --base-from-debian
 
 bench: $(RUN_READY)
 	$(BIN)/python -m benchmarks
@@ -63,5 +71,6 @@ $(RUN_READY): pyproject.toml constraints.txt | $(BIN)/python
 
 $(TEST_READY): pyproject.toml constraints.txt $(RUN_READY) | $(BIN)/python
 	@echo "installing the tools for the tests"
-	$(PIP_INSTALL) -c constraints.txt -e '.[test]'
+	$(PIP_INSTALL) -c constraints.txt -e '.[test,deploy]'
+	deploy/get-tools.sh
 	@touch $@

@@ -6,6 +6,7 @@ python docs/generate.py --check    say which are stale, exit 1 if any is
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterator
@@ -100,7 +101,18 @@ def _plain(value: Any) -> str:
     return "" if value is None else f"`{value}`"
 
 
+def values_schema() -> str:
+    """The schema of the Helm chart's values, which holds that of the settings."""
+    path = DOCS.parent / "deploy" / "render.py"
+    spec = importlib.util.spec_from_file_location("render", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return str(module.values_schema())
+
+
 PAGES: dict[str, Callable[[], str]] = {
+    "../deploy/helm/membrain-cloud/values.schema.json": values_schema,
     "commands.md": commands_page,
     "settings.md": settings_page,
     "tables.md": tables_page,
