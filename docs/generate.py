@@ -105,7 +105,8 @@ def values_schema() -> str:
     """The schema of the Helm chart's values, which holds that of the settings."""
     path = DOCS.parent / "deploy" / "render.py"
     spec = importlib.util.spec_from_file_location("render", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return str(module.values_schema())

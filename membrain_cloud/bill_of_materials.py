@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import Distribution, distributions
+from importlib.metadata import Distribution, PackageMetadata, distributions
 from typing import Any
 from urllib.parse import quote
 
@@ -50,15 +50,19 @@ def installed_packages(search: Sequence[str] | None = None) -> list[Package]:
 
 def _package(distribution: Distribution) -> Package:
     metadata = distribution.metadata
-    expression = metadata.get("License-Expression")
+    expression = _field(metadata, "License-Expression")
     return Package(
         name=normalised(metadata["Name"]),
         version=distribution.version,
-        licence=expression or _own_words(metadata.get("License"), metadata.get_all("Classifier") or []),
+        licence=expression or _own_words(_field(metadata, "License"), metadata.get_all("Classifier") or []),
         is_spdx=bool(expression),
-        homepage=_homepage(metadata.get("Home-page"), metadata.get_all("Project-URL") or []),
+        homepage=_homepage(_field(metadata, "Home-page"), metadata.get_all("Project-URL") or []),
         requires=tuple(sorted({normalised(name) for name in map(_required_name, distribution.requires or []) if name})),
     )
+
+
+def _field(metadata: PackageMetadata, name: str) -> str | None:
+    return metadata[name] if name in metadata else None  # noqa: SIM401 -- its type has no `get`
 
 
 def normalised(name: str) -> str:

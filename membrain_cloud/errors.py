@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import errno
 
+from membrain_cloud.redaction import without_keys
+
 
 class MembrainCloudError(Exception):
     """Base of all errors a user can meet.
@@ -25,9 +27,11 @@ class MembrainCloudError(Exception):
     ----------
     message : what is wrong, and with which thing.
     next_step : what the user can do about it; empty only where there is nothing to say.
+    Keys in URLs are taken out of both: messages are kept and shown in many places.
     """
 
     def __init__(self, message: str, next_step: str = "") -> None:
+        message, next_step = without_keys(message), without_keys(next_step)
         super().__init__(message, next_step)
         self.message = message
         self.next_step = next_step

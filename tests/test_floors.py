@@ -24,6 +24,7 @@ FLOORS: dict[str, int] = {
     "geometry": 0,
     "lattice": 0,
     "bill_of_materials": 0,
+    "redaction": 0,
     "membranes": 1,
     "networks": 1,
     "store": 2,

@@ -16,6 +16,7 @@ import click
 
 import membrain_cloud
 from membrain_cloud.errors import InputError, MembrainCloudError, ModelError, UsageError
+from membrain_cloud.redaction import without_keys
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -79,8 +80,8 @@ def debugging() -> bool:
 
 def _complain(ctx: click.Context, line: str) -> None:
     if ctx.find_root().meta.get("debug"):
-        traceback.print_exc()
-    click.echo(f"error: {line}", err=True)
+        click.echo(without_keys(traceback.format_exc()), err=True)
+    click.echo(f"error: {without_keys(line)}", err=True)
 
 
 def say(line: str) -> None:

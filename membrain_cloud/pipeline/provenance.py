@@ -15,6 +15,7 @@ from typing import Any
 import membrain_cloud
 from membrain_cloud.pipeline.stage import Desk, Stage
 from membrain_cloud.pipeline.tasks import Ref, ref_as_dict
+from membrain_cloud.redaction import all_without_keys, without_keys
 from membrain_cloud.store.files import Meter
 from membrain_cloud.store.receipts import RECEIPT_VERSION
 from membrain_cloud.store.refs import ObjectRef
@@ -40,17 +41,19 @@ def receipt_of(
         "part": task.part,
         "place": task.place,
         "link": task.link,
-        "inputs": {
-            role: ref_as_dict(ref) | {"uri": ref.key, "identity": task.identities.get(role)}
-            for role, ref in task.inputs.items()
-        },
+        "inputs": all_without_keys(
+            {
+                role: ref_as_dict(ref) | {"uri": ref.key, "identity": task.identities.get(role)}
+                for role, ref in task.inputs.items()
+            }
+        ),
         "output": None if task.output is None else ref_as_dict(task.output) | {"uri": task.output.key},
         "output_identity": desk.project.identity(task.output) if task.output and task.completes else None,
         "output_checksum": content_checksum(objects),
         "paths": output_paths(task.output) if task.output else sorted(objects),
         "objects": {name: list(entry) for name, entry in sorted(objects.items())},
         "settings": stage.decisive(desk.settings),
-        "model": {"source": stage.model(desk.settings), "sha256": task.model_sha256} if task.model_sha256 else None,
+        "model": _model(stage.model(desk.settings), task.model_sha256),
         "versions": versions(),
         "host": socket.gethostname(),
         "accelerator": _accelerator() if stage.needs_gpu else None,
@@ -63,6 +66,10 @@ def receipt_of(
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "counts": dict(counts),
     }
+
+
+def _model(source: str | None, sha256: str | None) -> dict[str, str | None] | None:
+    return None if sha256 is None else {"source": without_keys(source or ""), "sha256": sha256}
 
 
 def output_paths(output: Ref) -> list[str]:

@@ -25,6 +25,7 @@ from membrain_cloud.pipeline.settings import settings_from
 from membrain_cloud.pipeline.stage import Desk
 from membrain_cloud.pipeline.standing import clear_the_way
 from membrain_cloud.pipeline.tasks import Outcome, Task
+from membrain_cloud.redaction import without_keys
 from membrain_cloud.store.files import Meter
 from membrain_cloud.store.leases import Holder, Lease, Leases
 from membrain_cloud.store.opening import open_project
@@ -99,10 +100,10 @@ class _Work:
             known = storage_error(error, self.task.key)
             passes = isinstance(known, TransientError)
             if last or not passes:
-                return self._outcome("failed", known, trace=traceback.format_exc(), passing=passes)
+                return self._outcome("failed", known, trace=without_keys(traceback.format_exc()), passing=passes)
         except Exception as error:
             what, cure = f"{type(error).__name__}: {error}", "this is a bug: please report it with `failures --debug`"
-            return self._outcome("failed", MembrainCloudError(what, cure), trace=traceback.format_exc())
+            return self._outcome("failed", MembrainCloudError(what, cure), trace=without_keys(traceback.format_exc()))
         self.retries["store"] += 1
         return None
 

@@ -30,7 +30,7 @@ from typing import IO, Any, TypeVar
 
 import fsspec
 
-from membrain_cloud.errors import MembrainCloudError, StorageError, TransientError, storage_error
+from membrain_cloud.errors import MembrainCloudError, StorageError, TransientError, UsageError, storage_error
 
 _LOCAL_PROTOCOLS = {"file", "local"}
 _S3_PROTOCOLS = {"s3", "s3a"}
@@ -107,6 +107,8 @@ class Files:
         if protocol not in _LOCAL_PROTOCOLS:
             options.setdefault("use_listings_cache", False)
         if protocol in _S3_PROTOCOLS:
+            if "@" in url.partition("://")[2].partition("/")[0]:
+                raise UsageError(f"{url}: a bucket's URL with a user or a key", "give keys by the environment")
             # More than one makes s3fs ask for the size first: two requests a chunk.
             options.setdefault("max_concurrency", 1)
             # botocore would try each of s3fs's attempts five times again: 40 s of silence for one 503.

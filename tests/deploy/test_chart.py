@@ -1,4 +1,4 @@
-"""What the chart does with values: secrets, hostile text, names, TLS, the CronJob, upgrades; rules, dashboard, Dockerfile."""
+"""What the chart does with values: secrets, hostile text, names, TLS, upgrades; and its rules, dashboard and image."""
 
 from __future__ import annotations
 
@@ -42,13 +42,14 @@ HOSTILE = "x\"'; {{ .Values }}\n  injected: true\n--- # $(AWS_SECRET_ACCESS_KEY)
 
 
 def test_hostile_text_stays_text(render_with: RenderWith) -> None:
+    one_line = HOSTILE.replace("\n", " ")
     values = {
-        "run": {"extraArgs": [HOSTILE], "settings": {"segment": {"model": HOSTILE}}},
+        "run": {"extraArgs": [one_line], "settings": {"segment": {"model": HOSTILE}}},
         "env": [{"name": "NOTE", "value": HOSTILE}],
         "serviceAccounts": {"driver": {"create": True, "name": "", "annotations": {"note": HOSTILE}}},
     }
     objects = render_with("base", values)
-    assert driver_arguments(objects)[-1] == HOSTILE.replace("$(", "$$(")
+    assert driver_arguments(objects)[-1] == one_line.replace("$(", "$$(")
     settings = yaml.safe_load(one(objects, "ConfigMap", "-settings")["data"]["settings.yaml"])
     assert settings == {"segment": {"model": HOSTILE}}
     assert one(objects, "ServiceAccount", "-driver")["metadata"]["annotations"] == {"note": HOSTILE}
@@ -64,8 +65,8 @@ def test_names_fit_with_what_the_operator_appends(helm: str, release: str) -> No
     objects = helm_template(helm, CHART / "values" / "base.yaml", release=release)
     for each in objects:
         name = each["metadata"]["name"]
-        longest = {"DaskCluster": len(name) + len("-scheduler"), "DaskWorkerGroup": len(name) + len("-worker-0123456789")}
-        assert longest.get(each["kind"], len(name)) <= 63
+        appended = {"DaskCluster": "-scheduler", "DaskWorkerGroup": "-worker-0123456789"}.get(each["kind"], "")
+        assert len(name + appended) <= 63
         assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", name)
 
 
