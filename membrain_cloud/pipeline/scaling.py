@@ -77,7 +77,7 @@ class Scaler:
             raise
         except Exception as error:  # of kr8s, httpx, ssl, the kubeconfig's own
             cause = f"--scale: the Kubernetes API does not answer ({type(error).__name__}: {error})"
-            raise UsageError(cause, "check the kubeconfig or the service account") from None
+            raise TransientError(cause, "check the kubeconfig or the service account") from None
 
     @property
     def kinds(self) -> tuple[Kind, ...]:

@@ -207,7 +207,7 @@ def test_runners_exclude_each_other() -> None:
 
 def test_no_scheduler_is_said_clearly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("membrain_cloud.pipeline.run.cluster.CONNECT_SECONDS", 2)
-    with pytest.raises(UsageError, match="no Dask scheduler answers") as caught:
+    with pytest.raises(TransientError, match="no Dask scheduler answers") as caught:
         OnDask(scheduler="tcp://127.0.0.1:9")
     assert "dask worker" in caught.value.next_step
 

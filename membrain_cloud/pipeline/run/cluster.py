@@ -79,12 +79,12 @@ def local_configuration(workers: int) -> Any:
 
 
 def connect(scheduler: str) -> Client:
-    """A client of the scheduler at an address, by Dask's own configuration of TLS. Raises UsageError."""
+    """A client of the scheduler at an address, by Dask's own configuration of TLS. Raises SchedulerLost."""
     try:
         return Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
         cause = f"no Dask scheduler answers at {scheduler} ({error})"
-        raise UsageError(cause, f"start them: `dask scheduler`, `dask worker {scheduler} --nthreads 1`") from None
+        raise SchedulerLost(cause, f"start them: `dask scheduler`, `dask worker {scheduler} --nthreads 1`") from None
 
 
 def workers_of(client: Client) -> dict[str, Facts]:

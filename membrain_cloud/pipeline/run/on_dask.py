@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-from membrain_cloud.errors import UsageError
+from membrain_cloud.errors import TransientError
 from membrain_cloud.pipeline.attempts import Attempts, Cause
 from membrain_cloud.pipeline.chain import Registry
 from membrain_cloud.pipeline.drive import KINDS, Observe
@@ -202,7 +202,7 @@ class OnDask:
             if self.now() > deadline:
                 self.close()
                 cause = f"the Dask scheduler at {self.scheduler} has no worker"
-                raise UsageError(cause, f"start some: `dask worker {self.scheduler} --nthreads 1`")
+                raise TransientError(cause, f"start some: `dask worker {self.scheduler} --nthreads 1`")
             time.sleep(0.5)
         self._look()
         return there
@@ -228,7 +228,7 @@ class OnDask:
             return
         try:
             self._open()
-        except (UsageError, SchedulerLost):  # not there yet
+        except SchedulerLost:  # not there yet
             self._lose_scheduler()
             time.sleep(seconds)
             return
