@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from membrain_cloud.pipeline.attempts import Attempts
 from membrain_cloud.pipeline.chain import Registry
 from membrain_cloud.pipeline.ledger import FailureLedger
-from membrain_cloud.pipeline.plan import Plan
+from membrain_cloud.pipeline.plan import Plan, open_tables
 from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.pipeline.tasks import Kind, Outcome, Task
 from membrain_cloud.store.project import Project
@@ -276,6 +276,8 @@ def carry_out(
                 attempts.forget(task)
         poisoned = {}
     if plan.tasks:
+        project.check_writable()
+        open_tables(project, settings).check_writable()
         for name in plan.stages:
             registry[name].declare(project, settings)
 
