@@ -13,6 +13,7 @@ from membrain_cloud.cli.program import say
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from membrain_cloud.pipeline.elsewhere import Activity
     from membrain_cloud.pipeline.estimates import Estimate
     from membrain_cloud.pipeline.plan import Plan
     from membrain_cloud.pipeline.tasks import Outcome, Task
@@ -278,6 +279,18 @@ def show_status(plan: Plan, grid: Mapping[str, Mapping[str, str]]) -> None:
     show_table("", ("run", *plan.stages), rows)
     done = Counter(stage for stages in grid.values() for stage, state in stages.items() if state == "done")
     say(", ".join(f"{stage} {done[stage]}/{len(grid)}" for stage in plan.stages))
+
+
+def show_activity(now: Activity) -> None:
+    """What is at work, and how fast."""
+    rows = [(row["run"], row["stage"], row["part"], row["worker"]) for row in now.at_work]
+    if rows:
+        show_table("at work", ("run", "stage", "part", "worker"), rows)
+    if now.left:
+        say(f"{len(now.left)} tasks were left by runs that are gone; the next run takes them over")
+    if now.tasks_per_hour is not None and rows:
+        left = "" if now.eta_seconds is None else f", {datetime.timedelta(seconds=round(now.eta_seconds))} left"
+        say(f"{now.tasks_per_hour:.0f} tasks an hour{left}")
 
 
 def show_failures(records: Sequence[Mapping[str, Any]], *, with_tracebacks: bool) -> None:

@@ -82,12 +82,15 @@ def plan(config: str, runs: tuple[str, ...], as_json: bool, **chosen: Any) -> No
 @settings_options
 @json_option
 def status(config: str, runs: tuple[str, ...], as_json: bool, **chosen: Any) -> None:
-    """Show which stages are done on which tomograms, with these settings.
+    """Show which stages are done on which tomograms, with these settings, and what is at work now, here or elsewhere.
+
+    All of it from the store alone: what is at work by leases, how fast by the times of receipts.
 
     \b
     Example:
       membrain-cloud status project/config.json
     """
+    from membrain_cloud.pipeline.elsewhere import activity
     from membrain_cloud.pipeline.ledger import FailureLedger
     from membrain_cloud.store.opening import open_project
 
@@ -95,10 +98,12 @@ def status(config: str, runs: tuple[str, ...], as_json: bool, **chosen: Any) -> 
     settings = chosen_settings(chosen["settings_file"], chosen["overrides"], chosen["tables"])
     made = make_plan(project, settings, runs, chosen["stages"])
     grid = display.status_grid(made, FailureLedger(project.receipts).records())
+    now = activity(project, settings, made)
     if as_json:
-        print_json({"stages": list(made.stages), "sessions": dict(made.sessions), "runs": grid})
+        print_json({"stages": list(made.stages), "sessions": dict(made.sessions), "runs": grid} | vars(now))
     else:
         display.show_status(made, grid)
+        display.show_activity(now)
 
 
 @click.command(cls=Verb)

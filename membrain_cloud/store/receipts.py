@@ -75,6 +75,11 @@ class Receipts:
             return None
         return content if isinstance(content, dict) else None
 
+    def modified(self) -> dict[str, float | None]:
+        """When each receipt was written, by the store's own clock; None where it does not tell."""
+        listed = self._files.listing().items()
+        return {name.removesuffix(_SUFFIX): info.modified for name, info in listed if name.endswith(_SUFFIX)}
+
     def has(self, name: str) -> bool:
         """Whether there is such a receipt; an object without a byte is none."""
         info = self._files.info(_file_name(name))

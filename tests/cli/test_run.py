@@ -16,6 +16,11 @@ import pytest
 from click.testing import CliRunner
 
 from membrain_cloud.cli import main
+from membrain_cloud.pipeline.plan import plan
+from membrain_cloud.pipeline.settings import load_settings
+from membrain_cloud.pipeline.stages import STAGES as STAGES_KNOWN
+from membrain_cloud.pipeline.work import work
+from membrain_cloud.store.leases import Leases
 from membrain_cloud.store.project import Project
 from membrain_cloud.store.refs import SegmentationRef
 from membrain_cloud.store.setup import create_project
@@ -81,6 +86,29 @@ def test_two_runs_share_the_work(project: Project, tmp_path: Path) -> None:
     done = [(line["run"], line["stage"]) for line in ended if line["state"] == "done"]
     assert len(done) == len(set(done)) == 2 * RUNS
     assert len(receipts(project)) == 2 * RUNS
+
+
+def test_status_sees_a_run_elsewhere_by_the_store_alone(project: Project) -> None:
+    settings = load_settings(None, [STAGES[3]])
+    made = plan(project, settings, STAGES_KNOWN, stages=["separate", "mesh"])
+    for task in made.tasks[:3]:
+        work(task, STAGES_KNOWN)
+    leases = Leases(project.receipts.beside("leases"))
+    facts = {"run": "TS_3", "stage": "separate", "part": "whole", "worker": "tcp://10.0.0.7:4000", "alone": False}
+    lease, _ = leases.claim(f"{made.tasks[-2].address}/whole", "other", facts)
+    assert lease is not None
+    result = CliRunner().invoke(main, ["status", project.config, *STAGES, "--json"])
+    told = json.loads(result.stdout)
+    assert [(row["run"], row["stage"], row["worker"]) for row in told["at_work"]] == [
+        ("TS_3", "separate", "tcp://10.0.0.7:4000")
+    ]
+    assert told["left"] == []
+    assert told["tasks_per_hour"] > 0
+    assert told["eta_seconds"] == pytest.approx(3600 * 5 / told["tasks_per_hour"])
+    text = CliRunner().invoke(main, ["status", project.config, *STAGES]).output
+    assert "tasks an hour" in text
+    lease.release()
+    assert json.loads(CliRunner().invoke(main, ["status", project.config, *STAGES, "--json"]).stdout)["at_work"] == []
 
 
 def test_metrics_are_served_while_a_run_goes_on(project: Project, tmp_path: Path) -> None:
