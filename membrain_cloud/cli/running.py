@@ -204,7 +204,8 @@ def clean(config: str, tables: str | None, user: str | None, yes: bool, hours: f
     if yes:
         remove_litter(project, opened, found)
     if as_json:
-        print_json({"removed": yes, "found": [vars(item) for item in found]})
+        annotations = [item.key for item in found if item.kind == "annotation"]
+        print_json({"removed": yes, "annotations": annotations, "found": [vars(item) for item in found]})
         return
     if found:
         display.show_table("", ("kind", "store", "name"), [(item.kind, item.store, item.name) for item in found])

@@ -17,7 +17,6 @@ from membrain_cloud.pipeline.kept_scores import SCORES
 from membrain_cloud.pipeline.provenance import output_paths
 from membrain_cloud.pipeline.standing import LOOKUPS
 from membrain_cloud.pipeline.tasks import Ref, ref_from_dict
-from membrain_cloud.store.files import Files
 from membrain_cloud.store.project import Project
 from membrain_cloud.store.receipts import ReceiptName, Receipts
 from membrain_cloud.store.tables import Tables, part_name
@@ -34,11 +33,15 @@ _OLD_RECEIPT = re.compile(r"[^/]+/[^/]+/[^/]+/[^/]+/(complete|prepare|finish|blo
 
 @dataclass(frozen=True)
 class Litter:
-    """One thing that nothing vouches for. store : "project" or "tables".  name : of the object or folder in it."""
+    """One thing that nothing vouches for.
+
+    store : "project" or "tables".  name : of the object or folder in it.  key : of an annotation, as people name it.
+    """
 
     kind: Kind
     store: str
     name: str
+    key: str = ""
 
 
 def find_litter(project: Project, tables: Tables, user: str, *, hours: float = 1.0) -> list[Litter]:
@@ -122,21 +125,21 @@ class _Owners:
 
 
 def _annotations(project: Project, user: str, run: str, owners: _Owners) -> Iterator[Litter]:
-    by_owner: dict[Owner, list[str]] = {}
+    by_owner: dict[Owner, dict[str, str]] = {}
     for labels in project.segmentations(run):
         if labels.user == user:
             name = f"{labels.name}@{labels.voxel_spacing_angstrom:.3f}"
-            by_owner.setdefault((f"{user}_{labels.session}", run, name), []).append(labels.path)
+            by_owner.setdefault((f"{user}_{labels.session}", run, name), {})[labels.path] = labels.key
     for ref, path in (
         *((ref, ref.mesh_path) for ref in project.meshes(run)),
         *((ref, ref.picks_path) for ref in project.picks(run)),
     ):
         if ref.user == user:
-            by_owner.setdefault((f"{user}_{ref.session}", run, ref.name), []).append(path)
+            by_owner.setdefault((f"{user}_{ref.session}", run, ref.name), {})[path] = ref.key
     for owner, paths in by_owner.items():
-        for path in owners.unowned(owner, paths):
+        for path in owners.unowned(owner, list(paths)):
             if project.files.exists(path):  # what lies in a static root is not ours to judge
-                yield Litter("annotation", "project", path)
+                yield Litter("annotation", "project", path, paths[path])
 
 
 def _features(project: Project, run: str, owners: _Owners) -> Iterator[Litter]:
@@ -181,8 +184,7 @@ def _bad_receipts(project: Project, tables: Tables) -> Iterator[Litter]:
 
 def _in_work(receipts: Receipts) -> set[str]:
     """Addresses that leases beside the receipts name, as far as these are kept up."""
-    folder, _, own = receipts.url.rpartition("/")
-    leases = Files(f"{folder}/{own.replace('receipts', 'leases')}", receipts.files.options)
+    leases = receipts.beside("leases")
     found = {name: info for name, info in leases.listing().items() if name.endswith(".json")}
     if not found:
         return set()

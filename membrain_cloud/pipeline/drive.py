@@ -265,6 +265,7 @@ def carry_out(
     retry_poison : try what was set aside because processes died at it.
     stop, grace_seconds : once `stop` says so nothing more is begun; so long is waited for what is in flight.
     Returns all outcomes, those settled by the plan first; when stopped, of those tasks that were settled.
+    Raises StorageError before anything is begun where results could not be written.
     """
     ledger = FailureLedger(project.receipts)
     ledger.settle(plan.settled)
@@ -276,8 +277,7 @@ def carry_out(
                 attempts.forget(task)
         poisoned = {}
     if plan.tasks:
-        project.check_writable()
-        open_tables(project, settings).check_writable()
+        _check_writable(project, settings, {registry[task.stage].keeps_receipts_in for task in plan.tasks})
         for name in plan.stages:
             registry[name].declare(project, settings)
 
@@ -293,3 +293,11 @@ def carry_out(
     patience = Patience(requeues=chosen.requeues, lease_seconds=60 * chosen.lease_minutes, grace_seconds=grace_seconds)
     outcomes = drive(plan, runner, registry, note, settled=poisoned, patience=patience, stop=stop)
     return [*plan.settled, *outcomes]
+
+
+def _check_writable(project: Project, settings: Settings, stores: set[str]) -> None:
+    """Rather one error now than one for each of thousands of tasks."""
+    if "project" in stores:
+        project.check_writable()
+    if "tables" in stores:
+        open_tables(project, settings).check_writable()

@@ -231,12 +231,19 @@ class Files:
             try:
                 self._fs.pipe_file(self.path(name), content, mode="create")
             except FileExistsError:
-                return False
+                return self._holds(name, content)
             except OSError as error:
                 if "PreconditionFailed" in str(error) or "ConditionalRequestConflict" in str(error):
-                    return False
+                    return self._holds(name, content)
                 raise
             return True
+
+    def _holds(self, name: str, content: bytes) -> bool:
+        """Whether an object is what we wrote: the client asks again after an answer that was lost, and meets itself."""
+        try:
+            return self.read(name) == content
+        except FileNotFoundError:
+            return False
 
     def make_folder(self, name: str = "") -> None:
         """Create a local folder; object stores have none."""

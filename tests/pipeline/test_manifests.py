@@ -13,7 +13,7 @@ from membrain_cloud.cli import main
 from membrain_cloud.pipeline.chain import Registry
 from membrain_cloud.pipeline.drive import carry_out
 from membrain_cloud.pipeline.plan import open_tables, plan
-from membrain_cloud.pipeline.run import InProcess, OnDask
+from membrain_cloud.pipeline.run import InProcess, open_runner
 from membrain_cloud.pipeline.settings import Settings, load_settings
 from membrain_cloud.pipeline.stages import STAGES
 from membrain_cloud.store.files import Files
@@ -47,16 +47,15 @@ def elsewhere(manifest: Project, folder: Path, **changes: str) -> Project:
     return open_project(path)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_manifest_runs_like_its_project(project: Project, tmp_path: Path, registry: Registry, workers: int) -> None:
+@pytest.mark.parametrize("workers", [None, 1])
+def test_a_manifest_runs_like_its_project(
+    project: Project, tmp_path: Path, registry: Registry, workers: int | None
+) -> None:
     manifest = elsewhere(frozen(project, tmp_path / "all.parquet"), tmp_path)
     made = plan(manifest, Settings(), registry)
     assert [task.digest for task in made.tasks] == [task.digest for task in plan(project, Settings(), registry).tasks]
-    runner = OnDask(workers=workers) if workers else InProcess()
-    try:
+    with open_runner(workers=workers, scheduler=None, in_process=workers is None) as runner:
         outcomes = carry_out(manifest, Settings(), made, runner, registry)
-    finally:
-        runner.close()
     assert {outcome.state for outcome in outcomes} == {"done"}
     assert {len(manifest.picks(run)) for run in manifest.runs()} == {1}
     assert not any(project.picks(run) for run in project.runs())

@@ -120,6 +120,8 @@ def test_no_permission_to_write_is_said_at_once(bucket: Project, proxy: FaultPro
         with pytest.raises(StorageError, match="cannot be written") as caught:
             check()
         assert "writable overlay" in caught.value.next_step
+    with pytest.raises(StorageError, match="cannot be written"):
+        run(bucket, registry)
     proxy.requests.clear()
     outcome = work(plan(bucket, Settings(), registry).tasks[0], registry, sleep=lambda _: pytest.fail("tried again"))
     assert outcome.state == "failed"
