@@ -118,11 +118,18 @@ class Measured:
 
     @cached_property
     def to_edge(self) -> NDArray[np.float64]:
-        """(V,) Å along the surface to where the border or a rim ends it; inf beyond reach, and without such ends."""
-        return self.surface.distance_from_any(
-            self.surface.boundary_points(EDGE_POINTS),
-            cutoff_angstrom=max(self.options.cutoff_angstrom, self.options.edge_width_angstrom),
-        )
+        """(V,) Å along the surface to where the border or a rim ends it; inf far beyond reach and without ends."""
+        return self._field(self.surface.boundary_points(EDGE_POINTS))
+
+    @property
+    def reach(self) -> float:
+        """Å; distances to edges and classes are known so far."""
+        return max(self.options.cutoff_angstrom, self.options.edge_width_angstrom)
+
+    def _field(self, sources: SurfacePoints) -> NDArray[np.float64]:
+        """(V,) Å from the nearest source: so far that every face with a point within reach has all its corners."""
+        beyond = min(float(properties.longest_edges(self.surface).max()), self.reach)
+        return self.surface.distance_from_any(sources, cutoff_angstrom=self.reach + beyond)
 
     @cached_property
     def edge_distances(self) -> NDArray[np.float64]:
@@ -201,7 +208,11 @@ class Measured:
             at_faces["distance_to_next_membrane_nm"] = self.gaps.to_next / NM
             at_faces["distance_to_itself_nm"] = self.gaps.to_itself / NM
         found = [properties.of_faces(known[name], values, surface, at) for name, values in at_faces.items()]
-        found.append(properties.of_distances(known["distance_to_edge_nm"], self.to_edge, surface, self.edge_distances))
+        found.append(
+            properties.of_distances(
+                known["distance_to_edge_nm"], self.to_edge, surface, self.edge_distances, self.reach
+            )
+        )
         return found + self._class_distances()
 
     def _class_distances(self) -> list[Values]:
@@ -210,10 +221,12 @@ class Measured:
         for kind, name in enumerate(self.kind_names):
             members = np.flatnonzero(self.kinds == kind)
             sources = self.surface.points(self.at.faces[members], self.at.weights[members])
-            to_vertices = self.surface.distance_from_any(sources, cutoff_angstrom=self.options.cutoff_angstrom)
+            to_vertices = self._field(sources)
             nearest = self.pairs.neighbors.nearest(kind, len(self.order))
             scale = properties.distance_to_class(name)
-            found.append(properties.of_distances(scale, to_vertices, self.surface, nearest, kind))
+            found.append(
+                properties.of_distances(scale, to_vertices, self.surface, nearest, self.options.cutoff_angstrom, kind)
+            )
         return found
 
 

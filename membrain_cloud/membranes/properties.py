@@ -106,17 +106,19 @@ def of_faces(scale: Scale, values: Floats, surface: Surface, at: SurfacePoints) 
 
 
 def of_distances(
-    scale: Scale, to_vertices: Floats, surface: Surface, at_particles: Floats, of_class: int | None = None
+    scale: Scale, to_vertices: Floats, surface: Surface, at_particles: Floats, reach: float, of_class: int | None = None
 ) -> Values:
-    """A distance along the surface, known at the vertices (V,) and the particles (N,), in Å.
+    """A distance along the surface, known at the vertices (V,) and the particles (N,), in Å; infinite above `reach`.
 
     Between vertices it is linear, as that from an end of the surface nearly is; near the particles of a class, round.
     """
     corners, shares = to_vertices[surface.faces], _shares()
     values = corners @ shares.T
     if of_class is not None:
-        near = np.flatnonzero(corners.min(axis=1) < NEAR_EDGES * _longest(surface))
+        near = np.flatnonzero(corners.min(axis=1) < NEAR_EDGES * longest_edges(surface))
         values[near] = _in_the_plane(surface, near, corners[near], shares)
+    values[values > reach] = np.inf
+    at_particles = np.where(at_particles > reach, np.inf, at_particles)
     areas = np.repeat(surface.face_areas / len(shares), len(shares))
     faces = np.repeat(np.arange(len(corners)), len(shares))
     return Values(scale, values.reshape(-1) / NM, areas, faces, at_particles / NM, of_class)
@@ -160,7 +162,8 @@ def _shares() -> Floats:
     return np.column_stack([1.0 - two.sum(axis=1), two])
 
 
-def _longest(surface: Surface) -> Floats:
+def longest_edges(surface: Surface) -> Floats:
+    """(F,) Å, of each face."""
     corners = surface.vertices[surface.faces]
     return np.linalg.norm(np.roll(corners, -1, axis=1) - corners, axis=2).max(axis=1)
 
