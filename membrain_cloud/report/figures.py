@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,10 +18,8 @@ from scipy.spatial import cKDTree
 from membrain_cloud.geometry import Grid, Mesh, Picks
 from membrain_cloud.report.data import Curves, SliceView
 from membrain_cloud.report.rendering import Camera, render
+from membrain_cloud.report.theme import SERIES, Theme
 
-MEMBRANE_COLOURS = (
-    "#2a9d8f", "#e76f51", "#7b6fd6", "#3d8fd1", "#c2578f", "#7fb03f", "#a9714b", "#35b6c6", "#d1495b", "#8a94a6",
-)  # fmt: skip
 PICK_COLOUR = "#ffd23f"
 
 _MAX_SLICE_PIXELS = 640
@@ -31,24 +28,9 @@ _DPI = 100
 _BOX_EDGES = [(i, i | bit) for i in range(8) for bit in (1, 2, 4) if not i & bit]
 
 
-@dataclass(frozen=True)
-class Theme:
-    """Colours of the curves on a light or a dark page."""
-
-    text: str
-    faint: str
-    fill: str
-    line: str
-    truth: str
-
-
-LIGHT = Theme(text="#384152", faint="#d5dae3", fill="#8cc7c0", line="#1d7d72", truth="#b4532f")
-DARK = Theme(text="#c3cad6", faint="#3a4352", fill="#2c6f69", line="#5fd0c3", truth="#f0926d")
-
-
 def membrane_colour(membrane_id: int) -> str:
     """The colour a membrane has in every figure and table of the page."""
-    return MEMBRANE_COLOURS[(membrane_id - 1) % len(MEMBRANE_COLOURS)]
+    return SERIES[(membrane_id - 1) % len(SERIES)]
 
 
 def density_figure(view: SliceView) -> bytes:

@@ -14,8 +14,6 @@ from markupsafe import Markup
 
 from membrain_cloud.report.data import Column, MembraneRow, ReportData, SliceView, Table, TomogramReport
 from membrain_cloud.report.figures import (
-    DARK,
-    LIGHT,
     PICK_COLOUR,
     curves_figure,
     density_figure,
@@ -23,6 +21,7 @@ from membrain_cloud.report.figures import (
     slice_figure,
     surface_figure,
 )
+from membrain_cloud.report.theme import DARK, LIGHT
 
 UNKNOWN = "–"
 #: More would make the page slow to open: a tomogram takes about 0.7 MB.

@@ -13,8 +13,6 @@ from PIL import Image
 from membrain_cloud.geometry import Grid, Mesh, Picks
 from membrain_cloud.report.data import Curves, ReportData, SliceView
 from membrain_cloud.report.figures import (
-    LIGHT,
-    MEMBRANE_COLOURS,
     PICK_COLOUR,
     curves_figure,
     density_figure,
@@ -23,6 +21,7 @@ from membrain_cloud.report.figures import (
     surface_figure,
 )
 from membrain_cloud.report.rendering import Camera, render
+from membrain_cloud.report.theme import LIGHT, SERIES
 
 GRID = Grid((20, 40, 60), 10.0)
 
@@ -92,8 +91,8 @@ def test_slice_along_xz_uses_y_as_depth() -> None:
 
 def test_membranes_keep_their_colours() -> None:
     assert membrane_colour(1) != membrane_colour(2)
-    assert membrane_colour(1) == membrane_colour(1 + len(MEMBRANE_COLOURS))
-    assert len(set(MEMBRANE_COLOURS)) == len(MEMBRANE_COLOURS)
+    assert membrane_colour(1) == membrane_colour(1 + len(SERIES))
+    assert len(set(SERIES)) == len(SERIES)
 
 
 def square(z: float, size: float = 100.0) -> Mesh:

@@ -1,0 +1,57 @@
+"""The notebook runs from top to bottom, on tables of a specimen and (slowly) on a demo's, and shows its figures."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import nbformat
+import pytest
+
+NOTEBOOK = Path(__file__).parents[2] / "docs" / "notebooks" / "statistics.ipynb"
+
+
+def execute(project: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> nbformat.NotebookNode:
+    from nbclient import NotebookClient
+
+    monkeypatch.setenv("MEMBRAIN_PROJECT", str(project))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.setenv("IPYTHONDIR", str(folder / "ipython"))
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the kernel's client, not of ours
+        NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
+    return notebook
+
+
+def images(notebook: nbformat.NotebookNode) -> int:
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    return sum("image/png" in output.get("data", {}) for output in outputs)
+
+
+def test_the_notebook_runs_on_a_specimen(
+    measured_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notebook = execute(measured_project / "project" / "config.json", tmp_path, monkeypatch)
+    assert images(notebook) == 3
+    stderr = [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs if o.get("name") == "stderr"]
+    assert stderr == []
+
+
+def test_the_notebook_is_stored_with_its_figures_and_without_paths() -> None:
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(notebook)
+    assert images(notebook) == 3
+    text = NOTEBOOK.read_text(encoding="utf-8")
+    assert "/home/" not in text
+    assert "/tmp/" not in text
+    assert not any(o.get("output_type") == "error" for c in notebook.cells if c.cell_type == "code" for o in c.outputs)
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_on_a_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = [sys.executable, "-m", "membrain_cloud", "demo", str(tmp_path / "demo"), "--small"]
+    subprocess.run(command, check=True, cwd=Path(__file__).parents[2])
+    assert images(execute(tmp_path / "demo" / "config.json", tmp_path, monkeypatch)) == 3
