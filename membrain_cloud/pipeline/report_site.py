@@ -9,9 +9,10 @@ import membrain_cloud
 from membrain_cloud.errors import MembrainCloudError
 from membrain_cloud.pipeline.ledger import FailureLedger
 from membrain_cloud.pipeline.plan import Plan
+from membrain_cloud.pipeline.report_statistics import curves_by_run, measured_runs
 from membrain_cloud.pipeline.reporting import rows_by_run, tomogram_report
 from membrain_cloud.pipeline.settings import Settings
-from membrain_cloud.report.data import Failure, Number, ReportData, TomogramReport
+from membrain_cloud.report.data import Curves, Failure, Number, ReportData, TomogramReport
 from membrain_cloud.report.page import render_page
 from membrain_cloud.report.site import IndexRow, SiteIndex, render_index, thumbnail
 from membrain_cloud.store.files import Files
@@ -34,7 +35,8 @@ def write_site(
     One tomogram is held at a time. What cannot be read gets a row that says why, and the rest goes on.
     """
     files = Files(target, options)
-    rows = rows_by_run(project, settings, plan)
+    measured = measured_runs(project, settings, plan)
+    rows, curves = rows_by_run(measured), curves_by_run(measured, {})
     failures = {record["run"]: record for record in FailureLedger(project.receipts).records()}
     states = _states(plan, failures)
     index: list[IndexRow] = []
@@ -42,7 +44,7 @@ def write_site(
     for number, run in enumerate(names, 1):
         row = _row(project, run, states.get(run, "to do"), failures.get(run), settings)
         if plan.refs.get(run):
-            row = _with_page(project, settings, plan, run, rows.get(run, {}), row, files)
+            row = _with_page(project, settings, plan, run, rows.get(run, {}), curves.get(run), row, files)
         index.append(row)
         progress(number, len(names))
     files.write("index.html", render_index(_index(project, plan, index)).encode())
@@ -55,12 +57,13 @@ def _with_page(
     plan: Plan,
     run: str,
     rows: Mapping[str, Sequence[Mapping[str, Any]]],
+    curves: Curves | None,
     row: IndexRow,
     files: Files,
 ) -> IndexRow:
     """Write a tomogram's page and picture; its row with links and numbers."""
     try:
-        report = tomogram_report(project, run, plan.refs[run], rows)
+        report = tomogram_report(project, run, plan.refs[run], rows, curves=curves)
     except MembrainCloudError as error:
         return _changed(row, cause=row.cause or error.message, next_step=row.next_step or error.next_step)
     failures = [Failure(run, "", row.cause, row.next_step)] if row.cause else []

@@ -9,9 +9,9 @@ import numpy as np
 
 import membrain_cloud
 from membrain_cloud.geometry import Box, Grid
-from membrain_cloud.membranes.statistics import ripley_from_pair_counts
 from membrain_cloud.pipeline.ledger import FailureLedger
-from membrain_cloud.pipeline.plan import Plan, open_tables
+from membrain_cloud.pipeline.plan import Plan
+from membrain_cloud.pipeline.report_statistics import curves_by_run, measured_runs, statistics
 from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.pipeline.tasks import Ref
 from membrain_cloud.report.data import (
@@ -29,6 +29,7 @@ from membrain_cloud.report.page import render_page
 from membrain_cloud.store.files import Files
 from membrain_cloud.store.project import Project
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
+from membrain_cloud.tables import Analysis
 
 
 def write_report(
@@ -64,9 +65,11 @@ def gather(
     truth_neighbors_nm: Mapping[str, np.ndarray],
 ) -> ReportData:
     """All that the page shows of a plan's runs: what is not there (yet) is left out."""
-    rows = rows_by_run(project, settings, plan)
+    found = measured_runs(project, settings, plan)
+    rows = rows_by_run(found)
+    curves = curves_by_run(found, truth_neighbors_nm)
     tomograms = [
-        tomogram_report(project, run, plan.refs[run], rows.get(run, {}), truth.get(run), truth_neighbors_nm.get(run))
+        tomogram_report(project, run, plan.refs[run], rows.get(run, {}), truth.get(run), curves.get(run))
         for run in plan.runs
         if plan.refs.get(run)
     ]
@@ -92,6 +95,7 @@ def gather(
         ),
         stages=stages_table(plan),
         scores=scores,
+        statistics=None if found is None else statistics(found),
         failures=failures,
         tomograms=tomograms,
         settings=settings.as_dict(),
@@ -115,18 +119,16 @@ def stages_table(plan: Plan) -> Table:
     return Table(columns, tuple((run, *(state(run, stage) for stage in plan.stages)) for run in runs))
 
 
-def rows_by_run(project: Project, settings: Settings, plan: Plan) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """Rows of the tables that the report needs, by run and table: of our dataset, and none of other settings."""
-    tables = open_tables(project, settings)
-    stale = {task.run for task in plan.tasks if task.stage == "measure"}
-    current = set(plan.runs) - stale
-    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for table in sorted({"membranes", "particles", "neighbors", "pair_counts"} & set(tables.names())):
-        for row in tables.read(table).to_pylist():
-            dataset = project.dataset_of(row["run_name"]) or settings.output.dataset
-            if row["dataset_id"] == dataset and row["run_name"] in current:
-                found.setdefault(row["run_name"], {}).setdefault(table, []).append(row)
-    return found
+def rows_by_run(found: Analysis | None) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Rows of membranes and neighbours, by run and table."""
+    rows: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for table in ("membranes", "neighbors") if found is not None else ():
+        frame = found.frame(table)
+        known = frame.astype(object).where(frame.notna(), None)
+        for run, part in known.groupby("run_name"):
+            records = [{str(name): value for name, value in row.items()} for row in part.to_dict("records")]
+            rows.setdefault(str(run), {})[table] = records
+    return rows
 
 
 def tomogram_report(
@@ -135,7 +137,7 @@ def tomogram_report(
     refs: Mapping[str, Ref],
     rows: Mapping[str, Sequence[Mapping[str, Any]]],
     truth: ObjectRef | None = None,
-    truth_neighbors_nm: np.ndarray | None = None,
+    curves: Curves | None = None,
 ) -> TomogramReport:
     """What the page shows of one run; `rows` are those of the tables that are about it."""
     there = {role: ref for role, ref in refs.items() if project.has(ref)}
@@ -144,7 +146,10 @@ def tomogram_report(
     volume = density if isinstance(density, TomogramRef) else instances
     assert isinstance(volume, TomogramRef | SegmentationRef)
     grid = project.grid(volume)
-    notes = () if rows.get("membranes") else ("it has not been measured with these settings yet",)
+    failed = [row for row in rows.get("membranes", ()) if row["error"] is not None]
+    notes = [f"membrane {row['membrane_id']} could not be measured: {row['error']}" for row in failed]
+    if not rows.get("membranes"):
+        notes.append("it has not been measured with these settings yet")
     return TomogramReport(
         name=run,
         grid=grid,
@@ -158,8 +163,8 @@ def tomogram_report(
         picks=project.read_picks(picks) if isinstance(picks, ObjectRef) else None,
         truth_picks=project.read_picks(truth) if truth is not None else None,
         membranes=tuple(_membrane(row, rows.get("neighbors", ())) for row in rows.get("membranes", ())),
-        curves=_curves(rows, truth_neighbors_nm),
-        notes=notes,
+        curves=curves or Curves(),
+        notes=tuple(notes),
     )
 
 
@@ -191,6 +196,7 @@ def _membrane(row: Mapping[str, Any], neighbors: Sequence[Mapping[str, Any]]) ->
         particles=row["n_particles"],
         particles_per_um2=row["particles_per_um2"],
         nearest_neighbor_nm=float(np.median(distances)) if len(distances) else None,
+        bilayer_nm=row["bilayer_thickness_nm"],
     )
 
 
@@ -199,12 +205,3 @@ def nearest_neighbors_nm(neighbors: Sequence[Mapping[str, Any]]) -> np.ndarray:
     return np.array(
         [n["geodesic_nm"] for n in neighbors if n["rank"] == 1 and n["object_name"] == n["target_object_name"]]
     )
-
-
-def _curves(rows: Mapping[str, Sequence[Mapping[str, Any]]], truth_neighbors_nm: np.ndarray | None) -> Curves:
-    distances = nearest_neighbors_nm(rows.get("neighbors", ()))
-    counts = [row for row in rows.get("pair_counts", ()) if row["object_name"] == row["target_object_name"]]
-    if not counts:
-        return Curves(distances, truth_neighbor_distances_nm=truth_neighbors_nm)
-    ripley = ripley_from_pair_counts(counts)
-    return Curves(distances, ripley.r_nm, ripley.pair_correlation, ripley.l_minus_r_nm, truth_neighbors_nm)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from membrain_cloud.geometry import Grid, Mesh, Picks
@@ -38,6 +39,8 @@ class Curves:
     pair_correlation : (B,) g(r); 1 for particles at random.
     l_difference_nm : (B,) Ripley's L(r) less that of particles at random on the same membranes (on a plane, L(r) - r).
     truth_neighbor_distances_nm : the same distances between the true particles, where known.
+    random_correlation, random_l_difference_nm : (2, B) between which most of what is random on the same membranes lies;
+        None: not simulated.  p : of so large a difference at random; None: not known.
     """
 
     neighbor_distances_nm: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
@@ -45,11 +48,15 @@ class Curves:
     pair_correlation: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     l_difference_nm: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     truth_neighbor_distances_nm: NDArray[np.float64] | None = None
+    random_correlation: NDArray[np.float64] | None = None
+    random_l_difference_nm: NDArray[np.float64] | None = None
+    p: float | None = None
 
 
 @dataclass(frozen=True)
 class MembraneRow:
-    """One membrane in the table of a tomogram; None is unknown. `area_nm2` is that of one side."""
+    """One membrane in the table of a tomogram; None is unknown. `area_nm2` is that of one side, `bilayer_nm` the
+    distance between the leaflets' density peaks."""
 
     membrane_id: int
     area_nm2: float | None
@@ -57,6 +64,7 @@ class MembraneRow:
     particles: int | None
     particles_per_um2: float | None
     nearest_neighbor_nm: float | None
+    bilayer_nm: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +103,23 @@ class Table:
     note: str = ""
 
 
+@dataclass(frozen=True, eq=False)
+class StatisticsReport:
+    """What particles and membranes show over all tomograms: frames as `membrain_cloud.tables` makes them.
+
+    kinds : a row a pair of kinds of particles.  neighbors, ripley : of `nearest_neighbors()` and `ripley()`, within
+    kinds.  curvature : of `histogram()`, by leaflet.  thickness : of `density_profile()`.  gaps : of `histogram()`, to
+    the next membrane. Frames without rows are not drawn.
+    """
+
+    kinds: Table
+    neighbors: pd.DataFrame
+    ripley: pd.DataFrame
+    curvature: pd.DataFrame
+    thickness: pd.DataFrame
+    gaps: pd.DataFrame
+
+
 @dataclass(frozen=True)
 class Failure:
     """A task that failed: what, why and what to do about it."""
@@ -124,6 +149,7 @@ class ReportData:
     numbers: tuple[Number, ...] = ()
     stages: Table | None = None
     scores: Table | None = None
+    statistics: StatisticsReport | None = None
     failures: Sequence[Failure] = ()
     tomograms: Sequence[TomogramReport] = ()
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

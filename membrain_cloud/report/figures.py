@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,14 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 from membrain_cloud.geometry import Grid, Mesh, Picks
-from membrain_cloud.report.data import Curves, SliceView
+from membrain_cloud.report import plots
+from membrain_cloud.report.data import Curves, SliceView, StatisticsReport
 from membrain_cloud.report.rendering import Camera, render
 from membrain_cloud.report.theme import SERIES, Theme
 
 PICK_COLOUR = "#ffd23f"
 
+_Panel = tuple[str, Callable[..., None]]
 _MAX_SLICE_PIXELS = 640
 _DPI = 100
 # The twelve edges of a box, as pairs of corners that differ in one bit.
@@ -138,16 +141,35 @@ def curves_figure(curves: Curves, theme: Theme) -> bytes:
     figure = Figure(figsize=(12.0, 3.1), dpi=_DPI * 1.5, layout="constrained")
     histogram, correlation, ripley = figure.subplots(1, 3)
     _draw_neighbors(histogram, curves, theme)
-    _draw_curve(correlation, curves.radii_nm, curves.pair_correlation, 1.0, "pair correlation g(r)", theme)
-    _draw_curve(ripley, curves.radii_nm, curves.l_difference_nm, 0.0, "Ripley's L(r), less at random / nm", theme)
+    labels = "pair correlation g(r)", "Ripley's L(r), less at random / nm"
+    _draw_curve(correlation, curves.radii_nm, curves.pair_correlation, curves.random_correlation, 1.0, labels[0], theme)
+    _draw_curve(ripley, curves.radii_nm, curves.l_difference_nm, curves.random_l_difference_nm, 0.0, labels[1], theme)
     correlation.set_ylim(bottom=0)
     for axes in (histogram, correlation, ripley):
-        axes.set_facecolor("none")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(theme.faint)
-        axes.tick_params(colors=theme.text, labelsize=9, length=3)
-        axes.xaxis.label.set(color=theme.text, size=10)
-        axes.yaxis.label.set(color=theme.text, size=10)
+        plots.style(axes, theme)
+    return _png(figure)
+
+
+def statistics_figure(found: StatisticsReport, theme: Theme) -> bytes:
+    """Over all tomograms: how particles lie to each other above, how membranes are below; what is known of it."""
+    above: list[_Panel] = [
+        ("neighbors", plots.nearest_neighbors),
+        ("ripley", plots.pair_correlation),
+        ("ripley", plots.l_function),
+    ]
+    below: list[_Panel] = [
+        ("curvature", functools.partial(plots.histogram, label="mean curvature / nm⁻¹")),
+        ("thickness", plots.density_profile),
+        ("gaps", functools.partial(plots.histogram, label="distance to the next membrane / nm", beyond=False)),
+    ]
+    figure = Figure(figsize=(12.0, 6.2), dpi=_DPI * 1.5, layout="constrained")
+    for axes, (name, draw) in zip(figure.subplots(2, 3).ravel(), [*above, *below], strict=True):
+        frame = getattr(found, name)
+        if len(frame):
+            draw(axes, frame, theme=theme)
+        else:
+            plots.style(axes, theme)
+            plots.nothing_to_show(axes, theme, "too few particles" if name in ("neighbors", "ripley") else "not known")
     return _png(figure)
 
 
@@ -157,7 +179,7 @@ def _draw_neighbors(axes: Any, curves: Curves, theme: Theme) -> None:
     axes.set_xlabel("geodesic distance to the nearest neighbour / nm")
     axes.set_ylabel("share of particles / %")
     if not found.size and not truth.size:
-        _say_nothing_to_show(axes, theme)
+        plots.nothing_to_show(axes, theme)
         return
     bins = int(np.clip(2 * max(found.size, truth.size) ** 0.5, 6, 40))
     edges = np.linspace(0, float(np.percentile(np.concatenate([found, truth]), 99.5)) * 1.02 + 1e-9, bins + 1)
@@ -167,27 +189,25 @@ def _draw_neighbors(axes: Any, curves: Curves, theme: Theme) -> None:
     if truth.size:
         share = np.full(truth.size, 100 / truth.size)
         axes.hist(truth, edges, weights=share, histtype="step", color=theme.truth, lw=1.4, label="truth")
+    axes.set_xlim(0.0, edges[-1])
     axes.legend(frameon=False, fontsize=9, labelcolor=theme.text)
 
 
-def _draw_curve(axes: Any, radii: NDArray, values: NDArray, at_random: float, label: str, theme: Theme) -> None:
+def _draw_curve(
+    axes: Any, radii: NDArray, values: NDArray, limits: NDArray | None, at_random: float, label: str, theme: Theme
+) -> None:
+    """limits : (2, B) the envelope of what is random; None: not known."""
     axes.set_xlabel("geodesic distance r / nm")
     axes.set_ylabel(label)
     if not np.isfinite(values).any():
-        _say_nothing_to_show(axes, theme)
+        plots.nothing_to_show(axes, theme)
         return
     axes.axhline(at_random, color=theme.text, lw=1, ls=(0, (4, 3)), alpha=0.7, label="at random")
+    if limits is not None:
+        axes.fill_between(radii, *limits, color=theme.text, alpha=0.15, lw=0, label="95 % at random")
     axes.plot(radii, values, color=theme.line, lw=1.9, label="found")
     axes.set_xlim(0, float(radii.max()))
     axes.legend(frameon=False, fontsize=9, labelcolor=theme.text)
-
-
-def _say_nothing_to_show(axes: Any, theme: Theme) -> None:
-    axes.text(
-        0.5, 0.5, "too few particles", ha="center", va="center", color=theme.text, size=10, transform=axes.transAxes
-    )
-    axes.set_xticks([])
-    axes.set_yticks([])
 
 
 def _draw_instances(axes: Any, instances: NDArray[np.integer]) -> None:

@@ -19,6 +19,7 @@ from membrain_cloud.report.figures import (
     density_figure,
     membrane_colour,
     slice_figure,
+    statistics_figure,
     surface_figure,
 )
 from membrain_cloud.report.theme import DARK, LIGHT
@@ -37,11 +38,18 @@ def render_page(data: ReportData) -> str:
     Names and messages from outside are escaped. The page allows itself no request (Content-Security-Policy).
     """
     template = make_environment().get_template("page.html")
-    tomograms = [_drawn(tomogram, index) for index, tomogram in enumerate(data.tomograms[:MOST_DRAWN])]
+    # Of one tomogram, the statistics over all show the same curves; the truth beside them is shown nowhere else.
+    alone = len(data.tomograms) == 1 and data.statistics is not None
+    tomograms = [_drawn(tomogram, index, alone=alone) for index, tomogram in enumerate(data.tomograms[:MOST_DRAWN])]
     found = overview(data.tomograms)
     if len(data.tomograms) > MOST_DRAWN:
         found = replace(found, note=f"Drawn below are the first {MOST_DRAWN}. Make reports of some runs to see others.")
-    return template.render(data=data, tomograms=tomograms, overview=found, pick_colour=PICK_COLOUR, is_low=_is_low)
+    pictures = None
+    if data.statistics is not None:
+        pictures = tuple(_data_uri(statistics_figure(data.statistics, theme)) for theme in (LIGHT, DARK))
+    return template.render(
+        data=data, tomograms=tomograms, overview=found, statistics=pictures, pick_colour=PICK_COLOUR, is_low=_is_low
+    )
 
 
 def make_environment() -> Environment:
@@ -117,8 +125,9 @@ class _Drawn:
     membranes: list[MembraneRow]
 
 
-def _drawn(tomogram: TomogramReport, index: int) -> _Drawn:
+def _drawn(tomogram: TomogramReport, index: int, *, alone: bool) -> _Drawn:
     has_distances = bool(np.isfinite(tomogram.curves.neighbor_distances_nm).any() or tomogram.curves.radii_nm.size)
+    has_distances = has_distances and not (alone and tomogram.curves.truth_neighbor_distances_nm is None)
     surface = None
     if any(len(mesh.faces) for mesh in tomogram.meshes.values()):
         surface = _data_uri(surface_figure(tomogram.meshes, tomogram.picks, tomogram.grid, width=_SURFACE_WIDTH))
