@@ -84,6 +84,12 @@ def distance_to_class(name: str) -> Scale:
     return Scale(f"distance_to_{name}_nm", 0.0, 40.0, 20)
 
 
+def scale_of(name: str) -> Scale:
+    """The bins of a property by its name; names that are none of PROPERTIES are distances to a class."""
+    known = {scale.name: scale for scale in PROPERTIES}
+    return known.get(name) or distance_to_class(name.removeprefix("distance_to_").removesuffix("_nm"))
+
+
 @dataclass(frozen=True, eq=False)
 class Values:
     """A property on a surface: where there is how much of it, and at the particles.

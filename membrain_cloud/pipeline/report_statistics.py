@@ -18,6 +18,8 @@ from membrain_cloud.tables.grouping import groups
 # Simulations of more tomograms are not read to draw a page: they are the largest table by far.
 MOST_WITH_ENVELOPES = 200
 LEVEL = 0.95
+# Half the width, in bins, that a peak of the pair correlation is fitted over.
+PEAK_BINS = 3.0
 _PAIR = ["object_name", "target_object_name"]
 
 
@@ -76,7 +78,7 @@ def statistics(found: Analysis) -> StatisticsReport | None:
         ripley, tests = found.ripley(level=LEVEL), found.significance()
     neighbors = found.nearest_neighbors()
     return StatisticsReport(
-        kinds=_kinds(found, neighbors, tests),
+        kinds=_kinds(found, neighbors, ripley, tests),
         neighbors=_own(neighbors),
         ripley=_own(ripley),
         curvature=_property(found, "mean_curvature_per_nm", ["leaflet"]),
@@ -85,11 +87,13 @@ def statistics(found: Analysis) -> StatisticsReport | None:
     )
 
 
-def _kinds(found: Analysis, neighbors: pd.DataFrame, tests: pd.DataFrame) -> Table:
+def _kinds(found: Analysis, neighbors: pd.DataFrame, ripley: pd.DataFrame, tests: pd.DataFrame) -> Table:
     """A row a pair of kinds."""
     area_um2 = float(found.concentration()["area_um2"].iloc[0])
     sizes = found.frame("particles").groupby("object_name").size()
-    peaks = found.peaks() if len(tests) else pd.DataFrame(columns=[*_PAIR, "r_nm", "r_error_nm"])
+    peaks = pd.DataFrame(columns=[*_PAIR, "r_nm", "r_error_nm"])
+    if len(ripley):
+        peaks = found.peaks(half_width_nm=PEAK_BINS * float((ripley["r_max_nm"] - ripley["r_min_nm"]).max()))
     rows = []
     for pair, part in groups(neighbors, _PAIR):
         one, other = map(str, pair)

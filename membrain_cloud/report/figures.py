@@ -144,7 +144,8 @@ def curves_figure(curves: Curves, theme: Theme) -> bytes:
     labels = "pair correlation g(r)", "Ripley's L(r), less at random / nm"
     _draw_curve(correlation, curves.radii_nm, curves.pair_correlation, curves.random_correlation, 1.0, labels[0], theme)
     _draw_curve(ripley, curves.radii_nm, curves.l_difference_nm, curves.random_l_difference_nm, 0.0, labels[1], theme)
-    correlation.set_ylim(bottom=0)
+    limits = np.zeros(0) if curves.random_correlation is None else curves.random_correlation[1]
+    correlation.set_ylim(0, plots.top_of(curves.pair_correlation, limits))
     for axes in (histogram, correlation, ripley):
         plots.style(axes, theme)
     return _png(figure)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from membrain_cloud.report.theme import LIGHT, SERIES, Theme
 
@@ -43,7 +44,8 @@ def nearest_neighbors(axes: Any, frame: pd.DataFrame, theme: Theme = LIGHT) -> N
 def pair_correlation(axes: Any, frame: pd.DataFrame, theme: Theme = LIGHT) -> None:
     """g of `ripley()` over distance, with the envelope of particles at random where there are simulations."""
     _curve(axes, frame, "g", 1.0, theme, middle=True)
-    axes.set_ylim(0, _top(frame, "g"))
+    limits = frame["g_high"].to_numpy(float) if "g_high" in frame.columns else np.zeros(0)
+    axes.set_ylim(0, top_of(frame["g"].to_numpy(float), limits) if len(frame) else None)
     _finish(axes, theme, frame, "geodesic distance r / nm", "pair correlation g(r)")
 
 
@@ -56,16 +58,14 @@ def l_function(axes: Any, frame: pd.DataFrame, theme: Theme = LIGHT) -> None:
 def histogram(axes: Any, frame: pd.DataFrame, label: str, theme: Theme = LIGHT, *, beyond: bool = True) -> None:
     """`histogram()` of a property: share of area in % in each bin. label : of the property, with its unit.
 
-    beyond : also draw the first and the last bin of the property, which hold all that lies beyond them; otherwise their
-    share is said in words, as suits distances that most of a membrane has none of.
+    beyond : also draw the property's outer bins, which hold all that lies beyond them; otherwise their share is said in
+    words, as suits distances that most of a membrane has none of.
     """
-    ends = frame["bin_min"].min(), frame["bin_max"].max()
     for name, colour, rows in _groups(frame):
         if not beyond:
-            inside = (rows["bin_min"] > ends[0]) & (rows["bin_max"] < ends[1])
-            outside = 100 * float(rows["share"][~inside].sum())
+            outside = 100 * float(rows["share"][rows["holds_beyond"]].sum())
             name = f"{name}: {outside:.0f} % beyond".lstrip(": ")
-            rows = rows[inside]
+            rows = rows[~rows["holds_beyond"]]
         if len(rows):
             edges, values = _with_gaps(rows, 100 * rows["share"].to_numpy())
             axes.stairs(values, edges, fill=True, alpha=0.3, color=colour)
@@ -146,11 +146,14 @@ def _curve(axes: Any, frame: pd.DataFrame, name: str, at_random: float, theme: T
         axes.set_xlim(0, float(frame["r_max_nm"].max()))
 
 
-def _top(frame: pd.DataFrame, name: str) -> float | None:
-    """The upper end of the axis: a curve that starts at a handful of pairs does not flatten the rest."""
-    values = frame[[column for column in (name, name + "_high") if column in frame.columns]].to_numpy(float)
-    values = values[np.isfinite(values)]
-    return max(2.0, 1.15 * float(np.percentile(values, 98.0))) if values.size else None
+def top_of(found: NDArray[np.float64], limits: NDArray[np.float64]) -> float | None:
+    """The upper end of g's axis: the first bins, with a handful of expected pairs, do not flatten the rest."""
+    tops = [
+        float(np.percentile(values[np.isfinite(values)], share))
+        for values, share in ((found, 98.0), (limits, 85.0))
+        if np.isfinite(values).any()
+    ]
+    return max(2.0, 1.15 * max(tops)) if tops else None
 
 
 def _groups(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:

@@ -212,12 +212,16 @@ class Analysis:
         return joined(parts, names)
 
     def histogram(self, name: str, by: By = ()) -> pd.DataFrame:
-        """Area of membrane in bins of a property: bin_min, bin_max, area_um2 (one-sided), share, share_per_unit.
+        """Area of membrane in bins of a property: bin_min, bin_max, area_um2 (one-sided), share, share_per_unit, and
+        holds_beyond for the outer bins, which also take what lies beyond them.
 
-        name : a property of the table membrane_histograms. The outer bins also take what lies beyond them.
+        name : a property of the table membrane_histograms.
         """
+        from membrain_cloud.membranes.properties import scale_of
+
         names = names_of(by)
-        return membranes.area_histogram(self._of_property("membrane_histograms", "property", name, names), names)
+        table = self._of_property("membrane_histograms", "property", name, names)
+        return membranes.area_histogram(table, names, scale_of(name))
 
     def density_against(self, name: str, by: By = ()) -> pd.DataFrame:
         """Particles per µm² of one-sided area in bins of a property, of each kind.

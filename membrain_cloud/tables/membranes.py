@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from membrain_cloud.membranes.properties import Scale
 from membrain_cloud.tables.curves import share_at_least
 from membrain_cloud.tables.grouping import groups, joined, ratio, sums
 
 
-def area_histogram(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+def area_histogram(table: pd.DataFrame, names: Sequence[str], scale: Scale) -> pd.DataFrame:
     """Rows of membrane_histograms of one property -> area and share of it in each bin."""
     out = sums(table, [*names, "bin", "bin_min", "bin_max"], ["area_nm2"])
     out["area_um2"] = out.pop("area_nm2") / 1e6 / sides(names)
@@ -19,6 +20,8 @@ def area_histogram(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     total = out["area_um2"].sum() if whole is None else whole
     out["share"] = out["area_um2"] / total
     out["share_per_unit"] = out["share"] / (out["bin_max"] - out["bin_min"])
+    # Below 0 there is nothing of what begins there.
+    out["holds_beyond"] = (out["bin"] == scale.n_bins - 1) | ((out["bin"] == 0) & (scale.low != 0.0))
     return out.sort_values([*names, "bin"], ignore_index=True).drop(columns="bin")
 
 

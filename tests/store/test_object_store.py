@@ -114,3 +114,40 @@ def test_a_busy_store_is_a_fault_that_passes(project: Project, proxy: FaultProxy
         project.read_density(TOMOGRAM)
     proxy.calm()
     np.testing.assert_array_equal(project.read_density(TOMOGRAM), VALUES)
+
+
+def test_tables_live_in_a_bucket(proxy: FaultProxy, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written, read, scanned, checked and compacted, and asked by its URL alone with credentials of the environment."""
+    from membrain_cloud import tables as analysis
+    from membrain_cloud.store.table_check import check_tables
+    from membrain_cloud.store.tables import Tables
+
+    bucket = tmp_path.name.replace("_", "-").lower()
+    credentials = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
+    for name, value in {**credentials, "AWS_ENDPOINT_URL": proxy.url, "AWS_MAX_ATTEMPTS": "1"}.items():
+        monkeypatch.setenv(name, value)
+    proxy.faults.clear()
+    url = f"s3://{bucket}/some tables"
+    store = Tables(url)
+    store.files.filesystem.mkdir(bucket)
+    keys = {"dataset_id": "10301", "tomogram_id": "wbp", "digest": "x"}
+    for run, area in (("TS_1", 1e6), ("TS_2", 3e6)):
+        facts = {"n_particles": None, "one_sided_area_nm2": area}
+        row = keys | {"run_name": run}
+        store.write_part("tomograms", "10301", f"{run}/wbp", [row | {"n_membranes": 1}])
+        store.write_part("membranes", "10301", f"{run}/wbp", [row | {"membrane_id": 1} | facts])
+    found = analysis.open(url)
+    assert found.frame("membranes")["one_sided_area_nm2"].sum() == 4e6
+    assert found.dataset("membranes").count_rows() == 2
+    assert check_tables(store) == []
+    assert store.compact()["membranes"] == {"parts": 2, "rows": 2, "files": 1}
+    assert store.compact()["membranes"]["files"] == 0
+    store.write_part("membranes", "10301", "TS_2/wbp", [])
+    assert store.read("membranes")["run_name"].to_pylist() == ["TS_1"]
+    assert found.sql("SELECT count(*) AS n FROM membranes")["n"].tolist() == [1]
+    proxy.faults["TS_1%252Fwbp.parquet"] = proxy.faults["TS_1%2Fwbp.parquet"] = 503
+    proxy.faults["compact/membranes/dataset%3D10301/all.parquet"] = 503
+    proxy.faults["compact/membranes/dataset=10301/all.parquet"] = 503
+    with pytest.raises(TransientError):
+        store.read("membranes")
+    proxy.faults.clear()
