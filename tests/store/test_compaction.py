@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import time
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pyarrow.dataset
@@ -144,17 +145,17 @@ def test_a_copy_to_another_folder_is_tables_of_its_own(tables: Tables, tmp_path:
         tables.compact(copy)
 
 
-def _write(url: str, stop: float) -> None:
+def _write(url: str, stop: Event) -> None:
     tables, generation = Tables(url, schemas=SCHEMAS), 1.0
-    while time.time() < stop:
+    while not stop.is_set():
         generation += 1.0
         for part in range(N_PARTS):
             # Each generation has another number of rows: a row too many or too few is seen.
             tables.write_part("membranes", "d", f"TS_{part}", rows(f"TS_{part}", generation, N_ROWS + int(generation)))
 
 
-def _compact(url: str, stop: float) -> None:
-    while time.time() < stop:
+def _compact(url: str, stop: Event) -> None:
+    while not stop.is_set():
         Tables(url, schemas=SCHEMAS).compact()
 
 
@@ -163,13 +164,18 @@ def test_readers_see_each_part_whole_and_newest_while_others_write_and_compact(t
     tables = Tables(url, schemas=SCHEMAS)
     for part in range(N_PARTS):
         tables.write_part("membranes", "d", f"TS_{part}", rows(f"TS_{part}", 1.0, N_ROWS + 1))
-    stop = time.time() + 6.0
+    stop = context.Event()
     others = [context.Process(target=work, args=(url, stop)) for work in (_write, _compact, _compact)]
     for process in others:
         process.start()
     last = dict.fromkeys((f"TS_{part}" for part in range(N_PARTS)), 1.0)
-    reads = 0
-    while time.time() < stop or reads < 3:
+    copy, copies = tmp_path / "tables/compact/membranes/dataset=d/all.parquet", set()
+    # until some generations and compact copies have gone by
+    for _ in range(2000):
+        if copy.exists():
+            copies.add(copy.stat().st_mtime_ns)
+        if min(last.values()) > 4.0 and len(copies) > 3:
+            break
         found = tables.read("membranes").to_pandas()
         for run, group in found.groupby("run_name"):
             assert group["area_nm2"].nunique() == 1, "a part is seen in two versions"
@@ -178,11 +184,12 @@ def test_readers_see_each_part_whole_and_newest_while_others_write_and_compact(t
             assert generation >= last[str(run)], "an older part came back"
             last[str(run)] = generation
         assert set(found["run_name"]) == set(last)
-        reads += 1
+    stop.set()
     for process in others:
         process.join()
         assert process.exitcode == 0
-    assert max(last.values()) > 1.0
+    assert min(last.values()) > 4.0
+    assert len(copies) > 3
     tables.compact()
     assert tables.read("membranes").num_rows == sum(N_ROWS + int(found) for found in _newest(tables).values())
 
@@ -200,7 +207,7 @@ def test_a_killed_compaction_leaves_nothing_that_is_read(tables: Tables, tmp_pat
     before = tables.read("membranes")
     context = multiprocessing.get_context("spawn")
     for seconds in (0.6, 1.0, 1.4):
-        process = context.Process(target=_compact, args=(tables.url, time.time() + 60.0))
+        process = context.Process(target=_compact, args=(tables.url, context.Event()))
         process.start()
         time.sleep(seconds)
         assert process.pid is not None
