@@ -175,7 +175,8 @@ def import_statistics(
 
     def tell(run: RunMeasured) -> None:
         left = f", {run.left_out} particles on no membrane" if run.left_out else ""
-        what = run.message or f"{run.membranes} membranes, {run.particles} particles{left}"
+        bad = f" ({run.bad_membranes} could not be measured: see `error` in membranes)" if run.bad_membranes else ""
+        what = run.message or f"{run.membranes} membranes{bad}, {run.particles} particles{left}"
         say(f"{run.run}: {run.state} in {run.seconds:.1f} s: {what}")
 
     found = measure_folder(

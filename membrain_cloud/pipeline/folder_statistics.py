@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 import membrain_cloud
-from membrain_cloud.errors import InputError, MembrainCloudError, UsageError
+from membrain_cloud.errors import InputError, MembrainCloudError, ProjectError, UsageError
 from membrain_cloud.geometry import Grid, Mesh, Picks
 from membrain_cloud.pipeline.chain import digest_of
 from membrain_cloud.pipeline.measuring import chosen_picks, joined
@@ -67,7 +67,10 @@ class FolderOptions:
 
 @dataclass(frozen=True)
 class RunMeasured:
-    """What became of one run's membranes. state : "done", "skipped" (measured before, the same way) or "failed"."""
+    """What became of one run's membranes. state : "done", "skipped" (measured before, the same way) or "failed".
+
+    left_out : particles on no membrane.  bad_membranes : of these, the table `membranes` says why.
+    """
 
     run: str
     state: str
@@ -76,6 +79,7 @@ class RunMeasured:
     left_out: int
     seconds: float
     message: str = ""
+    bad_membranes: int = 0
 
 
 def measure_folder(
@@ -112,15 +116,17 @@ def _measure_run(
     address = f"measure/{options.dataset}/{run}/{PLACE}"
     receipt, receipts = receipt_name(address, "complete", digest), tables.receipts
     if (known := receipts.read(receipt)) is not None:
-        counts = known["counts"]
-        return RunMeasured(run, "skipped", counts["membranes"], counts["particles"], counts["left_out"], 0.0)
+        return _outcome(run, "skipped", known["counts"])
     receipts.forget(address)
-    meshes = {file.number: read_mesh(file, options.units) for file in files}
+    meshes, unreadable = _meshes(files, options)
     picks, names, left_out = _particles(run, files, meshes, settings.measure.reach_nm, options)
     rows = measure_meshes(run, link, meshes, picks, names, settings, options.dataset)
+    for row in rows["membranes"]:
+        row["error"] = unreadable.get(row["membrane_id"], row["error"])
     for table, found in rows.items():
         tables.write_part(table, options.dataset, f"{run}/{PLACE}", found)
-    counts = {"membranes": len(meshes), "particles": len(rows["particles"]), "left_out": left_out}
+    bad = sum(row["error"] is not None for row in rows["membranes"])
+    counts = {"membranes": len(meshes), "particles": len(rows["particles"]), "left_out": left_out, "bad_membranes": bad}
     receipts.write(
         receipt,
         {
@@ -137,7 +143,27 @@ def _measure_run(
             "counts": counts,
         },
     )
-    return RunMeasured(run, "done", counts["membranes"], counts["particles"], left_out, 0.0)
+    return _outcome(run, "done", counts)
+
+
+def _outcome(run: str, state: str, counts: Mapping[str, int]) -> RunMeasured:
+    known = (counts["membranes"], counts["particles"], counts["left_out"])
+    return RunMeasured(run, state, *known, 0.0, bad_membranes=counts["bad_membranes"])
+
+
+def _meshes(files: Sequence[MembraneFile], options: FolderOptions) -> tuple[dict[int, Mesh], dict[int, str]]:
+    """The meshes by number, and why some cannot be read: these are empty. ProjectError where none can."""
+    meshes: dict[int, Mesh] = {}
+    unreadable: dict[int, str] = {}
+    for file in files:
+        try:
+            meshes[file.number] = read_mesh(file, options.units)
+        except ProjectError as error:
+            if len(unreadable) == len(files) - 1:
+                raise
+            meshes[file.number] = Mesh(np.zeros((0, 3)), np.zeros((0, 3), np.int32))
+            unreadable[file.number] = error.message
+    return meshes, unreadable
 
 
 def _decisive(options: FolderOptions) -> dict[str, Any]:

@@ -154,6 +154,13 @@ def test_wrong_units_and_bad_files_are_said_and_the_others_done(tmp_path: Path) 
     assert {name: run.state for name, run in found.items()} == {"TS_1": "done", "broken": "failed", "voxels": "failed"}
     assert "broken.obj" in found["broken"].message
     assert "--pixel-size-multiplier" in found["voxels"].message
+    (folder / "TS_1_mb3.obj").write_text("v 1 2\n")
+    found = {run.run: run for run in measure_folder(str(folder), Tables(str(tmp_path / "t")), FEW, FolderOptions("d"))}
+    assert (found["TS_1"].state, found["TS_1"].membranes, found["TS_1"].bad_membranes) == ("done", 3, 1)
+    membranes = Tables(str(tmp_path / "t")).read("membranes").to_pylist()
+    assert [row["error"] is None for row in membranes] == [True, True, False]
+    assert "TS_1_mb3.obj" in membranes[2]["error"]
+    assert [problem for problem in check_tables(Tables(str(tmp_path / "t"))) if problem.level == "error"] == []
     wrong = FolderOptions("d", units=Units(positions=10.0))
     (run,) = measure_folder(str(DATA / "folder"), Tables(str(tmp_path / "u")), FEW, wrong)
     assert run.state == "failed"
