@@ -14,6 +14,7 @@ Exit code 0, 1 with what failed, or 3 where a program is missing.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -54,7 +55,8 @@ class Server:
         subprocess.run(
             ["openssl", "genrsa", "-out", "sa.key", "2048"], cwd=self.folder, check=True, capture_output=True
         )
-        (self.folder / "tokens.csv").write_text("administrator,admin,1,system:masters\n")
+        tokens = ["administrator,admin,1,system:masters", f"driver,{ACCOUNT}driver,2,system:serviceaccounts"]
+        (self.folder / "tokens.csv").write_text("\n".join(tokens) + "\n")
         key = str(self.folder / "sa.key")
         options = {
             "--etcd-servers": client,
@@ -70,15 +72,16 @@ class Server:
         }
         self._run("kube-apiserver", ["kube-apiserver", *(f"{name}={value}" for name, value in options.items())])
         cluster = {"server": f"https://127.0.0.1:{self.port}", "insecure-skip-tls-verify": True}
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "here", "cluster": cluster}],
-            "users": [{"name": "admin", "user": {"token": "administrator"}}],
-            "contexts": [{"name": "here", "context": {"cluster": "here", "user": "admin", "namespace": NAMESPACE}}],
-            "current-context": "here",
-        }
-        self.kubeconfig.write_text(yaml.safe_dump(config))
+        for token, path in (("administrator", self.kubeconfig), ("driver", self.folder / "kubeconfig-driver")):
+            config = {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [{"name": "here", "cluster": cluster}],
+                "users": [{"name": token, "user": {"token": token}}],
+                "contexts": [{"name": "here", "context": {"cluster": "here", "user": token, "namespace": NAMESPACE}}],
+                "current-context": "here",
+            }
+            path.write_text(yaml.safe_dump(config))
         if not wait(lambda: self.kubectl("get", "--raw", "/readyz").returncode == 0, 90):
             raise SystemExit("the API server does not come up")
 
@@ -87,8 +90,6 @@ class Server:
         self._run("operator", command, {"KUBECONFIG": str(self.kubeconfig)})
 
     def _run(self, name: str, command: list[str], more: dict[str, str] | None = None) -> None:
-        import os
-
         log = (self.folder / f"{name}.log").open("wb")
         self.processes.append(subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **(more or {})}))
 
@@ -178,10 +179,17 @@ def _rights(server: Server) -> Iterator[tuple[str, bool]]:
 
 
 def _scaling(server: Server) -> Iterator[tuple[str, bool]]:
-    patch = json.dumps({"spec": {"worker": {"replicas": 3}}})
-    group = ["daskworkergroup", f"{RUN}-gpu"]
-    done = server.kubectl("patch", *group, "--type", "merge", "-p", patch, "--as", f"{ACCOUNT}driver")
-    yield f"the driver asks for three GPU workers {done.stderr.strip()}".rstrip(), done.returncode == 0
+    # The driver's own code, with nothing but its service account's rights.
+    code = (
+        "from membrain_cloud.pipeline.scaling import Scaler, WorkerGroup\n"
+        f"scaler = Scaler([WorkerGroup.parse('gpu={RUN}-gpu:3')], {NAMESPACE!r})\n"
+        "scaler.start()\n"
+        "scaler.follow({'gpu': 10, 'cpu': 0}, {'gpu': 2, 'cpu': 1}, 1e9)\n"
+        "assert not scaler.complaint, scaler.complaint\n"
+    )
+    environment = {**os.environ, "KUBECONFIG": str(server.folder / "kubeconfig-driver"), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    yield f"the driver's scaler asks for three GPU workers {done.stderr[-500:]}".rstrip(), done.returncode == 0
 
     def workers() -> list[dict[str, Any]]:
         return list(server.get("deployments", "-l", f"dask.org/workergroup-name={RUN}-gpu").get("items", []))
