@@ -95,7 +95,7 @@ def _unknown_command(words: list[str]) -> str | None:
     else:
         return f"{words[:1]} is no command of the image"
     try:
-        command.make_parser(click.Context(command)).parse_args(list(rest))
+        command.make_parser(click.Context(command, **command.context_settings)).parse_args(list(rest))
     except click.UsageError as error:
         return f"{' '.join(words[:2])}: {error.format_message()}"
     return None
