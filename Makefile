@@ -14,8 +14,8 @@ help:
 	@echo "make demo      simulate a project, run everything on it, write demo/report.html"
 	@echo "make test      the tests that take minutes, without the slow ones"
 	@echo "make test-all  all tests"
-	@echo "make check     ruff, format, mypy"
-	@echo "make audit     known weaknesses of the pinned packages, where the database can be reached"
+	@echo "make check     ruff, format, mypy, and known weaknesses of the pinned packages where they can be looked up"
+	@echo "make audit     only the latter"
 	@echo "make image     the container image for CPUs, with buildah, and a try of it (root)"
 	@echo "make bench     benchmarks"
 	@echo "make setup     only set up .venv with the tools for the tests"
@@ -36,6 +36,7 @@ check: $(TEST_READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	deploy/audit.sh
 
 audit:
 	deploy/audit.sh

@@ -122,7 +122,9 @@ def stages_table(plan: Plan) -> Table:
 def rows_by_run(found: Analysis | None) -> dict[str, dict[str, list[dict[str, Any]]]]:
     """Rows of membranes and neighbours, by run and table."""
     rows: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for table in ("membranes", "neighbors") if found is not None else ():
+    if found is None:
+        return rows
+    for table in ("membranes", "neighbors"):
         frame = found.frame(table)
         known = frame.astype(object).where(frame.notna(), None)
         for run, part in known.groupby("run_name"):
