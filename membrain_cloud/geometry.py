@@ -159,6 +159,20 @@ class Picks:
     def __len__(self) -> int:
         return len(self.positions)
 
+    def frames(self) -> NDArray[np.float64]:
+        """(N, 3, 3) the orientations, of picks without any the tomogram's own frame."""
+        return np.tile(np.eye(3), (len(self), 1, 1)) if self.orientations is None else self.orientations
+
+    def chosen(self, which: NDArray[np.bool_] | NDArray[np.integer]) -> Picks:
+        """Those of a mask (N,) or of indices, with all that is known of them."""
+        return Picks(
+            self.positions[which],
+            None if self.orientations is None else self.orientations[which],
+            self.scores[which],
+            self.membrane_ids[which],
+            None if self.in_plane is None else self.in_plane[which],
+        )
+
 
 def orientations_from_normals(normals: FloatArray, in_plane_radians: FloatArray | None = None) -> NDArray[np.float64]:
     """(N, 3) unit normals -> (N, 3, 3) rotations whose z axis is the normal.

@@ -73,17 +73,90 @@ def train_segmentation(output: str, work: str, channels: str | None, device: str
 @_training_options
 @click.option("--phantoms", type=click.IntRange(1), help="Simulated tomograms to train on.")
 @click.option("--epochs", type=click.IntRange(1), help="Passes over them.")
-def train_picking(output: str, work: str, **chosen: int | None) -> None:
+@click.option("--classes", metavar="NAME,NAME,...", help="Kinds of the phantoms' particles to tell apart.")
+@click.option("--project", metavar="CONFIG", help="Train on this project's membranes in place of phantoms.")
+@click.option("-r", "--run", "runs", multiple=True, help="Of the project; may be repeated. Default: all.")
+@click.option("--meshes", metavar="URI", help="The project's meshes, e.g. membrane:alice/1.")
+@click.option("--picks", multiple=True, metavar="[NAME=]URI", help="Particles, once for each kind, e.g. psii:alice/1.")
+@click.option(
+    "--shape", "shapes", multiple=True, metavar="X,Y,Z", help="Half axes of each kind in Å: its distances follow."
+)
+@click.option(
+    "--network",
+    type=click.Choice(["profiles", "subvolumes"]),
+    default="profiles",
+    show_default=True,
+    help="MemBrain-pick's, or for few membranes MemBrain v1's (with --project).",
+)
+def train_picking(
+    output: str,
+    work: str,
+    classes: str | None,
+    project: str | None,
+    runs: tuple[str, ...],
+    meshes: str | None,
+    picks: tuple[str, ...],
+    shapes: tuple[str, ...],
+    network: Any,
+    **chosen: int | None,
+) -> None:
     """Train a picker. Options that are not given take the values of the built-in model.
 
     \b
-    Example:
+    Examples:
       membrain-cloud train picking --output picker.safetensors --work training --epochs 28
+      membrain-cloud train picking --output psii.safetensors --work training --project project/config.json \\
+          --meshes membrane:alice/1 --picks psii=psii:alice/1 --picks b6f=b6f:alice/1 --network subvolumes
     """
+    from membrain_cloud.errors import UsageError
     from membrain_cloud.pipeline.learning import train_picking
+    from membrain_cloud.pipeline.picker_data import train_on_project
 
     values = {name: value for name, value in chosen.items() if value is not None}
-    print_json(train_picking(output, work, values, progress=say))
+    if project is None:
+        if network != "profiles" or meshes or picks or shapes or runs:
+            raise UsageError(
+                "--network subvolumes, --meshes, --picks, --shape and --run are for a project", "add --project"
+            )
+        kinds = () if classes is None else tuple(classes.split(","))
+        print_json(train_picking(output, work, values, classes=kinds, progress=say))
+        return
+    if meshes is None or not picks:
+        raise UsageError("a project is trained on with meshes and picks", "add --meshes URI and --picks URI")
+    if "phantoms" in values or classes is not None:
+        raise UsageError("--phantoms and --classes are for simulated tomograms", "leave them out with --project")
+    print_json(
+        train_on_project(
+            project,
+            output,
+            work,
+            runs=runs,
+            meshes=meshes,
+            picks=_named(picks),
+            network=network,
+            shapes=[_half_axes(shape) for shape in shapes],
+            values=values,
+            progress=say,
+        )
+    )
+
+
+def _named(picks: tuple[str, ...]) -> dict[str, str]:
+    """`NAME=URI` or `URI` -> name (the empty one for a URI alone) and URI."""
+    parted = [text.rpartition("=") for text in picks]
+    return {name: uri for name, _, uri in parted}
+
+
+def _half_axes(text: str) -> tuple[float, float, float]:
+    from membrain_cloud.errors import UsageError
+
+    try:
+        x, y, z = (float(number) for number in text.split(","))
+    except ValueError:
+        x = y = z = 0.0
+    if not min(x, y, z) > 0:
+        raise UsageError(f"--shape {text}: expected three lengths above 0", "try --shape 80,40,40")
+    return x, y, z
 
 
 @click.command(cls=Verb)

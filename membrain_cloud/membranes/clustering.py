@@ -6,6 +6,7 @@ Neighbours come from cells or KD-trees, in portions of bounded size, never from 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 import scipy.sparse
@@ -14,6 +15,20 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from membrain_cloud.membranes.compilation import compiled
+
+
+class Shift(Protocol):
+    """A mean shift: `mean_shift`, or one on another device."""
+
+    def __call__(
+        self,
+        points: NDArray[np.float64],
+        scores: NDArray[np.floating],
+        *,
+        bandwidth_angstrom: float,
+        max_iterations: int,
+    ) -> NDArray[np.float64]: ...
+
 
 _PAIRS_AT_ONCE = 2_000_000
 _SPLITS = 6  # down to a sixth of the threshold
@@ -129,6 +144,7 @@ def split_crowded(
     score_threshold: float,
     max_iterations: int,
     min_samples: int,
+    shift: Shift = mean_shift,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Clusters that cover too much surface, gathered again from ever lower scores with ever smaller bandwidths.
 
@@ -150,7 +166,7 @@ def split_crowded(
         covered = np.bincount(labels[labels >= 0], areas[labels >= 0], minlength=1)
         crowded = np.array([k for k in np.flatnonzero(covered > largest_area) if k not in settled], np.int64)
         lower = np.flatnonzero(np.isin(labels, crowded) & (scores < score_threshold * 0.75**level))
-        moved = mean_shift(points[lower], scores[lower], bandwidth_angstrom=bandwidth, max_iterations=max_iterations)
+        moved = shift(points[lower], scores[lower], bandwidth_angstrom=bandwidth, max_iterations=max_iterations)
         parts = dense_clusters(moved, radius=0.4 * bandwidth, min_samples=min_samples)
         replaced = np.unique(labels[lower[parts >= 0]])
         settled |= set(crowded.tolist()) - set(replaced.tolist())

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,23 +19,39 @@ from membrain_cloud.membranes.splitting import split_touching
 Slices = tuple[slice, slice, slice]
 
 
+class Labels(Protocol):
+    """A volume of labels that is read and written box by box: in memory, in a scratch file, wherever."""
+
+    def read(self, box: Box) -> NDArray: ...
+    def write(self, box: Box, array: NDArray) -> None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Separation:
+    """What `separate_volume` found.
+
+    numbers : the membrane, from 1 by falling size, that each label of the scratch volume is; 0 for what is none.
+    count : of membranes.  unsplit : components too large to be looked at for touching membranes.
+    """
+
+    numbers: NDArray[np.unsignedinteger]
+    count: int
+    unsplit: int
+
+
 def separate(
     labels: NDArray, *, min_voxels: int, split: bool, drop_border: bool, foreground: int | None = None
 ) -> NDArray[np.unsignedinteger]:
-    """Number the membranes of a segmentation by size.
+    """Number the membranes of a segmentation in memory by size; see `separate_volume`.
 
     Parameters
     ----------
     labels : (Z, Y, X) bool or integers; 0 is background.
-    min_voxels : smaller components are dropped, and no membrane is split into smaller pieces.
-    split : cut 26-connected components where membranes touch or cross (see `splitting`); otherwise each is one.
-    drop_border : leave out membranes that reach the volume's outermost voxels: they are cut there.
     foreground : the one value that is membrane (e.g. 1 where 2 is lumen); None takes every value but 0 as membrane.
 
     Returns
     -------
-    (Z, Y, X) uint16, or uint32 beyond 65 535 membranes: 0 background, 1..N the membranes. 1 is the largest; equal
-    sizes are ordered by their first voxel in zyx order. The result depends on nothing but the input.
+    (Z, Y, X) uint16, or uint32 beyond 65 535 membranes: 0 background, 1..N the membranes.
     """
     if not labels.size:
         return np.zeros(labels.shape, np.uint16)
@@ -41,45 +60,106 @@ def separate(
         part = labels[box.slices]
         return part != 0 if foreground is None else part == foreground
 
-    shape: Zyx = labels.shape
-    found = find_components(read, shape, min_voxels=max(1, min_voxels), slab_voxels=SLAB_VOXELS)
-    count = found.count
-    components = np.zeros(shape, np.uint16 if 2 * count < np.iinfo(np.uint16).max else np.uint32)
+    scratch = _InMemory(np.zeros(labels.shape, np.uint32))
+    found = separate_volume(
+        read, labels.shape, scratch, min_voxels=min_voxels, split=split, drop_border=drop_border, split_voxels=None
+    )
+    return np.asarray(found.numbers[scratch.array])
+
+
+def separate_volume(
+    read: Callable[[Box], NDArray],
+    shape: Zyx,
+    scratch: Labels,
+    *,
+    min_voxels: int,
+    split: bool,
+    drop_border: bool,
+    split_voxels: int | None,
+    slab_voxels: int = SLAB_VOXELS,
+) -> Separation:
+    """Number the membranes of a segmentation of any size.
+
+    Parameters
+    ----------
+    read : box -> voxels; nonzero is membrane. Read twice, in slabs of whole planes.
+    scratch : uint32 labels of the same shape to work in; afterwards `numbers[scratch]` are the membranes.
+    min_voxels : smaller components are dropped, and no membrane is split into smaller pieces.
+    split : cut 26-connected components where membranes touch or cross (see `splitting`); otherwise each is one.
+    drop_border : leave out membranes that reach the volume's outermost voxels: they are cut there.
+    split_voxels : a component whose bounding box has more voxels is left whole, since splitting holds the box in memory
+        (about 14 bytes a voxel); None: none is.
+    slab_voxels : of the slabs; the result does not depend on it.
+
+    1 is the largest membrane; equal sizes are ordered by their first voxel in zyx order. The result depends on nothing
+    but the input and these settings. Memory: one slab, one component's box, and a few numbers a component.
+    """
+    found = find_components(read, shape, min_voxels=max(1, min_voxels), slab_voxels=slab_voxels)
     for index, slab in enumerate(found.slabs):
-        components[slab.slices] = found.labels(index, read(slab))
-    sizes = np.append(0, found.sizes)
-    boxes = {i: box.slices for i, box in instance_boxes(components).items()}
-    if split:
-        pieces = _split_components(components, boxes, count, min_voxels)
-        boxes |= pieces
-        sizes = np.concatenate([sizes, np.zeros(max(pieces, default=0), np.int64)])
-        sizes[list(pieces)] = [np.count_nonzero(components[box] == i) for i, box in pieces.items()]
-    kept = [i for i in boxes if not (drop_border and _on_border(boxes[i], components.shape))]
-    first = {i: _first_voxel(components, i, boxes[i]) for i in _tied(sizes, kept)}
-    kept.sort(key=lambda i: (-sizes[i], first.get(i, 0)))
-    renumber = np.zeros(len(sizes), np.uint16 if len(kept) <= np.iinfo(np.uint16).max else np.uint32)
-    renumber[kept] = np.arange(1, len(kept) + 1)
-    return np.asarray(renumber[components])
-
-
-def _split_components(
-    components: NDArray, boxes: Mapping[int, Slices], count: int, min_voxels: int
-) -> dict[int, Slices]:
-    """Cut components apart, in place; returns the pieces' boxes. One keeps its number, others count on from `count`."""
-    found: dict[int, Slices] = {}
-    for number in sorted(boxes):
+        scratch.write(slab, found.labels(index, read(slab)).astype(np.uint32))
+    boxes = boxes_of_labels(scratch.read, shape, found.slabs)
+    sizes = dict(enumerate(found.sizes.tolist(), start=1))
+    unsplit = 0
+    for number in sorted(boxes) if split else ():
         # a voxel of margin within the volume: what ends at the box ends there, what ends at the volume may go on
-        around = _grown(boxes[number], 1, components.shape).slices
-        part = components[around]
-        pieces = split_touching(part == number, min_voxels=min_voxels)
-        if pieces.max() < 2:
+        around = _grown(boxes[number].slices, 1, shape)
+        if split_voxels is not None and math.prod(around.shape) > split_voxels:
+            unsplit += 1
             continue
-        for piece, slices in enumerate(ndimage.find_objects(pieces), start=1):
-            new = number if piece == 1 else (count := count + 1)
-            part[pieces == piece] = new
-            z, y, x = (slice(a.start + s.start, a.start + s.stop) for a, s in zip(around, slices, strict=True))
-            found[new] = (z, y, x)
+        for new, (box, size) in _split_component(scratch, number, around, len(sizes), min_voxels).items():
+            boxes[new], sizes[new] = box, size
+    kept = [i for i in boxes if not (drop_border and _on_border(boxes[i].slices, shape))]
+    first = {i: _first_voxel(scratch, i, boxes[i], shape) for i in _tied(sizes, kept)}
+    kept.sort(key=lambda i: (-sizes[i], first.get(i, 0)))
+    numbers = np.zeros(len(sizes) + 1, np.uint16 if len(kept) <= np.iinfo(np.uint16).max else np.uint32)
+    numbers[kept] = np.arange(1, len(kept) + 1)
+    return Separation(numbers, len(kept), unsplit)
+
+
+class _InMemory:
+    def __init__(self, array: NDArray) -> None:
+        self.array = array
+
+    def read(self, box: Box) -> NDArray:
+        return self.array[box.slices].copy()
+
+    def write(self, box: Box, array: NDArray) -> None:
+        self.array[box.slices] = array
+
+
+def _split_component(
+    scratch: Labels, number: int, around: Box, count: int, min_voxels: int
+) -> dict[int, tuple[Box, int]]:
+    """Cut one component apart in the scratch volume; its pieces' boxes and sizes. One keeps its number, the others
+    count on from `count`; nothing where it is one piece."""
+    part = scratch.read(around)
+    pieces = split_touching(part == number, min_voxels=min_voxels)
+    if pieces.max() < 2:
+        return {}
+    found: dict[int, tuple[Box, int]] = {}
+    for piece, slices in enumerate(ndimage.find_objects(pieces), start=1):
+        new = number if piece == 1 else (count := count + 1)
+        inside = pieces[slices] == piece
+        part[slices][inside] = new
+        start = tuple(a + s.start for a, s in zip(around.start, slices, strict=True))
+        stop = tuple(a + s.stop for a, s in zip(around.start, slices, strict=True))
+        found[new] = Box(start, stop), int(np.count_nonzero(inside))  # type: ignore[arg-type]
+    scratch.write(around, part)
     return found
+
+
+def boxes_of_labels(read: Callable[[Box], NDArray], shape: Zyx, parts: Iterable[Box]) -> dict[int, Box]:
+    """The box around each label of a volume that `parts` tile, ascending; see `instance_boxes`."""
+    found: dict[int, Box] = {}
+    for part in parts:
+        for number, box in instance_boxes(read(part)).items():
+            start = [a + o for a, o in zip(box.start, part.start, strict=True)]
+            stop = [b + o for b, o in zip(box.stop, part.start, strict=True)]
+            if number in found:
+                start = [min(pair) for pair in zip(start, found[number].start, strict=True)]
+                stop = [max(pair) for pair in zip(stop, found[number].stop, strict=True)]
+            found[number] = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+    return dict(sorted(found.items()))
 
 
 def _on_border(box: Slices, shape: tuple[int, ...]) -> bool:
@@ -137,15 +217,15 @@ def _grown(slices: Sequence[slice], margin: int, shape: tuple[int, ...]) -> Box:
     return Box(start, stop)  # type: ignore[arg-type]
 
 
-def _tied(sizes: NDArray[np.int64], kept: list[int]) -> list[int]:
+def _tied(sizes: Mapping[int, int], kept: list[int]) -> list[int]:
     """Those of `kept` that share their size with another."""
-    _, inverse, counts = np.unique(sizes[kept], return_inverse=True, return_counts=True)
-    return [i for i, n in zip(kept, counts[inverse], strict=True) if n > 1]
+    counts = Counter(sizes[i] for i in kept)
+    return [i for i in kept if counts[sizes[i]] > 1]
 
 
-def _first_voxel(components: NDArray, number: int, box: Sequence[slice]) -> int:
+def _first_voxel(scratch: Labels, number: int, box: Box, shape: Zyx) -> int:
     """Flat index, in the volume, of the component's first voxel: it lies in the first slice of its box."""
-    plane: NDArray = components[box[0].start, box[1], box[2]] == number
+    z = box.start[0]
+    plane: NDArray = scratch.read(Box(box.start, (z + 1, box.stop[1], box.stop[2])))[0] == number
     y, x = divmod(int(plane.argmax()), plane.shape[1])
-    shape: Zyx = components.shape
-    return int(box[0].start) * math.prod(shape[1:]) + (int(box[1].start) + y) * shape[2] + int(box[2].start) + x
+    return z * math.prod(shape[1:]) + (box.start[1] + y) * shape[2] + box.start[2] + x

@@ -159,7 +159,7 @@ def _lowest(
     scaled = (inverse_root @ stiffness @ inverse_root).tocsc()
     # Eigenvalues of a surface grow by 4 pi over its area (Weyl's law): a shift of the few lowest bounds the inverse.
     shift = _SHIFT * 4.0 * np.pi * count / float((root**2).sum())
-    # Threads of a BLAS fight over products as small as these: with other work on the cores they cost ten times the time.
+    # A BLAS's threads fight over products as small as these: with other work on the cores that takes ten times longer.
     with _threads().limit(limits=1, user_api="blas"):
         found = _lanczos(scaled, shift, count, np.dtype(np.float32))
         return found if found is not None else _lanczos(scaled, 0.0, count, np.dtype(np.float64))  # type: ignore[return-value]

@@ -2,97 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
-from typing import Protocol
+from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from membrain_cloud.geometry import Box, Grid, Mesh, Picks
-from membrain_cloud.membranes.clustering import dense_clusters, mean_shift, split_crowded
-from membrain_cloud.membranes.operators import Operators, cached_operators, vertex_areas
+from membrain_cloud.geometry import Grid, Mesh, Picks
+from membrain_cloud.membranes.clustering import Shift, dense_clusters, mean_shift, split_crowded
+from membrain_cloud.membranes.operators import Operators, vertex_areas
 from membrain_cloud.membranes.orientation import orient
-from membrain_cloud.membranes.partitions import cut_into_patches, released_patches
-from membrain_cloud.membranes.sampling import sample_along_normals
+from membrain_cloud.membranes.sampling import Read
+from membrain_cloud.membranes.scoring import FAR_SCORE, PickerModel, membrane_scores
+from membrain_cloud.membranes.sides import membrane_sides
 from membrain_cloud.membranes.surface import Surface
-
-FAR_SCORE = 10.0
-"""The score of a vertex far from every particle: scores are clipped here in training."""
 
 NO_PICKS = Picks(np.zeros((0, 3)), np.zeros((0, 3, 3)), in_plane=np.zeros(0, bool))
 
-Predict = Callable[[NDArray[np.float32], Operators], NDArray[np.floating]]
+_THICKEST_ANGSTROM = 150.0  # no slab of a membrane is thicker
+_REFINING_REACH, _REFINING_STEPS, _REFINED_ANGSTROM = 0.85, 8, 0.3  # in bandwidths; at most; movement at the end
+_SAME_WAY = 0.3  # cosine of normals that belong to one side
+_NEIGHBOURS = 12  # vertices whose thickness is a pick's
 
 
-class PickerModel(Protocol):
-    """What `pick_membrane` reads of a trained picker (networks.picker.Picker has it)."""
+@dataclass(frozen=True)
+class Clustering:
+    """How scores are made into picks; each field as `cluster_picks` takes it."""
 
-    @property
-    def offsets_angstrom(self) -> NDArray[np.float64]: ...
-    @property
-    def spline_order(self) -> int: ...
-    @property
-    def eigenpairs(self) -> int: ...
-    @property
-    def partition_vertices(self) -> int: ...
-    @property
-    def length_unit_angstrom(self) -> float: ...
-    @property
-    def partitions(self) -> str: ...
-    def predict(self, profiles: NDArray[np.floating], operators: Operators) -> NDArray[np.float32]: ...
-
-
-def vertex_scores(
-    mesh: Mesh,
-    profiles: NDArray[np.floating],
-    predict: Predict,
-    *,
-    partition_vertices: int,
-    eigenpairs: int,
-    length_unit_angstrom: float,
-    partitions: str = "even",
-    normals: NDArray[np.floating] | None = None,
-    cache: MutableMapping[str, Operators] | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> NDArray[np.float32]:
-    """Score every vertex of a mesh: about 0 at a particle, 10 far from all (a distance in units of 15 Å).
-
-    profiles : (V, C) density along the vertex normals.
-    predict : (patch's profiles, patch's Operators) -> (n,) scores, or (n, K) for K classes of particles.
-    partitions : "even" for our patches, "released" for those of MemBrain-pick (see `partitions`).
-    normals : (V, 3) outward, in place of the mesh's own.
-    cache : the patches' operators by content, so that the same patch is worked out once.
-    progress : called with the number of vertices done after each patch (vertices in overlaps count once a patch).
-
-    Returns (V,) or (V, K): the patches' scores averaged by their weights. Vertices in no patch are far.
-    """
-    outward = np.asarray(mesh.vertex_normals() if normals is None else normals, np.float64)
-    cut = {"even": cut_into_patches, "released": released_patches}[partitions]
-    total: NDArray[np.float64] | None = None
-    weight = np.zeros(len(mesh.vertices))
-    for patch in cut(mesh, partition_vertices=partition_vertices):
-        operators = cached_operators(
-            cache,
-            mesh.vertices[patch.vertices],
-            patch.faces,
-            outward[patch.vertices],
-            eigenpairs=eigenpairs,
-            length_unit_angstrom=length_unit_angstrom,
-        )
-        found = predict(profiles[patch.vertices], operators)
-        if total is None:
-            total = np.zeros((len(mesh.vertices), *found.shape[1:]))
-        total[patch.vertices] += (patch.weights * found.T).T
-        weight[patch.vertices] += patch.weights
-        if progress is not None:
-            progress(len(patch.vertices))
-    if total is None:
-        return np.full(len(mesh.vertices), FAR_SCORE, np.float32)
-    scores = np.full(total.shape, FAR_SCORE)
-    scored = weight > 0
-    scores[scored] = (total[scored].T / weight[scored]).T
-    return scores.astype(np.float32)
+    bandwidth_angstrom: float
+    score_threshold: float
+    max_iterations: int
+    min_samples: int
+    center_offset_angstrom: float | None
+    largest_nm2: float | None
+    min_distance_angstrom: float | None
+    least_elongation: float
+    refine: bool
 
 
 def cluster_picks(
@@ -103,29 +49,35 @@ def cluster_picks(
     score_threshold: float,
     max_iterations: int,
     min_samples: int,
-    center_offset_angstrom: float,
+    center_offset_angstrom: float | None,
     largest_nm2: float | None,
     min_distance_angstrom: float | None,
     least_elongation: float,
     membrane_id: int,
+    refine: bool = False,
+    shift: Shift = mean_shift,
 ) -> Picks:
     """Cluster the vertices whose score is below the threshold into particles, best first.
 
     Mean shift, then DBSCAN with radius 0.4 bandwidths on the shifted seeds; a particle is the mean of a cluster's
     seeds, moved by `center_offset_angstrom` along the outward normal at the nearest vertex (negative: towards the
-    middle of the membrane; 0 is MemBrain-pick's). Its z axis is that normal, its x axis the long axis of the cluster's
-    vertices where they are elongated (see `orientation`); its score, in 0..1, is 1 minus a tenth of the mean vertex
-    score within 0.4 bandwidths, as far as that surface faces the same way.
+    middle of the membrane; 0 is MemBrain-pick's; None: into the middle, half of the slab's thickness there). Its z
+    axis is that normal, its x axis the long axis of the cluster's vertices where they are elongated (see
+    `orientation`); its score, in 0..1, is 1 minus a tenth of the mean vertex score within 0.4 bandwidths, as far as
+    that surface faces the same way.
 
     largest_nm2 : clusters that cover more surface are split (see `split_crowded`); None: none.
     min_distance_angstrom : of two particles nearer to each other along the surface the better stays; None: both.
     least_elongation : of a cluster that gives an in-plane angle.
+    refine : move centres along the surface to where the scores around them are lowest (see `_refined`); MemBrain-pick
+        does not.
+    shift : the mean shift, `clustering.mean_shift` or one on another device.
     """
     low = np.flatnonzero(np.asarray(scores) < score_threshold)
     if not len(low):
         return NO_PICKS
     points, low_scores = mesh.vertices[low], np.asarray(scores, np.float64)[low]
-    seeds = mean_shift(points, low_scores, bandwidth_angstrom=bandwidth_angstrom, max_iterations=max_iterations)
+    seeds = shift(points, low_scores, bandwidth_angstrom=bandwidth_angstrom, max_iterations=max_iterations)
     labels = dense_clusters(seeds, radius=0.4 * bandwidth_angstrom, min_samples=min_samples)
     if labels.max() < 0:
         return NO_PICKS
@@ -140,27 +92,63 @@ def cluster_picks(
             score_threshold=score_threshold,
             max_iterations=max_iterations,
             min_samples=min_samples,
+            shift=shift,
         )
         seeds = np.where(np.isnan(ends), seeds, ends)
     member = labels >= 0
     sizes = np.bincount(labels[member])
     centers = np.stack([np.bincount(labels[member], seeds[member, k]) / sizes for k in range(3)], axis=1)
-    normals = mesh.vertex_normals()
-    facing = normals[cKDTree(mesh.vertices).query(centers)[1]]
+    normals, tree = mesh.vertex_normals(), cKDTree(mesh.vertices)
+    facing = normals[tree.query(centers)[1]]
+    if refine:
+        gain = np.clip(score_threshold - np.asarray(scores, np.float64), 0.0, None) ** 3
+        centers = _refined(mesh, normals, gain, centers, facing, reach=_REFINING_REACH * bandwidth_angstrom)
+        facing = normals[tree.query(centers)[1]]
     confidence = _confidence(mesh, normals, np.asarray(scores), centers, facing, 0.4 * bandwidth_angstrom)
     frames, known = orient(
         facing, points[member], score_threshold - low_scores[member], labels[member], least_elongation=least_elongation
     )
+    offset = _to_the_middle(mesh, centers) if center_offset_angstrom is None else center_offset_angstrom
     order = np.lexsort((*centers.T, -confidence))
     if min_distance_angstrom is not None:
         order = order[_unsuppressed(mesh, centers[order], min_distance_angstrom)]
     return Picks(
-        positions=(centers + center_offset_angstrom * facing)[order],
+        positions=(centers + offset * facing)[order],
         orientations=frames[order],
         scores=confidence[order],
         membrane_ids=np.full(len(order), membrane_id, np.int64),
         in_plane=known[order],
     )
+
+
+def _refined(
+    mesh: Mesh,
+    normals: NDArray[np.float64],
+    gain: NDArray[np.float64],
+    centers: NDArray[np.float64],
+    facing: NDArray[np.float64],
+    *,
+    reach: float,
+) -> NDArray[np.float64]:
+    """Centres moved along the surface to the mean of the vertices within reach, weighted by `gain` (V,).
+
+    The ends of a mean shift are means over all of a particle's surroundings, and lean to where more of them were
+    scored; the lowest scores lie nearest to the particle. Vertices that face another way take no part.
+    """
+    tree, moved = cKDTree(mesh.vertices), centers.copy()
+    for index, normal in enumerate(facing):
+        for _ in range(_REFINING_STEPS):
+            near = np.asarray(tree.query_ball_point(moved[index], reach, return_sorted=True), np.int64)
+            near = near[normals[near] @ normal > _SAME_WAY]
+            weight = gain[near]
+            if not weight.sum() > 0:
+                break
+            step = np.average(mesh.vertices[near], axis=0, weights=weight) - moved[index]
+            step -= (step @ normal) * normal
+            moved[index] += step
+            if step @ step < _REFINED_ANGSTROM**2:
+                break
+    return moved
 
 
 def _confidence(
@@ -195,66 +183,67 @@ def _unsuppressed(mesh: Mesh, centers: NDArray[np.float64], least: float) -> NDA
     return np.array(kept, np.int64)
 
 
+def _to_the_middle(mesh: Mesh, centers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, 1) how far along the outward normal the middle of the slab lies from points of its surface: negative."""
+    thickness = membrane_sides(mesh, reach_angstrom=_THICKEST_ANGSTROM).thickness
+    known = np.flatnonzero(np.isfinite(thickness))
+    if not len(known):
+        return np.zeros((len(centers), 1))
+    near = cKDTree(mesh.vertices[known]).query(centers, k=min(_NEIGHBOURS, len(known)))[1]
+    return -0.5 * np.median(thickness[known][near.reshape(len(centers), -1)], axis=1)[:, None]
+
+
 def pick_membrane(
     mesh: Mesh,
-    density: NDArray[np.generic],
-    box: Box,
+    read: Read,
     grid: Grid,
     picker: PickerModel,
     *,
     outside: float,
     partition_vertices: int | None,
-    bandwidth_angstrom: float,
-    score_threshold: float,
-    max_iterations: int,
-    min_samples: int,
-    center_offset_angstrom: float,
-    largest_nm2: float | None,
-    min_distance_angstrom: float | None,
-    least_elongation: float,
+    clustering: Clustering,
     membrane_id: int,
     cache: MutableMapping[str, Operators] | None = None,
+    shift: Shift = mean_shift,
     progress: Callable[[int], None] | None = None,
-) -> tuple[Picks, NDArray[np.float32]]:
-    """Pick the particles of one membrane; returns them and the vertices' scores (V,).
+) -> tuple[list[Picks], NDArray[np.float32]]:
+    """Pick the particles of one membrane: picks for each class of the picker, and the scores of the vertices.
 
-    density : the part of the tomogram that `box` covers, any real type; it should reach beyond the mesh as far as the
-        picker's largest offset.
-    partition_vertices : size of the patches; None takes the picker's.
-    outside : the tomogram's mean, taken for samples outside the box.
+    read : box of the tomogram -> its density; only what lies near the mesh is read.  The others as `membrane_scores`
+    and `cluster_picks` take them.
+
+    Where picks of several classes lie nearer to each other than `min_distance_angstrom` (in space), the best one stays.
     """
-    profiles = sample_along_normals(
-        density,
-        box,
-        grid,
-        mesh.vertices,
-        mesh.vertex_normals(),
-        picker.offsets_angstrom,
-        outside=outside,
-        spline_order=picker.spline_order,
-    )
-    scores = vertex_scores(
+    scores = membrane_scores(
         mesh,
-        profiles,
-        picker.predict,
-        partition_vertices=partition_vertices or picker.partition_vertices,
-        eigenpairs=picker.eigenpairs,
-        length_unit_angstrom=picker.length_unit_angstrom,
-        partitions=picker.partitions,
+        read,
+        grid,
+        picker,
+        outside=outside,
+        partition_vertices=partition_vertices,
         cache=cache,
         progress=progress,
     )
-    picks = cluster_picks(
-        mesh,
-        scores,
-        bandwidth_angstrom=bandwidth_angstrom,
-        score_threshold=score_threshold,
-        max_iterations=max_iterations,
-        min_samples=min_samples,
-        center_offset_angstrom=center_offset_angstrom,
-        largest_nm2=largest_nm2,
-        min_distance_angstrom=min_distance_angstrom,
-        least_elongation=least_elongation,
-        membrane_id=membrane_id,
-    )
-    return picks, scores
+    found = [
+        cluster_picks(mesh, of_class, **asdict(clustering), membrane_id=membrane_id, shift=shift)
+        for of_class in (scores.T if scores.ndim == 2 else scores[None])
+    ]
+    if clustering.min_distance_angstrom is not None:
+        found = best_of_classes(found, within_angstrom=clustering.min_distance_angstrom)
+    return found, scores
+
+
+def best_of_classes(found: Sequence[Picks], *, within_angstrom: float) -> list[Picks]:
+    """Picks of K classes without those that have a better one of another class within so many Å, on the same side."""
+    owner = np.concatenate([np.full(len(picks), k) for k, picks in enumerate(found)])
+    positions = np.concatenate([picks.positions for picks in found])
+    facing = np.concatenate([picks.frames()[:, :, 2] for picks in found])
+    scores = np.concatenate([picks.scores for picks in found])
+    kept = np.ones(len(owner), bool)
+    near = cKDTree(positions).query_ball_point(positions, within_angstrom, return_sorted=True) if len(owner) else []
+    for index in np.argsort(-scores, kind="stable"):
+        if kept[index]:
+            rivals = np.asarray(near[index], np.int64)
+            rivals = rivals[(owner[rivals] != owner[index]) & (facing[rivals] @ facing[index] > 0)]
+            kept[rivals] = False
+    return [picks.chosen(kept[owner == k]) for k, picks in enumerate(found)]

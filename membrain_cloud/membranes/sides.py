@@ -59,12 +59,12 @@ def membrane_sides(mesh: Mesh, *, reach_angstrom: float) -> Sides:
     return Sides(side, thickness, np.where(side > 0, opposite, -1))
 
 
-def middle_surface(mesh: Mesh, sides: Sides) -> Mesh:
-    """The surface midway between the sides, as the faces of side 1 moved half of the slab's thickness inwards.
+def middle_surface(mesh: Mesh, sides: Sides, side: int = 1) -> Mesh:
+    """The surface midway between the sides, as the faces of one side moved half of the slab's thickness inwards.
 
-    Its normals point to side 1; it is open where the membrane has rims. Thickness is averaged over neighbours.
+    Its normals point to that side; it is open where the membrane has rims. Thickness is averaged over neighbours.
     """
-    chosen = sides.side == 1
+    chosen = sides.side == side
     faces = mesh.faces[chosen[mesh.faces].all(axis=1)]
     kept, local = np.unique(faces, return_inverse=True)
     if not len(kept):
@@ -78,6 +78,13 @@ def middle_surface(mesh: Mesh, sides: Sides) -> Mesh:
     thickness = mean @ (mean @ sides.thickness[kept])
     inwards = 0.5 * thickness[:, None] * mesh.vertex_normals()[kept]
     return Mesh(mesh.vertices[kept] - inwards, local_faces)
+
+
+def one_side(mesh: Mesh, sides: Sides, side: int) -> Mesh:
+    """The faces of one side, 1 or 2, as they lie: open at the rims, normals outward; none where there is no side."""
+    faces = mesh.faces[(sides.side == side)[mesh.faces].all(axis=1)]
+    kept, local = np.unique(faces, return_inverse=True)
+    return Mesh(mesh.vertices[kept], local.reshape(-1, 3).astype(np.int32))
 
 
 def side_of(mesh: Mesh, sides: Sides, seed_xyz_angstrom: NDArray[np.floating]) -> int:

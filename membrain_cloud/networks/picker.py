@@ -22,8 +22,12 @@ from safetensors import SafetensorError
 from membrain_cloud.errors import ModelError
 from membrain_cloud.networks.checkpoints import resolve_model
 from membrain_cloud.networks.diffusion_net import Architecture, DiffusionNet, SurfaceTensors
+from membrain_cloud.networks.subvolume_net import SubvolumeNet
+from membrain_cloud.networks.subvolume_picker import SubvolumePicker, class_names
 
 TASK = "picking"
+SUBVOLUMES = "subvolumes"
+"""How a header names the network of `subvolume_net`."""
 _LIGHTNING_PREFIX = "model."
 
 
@@ -89,6 +93,16 @@ class Picker:
             scores = torch.stack(outputs).mean(dim=0).cpu().numpy()
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """A name for each output; none where there is one kind of particle that has no name."""
+        return class_names(self.classes, self.network.architecture.outputs)
+
+    @property
+    def reach_angstrom(self) -> float:
+        """How far from a vertex it looks."""
+        return float(np.abs(self.offsets_angstrom).max())
+
     def averaged(self) -> Picker:
         """This picker, its outputs averaged over all positions of its window along the normal, as in the paper."""
         last = len(self.offsets_angstrom) - self.network.architecture.channels
@@ -98,6 +112,9 @@ class Picker:
         """This picker with the middle position of its window alone, as MemBrain-pick is released."""
         last = len(self.offsets_angstrom) - self.network.architecture.channels
         return replace(self, window_starts=(last // 2,))
+
+
+AnyPicker = Picker | SubvolumePicker
 
 
 def normalise_profiles(profiles: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -119,8 +136,8 @@ def surface_tensors(operators: SurfaceOperators, *, mirrored: bool, device: torc
     )
 
 
-def load_picker(source: str | os.PathLike[str], *, device: str = "cpu") -> Picker:
-    """Load a picker: a built-in name, one of our `.safetensors`, or MemBrain-pick's Lightning `.ckpt`.
+def load_picker(source: str | os.PathLike[str], *, device: str = "cpu") -> AnyPicker:
+    """Load a picker: a built-in name, one of our `.safetensors` of either kind, or MemBrain-pick's Lightning `.ckpt`.
 
     Raises ModelError for a file that is absent or no picker.
     """
@@ -159,12 +176,14 @@ def _from_lightning(content: bytes, name: str) -> Picker:
     )
 
 
-def _from_safetensors(content: bytes, name: str) -> Picker:
+def _from_safetensors(content: bytes, name: str) -> AnyPicker:
     header_length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + header_length])
     described = json.loads(header.get("__metadata__", {})["membrain_cloud"])
     if described.get("task") != TASK:
         raise ValueError(f"it is for {described.get('task')!r}")
+    if described.get("network") == SUBVOLUMES:
+        return _of_subvolumes(described, content, name)
     return Picker(
         network=_network(Architecture(**described["architecture"]), safetensors.torch.load(content)),
         offsets_angstrom=np.array(described["offsets_angstrom"], np.float64),
@@ -183,26 +202,32 @@ def _from_safetensors(content: bytes, name: str) -> Picker:
     )
 
 
+def _of_subvolumes(described: Mapping[str, Any], content: bytes, name: str) -> SubvolumePicker:
+    network = SubvolumeNet(outputs=int(described["outputs"]), edge=int(described["edge"]))
+    network.load_state_dict(safetensors.torch.load(content), strict=True)
+    return SubvolumePicker(
+        network=network,
+        edge=network.edge,
+        spacing_angstrom=float(described["spacing_angstrom"]),
+        score_unit_angstrom=float(described["score_unit_angstrom"]),
+        classes=tuple(described["classes"]),
+        name=name,
+        sha256=hashlib.sha256(content).hexdigest(),
+        notes=described["notes"],
+    )
+
+
 def _network(architecture: Architecture, parameters: Mapping[str, torch.Tensor]) -> DiffusionNet:
     network = DiffusionNet(architecture)
     network.load_state_dict(dict(parameters), strict=True)
     return network
 
 
-def save_picker(picker: Picker, path: str | os.PathLike[str]) -> None:
+def save_picker(picker: AnyPicker, path: str | os.PathLike[str]) -> None:
     """Write a picker as safetensors with all it needs in the header; atomically, and always the same bytes."""
-    described = {
+    described = _described(picker) | {
         "task": TASK,
-        "architecture": vars(picker.network.architecture),
-        "offsets_angstrom": [float(offset) for offset in picker.offsets_angstrom],
-        "spline_order": picker.spline_order,
-        "window_starts": list(picker.window_starts),
-        "eigenpairs": picker.eigenpairs,
-        "partition_vertices": picker.partition_vertices,
-        "length_unit_angstrom": picker.length_unit_angstrom,
         "score_unit_angstrom": picker.score_unit_angstrom,
-        "inward_normals": picker.inward_normals,
-        "partitions": picker.partitions,
         "classes": list(picker.classes),
         "notes": dict(picker.notes),
     }
@@ -213,3 +238,25 @@ def save_picker(picker: Picker, path: str | os.PathLike[str]) -> None:
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     temporary.write_bytes(content)
     os.replace(temporary, target)
+
+
+def _described(picker: AnyPicker) -> dict[str, Any]:
+    """What the header says of one kind of picker alone."""
+    if isinstance(picker, SubvolumePicker):
+        return {
+            "network": SUBVOLUMES,
+            "outputs": picker.network.outputs,
+            "edge": picker.edge,
+            "spacing_angstrom": picker.spacing_angstrom,
+        }
+    return {
+        "architecture": vars(picker.network.architecture),
+        "offsets_angstrom": [float(offset) for offset in picker.offsets_angstrom],
+        "spline_order": picker.spline_order,
+        "window_starts": list(picker.window_starts),
+        "eigenpairs": picker.eigenpairs,
+        "partition_vertices": picker.partition_vertices,
+        "length_unit_angstrom": picker.length_unit_angstrom,
+        "inward_normals": picker.inward_normals,
+        "partitions": picker.partitions,
+    }

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from membrain_cloud.errors import UsageError
+from membrain_cloud.membranes.phantom_particles import MEMBRANE_PARTICLES
+from membrain_cloud.pipeline.picking import clustering_of
 from membrain_cloud.pipeline.settings import MeshSettings, PickSettings
 from membrain_cloud.training.loop import SegmentationTraining, train_segmenter
 from membrain_cloud.training.picker_loop import PickerTraining
-from membrain_cloud.training.picking import Clustering, PhantomExamples, train_picker_on_phantoms
+from membrain_cloud.training.picking import PhantomExamples, train_picker_on_phantoms
+from membrain_cloud.training.subvolume_loop import SubvolumeTraining
 
 # Samples reach from 30 Å inside to 85 Å outside of a membrane's surface: farther than MemBrain-pick's, since heads on
 # stalks stand farther out. Smaller patches than its 2000 vertices: their operators cost less than in proportion.
@@ -28,6 +32,16 @@ PICKER_TRAINING = PickerTraining(
     epochs=28,
     learning_rate=5e-3,
     accumulate=4,
+    seed=100,
+)
+# MemBrain v1 saw boxes of 12 voxels of 14.08 Å.
+SUBVOLUME_TRAINING = SubvolumeTraining(
+    spacing_angstrom=14.0,
+    score_unit_angstrom=15.0,
+    epochs=12,
+    steps=100,
+    samples=48,
+    learning_rate=1e-3,
     seed=100,
 )
 PICKER_EXAMPLES = PhantomExamples(
@@ -55,14 +69,25 @@ def train_segmentation(
 
 
 def train_picking(
-    output: str, work: str, values: Mapping[str, int], *, progress: Callable[[str], None]
+    output: str,
+    work: str,
+    values: Mapping[str, int],
+    *,
+    classes: Sequence[str] = (),
+    progress: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Train a picker on phantoms; returns its scores on phantoms it has not seen."""
-    chosen = PickSettings()
+    """Train a picker on phantoms; returns its scores on phantoms it has not seen.
+
+    classes : kinds of the phantoms' particles to tell apart, one output each; empty: all are one kind.
+    """
+    unknown = sorted(set(classes) - set(MEMBRANE_PARTICLES))
+    if unknown:
+        raise UsageError(f"phantoms have no particles {unknown[0]!r}", f"known are {', '.join(MEMBRANE_PARTICLES)}")
     training = replace(
         PICKER_TRAINING,
         epochs=values.get("epochs", PICKER_TRAINING.epochs),
         seed=values.get("seed", PICKER_TRAINING.seed),
+        classes=tuple(classes),
     )
     return train_picker_on_phantoms(
         Path(output),
@@ -71,16 +96,7 @@ def train_picking(
         n_validation=PICKER_VALIDATION_PHANTOMS,
         examples=PICKER_EXAMPLES,
         training=training,
-        clustering=Clustering(
-            bandwidth_angstrom=chosen.bandwidth_angstrom,
-            score_threshold=chosen.threshold,
-            max_iterations=chosen.max_iterations,
-            min_samples=chosen.min_samples,
-            center_offset_angstrom=chosen.center_offset_angstrom,
-            largest_nm2=chosen.largest_nm2,
-            min_distance_angstrom=chosen.min_distance_angstrom,
-            least_elongation=chosen.least_elongation,
-        ),
+        clustering=clustering_of(PickSettings()),
         workdir=Path(work),
         progress=progress,
     )

@@ -18,7 +18,7 @@ import torch
 from membrain_cloud.errors import ModelError, UsageError, storage_error
 from membrain_cloud.networks import checkpoints
 from membrain_cloud.networks.checkpoints import Segmenter, built_in_models
-from membrain_cloud.networks.picker import Picker
+from membrain_cloud.networks.picker import AnyPicker, Picker
 from membrain_cloud.networks.picker import load_picker as read_picker
 from membrain_cloud.store import model_files
 from membrain_cloud.store.model_files import RegistryEntry
@@ -100,9 +100,14 @@ def load_segmenter(
     return replace(loaded, window=int(header["window"]), voxel_spacing_angstrom=float(header["voxel_spacing_angstrom"]))
 
 
-def load_picker(source: str, *, sha256: str | None = None, device: str = "cpu") -> Picker:
+def load_picker(source: str, *, sha256: str | None = None, device: str = "cpu") -> AnyPicker:
     """Load a picker; `sha256`: what a plan was made with. Raises ModelError, and as `resolve`."""
     return read_picker(_as_planned(resolve(source), sha256).path, device=device)
+
+
+def picker_classes(source: str) -> tuple[str, ...]:
+    """The names of a picker's kinds of particles; none where it has one without a name. Raises as `load_picker`."""
+    return load_picker(source).class_names
 
 
 def model_facts(source: str) -> dict[str, Any]:
@@ -221,6 +226,7 @@ def _membrain_pick_header(path: Path) -> dict[str, Any]:
         picker = read_picker(path)
     except ModelError:
         return checkpoints.read_header(str(path))  # raises what is wrong with it as a segmentation model
+    assert isinstance(picker, Picker)  # what is no safetensors is MemBrain-pick's
     return {"task": "picking", "architecture": vars(picker.network.architecture), "format": "membrain-pick"}
 
 

@@ -131,8 +131,10 @@ class SeparateSettings(Section):
     min_voxels : smaller ones are left out, and none is split into smaller pieces.
     split : cut where membranes touch or cross, judged by how their mid-surfaces lie; otherwise what touches is one.
     drop_border : leave out membranes that the tomogram's border cuts.
-    region : only what lies inside: copick URI of a segmentation (`cell:alice/1@10.0`), or the corners of a box in Å,
-        `x0,y0,z0,x1,y1,z1`.
+    split_voxels : a component whose bounding box has more voxels is not split: splitting holds the box in memory, about
+        14 bytes a voxel. Fewer bound the memory of large tomograms.
+    region : only what lies inside: copick URI of a segmentation (`cell:alice/1@10.0`), of closed meshes
+        (`cell:alice/1`), or the corners of a box in Å, `x0,y0,z0,x1,y1,z1`.
     segmentation : copick URI of a segmentation to start from in place of ours, `membrane:alice/3@10.0`; with
         `?instance=true` its instances are meshed as they are.
     """
@@ -142,6 +144,7 @@ class SeparateSettings(Section):
     min_voxels: int = Field(1000, ge=1)
     split: bool = True
     drop_border: bool = False
+    split_voxels: int = Field(2**29, ge=1)
     region: OptionalText = None
     segmentation: OptionalText = None
 
@@ -171,10 +174,46 @@ class SeparateSettings(Section):
 
 
 class MeshSettings(Section):
-    """Closed triangle meshes around the membranes."""
+    """Triangle meshes of the membranes.
+
+    vertex_area_angstrom2, smoothing_angstrom : area for each vertex; sigma of the smoothing of the mask.
+    surface : `shell`: closed, around the slab, so that it holds both leaflets (what MemBrain-pick and ours are trained
+        on). `side`: one leaflet's part of it. `midsurface`: midway between the leaflets, normals towards one of them.
+    seed : a point in Å, `x,y,z`, on the wanted side of the membranes, for `side` and `midsurface`; None: the outer
+        side of a closed membrane, the larger one of others.
+    thickest_angstrom : no membrane's slab is thicker; for telling the sides apart.
+    """
 
     vertex_area_angstrom2: float = Field(400.0, gt=0)
     smoothing_angstrom: float = Field(10.0, ge=0)
+    surface: Literal["shell", "side", "midsurface"] = "shell"
+    seed: OptionalText = None
+    thickest_angstrom: float = Field(150.0, gt=0)
+
+    @property
+    def seed_point(self) -> tuple[float, ...] | None:
+        """xyz in Å."""
+        return None if self.seed is None else tuple(float(part) for part in self.seed.split(","))
+
+    @field_validator("seed")
+    @classmethod
+    def _is_point(cls, seed: str | None) -> str | None:
+        if seed is not None:
+            try:
+                numbers = [float(part) for part in seed.split(",")]
+            except ValueError:
+                numbers = []
+            if len(numbers) != 3 or not all(abs(number) < 1e9 for number in numbers):
+                raise ValueError("write x,y,z in Å")
+        return seed
+
+    @model_validator(mode="after")
+    def _seed_has_a_use(self) -> Self:
+        if self.seed is not None and self.surface == "shell":
+            raise PydanticCustomError(
+                "seed", "a shell has both sides: set mesh.surface=side or midsurface with mesh.seed"
+            )
+        return self
 
 
 class PickSettings(Section):
@@ -190,7 +229,9 @@ class PickSettings(Section):
     largest_nm2 : what covers more surface is gathered again from lower scores: crowded particles; None: nothing is.
     min_distance_angstrom : of two picks nearer to each other along the membrane the better stays; None: both do.
     least_elongation : a pick's in-plane angle is known where its vertices reach so much farther one way than the other.
-    center_offset_angstrom : picks are moved so far along the outward normal (negative: into the membrane).
+    center_offset_angstrom : picks are moved so far along the outward normal (negative: into the membrane); None: into
+        the middle of the membrane, as thick as its mesh is there.
+    refine : move picks along the membrane to where the scores around them are lowest; MemBrain-pick does not.
     cache : a local folder for the operators of surface patches, which most of the time goes into: picking on the same
         meshes with another model finds them there.
     object : name under which the picks are stored.
@@ -208,7 +249,8 @@ class PickSettings(Section):
     largest_nm2: Annotated[Annotated[float, Field(gt=0)] | None, _OrNull] = 200.0
     min_distance_angstrom: Annotated[Annotated[float, Field(gt=0)] | None, _OrNull] = 70.0
     least_elongation: float = Field(1.5, ge=1)
-    center_offset_angstrom: float = -26.0
+    refine: bool = True
+    center_offset_angstrom: Annotated[float | None, _OrNull] = None
     cache: OptionalText = None
     object: Name = "membrane-protein"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,27 +12,35 @@ import numpy as np
 import scipy.sparse
 import torch
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
-from membrain_cloud.errors import InputError, UsageError
+from membrain_cloud.errors import InputError
 from membrain_cloud.geometry import Mesh, Picks
 from membrain_cloud.membranes.operators import surface_operators
 from membrain_cloud.membranes.partitions import cut_into_patches
 from membrain_cloud.networks.diffusion_net import SHORTEST_TIME, Architecture, Diffusion, DiffusionNet, SurfaceTensors
 from membrain_cloud.networks.picker import Picker, normalise_profiles, surface_tensors
+from membrain_cloud.training.checkpointing import resume, save
 from membrain_cloud.training.profile_augmentation import augment_profiles, averaging_matrix
-
-FAR_SCORE = 10.0
-WRONG_SIDE_SCORE = 10.05
+from membrain_cloud.training.targets import FAR_SCORE, ParticleShape, targets_of_classes
 
 
 @dataclass(frozen=True, eq=False)
 class PickingExample:
-    """One membrane with its truth: mesh, profiles (V, C) along its outward normals, the particles on it."""
+    """One membrane with its truth: mesh, profiles (V, C) along its outward normals, the particles on it.
+
+    kinds : (N,) the class of each particle, counted from 0; None where all are of one kind.
+    """
 
     mesh: Mesh
     profiles: NDArray[np.float32]
     particles: Picks
+    kinds: NDArray[np.int64] | None = None
+
+    def of_classes(self, count: int) -> tuple[Picks, ...]:
+        """The particles of each of `count` classes."""
+        if self.kinds is None:
+            return (self.particles,) * count
+        return tuple(self.particles.chosen(self.kinds == k) for k in range(count))
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,8 @@ class PickerTraining:
     offsets_angstrom : where the profiles were sampled.  window : of these samples the network takes, at a random start.
     eigenpairs, partition_vertices, length_unit_angstrom, score_unit_angstrom, spline_order : as the picker will use.
     width, hidden, blocks : sizes of the network.
+    classes : a name for each kind of particle; empty for one without.  shapes : as `targets.particle_targets` has
+        them, one a class; empty: distances are the same in all directions.
     epochs, learning_rate, accumulate : Adam, x (1 - epoch/epochs)^0.9, a step every `accumulate` patches.
     """
 
@@ -60,13 +69,19 @@ class PickerTraining:
     learning_rate: float
     accumulate: int
     seed: int
+    classes: tuple[str, ...] = ()
+    shapes: tuple[ParticleShape, ...] = ()
+
+    @property
+    def outputs(self) -> int:
+        return max(1, len(self.classes))
 
     @property
     def architecture(self) -> Architecture:
         return Architecture(
             channels=self.window,
             width=self.width,
-            outputs=1,
+            outputs=self.outputs,
             blocks=self.blocks,
             hidden=self.hidden,
             profile_blocks=1,
@@ -75,7 +90,7 @@ class PickerTraining:
 
 @dataclass(frozen=True, eq=False)
 class TrainingPatch:
-    """A patch ready for the network: normalised profiles (n, C), targets and weights (n,), operators as tensors."""
+    """A patch ready for the network: normalised profiles (n, C), targets (n, K), weights (n,), operators as tensors."""
 
     vertices: NDArray[np.float64]
     profiles: NDArray[np.float32]
@@ -85,58 +100,18 @@ class TrainingPatch:
     averaging: scipy.sparse.csr_matrix
 
 
-def particle_targets(mesh: Mesh, particles: Picks, *, score_unit_angstrom: float) -> NDArray[np.float32]:
-    """(V,) distance of each vertex to the nearest particle on its side, in `score_unit_angstrom`, clipped at 10.
-
-    A particle is on the side its z axis points to (without orientations: on that of the vertex nearest to it). Its
-    place is taken at the height of the surface, so that the target is 0 at the particle although its centre lies in
-    the membrane. Vertices that only have particles on the other side get 10.05 (MemBrain-pick's target).
-    """
-    normals = mesh.vertex_normals()
-    targets = np.full(len(mesh.vertices), FAR_SCORE, np.float64)
-    if not len(particles) or not len(mesh.vertices):
-        return targets.astype(np.float32)
-    reach = FAR_SCORE * score_unit_angstrom
-    tree = cKDTree(mesh.vertices)
-    nearest = tree.query(particles.positions)[1]
-    axes = normals[nearest] if particles.orientations is None else particles.orientations[:, :, 2]
-    places = np.array([_at_surface(mesh, normals, tree, p, z) for p, z in zip(particles.positions, axes, strict=True)])
-
-    pairs = tree.sparse_distance_matrix(cKDTree(places), reach, output_type="ndarray")
-    vertex, distance = pairs["i"], pairs["v"] / score_unit_angstrom
-    same_side = (normals[vertex] * axes[pairs["j"]]).sum(axis=1) > 0
-    targets[vertex] = WRONG_SIDE_SCORE
-    targets[vertex[same_side]] = FAR_SCORE
-    np.minimum.at(targets, vertex[same_side], distance[same_side])
-    return targets.astype(np.float32)
-
-
-def _at_surface(
-    mesh: Mesh,
-    normals: NDArray[np.float64],
-    tree: cKDTree,
-    position: NDArray[np.float64],
-    axis: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """The point above `position` along `axis` at the height of the nearest vertex that faces the same way."""
-    near = np.array(tree.query_ball_point(position, 80.0), np.int64)
-    facing = near[normals[near] @ axis > 0.3] if len(near) else near
-    if not len(facing):
-        return position
-    relative = mesh.vertices[facing] - position
-    height = relative @ axis
-    aside = (relative**2).sum(axis=1) - height**2
-    # The leaflet on the particle's side is the nearest in the plane, of those at or above the centre.
-    cost = aside + np.where(height < -10.0, 1e6, 0.0)
-    return position + axis * height[np.argmin(cost)]
-
-
 def training_patches(examples: Sequence[PickingExample], settings: PickerTraining) -> list[TrainingPatch]:
     """Cut the examples' meshes into patches as prediction will, and compute their operators once."""
     patches = []
     for example in examples:
         normals = example.mesh.vertex_normals()
-        targets = particle_targets(example.mesh, example.particles, score_unit_angstrom=settings.score_unit_angstrom)
+        targets = targets_of_classes(
+            example.mesh.vertices,
+            normals,
+            example.of_classes(settings.outputs),
+            score_unit_angstrom=settings.score_unit_angstrom,
+            shapes=settings.shapes,
+        )
         for patch in cut_into_patches(example.mesh, partition_vertices=settings.partition_vertices):
             vertices = example.mesh.vertices[patch.vertices]
             operators = surface_operators(
@@ -183,13 +158,13 @@ def train_picker(
     _start_well(network)
     optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
     digest = _digest(patches, settings)
-    done = _resume(checkpoint, digest, network, optimiser)
+    done = resume(checkpoint, digest, network, optimiser)
     for epoch in range(done, settings.epochs):
         for group in optimiser.param_groups:
             group["lr"] = settings.learning_rate * (1.0 - epoch / settings.epochs) ** 0.9
         loss = _train_epoch(network, optimiser, patches, settings, np.random.default_rng((settings.seed, epoch)))
         if checkpoint is not None:
-            _save(checkpoint, digest, epoch + 1, network, optimiser)
+            save(checkpoint, digest, epoch + 1, network, optimiser)
         progress(epoch + 1, loss)
     network.eval().requires_grad_(False)
     spare = len(settings.offsets_angstrom) - settings.window
@@ -203,6 +178,7 @@ def train_picker(
         length_unit_angstrom=settings.length_unit_angstrom,
         score_unit_angstrom=settings.score_unit_angstrom,
         inward_normals=False,
+        classes=settings.classes,
     )
 
 
@@ -225,8 +201,8 @@ def _train_epoch(
         surface = patch.surface
         if rng.random() < 0.5:  # a mirrored membrane is a membrane too
             surface = surface._replace(slopes_y=-surface.slopes_y)
-        predicted = network(torch.from_numpy(x[:, start : start + settings.window].copy()), surface)[:, 0]
-        loss = (patch.weights * (predicted - patch.targets) ** 2).sum() / patch.weights.sum()
+        predicted = network(torch.from_numpy(x[:, start : start + settings.window].copy()), surface)
+        loss = (patch.weights[:, None] * (predicted - patch.targets) ** 2).sum() / patch.weights.sum()
         (loss / settings.accumulate).backward()
         total += float(loss.detach())
         if count % settings.accumulate == 0 or count == len(patches):
@@ -259,26 +235,3 @@ def _digest(patches: Sequence[TrainingPatch], settings: PickerTraining) -> str:
         found.update(patch.profiles.tobytes())
         found.update(patch.targets.numpy().tobytes())
     return found.hexdigest()
-
-
-def _save(checkpoint: Path, digest: str, epochs: int, network: DiffusionNet, optimiser: torch.optim.Optimizer) -> None:
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    temporary = checkpoint.with_name(f".{checkpoint.name}.{os.getpid()}.tmp")
-    state = {"digest": digest, "epochs": epochs, "network": network.state_dict(), "optimiser": optimiser.state_dict()}
-    torch.save(state, temporary)
-    os.replace(temporary, checkpoint)
-
-
-def _resume(checkpoint: Path | None, digest: str, network: DiffusionNet, optimiser: torch.optim.Optimizer) -> int:
-    """Load an earlier state where there is one; returns the number of epochs done."""
-    if checkpoint is None or not checkpoint.exists():
-        return 0
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    if state["digest"] != digest:
-        raise UsageError(
-            f"{checkpoint} belongs to a training with other settings or data",
-            "remove it to start anew, or give the settings it was made with",
-        )
-    network.load_state_dict(state["network"])
-    optimiser.load_state_dict(state["optimiser"])
-    return int(state["epochs"])

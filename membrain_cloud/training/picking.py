@@ -20,8 +20,9 @@ from membrain_cloud.geometry import Mesh, Picks
 from membrain_cloud.membranes.instances import instance_boxes
 from membrain_cloud.membranes.meshing import mesh_membrane
 from membrain_cloud.membranes.phantom import Phantom, PhantomSettings, make_phantom
-from membrain_cloud.membranes.picking import cluster_picks, vertex_scores
+from membrain_cloud.membranes.picking import Clustering, cluster_picks
 from membrain_cloud.membranes.sampling import sample_along_normals
+from membrain_cloud.membranes.scoring import vertex_scores
 from membrain_cloud.networks.picker import Picker, save_picker
 from membrain_cloud.training.patches import random_imaging
 from membrain_cloud.training.picker_loop import PickerTraining, PickingExample, train_picker
@@ -49,20 +50,6 @@ class PhantomExamples:
     smoothing_angstrom: float
     vertex_area_angstrom2: float
     imperfect: float
-
-
-@dataclass(frozen=True)
-class Clustering:
-    """How scores are made into picks, see `membranes.picking.cluster_picks`."""
-
-    bandwidth_angstrom: float
-    score_threshold: float
-    max_iterations: int
-    min_samples: int
-    center_offset_angstrom: float
-    largest_nm2: float | None
-    min_distance_angstrom: float | None
-    least_elongation: float
 
 
 def random_phantom(seed: int, settings: PhantomExamples) -> Phantom:
@@ -108,11 +95,16 @@ def phantom_examples(
     offsets_angstrom: Sequence[float],
     spline_order: int,
     seed: int,
+    classes: Sequence[str] = (),
 ) -> list[PickingExample]:
-    """One example a membrane of the phantom; particles more than 60 Å from its mesh do not count as on it."""
+    """One example a membrane of the phantom; particles more than 60 Å from its mesh do not count as on it.
+
+    classes : kinds of particles to tell apart, by their names in the phantom; others count as none. Empty: all alike.
+    """
     rng = np.random.default_rng((seed, 2))
     examples = []
     everywhere = phantom.grid.box
+    kinds = np.array([list(classes).index(name) if name in classes else -1 for name in phantom.particle_classes], int)
     for number, box in instance_boxes(phantom.instances, margin=2).items():
         mask = phantom.instances[box.slices] == number
         if rng.random() < settings.imperfect:
@@ -136,23 +128,20 @@ def phantom_examples(
             outside=float(phantom.density.mean()),
             spline_order=spline_order,
         )
-        examples.append(PickingExample(mesh, profiles, _on_mesh(phantom.particles, number, mesh)))
+        on_it = _on_mesh(phantom.particles, number, mesh)
+        on_it &= kinds >= 0 if classes else True
+        particles = phantom.particles.chosen(on_it)
+        examples.append(PickingExample(mesh, profiles, particles, kinds[on_it] if classes else None))
     return examples
 
 
-def _on_mesh(particles: Picks, number: int, mesh: Mesh) -> Picks:
-    chosen = particles.membrane_ids == number
-    chosen &= cKDTree(mesh.vertices).query(particles.positions)[0] <= 60.0 if len(particles) else chosen
-    return Picks(
-        particles.positions[chosen],
-        None if particles.orientations is None else particles.orientations[chosen],
-        particles.scores[chosen],
-        particles.membrane_ids[chosen],
-    )
+def _on_mesh(particles: Picks, number: int, mesh: Mesh) -> NDArray[np.bool_]:
+    chosen: NDArray[np.bool_] = particles.membrane_ids == number
+    return chosen & (cKDTree(mesh.vertices).query(particles.positions)[0] <= 60.0) if len(particles) else chosen
 
 
-def predict_picks(picker: Picker, example: PickingExample, *, clustering: Clustering) -> Picks:
-    """What the picker finds on one membrane."""
+def predict_picks(picker: Picker, example: PickingExample, *, clustering: Clustering) -> list[Picks]:
+    """What the picker finds on one membrane, for each of its classes."""
     scores = vertex_scores(
         example.mesh,
         example.profiles,
@@ -161,7 +150,8 @@ def predict_picks(picker: Picker, example: PickingExample, *, clustering: Cluste
         eigenpairs=picker.eigenpairs,
         length_unit_angstrom=picker.length_unit_angstrom,
     )
-    return cluster_picks(example.mesh, scores, **asdict(clustering), membrane_id=0)
+    each = scores.T if scores.ndim == 2 else scores[None]
+    return [cluster_picks(example.mesh, of_class, **asdict(clustering), membrane_id=0) for of_class in each]
 
 
 def pooled_f1(picks: Sequence[Picks], truths: Sequence[Picks]) -> tuple[Score, Score]:
@@ -181,15 +171,17 @@ def evaluate_picker(
     *,
     clustering: Clustering,
 ) -> dict[str, Any]:
-    """Scores of a picker on examples it was not trained on: F1, precision, recall, and counts."""
-    picks = [predict_picks(picker, e, clustering=clustering) for e in examples]
-    score, strict = pooled_f1(picks, [e.particles for e in examples])
+    """Scores of a picker on examples it was not trained on: F1, precision, recall, and counts, classes apart."""
+    outputs = picker.network.architecture.outputs
+    picks = [of_class for e in examples for of_class in predict_picks(picker, e, clustering=clustering)]
+    truths = [of_class for e in examples for of_class in e.of_classes(outputs)]
+    score, strict = pooled_f1(picks, truths)
     return {
         "f1": round(score.score, 4),
         "precision": round(score.precision, 4),
         "recall": round(score.recall, 4),
         "f1_one_to_one": round(strict.score, 4),
-        "particles": sum(len(e.particles) for e in examples),
+        "particles": sum(len(truth) for truth in truths),
         "picks": sum(len(p) for p in picks),
         "membranes": len(examples),
     }
@@ -249,7 +241,7 @@ def _make_examples(
     made: list[PickingExample] = []
     for count, seed in enumerate(seeds, start=1):
         kept = None if workdir is None else workdir / f"examples-{settings.imperfect:g}-{seed}.npz"
-        key = json.dumps([asdict(settings), training.offsets_angstrom, training.spline_order])
+        key = json.dumps([asdict(settings), training.offsets_angstrom, training.spline_order, training.classes])
         found = None if kept is None else _load_examples(kept, key)
         if found is None:
             found = phantom_examples(
@@ -258,6 +250,7 @@ def _make_examples(
                 offsets_angstrom=training.offsets_angstrom,
                 spline_order=training.spline_order,
                 seed=seed,
+                classes=training.classes,
             )
             if kept is not None:
                 _save_examples(kept, key, found)
@@ -272,6 +265,8 @@ def _save_examples(path: Path, key: str, examples: Sequence[PickingExample]) -> 
         arrays[f"vertices{index}"], arrays[f"faces{index}"] = example.mesh.vertices, example.mesh.faces
         arrays[f"profiles{index}"], arrays[f"positions{index}"] = example.profiles, example.particles.positions
         arrays[f"orientations{index}"] = _orientations(example.particles)
+        if example.kinds is not None:
+            arrays[f"kinds{index}"] = example.kinds
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
     np.savez(temporary, **arrays)  # type: ignore[arg-type]
@@ -289,6 +284,7 @@ def _load_examples(path: Path, key: str) -> list[PickingExample] | None:
                     Mesh(stored[f"vertices{index}"], stored[f"faces{index}"]),
                     stored[f"profiles{index}"],
                     Picks(stored[f"positions{index}"], stored[f"orientations{index}"]),
+                    stored.get(f"kinds{index}"),
                 )
                 for index in range(int(stored["count"]))
             ]

@@ -25,7 +25,8 @@ from membrain_cloud.membranes.operators import (
     vertex_areas,
 )
 from membrain_cloud.membranes.partitions import cut_into_patches, edge_graph, released_patches
-from membrain_cloud.membranes.picking import FAR_SCORE, cluster_picks, pick_membrane, vertex_scores
+from membrain_cloud.membranes.picking import Clustering, best_of_classes, cluster_picks, pick_membrane
+from membrain_cloud.membranes.scoring import FAR_SCORE, vertex_scores
 
 
 def sphere(radius: float = 400.0, subdivisions: int = 4, center: tuple[float, float, float] = (0, 0, 0)) -> Mesh:
@@ -66,6 +67,17 @@ CLUSTERING = {
     "least_elongation": 1.5,
     "membrane_id": 3,
 }
+CLUSTERS = Clustering(
+    bandwidth_angstrom=75.0,
+    score_threshold=7.0,
+    max_iterations=150,
+    min_samples=5,
+    center_offset_angstrom=25.0,
+    largest_nm2=None,
+    min_distance_angstrom=70.0,
+    least_elongation=1.5,
+    refine=True,
+)
 
 # -- operators -----------------------------------------------------------------------------------------------------
 
@@ -418,20 +430,113 @@ def test_a_membrane_is_picked(
     bumpy: tuple[Mesh, NDArray, Grid, NDArray], convert: Callable, partition: int | None
 ) -> None:
     mesh, density, grid, centers = bumpy
-    picks, scores = pick_membrane(
+    picked, scores = pick_membrane(
         mesh,
-        convert(density),
-        grid.box,
+        lambda box: convert(density)[box.slices],
         grid,
         BrightnessPicker(),
         outside=0.0,
         partition_vertices=partition,
-        **(CLUSTERING | {"center_offset_angstrom": 25.0}),
+        clustering=CLUSTERS,
+        membrane_id=1,
     )
+    (picks,) = picked
     assert scores.shape == (len(mesh.vertices),)
     assert isinstance(picks, Picks)
     assert len(picks) == len(centers)
     assert cKDTree(centers).query(picks.positions)[0].max() < 20.0
+
+
+class TwoClasses(BrightnessPicker):
+    """Bright spots are of the first class, dark ones of the second."""
+
+    def predict(self, profiles: NDArray, operators: object) -> NDArray[np.float32]:
+        bright, dark = np.clip(profiles[:, 1], 0, 1), np.clip(-profiles[:, 1], 0, 1)
+        return np.stack([10.0 - 9.0 * bright, 10.0 - 9.0 * dark], axis=1).astype(np.float32)
+
+
+class BoxBrightness:
+    """The same from boxes: the density a little above their middles."""
+
+    edge, spacing_angstrom = 6, 10.0
+
+    def predict_boxes(self, boxes: NDArray, *, mean: float, deviation: float) -> NDArray[np.float32]:
+        assert boxes.shape[1:] == (6, 6, 6)
+        return (10.0 - 9.0 * np.clip(boxes[:, 4:, 2:4, 2:4].mean(axis=(1, 2, 3)), 0, 1)).astype(np.float32)
+
+
+def pick(mesh: Mesh, density: NDArray, grid: Grid, picker: object) -> list[Picks]:
+    picks, _ = pick_membrane(
+        mesh,
+        lambda box: density[box.slices],
+        grid,
+        picker,  # type: ignore[arg-type]
+        outside=0.0,
+        partition_vertices=None,
+        clustering=CLUSTERS,
+        membrane_id=1,
+    )
+    return picks
+
+
+def test_each_class_has_its_own_picks(bumpy: tuple[Mesh, NDArray, Grid, NDArray]) -> None:
+    mesh, density, grid, centers = bumpy
+    signs = np.where(np.arange(len(centers)) % 2, -1.0, 1.0)
+    places = np.moveaxis(np.indices(grid.shape)[::-1], 0, -1) * 10.0
+    owner = cKDTree(centers).query(places.reshape(-1, 3))[1].reshape(grid.shape)
+    bright, dark = pick(mesh, density * signs[owner], grid, TwoClasses())
+    for picks, sign in ((bright, 1.0), (dark, -1.0)):
+        assert len(picks) == np.count_nonzero(signs == sign)
+        assert cKDTree(centers[signs == sign]).query(picks.positions)[0].max() < 20.0
+
+
+def test_a_picker_that_sees_boxes_finds_the_same(bumpy: tuple[Mesh, NDArray, Grid, NDArray]) -> None:
+    mesh, density, grid, centers = bumpy
+    (picks,) = pick(mesh, density, grid, BoxBrightness())
+    assert len(picks) == len(centers)
+    assert cKDTree(centers).query(picks.positions)[0].max() < 20.0
+
+
+def test_of_two_classes_at_one_place_the_better_stays() -> None:
+    up = np.tile(np.eye(3), (2, 1, 1))
+    first = Picks(np.array([[0.0, 0, 0], [500.0, 0, 0]]), up, np.array([0.9, 0.3]), in_plane=np.ones(2, bool))
+    turned = up * np.array([1.0, -1.0, -1.0])
+    second = Picks(np.array([[20.0, 0, 0], [510.0, 0, 0]]), up, np.array([0.5, 0.8]))
+    kept = best_of_classes([first, second], within_angstrom=60.0)
+    np.testing.assert_array_equal(kept[0].positions, [[0.0, 0, 0]])
+    np.testing.assert_array_equal(kept[1].positions, [[510.0, 0, 0]])
+    assert kept[0].in_plane is not None
+    assert len(kept[0].in_plane) == 1
+    other_side = best_of_classes([first, Picks(second.positions, turned, second.scores)], within_angstrom=60.0)
+    assert [len(picks) for picks in other_side] == [2, 2]
+    assert (
+        best_of_classes([Picks(np.zeros((0, 3)), np.zeros((0, 3, 3)))] * 2, within_angstrom=60.0)[1].positions.size == 0
+    )
+
+
+def test_refining_frees_centres_from_the_pull_of_neighbours() -> None:
+    mesh, apart = sphere(500.0, 5), 110.0
+    sine, cosine = np.sin(apart / 1000.0), np.cos(apart / 1000.0)
+    centers = 500.0 * np.array([[sine, 0.0, cosine], [-sine, 0.0, cosine]])
+    scores = distances(mesh, centers)
+    errors = [
+        np.sort(cKDTree(centers).query(cluster_picks(mesh, scores, **CLUSTERING, refine=refine).positions)[0])[:2].max()
+        for refine in (False, True)
+    ]
+    assert errors[0] > 8.0
+    assert errors[1] < 4.0
+
+
+@pytest.mark.parametrize("thickness", [40.0, 60.0])
+def test_picks_lie_in_the_middle_of_the_slab(thickness: float) -> None:
+    outer, inner = sphere(500.0 + thickness / 2, 5), sphere(500.0 - thickness / 2, 5)
+    shell = together(outer, Mesh(inner.vertices, inner.faces[:, ::-1]))
+    center = np.array([[0.0, 0.0, 500.0 + thickness / 2]])
+    scores = distances(shell, center)
+    scores[len(outer.vertices) :] = FAR_SCORE
+    picks = cluster_picks(shell, scores, **(CLUSTERING | {"center_offset_angstrom": None}))
+    assert len(picks) == 1
+    assert np.linalg.norm(picks.positions[0]) == pytest.approx(500.0, abs=4.0)
 
 
 # -- crowded membranes, distances, angles --------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 
 from membrain_cloud.errors import ModelError
 from membrain_cloud.membranes.operators import Operators, surface_operators
-from membrain_cloud.membranes.picking import vertex_scores
+from membrain_cloud.membranes.scoring import vertex_scores
 from membrain_cloud.networks.diffusion_net import Architecture, DiffusionNet
 from membrain_cloud.networks.picker import Picker, load_picker, normalise_profiles, save_picker, surface_tensors
 from membrain_cloud.store.mesh_files import read_h5

@@ -8,12 +8,13 @@ import pytest
 from membrain_cloud.geometry import Grid, Picks
 from membrain_cloud.membranes.phantom import PhantomSettings
 from membrain_cloud.pipeline.drive import carry_out
+from membrain_cloud.pipeline.picking import box_around, joined
 from membrain_cloud.pipeline.plan import Plan, plan
 from membrain_cloud.pipeline.run import InProcess
 from membrain_cloud.pipeline.segmenting import segment_blocks
 from membrain_cloud.pipeline.settings import Settings, load_settings
 from membrain_cloud.pipeline.simulation import Simulated, simulate_project
-from membrain_cloud.pipeline.stages import STAGES, box_around, joined
+from membrain_cloud.pipeline.stages import STAGES
 from membrain_cloud.store.project import Project
 from membrain_cloud.store.refs import SegmentationRef
 

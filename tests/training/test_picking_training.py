@@ -14,7 +14,7 @@ from membrain_cloud.errors import InputError, UsageError
 from membrain_cloud.geometry import Mesh, Picks, orientations_from_normals
 from membrain_cloud.membranes.operators import surface_operators
 from membrain_cloud.networks.picker import Picker, load_picker
-from membrain_cloud.training.picker_loop import PickerTraining, PickingExample, particle_targets, train_picker
+from membrain_cloud.training.picker_loop import PickerTraining, PickingExample, train_picker
 from membrain_cloud.training.picking import (
     Clustering,
     PhantomExamples,
@@ -26,6 +26,7 @@ from membrain_cloud.training.picking import (
     train_picker_on_phantoms,
 )
 from membrain_cloud.training.profile_augmentation import augment_profiles, averaging_matrix
+from membrain_cloud.training.targets import particle_targets
 
 TRAINING = PickerTraining(
     offsets_angstrom=tuple(np.arange(-10.0, 25.0, 5.0)),
@@ -52,6 +53,7 @@ CLUSTERING = Clustering(
     largest_nm2=None,
     min_distance_angstrom=None,
     least_elongation=1.5,
+    refine=True,
 )
 EXAMPLES = PhantomExamples(
     shape=(40, 56, 56),

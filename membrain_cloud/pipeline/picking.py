@@ -1,0 +1,178 @@
+"""The stage `pick`: meshes and density -> particles on the membranes, of one kind or of several at once."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from membrain_cloud.geometry import Box, Grid, Mesh, Picks
+from membrain_cloud.pipeline.measuring import box_around, joined
+from membrain_cloud.pipeline.segmenting import tomogram_chunks
+from membrain_cloud.pipeline.separating import MESH
+from membrain_cloud.pipeline.settings import PickSettings, Settings
+from membrain_cloud.pipeline.stage import BASE_BYTES, GIB, Desk, Site, Stage
+from membrain_cloud.pipeline.tasks import Ref
+from membrain_cloud.store.project import Project
+from membrain_cloud.store.refs import ObjectRef, TomogramRef
+
+if TYPE_CHECKING:
+    from membrain_cloud.membranes.clustering import Shift
+    from membrain_cloud.membranes.picking import Clustering
+    from membrain_cloud.networks.picker import AnyPicker
+
+
+class Pick(Stage):
+    """Meshes and density -> particles on the membranes.
+
+    Where the picker knows several kinds of particles, `pick.object` holds all of them, and beside it each kind has
+    picks of its own under its name.
+    """
+
+    name = "pick"
+    needs_gpu = True
+    data_version = 3
+    tomogram_reads = 2  # once for its mean where samples leave it; then around the membranes, at most all of it
+
+    def after(self, settings: Settings) -> Sequence[str]:
+        return ("mesh",)
+
+    def decisive(self, settings: Settings) -> Mapping[str, Any]:
+        return settings.pick.decisive() | {"input": settings.input.decisive()}
+
+    def model(self, settings: Settings) -> str | None:
+        return settings.pick.model
+
+    def is_given(self, settings: Settings) -> bool:
+        return settings.measure.picks is not None
+
+    def inputs(self, site: Site) -> Mapping[str, Ref]:
+        return {"meshes": MESH.output(site), "density": site.require_tomogram(self.name)}
+
+    def output(self, site: Site) -> ObjectRef:
+        chosen = site.settings
+        return ObjectRef(site.run, chosen.pick.object, chosen.output.user, site.sessions[self.name])
+
+    def memory_bytes(self, grid: Grid, settings: Settings) -> int:
+        # meshes and patches; of the density, blocks near the membranes
+        return BASE_BYTES + 3 * GIB // 2 + grid.voxels // 2
+
+    def declare(self, project: Project, settings: Settings) -> None:
+        from membrain_cloud.pipeline.models import picker_classes
+
+        for name in (settings.pick.object, *picker_classes(settings.pick.model)):
+            project.ensure_object(name, is_particle=True, identifier=None)
+
+    def work(self, desk: Desk) -> Mapping[str, Any]:
+        network = picker(desk.settings.pick, desk.task.model_sha256)
+        classes = network.class_names
+        found = self._picks(desk, network, max(1, len(classes)))
+        main = desk.written_object()
+        counts = {}
+        for name, picks in zip(classes, found, strict=False):
+            desk.project.write_picks(replace(main, name=name), picks)
+            counts[name] = len(picks)
+        everything = joined(found)
+        desk.project.write_picks(main, everything)
+        return {"picks": len(everything)} | ({"classes": counts} if counts else {})
+
+    def _picks(self, desk: Desk, network: AnyPicker, kinds: int) -> list[Picks]:
+        """For each kind of particle, its picks on all membranes."""
+        from membrain_cloud.membranes.picking import pick_membrane
+        from membrain_cloud.store.operator_files import OperatorFiles
+
+        density, chosen = desk.tomogram("density"), desk.settings.pick
+        grid = desk.project.grid(density)
+        meshes = desk.project.read_meshes(desk.object("meshes"))
+        reach = network.reach_angstrom + density.voxel_spacing_angstrom
+        near = {number: mesh for number, mesh in meshes.items() if box_around(mesh, grid, margin_angstrom=reach)}
+        # only samples beyond the border take the mean, and only for it the whole tomogram is read
+        leaves = any(_leaves(mesh, grid, reach) for mesh in near.values())
+        mean = _mean(desk.project, density, grid) if leaves else 0.0
+        found: list[list[Picks]] = [[] for _ in range(kinds)]
+        for number, mesh in sorted(near.items()):
+            picks, _ = pick_membrane(
+                mesh,
+                functools.partial(desk.project.read_density, density),
+                grid,
+                network,
+                outside=mean,
+                partition_vertices=chosen.partition_vertices,
+                clustering=clustering_of(chosen),
+                membrane_id=number,
+                cache=None if chosen.cache is None else OperatorFiles(chosen.cache),
+                shift=mean_shift_here(),
+            )
+            for of_kind, of_membrane in zip(found, picks, strict=True):
+                of_kind.append(of_membrane)
+        return [joined(parts) for parts in found]
+
+
+PICK = Pick()
+
+
+def picker(chosen: PickSettings, sha256: str) -> AnyPicker:
+    """The network as the settings want it. ModelError where they ask of it what it cannot do."""
+    from membrain_cloud.networks.picker import Picker
+
+    network = loaded_picker(chosen.model, sha256)
+    if chosen.average_shifts is None or not isinstance(network, Picker):
+        return network
+    return network.averaged() if chosen.average_shifts else network.centred()
+
+
+@functools.lru_cache(maxsize=2)
+def loaded_picker(model: str, sha256: str) -> AnyPicker:
+    """The network, loaded once a process; on a GPU where there is one."""
+    import torch
+
+    from membrain_cloud.pipeline.models import load_picker
+
+    return load_picker(model, sha256=sha256, device="cuda" if torch.cuda.is_available() else "cpu")
+
+
+@functools.cache
+def mean_shift_here() -> Shift:
+    """The mean shift on the GPU where there is one, the compiled one on a CPU (it is the faster there)."""
+    import torch
+
+    if torch.cuda.is_available():
+        from membrain_cloud.networks.mean_shift import DeviceMeanShift
+
+        return DeviceMeanShift("cuda")
+    from membrain_cloud.membranes.clustering import mean_shift
+
+    return mean_shift
+
+
+def clustering_of(chosen: PickSettings) -> Clustering:
+    """The part of the settings that makes picks of scores."""
+    from membrain_cloud.membranes.picking import Clustering
+
+    return Clustering(
+        bandwidth_angstrom=chosen.bandwidth_angstrom,
+        score_threshold=chosen.threshold,
+        max_iterations=chosen.max_iterations,
+        min_samples=chosen.min_samples,
+        center_offset_angstrom=chosen.center_offset_angstrom,
+        largest_nm2=chosen.largest_nm2,
+        min_distance_angstrom=chosen.min_distance_angstrom,
+        least_elongation=chosen.least_elongation,
+        refine=chosen.refine,
+    )
+
+
+def _mean(project: Project, density: TomogramRef, grid: Grid) -> float:
+    from membrain_cloud.membranes.segmentation import density_statistics
+
+    return float(density_statistics(tomogram_chunks(project, density, grid)).mean)
+
+
+def _leaves(mesh: Mesh, grid: Grid, margin_angstrom: float) -> bool:
+    """Whether something within `margin_angstrom` of the mesh's bounding box lies beyond the volume."""
+    last = np.array(grid.size_angstrom) - grid.voxel_spacing_angstrom
+    low, high = mesh.vertices.min(0) - margin_angstrom, mesh.vertices.max(0) + margin_angstrom
+    return bool((low < 0).any() or (high > last).any())
