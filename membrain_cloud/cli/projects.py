@@ -311,19 +311,20 @@ def star(config: str, uri: str, run: str, output: str, voxel_spacing: float | No
 @_spacing_option
 @click.option("--tomogram-number", type=int, default=1, show_default=True, help="Written for every particle.")
 def motl(config: str, uri: str, run: str, output: str, voxel_spacing: float | None, tomogram_number: int) -> None:
-    """Write picks (URI name:user/session) as an EM motive list, for STOPGAP and its kin.
+    """Write picks (URI name:user/session) as a motive list: EM, or where OUTPUT ends in .star, STOPGAP's.
 
     \b
     Example:
       membrain-cloud export motl project/config.json membrane-protein:membrain/1a2b3c4d -r TS_1 --output picks.em
     """
+    from membrain_cloud.store.motive_lists import write_motive_list, write_stopgap
     from membrain_cloud.store.opening import open_project
-    from membrain_cloud.store.pick_files import write_motive_list
 
     opened = open_project(config)
     found = opened.read_picks(opened.object(run, uri))
     spacing = _spacing_of(opened, run, voxel_spacing)
-    write_motive_list(output, found, voxel_spacing_angstrom=spacing, tomogram_number=tomogram_number)
+    write = write_stopgap if output.lower().endswith(".star") else write_motive_list
+    write(output, found, voxel_spacing_angstrom=spacing, tomogram_number=tomogram_number)
     click.echo(f"{len(found)} picks -> {os.path.relpath(output)}")
 
 

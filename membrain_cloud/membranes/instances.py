@@ -167,19 +167,6 @@ def _on_border(box: Slices, shape: tuple[int, ...]) -> bool:
     return any(n > 1 and (s.start == 0 or s.stop == n) for s, n in zip(box, shape, strict=True))
 
 
-def within(labels: NDArray, region: NDArray | Box) -> NDArray:
-    """The labels inside a region of interest, 0 elsewhere: a mask of the same shape, or a box of voxels."""
-    if isinstance(region, Box):
-        inside = region.intersection(Box((0, 0, 0), labels.shape))
-        chosen = np.zeros_like(labels)
-        if inside is not None:
-            chosen[inside.slices] = labels[inside.slices]
-        return chosen
-    if region.shape != labels.shape:
-        raise ValueError(f"a region of shape {region.shape} does not fit labels of shape {labels.shape}")
-    return np.where(region != 0, labels, np.zeros((), labels.dtype))
-
-
 def instance_boxes(instances: NDArray, *, margin: int = 0) -> dict[int, Box]:
     """The box around each instance, grown by `margin` voxels on every side and clipped to the volume; ids ascending.
 

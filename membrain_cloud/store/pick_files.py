@@ -1,4 +1,4 @@
-"""Particles as RELION STAR files, as EM motive lists and as CSV.
+"""Particles as RELION STAR files and as CSV (`motive_lists` has EM and STOPGAP files).
 
 RELION's angles (Rot, Tilt, Psi in degrees) turn the tomogram's frame into the particle's: a particle stands in the
 tomogram by the inverse of Rz(rot) Ry(tilt) Rz(psi). Some programs write the rotation itself under the same names; for
@@ -114,7 +114,7 @@ def write_star(
     text = star_text(
         picks, voxel_spacing_angstrom=voxel_spacing_angstrom, tomogram=tomogram, flavour=flavour, grid=grid
     )
-    _write(path, text.encode())
+    write_bytes(path, text.encode())
 
 
 def star_text(
@@ -172,94 +172,14 @@ def _table(name: str, columns: Mapping[str, Any]) -> str:
     return "\n".join([*head, *("\t".join(row) for row in zip(*texts, strict=True)), ""])
 
 
-def write_motive_list(path: str, picks: Picks, *, voxel_spacing_angstrom: float, tomogram_number: int) -> None:
-    """Write an EM motive list (20 x N, as STOPGAP's ancestors AV3 and TOM have it) atomically.
-
-    Positions count voxels from 1: whole ones in rows 8-10, the rest in the shifts of rows 11-13. Angles phi, psi, theta
-    (rows 17-19, degrees) turn the reference into the tomogram: about z by phi, about x by theta, about z by psi. Row 1
-    is the score, row 6 the membrane, row 20 the class: 1, or 2 where the in-plane angle was left open.
-    """
-    import emfile
-
-    rows = np.zeros((20, len(picks)), np.float32)
-    voxels = picks.positions / voxel_spacing_angstrom
-    whole = np.floor(voxels + 0.5)
-    rows[0], rows[3] = picks.scores, np.arange(1, len(picks) + 1)
-    rows[4], rows[5] = tomogram_number, picks.membrane_ids
-    rows[7:10], rows[10:13] = whole.T + 1, (voxels - whole).T
-    if picks.orientations is not None:
-        rows[16:19] = _zxz_angles(picks.orientations)[:, [0, 2, 1]].T
-    rows[19] = 1 if picks.in_plane is None else np.where(picks.in_plane, 1, 2)
-    temporary = _temporary(path)
-    try:
-        # an EM file's first axis is the fastest: 20 numbers a particle
-        emfile.write(temporary, np.ascontiguousarray(rows.T)[None])
-        os.replace(temporary, path)
-    except OSError as error:
-        raise storage_error(error, path) from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-
-
-def read_motive_list(path: str, *, voxel_spacing_angstrom: float | None, tomogram_number: int | None = None) -> Picks:
-    """Particles of an EM motive list; see `write_motive_list`. Particles of class 0 or less are left out.
-
-    Raises ProjectError for another file; UsageError where it holds several tomograms and none is named;
-    VoxelSpacingError without a spacing: the file has none.
-    """
-    import emfile
-
-    try:
-        _, values = emfile.read(path)
-        rows = np.asarray(values, np.float64).reshape(-1, 20).T
-    except Exception as error:  # emfile raises many kinds
-        raise ProjectError(f"{path} cannot be read as a motive list ({error})", "give an EM file of 20 x N") from error
-    if voxel_spacing_angstrom is None:
-        raise VoxelSpacingError(f"{path}: positions in voxels of unknown size", "give --voxel-spacing")
-    numbers = np.unique(rows[4]).astype(int).tolist()
-    if tomogram_number is None and len(numbers) > 1:
-        raise UsageError(f"{path} holds particles of {len(numbers)} tomograms", f"name one of {numbers[:8]}")
-    chosen = rows[:, (rows[19] > 0) & ((rows[4] == tomogram_number) | (tomogram_number is None))]
-    if not np.isfinite(chosen).all():
-        raise ProjectError(f"{path} has gaps", "correct or remove the incomplete particles")
-    phi, psi, theta = chosen[16:19]
-    return Picks(
-        (chosen[7:10] - 1 + chosen[10:13]).T * voxel_spacing_angstrom,
-        _zxz_matrices(np.stack([phi, theta, psi], axis=1)),
-        chosen[0].copy(),
-        chosen[5].astype(np.int64),
-        chosen[19] != 2,
-    )
-
-
-def _zxz_matrices(angles: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N, 3) phi, theta, psi in degrees -> Rz(psi) Rx(theta) Rz(phi)."""
-    (cf, ct, cp), (sf, st, sp) = np.cos(np.radians(angles)).T, np.sin(np.radians(angles)).T
-    rows = (
-        (cp * cf - sp * ct * sf, -cp * sf - sp * ct * cf, sp * st),
-        (sp * cf + cp * ct * sf, -sp * sf + cp * ct * cf, -cp * st),
-        (st * sf, st * cf, ct),
-    )
-    return np.moveaxis(np.array(rows), 2, 0)
-
-
-def _zxz_angles(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The inverse of `_zxz_matrices`: phi, theta, psi. At theta 0 and 180 phi is 0."""
-    theta = np.arccos(np.clip(matrices[:, 2, 2], -1.0, 1.0))
-    phi = np.arctan2(matrices[:, 2, 0], matrices[:, 2, 1])
-    psi = np.arctan2(matrices[:, 0, 2], -matrices[:, 1, 2])
-    flat = np.hypot(matrices[:, 2, 0], matrices[:, 2, 1]) < 1e-7
-    phi[flat] = 0.0
-    psi[flat] = np.arctan2(matrices[flat, 1, 0], matrices[flat, 0, 0])
-    return np.degrees(np.stack([phi, theta, psi], axis=1))
-
-
-def _temporary(path: str) -> str:
+def temporary_name(path: str) -> str:
+    """A name beside `path` that no other process takes."""
     return f"{os.path.dirname(os.path.abspath(path))}/.{os.path.basename(path)}.{uuid.uuid4().hex[:12]}.tmp"
 
 
-def _write(path: str, content: bytes) -> None:
-    temporary = _temporary(path)
+def write_bytes(path: str, content: bytes) -> None:
+    """Write a file whole or not at all. Raises StorageError."""
+    temporary = temporary_name(path)
     try:
         Path(temporary).write_bytes(content)
         os.replace(temporary, path)

@@ -17,7 +17,8 @@ from membrain_cloud.store import volumes
 from membrain_cloud.store.exchange import Header, file_stem, open_volume, read_header
 from membrain_cloud.store.files import Files
 from membrain_cloud.store.mesh_files import read_h5, read_meshes
-from membrain_cloud.store.pick_files import read_csv_picks, read_motive_list, read_star_picks
+from membrain_cloud.store.motive_lists import is_stopgap, read_motive_list, read_stopgap
+from membrain_cloud.store.pick_files import read_csv_picks, read_star_picks
 from membrain_cloud.store.project import Project, as_labels, pickable_object
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef, check_name, clean_name
 
@@ -190,7 +191,8 @@ def import_picks(
     tomogram: str | None = None,
     inverse_angles: bool = False,
 ) -> ObjectRef:
-    """Bring particles into a run, which is made if it is not there: .star, .csv, .em motive list, MemBrain-pick's .h5.
+    """Bring particles into a run, which is made if it is not there: .star (RELION's, STOPGAP's), .csv,
+    .em motive list, MemBrain-pick's .h5.
 
     `voxel_spacing_angstrom` is that of the pixels the coordinates count (unused for columns in Å). `origin_angstrom`,
     xyz, is subtracted: programs that honour the origin of an MRC header count it into their positions. `tomogram`
@@ -200,6 +202,13 @@ def import_picks(
     ref = ObjectRef(run, object, user, session)
     if file.lower().endswith(".csv"):
         picks = read_csv_picks(file, voxel_spacing_angstrom=voxel_spacing_angstrom, origin_angstrom=origin_angstrom)
+    elif file.lower().endswith(".em") or (file.lower().endswith(".star") and is_stopgap(file)):
+        if tomogram is not None and not tomogram.isdigit():
+            raise UsageError(f"a motive list numbers its tomograms, {tomogram!r} is a name", "give the number")
+        number = None if tomogram is None else int(tomogram)
+        read_list = read_motive_list if file.lower().endswith(".em") else read_stopgap
+        picks = read_list(file, voxel_spacing_angstrom=voxel_spacing_angstrom, tomogram_number=number)
+        picks = replace(picks, positions=picks.positions - np.asarray(origin_angstrom, np.float64))
     elif file.lower().endswith(".star"):
         tomograms = project.all_tomograms(run)
         picks = read_star_picks(
@@ -210,12 +219,6 @@ def import_picks(
             grid=project.grid(tomograms[0]) if tomograms else None,
             inverse_angles=inverse_angles,
         )
-    elif file.lower().endswith(".em"):
-        if tomogram is not None and not tomogram.isdigit():
-            raise UsageError(f"a motive list numbers its tomograms, {tomogram!r} is a name", "give the number")
-        number = None if tomogram is None else int(tomogram)
-        picks = read_motive_list(file, voxel_spacing_angstrom=voxel_spacing_angstrom, tomogram_number=number)
-        picks = replace(picks, positions=picks.positions - np.asarray(origin_angstrom, np.float64))
     elif file.lower().endswith(".h5"):
         found = read_h5(file, voxel_spacing_angstrom=voxel_spacing_angstrom).picks
         if found is None:

@@ -7,7 +7,7 @@ import pytest
 
 from membrain_cloud.geometry import Box
 from membrain_cloud.membranes import instances
-from membrain_cloud.membranes.instances import instance_boxes
+from membrain_cloud.membranes.instances import boxes_of_labels, instance_boxes, separate_volume
 
 
 def separate(labels: np.ndarray, *, min_voxels: int, foreground: int | None = None) -> np.ndarray:
@@ -122,20 +122,6 @@ def test_membranes_at_the_border_can_be_dropped() -> None:
     assert flat.max() == 1  # one plane is not a border
 
 
-def test_a_region_is_a_mask_or_a_box() -> None:
-    labels = _volume((SMALL, 3), (LARGE, 7))
-    box = Box((3, 3, 3), (9, 6, 40))
-    expected = np.zeros_like(labels)
-    expected[4:8, 4:6, 4:8] = 7
-    np.testing.assert_array_equal(instances.within(labels, box), expected)
-    region = np.zeros(labels.shape, bool)
-    region[3:9, 3:6, 3:] = True
-    np.testing.assert_array_equal(instances.within(labels, region), expected)
-    assert not instances.within(labels, Box((50, 0, 0), (60, 9, 9))).any()
-    with pytest.raises(ValueError, match="does not fit"):
-        instances.within(labels, region[1:])
-
-
 @pytest.mark.parametrize(
     ("labels", "count"),
     [
@@ -152,3 +138,75 @@ def test_odd_segmentations_are_split_to_valid_ones(labels: np.ndarray, count: in
     assert found.shape == labels.shape
     assert found.max(initial=0) == count
     np.testing.assert_array_equal(found > 0, labels > 0)
+
+
+# -- volumes of any size -------------------------------------------------------------------------------------------
+
+
+class Scratch:
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self.array = np.full(shape, 4_000_000_000, np.uint32)  # what was never written reads as anything
+        self.largest = 0
+
+    def read(self, box: Box) -> np.ndarray:
+        self.largest = max(self.largest, int(np.prod(box.shape)))
+        return self.array[box.slices].copy()
+
+    def write(self, box: Box, array: np.ndarray) -> None:
+        self.array[box.slices] = array
+
+
+def crowd(shape: tuple[int, int, int] = (60, 50, 90)) -> np.ndarray:
+    """Sheets that touch, blobs of equal sizes, specks, and voxels that hang together by edges and corners only."""
+    rng = np.random.default_rng(0)
+    labels = np.zeros(shape, np.uint8)
+    labels[10:14, 5:45, 5:60] = 1
+    labels[18:22, 5:45, 5:60] = 1
+    labels[14:18, 20:25, 20:25] = 1
+    for z, y, x in ((30, 5, 5), (30, 20, 5), (40, 5, 70)):
+        labels[z : z + 6, y : y + 6, x : x + 6] = 1
+    steps = np.arange(12)
+    labels[40 + steps, 30 + steps // 2, 30 + steps] = 1
+    labels[rng.random(shape) > 0.9995] = 1
+    return labels
+
+
+@pytest.mark.parametrize("slab_voxels", [1, 20_000, 10**9])
+@pytest.mark.parametrize(("split", "drop_border"), [(True, False), (False, True)])
+def test_the_membranes_do_not_hang_on_the_slabs(slab_voxels: int, split: bool, drop_border: bool) -> None:
+    labels = crowd()
+    whole = instances.separate(labels, min_voxels=8, split=split, drop_border=drop_border)
+    scratch = Scratch(labels.shape)
+    found = separate_volume(
+        lambda box: labels[box.slices],
+        labels.shape,
+        scratch,
+        min_voxels=8,
+        split=split,
+        drop_border=drop_border,
+        split_voxels=None,
+        slab_voxels=slab_voxels,
+    )
+    np.testing.assert_array_equal(found.numbers[scratch.array], whole)
+    assert found.count == whole.max()
+    assert (found.count, found.unsplit) == ({True: 6, False: 5}[split], 0)
+
+
+def test_components_too_large_for_the_memory_stay_whole_and_are_counted() -> None:
+    labels = crowd()
+    scratch = Scratch(labels.shape)
+    found = separate_volume(
+        lambda box: labels[box.slices],
+        labels.shape,
+        scratch,
+        min_voxels=8,
+        split=True,
+        drop_border=False,
+        split_voxels=4000,
+        slab_voxels=5000,
+    )
+    assert (found.count, found.unsplit) == (5, 1)
+    assert scratch.largest <= 50 * 90 * 2
+    assert boxes_of_labels(scratch.read, labels.shape, [Box((0, 0, 0), labels.shape)]) == boxes_of_labels(
+        scratch.read, labels.shape, [Box((z, 0, 0), (z + 1, 50, 90)) for z in range(60)]
+    )

@@ -6,9 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from membrain_cloud.geometry import Box, Grid
-from membrain_cloud.membranes.sampling import PROFILE_OFFSETS_ANGSTROM, sample_along_normals
+from membrain_cloud.membranes import sampling
+from membrain_cloud.membranes.sampling import (
+    PROFILE_OFFSETS_ANGSTROM,
+    profiles_from_volume,
+    sample_along_normals,
+    subvolumes_from_volume,
+)
 
 GRID = Grid((20, 24, 28), 10.0)
 
@@ -130,3 +137,77 @@ def test_equals_membrain_picks_projection(reference: Path) -> None:
         tomogram, grid.box, grid, points * 10.0, normals, PROFILE_OFFSETS_ANGSTROM, outside=0.0, spline_order=3
     )
     np.testing.assert_allclose(found, values, atol=1e-5)
+
+
+# -- volumes of any size -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("order", "close"), [(1, 0.0), (3, 2e-5)])
+def test_reading_block_by_block_gives_what_the_whole_volume_gives(
+    monkeypatch: pytest.MonkeyPatch, order: int, close: float
+) -> None:
+    monkeypatch.setattr(sampling, "_BLOCK", 20)
+    rng = np.random.default_rng(0)
+    grid = Grid((40, 50, 60), 10.0)
+    density = rng.normal(size=grid.shape).astype(np.float32)
+    points = rng.uniform(-60.0, 1.1, (400, 3)) + rng.uniform(0, 1, (400, 3)) * np.array(grid.size_angstrom)
+    normals = directions(400)
+    offsets = np.array([-40.0, 0.0, 35.0])
+    whole = sample_along_normals(density, grid.box, grid, points, normals, offsets, outside=-3.0, spline_order=order)
+    found = profiles_from_volume(
+        lambda box: density[box.slices], grid, points, normals, offsets, outside=-3.0, spline_order=order
+    )
+    np.testing.assert_allclose(found, whole, atol=close)
+
+
+def test_only_what_lies_near_the_points_is_read() -> None:
+    grid = Grid((400, 400, 400), 10.0)
+    read: list[Box] = []
+
+    def zeros(box: Box) -> NDArray:
+        read.append(box)
+        return np.zeros(box.shape, np.float32)
+
+    along = np.linspace(0, 3990, 500)
+    points = np.stack([along, along, along], axis=1)  # a diagonal through the volume
+    profiles_from_volume(zeros, grid, points, directions(500), np.array([-25.0, 25.0]), outside=0.0, spline_order=3)
+    assert sum(np.prod(box.shape) for box in read) < 0.15 * grid.voxels
+
+
+@pytest.mark.parametrize("normal", [(0.0, 0.0, 1.0), (1.0, 0.0, 0.0), (0.6, 0.0, 0.8)])
+def test_boxes_lie_along_the_normal(normal: tuple[float, float, float]) -> None:
+    grid = Grid((60, 60, 60), 10.0)
+    places = np.moveaxis(np.indices(grid.shape)[::-1], 0, -1) * 10.0
+    point = np.array([[300.0, 290.0, 280.0]])
+    height = (places - point[0]) @ np.array(normal)
+    (box,) = subvolumes_from_volume(
+        lambda wanted: height[wanted.slices],
+        grid,
+        point,
+        np.array([normal]),
+        edge=12,
+        spacing_angstrom=14.0,
+        outside=0.0,
+    )
+    steps = (np.arange(12) - 5.5) * 14.0
+    np.testing.assert_allclose(box, np.broadcast_to(steps[:, None, None], (12, 12, 12)), atol=1e-3)
+
+
+def test_boxes_beyond_the_volume_are_outside() -> None:
+    grid = Grid((20, 20, 20), 10.0)
+    boxes = subvolumes_from_volume(
+        lambda wanted: np.ones(wanted.shape), grid, np.array([[0.0, 0, 0], [900.0, 0, 0]]), directions(2),
+        edge=4, spacing_angstrom=20.0, outside=5.0,
+    )  # fmt: skip
+    assert set(np.unique(boxes[0])) == {1.0, 5.0}
+    np.testing.assert_array_equal(boxes[1], 5.0)
+    none = subvolumes_from_volume(
+        lambda wanted: np.ones(wanted.shape), grid, np.zeros((0, 3)), np.zeros((0, 3)),
+        edge=4, spacing_angstrom=20.0, outside=5.0,
+    )  # fmt: skip
+    assert none.shape == (0, 4, 4, 4)
+
+
+def directions(count: int) -> NDArray[np.float64]:
+    found = np.random.default_rng(3).normal(size=(count, 3))
+    return found / np.linalg.norm(found, axis=1, keepdims=True)

@@ -40,7 +40,9 @@ def test_scores_do_not_hang_on_the_portions_or_the_scale() -> None:
     np.testing.assert_allclose(scaled, whole, atol=1e-4)
 
 
-@pytest.mark.parametrize(("outputs", "classes", "names"), [(1, (), ()), (2, ("a", "b"), ("a", "b")), (1, ("a",), ("a",))])
+@pytest.mark.parametrize(
+    ("outputs", "classes", "names"), [(1, (), ()), (2, ("a", "b"), ("a", "b")), (1, ("a",), ("a",))]
+)
 def test_a_picker_survives_writing_and_reading(
     tmp_path: Path, outputs: int, classes: tuple[str, ...], names: tuple[str, ...]
 ) -> None:

@@ -14,14 +14,15 @@ from scipy.spatial.transform import Rotation
 from membrain_cloud.errors import ProjectError, UsageError, VoxelSpacingError
 from membrain_cloud.geometry import Grid, Picks
 from membrain_cloud.store.annotation_files import picks_from_json, picks_to_json
-from membrain_cloud.store.pick_files import (
-    FLAVOURS,
+from membrain_cloud.store.motive_lists import (
+    is_stopgap,
     read_motive_list,
-    read_star_picks,
-    star_text,
+    read_stopgap,
+    stopgap_text,
     write_motive_list,
-    write_star,
+    write_stopgap,
 )
+from membrain_cloud.store.pick_files import FLAVOURS, read_star_picks, star_text, write_star
 from membrain_cloud.store.refs import ObjectRef
 
 GRID = Grid((100, 200, 300), 8.0)
@@ -121,6 +122,52 @@ def test_motive_lists_come_back(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found.membrane_ids, picks.membrane_ids)
         np.testing.assert_array_equal(found.in_plane, picks.in_plane)
     assert len(read_motive_list(path, voxel_spacing_angstrom=8.0, tomogram_number=8)) == 0
+
+
+def test_stopgaps_lists_turn_the_reference_into_the_tomogram(tmp_path: Path) -> None:
+    picks, path = some_picks(), str(tmp_path / "x.star")
+    write_stopgap(path, picks, voxel_spacing_angstrom=8.0, tomogram_number=7)
+    table = starfile.read(path)
+    assert list(table.columns) == [
+        "motl_idx", "tomo_num", "object", "subtomo_num", "halfset", "orig_x", "orig_y", "orig_z", "score",
+        "x_shift", "y_shift", "z_shift", "phi", "psi", "the", "class",
+    ]  # fmt: skip
+    turned = Rotation.from_euler("zxz", table[["phi", "the", "psi"]].to_numpy(float), degrees=True)
+    whole, rest = (table[[name.format(axis) for axis in "xyz"]].to_numpy(float) for name in ("orig_{}", "{}_shift"))
+    centres = (whole - 1 + rest) * 8.0
+    theirs = np.array([r.apply(STRUCTURE) + centre for r, centre in zip(turned, centres, strict=True)])
+    np.testing.assert_allclose(theirs, placed(picks), atol=1e-3)
+    assert set(table["tomo_num"]) == {7}
+    assert set(table["halfset"]) == {"A", "B"}
+
+
+@pytest.mark.parametrize("count", [40, 1, 0])
+def test_stopgaps_lists_come_back(tmp_path: Path, count: int) -> None:
+    picks, path = some_picks(40).chosen(np.arange(40) < count), str(tmp_path / "x.star")
+    write_stopgap(path, picks, voxel_spacing_angstrom=8.0, tomogram_number=7)
+    assert is_stopgap(path)
+    found = read_stopgap(path, voxel_spacing_angstrom=8.0)
+    assert len(found) == count
+    np.testing.assert_allclose(placed(found), placed(picks), atol=1e-3)
+    np.testing.assert_allclose(found.scores, picks.scores, atol=1e-5)
+    np.testing.assert_array_equal(found.membrane_ids, picks.membrane_ids)
+    np.testing.assert_array_equal(found.in_plane, picks.in_plane)
+    again = stopgap_text(found, voxel_spacing_angstrom=8.0, tomogram_number=7)
+    assert len(again.splitlines()) == len(Path(path).read_text().splitlines())
+
+
+def test_stopgaps_lists_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.star"
+    write_stopgap(str(path), some_picks(), voxel_spacing_angstrom=8.0, tomogram_number=7)
+    with pytest.raises(VoxelSpacingError, match="unknown size"):
+        read_stopgap(str(path), voxel_spacing_angstrom=None)
+    path.write_text(path.read_text().replace("_phi\n", "_ph\n"))
+    with pytest.raises(ProjectError, match="phi"):
+        read_stopgap(str(path), voxel_spacing_angstrom=8.0)
+    path.write_text(star_text(some_picks(), voxel_spacing_angstrom=8.0, tomogram="A"))
+    with pytest.raises(ProjectError, match="STOPGAP"):
+        read_stopgap(str(path), voxel_spacing_angstrom=8.0)
+    assert not is_stopgap(str(path))
 
 
 def test_motive_lists_refused(tmp_path: Path) -> None:
