@@ -143,8 +143,13 @@ def train_picking(
 
 def _named(picks: tuple[str, ...]) -> dict[str, str]:
     """`NAME=URI` or `URI` -> name (the empty one for a URI alone) and URI."""
+    from membrain_cloud.errors import UsageError
+
     parted = [text.rpartition("=") for text in picks]
-    return {name: uri for name, _, uri in parted}
+    named = {name: uri for name, _, uri in parted}
+    if len(named) < len(picks) or ("" in named and len(picks) > 1):
+        raise UsageError("several kinds of particles need names of their own", "write --picks NAME=URI for each")
+    return named
 
 
 def _half_axes(text: str) -> tuple[float, float, float]:

@@ -111,7 +111,8 @@ def separate_volume(
     kept = [i for i in boxes if not (drop_border and _on_border(boxes[i].slices, shape))]
     first = {i: _first_voxel(scratch, i, boxes[i], shape) for i in _tied(sizes, kept)}
     kept.sort(key=lambda i: (-sizes[i], first.get(i, 0)))
-    numbers = np.zeros(len(sizes) + 1, np.uint16 if len(kept) <= np.iinfo(np.uint16).max else np.uint32)
+    kind = np.uint16 if len(kept) <= np.iinfo(np.uint16).max else np.uint32
+    numbers: NDArray[np.unsignedinteger] = np.zeros(len(sizes) + 1, kind)
     numbers[kept] = np.arange(1, len(kept) + 1)
     return Separation(numbers, len(kept), unsplit)
 
@@ -143,7 +144,7 @@ def _split_component(
         part[slices][inside] = new
         start = tuple(a + s.start for a, s in zip(around.start, slices, strict=True))
         stop = tuple(a + s.stop for a, s in zip(around.start, slices, strict=True))
-        found[new] = Box(start, stop), int(np.count_nonzero(inside))  # type: ignore[arg-type]
+        found[new] = Box(start, stop), int(np.count_nonzero(inside))
     scratch.write(around, part)
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from membrain_cloud.errors import InputError, UsageError
@@ -11,6 +11,7 @@ from membrain_cloud.pipeline.plan import Plan
 from membrain_cloud.pipeline.tasks import Ref
 from membrain_cloud.store.project import Project
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef
+from membrain_cloud.training.placement import placement
 from membrain_cloud.training.scores import MaskCounts, compare_masks, matched_instances, pick_f1
 
 
@@ -66,6 +67,8 @@ def evaluate_run(
             "particles": len(ours_picks),
             "particles_true": len(true_picks),
         }
+        placed = placement(ours_picks, true_picks, radius_angstrom)
+        scores |= {f"particle_{name}": value for name, value in asdict(placed).items() if value is not None}
     return scores
 
 

@@ -19,6 +19,7 @@ from membrain_cloud.membranes.scoring import evenly_chosen
 from membrain_cloud.networks.picker import AnyPicker, save_picker
 from membrain_cloud.networks.subvolume_net import EDGE
 from membrain_cloud.pipeline.learning import PICKER_TRAINING, SUBVOLUME_TRAINING
+from membrain_cloud.store.opening import open_project
 from membrain_cloud.store.project import Project
 from membrain_cloud.store.refs import check_object_name
 from membrain_cloud.training.picker_loop import PickingExample, train_picker
@@ -46,19 +47,17 @@ def train_on_project(
 ) -> dict[str, Any]:
     """Train a picker on a project's membranes and write it; returns what it was trained on.
 
-    meshes : URI of the meshes, `membrane:alice/1`.  picks : class name -> URI of its particles; one class may have the
-    name "".  network : which of the two.  shapes : as `training.targets` has them, one a class.
+    meshes : URI of the meshes, `membrane:alice/1`.  picks : class name -> URI of its particles; a single class may
+    have the name "".  network : which of the two.  shapes : as `training.targets` has them, one a class.
     values : `epochs` and `seed`, where they are not the defaults.
 
-    Raises UsageError for names that are none, ProjectError where an annotation is absent in all runs, InputError where
-    no particle lies on any of the meshes.
+    Raises UsageError for shapes that are not as many as the kinds, ProjectError where an annotation is absent,
+    InputError where no particle lies on any of the meshes.
     """
     classes = tuple(check_object_name(name, "class") for name in picks if name)
-    if len(picks) > 1 and len(classes) < len(picks):
-        raise UsageError("several kinds of particles need names", "write --picks NAME=URI for each")
     if shapes and len(shapes) != len(picks):
         raise UsageError(f"{len(shapes)} shapes for {len(picks)} kinds of particles", "give --shape once for each")
-    project = Project.open(config)
+    project = open_project(config)
     membranes = list(_membranes(project, runs or project.runs(), meshes, list(picks.values())))
     counts = {name or "particles": sum(len(m[3][k]) for m in membranes) for k, name in enumerate(picks)}
     if not sum(counts.values()):

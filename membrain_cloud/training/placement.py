@@ -1,0 +1,48 @@
+"""How well picks are placed and turned, against particles whose truth is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from membrain_cloud.geometry import Picks
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Medians over the picks that have a true particle within the radius; None where there is nothing to take one of.
+
+    center_angstrom : distance from the nearest true centre.
+    normal_degrees : between the z axes of pick and particle.
+    in_plane_degrees : between their x axes, seen along the true normal and known up to half a turn, so 90 at most and
+        45 by chance; of picks, and particles, that say that they know it.
+    """
+
+    center_angstrom: float | None
+    normal_degrees: float | None
+    in_plane_degrees: float | None
+
+
+def placement(predicted: Picks, true: Picks, radius_angstrom: float) -> Placement:
+    """Compare each pick with the true particle nearest to it, where one is within the radius."""
+    if not len(predicted) or not len(true):
+        return Placement(None, None, None)
+    distance, nearest = cKDTree(true.positions).query(predicted.positions)
+    right = np.flatnonzero(distance <= radius_angstrom)
+    if predicted.orientations is None or true.orientations is None:
+        return Placement(_median(distance[right]), None, None)
+    ours, theirs = predicted.orientations[right], true.orientations[nearest[right]]
+    cosine = (ours[:, :, 2] * theirs[:, :, 2]).sum(axis=1)
+    known = np.ones(len(right), bool) if predicted.in_plane is None else predicted.in_plane[right]
+    if true.in_plane is not None:
+        known &= true.in_plane[nearest[right]]
+    own = np.einsum("nki,nk->ni", theirs[known], ours[known, :, 0])  # our x axis in the particle's frame
+    turned = np.degrees(np.arctan2(np.abs(own[:, 1]), np.abs(own[:, 0])))
+    return Placement(_median(distance[right]), _median(np.degrees(np.arccos(np.clip(cosine, -1, 1)))), _median(turned))
+
+
+def _median(values: NDArray[np.float64]) -> float | None:
+    return float(np.median(values)) if len(values) else None

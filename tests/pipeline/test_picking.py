@@ -1,0 +1,170 @@
+"""`mesh` and `pick` through the real stages on a small project: surfaces, sides, several kinds of particles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from membrain_cloud.errors import ModelError, UsageError
+from membrain_cloud.geometry import Mesh
+from membrain_cloud.membranes.sides import membrane_sides
+from membrain_cloud.networks.picker import save_picker
+from membrain_cloud.networks.subvolume_net import SubvolumeNet
+from membrain_cloud.networks.subvolume_picker import SubvolumePicker
+from membrain_cloud.pipeline.drive import carry_out
+from membrain_cloud.pipeline.plan import plan
+from membrain_cloud.pipeline.run import InProcess
+from membrain_cloud.pipeline.settings import load_settings
+from membrain_cloud.pipeline.stages import STAGES
+from membrain_cloud.store.project import Project
+from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
+from membrain_cloud.store.setup import create_project
+
+SHAPE, MIDDLE, RADIUS = (48, 48, 48), 240.0, 130.0
+GIVEN = "separate.segmentation=membrane:alice/1@10.0?instance=true"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """One vesicle with a bright spot on it, and a single voxel beside it."""
+    made = create_project(str(tmp_path_factory.mktemp("p") / "project"), objects=[("membrane", False, None)])
+    z, y, x = np.indices(SHAPE, dtype=np.float32)
+    radius = np.sqrt((z - 24) ** 2 + (y - 24) ** 2 + (x - 24) ** 2)
+    labels = (np.abs(radius - 13) <= 2.5).astype(np.uint8)
+    labels[1, 1, 1] = 2
+    spot = np.exp(-0.5 * ((z - 24) ** 2 + (y - 24) ** 2 + (x - 39) ** 2) / 3.0**2)
+    made.write_tomogram(TomogramRef("TS_1", "wbp", 10.0), spot.astype(np.float32))
+    made.write_segmentation(SegmentationRef("TS_1", "membrane", "alice", "1", 10.0, True), labels)
+    made.write_segmentation(SegmentationRef("TS_1", "membrane", "alice", "2", 10.0), np.zeros(SHAPE, np.uint8))
+    made.write_segmentation(SegmentationRef("TS_1", "membrane", "alice", "3", 10.0), np.ones(SHAPE, np.uint8))
+    return made
+
+
+def carried_out(project: Project, stages: list[str], *overrides: str) -> tuple[dict[str, ObjectRef], list[str]]:
+    settings = load_settings(None, list(overrides))
+    made = plan(project, settings, STAGES, stages=stages)
+    outcomes = carry_out(project, settings, made, InProcess(), STAGES)
+    failed = [outcome.line() for outcome in outcomes if outcome.state not in ("done", "skipped")]
+    refs = {
+        "mesh": ObjectRef("TS_1", "membrane", "membrain", made.sessions.get("mesh", "x")),
+        "pick": ObjectRef("TS_1", "membrane-protein", "membrain", made.sessions.get("pick", "x")),
+    }
+    return refs, failed
+
+
+def meshed(project: Project, *overrides: str) -> dict[int, Mesh]:
+    refs, failed = carried_out(project, ["mesh"], GIVEN, *overrides)
+    assert failed == []
+    return project.read_meshes(refs["mesh"])
+
+
+def heights(mesh: Mesh) -> np.ndarray:
+    return np.linalg.norm(mesh.vertices - MIDDLE, axis=1)
+
+
+def outward(mesh: Mesh) -> float:
+    """The share of vertices whose normals look away from the vesicle's middle."""
+    return float((((mesh.vertices - MIDDLE) * mesh.vertex_normals()).sum(axis=1) > 0).mean())
+
+
+def test_a_shell_holds_both_sides_and_a_voxel_has_no_mesh(project: Project) -> None:
+    meshes = meshed(project)
+    assert list(meshes) == [1]
+    sides = membrane_sides(meshes[1], reach_angstrom=150.0)
+    assert set(np.unique(sides.side)) == {1, 2}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "height", "outer"),
+    [
+        (["mesh.surface=midsurface"], RADIUS, 1.0),
+        (["mesh.surface=midsurface", "mesh.seed=240,240,240"], RADIUS, 0.0),
+        (["mesh.surface=side"], RADIUS + 25, 1.0),
+        (["mesh.surface=side", "mesh.seed=240,240,240"], RADIUS - 25, 0.0),
+        (["mesh.surface=side", "mesh.seed=5,240,240"], RADIUS + 25, 1.0),
+    ],
+)
+def test_one_side_and_the_surface_midway(project: Project, overrides: list[str], height: float, outer: float) -> None:
+    mesh = meshed(project, *overrides)[1]
+    assert heights(mesh).mean() == pytest.approx(height, abs=3.0)
+    assert np.abs(heights(mesh) - height).max() < 9.0
+    assert outward(mesh) == pytest.approx(outer, abs=0.01)
+
+
+def test_seeds_that_are_none_or_have_no_use_are_refused() -> None:
+    with pytest.raises(UsageError, match="mesh"):
+        load_settings(None, ["mesh.seed=1,2,3"])
+    with pytest.raises(UsageError, match=r"mesh\.seed"):
+        load_settings(None, ["mesh.surface=side", "mesh.seed=1,2"])
+
+
+@pytest.mark.parametrize(("session", "membranes"), [("2", 0), ("3", 1)])
+def test_nothing_and_one_membrane_that_fills_the_volume(project: Project, session: str, membranes: int) -> None:
+    overrides = [f"separate.segmentation=membrane:alice/{session}@10.0"]
+    refs, failed = carried_out(project, ["separate", "mesh"], *overrides)
+    assert failed == []
+    assert len(project.read_meshes(refs["mesh"])) == membranes
+    if not membranes:
+        refs, failed = carried_out(project, ["separate", "mesh", "pick"], *overrides)
+        assert failed == []
+        assert len(project.read_picks(refs["pick"])) == 0
+
+
+def test_a_region_by_meshes(project: Project) -> None:
+    import trimesh
+
+    ball = trimesh.creation.icosphere(3, radius=145.0)
+    half = Mesh(np.array(ball.vertices) + np.array([240.0, 240.0, 160.0]), np.array(ball.faces, np.int32))
+    project.ensure_object("cell", is_particle=False, identifier=None)
+    project.write_meshes(ObjectRef("TS_1", "cell", "alice", "1"), {1: half})
+    project.write_meshes(ObjectRef("TS_1", "cell", "alice", "2"), {1: Mesh(half.vertices, half.faces[1:])})
+    given = ["separate.segmentation=membrane:alice/3@10.0"]
+    settings = load_settings(None, [*given, "separate.region=cell:alice/1"])
+    made = plan(project, settings, STAGES, stages=["separate"])
+    carry_out(project, settings, made, InProcess(), STAGES)
+    output = made.tasks[-1].output
+    assert isinstance(output, SegmentationRef)
+    found = project.read_labels(output) > 0
+    places = np.moveaxis(np.indices(SHAPE)[::-1], 0, -1) * 10.0
+    away = np.linalg.norm(places - [240.0, 240.0, 160.0], axis=-1)
+    assert found[away < 140].all()
+    assert not found[away > 146].any()
+    _, failed = carried_out(project, ["separate"], *given, "separate.region=cell:alice/2")
+    assert "is not closed" in failed[0]
+    _, failed = carried_out(project, ["separate"], *given, "separate.region=cell:alice/9")
+    assert failed
+
+
+def two_kinds(folder: Path) -> str:
+    """A network that finds the first of its kinds everywhere, and never the second."""
+    torch.manual_seed(0)
+    network = SubvolumeNet(outputs=2).eval()
+    with torch.no_grad():
+        network.mlp1.weight.zero_()
+        network.mlp1.bias.copy_(torch.tensor([2.0, 10.0]))
+    made = SubvolumePicker(network, 12, 14.0, 15.0, classes=("psii", "b6f"))
+    save_picker(made, folder / "kinds.safetensors")
+    return str(folder / "kinds.safetensors")
+
+
+def test_each_kind_has_picks_of_its_own_beside_all_together(project: Project, tmp_path: Path) -> None:
+    refs, failed = carried_out(project, ["mesh", "pick"], GIVEN, f"pick.model={two_kinds(tmp_path)}")
+    assert failed == []
+    everything = project.read_picks(refs["pick"])
+    kinds = [project.read_picks(ObjectRef("TS_1", name, "membrain", refs["pick"].session)) for name in ("psii", "b6f")]
+    assert len(everything) == len(kinds[0]) > 0
+    assert len(kinds[1]) == 0
+    np.testing.assert_array_equal(everything.positions, kinds[0].positions)
+    assert heights(Mesh(everything.positions, np.zeros((0, 3), np.int32))).mean() == pytest.approx(RADIUS, abs=12.0)
+    project = Project.open(project.config)
+    assert {"psii", "b6f"} <= {entry["name"] for entry in project.settings["pickable_objects"]}
+
+
+def test_a_segmentation_model_is_no_picker(project: Project) -> None:
+    settings = load_settings(None, [GIVEN, "pick.model=membrain-cloud-small"])
+    made = plan(project, settings, STAGES, stages=["mesh", "pick"])
+    with pytest.raises(ModelError, match="not a picker"):
+        carry_out(project, settings, made, InProcess(), STAGES)
