@@ -92,8 +92,8 @@ def ours(folder: Path) -> dict[str, Any]:
     from membrain_cloud.membranes.instances import instance_boxes
     from membrain_cloud.membranes.meshing import mesh_membrane
     from membrain_cloud.membranes.operators import Operators
-    from membrain_cloud.membranes.picking import vertex_scores
     from membrain_cloud.membranes.sampling import sample_along_normals
+    from membrain_cloud.membranes.scoring import vertex_scores
     from membrain_cloud.networks.picker import load_picker
     from membrain_cloud.store.exchange import read_volume
     from membrain_cloud.store.mesh_files import read_h5
