@@ -108,7 +108,8 @@ class _Owners:
         """
         addresses = self._annotations.get(owner, [])
         if not addresses:
-            return list(paths)
+            beside = self._kinds_beside(owner)
+            return [path for path in paths if path not in beside]
         if len(paths) <= len(addresses):
             return []
         owned: set[str] = set()
@@ -119,6 +120,18 @@ class _Owners:
                 output = (receipt or {}).get("output")
                 owned |= set(output_paths(_ref(output)) if output else ())
         return [path for path in paths if path not in owned]
+
+    def _kinds_beside(self, owner: Owner) -> set[str]:
+        """Paths of the picks of single kinds of particles that lie beside all picks of the same session and run."""
+        found: set[str] = set()
+        for (session, run, _), addresses in self._annotations.items():
+            if (session, run) != owner[:2]:
+                continue
+            for address in addresses:
+                if address.startswith("pick/"):
+                    for _, receipt in self.receipts.read_all(self.addresses[address]):
+                        found |= set((receipt or {}).get("paths", ()))
+        return found
 
     def vouches_for_scores(self, run: str, place: str, digest: str) -> bool:
         return run in self.busy_runs or (run, place, digest) in self._scores

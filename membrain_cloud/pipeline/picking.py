@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from membrain_cloud.geometry import Box, Grid, Mesh, Picks
+from membrain_cloud.geometry import Grid, Mesh, Picks
 from membrain_cloud.pipeline.measuring import box_around, joined
 from membrain_cloud.pipeline.segmenting import tomogram_chunks
 from membrain_cloud.pipeline.separating import MESH

@@ -9,7 +9,8 @@ import importlib.metadata
 import platform
 import resource
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import membrain_cloud
@@ -32,7 +33,8 @@ def receipt_of(
     written; what lies in the store is compared with them by `verify`.
     """
     task = desk.task
-    objects = _objects(desk, meters[stage.keeps_receipts_in])
+    places = [] if task.output is None else [*output_paths(task.output), *kinds_beside(task.output, counts)]
+    objects = _objects(desk, meters[stage.keeps_receipts_in], places)
     return {
         "receipt_version": RECEIPT_VERSION,
         "digest": task.digest,
@@ -50,7 +52,7 @@ def receipt_of(
         "output": None if task.output is None else ref_as_dict(task.output) | {"uri": task.output.key},
         "output_identity": desk.project.identity(task.output) if task.output and task.completes else None,
         "output_checksum": content_checksum(objects),
-        "paths": output_paths(task.output) if task.output else sorted(objects),
+        "paths": places or sorted(objects),
         "objects": {name: list(entry) for name, entry in sorted(objects.items())},
         "settings": stage.decisive(desk.settings),
         "model": _model(stage.model(desk.settings), task.model_sha256),
@@ -77,13 +79,19 @@ def output_paths(output: Ref) -> list[str]:
     return [output.mesh_path, output.picks_path] if isinstance(output, ObjectRef) else [output.path]
 
 
+def kinds_beside(output: Ref, counts: Mapping[str, Any]) -> list[str]:
+    """Where the picks of each kind lie that `pick` writes beside all of them: its counts name the kinds."""
+    kinds = counts.get("classes") if isinstance(output, ObjectRef) else None
+    return [replace(output, name=name).picks_path for name in sorted(kinds or ())]  # type: ignore[type-var]
+
+
 def content_checksum(objects: Objects) -> str:
     """One checksum of several objects: BLAKE2b over their names, sizes and checksums, by name."""
     lines = "\n".join(f"{name}\t{size}\t{summed}" for name, (size, summed) in sorted(objects.items()))
     return hashlib.blake2b(lines.encode(), digest_size=16).hexdigest()
 
 
-def _objects(desk: Desk, meter: Meter) -> dict[str, tuple[int, str]]:
+def _objects(desk: Desk, meter: Meter, places: Sequence[str]) -> dict[str, tuple[int, str]]:
     """What the output consists of: of the last of several parts all of it, of another part what it wrote itself."""
     task = desk.task
     if not task.completes or task.output is None:
@@ -94,7 +102,6 @@ def _objects(desk: Desk, meter: Meter) -> dict[str, tuple[int, str]]:
         for part in sorted(parts, key=lambda name: (name != "prepare", name)):
             found |= {name: (size, summed) for name, (size, summed) in parts[part].get("objects", {}).items()}
     found |= meter.objects
-    places = output_paths(task.output)
     return {name: entry for name, entry in found.items() if any(_is_below(name, place) for place in places)}
 
 

@@ -15,10 +15,11 @@ from membrain_cloud.networks.picker import save_picker
 from membrain_cloud.networks.subvolume_net import SubvolumeNet
 from membrain_cloud.networks.subvolume_picker import SubvolumePicker
 from membrain_cloud.pipeline.drive import carry_out
-from membrain_cloud.pipeline.plan import plan
+from membrain_cloud.pipeline.plan import open_tables, plan
 from membrain_cloud.pipeline.run import InProcess
 from membrain_cloud.pipeline.settings import load_settings
 from membrain_cloud.pipeline.stages import STAGES
+from membrain_cloud.pipeline.verification import verify
 from membrain_cloud.store.project import Project
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
 from membrain_cloud.store.setup import create_project
@@ -160,6 +161,15 @@ def test_each_kind_has_picks_of_its_own_beside_all_together(project: Project, tm
     np.testing.assert_array_equal(everything.positions, kinds[0].positions)
     assert heights(Mesh(everything.positions, np.zeros((0, 3), np.int32))).mean() == pytest.approx(RADIUS, abs=12.0)
     project = Project.open(project.config)
+    tables = open_tables(project, load_settings(None))
+    lost = ObjectRef("TS_1", "b6f", "membrain", refs["pick"].session)
+
+    def wrong() -> list[str]:
+        return [f.output for f in verify(project, tables, "membrain") if f.state != "ok" and lost.session in f.output]
+
+    assert wrong() == []  # neither foreign nor changed: the receipt of all vouches for each kind
+    project.remove(lost)
+    assert len(wrong()) == 1
     assert {"psii", "b6f"} <= {entry["name"] for entry in project.settings["pickable_objects"]}
 
 
