@@ -81,8 +81,9 @@ def output_paths(output: Ref) -> list[str]:
 
 def kinds_beside(output: Ref, counts: Mapping[str, Any]) -> list[str]:
     """Where the picks of each kind lie that `pick` writes beside all of them: its counts name the kinds."""
-    kinds = counts.get("classes") if isinstance(output, ObjectRef) else None
-    return [replace(output, name=name).picks_path for name in sorted(kinds or ())]  # type: ignore[type-var]
+    if not isinstance(output, ObjectRef):
+        return []
+    return [replace(output, name=name).picks_path for name in sorted(counts.get("classes", ()))]
 
 
 def content_checksum(objects: Objects) -> str:

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from membrain_cloud.errors import InputError
 from membrain_cloud.geometry import Picks
+from membrain_cloud.membranes.scoring import scale_of_boxes
 from membrain_cloud.networks.subvolume_net import EDGE, SubvolumeNet
 from membrain_cloud.networks.subvolume_picker import SubvolumePicker
 from membrain_cloud.training.checkpointing import resume, save
@@ -101,10 +102,8 @@ def _material(
     """All boxes (N, e, e, e), each membrane's scaled by its own mean and deviation, and their targets (N, K)."""
     boxes, targets = [np.zeros((0, EDGE, EDGE, EDGE), np.float32)], [np.zeros((0, settings.outputs), np.float32)]
     for example in examples:
-        deviation = float(example.boxes.std(dtype=np.float64)) or 1.0
-        boxes.append(
-            (example.boxes - example.boxes.mean(dtype=np.float64, keepdims=False)).astype(np.float32) / deviation
-        )
+        mean, deviation = scale_of_boxes(example.boxes)
+        boxes.append((example.boxes - np.float32(mean)) / np.float32(deviation))
         targets.append(
             targets_of_classes(
                 example.vertices,
@@ -131,7 +130,7 @@ def _train_epoch(
     for _ in range(settings.steps):
         some = rng.integers(len(boxes), size=settings.samples)
         some[: settings.samples // 2] = near[rng.integers(len(near), size=settings.samples // 2)]
-        x = np.stack([_turned(boxes[index], rng) for index in some])
+        x: NDArray[np.floating] = np.stack([_turned(boxes[index], rng) for index in some])
         x = x * rng.uniform(0.7, 1.3) + rng.uniform(-0.2, 0.2)
         x = x + rng.uniform(0.0, 0.4) * rng.standard_normal(x.shape)
         predicted = network(torch.from_numpy(x.astype(np.float32)[:, None]))
