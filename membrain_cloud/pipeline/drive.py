@@ -162,11 +162,15 @@ class _Driving:
             self._make_ready(index)
         for kind in KINDS:
             ready = self._ready[kind]
-            while ready and self._outcomes[ready[0][1]] is not None:  # failed before it began
-                heapq.heappop(ready)
-            while ready and self.runner.room(self.tasks[ready[0][1]], kind):
-                index = heapq.heappop(ready)[1]
+            while ready:
+                index = ready[0][1]
                 task = self.tasks[index]
+                if self._outcomes[index] is not None:  # failed before it began
+                    heapq.heappop(ready)
+                    continue
+                if not self.runner.room(task, kind):
+                    break
+                heapq.heappop(ready)
                 self.observe("started", task, None)
                 self.runner.start(task, self.registry, kind, take_over=self._later.take_over.pop(index, ""))
                 self.in_flight += 1

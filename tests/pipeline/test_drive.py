@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -46,6 +48,14 @@ class Clockwork:
         ended = [self.answer(task, self.time, take_over) for task, take_over in self._busy]
         self._busy = []
         return ended
+
+    def backlog(self, ready: Mapping[Kind, int]) -> None: ...
+
+    def snapshot(self) -> Mapping[str, Any]:
+        return {}
+
+    def report(self, file: str) -> AbstractContextManager[Any]:
+        return nullcontext()
 
     def close(self) -> None: ...
 
@@ -108,6 +118,9 @@ def test_known_failures_block_what_hangs_on_them(made: Plan, registry: Registry)
     outcomes = {found.key: found.state for found in drive(made, runner, registry, settled=poisoned)}
     assert (outcomes["mask/TS_2/whole"], outcomes["size/TS_2/whole"]) == ("failed", "blocked")
     assert not any("TS_2" in key for key, *_ in runner.log)
+    everything = Clockwork(lambda task, *_: outcome(task), slots=9)
+    drive(made, everything, registry, settled=poisoned)
+    assert len(everything.log) == 4
 
 
 def test_tomograms_begun_are_finished_first(made: Plan, registry: Registry) -> None:
