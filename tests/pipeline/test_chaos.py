@@ -27,7 +27,10 @@ import pytest
 from fault_proxy import FaultProxy, Faults
 
 from membrain_cloud.geometry import Picks
+from membrain_cloud.pipeline.plan import open_tables
+from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.store.files import Files
+from membrain_cloud.store.leases import Leases
 from membrain_cloud.store.project import Project
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef
 
@@ -173,8 +176,10 @@ def test_chaos_changes_nothing(proxy: FaultProxy, tmp_path: Path, runs: int, inj
     assert met.total() > 0
     assert contents(project) == contents(alone)
     assert receipts(project) == receipts(alone)
-    left = [name for name in project._overlay.listing() if "leases/" in name or "attempts/" in name]
-    assert left == []
+    assert not any("attempts/" in name for name in project._overlay.listing())
+    # Who dies between its receipt and its release leaves a lease that nobody needs, and that everybody sees is dead.
+    for told in (project.receipts, open_tables(project, Settings()).receipts):
+        assert all(holder.is_dead() for holder in Leases(told.beside("leases")).all().values())
     check_the_log(tmp_path / "log.jsonl", tasks=3 * runs)
 
 
