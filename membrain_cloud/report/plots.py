@@ -147,13 +147,10 @@ def _curve(axes: Any, frame: pd.DataFrame, name: str, at_random: float, theme: T
 
 
 def top_of(found: NDArray[np.float64], limits: NDArray[np.float64]) -> float | None:
-    """The upper end of g's axis: the first bins, with a handful of expected pairs, do not flatten the rest."""
-    tops = [
-        float(np.percentile(values[np.isfinite(values)], share))
-        for values, share in ((found, 98.0), (limits, 85.0))
-        if np.isfinite(values).any()
-    ]
-    return max(2.0, 1.15 * max(tops)) if tops else None
+    """The upper end of g's axis: all that was found, but not the envelope where hardly a pair is expected."""
+    found, limits = found[np.isfinite(found)], limits[np.isfinite(limits)]
+    tops = [*([float(found.max())] if found.size else []), *([float(np.percentile(limits, 75))] if limits.size else [])]
+    return max(2.0, 1.08 * max(tops)) if tops else None
 
 
 def _groups(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
