@@ -10,7 +10,7 @@ from membrain_cloud.cli import display
 from membrain_cloud.cli.program import Function, Program, Verb, absolute, json_option, print_json, say
 
 if TYPE_CHECKING:
-    from membrain_cloud.pipeline.settings import PortalSettings
+    from membrain_cloud.pipeline.settings import PortalSettings, Settings
     from membrain_cloud.store.portal import PortalQuery, Selection
 
 # As in store/portal.py, which the help must not import; a test holds them equal.
@@ -98,7 +98,8 @@ def select(
     from membrain_cloud.store.portal import PortalQuery
     from membrain_cloud.store.portal_files import refuse_earlier, write_selection
 
-    settings = load_settings(settings_file, overrides).portal
+    all_settings = load_settings(settings_file, overrides)
+    settings = all_settings.portal
     low, high = voxel_spacing or (None, None)
     query = PortalQuery(**filters, voxel_spacing_min_angstrom=low, voxel_spacing_max_angstrom=high)
     if not dry_run and not overwrite:
@@ -116,9 +117,11 @@ def select(
             how={"endpoint": settings.endpoint, "limit": limit, "seed": seed, "spacing": settings.spacing_angstrom},
         )
     if as_json:
-        print_json({**_numbers(found), "left_out": dict(found.left_out), **written})
+        print_json({**_numbers(found, all_settings), "left_out": dict(found.left_out), **written})
         return
-    display.show_table("", ("selected", ""), [(key.replace("_", " "), value) for key, value in _numbers(found).items()])
+    numbers = _numbers(found, all_settings)
+    display.show_table("", ("selected", ""), [(key.replace("_", " "), value) for key, value in numbers.items()])
+    say("GPU hours: of the segmentation, at stated operations a second; `plan` knows more once something was run")
     for reason, count in found.left_out.items():
         say(f"left out: {count} ({reason})")
     for file in written.values():
@@ -145,12 +148,18 @@ def _select(
     )
 
 
-def _numbers(found: Selection) -> dict[str, Any]:
+def _numbers(found: Selection, settings: Settings) -> dict[str, Any]:
+    from membrain_cloud.geometry import Grid
+    from membrain_cloud.pipeline.estimates import network_hours
+    from membrain_cloud.pipeline.stages import STAGES
+
+    grids = [Grid(tomogram.shape, tomogram.voxel_spacing_angstrom) for tomogram in found.tomograms]
     return {
         "tomograms": len(found.tomograms),
         "datasets": len({tomogram.dataset_id for tomogram in found.tomograms}),
         "voxels": found.voxels,
         "bytes": found.bytes,
+        "estimated_gpu_hours": network_hours(STAGES["segment"], settings, grids, "gpu"),
         "requests": found.requests,
     }
 

@@ -156,6 +156,16 @@ def _measured(receipts: Sequence[Mapping[str, Any]], kind: str) -> tuple[float |
     return (statistics.median(found), len(found)) if found else (None, 0)
 
 
+def network_hours(stage: Stage, settings: Settings, grids: Sequence[Grid], kind: str) -> float | None:
+    """Worker hours of a stage's network on volumes of these grids, at the stated operations a second.
+
+    None where its operations are not known.
+    """
+    looks = _Looks(stage, settings)
+    operations = sum(looks.flops(grid) for grid in grids)
+    return operations / (STATED_TFLOPS[kind] * 1e12) / 3600 if operations else None
+
+
 class _Looks:
     """A stage's operations on a grid, reckoned once for each grid: thousands of tomograms have few sizes."""
 

@@ -335,9 +335,15 @@ def _check_settings(config: str, settings: Any) -> None:
             "give a copick config.json, or make one: membrain-cloud project init",
         )
     kind = settings.get("config_type", "filesystem")
+    if kind == "cryoet_data_portal":
+        raise ProjectError(
+            f"{config}: projects of type {kind!r} name whole datasets, and a run needs its tomograms named",
+            "select them once, and give the manifest: membrain-cloud portal select DIR --dataset ID",
+        )
     if kind != "filesystem":
         raise ProjectError(
-            f"{config}: projects of type {kind!r} cannot be opened here", "give a project of type 'filesystem'"
+            f"{config}: projects of type {kind!r} cannot be opened here",
+            "copy what you need into a project of type 'filesystem': copick sync",
         )
 
 

@@ -43,6 +43,7 @@ def test_manifest_and_config_are_written_once(stub: Any, tmp_path: Path) -> None
     said = json.loads(result.stdout)
     assert (said["tomograms"], said["datasets"], said["voxels"]) == (3, 1, 3 * 960)
     assert said["left_out"]["above the limit"] == 1
+    assert 0 < said["estimated_gpu_hours"] < 0.1
     table = pyarrow.parquet.read_table(said["manifest"])
     assert table.column("tomogram_id").to_pylist() == ["2", "4", "8"]
     assert table.column("run_name").to_pylist() == ["1", "2", "4"]
@@ -113,4 +114,5 @@ def test_twenty_thousand_tomograms(portal_stub: Any, tmp_path: Path) -> None:
     said = json.loads(done.stdout)
     assert said["tomograms"] == 6667
     assert said["requests"] <= 20000 // 500
+    assert said["estimated_gpu_hours"] > 0
     assert int(done.stderr.split("VmHWM:")[1].split()[0]) * 1024 < 1e9

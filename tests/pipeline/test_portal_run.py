@@ -45,7 +45,12 @@ class Portal:
 def invoke(*words: str) -> dict[str, Any]:
     result = CliRunner().invoke(main, list(words))
     assert result.exit_code == 0, result.output
-    return dict(json.loads(result.stdout))
+    return parsed(result.stdout)
+
+
+def parsed(output: str) -> dict[str, Any]:
+    """The JSON of a command's output; copick, once imported, sends the log of everybody there as well."""
+    return dict(json.loads(output[output.index("\n{\n") + 1 if not output.startswith("{") else 0 :]))
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +74,10 @@ def portal(portal_stub: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         target = Files(f"s3://{BUCKET}/1/{key}.zarr", options)
         for name in source.listing(path):
             target.write(name, source.read(f"{path}/{name}"))
+
+    def places(key: str) -> dict[str, str]:
+        return {"s3OmezarrDir": f"s3://{BUCKET}/1/{key}.zarr", "httpsOmezarrDir": f"{s3}/{BUCKET}/1/{key}.zarr"}
+
     make = portal_stub
     sizes = {"sizeX": 80, "sizeY": 72, "sizeZ": 64, "voxelSpacing": 5.0, "scale1Dimensions": "40,36,32"}
     records = {
@@ -76,8 +85,8 @@ def portal(portal_stub: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         "Run": [make.run(1, 10001), make.run(2, 10001)],
         "TomogramVoxelSpacing": [make.spacing(1, 1, 10.0), make.spacing(2, 2, 5.0)],
         "Tomogram": [
-            make.tomogram(11, 1, sizeX=40, sizeY=36, sizeZ=32, s3OmezarrDir=f"s3://{BUCKET}/1/11.zarr"),
-            make.tomogram(21, 2, s3OmezarrDir=f"s3://{BUCKET}/1/21.zarr", **sizes),
+            make.tomogram(11, 1, sizeX=40, sizeY=36, sizeZ=32, **places("11")),
+            make.tomogram(21, 2, **places("21"), **sizes),
         ],
         "Annotation": [],
     }
@@ -129,6 +138,27 @@ def test_results_are_those_of_the_same_voxels_in_a_plain_project(
     assert labels(open_project(manifest), "1")["False 10"].any(), "the network sees the sheet"
 
 
+def test_tomograms_over_the_web_are_the_same_and_as_strict(
+    portal: Portal, frozen: tuple[str, str], tmp_path: Path
+) -> None:
+    from membrain_cloud.errors import ChunkError
+
+    web = open_project(portal.select(tmp_path / "web", "--set", "portal.https=true")["manifest"])
+    store = open_project(frozen[0])
+    for run in ("1", "2"):
+        (ref,) = web.all_tomograms(run)
+        np.testing.assert_array_equal(web.read_density(ref), store.read_density(ref))
+    options = {"key": "x", "secret": "x", "endpoint_url": portal.s3}
+    bucket = Files(f"s3://{BUCKET}/1/11.zarr", options)
+    kept = bucket.read("0/0/1/1")
+    bucket.remove("0/0/1/1")
+    try:
+        with pytest.raises(ChunkError, match=r"chunk 0/1/1 of http.* is missing"):
+            web.read_density(web.all_tomograms("1")[0])
+    finally:
+        Files(bucket.url, options | {"s3_additional_kwargs": {"ACL": "public-read"}}).write("0/0/1/1", kept)
+
+
 def test_copick_opens_tomograms_and_results(
     portal: Portal, frozen: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,8 +198,8 @@ def test_a_tomogram_that_changed_shape_or_vanished_fails_alone(
         result = CliRunner().invoke(main, ["run", manifest, *SMALL, "--json"])
     finally:
         Files(bucket.url, options | {"s3_additional_kwargs": {"ACL": "public-read"}}).write("0/1/0/0", kept)
-    assert result.exit_code == 1
-    summary = json.loads(result.stdout)
+    assert result.exit_code == 1, result.output
+    summary = parsed(result.stdout)
     assert summary["summary"]["done"] == 2
     (failed,) = [outcome for outcome in summary["outcomes"] if outcome["state"] == "failed"]
     assert "chunk 1/0/0" in failed["message"]

@@ -312,6 +312,7 @@ def test_a_project_travels_by_its_config(project: Project, tomogram: TomogramRef
         ('{"overlay_root": "/x"}', "not a copick config"),
         ('{"overlay_root": "/nowhere/at/all", "pickable_objects": []}', "does not exist"),
         ('{"overlay_root": "/x", "pickable_objects": [], "config_type": "mlcroissant"}', "mlcroissant"),
+        ('{"overlay_root": "/x", "pickable_objects": [], "config_type": "cryoet_data_portal"}', "portal select"),
     ],
 )
 def test_what_is_no_config_is_refused(tmp_path: Path, text: str | None, why: str) -> None:
