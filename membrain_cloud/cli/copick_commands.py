@@ -227,10 +227,10 @@ def _guard(
 
     try:
         settings, project = load_settings(settings_file, tuple(pairs)), open_project(absolute(config))
-        made = plan(project, settings, STAGES, runs=list(runs) or None, stages=stages.split(","))
         if overwrite:
-            forget_done(project, settings, made)
+            forget_done(project, settings, stages.split(","), list(runs) or None)
             return
+        made = plan(project, settings, STAGES, runs=list(runs) or None, stages=stages.split(","))
         foreign = foreign_outputs(project, settings, made)
     except MembrainCloudError as error:
         raise click.ClickException(str(error)) from None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from membrain_cloud.pipeline.chain import Chain
 from membrain_cloud.pipeline.plan import Plan, open_tables
 from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.pipeline.stages import STAGES
@@ -11,17 +14,21 @@ from membrain_cloud.store.project import Project
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef
 
 
-def forget_done(project: Project, settings: Settings, plan: Plan) -> int:
-    """Remove the receipts of a plan's stages on its runs, so that the next plan does them again; how many."""
+def forget_done(project: Project, settings: Settings, stages: Sequence[str], runs: Sequence[str] | None) -> int:
+    """Remove the receipts of stages on runs (None: all), so that the next plan does them again; how many.
+
+    In a named session those of other settings go too, which a plan would refuse to write beside.
+    """
+    chain = Chain.of(settings, STAGES, tuple(stages))
     tables = open_tables(project, settings)
     removed = 0
-    for stage in plan.stages:
+    for stage in stages:
         in_tables = STAGES[stage].keeps_receipts_in == "tables"
         receipts = tables.receipts if in_tables else project.receipts
-        for run in plan.runs:
-            owner = settings.output.dataset if in_tables else f"{settings.output.user}_{plan.sessions[stage]}"
+        for run in runs or project.runs():
+            owner = f"{settings.output.user}_{chain.sessions[stage]}"
             if in_tables:
-                owner = project.dataset_of(run) or owner
+                owner = project.dataset_of(run) or settings.output.dataset
             for name in receipts.names(f"{stage}/{owner}/{run}"):
                 receipts.remove(name)
                 removed += 1

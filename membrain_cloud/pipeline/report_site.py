@@ -140,7 +140,7 @@ def _index(project: Project, plan: Plan, rows: Sequence[IndexRow]) -> SiteIndex:
             Number("done", done),
             Number("failed", bad),
             Number("membranes", sum(row.membranes or 0 for row in rows)),
-            Number("area", sum(row.area_nm2 or 0.0 for row in rows) / 1e6, "µm²", 2),
+            Number("area", sum(row.area_nm2 or 0.0 for row in rows) / 1e6, "µm²", 4),
             Number("particles", sum(row.particles or 0 for row in known) if known else None),
         ),
         rows=rows,

@@ -96,6 +96,14 @@ def test_what_is_done_is_done_again_only_with_overwrite(project: Project) -> Non
     assert "1 done" in call(copick_commands.separate, project, *words, "--overwrite").output
 
 
+def test_other_settings_under_one_name_need_overwrite(project: Project) -> None:
+    words = ("-i", "membrane:alice/3@10.0", "-r", "TS_1", "-o", "membrane:team/1")
+    assert call(copick_commands.separate, project, *words).exit_code == 0
+    other = (*words, "--set", "separate.drop_border=true")
+    assert call(copick_commands.separate, project, *other).exit_code != 0
+    assert "1 done" in call(copick_commands.separate, project, *other, "--overwrite").output
+
+
 def test_somebody_elses_annotation_is_not_overwritten_unasked(project: Project) -> None:
     import zarr
 
