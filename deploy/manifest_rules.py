@@ -94,8 +94,10 @@ def _unknown_command(words: list[str]) -> str | None:
             command, rest = found, rest[1:]
     else:
         return f"{words[:1]} is no command of the image"
+    # `dask worker` takes words that it does not know for arguments of a preload script; here they are mistakes.
+    settings = {name: value for name, value in command.context_settings.items() if name != "ignore_unknown_options"}
     try:
-        command.make_parser(click.Context(command, **command.context_settings)).parse_args(list(rest))
+        command.make_parser(click.Context(command, **settings)).parse_args(list(rest))
     except click.UsageError as error:
         return f"{' '.join(words[:2])}: {error.format_message()}"
     return None
