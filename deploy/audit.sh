@@ -14,6 +14,11 @@ not_audited() {
   exit "$unreached"
 }
 
+# Asked first, for pip-audit takes minutes to give up. A proxy may know the way that we do not.
+if [[ -z ${PIP_AUDIT:-}${HTTPS_PROXY:-}${https_proxy:-} ]]; then
+  python3 -c 'import socket; socket.create_connection(("api.osv.dev", 443), timeout=10).close()' 2>/dev/null ||
+    not_audited "the database of known weaknesses (api.osv.dev) cannot be reached from here"
+fi
 if [[ ! -x $tool ]]; then
   { python3 -m venv .venv-audit && .venv-audit/bin/python -m pip install --quiet 'pip-audit==2.10.1'; } >/dev/null 2>&1 ||
     not_audited "pip-audit could not be installed"
