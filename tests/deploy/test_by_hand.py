@@ -41,6 +41,8 @@ def test_the_image_is_built_and_runs_the_demo(tmp_path: Path) -> None:
     program += ["--tag", "localhost/membrain-cloud-test:cpu"]
     environment = os.environ | {"PIP_FOLDERS": os.environ.get("PIP_FOLDERS", ",".join(folders))}
     done = subprocess.run(program, capture_output=True, text=True, cwd=ROOT, env=environment)
+    remove = ["buildah", "--storage-driver", os.environ.get("STORAGE_DRIVER", "vfs"), "rmi"]
+    subprocess.run([*remove, "localhost/membrain-cloud-test:cpu"], capture_output=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     assert (tmp_path / "demo" / "report.html").stat().st_size > 10_000
     assert "ok: user 10001" in done.stdout
