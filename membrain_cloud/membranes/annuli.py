@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from membrain_cloud.membranes.compilation import compiled_bare
+from membrain_cloud.membranes.compilation import inlined
 from membrain_cloud.membranes.window_state import NEAR_CUTS, NEAR_EDGES, Buffers, Floats, Net
 
 
-@compiled_bare
+@inlined
 def _share_below(r: float, d0: float, d1: float, d2: float) -> float:
     """Share of a triangle's area where a linear function with corner values d0 <= d1 <= d2 is below r."""
     if r <= d0:
@@ -20,7 +20,7 @@ def _share_below(r: float, d0: float, d1: float, d2: float) -> float:
     return 1.0 - (d2 - r) * (d2 - r) / ((d2 - d0) * (d2 - d1))
 
 
-@compiled_bare
+@inlined
 def _add_triangle(area: float, squares: float, p: float, q: float, r: float, edges: Floats, out: Floats) -> None:
     """Add a triangle with corner distances p, q, r and this sum of squared edges to the annuli."""
     # Distances are those of a cone: between the corners they lie below the plane through them, on average by this.
@@ -37,7 +37,7 @@ def _add_triangle(area: float, squares: float, p: float, q: float, r: float, edg
             return
 
 
-@compiled_bare
+@inlined
 def add_face(net: Net, b: Buffers, face: int, edges: Floats, out: Floats) -> None:
     """Add the face's area to the annuli; near the source, where distances bend most, in small triangles."""
     h = 3 * face

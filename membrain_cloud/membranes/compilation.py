@@ -22,7 +22,16 @@ def compiled(function: Callable[..., Any]) -> Any:
 
 def compiled_bare(function: Callable[..., Any]) -> Any:
     """The same for functions that make no arrays: without reference counting and checks of division."""
+    return _bare(function, forceinline=False)
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """The same, made part of every function that calls it: handing over two dozen arrays costs more than most do."""
+    return _bare(function, forceinline=True)
+
+
+def _bare(function: Callable[..., Any], **options: bool) -> Any:
     try:
-        return numba.njit(cache=True, nogil=True, error_model="numpy", _nrt=False)(function)
+        return numba.njit(cache=True, nogil=True, error_model="numpy", _nrt=False, **options)(function)
     except RuntimeError:
-        return numba.njit(nogil=True, error_model="numpy", _nrt=False)(function)
+        return numba.njit(nogil=True, error_model="numpy", _nrt=False, **options)(function)

@@ -28,7 +28,7 @@ import math
 
 import numpy as np
 
-from membrain_cloud.membranes.compilation import compiled_bare
+from membrain_cloud.membranes.compilation import compiled_bare, inlined
 from membrain_cloud.membranes.window_state import (
     FREE,
     FULL,
@@ -51,12 +51,12 @@ RIM = 1e-7
 JOIN, JOINED = 1e-3, 5.0
 
 
-@compiled_bare
+@inlined
 def hypot(x: float, y: float) -> float:
     return math.sqrt(x * x + y * y)  # lengths of a mesh neither overflow nor vanish: no need of hypot's care
 
 
-@compiled_bare
+@inlined
 def _push(b: Buffers, key: float, halfedge: int, x: float, y: float, sigma: float, low: float,
           high: float) -> None:  # fmt: skip
     i = b.counts[FREE]
@@ -74,7 +74,7 @@ def _push(b: Buffers, key: float, halfedge: int, x: float, y: float, sigma: floa
         b.last[halfedge] = i
 
 
-@compiled_bare
+@inlined
 def _takes_in(px: float, py: float, sigma: float, x: float, y: float, other: float, low: float, high: float,
               on_low: bool, on_high: bool, margin: float) -> bool:  # fmt: skip
     """Whether the source (px, py, sigma) can stand in for (x, y, other) on low..high: to `margin`, and leaving no gap.
@@ -90,7 +90,7 @@ def _takes_in(px: float, py: float, sigma: float, x: float, y: float, other: flo
     return not (on_high and (high - px) * -y < (high - x) * -py)
 
 
-@compiled_bare
+@inlined
 def _joined(b: Buffers, ahead: int, length: float, x: float, y: float, sigma: float, low: float, high: float) -> bool:
     """Join the window to the one that waits at the halfedge, if they touch and one source can stand for both."""
     i = b.last[ahead]
@@ -111,7 +111,7 @@ def _joined(b: Buffers, ahead: int, length: float, x: float, y: float, sigma: fl
     return True
 
 
-@compiled_bare
+@inlined
 def _reach(net: Net, b: Buffers, vertex: int, found: float, corner: int, bearing: float, cutoff: float) -> None:
     """Note a shorter way to a vertex; where ways may bend there, put it up as a source."""
     known = b.distance[vertex]
@@ -131,7 +131,7 @@ def _reach(net: Net, b: Buffers, vertex: int, found: float, corner: int, bearing
         _push(b, found + net.length[corner], -1 - vertex, 0.0, 0.0, found, 0.0, 0.0)
 
 
-@compiled_bare
+@inlined
 def _offer(net: Net, b: Buffers, out: int, x: float, y: float, sigma: float, low: float, high: float, behind: int,
            bx: float, by: float, on_left: bool, cutoff: float) -> None:  # fmt: skip
     """Put up a window on the twin of `out`, in the twin's frame, unless a way over a corner of its face is shorter.
@@ -166,7 +166,7 @@ def _offer(net: Net, b: Buffers, out: int, x: float, y: float, sigma: float, low
     _push(b, far, ahead, x, y, sigma, low, high)
 
 
-@compiled_bare
+@inlined
 def enter(b: Buffers, face: int) -> None:
     if not b.seen[face]:
         b.seen[face] = True
@@ -222,7 +222,7 @@ def bend(net: Net, b: Buffers, vertex: int, sigma: float, cutoff: float) -> None
         passed += angle[corner]
 
 
-@compiled_bare
+@inlined
 def _across(x: float, y: float, at: float, ox: float, oy: float, ux: float, uy: float) -> float:
     """Where on the line from (ox, oy) along (ux, uy) the ray from (x, y) through (at, 0) meets it."""
     rx, ry = at - x, -y
@@ -232,7 +232,7 @@ def _across(x: float, y: float, at: float, ox: float, oy: float, ux: float, uy: 
     return ((x - ox) * ry - (y - oy) * rx) / below
 
 
-@compiled_bare
+@inlined
 def pass_on(net: Net, b: Buffers, h: int, x: float, y: float, sigma: float, low: float, high: float,
              cutoff: float) -> None:  # fmt: skip
     """Carry a window across the face of its halfedge."""
@@ -283,7 +283,7 @@ def pass_on(net: Net, b: Buffers, h: int, x: float, y: float, sigma: float, low:
                a, -cx * ux - cy * uy, ux * -cy + uy * cx, False, cutoff)  # fmt: skip
 
 
-@compiled_bare
+@inlined
 def place(net: Net, h: int, weights: Floats) -> tuple[float, float]:
     """The point with barycentric `weights` of a face, in the frame of its halfedge h."""
     k = h % 3

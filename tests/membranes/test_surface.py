@@ -348,6 +348,20 @@ def test_vertex_distances_equal_point_distances_and_buffers_are_left_clean() -> 
     np.testing.assert_array_equal(np.concatenate(one_by_one[::-1]), to_vertices)
 
 
+def test_the_number_of_threads_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh, edges = torus(40, 20, 300.0, 100.0), np.arange(0.0, 301.0, 50.0)
+    found = []
+    for threads, windows in ((1, 4096), (3, 4096), (4, 16)):
+        monkeypatch.setattr("membrain_cloud.membranes.distances.FIRST_WINDOWS", windows)
+        surface = Surface(mesh, threads=threads)
+        points = random_points(surface, 60, seed=5)
+        found.append(surface.survey(points, points, cutoff_angstrom=300.0, edges_angstrom=edges))
+    for other in found[1:]:
+        np.testing.assert_array_equal(other.distances, found[0].distances)
+        np.testing.assert_array_equal(other.annulus_areas, found[0].annulus_areas)
+        np.testing.assert_array_equal(other.to_boundary, found[0].to_boundary)
+
+
 def test_annuli_add_up_to_the_cap_of_a_sphere() -> None:
     surface = Surface(sphere(2500, 500.0))
     points = random_points(surface, 12)
