@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 # Operations a second that a convolutional network really gets, in 10^12. One core with AMX in bfloat16: measured with
 # the shipped network on 1000 x 1000 x 500 voxels. A data centre GPU in bfloat16: assumed, not measured.
 STATED_TFLOPS = {"cpu": 0.5, "gpu": 40.0}
-# Seconds a million voxels on one core, start-up left out: measured on phantoms of 3 membranes a million voxels, which
-# is more than most tomograms have. Picking and measuring hang on the membranes' area more than on voxels.
-STATED_SECONDS_PER_MEGAVOXEL = {"separate": 1.0, "mesh": 2.0, "pick": 8.0, "measure": 8.0}
+# Seconds a million voxels on one core, start-up left out: measured on a phantom of 3 membranes a million voxels, which
+# is more than most tomograms have. Picking and measuring hang on the membranes' area rather than on voxels.
+STATED_SECONDS_PER_MEGAVOXEL = {"separate": 0.5, "mesh": 0.4, "pick": 2.5, "measure": 2.0}
 # Where a manifest does not say how many bytes a tomogram has: float32, not compressed.
 BYTES_PER_VOXEL = 4
 

@@ -112,6 +112,9 @@ def test_a_write_that_was_done_and_not_answered_is_done_once_more(bucket: Projec
     proxy.rule("/receipts/x.json", "reset_after", times=2, method="PUT")
     bucket.receipts.write("x", {"a": 1})
     assert bucket.receipts.read("x") == {"a": 1}
+    proxy.rule("/claim", "reset_after", times=1, method="PUT")
+    assert bucket.files.create("claim", b"mine"), "the answer was lost, the object is ours"
+    assert not bucket.files.create("claim", b"yours")
 
 
 def test_no_permission_to_write_is_said_at_once(bucket: Project, proxy: FaultProxy, registry: Registry) -> None:

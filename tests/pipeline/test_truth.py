@@ -204,6 +204,17 @@ def test_what_is_in_work_is_left_alone(project: Project) -> None:
     assert litter(project) == {("annotation", orphan.path)}
 
 
+def test_a_clock_that_is_wrong_here_changes_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ages are told by the store's clock alone."""
+    young = Path(project.root_url) / "ExperimentRuns/.x.zarr.0123456789ab.tmp"
+    young.mkdir()
+    now = time.time()
+    for skew in (-1e6, 1e6):
+        monkeypatch.setattr(time, "time", lambda skew=skew: now + skew)
+        assert litter(project) == set()
+        assert {kind for kind, _ in litter(project, hours=0.0)} == {"temporary file"}
+
+
 def test_a_mask_without_a_receipt_is_told_from_instances_of_its_name(project: Project) -> None:
     """In a named session both have one name: then the receipts are read."""
     receipts = [name for name in project.receipts.names() if name.startswith("separate/")]
