@@ -44,5 +44,4 @@ class FailureLedger:
 
     def records(self) -> list[dict[str, Any]]:
         """All failures, by run and stage."""
-        found = (self._receipts.read(name) for name in sorted(self._known))
-        return [record for record in found if record is not None]
+        return [record for _, record in self._receipts.read_all(sorted(self._known)) if record is not None]
