@@ -201,6 +201,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["peer", "fast", "large", "gpu"])
     parser.add_argument("--no-mirrors", action="store_true", help="peer: both without test-time augmentation")
+    parser.add_argument("--seeds", type=lambda text: [int(n) for n in text.split(",")], help="fast: of the phantoms")
     parser.add_argument("--shape", type=lambda text: tuple(int(n) for n in text.split(",")), help="peer: z,y,x")
     parser.add_argument("--small", action="store_true", help="smaller volumes and windows: minutes in place of an hour")
     chosen = parser.parse_args()
@@ -211,7 +212,7 @@ def main() -> None:
             volume = ((96, 128, 128), 64) if chosen.small else ((160, 256, 256), 160)
             beside_the_peer(folder, chosen.shape or volume[0], volume[1], mirrors=not chosen.no_mirrors)
         elif chosen.what == "fast":
-            fast_against_exact([3001] if chosen.small else [3001, 3002, 3003, 3004])
+            fast_against_exact(chosen.seeds or ([3002] if chosen.small else [3002, 3003, 3004, 5001, 5002, 5003]))
         elif chosen.what == "large":
             large(folder, (100, 300, 300) if chosen.small else (500, 1000, 1000))
         else:

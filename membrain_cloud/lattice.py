@@ -26,7 +26,7 @@ class Window:
 
     box : in the volume's voxels; it may reach beyond a volume that is thinner than the window.
     flips : axes (z, y, x) along which the network sees it mirrored.
-    second : mirror of a second look, taken only where the first one is undecided; None: never.
+    further : mirrors of further looks, taken in this order as long as what was seen is undecided.
     copy : which of the averages it belongs to; averages of different mirrors can be kept apart.
     weight : what it counts for among the copies.
     neighbours : along z, y and x, the starts of its lattice's windows that overlap it (itself included), relative to
@@ -35,7 +35,7 @@ class Window:
 
     box: Box
     flips: Flips
-    second: Flips | None
+    further: tuple[Flips, ...]
     copy: int
     weight: float
     neighbours: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
@@ -49,8 +49,8 @@ class Lattice:
     stride : distance of windows.
     mirrors : "no"; "yes": every window in all eight mirrors, each on the mirrored lattice, as flipping the whole volume
         does (MemBrain-seg's test-time augmentation); "adaptive": every window in one mirror, chosen by its place so
-        that with an overlap of one half a voxel is seen in all eight, and once more in the opposite mirror
-        where the first look leaves voxels undecided.
+        that with an overlap of one half a voxel is seen in all eight, and in further ones, the opposite one first,
+        as long as voxels that count stay undecided.
     """
 
     reach: int
@@ -74,17 +74,18 @@ class Lattice:
                 ]
             around = [{s: self._around(s, axis) for s in axis} for axis in axes]
             for (i, z), (j, y), (k, x) in itertools.product(*places):
-                flips, second = lattice, None
+                flips: Flips = lattice
+                further: tuple[Flips, ...] = ()
                 if self.mirrors == "adaptive":
-                    flips = (i % 2 == 1, j % 2 == 1, k % 2 == 1)
-                    second = (i % 2 == 0, j % 2 == 0, k % 2 == 0)
+                    flips, *rest = _looks((i % 2 == 1, j % 2 == 1, k % 2 == 1))
+                    further = tuple(rest)
                 box = Box((z, y, x), (z + self.reach, y + self.reach, x + self.reach))
                 neighbours = (around[0][z], around[1][y], around[2][x])
-                found.append(Window(box, flips, second, copy, 1 / self.copies, neighbours))
+                found.append(Window(box, flips, further, copy, 1 / self.copies, neighbours))
         return sorted(found, key=lambda w: (w.box.start[0], w.copy, w.box.start[1:]))
 
     def count(self, shape: Zyx) -> int:
-        """Windows of a whole volume, second looks left out."""
+        """Windows of a whole volume, further looks left out."""
         per_axis = [len(self.starts(n, False)) for n in shape]
         return self.copies * per_axis[0] * per_axis[1] * per_axis[2]
 
@@ -120,6 +121,15 @@ class Lattice:
 
     def _around(self, start: int, starts: list[int]) -> tuple[int, ...]:
         return tuple(other - start for other in starts if abs(other - start) < self.reach)
+
+
+def _looks(first: Flips) -> list[Flips]:
+    """All eight mirrors from `first` on, each followed by its opposite: the two that differ most."""
+    found: list[Flips] = []
+    for flips in (first, *ALL_FLIPS):
+        if flips not in found:
+            found += [flips, (not flips[0], not flips[1], not flips[2])]
+    return found
 
 
 def window_stride(window: int, overlap: float) -> int:

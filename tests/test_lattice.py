@@ -57,11 +57,12 @@ def test_with_all_mirrors_each_voxel_is_seen_in_eight_times_the_windows() -> Non
     assert sum(w.weight for w in windows) == pytest.approx(len(windows) / 8)
 
 
-def test_adaptive_windows_around_a_voxel_have_all_eight_mirrors_and_opposite_second_looks() -> None:
+def test_adaptive_windows_around_a_voxel_have_all_eight_mirrors_and_look_on_in_the_opposite_ones() -> None:
     windows = Lattice(16, 8, "adaptive").windows((48, 48, 48))
     here = [w for w in windows if all(s <= 20 < s + 16 for s in w.box.start)]
     assert {w.flips for w in here} == set(ALL_FLIPS)
-    assert all(tuple(not f for f in w.flips) == w.second for w in windows)
+    assert all(tuple(not f for f in w.flips) == w.further[0] for w in windows)
+    assert all({w.flips, *w.further} == set(ALL_FLIPS) and len(w.further) == 7 for w in windows)
 
 
 def test_windows_come_in_the_order_of_their_planes() -> None:

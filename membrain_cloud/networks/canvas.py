@@ -6,7 +6,6 @@ read ahead), so memory does not grow with the depth of the volume.
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,9 +25,10 @@ _LEAST_WEIGHT = 1e-3
 # A window that varies less than this (in the tomogram's standard deviations) is void, and is not looked at.
 _VOID_STD = 1e-3
 _VOID_LOGIT = -10.0
-# A window is looked at again when more than this part of its voxels has a logit nearer to 0 than the margin.
+# A window is looked at again while more than this part of its voxels is undecided: has a logit nearer to 0 than the
+# margin, each voxel counted by its share in the average, and all by how much one look more can still move it.
 _UNDECIDED_MARGIN = 1.0
-_UNDECIDED_PART = 1e-3
+_UNDECIDED_PART = 2e-3
 _SHARES_BYTES = 64 * 2**20
 
 
@@ -105,17 +105,38 @@ class Canvas:
     def _paint(self, windows: Sequence[Window]) -> None:
         seen = [self._cut(window.box) for window in windows]
         logits: list[Tensor | None] = [None] * len(windows)
-        alive = [k for k, voxels in enumerate(seen) if not (self.skip_void and float(voxels.std()) < _VOID_STD)]
+        alive = self._with_signal(seen) if self.skip_void else list(range(len(windows)))
         for k, made in zip(alive, self._look(seen, alive, [windows[k].flips for k in alive]), strict=True):
             logits[k] = made
-        again = [k for k in alive if windows[k].second is not None and _is_undecided(logits[k])]
-        second = self._look(seen, again, [windows[k].second or windows[k].flips for k in again])
-        for k, made in zip(again, second, strict=True):
-            first = logits[k]
-            assert first is not None
-            logits[k] = 0.5 * (first + made)
+        for look in range(1, len(ALL_FLIPS)):
+            alive = self._undecided(windows, logits, [k for k in alive if len(windows[k].further) >= look], look)
+            flips = [windows[k].further[look - 1] for k in alive]
+            for k, made in zip(alive, self._look(seen, alive, flips), strict=True):
+                mean = logits[k]
+                assert mean is not None
+                mean += (made - mean) / (look + 1)
         for window, made_of in zip(windows, logits, strict=True):
             self._add(window, made_of)
+
+    def _with_signal(self, seen: Sequence[Tensor]) -> list[int]:
+        spread = torch.stack([voxels.std() for voxels in seen]).tolist()
+        return [k for k, std in enumerate(spread) if std >= _VOID_STD]
+
+    def _undecided(
+        self, windows: Sequence[Window], logits: Sequence[Tensor | None], which: list[int], looks: int
+    ) -> list[int]:
+        """Of `which`, the windows that one look more would change, after so many."""
+        if not which:
+            return []
+        counts = []
+        for k in which:
+            inside, made = windows[k].box.intersection(self.halo), logits[k]
+            assert inside is not None
+            assert made is not None
+            part = inside.within(windows[k].box)
+            counts.append(torch.where(made[part].abs() < _UNDECIDED_MARGIN, self._share(windows[k])[part], 0.0).sum())
+        allowed = _UNDECIDED_PART * self.reach**3 * looks**1.5
+        return [k for k, count in zip(which, torch.stack(counts).tolist(), strict=True) if count > allowed]
 
     def _look(self, seen: list[Tensor], which: list[int], flips: list[Flips]) -> list[Tensor]:
         if not which:
@@ -175,12 +196,6 @@ class Canvas:
         while len(self._shares) > max(1, _SHARES_BYTES // (4 * self.reach**3)):
             self._shares.popitem(last=False)
         return share
-
-
-def _is_undecided(logits: Tensor | None) -> bool:
-    assert logits is not None
-    near = torch.count_nonzero(logits.abs() < _UNDECIDED_MARGIN)
-    return int(near) > _UNDECIDED_PART * math.prod(logits.shape)
 
 
 def _gaussian(edge: int) -> Tensor:

@@ -198,16 +198,19 @@ class Segmenter:
 def load_segmenter(source: str, *, device: str = "cpu", precision: str = "auto") -> Segmenter:
     """Load one of our models or a MemBrain-seg checkpoint, by built-in name or path.
 
-    precision : of its arithmetic: "float32", "bfloat16", "float16"; "auto" (`fastest_precision`) or "faithful"
+    precision : of its arithmetic: "float32", "bfloat16", "float16", "int8"; "auto" (`fastest_precision`) or "faithful"
         (`faithful_precision`).
     Raises ModelError for a file that is neither.
     """
     network, header = load_network(source)
     where = torch.device(device)
-    chosen = {"auto": fastest_precision, "faithful": faithful_precision}.get(precision, lambda _: precision)(where)
+    architecture = UNetArchitecture.from_dict(header["architecture"])
+    chosen = {"auto": fastest_precision(where, architecture), "faithful": faithful_precision(where)}.get(
+        precision, precision
+    )
     return Segmenter(
         WindowNetwork(_placed(network, where), where, chosen),
-        UNetArchitecture.from_dict(header["architecture"]),
+        architecture,
         Path(source).stem,
         model_sha256(source),
         int(header["window"]),

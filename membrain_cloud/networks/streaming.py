@@ -10,6 +10,9 @@ gigabyte) and walks through memory once for every convolution, normalisation and
 - the decoder's concatenation and its upsampled half exist for one slab at a time.
 
 Rounding differs from a plain pass as it does between two libraries: about 1e-6 of a logit's range in float32.
+
+With eight-bit integers (`integers=True`) every convolution but the first takes its input in steps from the slab's least
+to its greatest value, and its weights in steps a channel; it adds up in 32 bits. All else is as before.
 """
 
 from __future__ import annotations
@@ -22,10 +25,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from membrain_cloud.networks.quantization import QuantizedWeights
+
 _SLOPE = 0.01
 _EPS = 1e-5
 # A slab's input should stay in the cache between its normalisation and its convolution.
-_SLAB_BYTES = 24 * 2**20
+_SLAB_BYTES = 12 * 2**20
 _PART_ROWS = 512
 
 
@@ -114,10 +119,20 @@ class _Convolution:
     stride: int
     norm_weight: Tensor
     norm_bias: Tensor
+    quantized: QuantizedWeights | None
 
     @property
     def channels(self) -> int:
         return int(self.weight.shape[0])
+
+    def __call__(self, slab: Tensor, depth_padding: int) -> Tensor:
+        """(n, H, W, Cin) -> (m, H', W', Cout), a border of one voxel added in the plane and, where asked, in depth."""
+        padding = (depth_padding, 1, 1)
+        if self.quantized is not None:
+            return self.quantized.convolve(slab, padding, self.stride)
+        ncdhw = slab.permute(3, 0, 1, 2)[None]
+        made = torch.mkldnn_convolution(ncdhw, self.weight, None, padding, (self.stride,) * 3, (1,) * 3, 1)
+        return made[0].permute(1, 2, 3, 0)
 
 
 @dataclass(frozen=True)
@@ -171,12 +186,13 @@ class StreamedUNet:
     """A DynUNet ready to run window by window on a CPU; MONAI's modules are only read.
 
     dtype : torch.float32, or torch.bfloat16 (maps and convolutions; normalisation is in float32).
+    integers : convolve in eight-bit integers; maps stay in `dtype`.
     Not safe for several threads at once: maps are stored in a workspace that the next window uses again.
     """
 
-    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(self, network: nn.Module, dtype: torch.dtype, *, integers: bool = False) -> None:
         unet: Any = network
-        self.dtype = dtype
+        self.dtype, self._integers = dtype, integers
         self._encoder = [self._block(b) for b in (unet.input_block, *unet.downsamples, unet.bottleneck)]
         self._decoder = [self._block(up.conv_block) for up in unet.upsamples]
         self._upsampling = [self._matrix(up.transp_conv.conv.weight) for up in unet.upsamples]
@@ -199,6 +215,8 @@ class StreamedUNet:
             module.conv.stride[0],
             norm.weight.detach().float(),
             norm.bias.detach().float(),
+            # The tomogram itself, one channel, is convolved as it is: that costs next to nothing.
+            QuantizedWeights(weight, module.conv.stride[0]) if self._integers and weight.shape[1] > 1 else None,
         )
 
     def _matrix(self, weight: Tensor) -> Tensor:
@@ -275,15 +293,7 @@ class StreamedUNet:
             # What was made of the slab before is stored only now: this slab had to read its last plane.
             self._store(waiting, out, moments)
             at_border = low < 0 or high > depth
-            made = torch.mkldnn_convolution(
-                slab.permute(3, 0, 1, 2)[None],
-                convolution.weight,
-                None,
-                (int(at_border), 1, 1),
-                (stride,) * 3,
-                (1,) * 3,
-                1,
-            )[0].permute(1, 2, 3, 0)
+            made = convolution(slab, int(at_border))
             skipped = int(at_border and low >= 0)
             waiting = start, made[skipped : skipped + stop - start]
         self._store(waiting, out, moments)

@@ -34,7 +34,7 @@ class Segment(Stage):
     """
 
     name = "segment"
-    data_version = 2
+    data_version = 3
     needs_gpu = True
     tomogram_reads = 2  # once for its statistics
 

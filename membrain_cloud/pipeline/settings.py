@@ -68,14 +68,14 @@ class SegmentSettings(Section):
     """Membrane segmentation by a network in overlapping windows.
 
     mode : `exact` is MemBrain-seg's way, voxel for voxel: every window in eight mirrors, float32 on a CPU, windows of
-        the tomogram's own voxels. `fast` gives nearly the same with an eighth to a quarter of the passes: one or two
-        mirrors a window, the fastest arithmetic, nothing done in empty windows, windows rescaled where the spacing is
-        far from the model's. `mirrors`, `precision`, `rescale` override either.
+        the tomogram's own voxels. `fast` gives nearly the same with an eighth to a quarter of the passes: as few
+        mirrors as a window needs, the fastest arithmetic, nothing done in empty windows, windows rescaled where the
+        spacing is far from the model's. `mirrors`, `precision`, `rescale` override either.
     window : voxels an axis that the network sees; None: what it was trained with.
     overlap : of neighbouring windows, as a part of the window.
-    mirrors : `yes`: all eight; `no`; `adaptive`: one, chosen by place, and the opposite one where that is undecided.
-    precision : `float32`, `bfloat16` (a GPU, or a CPU with AMX), `float16` (a GPU), or `auto`: the fastest one in
-        fast mode, MemBrain-seg's in exact mode.
+    mirrors : `yes`: all eight; `no`; `adaptive`: one, chosen by place, and further ones while voxels are undecided.
+    precision : `float32`, `bfloat16` (a GPU, or a CPU with AMX or AVX-512 BF16), `float16` (a GPU), `int8` (a CPU with
+        VNNI), or `auto`: a fast one of the machine's in fast mode, MemBrain-seg's in exact mode.
     rescale : resample windows to the model's voxel spacing. None: in fast mode where the tomogram's differs by more
         than 45 %; in exact mode not.
     threshold : a voxel is membrane where its logit is greater.
@@ -93,7 +93,7 @@ class SegmentSettings(Section):
     window: Annotated[Annotated[int, Field(ge=16, le=512)] | None, _OrNull] = None
     overlap: float = Field(0.5, ge=0.0, le=0.75)
     mirrors: Annotated[Literal["yes", "no", "adaptive"] | None, BeforeValidator(_word)] = None
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
     rescale: Annotated[bool | None, _OrNull] = None
     threshold: float = 0.0
     scores: Annotated[Literal["no", "float16", "uint8"], BeforeValidator(_word)] = "no"

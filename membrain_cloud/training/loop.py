@@ -18,7 +18,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from membrain_cloud import __version__
-from membrain_cloud.networks.checkpoints import fastest_precision, save_segmenter
+from membrain_cloud.networks.checkpoints import save_segmenter
+from membrain_cloud.networks.inference import has_matrix_units
 from membrain_cloud.networks.unet import UNetArchitecture, build_unet
 from membrain_cloud.training.losses import dice_bce_loss
 from membrain_cloud.training.patches import draw_patch, load_specimen, make_pool
@@ -143,7 +144,7 @@ class _Trainer:
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
         )
-        self.lower = fastest_precision(device) == "bfloat16"
+        self.lower = has_matrix_units(device)
         self.step, self.dice = 0, 0.0
 
     def resume(self) -> None:

@@ -12,7 +12,7 @@ from membrain_cloud.errors import ChunkError, TomogramError
 from membrain_cloud.geometry import Box, Zyx
 from membrain_cloud.lattice import Lattice
 from membrain_cloud.membranes.segmentation import density_statistics, segment_slabs
-from membrain_cloud.networks.canvas import Canvas
+from membrain_cloud.networks.canvas import Canvas, Forward
 
 WINDOW = 16
 
@@ -31,6 +31,7 @@ def run(
     apart: bool = False,
     skip_void: bool = False,
     batch: int = 1,
+    forward: Forward = position_dependent,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Logits and variances of a volume, put together from all its blocks."""
     lattice = Lattice(WINDOW, WINDOW // 2, mirrors)  # type: ignore[arg-type]
@@ -38,7 +39,7 @@ def run(
     logits, variance = np.full(volume.shape, np.nan, np.float32), np.full(volume.shape, np.nan, np.float32)
     for block in lattice.blocks(volume.shape, core_shape or volume.shape):
         canvas = Canvas(
-            position_dependent, torch.device("cpu"), reach=WINDOW, halo=block.halo, core=block.core,
+            forward, torch.device("cpu"), reach=WINDOW, halo=block.halo, core=block.core,
             mean=statistics.mean, std=statistics.std, apart=apart, skip_void=skip_void, batch=batch,
         )  # fmt: skip
         read = lambda box: volume[box.slices]  # noqa: E731
@@ -125,6 +126,35 @@ def test_windows_without_signal_are_left_out() -> None:
     logits = run(volume, skip_void=True)[0]
     np.testing.assert_allclose(logits[:20], -10, rtol=1e-6)
     np.testing.assert_array_equal(logits[50:], run(volume)[0][50:])
+
+
+@pytest.mark.parametrize(("level", "looks"), [(5.0, 1), (0.0, 8)])
+def test_windows_are_looked_at_again_while_their_voxels_are_undecided(level: float, looks: int) -> None:
+    """Every mirror has another level, the undecided ones on both sides of the threshold."""
+    seen: list[float] = []
+
+    def forward(windows: torch.Tensor) -> torch.Tensor:
+        seen.extend(float(window[0, 0, 0, 0]) for window in windows)
+        return windows * 0 + level + 0.1 * len(seen)
+
+    volume = np.arange(16**3, dtype=np.float32).reshape((16, 16, 16))
+    logits = run(volume, mirrors="adaptive", forward=forward)[0]
+    assert len(seen) == len(set(seen)) == looks  # each look begins at another corner
+    np.testing.assert_allclose(logits, level + 0.1 * (looks + 1) / 2, rtol=1e-5)
+
+
+def test_looks_end_where_undecided_voxels_are_few() -> None:
+    looks = 0
+
+    def forward(windows: torch.Tensor) -> torch.Tensor:
+        nonlocal looks
+        looks += len(windows)
+        made = torch.full_like(windows, 5.0)
+        made[..., :2, :2, :2] = 0.0  # eight voxels of 4096 are a fifth of a percent
+        return made
+
+    run(np.random.default_rng(9).standard_normal((16, 16, 16)).astype(np.float32), mirrors="adaptive", forward=forward)
+    assert looks == 1
 
 
 def test_what_reading_raises_reaches_the_caller() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from membrain_cloud.errors import ModelError
-from membrain_cloud.networks.inference import WindowNetwork, faithful_precision
+from membrain_cloud.networks.inference import WindowNetwork, faithful_precision, fastest_precision
 from membrain_cloud.networks.rescaling import fourier_resize, rescaled_edge, trilinear_resize
 from membrain_cloud.networks.unet import UNetArchitecture, build_unet
 
@@ -93,6 +93,31 @@ def test_not_even_one_window_is_an_error_with_the_cure() -> None:
 def test_float16_on_a_cpu_is_refused() -> None:
     with pytest.raises(ModelError, match="float16 on a CPU"):
         WindowNetwork(build_unet(UNetArchitecture((4, 8, 8))), CPU, "float16")
+
+
+def test_int8_is_refused_where_there_are_no_kernels_for_it() -> None:
+    with pytest.raises(ModelError, match="int8 needs a CPU with AVX-512 VNNI"):
+        WindowNetwork(build_unet(UNetArchitecture((4, 8, 8))), torch.device("meta"), "int8")
+
+
+@pytest.mark.parametrize(
+    ("amx", "vnni", "bf16", "plain", "residual"),
+    [
+        (True, True, True, "bfloat16", "bfloat16"),
+        (False, True, True, "int8", "bfloat16"),
+        (False, True, False, "int8", "float32"),
+        (False, False, False, "float32", "float32"),
+    ],
+)
+def test_the_fastest_arithmetic_of_a_cpu_depends_on_its_units_and_on_the_network(
+    amx: bool, vnni: bool, bf16: bool, plain: str, residual: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: vnni)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
+    assert fastest_precision(CPU, UNetArchitecture((4, 8, 8))) == plain
+    assert fastest_precision(CPU, UNetArchitecture((4, 8, 8), residual=True)) == residual
+    assert fastest_precision(torch.device("cuda"), UNetArchitecture((4, 8, 8))) == "bfloat16"
 
 
 def test_faithful_is_membrain_segs_arithmetic() -> None:
