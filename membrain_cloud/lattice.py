@@ -18,6 +18,8 @@ Mirrors = Literal["no", "yes", "adaptive"]
 Flips = tuple[bool, bool, bool]
 NO_FLIPS: Flips = (False, False, False)
 ALL_FLIPS: tuple[Flips, ...] = tuple(itertools.product((False, True), (False, True), (False, True)))
+# Of one window in adaptive mode: on phantoms more than four changed nothing but the time.
+MOST_LOOKS = 4
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ class Lattice:
     stride : distance of windows.
     mirrors : "no"; "yes": every window in all eight mirrors, each on the mirrored lattice, as flipping the whole volume
         does (MemBrain-seg's test-time augmentation); "adaptive": every window in one mirror, chosen by its place so
-        that with an overlap of one half a voxel is seen in all eight, and in further ones, the opposite one first,
-        as long as voxels that count stay undecided.
+        that with an overlap of one half a voxel is seen in all eight, and in up to three further ones, the opposite
+        one first, as long as voxels that count stay undecided.
     """
 
     reach: int
@@ -77,7 +79,7 @@ class Lattice:
                 flips: Flips = lattice
                 further: tuple[Flips, ...] = ()
                 if self.mirrors == "adaptive":
-                    flips, *rest = _looks((i % 2 == 1, j % 2 == 1, k % 2 == 1))
+                    flips, *rest = looks((i % 2 == 1, j % 2 == 1, k % 2 == 1))
                     further = tuple(rest)
                 box = Box((z, y, x), (z + self.reach, y + self.reach, x + self.reach))
                 neighbours = (around[0][z], around[1][y], around[2][x])
@@ -106,13 +108,17 @@ class Lattice:
         found: list[Block] = []
         for start in itertools.product(*(range(0, n, c) for n, c in zip(shape, core_shape, strict=True))):
             stop = tuple(min(a + c, n) for a, c, n in zip(start, core_shape, shape, strict=True))
-            lower, upper = [], []
-            for a, b, n in zip(start, stop, shape, strict=True):
-                touching = [s for s in self._all_starts(n) if s < b and s + self.reach > a]
-                lower.append(max(min(touching), 0))
-                upper.append(min(max(touching) + self.reach, n))
-            found.append(Block(len(found), Box(start, stop), Box(tuple(lower), tuple(upper))))  # type: ignore[arg-type]
+            found.append(self.block(len(found), shape, Box(start, stop)))  # type: ignore[arg-type]
         return found
+
+    def block(self, index: int, shape: Zyx, core: Box) -> Block:
+        """A core with its halo: as far as the windows that touch it reach."""
+        lower, upper = [], []
+        for a, b, n in zip(core.start, core.stop, shape, strict=True):
+            touching = [s for s in self._all_starts(n) if s < b and s + self.reach > a]
+            lower.append(max(min(touching), 0))
+            upper.append(min(max(touching) + self.reach, n))
+        return Block(index, core, Box(tuple(lower), tuple(upper)))  # type: ignore[arg-type]
 
     def _all_starts(self, length: int) -> Iterator[int]:
         yield from self.starts(length, False)
@@ -123,13 +129,13 @@ class Lattice:
         return tuple(other - start for other in starts if abs(other - start) < self.reach)
 
 
-def _looks(first: Flips) -> list[Flips]:
-    """All eight mirrors from `first` on, each followed by its opposite: the two that differ most."""
+def looks(first: Flips) -> list[Flips]:
+    """`MOST_LOOKS` mirrors from `first` on, each followed by its opposite: the two that differ most."""
     found: list[Flips] = []
     for flips in (first, *ALL_FLIPS):
         if flips not in found:
             found += [flips, (not flips[0], not flips[1], not flips[2])]
-    return found
+    return found[:MOST_LOOKS]
 
 
 def window_stride(window: int, overlap: float) -> int:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from membrain_cloud.geometry import Box
-from membrain_cloud.lattice import ALL_FLIPS, Flips, Window
+from membrain_cloud.lattice import ALL_FLIPS, MOST_LOOKS, Flips, Window
 
 Forward = Callable[[Tensor], Tensor]
 # MONAI's and so MemBrain-seg's: windows weigh as a Gaussian of an eighth of their edge, never less than 1e-3.
@@ -108,7 +108,7 @@ class Canvas:
         alive = self._with_signal(seen) if self.skip_void else list(range(len(windows)))
         for k, made in zip(alive, self._look(seen, alive, [windows[k].flips for k in alive]), strict=True):
             logits[k] = made
-        for look in range(1, len(ALL_FLIPS)):
+        for look in range(1, MOST_LOOKS):
             alive = self._undecided(windows, logits, [k for k in alive if len(windows[k].further) >= look], look)
             flips = [windows[k].further[look - 1] for k in alive]
             for k, made in zip(alive, self._look(seen, alive, flips), strict=True):

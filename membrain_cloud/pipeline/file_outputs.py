@@ -7,10 +7,14 @@ that it vouches for are not made again; others are not overwritten unasked.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import glob
 import hashlib
 import json
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +22,10 @@ from typing import Any
 import membrain_cloud
 from membrain_cloud.errors import StorageError, UsageError, storage_error
 from membrain_cloud.store.files import Files
+
+_STAGING, _LOCK = ".segmenting-", "lock"
+# Between making a lock and holding it.
+_LOCKED_WITHIN_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -77,14 +85,31 @@ def earlier_outputs(planned: SegmentedFile, recipe: dict[str, Any], *, overwrite
 
 @contextlib.contextmanager
 def staging(output: str) -> Iterator[str]:
-    """A hidden folder beside the outputs, gone at the end."""
-    try:
-        os.makedirs(output, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(prefix=".segmenting-", dir=output, ignore_cleanup_errors=True)
-    except OSError as error:
-        raise StorageError(f"{output}: {error.strerror}", "give another --output") from None
-    with folder as path:
-        yield path
+    """A hidden folder beside the outputs, gone at the end; what killed processes have left there goes too.
+
+    Its owner holds a lock in it as long as it lives, whatever happens to it.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            os.makedirs(output, exist_ok=True)
+            for left in glob.glob(os.path.join(glob.escape(output), f"{_STAGING}*")):
+                _remove_if_left(left)
+            folder = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix=_STAGING, dir=output, ignore_cleanup_errors=True)
+            )
+            lock = stack.enter_context(open(os.path.join(folder, _LOCK), "w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            raise StorageError(f"{output}: {error.strerror}", "give another --output") from None
+        yield folder
+
+
+def _remove_if_left(folder: str) -> None:
+    """A folder whose lock nobody holds; one that has none yet may belong to somebody who is about to take it."""
+    with contextlib.suppress(OSError), open(os.path.join(folder, _LOCK)) as lock:
+        if time.time() - os.fstat(lock.fileno()).st_mtime > _LOCKED_WITHIN_SECONDS:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises where somebody holds it
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def publish(

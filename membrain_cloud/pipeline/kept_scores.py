@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from membrain_cloud.geometry import Block, Box, Grid
+from membrain_cloud.geometry import Box, Grid
 from membrain_cloud.membranes.score_volumes import encode_scores
 from membrain_cloud.pipeline.chain import digest_of
 from membrain_cloud.pipeline.looking import look_at
@@ -115,13 +115,13 @@ class KeptScores:
         }
         desk.receipts.write(self._receipt, receipt)
 
-    def read(self, desk: Desk, block: Block) -> Iterator[Array]:
-        """Stored scores of a block's core, a row of chunks at a time."""
+    def read(self, desk: Desk, core: Box) -> Iterator[Array]:
+        """Stored scores of a core, a row of chunks at a time."""
         assert self.scores is not None
         depth = desk.project.stored_chunk(self.scores)[0]
-        for start in range(block.core.start[0], block.core.stop[0], depth):
-            stop = min(start + depth, block.core.stop[0])
-            box = Box((start, *block.core.start[1:]), (stop, *block.core.stop[1:]))
+        for start in range(core.start[0], core.stop[0], depth):
+            stop = min(start + depth, core.stop[0])
+            box = Box((start, *core.start[1:]), (stop, *core.stop[1:]))
             yield desk.project.read_features(self.scores, box)
 
     @property
@@ -141,9 +141,9 @@ class Rows:
     writers : what writes a box, by the name of what is gathered.
     """
 
-    def __init__(self, block: Block, depth: int, writers: Mapping[str, Callable[[Box, Array], None]]) -> None:
-        self.block, self.depth, self.writers = block, depth, writers
-        self.first = block.core.start[0]
+    def __init__(self, core: Box, depth: int, writers: Mapping[str, Callable[[Box, Array], None]]) -> None:
+        self.core, self.depth, self.writers = core, depth, writers
+        self.first = core.start[0]
         self.waiting: dict[str, list[Array]] = {name: [] for name in writers}
         self.pool = ThreadPoolExecutor(max_workers=1)
         self.written: Future[None] | None = None
@@ -164,7 +164,7 @@ class Rows:
         count = len(next(iter(taken_in.values())))
         done = 0
         while done < count:
-            last = min((self.first // self.depth + 1) * self.depth, self.block.core.stop[0])
+            last = min((self.first // self.depth + 1) * self.depth, self.core.stop[0])
             taken = min(last - self._reached(), count - done)
             for name, waiting in self.waiting.items():
                 waiting.append(taken_in[name][done : done + taken])
@@ -176,7 +176,7 @@ class Rows:
         return self.first + sum(len(piece) for piece in next(iter(self.waiting.values())))
 
     def _write(self, last: int) -> None:
-        box = Box((self.first, *self.block.core.start[1:]), (last, *self.block.core.stop[1:]))
+        box = Box((self.first, *self.core.start[1:]), (last, *self.core.stop[1:]))
         rows = {name: np.concatenate(pieces) for name, pieces in self.waiting.items()}
         if self.written is not None:
             self.written.result()  # one row at a time, so that memory stays bounded

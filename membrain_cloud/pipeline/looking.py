@@ -42,7 +42,7 @@ def look_at(chosen: SegmentSettings, spacing_angstrom: float) -> Look:
     """Raises UsageError for a window that the network cannot take, VoxelSpacingError for an absurd rescaling."""
     from membrain_cloud.networks.rescaling import rescaled_edge
 
-    window, trained_at = model_window(chosen), float(_header(chosen.model)["voxel_spacing_angstrom"])
+    window, trained_at = model_window(chosen), model_spacing_angstrom(chosen)
     far = abs(math.log(spacing_angstrom / trained_at)) > math.log(1 + _NEAR_ENOUGH)
     rescale = chosen.rescale if chosen.rescale is not None else (far and chosen.mode == "fast")
     reach, notes = window, []
@@ -134,6 +134,11 @@ def look_flops(chosen: SegmentSettings, window: int) -> float:
     from membrain_cloud.networks.unet import UNetArchitecture, window_flops
 
     return window_flops(UNetArchitecture.from_dict(dict(_header(chosen.model)["architecture"])), window)
+
+
+def model_spacing_angstrom(chosen: SegmentSettings) -> float:
+    """What the model was trained at."""
+    return float(_header(chosen.model)["voxel_spacing_angstrom"])
 
 
 def model_window(settings: SegmentSettings) -> int:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from membrain_cloud.errors import InputError, ProjectError
 from membrain_cloud.geometry import Box, Grid, Mesh, iterate_chunks
+from membrain_cloud.pipeline.output_grid import mask_grid
 from membrain_cloud.pipeline.segmenting import Segment
 from membrain_cloud.pipeline.settings import MeshSettings, Settings
 from membrain_cloud.pipeline.stage import BASE_BYTES, GIB, MEMBRANE, Desk, Site, Stage, declare_membrane, labels_ref
@@ -50,7 +51,8 @@ class Separate(Stage):
         return labels_ref(site, self.name, labels.voxel_spacing_angstrom, instance=True)
 
     def memory_bytes(self, grid: Grid, settings: Settings) -> int:
-        held = min(grid.voxels, settings.separate.split_voxels if settings.separate.split else 0)
+        voxels = _instances_grid(grid, settings).voxels
+        held = min(voxels, settings.separate.split_voxels if settings.separate.split else 0)
         return BASE_BYTES + GIB + 14 * held
 
     def declare(self, project: Project, settings: Settings) -> None:
@@ -133,7 +135,7 @@ class MakeMeshes(Stage):
 
     def memory_bytes(self, grid: Grid, settings: Settings) -> int:
         # slabs, and the box around the largest membrane: rarely all of the volume
-        return BASE_BYTES + GIB + 16 * grid.voxels
+        return BASE_BYTES + GIB + 16 * _instances_grid(grid, settings).voxels
 
     def declare(self, project: Project, settings: Settings) -> None:
         declare_membrane(project)
@@ -170,6 +172,11 @@ class MakeMeshes(Stage):
 
 
 SEGMENT, SEPARATE, MESH = Segment(), Separate(), MakeMeshes()
+
+
+def _instances_grid(grid: Grid, settings: Settings) -> Grid:
+    """Of the plan's grid: a given segmentation's own, or the tomogram's, on which ours may have other voxels."""
+    return grid if settings.separate.segmentation else mask_grid(settings.segment, grid)
 
 
 def given_segmentation(site: Site) -> SegmentationRef | None:

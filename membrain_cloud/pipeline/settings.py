@@ -78,6 +78,8 @@ class SegmentSettings(Section):
         VNNI), or `auto`: a fast one of the machine's in fast mode, MemBrain-seg's in exact mode.
     rescale : resample windows to the model's voxel spacing. None: in fast mode where the tomogram's differs by more
         than 45 %; in exact mode not.
+    output_grid : `tomogram`: results have the tomogram's voxels. `level`: those of the level of its pyramid that is
+        nearest to the model's voxel spacing, which is read in place of the finest. `model`: the model's spacing.
     threshold : a voxel is membrane where its logit is greater.
     scores : keep the logits as copick features, `float16`, or their probabilities, `uint8`. Another threshold
         is then applied without the network.
@@ -95,6 +97,7 @@ class SegmentSettings(Section):
     mirrors: Annotated[Literal["yes", "no", "adaptive"] | None, BeforeValidator(_word)] = None
     precision: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
     rescale: Annotated[bool | None, _OrNull] = None
+    output_grid: Literal["tomogram", "level", "model"] = "tomogram"
     threshold: float = 0.0
     scores: Annotated[Literal["no", "float16", "uint8"], BeforeValidator(_word)] = "no"
     uncertainty: bool = False
@@ -105,6 +108,11 @@ class SegmentSettings(Section):
     def _variance_needs_mirrors(self) -> Self:
         if self.uncertainty and self.chosen_mirrors != "yes":
             raise PydanticCustomError("mirrors", "uncertainty needs all eight mirrors: set segment.mirrors=yes as well")
+        if self.output_grid != "tomogram" and (self.uncertainty or self.scores != "no"):
+            # copick keeps features beside the tomogram, on its voxels.
+            raise PydanticCustomError(
+                "grid", "scores and uncertainty are kept on the tomogram's voxels: set segment.output_grid=tomogram"
+            )
         return self
 
     @property

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from membrain_cloud.errors import TomogramError, UsageError
-from membrain_cloud.geometry import Block, Box, iterate_chunks
+from membrain_cloud.geometry import Box, iterate_chunks
 from membrain_cloud.membranes.score_volumes import scores_above
 from membrain_cloud.membranes.segmentation import Slab, Statistics, density_statistics
 from membrain_cloud.pipeline import derived
 from membrain_cloud.pipeline.file_outputs import SegmentedFile, earlier_outputs, identity, publish, staging
 from membrain_cloud.pipeline.looking import look_at, looked_slabs, segmenter
 from membrain_cloud.pipeline.models import model_sha256
+from membrain_cloud.pipeline.output_grid import View, pieces, view_of
 from membrain_cloud.pipeline.settings import SegmentSettings
 from membrain_cloud.store.raw_arrays import ScratchSpace
 from membrain_cloud.store.volume_files import VolumeFile, open_volume_file
@@ -74,7 +75,7 @@ def segment_file(
 
     `<stem>_scores.mrc` (logits, float32), `<stem>_segmented.mrc` (0 and 1, or components), and where asked for
     `<stem>_uncertainty_map.mrc` and `<stem>_segmented_skel.mrc`; `<stem>_segmented.json` says how they were made. They
-    have the voxel spacing and the origin of the input.
+    have the origin of the input and, unless `segment.output_grid` says otherwise, its voxel spacing.
 
     progress : told (windows done, windows in all).
     Raises TomogramError, ChunkError, VoxelSpacingError for a bad input; UsageError where other outputs are in the way;
@@ -84,15 +85,19 @@ def segment_file(
         raise UsageError(f"{path}: there is no such file", "give an .mrc, .rec, .zarr or .tif volume")
     planned = _planned(path, settings, options)
     with open_volume_file(path) as volume:
-        frame = derived.frame_of(volume, options.voxel_spacing_angstrom)
+        own = derived.frame_of(volume, options.voxel_spacing_angstrom)
+        levels = volume.levels(own.voxel_spacing_angstrom)
+        view = view_of(settings, levels)
+        frame = replace(own, shape=view.output.shape, voxel_spacing_angstrom=view.output.voxel_spacing_angstrom)
+        seen = volume.level(levels[view.level]) if view.level else volume
         recipe = _recipe(path, frame, settings, options)
         earlier = earlier_outputs(planned, recipe, overwrite=options.overwrite)
         if earlier is not None:
             return earlier
         with staging(options.output) as folder:
             staged = _moved(planned, folder)
-            notes = (*derived.notes_of(volume), *look_at(settings, frame.voxel_spacing_angstrom).notes)
-            made = replace(_make(volume, frame, settings, options, staged, progress), notes=notes)
+            notes = (*derived.notes_of(volume), *look_at(settings, view.source.voxel_spacing_angstrom).notes)
+            made = replace(_make(seen, view, frame, settings, options, staged, progress), notes=notes)
             return publish(made, staged, planned, recipe)
 
 
@@ -123,6 +128,7 @@ def _moved(planned: SegmentedFile, folder: str) -> SegmentedFile:
 
 def _make(
     volume: VolumeFile,
+    view: View,
     frame: derived.Frame,
     settings: SegmentSettings,
     options: FileOptions,
@@ -136,7 +142,7 @@ def _make(
             scores = None
             if names.scores:
                 scores = stack.enter_context(frame.writer(names.scores, "float32", overwrite=False))
-            for slab in _slabs(volume, frame, settings, progress):
+            for slab in _slabs(volume, view, settings, progress):
                 box = Box((slab.start, 0, 0), (slab.start + len(slab.logits), *frame.shape[1:]))
                 mask.write(box, scores_above(slab.logits, settings.threshold).astype(np.uint8))
                 if scores is not None:
@@ -168,30 +174,31 @@ def _numbered(frame: derived.Frame, path: str, mask: Any, min_voxels: int) -> in
 
 def _slabs(
     volume: VolumeFile,
-    frame: derived.Frame,
+    view: View,
     settings: SegmentSettings,
     progress: Callable[[int, int], None],
 ) -> Iterator[Slab]:
-    look = look_at(settings, frame.voxel_spacing_angstrom)
-    everything = Box((0, 0, 0), frame.shape)
-    total, done = look.lattice.count(frame.shape), 0
+    look, shape = look_at(settings, view.source.voxel_spacing_angstrom), view.source.shape
+    (piece,) = pieces(view, look.lattice, view.output.shape)
+    total, done = look.lattice.count(shape), 0
 
     def count(more: int) -> None:
         nonlocal done
         done += more
         progress(done, total)
 
-    return looked_slabs(
+    slabs = looked_slabs(
         settings,
         look,
         segmenter(settings.model, model_sha256(settings.model), settings.chosen_precision),
         volume.read,
-        frame.shape,
-        Block(0, everything, everything),
+        shape,
+        piece.block,
         statistics=_statistics(volume),
         chunk_planes=max(volume.chunk[0], 16),
         progress=count,
     )
+    return view.regridding.apply(slabs, piece.core)
 
 
 def _statistics(volume: VolumeFile) -> Statistics:

@@ -25,6 +25,7 @@ import hashlib
 import os
 import re
 import shutil
+import time
 import uuid
 from pathlib import Path
 from typing import Annotated, Any
@@ -45,6 +46,10 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$", to_lower
 _PIN = re.compile(r"(?P<location>.+)#sha256=(?P<sha256>.*)")
 # What a server answers where it is no use to ask again; 408, 425 and 429 are "not now".
 _LASTING_HTTP = frozenset(range(400, 500)) - {408, 425, 429}
+
+
+# Far longer than a server may be silent (`_patience`).
+_TORN_AFTER_SECONDS = 3600.0
 
 
 class RegistryEntry(BaseModel):
@@ -188,6 +193,7 @@ def _download(url: str, wanted: str | None) -> Path:
     temporary = folder / f".{uuid.uuid4().hex}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _remove_torn(folder)
         _copy(url, temporary)
         with temporary.open("rb+") as opened:
             found = hashlib.file_digest(opened, "sha256").hexdigest()
@@ -252,6 +258,14 @@ def _beside(location: str, url: str) -> str:
     if is_url(location):
         return f"{location.rpartition('/')[0]}/{url}"
     return str(Path(location).expanduser().absolute().parent / url)
+
+
+def _remove_torn(folder: Path) -> None:
+    """Downloads of processes that were killed: nothing has been written to them for long."""
+    for path in folder.glob(".*.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _TORN_AFTER_SECONDS:
+                _remove(path)
 
 
 def _write_text(path: Path, text: str) -> None:

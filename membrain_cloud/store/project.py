@@ -114,13 +114,19 @@ class Project(Catalog):
         array, attributes = volumes.open_volume(files, path, sparse=True)
         return volumes.grid_of(array, attributes, ref.voxel_spacing_angstrom, ref.key)
 
-    def read_density(self, ref: TomogramRef, box: Box | None = None) -> NDArray[Any]:
-        """The voxels of `box` (default: all) in their own type, zyx.
+    def levels(self, ref: TomogramRef) -> list[volumes.Level]:
+        """The levels of a tomogram's pyramid, the finest first, from metadata only."""
+        files, path = self._located(ref)
+        _, attributes = volumes.open_volume(files, path, sparse=True)
+        return volumes.pyramid(files, path, attributes, self.grid(ref))
+
+    def read_density(self, ref: TomogramRef, box: Box | None = None, *, level: int = 0) -> NDArray[Any]:
+        """The voxels of `box` (default: all) in their own type, zyx, of a level of the pyramid.
 
         ChunkError, naming the chunk, for one that is missing, truncated or cannot be decoded: real tomograms are noise
         everywhere, so an absent chunk is never a block of zeros. TomogramError for a type no tomogram has.
         """
-        array, _ = self._volume(ref)
+        array = self._level(ref, level)
         volumes.check_density_type(array, ref.key)
         return array.read(box or array.box)
 
@@ -141,9 +147,9 @@ class Project(Catalog):
         """Bytes of a volume as stored, where that is known without asking the store."""
         return None
 
-    def stored_chunk(self, ref: VolumeRef) -> Zyx:
+    def stored_chunk(self, ref: VolumeRef, *, level: int = 0) -> Zyx:
         """Shape of the chunks of a stored volume: reading whole ones reads each once."""
-        z, y, x = self._volume(ref)[0].format.chunk
+        z, y, x = self._level(ref, level).format.chunk
         return z, y, x
 
     def create_labels(self, ref: SegmentationRef, grid: Grid, dtype: str, chunk: int = volumes.DEFAULT_CHUNK) -> None:
@@ -247,6 +253,12 @@ class Project(Catalog):
         files, path = self._located(ref)
         array, _ = volumes.open_volume(files, path, sparse=isinstance(ref, SegmentationRef))
         return array, files
+
+    def _level(self, ref: VolumeRef, level: int) -> ChunkedArray:
+        if level == 0 or not isinstance(ref, TomogramRef):
+            return self._volume(ref)[0]
+        files, path = self._located(ref)
+        return ChunkedArray.open(files, f"{path}/{self.levels(ref)[level].path}")
 
     def _read(self, path: str, what: str) -> bytes:
         for files in self._layers():

@@ -16,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from membrain_cloud.errors import TomogramError, storage_error
-from membrain_cloud.geometry import Box, Zyx
+from membrain_cloud.geometry import Box, Grid, Zyx
 from membrain_cloud.store import exchange, volumes
+from membrain_cloud.store.chunks import ChunkedArray
 from membrain_cloud.store.files import Files
 from membrain_cloud.store.mrc_files import Header, open_mrc
 from membrain_cloud.store.raw_arrays import RawArray
 from membrain_cloud.store.volume_writer import VolumeFileWriter, check_output
+from membrain_cloud.store.volumes import Level
 
 __all__ = ["VolumeFile", "VolumeFileWriter", "check_output", "open_volume_file"]
 
@@ -54,6 +56,21 @@ class VolumeFile:
         if self._box.intersection(box) != box:
             raise ValueError(f"{box} is not inside the volume of shape {self.shape}")
         return np.ascontiguousarray(self._source.read(box), self.dtype)
+
+    def levels(self, voxel_spacing_angstrom: float) -> list[Level]:
+        """The levels of its pyramid, if the finest has that spacing; only OME-Zarr has coarser ones."""
+        finest = Grid(self.shape, voxel_spacing_angstrom)
+        if not self.path.lower().rstrip("/").endswith(".zarr"):
+            return [Level("", finest, 0.0)]
+        files = Files(self.path)
+        return volumes.pyramid(files, "", volumes.read_attributes(files, ""), finest)
+
+    def level(self, level: Level) -> VolumeFile:
+        """A coarser level as a volume; close this one, not that."""
+        array = ChunkedArray.open(Files(self.path), level.path)
+        header = Header(level.grid.shape, self.dtype, level.grid.voxel_spacing_angstrom, self.origin_angstrom)
+        chunk = tuple(min(a, n) for a, n in zip(array.format.chunk, array.format.shape, strict=True))
+        return VolumeFile(self.path, header, array, chunk, contextlib.ExitStack())  # type: ignore[arg-type]
 
     @property
     def _box(self) -> Box:

@@ -7,9 +7,11 @@ level k exactly at i * spacing * 2**k, where copick's convention expects it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -102,11 +104,42 @@ def spacing_from_attributes(attributes: dict[str, Any], what: str) -> float | No
     return float(spacing[0])
 
 
+@dataclass(frozen=True)
+class Level:
+    """A level of a pyramid: its name in the volume, its grid, and where its first voxel's centre lies (Å)."""
+
+    path: str
+    grid: Grid
+    offset_angstrom: float
+
+
+def pyramid(files: Files, path: str, attributes: dict[str, Any], finest: Grid) -> list[Level]:
+    """The levels of a volume, the finest first; coarser ones as far as they are there and say where they lie."""
+    found = [Level((level_paths(attributes) or [""])[0], finest, 0.0)]
+    with contextlib.suppress(KeyError, IndexError, TypeError, AttributeError, FileNotFoundError):
+        datasets = attributes["multiscales"][0]["datasets"]
+        own = _scales(datasets[0])[0][-3:]
+        for dataset in datasets[1:]:
+            ratios = np.array(_scales(dataset)[0][-3:]) / own
+            shift = np.array((_transforms(dataset, "translation") or [[0.0] * 3])[0][-3:]) / own
+            if np.ptp(ratios) > 1e-3 * ratios.max() or np.ptp(shift) > 1e-3 * ratios.max() or ratios[0] <= 1:
+                break
+            array = ChunkedArray.open(files, f"{path}/{str(dataset['path']).strip('/')}".lstrip("/"))
+            spacing = finest.voxel_spacing_angstrom
+            grid = Grid(array.format.shape, round(spacing * float(ratios[0]), 6))
+            found.append(Level(str(dataset["path"]).strip("/"), grid, spacing * float(shift[0])))
+    return found
+
+
 def _scales(entry: dict[str, Any]) -> list[list[float]]:
+    return _transforms(entry, "scale")
+
+
+def _transforms(entry: dict[str, Any], kind: str) -> list[list[float]]:
     return [
-        [float(s) for s in transform["scale"]]
+        [float(s) for s in transform[kind]]
         for transform in entry.get("coordinateTransformations", ())
-        if transform.get("type") == "scale"
+        if transform.get("type") == kind
     ]
 
 

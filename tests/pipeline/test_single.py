@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -101,6 +102,36 @@ def test_everything_at_once(tomogram: str, model: str, tmp_path: Path) -> None:
     uncertainty = read(made.uncertainty_map)
     assert 0 < uncertainty.max() < 0.3  # of values within 0 and 1
     assert (uncertainty >= 0).all()
+
+
+@pytest.mark.parametrize("grid", ["level", "model"])
+def test_a_pyramids_level_or_the_models_voxels_are_written_on_request(model: str, tmp_path: Path, grid: str) -> None:
+    shape, spacing = (48, 40, 56), 5.2
+    density = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    source, made_of = tmp_path / "TS_2.zarr", Grid(shape, spacing)
+    volume = volumes.create_volume(Files(str(source)), "", made_of, "float32", 32)
+    for box in iterate_chunks(shape, volume.format.chunk):
+        volume.write(box, density[box.slices])
+    volumes.finish_volume(Files(str(source)), "", spacing, mean=True)
+    made = segment_file(str(source), settings(model, output_grid=grid), options(tmp_path / "out"))
+    expected = (24, 20, 28) if grid == "level" else (25, 21, 29)
+    with mrcfile.open(made.segmented) as file:
+        assert file.data.shape == expected
+        assert float(file.voxel_size.x) == pytest.approx(10.4 if grid == "level" else 10.0)
+        assert 0 < file.data.mean() < 1
+
+
+def test_what_a_killed_run_has_left_is_removed_and_what_a_living_one_holds_is_not(
+    tomogram: str, model: str, tmp_path: Path
+) -> None:
+    for name in ("left", "held"):
+        (tmp_path / "out" / f".segmenting-{name}").mkdir(parents=True)
+        (tmp_path / "out" / f".segmenting-{name}" / "lock").touch()
+        os.utime(tmp_path / "out" / f".segmenting-{name}" / "lock", (0, 0))
+    with (tmp_path / "out" / ".segmenting-held" / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        segment_file(tomogram, settings(model), options(tmp_path / "out"))
+        assert sorted(path.name for path in (tmp_path / "out").glob(".*")) == [".segmenting-held"]
 
 
 def test_the_uncertainty_map_is_made_of_the_variance(

@@ -8,15 +8,17 @@ import pytest
 from membrain_cloud.geometry import Grid, Picks
 from membrain_cloud.membranes.phantom import PhantomSettings
 from membrain_cloud.pipeline.drive import carry_out
+from membrain_cloud.pipeline.output_grid import View
 from membrain_cloud.pipeline.picking import box_around, joined
 from membrain_cloud.pipeline.plan import Plan, plan
 from membrain_cloud.pipeline.run import InProcess
-from membrain_cloud.pipeline.segmenting import segment_blocks
+from membrain_cloud.pipeline.segmenting import segment_pieces
 from membrain_cloud.pipeline.settings import Settings, load_settings
 from membrain_cloud.pipeline.simulation import Simulated, simulate_project
 from membrain_cloud.pipeline.stages import STAGES
 from membrain_cloud.store.project import Project
-from membrain_cloud.store.refs import SegmentationRef
+from membrain_cloud.store.refs import SegmentationRef, TomogramRef
+from membrain_cloud.store.setup import create_project
 
 SHAPE = (40, 48, 56)
 
@@ -172,13 +174,43 @@ def test_a_given_segmentation_that_is_not_there_fails_with_what_is(simulated: Pr
 def test_blocks_are_made_of_whole_chunks_and_tile_the_volume(models: list[str]) -> None:
     settings = load_settings(None, [*models, "segment.block_voxels=40000"])
     grid = Grid((40, 50, 60), 10.0)
-    cut = segment_blocks(grid, settings, (16, 16, 16))
+    cut = segment_pieces(View(0, grid, grid, 0.0), settings, (16, 16, 16))
     covered = np.zeros(grid.shape, int)
-    for block in cut:
-        covered[block.core.slices] += 1
-        assert all(start % 16 == 0 for start in block.core.start)
-        assert block.core.shape[0] * block.core.shape[1] * block.core.shape[2] <= 40000
+    for piece in cut:
+        covered[piece.core.slices] += 1
+        assert piece.block.core == piece.core
+        assert all(start % 16 == 0 for start in piece.core.start)
+        assert piece.core.shape[0] * piece.core.shape[1] * piece.core.shape[2] <= 40000
     assert (covered == 1).all()
+
+
+@pytest.fixture(scope="module")
+def fine(tmp_path_factory: pytest.TempPathFactory, simulated: Project) -> Project:
+    """The same tomogram called one of 5 Å: the model's 10 Å are those of level 1."""
+    project = create_project(str(tmp_path_factory.mktemp("fine") / "project"), objects=[("membrane", False, None)])
+    density = simulated.read_density(simulated.tomograms(["TS_1"], None, None)[0])
+    project.write_tomogram(TomogramRef("TS_1", "wbp", 5.0), density)
+    return project
+
+
+@pytest.mark.parametrize(
+    ("grid", "spacing", "shape"),
+    [("level", 10.0, (20, 24, 28)), ("model", 10.0, (20, 24, 28)), ("tomogram", 5.0, SHAPE)],
+)
+def test_masks_on_other_voxels_are_the_same_however_cut_and_are_gone_on_from(
+    fine: Project, models: list[str], grid: str, spacing: float, shape: tuple[int, int, int]
+) -> None:
+    chosen = [*models, f"segment.output_grid={grid}", "output.chunk=16", "separate.min_voxels=1"]
+    whole = run(fine, [*chosen, "output.session=whole"], ["segment"])
+    cut = run(fine, [*chosen, "output.session=cut", "segment.block_voxels=5000"], ["segment", "separate", "mesh"])
+    (mask,) = {task.output for task in cut.tasks if task.stage == "segment"}
+    (instances,) = {task.output for task in cut.tasks if task.stage == "separate"}
+    assert isinstance(mask, SegmentationRef)
+    assert isinstance(instances, SegmentationRef)
+    assert fine.grid(mask) == fine.grid(instances) == Grid(shape, spacing)
+    assert len([task for task in cut.tasks if task.stage == "segment"]) > 3
+    np.testing.assert_array_equal(labels_of(fine, whole), fine.read_labels(mask))
+    assert 0 < fine.read_labels(mask).mean() < 1
 
 
 def test_memory_grows_with_the_window(models: list[str]) -> None:

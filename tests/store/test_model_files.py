@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import os
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -89,6 +91,22 @@ def test_a_file_is_fetched_once_and_kept(url: str, cache: Path, pinned: bool) ->
     fsspec.filesystem("memory").pipe_file("/share/model.ckpt", b"changed since")
     assert fetch(url, promised) == path
     assert path.read_bytes() == CONTENT
+
+
+def test_downloads_of_killed_processes_are_removed_and_running_ones_are_not(url: str, cache: Path) -> None:
+    cache.mkdir(parents=True, exist_ok=True)
+    for name, age in ((".torn.tmp", 2 * 3600), (".running.tmp", 60)):
+        (cache / name).write_bytes(b"half")
+        os.utime(cache / name, (time.time() - age,) * 2)
+    fetch(url, None)
+    assert [path.name for path in cache.glob(".*")] == [".running.tmp"]
+
+
+def test_errors_keep_a_token_to_themselves(share: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        fetch(f"{share}/404/model.ckpt?token=abcdef", None)
+    assert "abcdef" not in str(caught.value)
+    assert "model.ckpt" in str(caught.value)
 
 
 def test_a_dropped_file_is_fetched_again(url: str) -> None:
