@@ -5,7 +5,8 @@
     python -m benchmarks.segmentation peer --small       the same on 128 x 128 x 96 voxels in windows of 64
     python -m benchmarks.segmentation fast               fast against exact mode: phantoms, the shipped weights
     python -m benchmarks.segmentation large              1000 x 1000 x 500 voxels in bounded memory, a small network
-    python -m benchmarks.segmentation gpu                throughput of the published architecture (needs a GPU)
+    python -m benchmarks.segmentation gpu                needs a GPU: throughput of the published architecture, the peer
+                                                         beside it, and how busy several tomograms keep the GPU
 
 Every side is a process of its own; time is the wall's, memory the process's peak.
 """
@@ -166,10 +167,47 @@ def large(folder: Path, shape: tuple[int, int, int]) -> None:
     say(f"{shape} voxels ({tomogram.stat().st_size / 1e9:.1f} GB), windows of 160: {seconds:.0f} s, {peak:.2f} GiB")
 
 
-def gpu() -> None:
-    """Window throughput of the published architecture, against the peak of a bf16 matrix product."""
+def gpu(folder: Path, shape: tuple[int, int, int]) -> None:
+    """The published architecture on a GPU: by itself, beside the peer, and over several tomograms."""
     if not torch.cuda.is_available():
         sys.exit("there is no GPU here")
+    throughput()
+    torch.cuda.empty_cache()
+    beside_the_peer(folder, shape, 160, mirrors=True)
+    busy_share(folder, shape, count=4)
+
+
+def busy_share(folder: Path, shape: tuple[int, int, int], count: int) -> None:
+    """How busy the GPU is while several tomograms are segmented by one command, start, reading and writing included.
+
+    In the checkpoint of `beside_the_peer`; NVML's utilisation five times a second.
+    """
+    rng = np.random.default_rng(0)
+    files = [folder / f"busy-{k}.mrc" for k in range(count)]
+    for file in files:
+        write(file, rng.standard_normal(shape, dtype=np.float32))
+    query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--loop-ms=200", "--id=0"]
+    for mode in ("exact", "fast"):
+        with subprocess.Popen(query, stdout=subprocess.PIPE, text=True) as watching:
+            seconds, peak = measured(
+                [str(OURS), "segment", *map(str, files), "--model", str(folder / "random.ckpt"),
+                 "--output", str(folder / f"busy-{mode}"), "--set", f"segment.mode={mode}"]
+            )  # fmt: skip
+            watching.terminate()
+            lines = (watching.stdout.read() if watching.stdout else "").split()
+        busy = np.array([int(line) for line in lines if line.isdigit()])
+        begun = np.flatnonzero(busy)
+        inner = busy[begun[0] : begun[-1] + 1]
+        voxels = count * int(np.prod(shape))
+        say(
+            f"{mode} mode, {count} tomograms of {shape}: {seconds:.1f} s, {voxels / seconds / 1e6:.2f} M voxels/s, "
+            f"{peak:.2f} GiB; GPU busy {busy.mean():.0f} % of the whole command, {inner.mean():.0f} % from its first "
+            "to its last window"
+        )
+
+
+def throughput() -> None:
+    """Windows a second, against the peak of a bf16 matrix product."""
     from membrain_cloud.networks.inference import WindowNetwork
 
     device = torch.device("cuda")
@@ -219,7 +257,7 @@ def main() -> None:
         elif chosen.what == "large":
             large(folder, (100, 300, 300) if chosen.small else (500, 1000, 1000))
         else:
-            gpu()
+            gpu(folder, chosen.shape or (256, 512, 512))
 
 
 if __name__ == "__main__":

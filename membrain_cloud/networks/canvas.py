@@ -78,7 +78,12 @@ class Canvas:
         if voxels.dtype not in (np.int8, np.uint8, np.int16, np.float16, np.float32):
             voxels = voxels.astype(np.float32)
         native = np.ascontiguousarray(voxels, dtype=voxels.dtype.newbyteorder("="))
-        self._read.append((plane, torch.from_numpy(native).to(self.device)))
+        planes = torch.from_numpy(native)
+        if self.device.type == "cuda":
+            # From pinned memory, so that the copy goes on while windows before it are looked at; torch keeps that
+            # memory from being used again until the copy is done.
+            planes = planes.pin_memory()
+        self._read.append((plane, planes.to(self.device, non_blocking=True)))
 
     def paint(self, windows: Sequence[Window], progress: Callable[[int], None]) -> None:
         """Look at windows that all start within the planes held, and add up what is seen."""

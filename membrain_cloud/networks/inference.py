@@ -60,6 +60,8 @@ class WindowNetwork:
             self._streamed = StreamedUNet(network, self.dtype, integers=precision == "int8")
             self._forward = lambda windows: torch.stack([self._streamed(window) for window in windows[:, 0]])[:, None]
         else:
+            # All windows have one size: cuDNN may try which of its algorithms is fastest for it.
+            torch.backends.cudnn.benchmark = True
             self._module = network
             self._forward = self._with_autocast
 
