@@ -201,8 +201,8 @@ def test_masks_on_other_voxels_are_the_same_however_cut_and_are_gone_on_from(
     fine: Project, models: list[str], grid: str, spacing: float, shape: tuple[int, int, int]
 ) -> None:
     chosen = [*models, f"segment.output_grid={grid}", "output.chunk=16", "separate.min_voxels=1"]
-    whole = run(fine, [*chosen, "output.session=whole"], ["segment"])
-    cut = run(fine, [*chosen, "output.session=cut", "segment.block_voxels=5000"], ["segment", "separate", "mesh"])
+    whole = run(fine, [*chosen, f"output.session=whole-{grid}"], ["segment"])
+    cut = run(fine, [*chosen, f"output.session=cut-{grid}", "segment.block_voxels=5000"], ["segment", "separate", "mesh"])
     (mask,) = {task.output for task in cut.tasks if task.stage == "segment"}
     (instances,) = {task.output for task in cut.tasks if task.stage == "separate"}
     assert isinstance(mask, SegmentationRef)
