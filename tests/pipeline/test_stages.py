@@ -202,7 +202,9 @@ def test_masks_on_other_voxels_are_the_same_however_cut_and_are_gone_on_from(
 ) -> None:
     chosen = [*models, f"segment.output_grid={grid}", "output.chunk=16", "separate.min_voxels=1"]
     whole = run(fine, [*chosen, f"output.session=whole-{grid}"], ["segment"])
-    cut = run(fine, [*chosen, f"output.session=cut-{grid}", "segment.block_voxels=5000"], ["segment", "separate", "mesh"])
+    cut = run(
+        fine, [*chosen, f"output.session=cut-{grid}", "segment.block_voxels=5000"], ["segment", "separate", "mesh"]
+    )
     (mask,) = {task.output for task in cut.tasks if task.stage == "segment"}
     (instances,) = {task.output for task in cut.tasks if task.stage == "separate"}
     assert isinstance(mask, SegmentationRef)
