@@ -17,6 +17,9 @@ from membrain_cloud.pipeline.plan import Plan
 from membrain_cloud.pipeline.tasks import Outcome, Task
 
 _LOGGER = logging.getLogger("membrain_cloud.run")
+# Events of a run go to the log that was asked for, never to what another package has set up for the process.
+_LOGGER.propagate = False
+_LOGGER.addHandler(logging.NullHandler())
 
 
 class RunLog:
@@ -87,10 +90,12 @@ def log_to(file: str | None) -> Iterator[None]:
     handler.addFilter(lambda record: record.name == _LOGGER.name or record.levelno >= logging.WARNING)
     root, level = logging.getLogger(), _LOGGER.level
     root.addHandler(handler)
+    _LOGGER.addHandler(handler)
     _LOGGER.setLevel(logging.INFO)
     try:
         yield
     finally:
         root.removeHandler(handler)
+        _LOGGER.removeHandler(handler)
         _LOGGER.setLevel(level)
         handler.close()

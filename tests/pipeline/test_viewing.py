@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -106,8 +105,10 @@ def test_the_page_shows_everything(viewed: Project, browser_kit: Any, tmp_path: 
         assert title == "neuroglancer"
         assert [error for error in browser.errors if "exceptionThrown" in error] == []
     finally:
-        server.send_signal(signal.SIGINT)
+        server.terminate()  # SIGINT is ignored where the tests run in the background
         server.wait(timeout=30)
+        if server.stdout is not None:
+            server.stdout.close()
         server.stdout.close()
     pixels = np.asarray(Image.open(picture).convert("RGB")).astype(int)
     spread = pixels.max(axis=2) - pixels.min(axis=2)

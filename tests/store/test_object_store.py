@@ -126,7 +126,7 @@ def test_tables_live_in_a_bucket(proxy: FaultProxy, tmp_path: Any, monkeypatch: 
     credentials = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
     for name, value in {**credentials, "AWS_ENDPOINT_URL": proxy.url, "AWS_MAX_ATTEMPTS": "1"}.items():
         monkeypatch.setenv(name, value)
-    proxy.faults.clear()
+    proxy.calm()
     url = f"s3://{bucket}/some tables"
     store = Tables(url)
     store.files.filesystem.mkdir(bucket)
@@ -145,9 +145,10 @@ def test_tables_live_in_a_bucket(proxy: FaultProxy, tmp_path: Any, monkeypatch: 
     store.write_part("membranes", "10301", "TS_2/wbp", [])
     assert store.read("membranes")["run_name"].to_pylist() == ["TS_1"]
     assert found.sql("SELECT count(*) AS n FROM membranes")["n"].tolist() == [1]
-    proxy.faults["TS_1%252Fwbp.parquet"] = proxy.faults["TS_1%2Fwbp.parquet"] = 503
-    proxy.faults["compact/membranes/dataset%3D10301/all.parquet"] = 503
-    proxy.faults["compact/membranes/dataset=10301/all.parquet"] = 503
+    for end in ("TS_1%252Fwbp.parquet", "TS_1%2Fwbp.parquet"):
+        proxy.rule(end, "503")
+    for folder in ("dataset%3D10301", "dataset=10301"):
+        proxy.rule(f"compact/membranes/{folder}/all.parquet", "503")
     with pytest.raises(TransientError):
         store.read("membranes")
-    proxy.faults.clear()
+    proxy.calm()
