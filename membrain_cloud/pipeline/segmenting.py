@@ -21,6 +21,7 @@ from membrain_cloud.pipeline.stage import BASE_BYTES, WHOLE, Desk, Part, Site, S
 from membrain_cloud.pipeline.tasks import Ref
 from membrain_cloud.store.project import Project
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
+from membrain_cloud.store.volumes import Level
 
 
 class Segment(Stage):
@@ -58,11 +59,11 @@ class Segment(Stage):
         tomogram = site.require_tomogram(self.name)
         if site.settings.segment.output_grid == "tomogram":
             return labels_ref(site, self.name, tomogram.voxel_spacing_angstrom)
-        view = view_of(site.settings.segment, site.project.levels(tomogram))
+        view = _view(site, tomogram)
         return labels_ref(site, self.name, view.output.voxel_spacing_angstrom)
 
     def parts(self, site: Site, grid: Grid) -> Sequence[Part]:
-        view = view_of(site.settings.segment, site.project.levels(site.require_tomogram(self.name)))
+        view = _view(site, site.require_tomogram(self.name))
         # Refuses what cannot be looked at.
         look_at(site.settings.segment, view.source.voxel_spacing_angstrom)
         if view.output.voxels <= site.settings.segment.block_voxels:
@@ -113,7 +114,7 @@ class Segment(Stage):
 
     def _prepare(self, desk: Desk) -> dict[str, Any]:
         density, labels = desk.tomogram("density"), desk.written_segmentation()
-        kept, view = KeptScores.of(desk, self.data_version), _view(desk)
+        kept, view = KeptScores.of(desk, self.data_version), _view(desk, desk.tomogram("density"))
         # Whatever was written there is about to be wiped, so nothing may vouch for it.
         desk.receipts.forget(desk.task.address)
         desk.project.create_labels(labels, view.output, "uint8", desk.settings.output.chunk)
@@ -146,7 +147,7 @@ class Segment(Stage):
         return {"membrane_voxels": count}
 
     def _looked(self, desk: Desk, piece: Piece, prepared: Mapping[str, Any]) -> Iterator[Slab]:
-        density, chosen, view = desk.tomogram("density"), desk.settings.segment, _view(desk)
+        density, chosen, view = desk.tomogram("density"), desk.settings.segment, _view(desk, desk.tomogram("density"))
         network = segmenter(chosen.model, desk.task.model_sha256, chosen.chosen_precision)
         slabs = looked_slabs(
             chosen,
@@ -194,12 +195,16 @@ def tomogram_chunks(project: Project, density: TomogramRef, grid: Grid, *, level
         yield project.read_density(density, box, level=level)
 
 
-def _view(desk: Desk) -> View:
-    return view_of(desk.settings.segment, desk.project.levels(desk.tomogram("density")))
+def _view(place: Site | Desk, density: TomogramRef) -> View:
+    """How a tomogram is read and written; its pyramid is looked up only where a level of it may be taken."""
+    project, settings = place.project, place.settings
+    if settings.segment.output_grid == "level":
+        return view_of(settings.segment, project.levels(density))
+    return view_of(settings.segment, [Level("", project.grid(density), 0.0)])
 
 
 def _cut(desk: Desk) -> list[Piece]:
-    view = _view(desk)
+    view = _view(desk, desk.tomogram("density"))
     return segment_pieces(view, desk.settings, desk.project.label_chunk(view.output, desk.settings.output.chunk))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from membrain_cloud.errors import MembrainCloudError, ProjectError, TomogramError
 from membrain_cloud.geometry import Grid
+from membrain_cloud.store import volumes
 from membrain_cloud.store.chunks import ChunkedArray
 from membrain_cloud.store.files import Files
 from membrain_cloud.store.manifest import Manifest, ManifestRow, read_manifest, write_manifest
@@ -165,6 +166,23 @@ class ManifestProject(Project):
                 "make the manifest again",
             )
         return array
+
+    def levels(self, ref: TomogramRef) -> list[volumes.Level]:
+        """The manifest's level, and the coarser ones of the volume that it belongs to."""
+        row = self._row(ref)
+        if row is None:
+            return super().levels(ref)
+        files = self._source(row)
+        attributes = volumes.from_level(volumes.read_attributes(files, ""), row.level)
+        if attributes is None:
+            return [volumes.Level(row.level, row.grid, 0.0)]
+        return volumes.pyramid(files, "", attributes, row.grid)
+
+    def _level(self, ref: VolumeRef, level: int) -> ChunkedArray:
+        row = self._row(ref)
+        if row is None or level == 0 or not isinstance(ref, TomogramRef):
+            return super()._level(ref, level)
+        return ChunkedArray.open(self._source(row), self.levels(ref)[level].path)
 
     def _source(self, row: ManifestRow) -> Files:
         inside = row.url.startswith(f"{self.root_url}/")

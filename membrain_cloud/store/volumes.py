@@ -44,7 +44,7 @@ def chunk_shape(shape: Zyx, edge: int = DEFAULT_CHUNK) -> Zyx:
 def read_attributes(files: Files, path: str) -> dict[str, Any]:
     """The group's attributes; empty where there are none. ChunkError for torn JSON."""
     try:
-        text = files.read(f"{path}/.zattrs")
+        text = files.read(f"{path}/.zattrs".lstrip("/"))
     except FileNotFoundError:
         return {}
     try:
@@ -118,10 +118,10 @@ def pyramid(files: Files, path: str, attributes: dict[str, Any], finest: Grid) -
     found = [Level((level_paths(attributes) or [""])[0], finest, 0.0)]
     with contextlib.suppress(KeyError, IndexError, TypeError, AttributeError, FileNotFoundError):
         datasets = attributes["multiscales"][0]["datasets"]
-        own = _scales(datasets[0])[0][-3:]
+        own, first = _scales(datasets[0])[0][-3:], _translation(datasets[0])
         for dataset in datasets[1:]:
             ratios = np.array(_scales(dataset)[0][-3:]) / own
-            shift = np.array((_transforms(dataset, "translation") or [[0.0] * 3])[0][-3:]) / own
+            shift = (_translation(dataset) - first) / own
             if np.ptp(ratios) > 1e-3 * ratios.max() or np.ptp(shift) > 1e-3 * ratios.max() or ratios[0] <= 1:
                 break
             array = ChunkedArray.open(files, f"{path}/{str(dataset['path']).strip('/')}".lstrip("/"))
@@ -131,8 +131,22 @@ def pyramid(files: Files, path: str, attributes: dict[str, Any], finest: Grid) -
     return found
 
 
+def from_level(attributes: dict[str, Any], level: str) -> dict[str, Any] | None:
+    """The attributes of a volume as if `level` were its finest; None where they do not name it."""
+    names = level_paths(attributes)
+    if level not in names:
+        return None
+    multiscale = dict(attributes["multiscales"][0])
+    multiscale["datasets"] = multiscale["datasets"][names.index(level) :]
+    return attributes | {"multiscales": [multiscale]}
+
+
 def _scales(entry: dict[str, Any]) -> list[list[float]]:
     return _transforms(entry, "scale")
+
+
+def _translation(entry: dict[str, Any]) -> NDArray[np.float64]:
+    return np.array((_transforms(entry, "translation") or [[0.0] * 3])[0][-3:])
 
 
 def _transforms(entry: dict[str, Any], kind: str) -> list[list[float]]:

@@ -70,17 +70,19 @@ def test_what_the_project_has_done_counts_in_its_manifest(project: Project, tmp_
     assert only.runs() == ["TS_3"]
 
 
+@pytest.mark.parametrize("stages", ["small", "real"])
 def test_planning_a_manifest_asks_the_store_for_receipts_only(
-    project: Project, tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+    project: Project, tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch, stages: str
 ) -> None:
+    chosen, count = (registry, 6) if stages == "small" else (STAGES, 15)
     manifest = elsewhere(frozen(project, tmp_path / "all.parquet"), tmp_path, url="s3://nowhere/at-all")
     asked: list[str] = []
     for name in ("read", "exists", "info", "children"):
         monkeypatch.setattr(Files, name, lambda self, path="", name=name: asked.append(f"{name} {path}"))
     monkeypatch.setattr(Files, "listing", lambda self, path="": asked.append(f"listing {path}") or {})
-    assert len(plan(manifest, Settings(), registry).tasks) == 6
+    assert len(plan(manifest, Settings(), chosen).tasks) == count
     assert all(request.startswith("listing ") for request in asked)
-    assert len(asked) == 6, "one a stage and run, as there are few runs"
+    assert len(asked) == count, "one a stage and run, as there are few runs"
 
 
 def test_a_wrong_row_fails_alone(project: Project, tmp_path: Path, registry: Registry) -> None:

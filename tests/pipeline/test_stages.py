@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -16,6 +18,8 @@ from membrain_cloud.pipeline.segmenting import segment_pieces
 from membrain_cloud.pipeline.settings import Settings, load_settings
 from membrain_cloud.pipeline.simulation import Simulated, simulate_project
 from membrain_cloud.pipeline.stages import STAGES
+from membrain_cloud.store.manifest_project import freeze
+from membrain_cloud.store.opening import open_project
 from membrain_cloud.store.project import Project
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
 from membrain_cloud.store.setup import create_project
@@ -213,6 +217,19 @@ def test_masks_on_other_voxels_are_the_same_however_cut_and_are_gone_on_from(
     assert len([task for task in cut.tasks if task.stage == "segment"]) > 3
     np.testing.assert_array_equal(labels_of(fine, whole), fine.read_labels(mask))
     assert 0 < fine.read_labels(mask).mean() < 1
+
+
+def test_masks_on_a_level_are_the_same_from_a_manifest(fine: Project, models: list[str], tmp_path: Path) -> None:
+    freeze(fine, str(tmp_path / "all.parquet"), fine.all_tomograms("TS_1"), dataset="d", selection={})
+    manifest = open_project(str(tmp_path / "all.parquet"))
+    tomogram = TomogramRef("TS_1", "wbp", 5.0)
+    assert manifest.levels(tomogram) == fine.levels(tomogram)
+    chosen = [*models, "segment.output_grid=level", "output.chunk=16", "segment.mirrors=no"]
+    masks = [
+        labels_of(made, run(made, [*chosen, f"output.session={session}"], ["segment"]))
+        for made, session in ((fine, "project"), (manifest, "manifest"))
+    ]
+    np.testing.assert_array_equal(*masks)
 
 
 def test_memory_grows_with_the_window(models: list[str]) -> None:
