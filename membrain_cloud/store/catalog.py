@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from membrain_cloud.errors import BadNameError, MembrainCloudError, ProjectError
+from membrain_cloud.store.croissant import CroissantTree, open_croissant
 from membrain_cloud.store.files import Files
 from membrain_cloud.store.refs import (
     FeaturesRef,
@@ -44,7 +45,9 @@ class Catalog:
         self.settings = dict(settings)
         self._overlay = Files(settings["overlay_root"], settings.get("overlay_fs_args"))
         static = settings.get("static_root")
-        self._static = Files(static, settings.get("static_fs_args")) if static else None
+        self._static: Files | CroissantTree | None = Files(static, settings.get("static_fs_args")) if static else None
+        if settings.get("config_type") == "mlcroissant":
+            self._static, self.settings["pickable_objects"] = open_croissant(config, settings)
         self.root_url = self._overlay.url
         self.storage_options: dict[str, Any] = dict(settings.get("overlay_fs_args") or {})
 
@@ -186,26 +189,26 @@ class Catalog:
         ProjectError when it is not there.
         """
         path = ref.path if not isinstance(ref, ObjectRef) else ref.mesh_path if mesh else ref.picks_path
-        files = self._find(path)
-        if files is None:
+        place = self._find(path)
+        if place is None:
             raise ProjectError(f"{ref.key}: there is no such annotation", "check the name, or make it first")
-        return files, path
+        return place
 
-    def _layers(self) -> list[Files]:
+    def _layers(self) -> list[Files | CroissantTree]:
         """The overlay hides what the static root has under the same name."""
         return [self._overlay] + ([self._static] if self._static else [])
 
     def _places(self, paths: Iterable[str]) -> list[tuple[Files, str]]:
-        return [(files, path) for path in paths if (files := self._find(path)) is not None]
+        return [place for path in paths if (place := self._find(path)) is not None]
 
-    def _find(self, path: str) -> Files | None:
-        return next((files for files in self._layers() if files.exists(path)), None)
+    def _find(self, path: str) -> tuple[Files, str] | None:
+        return next((place for layer in self._layers() if (place := layer.find(path)) is not None), None)
 
     def _located(self, ref: VolumeRef) -> tuple[Files, str]:
-        files = self._find(ref.path)
-        if files is None:
+        place = self._find(ref.path)
+        if place is None:
             raise ProjectError(f"{ref.key}: there is no such volume", "check run, type and voxel spacing")
-        return files, ref.path
+        return place
 
     def _run_names(self) -> list[str]:
         return self._folders(_RUNS)

@@ -194,6 +194,10 @@ class Files:
 
         return self._ask(f"{self.url}/{name}", "looked up", request)
 
+    def find(self, name: str) -> tuple[Files, str] | None:
+        """The store and the name there of an object or folder; None where it is not there."""
+        return (self, name) if self.exists(name) else None
+
     def write(self, name: str, content: bytes) -> None:
         """Write atomically; StorageError for a full disk, a read-only store or missing permission."""
 

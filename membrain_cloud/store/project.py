@@ -211,7 +211,7 @@ class Project(Catalog):
     def is_complete(self, ref: VolumeRef) -> bool:
         """Whether a volume is there with all its levels announced, as we do last."""
         place = self._find(ref.path)
-        return place is not None and volumes.is_finished(volumes.read_attributes(place, ref.path))
+        return place is not None and volumes.is_finished(volumes.read_attributes(*place))
 
     # --- meshes and picks ------------------------------------------------------------------------------------------
 
@@ -238,7 +238,11 @@ class Project(Catalog):
 
     def ensure_object(self, name: str, *, is_particle: bool, identifier: str | None) -> None:
         """Add a pickable object to the config, unless it is there; ProjectError if it is there as the other kind."""
-        self.settings = ensure_object_in(self.config, name, is_particle=is_particle, identifier=identifier)
+        inherited = self.settings["pickable_objects"]
+        settings = ensure_object_in(
+            self.config, name, is_particle=is_particle, identifier=identifier, inherited=inherited
+        )
+        self.settings = self.settings | settings
 
     def _created(self, ref: VolumeRef) -> ChunkedArray:
         """Level 0 of a volume that `create_labels` or `create_features` made; ProjectError where it did not."""
@@ -300,17 +304,25 @@ def ensure_object_in(
     is_particle: bool,
     identifier: str | None,
     options: Mapping[str, Any] | None = None,
+    inherited: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """`Project.ensure_object` on a copick config of any type; returns what the config says then.
 
-    options : of fsspec, to reach the config.
+    options : of fsspec, to reach the config.  inherited : objects of a config that names none itself (a Croissant
+    manifest's); they are written with the new one, since copick looks for the manifest's only where there are none.
     """
     files, file = _config_file(config, options)
-    settings: dict[str, Any] = json.loads(files.read(file))
+
+    def current() -> dict[str, Any]:
+        read: dict[str, Any] = json.loads(files.read(file))
+        read["pickable_objects"] = read.get("pickable_objects") or [dict(entry) for entry in inherited]
+        return read
+
+    settings = current()
     if _has_object(config, settings, name, is_particle=is_particle, identifier=identifier):
         return settings
     with alone_with(files, file):
-        settings = json.loads(files.read(file))  # somebody else may have been quicker
+        settings = current()  # somebody else may have been quicker
         if not _has_object(config, settings, name, is_particle=is_particle, identifier=identifier):
             objects = settings["pickable_objects"]
             named = next((entry for entry in objects if entry["name"] == name), None)
@@ -341,12 +353,19 @@ def _config_file(config: str, options: Mapping[str, Any] | None = None) -> tuple
 
 
 def _check_settings(config: str, settings: Any) -> None:
+    kind = settings.get("config_type", "filesystem") if isinstance(settings, dict) else None
+    if kind == "mlcroissant" and not settings.get("overlay_root"):
+        raise ProjectError(
+            f"{config} has no overlay_root, and what a manifest lists is only read",
+            "give results a place: copick config mlcroissant --overlay DIR",
+        )
+    if kind == "mlcroissant":
+        return
     if not isinstance(settings, dict) or "overlay_root" not in settings or "pickable_objects" not in settings:
         raise ProjectError(
             f"{config} is not a copick config (it has no overlay_root or no pickable_objects)",
             "give a copick config.json, or make one: membrain-cloud project init",
         )
-    kind = settings.get("config_type", "filesystem")
     if kind == "cryoet_data_portal":
         raise ProjectError(
             f"{config}: projects of type {kind!r} name whole datasets, and a run needs its tomograms named",

@@ -311,7 +311,7 @@ def test_a_project_travels_by_its_config(project: Project, tomogram: TomogramRef
         ("[]", "not a copick config"),
         ('{"overlay_root": "/x"}', "not a copick config"),
         ('{"overlay_root": "/nowhere/at/all", "pickable_objects": []}', "does not exist"),
-        ('{"overlay_root": "/x", "pickable_objects": [], "config_type": "mlcroissant"}', "mlcroissant"),
+        ('{"overlay_root": "/x", "pickable_objects": [], "config_type": "mlcroissant"}', "no croissant_url"),
         ('{"overlay_root": "/x", "pickable_objects": [], "config_type": "cryoet_data_portal"}', "portal select"),
     ],
 )
