@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from membrain_cloud.cli import copick_commands
 from membrain_cloud.errors import ProjectError
 from membrain_cloud.geometry import Mesh, Picks
 from membrain_cloud.store.files import Files
@@ -52,6 +54,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def config_of(folder: Path, source: Project, **more: object) -> str:
     content = {
         "config_type": "mlcroissant",
+        "pickable_objects": [],
         "croissant_url": f"{source.root_url}/Croissant/metadata.json",
         "overlay_root": f"local://{folder / 'overlay'}",
         "overlay_fs_args": {"auto_mkdir": True},
@@ -152,3 +155,15 @@ def test_a_manifest_of_the_web_never_leads_to_files_of_this_machine(source: Proj
         Project.open(config_of(tmp_path, source, croissant_url=url))
     with pytest.raises(ProjectError, match="on this machine"):
         Project.open(config_of(tmp_path, source, croissant_url=url, **base))
+
+
+def test_a_run_goes_on_from_what_the_manifest_lists(source: Project, tmp_path: Path) -> None:
+    config = config_of(tmp_path, source)
+    words = ["--in-process", "-i", "membrane:alice/3@10.0", "-r", "TS_1", "--set", "separate.min_voxels=1"]
+    for _ in range(2):  # the second finds all of it done
+        done = CliRunner().invoke(copick_commands.separate, words, env={"COPICK_CONFIG": config})
+        assert done.exit_code == 0, done.output
+    assert "0 done, 1 skipped" in done.output
+    run = copick.from_file(config).get_run("TS_1")
+    (made,) = run.get_segmentations(name="membrane", user_id="membrain", is_instance=True)
+    assert made.numpy().max() >= 1
