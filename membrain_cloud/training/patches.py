@@ -22,9 +22,10 @@ from membrain_cloud.membranes.imaging import Imaging, image_density
 from membrain_cloud.membranes.phantom import KINDS, PhantomSettings, make_specimen
 from membrain_cloud.training.augmentation import augment
 
-# Crops are imaged with this margin on each side, cut off afterwards: Fourier imaging wraps around.
-MARGIN = 8
-POOL_VERSION = 3
+# Crops are imaged with this margin of specimen on each side, and then nothing for as many voxels as EMPTY_MARGIN, both
+# cut off afterwards: Fourier imaging wraps around, and what leaves on one side must not come back as a ghost.
+MARGIN, EMPTY_MARGIN = 8, 12
+POOL_VERSION = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,11 +39,13 @@ class Patch:
 def random_specimen_settings(rng: np.random.Generator, edge: int) -> PhantomSettings:
     """Specimens as varied as the portal's: crowded and empty, thick and thin bilayers, with look-alikes."""
     low = float(rng.uniform(25, 42))
+    membranes = int(rng.choice([0, 2, 3, 4, 5, 7], p=[0.12, 0.13, 0.19, 0.19, 0.19, 0.18]))
+    microtubules = (3, 9) if membranes == 0 else (1, 5) if rng.random() < 0.5 else (0, 0)
     return PhantomSettings(
         shape=(edge, edge, edge),
         voxel_spacing_angstrom=float(rng.choice([10.0, rng.uniform(8.0, 14.0)])),
         kinds=KINDS,
-        membranes=int(rng.choice([0, 2, 3, 4, 5, 7], p=[0.06, 0.14, 0.2, 0.2, 0.2, 0.2])),
+        membranes=membranes,
         leaflet_separation_angstrom=(low, low + 6.0),
         membrane_contrast=(0.2, 1.0),
         particles=("dimer", "tower", "head-on-stalk", "hump", "random", "random", "random"),
@@ -50,7 +53,8 @@ def random_specimen_settings(rng: np.random.Generator, edge: int) -> PhantomSett
         lattice_fraction=0.3,
         cytosolic_per_um3=(5e3, 2.5e5),
         filaments=(0, 4),
-        microtubules=(1, 5) if rng.random() < 0.4 else (0, 0),
+        # Microtubules are what a network takes for membranes first: many, and often with no membrane beside them.
+        microtubules=microtubules,
         gold_beads=(0, 3) if rng.random() < 0.3 else (0, 0),
         void_angstrom=(0.0, 200.0) if rng.random() < 0.4 else (0.0, 0.0),
     )
@@ -123,7 +127,9 @@ def draw_patch(
     flips = tuple(a for a in range(3) if rng.random() < 0.5)
     crop = np.ascontiguousarray(np.flip(crop.transpose(axes), flips))
     truth = np.flip(truth.transpose(axes), flips)
-    image = image_density(crop, spacing, random_imaging(rng), int(rng.integers(2**31)))
-    inner = (slice(MARGIN, -MARGIN),) * 3
-    image = augment(image[inner], rng)
-    return Patch(image, np.ascontiguousarray(truth[inner]))
+    around = MARGIN + EMPTY_MARGIN
+    seen = (slice(around, around + window),) * 3
+    crop = np.pad(crop, EMPTY_MARGIN)
+    image = image_density(crop, spacing, random_imaging(rng), int(rng.integers(2**31)), measured=seen)
+    image = augment(image[seen], rng)
+    return Patch(image, np.ascontiguousarray(truth[(slice(MARGIN, -MARGIN),) * 3]))
