@@ -26,7 +26,7 @@ def register(main: Program) -> None:
 
 @click.group()
 def train() -> None:
-    """Train networks, on simulated tomograms."""
+    """Train networks, on simulated tomograms or on your own."""
 
 
 def _training_options(function: Any) -> Any:
@@ -42,31 +42,97 @@ def _training_options(function: Any) -> Any:
 
 @train.command("segmentation", cls=Verb)
 @_training_options
-@click.option("--steps", type=click.IntRange(1), help="Optimiser steps.")
+@click.option("--data", metavar="SOURCE", help="A folder with imagesTr and labelsTr, or a copick config.")
+@click.option("--labels", multiple=True, metavar="URI", help="Of a project: e.g. membrane:alice/1@10; a later wins.")
+@click.option("-r", "--run", "runs", multiple=True, help="Of a project; may be repeated. Default: all with labels.")
+@click.option("--validation", metavar="SOURCE", help="A folder, runs (TS_1,TS_2), or `simulated`. Default: held back.")
+@click.option("--from", "base", metavar="MODEL", help="Go on from this model: ours, or MemBrain-seg's .ckpt.")
+@click.option(
+    "--recipe",
+    type=click.Choice(["built-in", "membrain-seg"]),
+    default="built-in",
+    show_default=True,
+    help="Where the values come from that are not given.",
+)
+@click.option("--epochs", type=click.IntRange(1), help="Passes over the data.")
+@click.option("--steps", type=click.IntRange(1), help="Optimiser steps, in place of epochs.")
 @click.option("--channels", metavar="N,N,...", help="Of each level of the network, finest first.")
 @click.option("--window", type=click.IntRange(16), help="Edge of the patches, in voxels.")
 @click.option("--batch", type=click.IntRange(1), help="Patches a step.")
+@click.option("--optimizer", type=click.Choice(["adamw", "sgd"]), help="SGD has Nesterov's momentum of 0.99.")
+@click.option("--learning-rate", type=float, help="Where the schedule begins.")
+@click.option(
+    "--surface-dice", type=click.FloatRange(0), help="Weight of the Surface-Dice loss beside 1 of the others."
+)
+@click.option("--deep-supervision/--no-deep-supervision", default=None, help="Loss at half and quarter resolution too.")
+@click.option("--augmentations", type=click.Choice(["simulated", "membrain-seg", "none"]), help="All, by a name.")
+@click.option("--augment", multiple=True, metavar="NAME=CHANCE", help="One of them, e.g. fourier_amplitude=0.5.")
+@click.option("--patience", type=click.IntRange(0), help="Stop after so many validations without a better Dice.")
+@click.option("--validate-every", type=click.IntRange(1), help="Steps between validations.")
+@click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), help="Of the arithmetic.")
 @click.option("--specimens", type=click.IntRange(1), help="Simulated specimens to train on.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of the network.")
 @click.option("--workers", type=click.IntRange(0), help="Processes that prepare patches.")
 @click.option("--device", help="cpu or cuda (default: cuda where there is one).")
-def train_segmentation(output: str, work: str, channels: str | None, device: str | None, **chosen: int | None) -> None:
-    """Train a segmentation network. Options that are not given take the values of the built-in model.
+def train_segmentation(
+    output: str,
+    work: str,
+    data: str | None,
+    labels: tuple[str, ...],
+    runs: tuple[str, ...],
+    validation: str | None,
+    base: str | None,
+    recipe: str,
+    epochs: int | None,
+    channels: str | None,
+    deep_supervision: bool | None,
+    augmentations: str | None,
+    augment: tuple[str, ...],
+    device: str | None,
+    **chosen: Any,
+) -> None:
+    """Train a segmentation network, or fine-tune one with --from.
+
+    Without --data, on simulated specimens. Options that are not given take the values of the recipe.
 
     \b
-    Example:
+    Examples:
       membrain-cloud train segmentation --output model.safetensors --work training --steps 4500
+      membrain-cloud train segmentation --output model.safetensors --work training --data patches --recipe membrain-seg
+      membrain-cloud train segmentation --output tuned.safetensors --work tuning --from membrain-cloud-small \\
+          --data project/config.json --labels membrane:alice/1@10 --labels membrane:bob/1@10
     """
     from membrain_cloud.errors import UsageError
-    from membrain_cloud.pipeline.learning import train_segmentation
+    from membrain_cloud.pipeline.segmentation_training import TrainingData, TrainingPlan, train_segmentation
 
     values: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
+    if epochs is not None and "steps" in values:
+        raise UsageError("--epochs and --steps say the same in two ways", "give one of them")
     if channels is not None:
         try:
             values["channels"] = tuple(int(number) for number in channels.split(","))
         except ValueError:
             raise UsageError(f"--channels {channels}: expected numbers", "try --channels 16,32,64") from None
-    click.echo(train_segmentation(output, work, values, device=device, progress=lambda n, line: say(f"{n}: {line}")))
+    if deep_supervision is not None:
+        values["heads"] = (1.0, 0.5, 0.25) if deep_supervision else (1.0,)
+    plan = TrainingPlan(recipe, values, base, epochs, augmentations, _chances(augment))
+    told = TrainingData(data or "", labels, runs, validation or "")
+    click.echo(
+        train_segmentation(output, work, plan, told, device=device, progress=lambda n, line: say(f"{n}: {line}"))
+    )
+
+
+def _chances(augment: tuple[str, ...]) -> dict[str, float]:
+    from membrain_cloud.errors import UsageError
+
+    found = {}
+    for text in augment:
+        name, _, chance = text.partition("=")
+        try:
+            found[name] = float(chance)
+        except ValueError:
+            raise UsageError(f"--augment {text}: expected NAME=CHANCE", "try --augment fourier_amplitude=0.5") from None
+    return found
 
 
 @train.command("picking", cls=Verb)

@@ -35,8 +35,11 @@ class UNetArchitecture:
         return cls(tuple(int(c) for c in values["channels"]), bool(values["residual"]))
 
 
-def build_unet(architecture: UNetArchitecture) -> nn.Module:
-    """A U-Net with random weights. Raises ModelError for fewer than three levels, which DynUNet cannot be."""
+def build_unet(architecture: UNetArchitecture, *, heads: int = 0) -> nn.Module:
+    """A U-Net with random weights. Raises ModelError for fewer than three levels, which DynUNet cannot be.
+
+    heads : outputs at half, quarter ... resolution, for training alone: a forward pass leaves them in `heads`.
+    """
     from monai.networks.nets import DynUNet
 
     levels = len(architecture.channels)
@@ -53,7 +56,8 @@ def build_unet(architecture: UNetArchitecture) -> nn.Module:
         norm_name=("INSTANCE", {"affine": True}),
         act_name=("leakyrelu", {"inplace": True, "negative_slope": 0.01}),
         res_block=architecture.residual,
-        deep_supervision=False,
+        deep_supervision=heads > 0,
+        deep_supr_num=max(heads, 1),
     )
 
 

@@ -11,7 +11,6 @@ from membrain_cloud.errors import UsageError
 from membrain_cloud.membranes.phantom_particles import MEMBRANE_PARTICLES
 from membrain_cloud.pipeline.picking import clustering_of
 from membrain_cloud.pipeline.settings import MeshSettings, PickSettings
-from membrain_cloud.training.loop import SegmentationTraining, train_segmenter
 from membrain_cloud.training.picker_loop import PickerTraining
 from membrain_cloud.training.picking import PhantomExamples, train_picker_on_phantoms
 from membrain_cloud.training.subvolume_loop import SubvolumeTraining
@@ -55,17 +54,6 @@ PICKER_EXAMPLES = PhantomExamples(
 )
 PICKER_PHANTOMS = 24
 PICKER_VALIDATION_PHANTOMS = 4
-
-
-def train_segmentation(
-    output: str, work: str, values: Mapping[str, Any], *, device: str | None, progress: Callable[[int, str], None]
-) -> str:
-    """Train a segmentation network with the built-in model's settings, but for `values`; returns the file."""
-    import torch
-
-    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    settings = replace(SegmentationTraining(), **values)
-    return str(train_segmenter(Path(output), Path(work), settings, device=where, progress=progress))
 
 
 def train_picking(

@@ -68,7 +68,7 @@ def slice_figure(view: SliceView, grid: Grid, picks: Picks | None, truth_picks: 
     if picks is not None:
         axes.plot(*_in_plane(picks, view, grid), "o", ms=size * 0.95, mfc=PICK_COLOUR, mec="black", mew=size * 0.08)
     _draw_scale_bar(axes, columns, rows, grid.voxel_spacing_angstrom, size)
-    return _png(figure)
+    return png(figure)
 
 
 def surface_figure(
@@ -101,7 +101,7 @@ def surface_figure(
     axes.set_xlim(-0.5, width - 0.5)
     axes.set_ylim(camera.height - 0.5, -0.5)
     _label_box(axes, corners, grid)
-    return _png(figure)
+    return png(figure)
 
 
 def _lifted(picks: Picks, meshes: Mapping[int, Mesh]) -> NDArray[np.float64]:
@@ -148,7 +148,7 @@ def curves_figure(curves: Curves, theme: Theme) -> bytes:
     correlation.set_ylim(0, plots.top_of(curves.pair_correlation, limits))
     for axes in (histogram, correlation, ripley):
         plots.style(axes, theme)
-    return _png(figure)
+    return png(figure)
 
 
 def statistics_figure(found: StatisticsReport, theme: Theme) -> bytes:
@@ -171,7 +171,7 @@ def statistics_figure(found: StatisticsReport, theme: Theme) -> bytes:
         else:
             plots.style(axes, theme)
             plots.nothing_to_show(axes, theme, "too few particles" if name in ("neighbors", "ripley") else "not known")
-    return _png(figure)
+    return png(figure)
 
 
 def _draw_neighbors(axes: Any, curves: Curves, theme: Theme) -> None:
@@ -263,8 +263,9 @@ def _finite(values: NDArray[np.float64] | None) -> NDArray[np.float64]:
     return array[np.isfinite(array)]
 
 
-def _png(figure: Figure) -> bytes:
-    figure.patch.set_alpha(0)
+def png(figure: Figure, *, opaque: bool = False) -> bytes:
+    """The bytes of a PNG; transparent unless `opaque`."""
+    figure.patch.set_alpha(1 if opaque else 0)
     stream = io.BytesIO()
     # without the name and version of the software, equal figures are equal bytes
     FigureCanvasAgg(figure).print_png(stream, metadata={"Software": None})

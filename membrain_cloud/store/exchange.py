@@ -1,4 +1,4 @@
-"""Files of other programs: volumes as MRC, TIFF, NumPy and Zarr, particles as STAR and CSV.
+"""Files of other programs: volumes as MRC, TIFF, NIfTI, NumPy and Zarr, particles as STAR and CSV.
 
 Real headers lie. What a reader could not believe or had to assume stands in `Header.notes`, and a voxel spacing
 nobody can have meant is None, never a guess.
@@ -24,6 +24,7 @@ from membrain_cloud.store import volumes
 from membrain_cloud.store.chunks import ChunkedArray
 from membrain_cloud.store.files import Files
 from membrain_cloud.store.mrc_files import Header, believable_spacing, open_mrc, write_mrc
+from membrain_cloud.store.nifti_files import open_nifti
 from membrain_cloud.store.pick_files import read_csv_picks, read_star_picks, star_text, write_star
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 _MRC, _TIFF, _NUMPY, _ZARR = (".mrc", ".rec", ".map", ".st", ".ali"), (".tif", ".tiff"), (".npy",), (".zarr",)
+_NIFTI = (".nii",)
 _LENGTH_UNITS = {"nm": 10.0, "nanometer": 10.0, "um": 1e4, "µm": 1e4, "\\u00B5m": 1e4, "micron": 1e4, "pm": 0.01}
 _LENGTH_UNITS |= dict.fromkeys(("A", "Å", "\\u00C5", "angstrom", "Angstrom", "angstroms"), 1.0)
 
@@ -79,12 +81,18 @@ def _split(path: str) -> tuple[str, str]:
     name = os.path.basename(path.rstrip("/"))
     lowered = name.lower().removesuffix(".gz")
     stem = name[: len(lowered)]
-    for kind, endings in (("mrc", _MRC), ("tiff", _TIFF), ("numpy", _NUMPY), ("zarr", (".ome.zarr", *_ZARR))):
+    for kind, endings in (
+        ("mrc", _MRC),
+        ("tiff", _TIFF),
+        ("numpy", _NUMPY),
+        ("nifti", _NIFTI),
+        ("zarr", (".ome.zarr", *_ZARR)),
+    ):
         for ending in endings:
             if lowered.endswith(ending):
                 return stem[: -len(ending)], kind
     raise TomogramError(
-        f"{path}: the kind of this file is not known", "give .mrc, .rec, .map (also .gz), .tif, .npy or .zarr"
+        f"{path}: the kind of this file is not known", "give .mrc, .rec, .map, .nii (also .gz), .tif, .npy or .zarr"
     )
 
 
@@ -94,7 +102,7 @@ def _open(path: str, scratch: str | None) -> Iterator[tuple[Any, Header]]:
     kind = _split(path)[1]
     if not Path(path).exists() and "://" not in path:
         raise TomogramError(f"{path}: there is no such file", "check the path")
-    readers = {"mrc": open_mrc, "tiff": _open_tiff, "numpy": _open_numpy, "zarr": _open_zarr}
+    readers = {"mrc": open_mrc, "tiff": _open_tiff, "numpy": _open_numpy, "nifti": open_nifti, "zarr": _open_zarr}
     try:
         if path.lower().endswith(".gz") and not (kind == "mrc" and scratch is None):
             with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=scratch) as folder:

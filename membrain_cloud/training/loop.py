@@ -1,90 +1,63 @@
-"""The training loop of the segmentation network: on simulated patches, resumable to the bit.
+"""The training loop of the segmentation network: resumable to the bit, from wherever patches come.
 
-Patch number n is a function of the seed and of n alone, and a checkpoint holds weights, averaged weights, optimiser
-and step. So a run that is stopped and resumed sees what an uninterrupted one sees.
+Patch number n is a function of the seed and of n alone (`sources.py`), and a checkpoint holds weights, averaged
+weights, optimiser, step, random state, the curve so far and the best so far. So a run that is killed anywhere and
+resumed is the run that was never killed.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
+import importlib.util
+import io
+import json
+import os
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from membrain_cloud import __version__
 from membrain_cloud.networks.checkpoints import save_segmenter
-from membrain_cloud.networks.inference import has_matrix_units
-from membrain_cloud.networks.unet import UNetArchitecture, build_unet
-from membrain_cloud.training.losses import dice_bce_loss
-from membrain_cloud.training.patches import draw_patch, load_specimen, make_pool
+from membrain_cloud.training.checkpointing import load_state, save_state
+from membrain_cloud.training.patches import SpecimenPatches, make_pool
+from membrain_cloud.training.recipes import SegmentationTraining
+from membrain_cloud.training.sources import PatchSource
+from membrain_cloud.training.trainer import Batch, Trainer
+
+COLUMNS = ("step", "loss", "validation_dice", "learning_rate")
+# A training that is killed loses this many seconds at most.
+_SAVE_SECONDS = 300.0
+_FIGURES = 4
+# Validation patches must not be those of the training, whatever the seed.
+_VALIDATION_SEED = 7919
+
+Progress = Callable[[int, str], None]
+Picture = Callable[[int, Tensor, Tensor, Tensor], None]
+Row = list[float]
 
 
-@dataclass(frozen=True)
-class SegmentationTraining:
-    """How to train.
-
-    specimens, specimen_edge : the pool of simulated specimens.  window : edge of the patches (voxels).
-    steps : optimiser steps; the learning rate warms up, stays, and falls to nothing over the last quarter.
-    """
-
-    channels: tuple[int, ...] = (16, 32, 64, 128, 128)
-    window: int = 64
-    batch: int = 2
-    steps: int = 4500
-    learning_rate: float = 1.5e-3
-    weight_decay: float = 1e-4
-    specimens: int = 160
-    specimen_edge: int = 112
-    validation_specimens: int = 8
-    validate_every: int = 500
-    seed: int = 1
-    threads: int = 2
-    workers: int = 1
-
-
-class _Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    def __init__(self, paths: list[Path], window: int, seed: int, first: int, count: int) -> None:
-        self.paths, self.window, self.seed, self.first, self.count = paths, window, seed, first, count
+class _Numbered(Dataset[Batch]):
+    def __init__(self, source: PatchSource, seed: int, first: int, count: int) -> None:
+        self.source, self.seed, self.first, self.count = source, seed, first, count
 
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        rng = np.random.default_rng((self.seed, self.first + index))
-        patch = draw_patch(load_specimen(self.paths[int(rng.integers(len(self.paths)))]), self.window, rng)
+    def __getitem__(self, index: int) -> Batch:
+        patch = self.source.patch(self.seed, self.first + index)
         return torch.from_numpy(patch.image)[None], torch.from_numpy(patch.label)[None]
 
 
-def _rate(step: int, settings: SegmentationTraining) -> float:
-    warm = min(1.0, (step + 1) / 200)
-    left = (settings.steps - step) / (0.25 * settings.steps)
-    return settings.learning_rate * warm * min(1.0, max(left, 0.0))
-
-
-def train_segmenter(
-    output: Path, work: Path, settings: SegmentationTraining, *, device: str, progress: Callable[[int, str], None]
-) -> Path:
-    """Train on phantoms and write a model.
-
-    Parameters
-    ----------
-    output : the safetensors file to write.
-    work : folder of the specimen pool, the checkpoint and `log.csv`; a second call goes on from there.
-    progress : told (steps done, a line to show).
-
-    Returns
-    -------
-    output.
-    """
-    torch.set_num_threads(settings.threads)
-    torch.manual_seed(settings.seed)
-    work.mkdir(parents=True, exist_ok=True)
+def simulated_sources(
+    work: Path, settings: SegmentationTraining, progress: Progress
+) -> tuple[SpecimenPatches, SpecimenPatches]:
+    """Specimens to train on and specimens held back, made below `work` where they are not there yet."""
     pool = make_pool(
         work / "pool",
         count=settings.specimens,
@@ -94,122 +67,217 @@ def train_segmenter(
         done=lambda n: progress(0, f"specimens {n}/{settings.specimens}"),
     )
     held_back, training = pool[: settings.validation_specimens], pool[settings.validation_specimens :]
-    architecture = UNetArchitecture(settings.channels)
-    trainer = _Trainer(architecture, settings, torch.device(device), work)
-    trainer.resume()
-    validation = list(_loader(held_back, settings, settings.seed + 7919, 0, 24))
-    for step, (image, label) in enumerate(
-        _loader(training, settings, settings.seed, trainer.step * settings.batch,
-                (settings.steps - trainer.step) * settings.batch),
-        start=trainer.step,
-    ):  # fmt: skip
-        loss = trainer.train(image, label, step)
-        if (step + 1) % 25 == 0:
-            progress(step + 1, f"loss {loss:.3f}")
-        if (step + 1) % settings.validate_every == 0 or step + 1 == settings.steps:
-            dice = trainer.validate(validation)
-            trainer.save(loss, dice)
-            progress(step + 1, f"loss {loss:.3f}, validation Dice {dice:.3f}")
-    facts = {
+    return (
+        SpecimenPatches(tuple(training), settings.window, settings.augmentations),
+        SpecimenPatches(tuple(held_back), settings.window, settings.augmentations),
+    )
+
+
+def train_segmenter(
+    output: Path,
+    work: Path,
+    settings: SegmentationTraining,
+    sources: tuple[PatchSource, PatchSource],
+    facts: dict[str, Any],
+    *,
+    device: str,
+    progress: Progress,
+    start: nn.Module | None = None,
+    picture: Picture | None = None,
+) -> Path:
+    """Train and write a model.
+
+    Parameters
+    ----------
+    output : the safetensors file to write.
+    work : folder of the checkpoint and `log.csv`; a second call goes on from there.
+    sources : patches to train on, and to validate on.
+    facts : for the model's header: `voxel_spacing_angstrom`, `trained_on`, and what else there is to say.
+    progress : told (steps done, a line to show).
+    start : network of the settings' architecture to go on from.
+    picture : told (steps done, images, labels, logits) of a few validation patches, a few times a run.
+
+    Returns
+    -------
+    output.
+
+    Raises UsageError where `work` holds another training's state, MembrainCloudError where the loss is no number.
+    """
+    torch.set_num_threads(settings.threads)
+    torch.manual_seed(settings.seed)
+    work.mkdir(parents=True, exist_ok=True)
+    run = _Run(Trainer(settings, torch.device(device), start), work, _digest(settings, sources, facts, device))
+    run.resume()
+    validation = list(_batches(sources[1], settings, settings.seed + _VALIDATION_SEED, 0, settings.validation_patches))
+    if settings.tolerance and run.kept is None:
+        run.begin_with(run.trainer.validate(validation))
+        progress(0, f"validation Dice {run.baseline:.3f} before the first step")
+    if run.trainer.step < settings.steps and not run.stopped:
+        _go_on(run, sources[0], validation, progress, picture)
+    network = run.kept_network()
+    header = {
+        **facts,
         "window": settings.window,
-        "voxel_spacing_angstrom": 10.0,
-        "trained_on": "simulated specimens of this package, imaged at random",
-        "training": asdict(settings),
-        "validation_dice": trainer.dice,
+        "training": settings.decisive(),
+        "validation_dice": run.best,
         "package_version": __version__,
     }
-    save_segmenter(output, trainer.average, architecture, facts)
+    save_segmenter(output, network, settings.architecture, header)
     return output
 
 
-def _loader(
-    paths: list[Path], settings: SegmentationTraining, seed: int, first: int, count: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    patches = _Patches(paths, settings.window, seed, first, max(count, 0))
-    context = "spawn" if settings.workers else None
-    return iter(DataLoader(patches, settings.batch, num_workers=settings.workers, multiprocessing_context=context))
+def _go_on(
+    run: _Run, source: PatchSource, validation: list[Batch], progress: Progress, picture: Picture | None
+) -> None:
+    settings, trainer = run.trainer.settings, run.trainer
+    first, left = trainer.step * settings.batch, (settings.steps - trainer.step) * settings.batch
+    shown = {-(-settings.steps * part // (_FIGURES * settings.validate_every)) for part in range(1, _FIGURES + 1)}
+    saved = time.monotonic()
+    for image, label in _batches(source, settings, settings.seed, first, left):
+        loss = trainer.train(image, label)
+        run.add(loss)
+        step = trainer.step
+        if step % 25 == 0:
+            progress(step, f"loss {loss:.3f}")
+        if step % settings.validate_every == 0 or step == settings.steps:
+            dice = trainer.validate(validation)
+            run.validated(dice)
+            progress(step, f"loss {run.rows[-1][1]:.3f}, validation Dice {dice:.3f}{run.why_stopped}")
+            if picture is not None and (step == settings.steps or step // settings.validate_every in shown):
+                images, labels = validation[0]
+                picture(step, images, labels, trainer.predict(images).cpu())
+        elif time.monotonic() - saved > _SAVE_SECONDS:
+            run.save()
+        else:
+            continue
+        saved = time.monotonic()
+        if run.stopped:
+            return
 
 
-class _Trainer:
-    """Weights, their running average, optimiser, and the file that holds them."""
-
-    def __init__(
-        self, architecture: UNetArchitecture, settings: SegmentationTraining, device: torch.device, work: Path
-    ) -> None:
-        self.settings, self.device = settings, device
-        self.file, self.log = work / "checkpoint.pt", work / "log.csv"
-        self.network = build_unet(architecture).to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self.average: nn.Module = build_unet(architecture).to(device)
-        self.average.load_state_dict(self.network.state_dict())
-        self.optimiser = torch.optim.AdamW(
-            self.network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
+def _batches(source: PatchSource, settings: SegmentationTraining, seed: int, first: int, count: int) -> Iterator[Batch]:
+    workers = min(settings.workers, max(count, 0))
+    return iter(
+        DataLoader(
+            _Numbered(source, seed, first, max(count, 0)),
+            settings.batch,
+            num_workers=workers,
+            multiprocessing_context="spawn" if workers else None,
+            prefetch_factor=4 if workers else None,
+            pin_memory=torch.cuda.is_available(),
+            # Of its own, or each start of the loader would draw from the training's random numbers.
+            generator=torch.Generator().manual_seed(0),
         )
-        self.lower = has_matrix_units(device)
-        self.step, self.dice = 0, 0.0
+    )
+
+
+def _digest(
+    settings: SegmentationTraining, sources: tuple[PatchSource, PatchSource], facts: dict[str, Any], device: str
+) -> str:
+    parts = [settings.decisive(), *(source.identity for source in sources), facts, torch.device(device).type]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+class _Run:
+    """A trainer with its curve, its best weights, and the files that hold them."""
+
+    def __init__(self, trainer: Trainer, work: Path, digest: str) -> None:
+        self.trainer, self.work, self.digest = trainer, work, digest
+        self.checkpoint = work / "checkpoint.pt"
+        self.rows: list[Row] = []
+        self.loss_sum, self.loss_count = 0.0, 0
+        self.best, self.baseline, self.stale, self.stopped = 0.0, 0.0, 0, False
+        self.kept: dict[str, Tensor] | None = None
+        self._board: Any = None
+
+    @property
+    def mean_loss(self) -> float:
+        """Over the steps since the last validation."""
+        return self.loss_sum / max(self.loss_count, 1)
+
+    @property
+    def why_stopped(self) -> str:
+        if not self.stopped:
+            return ""
+        if self._degraded(self.rows[-1][2]):
+            return f": stopped, it was {self.baseline:.3f} before the first step"
+        return f": stopped, {self.best:.3f} was the best for {self.stale} validations"
+
+    def add(self, loss: float) -> None:
+        self.loss_sum, self.loss_count = self.loss_sum + loss, self.loss_count + 1
+
+    def begin_with(self, dice: float) -> None:
+        """Note what the weights are worth before the first step; they are kept until there are others as good."""
+        self.baseline = dice
+        self._keep(dice)
+        self.save()
+
+    def validated(self, dice: float) -> None:
+        """Note a validation, decide whether to go on and which weights to keep, and save."""
+        settings = self.trainer.settings
+        loss, rate = self.mean_loss, settings.rate(self.trainer.step - 1)
+        self.rows.append([self.trainer.step, loss, dice, rate])
+        self.loss_sum, self.loss_count = 0.0, 0
+        better = dice > self.best or len(self.rows) == 1
+        self.stale = 0 if better else self.stale + 1
+        self.stopped = self._degraded(dice) or 0 < settings.patience <= self.stale
+        if not self._degraded(dice) and (better or not settings.patience):
+            self._keep(dice)
+        self.save()
+        self._write_curve()
+        self._show_on_board()
+
+    def _degraded(self, dice: float) -> bool:
+        return dice < (1 - self.trainer.settings.tolerance) * self.baseline
+
+    def _keep(self, dice: float) -> None:
+        self.best = dice
+        if self.trainer.settings.patience or self.trainer.settings.tolerance:
+            self.kept = {name: value.clone() for name, value in self.trainer.average.state_dict().items()}
+
+    def kept_network(self) -> nn.Module:
+        """The averaged weights, as they were when they were best where that was asked for."""
+        if self.kept is not None:
+            self.trainer.average.load_state_dict(self.kept)
+        return self.trainer.average
+
+    def save(self) -> None:
+        state = {name: getattr(self, name) for name in _KEPT_FACTS}
+        save_state(self.checkpoint, self.digest, {**self.trainer.state(), **state})
 
     def resume(self) -> None:
-        if not self.file.exists():
+        state = load_state(self.checkpoint, self.digest)
+        if state is None:
             return
-        stored: dict[str, Any] = torch.load(self.file, weights_only=True, map_location=self.device)
-        self.network.load_state_dict(stored["network"])
-        self.average.load_state_dict(stored["average"])
-        self.optimiser.load_state_dict(stored["optimiser"])
-        self.step, self.dice = int(stored["step"]), float(stored["dice"])
+        self.trainer.load(state)
+        for name in _KEPT_FACTS:
+            setattr(self, name, state[name])
+        self._write_curve()
 
-    def save(self, loss: float, dice: float) -> None:
-        self.dice = dice
-        staging = self.file.with_suffix(".tmp")
-        torch.save(
-            {
-                "network": self.network.state_dict(),
-                "average": self.average.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
-                "step": self.step,
-                "dice": dice,
-            },
-            staging,
+    def _write_curve(self) -> None:
+        """Whole, from the checkpoint's rows: a kill between the two leaves no gap in it."""
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(COLUMNS)
+        writer.writerows(
+            [int(step), f"{loss:.5f}", f"{dice:.5f}", f"{rate:.3g}"] for step, loss, dice, rate in self.rows
         )
-        staging.replace(self.file)
-        new = not self.log.exists()
-        with self.log.open("a", newline="") as handle:
-            writer = csv.writer(handle)
-            if new:
-                writer.writerow(["step", "loss", "validation_dice"])
-            writer.writerow([self.step, f"{loss:.5f}", f"{dice:.5f}"])
+        staging = self.work / f".log.{os.getpid()}.tmp"
+        staging.write_text(text.getvalue(), encoding="utf-8")
+        staging.replace(self.work / "log.csv")
 
-    def train(self, image: torch.Tensor, label: torch.Tensor, step: int) -> float:
-        self.network.train()
-        for group in self.optimiser.param_groups:
-            group["lr"] = _rate(step, self.settings)
-        logits = self._forward(self.network, image)
-        loss = dice_bce_loss(logits, label.to(self.device))
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
-        self.optimiser.step()
-        self.step = step + 1
-        self._follow(min(0.998, (self.step + 1) / (self.step + 10)))
-        return float(loss.detach())
+    def _show_on_board(self) -> None:
+        """To TensorBoard, where it is installed."""
+        if importlib.util.find_spec("tensorboard") is None:
+            return
+        if self._board is None:
+            from torch.utils.tensorboard import SummaryWriter
 
-    def _forward(self, network: nn.Module, image: torch.Tensor) -> torch.Tensor:
-        image = image.to(self.device, memory_format=torch.channels_last_3d)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.lower):
-            return network(image).float()
+            maker = cast(Any, SummaryWriter)
+            self._board = maker(str(self.work / "tensorboard"), purge_step=int(self.rows[-1][0]))
+        for name, value in zip(COLUMNS[1:], self.rows[-1][1:], strict=True):
+            self._board.add_scalar(name, value, int(self.rows[-1][0]))
+        self._board.flush()
 
-    def _follow(self, keep: float) -> None:
-        """The average of the weights is what is validated and shipped: it is steadier than the last step's."""
-        with torch.no_grad():
-            for mean, now in zip(self.average.parameters(), self.network.parameters(), strict=True):
-                mean.lerp_(now, 1 - keep)
 
-    def validate(self, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
-        """Dice of the averaged weights, pooled over all validation patches."""
-        self.average.eval()
-        overlap = total = 0.0
-        with torch.inference_mode():
-            for image, label in batches:
-                found = self._forward(self.average, image) > 0
-                truth = label.to(self.device) == 1
-                overlap += float((found & truth).sum())
-                total += float(found.sum() + truth.sum())
-        return 2 * overlap / max(total, 1.0)
+_KEPT_FACTS = ("rows", "loss_sum", "loss_count", "best", "baseline", "stale", "stopped", "kept")

@@ -35,7 +35,8 @@ class SegmentationLoss:
         """outputs : logits of each head, each half as long as the one before.  target : for the first."""
         total = torch.zeros((), device=target.device)
         for head, (weight, logits) in enumerate(zip(self.heads, outputs, strict=True)):
-            total = total + weight * self._of_one(logits, target[(..., *[slice(None, None, 2**head)] * 3)])
+            step = 2**head
+            total = total + weight * self._of_one(logits, target[..., ::step, ::step, ::step])
         return total
 
     def _of_one(self, logits: Tensor, target: Tensor) -> Tensor:

@@ -20,20 +20,13 @@ from numpy.typing import NDArray
 
 from membrain_cloud.membranes.imaging import Imaging, image_density
 from membrain_cloud.membranes.phantom import KINDS, PhantomSettings, make_specimen
-from membrain_cloud.training.augmentation import augment
+from membrain_cloud.training.augmentation import Augmentations
+from membrain_cloud.training.sources import Patch
 
 # Crops are imaged with this margin of specimen on each side, and then nothing for as many voxels as EMPTY_MARGIN, both
 # cut off afterwards: Fourier imaging wraps around, and what leaves on one side must not come back as a ghost.
 MARGIN, EMPTY_MARGIN = 8, 12
 POOL_VERSION = 4
-
-
-@dataclass(frozen=True, eq=False)
-class Patch:
-    """image : (w, w, w) float32, mean 0, variance 1.  label : (w, w, w) uint8, 1 in membrane."""
-
-    image: NDArray[np.float32]
-    label: NDArray[np.uint8]
 
 
 def random_specimen_settings(rng: np.random.Generator, edge: int) -> PhantomSettings:
@@ -115,9 +108,15 @@ def load_specimen(path: Path) -> tuple[NDArray[np.float16], NDArray[np.uint8], f
 
 
 def draw_patch(
-    specimen: tuple[NDArray[np.float16], NDArray[np.uint8], float], window: int, rng: np.random.Generator
+    specimen: tuple[NDArray[np.float16], NDArray[np.uint8], float],
+    window: int,
+    augmentations: Augmentations,
+    rng: np.random.Generator,
 ) -> Patch:
-    """A random crop of a specimen, turned, imaged at random, augmented and normalised."""
+    """A random crop of a specimen, turned, imaged at random and augmented.
+
+    augmentations : of its grey values alone; turns come before the imaging.
+    """
     density, label, spacing = specimen
     edge = window + 2 * MARGIN
     corner = [int(rng.integers(0, n - edge + 1)) for n in density.shape]
@@ -131,5 +130,27 @@ def draw_patch(
     seen = (slice(around, around + window),) * 3
     crop = np.pad(crop, EMPTY_MARGIN)
     image = image_density(crop, spacing, random_imaging(rng), int(rng.integers(2**31)), measured=seen)
-    image = augment(image[seen], rng)
+    image = augmentations.change(image[seen], rng)
     return Patch(image, np.ascontiguousarray(truth[(slice(MARGIN, -MARGIN),) * 3]))
+
+
+@dataclass(frozen=True)
+class SpecimenPatches:
+    """Patches of a pool's specimens, each imaged anew: a `PatchSource`."""
+
+    paths: tuple[Path, ...]
+    window: int
+    augmentations: Augmentations
+
+    @property
+    def volumes(self) -> int:
+        return len(self.paths)
+
+    @property
+    def identity(self) -> str:
+        return "\n".join([f"{self.window} {self.augmentations}", *(path.name for path in self.paths)])
+
+    def patch(self, seed: int, n: int) -> Patch:
+        rng = np.random.default_rng((seed, n))
+        specimen = load_specimen(self.paths[int(rng.integers(len(self.paths)))])
+        return draw_patch(specimen, self.window, self.augmentations, rng)

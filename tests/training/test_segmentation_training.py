@@ -1,59 +1,85 @@
-"""Segmentation training: patches, loss, and a loop that learns and resumes exactly."""
+"""Segmentation training: patches, and a loop that learns and resumes exactly."""
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from membrain_cloud.errors import MembrainCloudError, UsageError
 from membrain_cloud.membranes.phantom import PhantomSettings, make_specimen
 from membrain_cloud.networks.checkpoints import load_network
-from membrain_cloud.training.augmentation import augment, fourier_amplitude, normalise
-from membrain_cloud.training.loop import SegmentationTraining, train_segmenter
-from membrain_cloud.training.losses import dice_bce_loss
+from membrain_cloud.networks.unet import UNetArchitecture, build_unet
+from membrain_cloud.training.augmentation import PRESETS
+from membrain_cloud.training.loop import _batches, simulated_sources, train_segmenter
 from membrain_cloud.training.patches import draw_patch, load_specimen, make_pool
+from membrain_cloud.training.recipes import MEMBRAIN_SEG, SegmentationTraining, fine_tuning
+from membrain_cloud.training.sources import Patch, Planes, VolumePatches, prepare
+from membrain_cloud.training.trainer import Trainer, trains_in_bfloat16
 
 TINY = SegmentationTraining(
     channels=(4, 8, 8), window=16, batch=1, steps=6, specimens=2, specimen_edge=40, validation_specimens=1,
-    validate_every=3, threads=1, workers=0,
+    validation_patches=4, validate_every=3, threads=1, workers=0, precision="float32",
 )  # fmt: skip
+FACTS = {"voxel_spacing_angstrom": 10.0, "trained_on": "a test"}
 
 
-def test_the_loss_falls_as_the_prediction_improves_and_skips_ignored_voxels() -> None:
-    target = torch.zeros(1, 1, 8, 8, 8, dtype=torch.uint8)
-    target[..., :4] = 1
-    right, wrong = (target.float() * 2 - 1) * 6, (1 - target.float() * 2) * 6
-    assert dice_bce_loss(right, target) < 0.05 < 1 < dice_bce_loss(wrong, target)
-    ignored = target.clone()
-    ignored[..., :2] = 2
-    half_wrong = right.clone()
-    half_wrong[..., :2] *= -1
-    assert dice_bce_loss(half_wrong, ignored) < 0.05
+class Sheets:
+    """Patches of a bright sheet in noise: a source that needs no file."""
+
+    volumes = 5
+    identity = "sheets"
+
+    def patch(self, seed: int, n: int) -> Patch:
+        rng = np.random.default_rng((seed, n))
+        image = rng.standard_normal((16, 16, 16)).astype(np.float32)
+        label = np.zeros((16, 16, 16), np.uint8)
+        where = int(rng.integers(2, 12))
+        label[where : where + 3] = 1
+        label[..., :2] = 2
+        return Patch(image + 2.0 * (label == 1).astype(np.float32), label)
 
 
-def test_patches_are_normalised_and_depend_on_their_seed_alone() -> None:
+def quiet(step: int, line: str) -> None:
+    pass
+
+
+def train(folder: Path, name: str, settings: SegmentationTraining, **options: Any) -> Path:
+    options = {"device": "cpu", "progress": quiet, **options}
+    return train_segmenter(
+        folder / f"{name}.safetensors", folder / name, settings, (Sheets(), Sheets()), FACTS, **options
+    )
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return load_network(str(path))[0].state_dict()
+
+
+def assert_same(first: Path, second: Path) -> None:
+    for (name, one), two in zip(weights(first).items(), weights(second).values(), strict=True):
+        assert torch.equal(one, two), name
+
+
+def test_simulated_patches_are_normalised_and_depend_on_their_seed_alone() -> None:
     specimen = make_specimen(2, PhantomSettings(shape=(48, 48, 48), membranes=2))
     stored = (specimen.density.astype(np.float16), specimen.labels, 10.0)
-    first, again, other = (draw_patch(stored, 24, np.random.default_rng(s)) for s in (1, 1, 2))
+    first, again, other = (draw_patch(stored, 24, PRESETS["simulated"], np.random.default_rng(s)) for s in (1, 1, 2))
     np.testing.assert_array_equal(first.image, again.image)
     assert not np.array_equal(first.image, other.image)
     assert first.image.shape == first.label.shape == (24, 24, 24)
     assert first.image.dtype == np.float32
     assert abs(first.image.mean()) < 1e-3
     assert first.image.std() == pytest.approx(1, abs=1e-3)
-
-
-def test_augmentations_keep_shape_and_stay_finite() -> None:
-    image = np.random.default_rng(0).standard_normal((20, 21, 22)).astype(np.float32)
-    for seed in range(30):
-        out = augment(image, np.random.default_rng(seed))
-        assert out.shape == image.shape
-        assert np.isfinite(out).all()
-    assert np.abs(fourier_amplitude(image, np.random.default_rng(0), 0.2) - image).mean() > 0.05
-    assert (normalise(np.ones((4, 4, 4), np.float32)) == 0).all()
 
 
 def test_a_pool_is_made_once(tmp_path: Path) -> None:
@@ -66,6 +92,31 @@ def test_a_pool_is_made_once(tmp_path: Path) -> None:
     assert 8 <= spacing <= 14
 
 
+def test_training_on_simulated_specimens_learns(tmp_path: Path) -> None:
+    """A hundred and fifty steps on one specimen must bring the loss well below where it starts."""
+    lines: list[float] = []
+
+    def note(step: int, line: str) -> None:
+        if line.startswith("loss"):
+            lines.append(float(line.split()[1].rstrip(",")))
+
+    settings = replace(TINY, channels=(8, 16, 16), steps=150, learning_rate=5e-3, validate_every=75, window=24)
+    sources = simulated_sources(tmp_path, settings, quiet)
+    train_segmenter(tmp_path / "m.safetensors", tmp_path, settings, sources, FACTS, device="cpu", progress=note)
+    assert lines[-1] < 0.85 * lines[0], lines
+    rows = (tmp_path / "log.csv").read_text().splitlines()
+    assert rows[0] == "step,loss,validation_dice,learning_rate"
+    assert [row.split(",")[0] for row in rows[1:]] == ["75", "150"]
+
+
+@pytest.mark.parametrize("options", [{}, {"optimizer": "sgd", "schedule": "polynomial", "learning_rate": 1e-2}])
+def test_both_optimizers_find_a_sheet(tmp_path: Path, options: dict[str, Any]) -> None:
+    settings = replace(TINY, batch=2, steps=120, validate_every=60, heads=(1.0, 0.5), surface_dice=0.5, **options)
+    header = load_network(str(train(tmp_path, "a", settings)))[1]
+    assert header["validation_dice"] > 0.7
+    assert header["training"]["optimizer"] == settings.optimizer
+
+
 def test_a_stopped_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
     class Stop(Exception):
         pass
@@ -74,29 +125,160 @@ def test_a_stopped_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
         if "validation" in line and step == 3:
             raise Stop
 
-    def quiet(step: int, line: str) -> None:
-        pass
-
-    straight = train_segmenter(tmp_path / "a.safetensors", tmp_path / "a", TINY, device="cpu", progress=quiet)
-    (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "pool").symlink_to(tmp_path / "a" / "pool")
+    straight = train(tmp_path, "a", TINY)
     with pytest.raises(Stop):
-        train_segmenter(tmp_path / "b.safetensors", tmp_path / "b", TINY, device="cpu", progress=stop_after_three)
-    resumed = train_segmenter(tmp_path / "b.safetensors", tmp_path / "b", TINY, device="cpu", progress=quiet)
-    first, second = (load_network(str(p))[0].state_dict() for p in (straight, resumed))
-    for (name, one), two in zip(first.items(), second.values(), strict=True):
-        assert torch.equal(one, two), name
+        train(tmp_path, "b", TINY, progress=stop_after_three)
+    assert_same(straight, train(tmp_path, "b", TINY))
+    assert (tmp_path / "a" / "log.csv").read_text() == (tmp_path / "b" / "log.csv").read_text()
+    # Done is done: a third call writes the same model and takes no step.
+    assert_same(straight, train(tmp_path, "b", TINY, progress=lambda step, line: pytest.fail(line)))
 
 
-def test_training_learns_to_tell_dark_from_bright(tmp_path: Path) -> None:
-    """A hundred and fifty steps on two specimens must bring the loss well below where it starts."""
-    lines: list[float] = []
+KILLED = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_segmentation_training import TINY, train
+from membrain_cloud.training import loop
+loop._SAVE_SECONDS = 0.0  # after every step: the checkpoint is being written most of the time
+train(Path(sys.argv[2]), "killed", replace(TINY, steps=60, validate_every=20, patience=9))
+"""
 
-    def note(step: int, line: str) -> None:
-        if line.startswith("loss"):
-            lines.append(float(line.split()[1].rstrip(",")))
 
-    settings = replace(TINY, channels=(8, 16, 16), steps=150, learning_rate=5e-3, validate_every=150, window=24)
-    train_segmenter(tmp_path / "m.safetensors", tmp_path / "w", settings, device="cpu", progress=note)
-    assert lines[-1] < 0.85 * lines[0], lines
-    assert (tmp_path / "w" / "log.csv").read_text().startswith("step,loss,validation_dice")
+def test_a_training_killed_at_any_moment_has_the_curve_of_one_left_alone(tmp_path: Path) -> None:
+    straight = train(tmp_path, "straight", replace(TINY, steps=60, validate_every=20, patience=9))
+    checkpoint, kills, command = tmp_path / "killed" / "checkpoint.pt", 0, [sys.executable, "-c", KILLED]
+    while not (tmp_path / "killed.safetensors").exists():
+        with (tmp_path / "output").open("w") as output:
+            process = subprocess.Popen(
+                [*command, str(Path(__file__).parent), str(tmp_path)], stdout=output, stderr=output
+            )
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        while process.poll() is None and kills < 1:
+            if checkpoint.exists() and checkpoint.stat().st_mtime_ns > before:
+                time.sleep(0.03)
+                os.kill(process.pid, signal.SIGKILL)
+                kills += 1
+                break
+            time.sleep(0.005)
+        code = process.wait()
+        assert code in (0, -signal.SIGKILL), (tmp_path / "output").read_text()
+    assert kills >= 1
+    assert_same(straight, tmp_path / "killed.safetensors")
+    assert (tmp_path / "straight" / "log.csv").read_text() == (tmp_path / "killed" / "log.csv").read_text()
+
+
+def test_another_trainings_state_is_refused(tmp_path: Path) -> None:
+    train(tmp_path, "a", TINY)
+    with pytest.raises(UsageError, match="other settings or data"):
+        train(tmp_path, "a", replace(TINY, learning_rate=1e-4))
+    with pytest.raises(UsageError, match="other settings or data"):
+        train(tmp_path, "a", replace(TINY, channels=(4, 8, 16)))
+    train(tmp_path, "a", replace(TINY, threads=2))  # as fast as one likes
+
+
+def test_training_stops_when_it_gets_no_better_and_the_best_is_kept(tmp_path: Path) -> None:
+    lines: list[str] = []
+    # No rate, no change: the first validation stays the best.
+    settings = replace(TINY, steps=30, validate_every=2, patience=3, learning_rate=0.0)
+    made = train(tmp_path, "a", settings, progress=lambda step, line: lines.append(f"{step} {line}"))
+    assert lines[-1].startswith("8 ")
+    assert "stopped" in lines[-1]
+    assert load_network(str(made))[1]["validation_dice"] == pytest.approx(
+        float(lines[0].split("Dice ")[1][:5]), abs=1e-3
+    )
+
+
+def test_fine_tuning_stops_where_it_forgets_and_keeps_what_it_knew(tmp_path: Path) -> None:
+    base = train(tmp_path, "base", replace(TINY, batch=2, steps=100, validate_every=100))
+    network, header = load_network(str(base))
+    known = header["validation_dice"]
+    assert known > 0.6
+
+    class Inverted(Sheets):
+        identity = "inverted"
+
+        def patch(self, seed: int, n: int) -> Patch:
+            patch = super().patch(seed, n)
+            return Patch(patch.image, np.where(patch.label == 2, 2, 1 - patch.label).astype(np.uint8))
+
+    settings = fine_tuning(TINY, UNetArchitecture((4, 8, 8)), 16)
+    assert (settings.learning_rate, settings.tolerance) == (1e-5, 0.05)
+    lines: list[str] = []
+    settings = replace(settings, learning_rate=0.02, steps=200, validate_every=10)
+    tuned = train_segmenter(
+        tmp_path / "tuned.safetensors", tmp_path / "tuning", settings, (Inverted(), Sheets()), FACTS, device="cpu",
+        progress=lambda step, line: lines.append(f"{step} {line}"), start=network,
+    )  # fmt: skip
+    assert "before the first step" in lines[0]
+    assert "stopped" in lines[-1]
+    assert int(lines[-1].split()[0]) < 200
+    kept = load_network(str(tuned))[1]["validation_dice"]
+    assert kept >= 0.95 * float(lines[0].split("Dice ")[1].split()[0]) - 1e-3
+    assert_same(base, base)
+
+
+def test_a_loss_that_is_no_number_stops_the_training(tmp_path: Path) -> None:
+    with pytest.raises(MembrainCloudError, match=r"the loss of step \d+ is"):
+        train(tmp_path, "a", replace(TINY, steps=50, learning_rate=1e30, clip_norm=0.0, optimizer="sgd"))
+
+
+def test_a_few_predictions_are_shown(tmp_path: Path) -> None:
+    shown: list[tuple[int, tuple[int, ...]]] = []
+
+    def picture(step: int, images: torch.Tensor, labels: torch.Tensor, logits: torch.Tensor) -> None:
+        assert images.shape == labels.shape == logits.shape
+        shown.append((step, tuple(images.shape)))
+
+    train(tmp_path, "a", replace(TINY, steps=8, validate_every=1), picture=picture)
+    assert [step for step, _ in shown] == [2, 4, 6, 8]
+
+
+def test_workers_make_the_patches_that_this_process_would(tmp_path: Path) -> None:
+    noise = np.random.default_rng(1).standard_normal((20, 20, 20)).astype(np.float32)
+    label = (noise > 1).astype(np.uint8)
+    planes = Planes((20, 20, 20), lambda a, b: noise[a:b], lambda a, b: label[a:b], None)
+    volume = prepare(tmp_path, "v", "1", lambda: planes, margin=0)
+    source = VolumePatches((volume,), 16, PRESETS["membrain-seg"])
+    alone, helped = (
+        [image for image, _ in _batches(source, replace(TINY, workers=workers), 5, 0, 4)] for workers in (0, 2)
+    )
+    for one, other in zip(alone, helped, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_rates_fall_as_the_recipes_say() -> None:
+    poly = replace(MEMBRAIN_SEG, steps=1000, epoch_steps=10)
+    assert poly.rate(0) == poly.rate(9) == 1e-2
+    assert poly.rate(500) == pytest.approx(1e-2 * 0.5**0.9)
+    plateau = replace(TINY, steps=1000, learning_rate=1.0)
+    assert [plateau.rate(s) for s in (99, 500, 875)] == pytest.approx([0.5, 1.0, 0.5])
+
+
+def test_what_cannot_be_trained_is_refused() -> None:
+    with pytest.raises(UsageError, match="patches of 40 voxels do not fit a network of 5 levels"):
+        SegmentationTraining(window=40)
+    with pytest.raises(UsageError, match="cannot be supervised at 3 resolutions"):
+        replace(TINY, heads=(1.0, 0.5, 0.25))
+    with pytest.raises(UsageError, match="no optimizer"):
+        replace(TINY, optimizer="adam")
+    with pytest.raises(UsageError, match="no precision"):
+        trains_in_bfloat16(torch.device("cpu"), "float16")
+
+
+def test_heads_are_for_training_alone() -> None:
+    settings = replace(TINY, channels=(4, 8, 8, 8), heads=(1.0, 0.5, 0.25))
+    trainer = Trainer(settings, torch.device("cpu"), None)
+    shapes = [tuple(out.shape[2:]) for out in trainer._outputs(torch.zeros(1, 1, 16, 16, 16))]
+    assert shapes == [(16, 16, 16), (8, 8, 8), (4, 4, 4)]
+    assert set(trainer.average.state_dict()) == set(build_unet(settings.architecture).state_dict())
+
+
+def test_a_network_is_gone_on_from_as_it_is(lightning_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    network, header = load_network(str(lightning_checkpoint(tmp_path / "v.ckpt", channels=(4, 8, 8, 8))))
+    settings = fine_tuning(TINY, UNetArchitecture.from_dict(header["architecture"]), 32)
+    image = torch.randn(1, 1, 32, 32, 32)
+    trainer = Trainer(settings, torch.device("cpu"), network)
+    with torch.inference_mode():
+        torch.testing.assert_close(trainer.predict(image), network(image))

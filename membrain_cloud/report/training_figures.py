@@ -1,0 +1,38 @@
+"""What a network in training makes of a few patches, as a PNG."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from membrain_cloud.report.figures import png
+
+_LABELS = ListedColormap(["#f4f4f4", "#0072b2", "#c8c8c8"])  # background, membrane, ignore
+
+
+def predictions_figure(
+    images: NDArray[np.floating], labels: NDArray[np.integer], logits: NDArray[np.floating], *, title: str
+) -> bytes:
+    """A row for each patch: the middle slice of the image, of its labels, and the chance of membrane there.
+
+    images, labels, logits : (N, w, w, w); labels 0 background, 1 membrane, 2 ignore (grey).
+    """
+    count = len(images)
+    figure = Figure(figsize=(7.5, 2.5 * count + 0.4), dpi=100, layout="constrained")
+    axes = figure.subplots(count, 3, squeeze=False)
+    figure.suptitle(title)
+    for row, image, label, scores in zip(axes, images, labels, logits, strict=True):
+        middle = len(image) // 2
+        low, high = np.percentile(image[middle], [1, 99])
+        row[0].imshow(image[middle], cmap="gray", vmin=low, vmax=max(high, low + 1e-6), origin="lower")
+        row[1].imshow(label[middle], cmap=_LABELS, vmin=0, vmax=2, interpolation="nearest", origin="lower")
+        chance = 1 / (1 + np.exp(-np.clip(scores[middle], -30, 30)))
+        row[2].imshow(chance, cmap="viridis", vmin=0, vmax=1, origin="lower")
+    for place, name in zip(axes[0], ("image", "label", "prediction"), strict=True):
+        place.set_title(name)
+    for place in axes.flat:
+        place.set_xticks([])
+        place.set_yticks([])
+    return png(figure, opaque=True)

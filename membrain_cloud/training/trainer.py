@@ -1,0 +1,131 @@
+"""A network in training: weights, their running average, optimiser, and one step of each kind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from membrain_cloud.errors import MembrainCloudError, UsageError
+from membrain_cloud.networks.inference import has_matrix_units
+from membrain_cloud.networks.unet import build_unet
+from membrain_cloud.training.labels import IGNORE, MEMBRANE
+from membrain_cloud.training.recipes import SegmentationTraining
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Trainer:
+    """Weights that are trained, and their running average, which is what is validated and shipped."""
+
+    def __init__(self, settings: SegmentationTraining, device: torch.device, start: nn.Module | None) -> None:
+        """start : a network of the settings' architecture to go on from; None: random weights."""
+        self.settings, self.device, self.loss = settings, device, settings.loss
+        self.network = build_unet(settings.architecture, heads=len(settings.heads) - 1)
+        if start is not None:
+            self.network.load_state_dict(start.state_dict(), strict=False)
+        self.network.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.average = build_unet(settings.architecture).to(device)
+        self._copy(self.network, self.average)
+        self.optimiser = _optimiser(self.network, settings)
+        self.lower = trains_in_bfloat16(device, settings.precision)
+        self.step = 0
+        if device.type == "cuda":
+            torch.backends.cudnn.benchmark = True
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+            "random": torch.get_rng_state(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step = int(state["step"])
+        torch.set_rng_state(state["random"])
+
+    def train(self, image: Tensor, label: Tensor) -> float:
+        """One step of the optimiser; returns the loss. MembrainCloudError where that is no number any more."""
+        self.network.train()
+        rate = self.settings.rate(self.step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        loss = self.loss(self._outputs(image), label.to(self.device, non_blocking=True))
+        value = float(loss.detach())
+        if not abs(value) < float("inf"):
+            raise MembrainCloudError(
+                f"the loss of step {self.step + 1} is {value}", "lower --learning-rate, or look at the data"
+            )
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.settings.clip_norm:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
+        self.optimiser.step()
+        self.step += 1
+        self._follow(min(0.998, (self.step + 1) / (self.step + 10)))
+        return value
+
+    def predict(self, image: Tensor) -> Tensor:
+        """(B, 1, w, w, w) -> logits of the averaged weights."""
+        self.average.eval()
+        with torch.inference_mode(), self._precision():
+            logits: Tensor = self.average(self._placed(image))
+        return logits.float()
+
+    def validate(self, batches: Sequence[Batch]) -> float:
+        """Dice of the averaged weights, pooled over all known voxels of the batches."""
+        overlap = total = 0.0
+        for image, label in batches:
+            label = label.to(self.device)
+            found, truth = (self.predict(image) > 0) & (label != IGNORE), label == MEMBRANE
+            overlap += float((found & truth).sum())
+            total += float(found.sum() + truth.sum())
+        return 2 * overlap / max(total, 1.0)
+
+    def _outputs(self, image: Tensor) -> list[Tensor]:
+        """Logits at full, half ... resolution. DynUNet's own forward would enlarge the coarser ones instead."""
+        with self._precision():
+            full = self.network.output_block(self.network.skip_layers(self._placed(image)))  # type: ignore[operator]
+            coarser = list(self.network.heads)[: len(self.settings.heads) - 1]  # type: ignore[arg-type]
+        return [logits.float() for logits in (full, *coarser)]
+
+    def _placed(self, image: Tensor) -> Tensor:
+        return image.to(self.device, non_blocking=True, memory_format=torch.channels_last_3d)
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.lower)
+
+    def _follow(self, keep: float) -> None:
+        """The average of the weights is steadier than the last step's."""
+        now = dict(self.network.named_parameters())
+        with torch.no_grad():
+            for name, mean in self.average.named_parameters():
+                mean.lerp_(now[name], 1 - keep)
+
+    @staticmethod
+    def _copy(source: nn.Module, target: nn.Module) -> None:
+        state = source.state_dict()
+        target.load_state_dict({name: state[name] for name in target.state_dict()})
+
+
+def trains_in_bfloat16(device: torch.device, precision: str) -> bool:
+    """Whether to train under autocast; "auto": on a GPU, and on a CPU with AMX or AVX-512 BF16, where it saves half."""
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise UsageError(f"training has no precision {precision!r}", "known are auto, float32, bfloat16")
+    if precision != "auto":
+        return precision == "bfloat16"
+    return has_matrix_units(device) or torch.cpu._is_avx512_bf16_supported()
+
+
+def _optimiser(network: nn.Module, settings: SegmentationTraining) -> torch.optim.Optimizer:
+    rate, decay = settings.learning_rate, settings.weight_decay
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(network.parameters(), rate, momentum=0.99, nesterov=True, weight_decay=decay)
+    return torch.optim.AdamW(network.parameters(), rate, weight_decay=decay)
