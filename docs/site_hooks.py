@@ -20,7 +20,8 @@ FROM_ROOT = {
 SECTIONS: list[tuple[str, list[str]]] = [
     ("Tutorials", ["tutorials/one-tomogram.md", "tutorials/portal-dataset.md"]),
     ("", ["tutorials/annotate-together.md", "tutorials/query-the-tables.md"]),
-    ("How to", ["how-to/copick.md", "copick-tools.md", "how-to/look.md", "how-to/give-back.md", "models.md"]),
+    ("How to", ["how-to/copick.md", "copick-tools.md", "how-to/look.md", "how-to/give-back.md"]),
+    ("", ["how-to/train-segmentation.md", "models.md"]),
     ("Statistics", ["statistics/*"]),
     ("Deployment", ["deploy/*"]),
     ("Reference", ["commands.md", "settings.md", "tables.md"]),
