@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,9 @@ from membrain_cloud.store.exchange import file_stem, read_header, read_volume
 from membrain_cloud.store.project import Project
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
 from membrain_cloud.training.labels import MARKED_BACKGROUND, merge_labels
-from membrain_cloud.training.sources import LabelledVolume, Planes, prepare
+from membrain_cloud.training.sources import CELL, LabelledVolume, Planes, prepare
 
-# Planes of a first layer that are looked through for marked background at a time.
-_PLANES = 16
+_SLAB_BYTES = 1 << 29
 
 
 def project_volumes(
@@ -73,9 +72,10 @@ def read_merged_labels(project: Project, layers: Sequence[SegmentationRef], box:
 def is_partial(project: Project, layer: SegmentationRef) -> bool:
     """Whether the unmarked is ignored where this is the first layer: it holds marked background anywhere."""
     z, y, x = project.grid(layer).shape
+    depth = _slab_depth(project, layer, 1)
     return any(
-        bool((_marks(project, layer, Box((a, 0, 0), (min(a + _PLANES, z), y, x))) == MARKED_BACKGROUND).any())
-        for a in range(0, z, _PLANES)
+        bool((_marks(project, layer, Box((a, 0, 0), (min(a + depth, z), y, x))) == MARKED_BACKGROUND).any())
+        for a in range(0, z, depth)
     )
 
 
@@ -100,17 +100,40 @@ def _open_run(project: Project, tomogram: TomogramRef, layers: Sequence[Segmenta
                 "train on annotations that were made on this tomogram",
             )
     partial = is_partial(project, layers[0])
-    _, y, x = grid.shape
-
-    def box(first: int, last: int) -> Box:
-        return Box((first, 0, 0), (last, y, x))
-
     return Planes(
         grid.shape,
-        lambda first, last: project.read_density(tomogram, box(first, last)),
-        lambda first, last: read_merged_labels(project, layers, box(first, last), partial=partial),
+        _Slabs(lambda box: project.read_density(tomogram, box), grid.shape, _slab_depth(project, tomogram, 4)),
+        _Slabs(
+            lambda box: read_merged_labels(project, layers, box, partial=partial),
+            grid.shape,
+            _slab_depth(project, layers[0], 2),
+        ),
         grid.voxel_spacing_angstrom,
     )
+
+
+class _Slabs:
+    """Planes of a chunked volume, read as deep as its chunks are: else each chunk would be unpacked many times."""
+
+    def __init__(self, read: Callable[[Box], NDArray], shape: Zyx, depth: int) -> None:
+        """depth : a multiple of what is asked for, which must begin at a multiple of that."""
+        self._read, self._shape, self._depth = read, shape, depth
+        self._first, self._planes = -1, np.zeros((0, 0, 0))
+
+    def __call__(self, first: int, last: int) -> NDArray:
+        start = first // self._depth * self._depth
+        if start != self._first:
+            z, y, x = self._shape
+            self._planes = self._read(Box((start, 0, 0), (min(start + self._depth, z), y, x)))
+            self._first = start
+        return self._planes[first - start : last - start]
+
+
+def _slab_depth(project: Project, ref: TomogramRef | SegmentationRef, voxel_bytes: int) -> int:
+    """As deep as a chunk, as far as memory goes; a multiple of `CELL`."""
+    _, y, x = project.grid(ref).shape
+    most = max(_SLAB_BYTES // (y * x * voxel_bytes), CELL)
+    return min(-(-project.stored_chunk(ref)[0] // CELL), most // CELL) * CELL
 
 
 def folder_volumes(source: Path, part: str, folder: Path, *, margin: int) -> list[LabelledVolume]:

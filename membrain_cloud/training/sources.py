@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,19 +77,20 @@ class LabelledVolume:
 
     def image(self) -> NDArray[np.float16]:
         """(Z, Y, X), mapped from its file."""
-        return _mapped(str(self.folder / "image.npy"))
+        return _mapped(str(self.folder / "image.npy"), self.identity)
 
     def label(self) -> NDArray[np.uint8]:
         """(Z, Y, X), mapped from its file."""
-        return _mapped(str(self.folder / "label.npy"))
+        return _mapped(str(self.folder / "label.npy"), self.identity)
 
     def cells(self) -> NDArray[np.int32]:
         """(N, 4): zyx of the cells of `CELL`^3 voxels that hold anything known, and whether they hold membrane."""
-        return _mapped(str(self.folder / "cells.npy"))
+        return _mapped(str(self.folder / "cells.npy"), self.identity)
 
 
 @functools.lru_cache(maxsize=512)
-def _mapped(path: str) -> NDArray[Any]:
+def _mapped(path: str, identity: str) -> NDArray[Any]:
+    """identity : of what is in the file, so that what has been replaced is not taken for it."""
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
@@ -151,8 +153,8 @@ def prepare(folder: Path, name: str, identity: str, opened: Callable[[], Planes]
     planes = opened()
     cells, membrane = _cells(name, planes)
     scale = _statistics(name, planes)
-    target.mkdir(parents=True, exist_ok=True)
-    facts.unlink(missing_ok=True)
+    shutil.rmtree(target, ignore_errors=True)  # not written over: somebody may have the old files mapped
+    target.mkdir(parents=True)
     first = np.maximum(cells[:, :3].min(axis=0) * CELL - margin, 0) // CELL * CELL  # cells keep their borders
     last = np.minimum((cells[:, :3].max(axis=0) + 1) * CELL + margin, planes.shape)
     _write(target, planes, scale, first, last)

@@ -16,6 +16,7 @@ from membrain_cloud.cli import main
 from membrain_cloud.errors import InputError, ProjectError
 from membrain_cloud.geometry import Box
 from membrain_cloud.networks.checkpoints import load_network
+from membrain_cloud.pipeline import label_data
 from membrain_cloud.pipeline.label_data import (
     folder_volumes,
     is_partial,
@@ -108,7 +109,9 @@ def test_folders_of_membrain_seg_are_read(folder: Path, tmp_path: Path) -> None:
         assert volume.voxel_spacing_angstrom == 10.0
 
 
-def test_labels_of_several_people_are_merged_in_the_order_given(project: Project, tmp_path: Path) -> None:
+def test_labels_of_several_people_are_merged_in_the_order_given(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     alice, bob = "membrane:alice/1@10", "membrane:bob/1@10"
     whole = Box((0, 0, 0), SHAPE)
     layers = layers_of(project, "TS_2", [alice, bob])
@@ -121,8 +124,10 @@ def test_labels_of_several_people_are_merged_in_the_order_given(project: Project
     alone = read_merged_labels(project, layers[1:], whole, partial=True)
     assert (alone[16:] == 2).all()
     assert (alone[2:16, :16, :16] == expected[2:16, :16, :16]).all()
+    monkeypatch.setattr(label_data, "_SLAB_BYTES", 0)  # the least: two slabs of 16 planes
     found = project_volumes(project, ["TS_1", "TS_2", "TS_3"], [alice, bob], tmp_path / "work", margin=0)
     assert [volume.name for volume in found] == ["TS_1", "TS_2", "TS_3"]
+    np.testing.assert_array_equal(found[1].label(), expected)
     assert found[2].label().shape == (16, 16, 16)  # of what only bob marked, his patch
 
 
