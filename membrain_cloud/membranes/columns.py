@@ -18,6 +18,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "membrane_histograms": (*MEMBRANE_KEYS, *membrane.MEMBRANE_HISTOGRAMS),
     "membrane_pairs": (*MEMBRANE_KEYS, *membrane.MEMBRANE_PAIRS),
     "density_profiles": (*MEMBRANE_KEYS, *membrane.DENSITY_PROFILES),
+    "membrane_particles": (*MEMBRANE_KEYS, *membrane.MEMBRANE_PARTICLES),
     "particles": (*MEMBRANE_KEYS, *particle.PARTICLES),
     "particle_histograms": (*MEMBRANE_KEYS, *particle.PARTICLE_HISTOGRAMS),
     "neighbors": (*MEMBRANE_KEYS, *particle.NEIGHBORS),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -163,6 +163,64 @@ def boxes_of_labels(read: Callable[[Box], NDArray], shape: Zyx, parts: Iterable[
     return dict(sorted(found.items()))
 
 
+def masks_of_labels(
+    read: Callable[[Box], NDArray], shape: Zyx, parts: Iterable[Box]
+) -> Iterator[tuple[int, Box, NDArray[np.bool_]]]:
+    """Each label of a volume that `parts` tile, ascending: its number, the box around it, and its mask in there.
+
+    Every part is read once. Held are the places of the labelled voxels (4 bytes each, 8 in volumes of more than
+    4 G voxels), a part, and one mask at a time. Labels as `instance_boxes` takes them.
+    """
+    index = np.uint32 if math.prod(shape) <= 2**32 else np.uint64
+    pieces: dict[int, list[NDArray]] = {}
+    for part in parts:
+        labels = read(part)
+        _check_labels(labels)
+        step = max(1, SLAB_VOXELS // max(1, math.prod(labels.shape[1:])))
+        for first in range(0, len(labels), step):
+            start = (part.start[0] + first, *part.start[1:])
+            for number, places in _places(labels[first : first + step], start, shape):
+                pieces.setdefault(number, []).append(places.astype(index))
+    for number in sorted(pieces):
+        own = pieces.pop(number)
+        box = _around(own, shape)
+        mask = np.zeros(box.shape, bool)
+        for places in own:
+            z, y, x = np.unravel_index(places, shape)
+            mask[z - box.start[0], y - box.start[1], x - box.start[2]] = True
+        yield number, box, mask
+
+
+def _places(labels: NDArray, start: Sequence[int], shape: Zyx) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Of a part of a volume that begins at `start`: each label and the flat indices, in the volume, of its voxels."""
+    flat = np.flatnonzero(labels)
+    if not len(flat):
+        return
+    numbers = labels.ravel()[flat]
+    order = np.argsort(numbers, kind="stable")
+    z, y, x = (i + a for i, a in zip(np.unravel_index(flat[order], labels.shape), start, strict=True))
+    places = np.ravel_multi_index((z, y, x), shape)
+    found, first = np.unique(numbers[order], return_index=True)
+    for number, begin, end in zip(found.tolist(), first, [*first[1:], len(places)], strict=True):
+        yield int(number), places[begin:end]
+
+
+def _around(pieces: Sequence[NDArray], shape: Zyx) -> Box:
+    low, high = np.array(shape), np.zeros(3, np.int64)
+    for places in pieces:
+        zyx = np.stack(np.unravel_index(places, shape))
+        low, high = np.minimum(low, zyx.min(axis=1)), np.maximum(high, zyx.max(axis=1) + 1)
+    start, stop = low.tolist(), high.tolist()
+    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+
+
+def _check_labels(instances: NDArray) -> None:
+    if instances.dtype.kind not in "bui":
+        raise ValueError(f"instances must be integers, not {instances.dtype}")
+    if instances.dtype.kind == "i" and instances.size and instances.min() < 0:
+        raise ValueError("instances must not be negative")
+
+
 def _on_border(box: Slices, shape: tuple[int, ...]) -> bool:
     """Whether a box reaches the volume's outermost voxels; an axis of one voxel has none."""
     return any(n > 1 and (s.start == 0 or s.stop == n) for s, n in zip(box, shape, strict=True))
@@ -176,12 +234,9 @@ def instance_boxes(instances: NDArray, *, margin: int = 0) -> dict[int, Box]:
     """
     if instances.dtype.kind == "b":
         instances = instances.view(np.uint8)
-    if instances.dtype.kind not in "ui":
-        raise ValueError(f"instances must be integers, not {instances.dtype}")
+    _check_labels(instances)
     if instances.size == 0:
         return {}
-    if instances.dtype.kind == "i" and instances.min() < 0:
-        raise ValueError("instances must not be negative")
     # find_objects makes a list as long as the highest id: ids above the number of voxels are made compact first
     ids: NDArray | None = None
     if instances.max() >= instances.size:

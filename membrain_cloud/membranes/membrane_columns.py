@@ -82,6 +82,15 @@ MEMBRANES = (
     count("n_particles_without_edges", "particles that are no edge particles: for area_without_edges_nm2"),
 )
 
+MEMBRANE_PARTICLES = (
+    text("object_name", "what the particles are; a row for each kind there could be, also where there are none"),
+    count("n_particles", "particles of this kind on the membrane"),
+    number("particles_per_um2", "1/µm²", "these / one-sided area"),
+    count("n_particles_without_edges", "of these, such as are no edge particles: for area_without_edges_nm2"),
+    number("one_sided_area_nm2", "nm²", "the membrane's, as in `membranes`"),
+    number("area_without_edges_nm2", "nm²", "the membrane's, as in `membranes`"),
+)
+
 MEMBRANE_HISTOGRAMS = (LEAFLET, *BIN, number("area_nm2", "nm²", "area of the surface in the bin, without border caps"))
 
 MEMBRANE_PAIRS = (

@@ -57,6 +57,29 @@ def membrane_rows(measured: Measured) -> list[Row]:
     ]
 
 
+def class_rows(measured: Measured) -> list[Row]:
+    """Particles of each kind: a row a kind there could be; none where no particles were asked for."""
+    if measured.picks is None:
+        return []
+    area, inner_area = measured.one_sided_area_nm2, _without_edges(measured)[0]
+    inner = ~measured.is_edge if len(measured.order) else np.zeros(0, bool)
+    rows: list[Row] = []
+    for kind, name in enumerate(measured.kind_names):
+        of_kind = measured.kinds == kind
+        count = int(of_kind.sum())
+        rows.append(
+            {
+                "object_name": name,
+                "n_particles": count,
+                "particles_per_um2": count / area * 1e6 if area else None,
+                "n_particles_without_edges": None if inner_area is None else int((of_kind & inner).sum()),
+                "one_sided_area_nm2": area,
+                "area_without_edges_nm2": inner_area,
+            }
+        )
+    return rows
+
+
 def histogram_rows(measured: Measured) -> list[Row]:
     """Area in bins of local properties: a row a leaflet, property and bin that has area."""
     if measured.one_sided_area_nm2 is None:

@@ -11,6 +11,7 @@ ROW_KEYS: dict[str, tuple[str, ...]] = {
     "membrane_histograms": _CLASS_BIN,
     "membrane_pairs": ("other_membrane_id",),
     "density_profiles": ("bin",),
+    "membrane_particles": ("object_name",),
     "particles": ("particle_id",),
     "particle_histograms": ("object_name", *_CLASS_BIN),
     "neighbors": ("particle_id", "target_object_name", "rank"),

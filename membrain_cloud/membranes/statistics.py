@@ -21,7 +21,7 @@ from membrain_cloud.membranes.gaps import find_gaps, pair_rows
 from membrain_cloud.membranes.lamella import Lamella
 from membrain_cloud.membranes.measured import Measured, prepare
 from membrain_cloud.membranes.membrane_columns import MEMBRANES
-from membrain_cloud.membranes.membrane_statistics import density_profile_rows, histogram_rows, membrane_rows
+from membrain_cloud.membranes.membrane_statistics import class_rows, density_profile_rows, histogram_rows, membrane_rows
 from membrain_cloud.membranes.options import Options
 from membrain_cloud.membranes.pair_statistics import binned_pair_count_rows, pair_count_rows, random_pair_count_rows
 from membrain_cloud.membranes.particle_statistics import (
@@ -58,6 +58,7 @@ STATISTICS: dict[str, Callable[[Measured], list[Row]]] = {
     "membranes": membrane_rows,
     "membrane_histograms": histogram_rows,
     "density_profiles": density_profile_rows,
+    "membrane_particles": class_rows,
     "particles": particle_rows,
     "particle_histograms": particle_histogram_rows,
     "neighbors": neighbor_rows,

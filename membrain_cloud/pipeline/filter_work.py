@@ -71,7 +71,7 @@ class FilterWork:
         memory_bytes = int(means.memory_gib * 2**30) - OWN_BYTES
         if memory_bytes < _LEAST_BYTES:
             raise UsageError(f"{means.memory_gib:g} GiB of memory are too few", "give at least --memory-gib 0.5")
-        scratch = ScratchSpace(means.scratch, memory_bytes=memory_bytes // 2)
+        scratch = ScratchSpace(means.scratch, memory_bytes=memory_bytes // 2, moved_by="--scratch")
         with open_volume_file(path, means.scratch) as volume, scratch as space, named(path):
             given = checked_spacing(spacing or volume.voxel_spacing_angstrom, path, "--voxel-spacing 10")
             if min(volume.shape) < SMALLEST_AXIS:

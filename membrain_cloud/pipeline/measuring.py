@@ -30,7 +30,7 @@ class Measure(Stage):
     """
 
     name = "measure"
-    data_version = 3
+    data_version = 4
     keeps_receipts_in = "tables"
 
     def __init__(self, mesh: Stage, pick: Stage, instances_of: Callable[[Site], SegmentationRef]) -> None:
@@ -70,7 +70,7 @@ class Measure(Stage):
 
         task, chosen = desk.task, desk.settings.measure
         instances, density = desk.segmentation("instances"), task.inputs.get("density")
-        sources = [ref for role, ref in task.inputs.items() if role.startswith("picks") and isinstance(ref, ObjectRef)]
+        sources = _sources(desk)
         grid = desk.project.grid(instances)
         meshes = desk.project.read_meshes(desk.object("meshes"))
         picks, names = _particles(desk, sources, meshes)
@@ -111,6 +111,17 @@ class Measure(Stage):
         left_out = 0 if picks is None else len(picks) - len(rows["particles"])
         counts = {table: len(some) for table, some in rows.items()}
         return counts | {"particles_on_no_membrane": left_out, "membranes_failed": failed}
+
+
+def _sources(desk: Desk) -> list[ObjectRef]:
+    """The particles to measure: those given, or what was picked, each kind from its own picks where there are some."""
+    found = [ref for role, ref in desk.task.inputs.items() if role.startswith("picks") and isinstance(ref, ObjectRef)]
+    if desk.settings.measure.picks is not None or not found:
+        return found
+    from membrain_cloud.pipeline.models import picker_classes
+
+    (everything,) = found
+    return [replace(everything, name=kind) for kind in picker_classes(desk.settings.pick.model)] or found
 
 
 def _particles(
@@ -176,7 +187,12 @@ def _lamella(desk: Desk, grid: Grid) -> Any:
 
 
 def box_around(mesh: Mesh, grid: Grid, *, margin_angstrom: float) -> Box | None:
-    """The voxels within `margin_angstrom` of a mesh's bounding box; None where that misses the volume."""
+    """The voxels within `margin_angstrom` of a mesh's bounding box; None where that misses the volume.
+
+    ValueError for a mesh without vertices, or with some that are not finite: it lies nowhere.
+    """
+    if not len(mesh.vertices) or not np.isfinite(mesh.vertices).all():
+        raise ValueError("the mesh has vertices that are not finite" if len(mesh.vertices) else "the mesh is empty")
     corners = np.stack([mesh.vertices.min(0) - margin_angstrom, mesh.vertices.max(0) + margin_angstrom])
     low, high = np.floor(grid.to_voxels(corners)[0]), np.ceil(grid.to_voxels(corners)[1]) + 1
     start, stop = ([int(n) for n in corner] for corner in (low, high))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from membrain_cloud.errors import InputError
 from membrain_cloud.geometry import Grid, Mesh, Picks
 from membrain_cloud.pipeline.measuring import box_around, joined
 from membrain_cloud.pipeline.segmenting import tomogram_chunks
@@ -69,7 +70,7 @@ class Pick(Stage):
     def work(self, desk: Desk) -> Mapping[str, Any]:
         network = picker(desk.settings.pick, desk.task.model_sha256)
         classes = network.class_names
-        found = self._picks(desk, network, max(1, len(classes)))
+        found, failed = self._picks(desk, network, max(1, len(classes)))
         main = desk.written_object()
         counts = {}
         for name, picks in zip(classes, found, strict=False):
@@ -77,10 +78,14 @@ class Pick(Stage):
             counts[name] = len(picks)
         everything = joined(found)
         desk.project.write_picks(main, everything)
-        return {"picks": len(everything)} | ({"classes": counts} if counts else {})
+        told = {"classes": counts} if counts else {}
+        return {"picks": len(everything)} | told | ({"membranes_failed": failed} if failed else {})
 
-    def _picks(self, desk: Desk, network: AnyPicker, kinds: int) -> list[Picks]:
-        """For each kind of particle, its picks on all membranes."""
+    def _picks(self, desk: Desk, network: AnyPicker, kinds: int) -> tuple[list[Picks], dict[str, str]]:
+        """For each kind of particle its picks on all membranes; and why there are none on some, by their numbers.
+
+        InputError where not one mesh can be used.
+        """
         from membrain_cloud.membranes.picking import pick_membrane
         from membrain_cloud.store.operator_files import OperatorFiles
 
@@ -88,27 +93,37 @@ class Pick(Stage):
         grid = desk.project.grid(density)
         meshes = desk.project.read_meshes(desk.object("meshes"))
         reach = network.reach_angstrom + density.voxel_spacing_angstrom
-        near = {number: mesh for number, mesh in meshes.items() if box_around(mesh, grid, margin_angstrom=reach)}
+        near, failed = _usable(meshes, grid, reach)
         # only samples beyond the border take the mean, and only for it the whole tomogram is read
         leaves = any(_leaves(mesh, grid, reach) for mesh in near.values())
         mean = _mean(desk.project, density, grid) if leaves else 0.0
         found: list[list[Picks]] = [[] for _ in range(kinds)]
         for number, mesh in sorted(near.items()):
-            picks, _ = pick_membrane(
-                mesh,
-                functools.partial(desk.project.read_density, density),
-                grid,
-                network,
-                outside=mean,
-                partition_vertices=chosen.partition_vertices,
-                clustering=clustering_of(chosen),
-                membrane_id=number,
-                cache=None if chosen.cache is None else OperatorFiles(chosen.cache),
-                shift=mean_shift_here(),
-            )
+            try:
+                picks, _ = pick_membrane(
+                    mesh,
+                    functools.partial(desk.project.read_density, density),
+                    grid,
+                    network,
+                    outside=mean,
+                    partition_vertices=chosen.partition_vertices,
+                    clustering=clustering_of(chosen),
+                    membrane_id=number,
+                    cache=None if chosen.cache is None else OperatorFiles(chosen.cache),
+                    shift=mean_shift_here(),
+                )
+            except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
+                failed[str(number)] = str(error)
+                continue
             for of_kind, of_membrane in zip(found, picks, strict=True):
                 of_kind.append(of_membrane)
-        return [joined(parts) for parts in found]
+        if failed and len(failed) == len(meshes):
+            number, reason = next(iter(failed.items()))
+            raise InputError(
+                f"{desk.object('meshes').uri}: no mesh of {len(meshes)} can be picked on (membrane {number}: {reason})",
+                "correct the meshes, or make them again with the stage mesh",
+            )
+        return [joined(parts) for parts in found], failed
 
 
 PICK = Pick()
@@ -169,6 +184,19 @@ def _mean(project: Project, density: TomogramRef, grid: Grid) -> float:
     from membrain_cloud.membranes.segmentation import density_statistics
 
     return float(density_statistics(tomogram_chunks(project, density, grid)).mean)
+
+
+def _usable(meshes: Mapping[int, Mesh], grid: Grid, reach_angstrom: float) -> tuple[dict[int, Mesh], dict[str, str]]:
+    """The meshes that reach into the volume, and why others cannot be used."""
+    near: dict[int, Mesh] = {}
+    failed: dict[str, str] = {}
+    for number, mesh in meshes.items():
+        try:
+            if box_around(mesh, grid, margin_angstrom=reach_angstrom) is not None:
+                near[number] = mesh
+        except ValueError as error:
+            failed[str(number)] = str(error)
+    return near, failed
 
 
 def _leaves(mesh: Mesh, grid: Grid, margin_angstrom: float) -> bool:

@@ -69,7 +69,7 @@ class Separate(Stage):
             labels = project.read_labels(source, box)
             return labels if inside is None else np.where(inside(box), labels, 0)
 
-        with ScratchSpace(None, memory_bytes=SCRATCH_BYTES) as space:
+        with ScratchSpace(None, memory_bytes=SCRATCH_BYTES, moved_by="the variable TMPDIR") as space:
             scratch = space.array(grid.shape, np.uint32)
             found = separate_volume(
                 read,
@@ -141,8 +141,7 @@ class MakeMeshes(Stage):
         declare_membrane(project)
 
     def work(self, desk: Desk) -> Mapping[str, Any]:
-        from membrain_cloud.membranes.components import SLAB_VOXELS
-        from membrain_cloud.membranes.instances import boxes_of_labels
+        from membrain_cloud.membranes.instances import masks_of_labels
         from membrain_cloud.membranes.meshing import mesh_membrane
 
         source, chosen = desk.segmentation("instances"), desk.settings.mesh
@@ -150,9 +149,10 @@ class MakeMeshes(Stage):
         read = functools.partial(desk.project.read_labels, source)
         meshes: dict[int, Mesh] = {}
         small: list[int] = []
-        for number, box in boxes_of_labels(read, grid.shape, _slabs(grid, SLAB_VOXELS)).items():
+        chunks = iterate_chunks(grid.shape, desk.project.stored_chunk(source))
+        for number, box, mask in masks_of_labels(read, grid.shape, chunks):
             shell = mesh_membrane(
-                read(box) == number,
+                mask,
                 box,
                 grid,
                 smoothing_angstrom=chosen.smoothing_angstrom,
@@ -207,13 +207,6 @@ def _in_box(low: NDArray[np.float64], high: NDArray[np.float64], box: Box) -> ND
     axes = [np.arange(a, b) for a, b in zip(box.start, box.stop, strict=True)]
     z, y, x = ((axis >= a) & (axis <= b) for axis, a, b in zip(axes, low, high, strict=True))
     return z[:, None, None] & y[None, :, None] & x[None, None, :]
-
-
-def _slabs(grid: Grid, voxels: int) -> list[Box]:
-    """Whole planes, about so many voxels at once."""
-    depth, height, width = grid.shape
-    step = max(1, voxels // (height * width))
-    return list(iterate_chunks(grid.shape, (min(step, depth), height, width)))
 
 
 def _wanted_surface(shell: Mesh, chosen: MeshSettings) -> Mesh | None:

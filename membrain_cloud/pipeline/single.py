@@ -135,7 +135,7 @@ def _make(
     names: SegmentedFile,
     progress: Callable[[int, int], None],
 ) -> SegmentedFile:
-    with ScratchSpace(os.path.dirname(names.segmented), memory_bytes=_SCRATCH_BYTES) as scratch:
+    with ScratchSpace(os.path.dirname(names.segmented), memory_bytes=_SCRATCH_BYTES, moved_by="--output") as scratch:
         mask = scratch.array(frame.shape, np.uint8)
         variance = scratch.array(frame.shape, np.float32) if names.uncertainty_map else None
         with contextlib.ExitStack() as stack:

@@ -97,10 +97,11 @@ class ScratchSpace:
     Parameters
     ----------
     folder : where the files are; None: the system's temporary folder.
+    moved_by : the option or variable that chooses the folder, for errors to name.
     """
 
-    def __init__(self, folder: str | None, *, memory_bytes: int) -> None:
-        self.folder = folder or tempfile.gettempdir()
+    def __init__(self, folder: str | None, *, memory_bytes: int, moved_by: str) -> None:
+        self.folder, self.moved_by = folder or tempfile.gettempdir(), moved_by
         self.memory_bytes = memory_bytes
         self._files = contextlib.ExitStack()
 
@@ -119,7 +120,7 @@ class ScratchSpace:
         if size <= self.memory_bytes:
             self.memory_bytes -= size
             return _InMemory(shape, dtype)
-        check_room(self.folder, size, "scratch files", "--scratch")
+        check_room(self.folder, size, "scratch files", self.moved_by)
         try:
             opened = tempfile.TemporaryFile(dir=self.folder, prefix=".scratch-")  # noqa: SIM115 - closed by the stack
         except OSError as error:

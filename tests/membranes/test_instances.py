@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from membrain_cloud.geometry import Box
+from membrain_cloud.geometry import Box, iterate_chunks
 from membrain_cloud.membranes import instances
-from membrain_cloud.membranes.instances import boxes_of_labels, instance_boxes, separate_volume
+from membrain_cloud.membranes.instances import boxes_of_labels, instance_boxes, masks_of_labels, separate_volume
 
 
 def separate(labels: np.ndarray, *, min_voxels: int, foreground: int | None = None) -> np.ndarray:
@@ -210,3 +210,27 @@ def test_components_too_large_for_the_memory_stay_whole_and_are_counted() -> Non
     assert boxes_of_labels(scratch.read, labels.shape, [Box((0, 0, 0), labels.shape)]) == boxes_of_labels(
         scratch.read, labels.shape, [Box((z, 0, 0), (z + 1, 50, 90)) for z in range(60)]
     )
+
+
+def test_masks_of_labels_read_every_part_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(instances, "SLAB_VOXELS", 100)  # parts are worked on in pieces
+    rng = np.random.default_rng(0)
+    labels = rng.choice(np.array([0, 0, 0, 3, 7, 900], np.uint16), size=(9, 11, 13))
+    labels[:, :5][labels[:, :5] == 7] = 0
+    read: list[Box] = []
+
+    def reader(box: Box) -> np.ndarray:
+        read.append(box)
+        return labels[box.slices]
+
+    parts = list(iterate_chunks(labels.shape, (4, 6, 5)))
+    found = {number: (box, mask) for number, box, mask in masks_of_labels(reader, labels.shape, parts)}
+    assert read == parts
+    assert list(found) == [3, 7, 900]
+    for number, box in instance_boxes(labels).items():
+        assert found[number][0] == box
+        np.testing.assert_array_equal(found[number][1], labels[box.slices] == number)
+    empty = np.zeros((3, 3, 3), np.uint8)
+    assert not list(masks_of_labels(lambda box: empty[box.slices], empty.shape, [Box((0, 0, 0), empty.shape)]))
+    with pytest.raises(ValueError, match="integers"):
+        list(masks_of_labels(lambda box: np.ones(box.shape), (2, 2, 2), [Box((0, 0, 0), (2, 2, 2))]))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from membrain_cloud.errors import ModelError, UsageError
-from membrain_cloud.geometry import Mesh
+from membrain_cloud.geometry import Box, Mesh, iterate_chunks
 from membrain_cloud.membranes.sides import membrane_sides
 from membrain_cloud.networks.picker import save_picker
 from membrain_cloud.networks.subvolume_net import SubvolumeNet
@@ -171,6 +171,62 @@ def test_each_kind_has_picks_of_its_own_beside_all_together(project: Project, tm
     project.remove(lost)
     assert len(wrong()) == 1
     assert {"psii", "b6f"} <= {entry["name"] for entry in project.settings["pickable_objects"]}
+
+
+def test_every_chunk_of_labels_is_read_once(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Box | None] = []
+    as_it_is = Project.read_labels
+
+    def counted(self: Project, ref: SegmentationRef, box: Box | None = None) -> np.ndarray:
+        read.append(box)
+        return as_it_is(self, ref, box)
+
+    monkeypatch.setattr(Project, "read_labels", counted)
+    assert meshed(project, "mesh.smoothing_angstrom=11")
+    chunk = project.stored_chunk(SegmentationRef("TS_1", "membrane", "alice", "1", 10.0, True))
+    assert read == list(iterate_chunks(SHAPE, chunk))
+
+
+def test_each_kind_is_measured_by_itself(project: Project, tmp_path: Path) -> None:
+    given = [GIVEN, f"pick.model={two_kinds(tmp_path)}", "pick.threshold=6.9", f"output.tables={tmp_path / 't'}"]
+    given.append("measure.simulations=0")
+    _, failed = carried_out(project, ["mesh", "pick", "measure"], *given)
+    assert failed == []
+    tables = open_tables(project, load_settings(None, given))
+    kinds = tables.read("membrane_particles").to_pylist()
+    (membrane,) = tables.read("membranes").to_pylist()
+    assert [row["object_name"] for row in kinds] == ["b6f", "psii"]
+    assert [row["n_particles"] for row in kinds] == [0, membrane["n_particles"]]
+    assert kinds[1]["particles_per_um2"] == pytest.approx(membrane["particles_per_um2"])
+    assert kinds[1]["n_particles_without_edges"] == membrane["n_particles_without_edges"]
+    assert {row["object_name"] for row in tables.read("particles").to_pylist()} == {"psii"}
+
+
+def test_a_mesh_that_lies_nowhere_fails_alone(project: Project, tmp_path: Path) -> None:
+    model = f"pick.model={two_kinds(tmp_path)}"
+    refs, failed = carried_out(project, ["mesh", "pick"], GIVEN, model, "mesh.smoothing_angstrom=12")
+    assert failed == []
+    before = project.read_picks(refs["pick"])
+    (good,) = project.read_meshes(refs["mesh"]).values()
+    broken = Mesh(np.full((4, 3), np.nan), np.array([[0, 1, 2], [1, 2, 3]], np.int32))
+    for meshes, counts in (({1: good, 5: broken}, True), ({5: broken}, False)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Project, "read_meshes", lambda self, ref, found=meshes: found)
+            refs, failed = carried_out(
+                project, ["mesh", "pick"], GIVEN, model, "mesh.smoothing_angstrom=12", f"pick.threshold={6 + counts}.5"
+            )
+        if not counts:
+            assert "no mesh of 1" in failed[0]
+            assert "not finite" in failed[0]
+            continue
+        assert failed == []
+        np.testing.assert_array_equal(project.read_picks(refs["pick"]).positions, before.positions)
+        (told,) = (
+            receipt["counts"]["membranes_failed"]
+            for receipt in map(project.receipts.read, project.receipts.names())
+            if receipt is not None and "membranes_failed" in receipt.get("counts", {})
+        )
+        assert told == {"5": "the mesh has vertices that are not finite"}
 
 
 def test_a_segmentation_model_is_no_picker(project: Project) -> None:

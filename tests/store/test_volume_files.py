@@ -197,9 +197,12 @@ def test_a_disk_without_room_is_refused_with_numbers(
     with pytest.raises(StorageError, match="left") as caught:
         VolumeFileWriter(str(tmp_path / "a.mrc"), SHAPE, 7.84, "float32")
     assert "--output" in caught.value.next_step
-    with ScratchSpace(str(tmp_path), memory_bytes=0) as space, pytest.raises(StorageError, match="left") as caught:
+    with (
+        ScratchSpace(str(tmp_path), memory_bytes=0, moved_by="TMPDIR") as space,
+        pytest.raises(StorageError, match="left") as caught,
+    ):
         space.array((100, 100, 100), np.complex64)
-    assert "--scratch" in caught.value.next_step
+    assert "TMPDIR" in caught.value.next_step
     with pytest.raises(StorageError, match=str(tmp_path)):
         write_with(str(tmp_path / "b.mrc"), volume, [BOXES[0]])
 
@@ -207,7 +210,7 @@ def test_a_disk_without_room_is_refused_with_numbers(
 @pytest.mark.parametrize("memory_bytes", [0, 1 << 20])
 def test_scratch_is_the_same_in_memory_and_on_disk(tmp_path: Path, memory_bytes: int) -> None:
     values = np.random.default_rng(0).normal(size=(9, 11, 13)).astype(np.complex64)
-    with ScratchSpace(str(tmp_path), memory_bytes=memory_bytes) as space:
+    with ScratchSpace(str(tmp_path), memory_bytes=memory_bytes, moved_by="TMPDIR") as space:
         array = space.array(SHAPE, np.complex64)
         assert isinstance(array, RawArray) == (memory_bytes == 0)
         for box in iterate_chunks(SHAPE, (9, 4, 13)):
@@ -222,8 +225,8 @@ def test_scratch_is_the_same_in_memory_and_on_disk(tmp_path: Path, memory_bytes:
 
 def test_scratch_in_no_folder_is_refused(tmp_path: Path) -> None:
     with (
-        ScratchSpace(str(tmp_path / "absent"), memory_bytes=0) as space,
+        ScratchSpace(str(tmp_path / "absent"), memory_bytes=0, moved_by="TMPDIR") as space,
         pytest.raises(StorageError, match="absent") as caught,
     ):
         space.array(SHAPE, np.float32)
-    assert "--scratch" in caught.value.next_step
+    assert "TMPDIR" in caught.value.next_step
