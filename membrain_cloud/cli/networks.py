@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -138,10 +139,14 @@ def _chances(augment: tuple[str, ...]) -> dict[str, float]:
 @train.command("picking", cls=Verb)
 @_training_options
 @click.option("--phantoms", type=click.IntRange(1), help="Simulated tomograms to train on.")
-@click.option("--epochs", type=click.IntRange(1), help="Passes over them.")
-@click.option("--classes", metavar="NAME,NAME,...", help="Kinds of the phantoms' particles to tell apart.")
+@click.option("--epochs", type=click.IntRange(1), help="Passes over the membranes.")
+@click.option("--classes", metavar="NAME,NAME,...", help="Kinds of particles to tell apart, of phantoms or --data.")
+@click.option("--data", metavar="FOLDER", help="Train on MemBrain-pick's layout: train and val with .h5 and .star.")
+@click.option("--voxel-spacing", type=click.FloatRange(0, min_open=True), help="Of the voxels that --data counts, Å.")
 @click.option("--project", metavar="CONFIG", help="Train on this project's membranes in place of phantoms.")
-@click.option("-r", "--run", "runs", multiple=True, help="Of the project; may be repeated. Default: all.")
+@click.option("-r", "--run", "runs", multiple=True, help="Of the project; may be repeated. Default: all others.")
+@click.option("--validation-run", "validation_runs", multiple=True, help="Of the project: chooses the best epoch.")
+@click.option("--test-run", "test_runs", multiple=True, help="Of the project: scores rounds. Default: validation runs.")
 @click.option("--meshes", metavar="URI", help="The project's meshes, e.g. membrane:alice/1.")
 @click.option("--picks", multiple=True, metavar="[NAME=]URI", help="Particles, once for each kind, e.g. psii:alice/1.")
 @click.option(
@@ -154,57 +159,106 @@ def _chances(augment: tuple[str, ...]) -> dict[str, float]:
     show_default=True,
     help="MemBrain-pick's, or for few membranes MemBrain v1's (with --project).",
 )
+@click.option("--base", metavar="MODEL", help="Begin with this picker's weights; it stays as it is.")
+@click.option(
+    "--incremental", metavar="N,N,...", help="Train on 1, 2, 5 ... membranes, and score all on the same others."
+)
+@click.option("--json", "as_json", is_flag=True, help="The table of --incremental as JSON.")
 def train_picking(
-    output: str,
-    work: str,
-    classes: str | None,
-    project: str | None,
-    runs: tuple[str, ...],
-    meshes: str | None,
-    picks: tuple[str, ...],
-    shapes: tuple[str, ...],
-    network: Any,
-    **chosen: int | None,
+    output: str, work: str, data: str | None, project: str | None, as_json: bool, incremental: str | None, **given: Any
 ) -> None:
     """Train a picker. Options that are not given take the values of the built-in model.
+
+    With membranes to validate with, scores are written to WORK/*.csv after each epoch and the best weights are kept.
 
     \b
     Examples:
       membrain-cloud train picking --output picker.safetensors --work training --epochs 28
+      membrain-cloud train picking --output psii.safetensors --work training --data folder --voxel-spacing 14.08
       membrain-cloud train picking --output psii.safetensors --work training --project project/config.json \\
           --meshes membrane:alice/1 --picks psii=psii:alice/1 --picks b6f=b6f:alice/1 --network subvolumes
+      membrain-cloud train picking --output best.safetensors --work rounds --incremental 1,2,5,10,25
     """
     from membrain_cloud.errors import UsageError
     from membrain_cloud.pipeline.learning import train_picking
-    from membrain_cloud.pipeline.picker_data import train_on_project
 
-    values = {name: value for name, value in chosen.items() if value is not None}
-    if project is None:
-        if network != "profiles" or meshes or picks or shapes or runs:
-            raise UsageError(
-                "--network subvolumes, --meshes, --picks, --shape and --run are for a project", "add --project"
-            )
-        kinds = () if classes is None else tuple(classes.split(","))
+    if data is not None and project is not None:
+        raise UsageError("--data and --project are two sources", "give one of them")
+    values = {name: given[name] for name in ("epochs", "seed") if given[name] is not None}
+    source = "--data" if data is not None else "--project" if project is not None else "phantoms"
+    _refuse_misplaced(given, source, rounds=incremental is not None)
+    kinds = () if given["classes"] is None else tuple(given["classes"].split(","))
+    if source == "phantoms" and incremental is None:
+        if given["phantoms"] is not None:
+            values["phantoms"] = given["phantoms"]
         print_json(train_picking(output, work, values, classes=kinds, progress=say))
         return
-    if meshes is None or not picks:
+    material = _material(data, project, work, kinds, given)
+    base = given["base"]
+    from membrain_cloud.pipeline.picker_training import train_in_rounds, train_on
+
+    if incremental is None:
+        print_json(train_on(material, output, work, values, base=base, progress=say))
+        return
+    rows = train_in_rounds(material, _counts(incremental), output, work, values, base=base, progress=say)
+    if as_json:
+        print_json(rows)
+    else:
+        names = [name for name in rows[0] if name != "model"]
+        display.show_table("", [name.replace("_", " ") for name in names], [[row[n] for n in names] for row in rows])
+
+
+_OF_A_PROJECT = ("runs", "validation_runs", "test_runs", "meshes", "picks", "shapes")
+
+
+def _refuse_misplaced(given: Mapping[str, Any], source: str, *, rounds: bool) -> None:
+    """UsageError for options of another source of membranes, which would go unheeded."""
+    from membrain_cloud.errors import UsageError
+
+    if source != "--project" and (given["network"] != "profiles" or any(given[name] for name in _OF_A_PROJECT)):
+        raise UsageError("--network subvolumes, --meshes, --picks, --shape and runs are for a project", "add --project")
+    if source != "--data" and given["voxel_spacing"] is not None:
+        raise UsageError("--voxel-spacing is for a folder of MemBrain-pick's", "add --data")
+    if given["phantoms"] is not None and (source != "phantoms" or rounds):
+        raise UsageError("--phantoms is for the built-in model's training", "leave it out")
+    if source == "--project" and given["classes"] is not None:
+        raise UsageError("--classes is for phantoms and --data", "name kinds by --picks NAME=URI")
+    if source == "phantoms" and not rounds and given["base"] is not None:
+        raise UsageError("--base is for one's own membranes", "add --data, --project or --incremental")
+    if source == "--project" and (given["meshes"] is None or not given["picks"]):
         raise UsageError("a project is trained on with meshes and picks", "add --meshes URI and --picks URI")
-    if "phantoms" in values or classes is not None:
-        raise UsageError("--phantoms and --classes are for simulated tomograms", "leave them out with --project")
-    print_json(
-        train_on_project(
-            project,
-            output,
-            work,
-            runs=runs,
-            meshes=meshes,
-            picks=_named(picks),
-            network=network,
-            shapes=[_half_axes(shape) for shape in shapes],
-            values=values,
-            progress=say,
-        )
+
+
+def _material(
+    data: str | None, project: str | None, work: str, kinds: tuple[str, ...], given: Mapping[str, Any]
+) -> Any:
+    from pathlib import Path
+
+    from membrain_cloud.pipeline import picker_data
+
+    if data is not None:
+        return picker_data.folder_material(data, voxel_spacing_angstrom=given["voxel_spacing"], classes=kinds)
+    if project is None:
+        return picker_data.phantom_material(Path(work), classes=kinds, progress=say)
+    return picker_data.project_material(
+        project,
+        runs=given["runs"],
+        validation_runs=given["validation_runs"],
+        test_runs=given["test_runs"],
+        meshes=given["meshes"],
+        picks=_named(given["picks"]),
+        network=given["network"],
+        shapes=[_half_axes(shape) for shape in given["shapes"]],
     )
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    from membrain_cloud.errors import UsageError
+
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise UsageError(f"--incremental {text}: expected numbers of membranes", "try --incremental 1,2,5") from None
 
 
 def _named(picks: tuple[str, ...]) -> dict[str, str]:

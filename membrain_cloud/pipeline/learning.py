@@ -15,6 +15,8 @@ from membrain_cloud.training.picker_loop import PickerTraining
 from membrain_cloud.training.picking import PhantomExamples, train_picker_on_phantoms
 from membrain_cloud.training.subvolume_loop import SubvolumeTraining
 
+Report = Callable[[str], None]
+
 # Samples reach from 30 Å inside to 85 Å outside of a membrane's surface: farther than MemBrain-pick's, since heads on
 # stalks stand farther out. Smaller patches than its 2000 vertices: their operators cost less than in proportion.
 PICKER_TRAINING = PickerTraining(
@@ -68,9 +70,7 @@ def train_picking(
 
     classes : kinds of the phantoms' particles to tell apart, one output each; empty: all are one kind.
     """
-    unknown = sorted(set(classes) - set(MEMBRANE_PARTICLES))
-    if unknown:
-        raise UsageError(f"phantoms have no particles {unknown[0]!r}", f"known are {', '.join(MEMBRANE_PARTICLES)}")
+    check_phantom_classes(classes)
     training = replace(
         PICKER_TRAINING,
         epochs=values.get("epochs", PICKER_TRAINING.epochs),
@@ -88,3 +88,10 @@ def train_picking(
         workdir=Path(work),
         progress=progress,
     )
+
+
+def check_phantom_classes(classes: Sequence[str]) -> None:
+    """UsageError for a kind of particles that phantoms do not have."""
+    unknown = sorted(set(classes) - set(MEMBRANE_PARTICLES))
+    if unknown:
+        raise UsageError(f"phantoms have no particles {unknown[0]!r}", f"known are {', '.join(MEMBRANE_PARTICLES)}")

@@ -1,127 +1,178 @@
-"""Training a picker on one's own membranes: meshes and picks of a copick project, for either network."""
+"""Membranes to train a picker on: of a copick project, of a folder in MemBrain-pick's layout, or of phantoms."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-import membrain_cloud
 from membrain_cloud.errors import InputError, UsageError
 from membrain_cloud.geometry import Grid, Mesh, Picks
 from membrain_cloud.membranes.assignment import nearest_membranes
+from membrain_cloud.membranes.phantom import PhantomSettings
 from membrain_cloud.membranes.sampling import Read, profiles_from_volume, subvolumes_from_volume
 from membrain_cloud.membranes.scoring import evenly_chosen
-from membrain_cloud.networks.picker import AnyPicker, save_picker
 from membrain_cloud.networks.subvolume_net import EDGE
-from membrain_cloud.pipeline.learning import PICKER_TRAINING, SUBVOLUME_TRAINING
+from membrain_cloud.pipeline.learning import (
+    PICKER_EXAMPLES,
+    PICKER_TRAINING,
+    SUBVOLUME_TRAINING,
+    Report,
+    check_phantom_classes,
+)
+from membrain_cloud.pipeline.picker_folder import OFFSETS_ANGSTROM, REACH_ANGSTROM, read_training_folder, together
 from membrain_cloud.store.opening import open_project
 from membrain_cloud.store.project import Project
 from membrain_cloud.store.refs import check_object_name
-from membrain_cloud.training.picker_loop import PickingExample, train_picker
-from membrain_cloud.training.subvolume_loop import SubvolumeExample, train_subvolume_picker
+from membrain_cloud.training.examples import Example, PickingExample, SubvolumeExample
+from membrain_cloud.training.picker_loop import PickerTraining
+from membrain_cloud.training.picking import make_examples
+from membrain_cloud.training.subvolume_loop import SubvolumeTraining
 from membrain_cloud.training.targets import ParticleShape
 
-# A particle whose centre lies farther from every mesh is on none of them.
-REACH_ANGSTROM = 80.0
-
+# Phantoms of the incremental protocol: those of the demo's kind, on seeds that nothing else takes.
+ROUND_SEEDS = {"train": range(7000, 7012), "val": range(7100, 7102), "test": range(7200, 7204)}
+Network = Literal["profiles", "subvolumes"]
+Training = PickerTraining | SubvolumeTraining
 Membrane = tuple[Mesh, Read, Grid, tuple[Picks, ...]]
 
 
-def train_on_project(
+@dataclass(frozen=True, eq=False)
+class Material:
+    """train, validation, test : membranes; those of the latter two are never trained on, and may be none.
+    training : the settings that suit them.  about : where they are from, for the model's header.
+    """
+
+    train: Sequence[Example]
+    validation: Sequence[Example]
+    test: Sequence[Example]
+    training: Training
+    about: Mapping[str, Any]
+
+    def counts(self) -> dict[str, int]:
+        """Particles of each kind in `train`, by name."""
+        names = self.training.classes or ("particles",)
+        each = [
+            example.of_classes(len(names)) if isinstance(example, PickingExample) else example.particles
+            for example in self.train
+        ]
+        return {name: sum(len(parts[k]) for parts in each) for k, name in enumerate(names)}
+
+
+def folder_material(folder: str, *, voxel_spacing_angstrom: float | None, classes: Sequence[str]) -> Material:
+    """Of a folder in MemBrain-pick's layout; raises as `picker_folder.read_training_folder`."""
+    kinds = tuple(check_object_name(name, "class") for name in classes)
+    parts = read_training_folder(folder, voxel_spacing_angstrom=voxel_spacing_angstrom, classes=kinds)
+    # the network of MemBrain-pick, on its samples; its patches of 2000 vertices take more than twice as long as ours
+    training = replace(
+        PICKER_TRAINING,
+        offsets_angstrom=OFFSETS_ANGSTROM,
+        window=16,
+        width=16,
+        spline_order=3,
+        epochs=100,
+        classes=kinds,
+    )
+    about = {"folder": Path(folder).name, "voxel_spacing_angstrom": voxel_spacing_angstrom}
+    return Material(parts["train"], parts["val"], parts.get("test", parts["val"]), training, about)
+
+
+def project_material(
     config: str,
-    output: str,
-    work: str,
     *,
     runs: Sequence[str],
+    validation_runs: Sequence[str],
+    test_runs: Sequence[str],
     meshes: str,
     picks: Mapping[str, str],
-    network: Literal["profiles", "subvolumes"],
+    network: Network,
     shapes: Sequence[ParticleShape],
-    values: Mapping[str, int],
-    progress: Callable[[str], None],
-) -> dict[str, Any]:
-    """Train a picker on a project's membranes and write it; returns what it was trained on.
+) -> Material:
+    """Of a project's meshes and picks.
 
+    runs : to train on; empty: all that are neither to validate nor to test with.
     meshes : URI of the meshes, `membrane:alice/1`.  picks : class name -> URI of its particles; a single class may
     have the name "".  network : which of the two.  shapes : as `training.targets` has them, one a class.
-    values : `epochs` and `seed`, where they are not the defaults.
 
-    Raises UsageError for shapes that are not as many as the kinds, ProjectError where an annotation is absent,
-    InputError where no particle lies on any of the meshes.
+    Raises UsageError for shapes that are not as many as the kinds and runs that are in two parts, ProjectError where an
+    annotation is absent, InputError where no particle lies on any of the meshes.
     """
     classes = tuple(check_object_name(name, "class") for name in picks if name)
     if shapes and len(shapes) != len(picks):
         raise UsageError(f"{len(shapes)} shapes for {len(picks)} kinds of particles", "give --shape once for each")
+    apart = {*validation_runs, *test_runs}
+    if both := sorted(({*runs} & apart) | ({*validation_runs} & {*test_runs})):
+        raise UsageError(f"run {both[0]} is in two parts", "name each run once: to train, to validate or to test")
     project = open_project(config)
-    membranes = list(_membranes(project, runs or project.runs(), meshes, list(picks.values())))
-    counts = {name or "particles": sum(len(m[3][k]) for m in membranes) for k, name in enumerate(picks)}
-    if not sum(counts.values()):
+    own = list(runs) or [run for run in project.runs() if run not in apart]
+    base = PICKER_TRAINING if network == "profiles" else SUBVOLUME_TRAINING
+    training: Training = replace(base, classes=classes, shapes=tuple(shapes))
+    parts = [
+        [
+            _example(membrane, training, whole=whole)
+            for membrane in _membranes(project, some, meshes, list(picks.values()))
+        ]
+        for some, whole in ((own, False), (validation_runs, True), (test_runs, True))
+    ]
+    if not sum(example.count for example in parts[0]):
         raise InputError(
-            f"no particle lies within {REACH_ANGSTROM:g} Å of any of {len(membranes)} meshes", "check the URIs"
+            f"no particle lies within {REACH_ANGSTROM:g} Å of any of {len(parts[0])} meshes", "check the URIs"
         )
-    progress(f"{len(membranes)} membranes, particles: {', '.join(f'{n} {c}' for n, c in counts.items())}")
-    chosen = {"classes": classes, "shapes": tuple(shapes), **values}
-    found = _train(network, membranes, chosen, Path(work), progress)
-    told = {"membranes": len(membranes), "particles": counts, "network": network}
-    notes = {
-        "trained_on": told | {"runs": list(runs), "meshes": meshes, "picks": dict(picks)},
-        "membrain_cloud": membrain_cloud.__version__,
+    about = {"runs": list(runs), "meshes": meshes, "picks": dict(picks)}
+    return Material(parts[0], parts[1], parts[2] or parts[1], training, about)
+
+
+def phantom_material(work: Path, *, classes: Sequence[str], progress: Report) -> Material:
+    """Of phantoms as the demo's, with true masks, for the incremental protocol; kept in `work`."""
+    check_phantom_classes(classes)
+    training = replace(PICKER_TRAINING, classes=tuple(classes))
+    examples = replace(PICKER_EXAMPLES, imperfect=0.0)
+    parts = {
+        name: make_examples(seeds, examples, training, work / "phantoms", progress, phantom=PhantomSettings())
+        for name, seeds in ROUND_SEEDS.items()
     }
-    save_picker(replace(found, notes=notes), output)
-    return told | {"model": output}
+    about = {name: f"phantoms {seeds[0]} to {seeds[-1]}" for name, seeds in ROUND_SEEDS.items()}
+    return Material(parts["train"], parts["val"], parts["test"], training, about)
 
 
-def _train(
-    network: str, membranes: Sequence[Membrane], chosen: Mapping[str, Any], work: Path, progress: Callable[[str], None]
-) -> AnyPicker:
-    def report(epochs: int, epoch: int, loss: float) -> None:
-        progress(f"epoch {epoch} of {epochs}: loss {loss:.3f}")
-
-    if network == "subvolumes":
-        slow = replace(SUBVOLUME_TRAINING, **chosen)
-        boxed = [subvolume_example(*membrane, spacing_angstrom=slow.spacing_angstrom) for membrane in membranes]
-        return train_subvolume_picker(
-            boxed,
-            settings=slow,
-            checkpoint=work / "subvolume-training.pt",
-            progress=functools.partial(report, slow.epochs),
-        )
-    settings = replace(PICKER_TRAINING, **chosen)
-    examples = []
-    for mesh, read, grid, particles in membranes:
-        profiles = profiles_from_volume(
-            read,
-            grid,
-            mesh.vertices,
-            mesh.vertex_normals(),
-            np.array(settings.offsets_angstrom),
-            outside=0.0,
-            spline_order=settings.spline_order,
-        )
-        kinds = np.concatenate([np.full(len(of_kind), k) for k, of_kind in enumerate(particles)])
-        examples.append(PickingExample(mesh, profiles, _together(particles), kinds))
-    return train_picker(
-        examples,
-        settings=settings,
-        checkpoint=work / "picker-training.pt",
-        progress=functools.partial(report, settings.epochs),
+def _example(membrane: Membrane, training: Training, *, whole: bool) -> Example:
+    """whole : the membrane shall be picked on, not only trained on."""
+    mesh, read, grid, particles = membrane
+    if isinstance(training, SubvolumeTraining):
+        return subvolume_example(*membrane, spacing_angstrom=training.spacing_angstrom, whole=whole)
+    profiles = profiles_from_volume(
+        read,
+        grid,
+        mesh.vertices,
+        mesh.vertex_normals(),
+        np.array(training.offsets_angstrom),
+        outside=0.0,
+        spline_order=training.spline_order,
     )
+    kinds = np.concatenate([np.full(len(of_kind), k) for k, of_kind in enumerate(particles)])
+    return PickingExample(mesh, profiles, together(particles), kinds)
 
 
 def subvolume_example(
-    mesh: Mesh, read: Read, grid: Grid, particles: tuple[Picks, ...], *, spacing_angstrom: float
+    mesh: Mesh,
+    read: Read,
+    grid: Grid,
+    particles: tuple[Picks, ...],
+    *,
+    spacing_angstrom: float,
+    whole: bool = False,
 ) -> SubvolumeExample:
-    """Boxes around the vertices of a mesh: of a large one around a few thousand, evenly chosen."""
-    normals, some = mesh.vertex_normals(), evenly_chosen(len(mesh.vertices))
+    """Boxes around the vertices of a mesh: of a large one around a few thousand, evenly chosen, or `whole`, all."""
+    normals = mesh.vertex_normals()
+    some = np.arange(len(normals)) if whole else evenly_chosen(len(normals))
     boxes = subvolumes_from_volume(
         read, grid, mesh.vertices[some], normals[some], edge=EDGE, spacing_angstrom=spacing_angstrom, outside=0.0
     )
-    return SubvolumeExample(mesh.vertices[some], normals[some], boxes, particles)
+    return SubvolumeExample(mesh.vertices[some], normals[some], boxes, particles, mesh if whole else None)
 
 
 def _membranes(project: Project, runs: Sequence[str], meshes: str, picks: Sequence[str]) -> Iterator[Membrane]:
@@ -135,11 +186,3 @@ def _membranes(project: Project, runs: Sequence[str], meshes: str, picks: Sequen
         for number, mesh in sorted(surfaces.items()):
             on_it = tuple(p.chosen(owner == number) for p, owner in zip(particles, owners, strict=True))
             yield mesh, functools.partial(project.read_density, tomogram), grid, on_it
-
-
-def _together(particles: Sequence[Picks]) -> Picks:
-    turned = [p.orientations for p in particles if p.orientations is not None]
-    return Picks(
-        np.concatenate([p.positions for p in particles]),
-        np.concatenate(turned) if len(turned) == len(particles) else None,
-    )

@@ -118,9 +118,9 @@ class Pick(Stage):
             for of_kind, of_membrane in zip(found, picks, strict=True):
                 of_kind.append(of_membrane)
         if failed and len(failed) == len(meshes):
-            number, reason = next(iter(failed.items()))
+            first, reason = next(iter(failed.items()))
             raise InputError(
-                f"{desk.object('meshes').uri}: no mesh of {len(meshes)} can be picked on (membrane {number}: {reason})",
+                f"{desk.object('meshes').uri}: no mesh of {len(meshes)} can be picked on (membrane {first}: {reason})",
                 "correct the meshes, or make them again with the stage mesh",
             )
         return [joined(parts) for parts in found], failed

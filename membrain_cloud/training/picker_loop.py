@@ -5,42 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse
 import torch
 from numpy.typing import NDArray
 
-from membrain_cloud.errors import InputError
-from membrain_cloud.geometry import Mesh, Picks
+from membrain_cloud.errors import InputError, UsageError
 from membrain_cloud.membranes.operators import surface_operators
 from membrain_cloud.membranes.partitions import cut_into_patches
 from membrain_cloud.networks.diffusion_net import SHORTEST_TIME, Architecture, Diffusion, DiffusionNet, SurfaceTensors
 from membrain_cloud.networks.picker import Picker, normalise_profiles, surface_tensors
-from membrain_cloud.training.checkpointing import resume, save
+from membrain_cloud.training.epochs import Course, run_epochs
+from membrain_cloud.training.examples import PickingExample, content_digest
+from membrain_cloud.training.picker_scores import Validation
 from membrain_cloud.training.profile_augmentation import augment_profiles, averaging_matrix
 from membrain_cloud.training.targets import FAR_SCORE, ParticleShape, targets_of_classes
-
-
-@dataclass(frozen=True, eq=False)
-class PickingExample:
-    """One membrane with its truth: mesh, profiles (V, C) along its outward normals, the particles on it.
-
-    kinds : (N,) the class of each particle, counted from 0; None where all are of one kind.
-    """
-
-    mesh: Mesh
-    profiles: NDArray[np.float32]
-    particles: Picks
-    kinds: NDArray[np.int64] | None = None
-
-    def of_classes(self, count: int) -> tuple[Picks, ...]:
-        """The particles of each of `count` classes."""
-        if self.kinds is None:
-            return (self.particles,) * count
-        return tuple(self.particles.chosen(self.kinds == k) for k in range(count))
 
 
 @dataclass(frozen=True)
@@ -53,6 +36,7 @@ class PickerTraining:
     classes : a name for each kind of particle; empty for one without.  shapes : as `targets.particle_targets` has
         them, one a class; empty: distances are the same in all directions.
     epochs, learning_rate, accumulate : Adam, x (1 - epoch/epochs)^0.9, a step every `accumulate` patches.
+    validate_every : so many epochs the membranes that are kept aside are looked at, where there are some.
     """
 
     offsets_angstrom: tuple[float, ...]
@@ -69,6 +53,7 @@ class PickerTraining:
     learning_rate: float
     accumulate: int
     seed: int
+    validate_every: int = 1
     classes: tuple[str, ...] = ()
     shapes: tuple[ParticleShape, ...] = ()
 
@@ -140,39 +125,70 @@ def train_picker(
     settings: PickerTraining,
     checkpoint: Path | None,
     progress: Callable[[int, float], None],
+    validation: Validation | None = None,
+    base: Picker | None = None,
 ) -> Picker:
     """Train a DiffusionNet on membranes with known particles.
 
-    Loss: sum(w (p - t)^2) / sum(w) over a patch's vertices (MemBrain-pick's).
-    checkpoint : a file to write after each epoch and to go on from where it exists; None: none. Going on gives the
-        same weights as training without a pause.
-    progress : called with (epochs done, mean loss) after each epoch.
+    Loss: sum((w (p - t))^2) / sum(w) over a patch's vertices (MemBrain-pick's).
+    checkpoint, progress : as `epochs.run_epochs`. Going on gives the same weights as training without a pause.
+    validation : membranes to choose the best epoch by; None: the last is taken.
+    base : a picker to begin with, of the same sampling and architecture (see `fits`); it stays as it is.
 
-    Raises InputError without any patch or particle, UsageError where the checkpoint is another training's.
+    Raises InputError without any patch or particle, UsageError where the checkpoint is of other settings or the base
+    does not fit.
     """
+    if base is not None and not fits(base, settings):
+        raise UsageError(
+            f"the picker {base.name} samples or is built otherwise than this training wants it",
+            "train without a base, or with one that this command made",
+        )
     patches = training_patches(examples, settings)
     if not any(float(patch.targets.min()) < FAR_SCORE for patch in patches):
         raise InputError("no particle lies on any of the meshes", "give examples with particles on their membranes")
     torch.manual_seed(settings.seed)
     network = DiffusionNet(settings.architecture)
-    _start_well(network)
-    optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
-    digest = _digest(patches, settings)
-    done = resume(checkpoint, digest, network, optimiser)
-    for epoch in range(done, settings.epochs):
-        for group in optimiser.param_groups:
-            group["lr"] = settings.learning_rate * (1.0 - epoch / settings.epochs) ** 0.9
-        loss = _train_epoch(network, optimiser, patches, settings, np.random.default_rng((settings.seed, epoch)))
-        if checkpoint is not None:
-            save(checkpoint, digest, epoch + 1, network, optimiser)
-        progress(epoch + 1, loss)
-    network.eval().requires_grad_(False)
-    spare = len(settings.offsets_angstrom) - settings.window
+    if base is None:
+        _start_well(network)
+    else:
+        network.load_state_dict(base.network.state_dict())
+    course = Course(
+        settings.epochs,
+        settings.learning_rate,
+        settings.validate_every,
+        settings_digest=_settings_digest(settings, base),
+        data_digest=content_digest(examples) + ("" if validation is None else validation.digest()),
+        checkpoint=checkpoint,
+    )
+    state = run_epochs(
+        network,
+        course,
+        train_epoch=lambda optimiser, epoch: _train_epoch(
+            network, optimiser, patches, settings, np.random.default_rng((settings.seed, epoch))
+        ),
+        validate=None if validation is None else lambda: validation.scores(_made(network, settings), settings.shapes),
+        progress=progress,
+    )
+    notes: dict[str, Any] = {} if validation is None else {"best_epoch": state.best_epoch}
+    return replace(_made(network, settings), notes=notes)
+
+
+def fits(base: Picker, settings: PickerTraining) -> bool:
+    """Whether a picker can be trained on with these settings."""
+    return (
+        base.network.architecture == settings.architecture
+        and np.array_equal(base.offsets_angstrom, settings.offsets_angstrom)
+        and (base.eigenpairs, base.length_unit_angstrom, base.score_unit_angstrom, base.inward_normals)
+        == (settings.eigenpairs, settings.length_unit_angstrom, settings.score_unit_angstrom, False)
+    )
+
+
+def _made(network: DiffusionNet, settings: PickerTraining) -> Picker:
     return Picker(
         network=network,
         offsets_angstrom=np.array(settings.offsets_angstrom),
         spline_order=settings.spline_order,
-        window_starts=tuple(range(spare + 1)),
+        window_starts=tuple(range(len(settings.offsets_angstrom) - settings.window + 1)),
         eigenpairs=settings.eigenpairs,
         partition_vertices=settings.partition_vertices,
         length_unit_angstrom=settings.length_unit_angstrom,
@@ -189,7 +205,6 @@ def _train_epoch(
     settings: PickerTraining,
     rng: np.random.Generator,
 ) -> float:
-    network.train()
     spare = len(settings.offsets_angstrom) - settings.window
     step_angstrom = abs(settings.offsets_angstrom[1] - settings.offsets_angstrom[0])
     total = 0.0
@@ -202,7 +217,7 @@ def _train_epoch(
         if rng.random() < 0.5:  # a mirrored membrane is a membrane too
             surface = surface._replace(slopes_y=-surface.slopes_y)
         predicted = network(torch.from_numpy(x[:, start : start + settings.window].copy()), surface)
-        loss = (patch.weights[:, None] * (predicted - patch.targets) ** 2).sum() / patch.weights.sum()
+        loss = ((patch.weights[:, None] * (predicted - patch.targets)) ** 2).sum() / patch.weights.sum()
         (loss / settings.accumulate).backward()
         total += float(loss.detach())
         if count % settings.accumulate == 0 or count == len(patches):
@@ -229,9 +244,9 @@ def _hold_diffusion_times(network: DiffusionNet) -> None:
                 module.diffusion_time.clamp_(min=SHORTEST_TIME)
 
 
-def _digest(patches: Sequence[TrainingPatch], settings: PickerTraining) -> str:
+def _settings_digest(settings: PickerTraining, base: Picker | None) -> str:
     found = hashlib.sha256(json.dumps(asdict(settings), sort_keys=True).encode())
-    for patch in patches:
-        found.update(patch.profiles.tobytes())
-        found.update(patch.targets.numpy().tobytes())
+    if base is not None:
+        for name, value in sorted(base.network.state_dict().items()):
+            found.update(name.encode() + value.cpu().numpy().tobytes())
     return found.hexdigest()

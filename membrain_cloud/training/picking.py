@@ -20,16 +20,13 @@ from membrain_cloud.geometry import Mesh, Picks
 from membrain_cloud.membranes.instances import instance_boxes
 from membrain_cloud.membranes.meshing import mesh_membrane
 from membrain_cloud.membranes.phantom import Phantom, PhantomSettings, make_phantom
-from membrain_cloud.membranes.picking import Clustering, cluster_picks
+from membrain_cloud.membranes.picking import Clustering
 from membrain_cloud.membranes.sampling import sample_along_normals
-from membrain_cloud.membranes.scoring import vertex_scores
-from membrain_cloud.networks.picker import Picker, save_picker
+from membrain_cloud.networks.picker import save_picker
+from membrain_cloud.training.examples import PickingExample
 from membrain_cloud.training.patches import random_imaging
-from membrain_cloud.training.picker_loop import PickerTraining, PickingExample, train_picker
-from membrain_cloud.training.scores import Score, pick_f1, pick_f1_one_to_one
-
-F1_RADIUS_ANGSTROM = 63.36
-"""A pick is right within this distance: MemBrain-pick's."""
+from membrain_cloud.training.picker_loop import PickerTraining, train_picker
+from membrain_cloud.training.picker_scores import evaluate_picker
 
 Report = Callable[[str], None]
 
@@ -140,53 +137,6 @@ def _on_mesh(particles: Picks, number: int, mesh: Mesh) -> NDArray[np.bool_]:
     return chosen & (cKDTree(mesh.vertices).query(particles.positions)[0] <= 60.0) if len(particles) else chosen
 
 
-def predict_picks(picker: Picker, example: PickingExample, *, clustering: Clustering) -> list[Picks]:
-    """What the picker finds on one membrane, for each of its classes."""
-    scores = vertex_scores(
-        example.mesh,
-        example.profiles,
-        picker.predict,
-        partition_vertices=picker.partition_vertices,
-        eigenpairs=picker.eigenpairs,
-        length_unit_angstrom=picker.length_unit_angstrom,
-    )
-    each = scores.T if scores.ndim == 2 else scores[None]
-    return [cluster_picks(example.mesh, of_class, **asdict(clustering), membrane_id=0) for of_class in each]
-
-
-def pooled_f1(picks: Sequence[Picks], truths: Sequence[Picks]) -> tuple[Score, Score]:
-    """MemBrain-pick's F1 and the one-to-one F1 at 63.36 Å over many membranes together.
-
-    The membranes are moved far apart, so that picks of one never meet particles of another.
-    """
-    shift = [np.array([1e6 * index, 0.0, 0.0]) for index in range(len(truths))]
-    found = np.concatenate([p.positions + s for p, s in zip(picks, shift, strict=True)])
-    true = np.concatenate([p.positions + s for p, s in zip(truths, shift, strict=True)])
-    return pick_f1(found, true, F1_RADIUS_ANGSTROM), pick_f1_one_to_one(found, true, F1_RADIUS_ANGSTROM)
-
-
-def evaluate_picker(
-    picker: Picker,
-    examples: Sequence[PickingExample],
-    *,
-    clustering: Clustering,
-) -> dict[str, Any]:
-    """Scores of a picker on examples it was not trained on: F1, precision, recall, and counts, classes apart."""
-    outputs = picker.network.architecture.outputs
-    picks = [of_class for e in examples for of_class in predict_picks(picker, e, clustering=clustering)]
-    truths = [of_class for e in examples for of_class in e.of_classes(outputs)]
-    score, strict = pooled_f1(picks, truths)
-    return {
-        "f1": round(score.score, 4),
-        "precision": round(score.precision, 4),
-        "recall": round(score.recall, 4),
-        "f1_one_to_one": round(strict.score, 4),
-        "particles": sum(len(truth) for truth in truths),
-        "picks": sum(len(p) for p in picks),
-        "membranes": len(examples),
-    }
-
-
 def train_picker_on_phantoms(
     output: Path,
     *,
@@ -206,7 +156,7 @@ def train_picker_on_phantoms(
 
     Returns the scores that are also in the model's header: on unseen phantoms with true and with imperfect masks.
     """
-    train = _make_examples(range(seed, seed + n_phantoms), examples, training, workdir, progress)
+    train = make_examples(range(seed, seed + n_phantoms), examples, training, workdir, progress)
     picker = train_picker(
         train,
         settings=training,
@@ -216,7 +166,7 @@ def train_picker_on_phantoms(
     unseen = range(seed + 1_000_000, seed + 1_000_000 + n_validation)
     scores = {}
     for name, share in (("true_masks", 0.0), ("imperfect_masks", 1.0)):
-        held_out = _make_examples(unseen, replace(examples, imperfect=share), training, workdir, progress)
+        held_out = make_examples(unseen, replace(examples, imperfect=share), training, workdir, progress)
         scores[name] = evaluate_picker(picker, held_out, clustering=clustering)
         progress(f"{name}: F1 {scores[name]['f1']:.3f} on {scores[name]['particles']} particles")
     notes = {
@@ -231,21 +181,29 @@ def train_picker_on_phantoms(
     return scores
 
 
-def _make_examples(
+def make_examples(
     seeds: Sequence[int],
     settings: PhantomExamples,
     training: PickerTraining,
     workdir: Path | None,
     progress: Report,
+    *,
+    phantom: PhantomSettings | None = None,
 ) -> list[PickingExample]:
+    """The membranes of phantoms as examples; those kept in `workdir` are not made again.
+
+    phantom : how they are simulated; None: in many ways, as `random_phantom` does.
+    """
     made: list[PickingExample] = []
+    key = json.dumps([asdict(settings), training.offsets_angstrom, training.spline_order, training.classes])
+    if phantom is not None:
+        key += json.dumps(asdict(phantom))
     for count, seed in enumerate(seeds, start=1):
         kept = None if workdir is None else workdir / f"examples-{settings.imperfect:g}-{seed}.npz"
-        key = json.dumps([asdict(settings), training.offsets_angstrom, training.spline_order, training.classes])
         found = None if kept is None else _load_examples(kept, key)
         if found is None:
             found = phantom_examples(
-                random_phantom(seed, settings),
+                random_phantom(seed, settings) if phantom is None else make_phantom(seed, phantom),
                 settings,
                 offsets_angstrom=training.offsets_angstrom,
                 spline_order=training.spline_order,

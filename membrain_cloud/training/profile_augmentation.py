@@ -37,7 +37,9 @@ def augment_profiles(
     if rng.random() < 0.2:
         x = np.where(rng.random(x.shape) < rng.uniform(0.0, 0.15), 0.0, x)
     if rng.random() < 0.3:
-        x = _gamma(x, float(np.exp(rng.uniform(-0.5, 0.5))), inverted=rng.random() < 0.5)
+        x = _gamma(x, np.exp(rng.uniform(np.log(0.65), np.log(1.7))), inverted=rng.random() < 0.5)
+    if rng.random() < 0.1:
+        x = _gamma(x, _local_exponents(vertices_angstrom, rng), inverted=rng.random() < 0.5)
     if rng.random() < 0.3:
         x = x + _brightness_gradient(vertices_angstrom, rng)[:, None]
     if rng.random() < 0.1:
@@ -64,13 +66,23 @@ def _noise(shape: tuple[int, ...], averaging: scipy.sparse.csr_matrix, rng: np.r
     return noise * np.float32(rng.uniform(0.0, 0.4))
 
 
-def _gamma(x: Profiles, exponent: float, *, inverted: bool) -> Profiles:
-    """A power law on the values scaled to 0..1, from the bright or the dark end; mean and deviation are kept."""
+def _gamma(x: Profiles, exponent: float | NDArray[np.float64], *, inverted: bool) -> Profiles:
+    """A power law on the values scaled to 0..1, from the bright or the dark end; mean and deviation are kept.
+
+    exponent : one for all, or (V, 1).
+    """
     sign = -1.0 if inverted else 1.0
     y = sign * x
     low, high = float(y.min()), float(y.max())
     y = sign * ((y - low) / max(high - low, 1e-6)) ** exponent
     return (y - y.mean()) / max(float(y.std()), 1e-6) * x.std() + x.mean()
+
+
+def _local_exponents(vertices: NDArray[np.floating], rng: np.random.Generator) -> NDArray[np.float64]:
+    """(V, 1) exponents from 0.5 to 2 that change slowly over the patch: as the distance from a place on it."""
+    away = np.linalg.norm(vertices - vertices[int(rng.integers(len(vertices)))], axis=1)
+    ends = rng.uniform(np.log(0.5), np.log(2.0), size=2)
+    return np.asarray(np.exp(ends[0] + (ends[1] - ends[0]) * away / max(float(away.max()), 1e-6))[:, None])
 
 
 def _brightness_gradient(vertices: NDArray[np.floating], rng: np.random.Generator) -> Profiles:
@@ -82,7 +94,7 @@ def _brightness_gradient(vertices: NDArray[np.floating], rng: np.random.Generato
 
 def _erase(x: Profiles, vertices: NDArray[np.floating], rng: np.random.Generator) -> Profiles:
     x = x.copy()
-    for _ in range(int(rng.integers(1, 5))):
+    for _ in range(int(rng.integers(1, 7))):
         middle = vertices[int(rng.integers(len(vertices)))]
-        x[((vertices - middle) ** 2).sum(axis=1) < rng.uniform(20.0, 60.0) ** 2] = x.mean()
+        x[((vertices - middle) ** 2).sum(axis=1) < rng.uniform(22.5, 82.5) ** 2] = x.mean()
     return x

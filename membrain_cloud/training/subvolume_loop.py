@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,23 +15,13 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from membrain_cloud.errors import InputError
-from membrain_cloud.geometry import Picks
 from membrain_cloud.membranes.scoring import scale_of_boxes
 from membrain_cloud.networks.subvolume_net import EDGE, SubvolumeNet
 from membrain_cloud.networks.subvolume_picker import SubvolumePicker
-from membrain_cloud.training.checkpointing import resume, save
+from membrain_cloud.training.epochs import Course, run_epochs
+from membrain_cloud.training.examples import SubvolumeExample, content_digest
+from membrain_cloud.training.picker_scores import Validation
 from membrain_cloud.training.targets import FAR_SCORE, ParticleShape, targets_of_classes
-
-
-@dataclass(frozen=True, eq=False)
-class SubvolumeExample:
-    """One membrane with its truth: places and outward normals (V, 3) of its vertices, the boxes around them
-    (V, e, e, e) as `membranes.sampling.subvolumes_from_volume` cuts them, and the particles of each class."""
-
-    vertices: NDArray[np.float64]
-    normals: NDArray[np.float64]
-    boxes: NDArray[np.float32]
-    particles: tuple[Picks, ...]
 
 
 @dataclass(frozen=True)
@@ -41,6 +32,7 @@ class SubvolumeTraining:
     shapes : half axes of each class's particles, for distances that follow them (Mahalanobis); empty: round ones.
     samples : boxes a step; half of them, where there are so many, from places near particles.
     epochs, steps : an epoch is so many optimiser steps.  Adam, learning rate x (1 - epoch/epochs)^0.9.
+    validate_every : as of `picker_loop.PickerTraining`.
     """
 
     spacing_angstrom: float
@@ -50,6 +42,7 @@ class SubvolumeTraining:
     samples: int
     learning_rate: float
     seed: int
+    validate_every: int = 1
     classes: tuple[str, ...] = ()
     shapes: tuple[ParticleShape, ...] = ()
 
@@ -64,13 +57,14 @@ def train_subvolume_picker(
     settings: SubvolumeTraining,
     checkpoint: Path | None,
     progress: Callable[[int, float], None],
+    validation: Validation | None = None,
 ) -> SubvolumePicker:
     """Train a SubvolumeNet on membranes with known particles; the loss is the mean squared error of its distances.
 
-    checkpoint : a file to write after each epoch and to go on from where it exists, with the same result; None: none.
-    progress : called with (epochs done, mean loss) after each epoch.
+    checkpoint, progress : as `epochs.run_epochs`. Going on gives the same weights as training without a pause.
+    validation : membranes to choose the best epoch by, whose examples have their meshes; None: the last is taken.
 
-    Raises InputError without any particle near a membrane, UsageError where the checkpoint is another training's.
+    Raises InputError without any particle near a membrane, UsageError where the checkpoint is of other settings.
     """
     boxes, targets = _material(examples, settings)
     near = np.flatnonzero((targets < FAR_SCORE).any(axis=1))
@@ -80,17 +74,28 @@ def train_subvolume_picker(
     network = SubvolumeNet(outputs=settings.outputs)
     with torch.no_grad():
         network.mlp1.bias.fill_(0.9 * FAR_SCORE)
-    optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
-    digest = _digest(boxes, targets, settings)
-    for epoch in range(resume(checkpoint, digest, network, optimiser), settings.epochs):
-        for group in optimiser.param_groups:
-            group["lr"] = settings.learning_rate * (1.0 - epoch / settings.epochs) ** 0.9
-        rng = np.random.default_rng((settings.seed, epoch))
-        loss = _train_epoch(network, optimiser, boxes, targets, near, settings, rng)
-        if checkpoint is not None:
-            save(checkpoint, digest, epoch + 1, network, optimiser)
-        progress(epoch + 1, loss)
-    network.eval().requires_grad_(False)
+    course = Course(
+        settings.epochs,
+        settings.learning_rate,
+        settings.validate_every,
+        settings_digest=hashlib.sha256(json.dumps(asdict(settings), sort_keys=True).encode()).hexdigest(),
+        data_digest=content_digest(examples) + ("" if validation is None else validation.digest()),
+        checkpoint=checkpoint,
+    )
+    state = run_epochs(
+        network,
+        course,
+        train_epoch=lambda optimiser, epoch: _train_epoch(
+            network, optimiser, boxes, targets, near, settings, np.random.default_rng((settings.seed, epoch))
+        ),
+        validate=None if validation is None else lambda: validation.scores(_made(network, settings), settings.shapes),
+        progress=progress,
+    )
+    notes: dict[str, Any] = {} if validation is None else {"best_epoch": state.best_epoch}
+    return replace(_made(network, settings), notes=notes)
+
+
+def _made(network: SubvolumeNet, settings: SubvolumeTraining) -> SubvolumePicker:
     return SubvolumePicker(
         network, EDGE, settings.spacing_angstrom, settings.score_unit_angstrom, classes=settings.classes
     )
@@ -125,7 +130,6 @@ def _train_epoch(
     settings: SubvolumeTraining,
     rng: np.random.Generator,
 ) -> float:
-    network.train()
     total = 0.0
     for _ in range(settings.steps):
         some = rng.integers(len(boxes), size=settings.samples)
@@ -146,10 +150,3 @@ def _turned(box: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.fl
     """One of the eight ways a box can lie on its membrane: quarter turns about the normal, and their mirrors."""
     turned = np.rot90(box, int(rng.integers(4)), axes=(1, 2))
     return turned[:, :, ::-1] if rng.random() < 0.5 else turned
-
-
-def _digest(boxes: NDArray[np.float32], targets: NDArray[np.float32], settings: SubvolumeTraining) -> str:
-    found = hashlib.sha256(json.dumps(asdict(settings), sort_keys=True).encode())
-    found.update(boxes.tobytes())
-    found.update(targets.tobytes())
-    return found.hexdigest()

@@ -19,7 +19,8 @@ from membrain_cloud.networks.picker import Picker, load_picker
 from membrain_cloud.networks.subvolume_picker import SubvolumePicker
 from membrain_cloud.store.refs import ObjectRef, TomogramRef
 from membrain_cloud.store.setup import create_project
-from membrain_cloud.training.subvolume_loop import SubvolumeExample, SubvolumeTraining, train_subvolume_picker
+from membrain_cloud.training.examples import SubvolumeExample
+from membrain_cloud.training.subvolume_loop import SubvolumeTraining, train_subvolume_picker
 from membrain_cloud.training.targets import particle_targets, targets_of_classes
 
 GRID = Grid((60, 60, 60), 10.0)

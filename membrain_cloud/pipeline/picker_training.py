@@ -1,0 +1,165 @@
+"""Training a picker on annotated membranes: once, or in rounds of ever more of them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import membrain_cloud
+from membrain_cloud.errors import InputError, UsageError
+from membrain_cloud.membranes.picking import Clustering
+from membrain_cloud.networks.picker import AnyPicker, Picker, save_picker
+from membrain_cloud.pipeline.learning import Report
+from membrain_cloud.pipeline.models import load_picker
+from membrain_cloud.pipeline.picker_data import Material, Training
+from membrain_cloud.pipeline.picking import clustering_of
+from membrain_cloud.pipeline.settings import PickSettings
+from membrain_cloud.training.examples import Example, PickingExample, SubvolumeExample
+from membrain_cloud.training.incremental import Protocol, run_rounds
+from membrain_cloud.training.picker_loop import PickerTraining, train_picker
+from membrain_cloud.training.picker_scores import Validation, evaluate_picker
+from membrain_cloud.training.subvolume_loop import train_subvolume_picker
+
+# A round of few membranes has many epochs, one of many has few: so many vertices are seen in all, those of overlaps
+# counted once.
+ROUND_VERTICES = 5_000_000
+ROUND_EPOCHS = (12, 300)
+
+
+def train_on(
+    material: Material, output: str, work: str, values: Mapping[str, Any], *, base: str | None, progress: Report
+) -> dict[str, Any]:
+    """Train a picker and write it; returns what it was trained on, and its scores where there is a validation.
+
+    values : `epochs` and `seed`, where they are not the defaults.  base : a picker to begin with; it stays as it is.
+    """
+    training = replace(material.training, **values)
+    counts = material.counts()
+    kinds = ", ".join(f"{n} {kind}" for kind, n in counts.items())
+    progress(f"{len(material.train)} membranes, particles: {kinds}; {len(material.validation)} to validate with")
+    validation = _validation(material)
+    picker = train_one(
+        material.train, training, Path(work), validation=validation, base=_base(base, output), progress=progress
+    )
+    told: dict[str, Any] = {"membranes": len(material.train), "particles": counts, "network": network_name(training)}
+    about = told | dict(material.about) | ({} if base is None else {"base": base})
+    notes = {**picker.notes, "trained_on": about, "training": asdict(training)}
+    if validation is not None:
+        suits = validation.best_clustering(picker)
+        told |= {
+            "best_epoch": picker.notes["best_epoch"],
+            "validation": evaluate_picker(picker, material.validation, clustering=suits),
+            "settings": {"pick.bandwidth_angstrom": suits.bandwidth_angstrom, "pick.threshold": suits.score_threshold},
+        }
+        notes |= {"validation": told["validation"], "settings": told["settings"]}
+    save_picker(replace(picker, notes=notes | {"membrain_cloud": membrain_cloud.__version__}), output)
+    return told | {"model": output}
+
+
+def train_in_rounds(
+    material: Material,
+    counts: Sequence[int],
+    output: str,
+    work: str,
+    values: Mapping[str, Any],
+    *,
+    base: str | None,
+    progress: Report,
+) -> list[dict[str, Any]]:
+    """The incremental protocol; `output` is the picker of the most membranes. Returns a row for each round.
+
+    values : as of `train_on`; without `epochs` each round has as many as let it see `ROUND_VERTICES`.
+    UsageError where there are no membranes to validate with, or a count is not to be had.
+    """
+    validation = _validation(material)
+    if validation is None:
+        raise UsageError(
+            "rounds are scored on membranes that none of them is trained on", "add --validation-run (and --test-run)"
+        )
+    training = replace(material.training, **values)
+    start = _base(base, output)
+
+    def train(annotated: Sequence[Example], folder: Path) -> AnyPicker:
+        settings = training if "epochs" in values else _in_proportion(training, annotated)
+        return train_one(annotated, settings, folder, validation=validation, base=start, progress=progress)
+
+    about = [asdict(training), sorted(values), None if start is None else start.sha256, ROUND_VERTICES, ROUND_EPOCHS]
+    protocol = Protocol(
+        tuple(counts), training.seed, material.train, validation, material.test, [*about, membrain_cloud.__version__]
+    )
+    rows = run_rounds(protocol, train, Path(work), progress)
+    last = load_picker(rows[-1]["model"])
+    notes = {**last.notes, "trained_on": dict(material.about), "rounds": rows}
+    save_picker(replace(last, notes=notes), output)
+    return rows
+
+
+def train_one(
+    examples: Sequence[Example],
+    training: Training,
+    work: Path,
+    *,
+    validation: Validation | None,
+    base: AnyPicker | None,
+    progress: Report,
+) -> AnyPicker:
+    """One training of either network, whose state is kept in `work`."""
+    report = functools.partial(_report, progress, training.epochs)
+    if isinstance(training, PickerTraining):
+        if base is not None and not isinstance(base, Picker):
+            raise UsageError(f"the picker {base.name} is of another kind of network", "give a picker of profiles")
+        profiled = [example for example in examples if isinstance(example, PickingExample)]
+        return train_picker(
+            profiled,
+            settings=training,
+            checkpoint=work / "picker-training.pt",
+            progress=report,
+            validation=validation,
+            base=base,
+        )
+    if base is not None:
+        raise UsageError("a network of subvolumes begins anew", "leave --base out")
+    boxed = [example for example in examples if isinstance(example, SubvolumeExample)]
+    return train_subvolume_picker(
+        boxed, settings=training, checkpoint=work / "subvolume-training.pt", progress=report, validation=validation
+    )
+
+
+def network_name(training: Training) -> str:
+    return "profiles" if isinstance(training, PickerTraining) else "subvolumes"
+
+
+def _report(progress: Report, epochs: int, epoch: int, loss: float) -> None:
+    progress(f"epoch {epoch} of {epochs}: loss {loss:.3f}")
+
+
+def _in_proportion(training: Training, annotated: Sequence[Example]) -> Training:
+    if not isinstance(training, PickerTraining):
+        return training
+    vertices = sum(len(example.mesh.vertices) for example in annotated if isinstance(example, PickingExample))
+    least, most = ROUND_EPOCHS
+    epochs = min(most, max(least, ROUND_VERTICES // max(1, vertices)))
+    return replace(training, epochs=epochs, validate_every=max(1, epochs // 10))
+
+
+def _validation(material: Material) -> Validation | None:
+    if not material.validation:
+        return None
+    if not sum(example.count for example in material.validation):
+        raise InputError("there is not one particle to validate with", "validate with membranes that have particles")
+    return Validation(material.validation, _clustering())
+
+
+def _clustering() -> Clustering:
+    return clustering_of(PickSettings())
+
+
+def _base(base: str | None, output: str) -> AnyPicker | None:
+    if base is None:
+        return None
+    if Path(output).exists() and Path(base).exists() and Path(base).samefile(output):
+        raise UsageError(f"{output} is the picker to begin with", "write the new one to another file")
+    return load_picker(base)

@@ -1,0 +1,149 @@
+"""The course of a picker's training: epochs, validation after each, the best weights, a log, and a state to go on from.
+
+The state is written after each epoch, whole, with everything that later epochs hang on. What an epoch draws is a
+function of the seed and of its number alone. So a training that is killed at any instant and started again ends with
+the same bytes as one left alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from membrain_cloud.errors import UsageError
+
+Row = Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Course:
+    """epochs, learning_rate : Adam's, x (1 - epoch/epochs)^0.9.  validate_every : so many epochs, and after the last.
+
+    checkpoint : the file of the state; beside it, ending in .csv, lies the log. None: neither is written.
+    settings_digest, data_digest : of all that decides it: settings, and meshes, densities and annotations.
+    """
+
+    epochs: int
+    learning_rate: float
+    validate_every: int
+    settings_digest: str
+    data_digest: str
+    checkpoint: Path | None
+
+
+@dataclass
+class State:
+    """What is known after some epochs: rows of the log, and the weights of the best validation so far."""
+
+    epochs: int = 0
+    rows: list[dict[str, float | None]] = field(default_factory=list)
+    best: tuple[float, float] | None = None
+    best_epoch: int = 0
+    best_weights: dict[str, torch.Tensor] | None = None
+
+
+def run_epochs(
+    network: nn.Module,
+    course: Course,
+    *,
+    train_epoch: Callable[[torch.optim.Optimizer, int], float],
+    validate: Callable[[], Row] | None,
+    progress: Callable[[int, float], None],
+) -> State:
+    """Train a network to the end; with validation, it then has the weights that validated best.
+
+    train_epoch : (optimiser, epoch from 0) -> mean loss.
+    validate : scores, of which `f1` and `validation_loss` decide: a higher F1 is better, and among those within 0.01
+        the smaller loss. Called with the network in evaluation mode.
+    progress : told (epochs done, mean loss) after each.
+
+    A state of the same settings but other data (somebody edited an annotation) is set aside, as `*.stale.pt`, and
+    training begins anew. Raises UsageError where the state at `checkpoint` is of other settings.
+    """
+    optimiser = torch.optim.Adam(network.parameters(), lr=course.learning_rate)
+    state = resume(course, network, optimiser)
+    for epoch in range(state.epochs, course.epochs):
+        rate = course.learning_rate * (1.0 - epoch / course.epochs) ** 0.9
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        network.train()
+        loss = train_epoch(optimiser, epoch)
+        row: dict[str, float | None] = {"epoch": epoch + 1, "learning_rate": rate, "loss": loss}
+        last = epoch + 1 == course.epochs
+        if validate is not None and (last or (epoch + 1) % course.validate_every == 0):
+            network.eval()
+            row |= validate()
+            _remember(state, row, network)
+        state.epochs = epoch + 1
+        state.rows.append(row)
+        save(course, state, network, optimiser)
+        progress(epoch + 1, loss)
+    if state.best_weights is not None:
+        network.load_state_dict(state.best_weights)
+    network.eval().requires_grad_(False)
+    return state
+
+
+def _remember(state: State, row: Row, network: nn.Module) -> None:
+    f1, loss = row["f1"], row["validation_loss"]
+    rank = (round(f1 or 0.0, 2), -(loss or 0.0))
+    if state.best is None or rank > state.best:
+        state.best, state.best_epoch = rank, int(row["epoch"] or 0)
+        state.best_weights = {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+
+def save(course: Course, state: State, network: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    """Write the state and the log, each whole or not at all; the log follows from the state."""
+    if course.checkpoint is None:
+        return
+    course.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    stored = vars(state) | {
+        "settings_digest": course.settings_digest,
+        "data_digest": course.data_digest,
+        "network": network.state_dict(),
+        "optimiser": optimiser.state_dict(),
+    }
+    temporary = course.checkpoint.with_name(f".{course.checkpoint.name}.{os.getpid()}.tmp")
+    torch.save(stored, temporary)
+    os.replace(temporary, course.checkpoint)
+    write_log(course.checkpoint.with_suffix(".csv"), state.rows)
+
+
+def write_log(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A CSV with a column for everything that any row has; what is not known is empty."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows([{k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows])
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text.getvalue())
+    os.replace(temporary, path)
+
+
+def resume(course: Course, network: nn.Module, optimiser: torch.optim.Optimizer) -> State:
+    """The state to go on from, loaded into network and optimiser; a fresh one where there is none of this training."""
+    checkpoint = course.checkpoint
+    if checkpoint is None or not checkpoint.exists():
+        return State()
+    stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    if stored.get("settings_digest") != course.settings_digest:
+        raise UsageError(
+            f"{checkpoint} belongs to a training with other settings",
+            "remove it to start anew, or give the settings it was made with",
+        )
+    if stored["data_digest"] != course.data_digest:
+        os.replace(checkpoint, checkpoint.with_suffix(".stale.pt"))
+        return State()
+    network.load_state_dict(stored["network"])
+    optimiser.load_state_dict(stored["optimiser"])
+    write_log(checkpoint.with_suffix(".csv"), stored["rows"])  # it may be a row behind
+    return State(stored["epochs"], stored["rows"], stored["best"], stored["best_epoch"], stored["best_weights"])
