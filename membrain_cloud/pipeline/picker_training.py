@@ -24,9 +24,9 @@ from membrain_cloud.training.picker_scores import Validation, evaluate_picker
 from membrain_cloud.training.subvolume_loop import train_subvolume_picker
 
 # A round of few membranes has many epochs, one of many has few: so many vertices are seen in all, those of overlaps
-# counted once.
-ROUND_VERTICES = 5_000_000
-ROUND_EPOCHS = (12, 300)
+# counted once; from a base on far fewer, in smaller steps.
+ROUND_VERTICES, ROUND_EPOCHS = 5_000_000, (12, 300)
+BASE_VERTICES, BASE_EPOCHS, BASE_LEARNING_RATE = 400_000, (4, 60), 1e-3
 
 
 def train_on(
@@ -36,7 +36,7 @@ def train_on(
 
     values : `epochs` and `seed`, where they are not the defaults.  base : a picker to begin with; it stays as it is.
     """
-    training = replace(material.training, **values)
+    training = replace(_beginning(material.training, base), **values)
     counts = material.counts()
     kinds = ", ".join(f"{n} {kind}" for kind, n in counts.items())
     progress(f"{len(material.train)} membranes, particles: {kinds}; {len(material.validation)} to validate with")
@@ -79,14 +79,22 @@ def train_in_rounds(
         raise UsageError(
             "rounds are scored on membranes that none of them is trained on", "add --validation-run (and --test-run)"
         )
-    training = replace(material.training, **values)
+    training = replace(_beginning(material.training, base), **values)
     start = _base(base, output)
 
     def train(annotated: Sequence[Example], folder: Path) -> AnyPicker:
-        settings = training if "epochs" in values else _in_proportion(training, annotated)
+        settings = training if "epochs" in values else _in_proportion(training, annotated, base)
         return train_one(annotated, settings, folder, validation=validation, base=start, progress=progress)
 
-    about = [asdict(training), sorted(values), None if start is None else start.sha256, ROUND_VERTICES, ROUND_EPOCHS]
+    about = [
+        asdict(training),
+        sorted(values),
+        None if start is None else start.sha256,
+        ROUND_VERTICES,
+        ROUND_EPOCHS,
+        BASE_VERTICES,
+        BASE_EPOCHS,
+    ]
     protocol = Protocol(
         tuple(counts), training.seed, material.train, validation, material.test, [*about, membrain_cloud.__version__]
     )
@@ -136,13 +144,18 @@ def _report(progress: Report, epochs: int, epoch: int, loss: float) -> None:
     progress(f"epoch {epoch} of {epochs}: loss {loss:.3f}")
 
 
-def _in_proportion(training: Training, annotated: Sequence[Example]) -> Training:
+def _beginning(training: Training, base: str | None) -> Training:
+    """The settings, with a smaller learning rate where the weights are good already."""
+    return training if base is None else replace(training, learning_rate=BASE_LEARNING_RATE)
+
+
+def _in_proportion(training: Training, annotated: Sequence[Example], base: str | None) -> Training:
     if not isinstance(training, PickerTraining):
         return training
     vertices = sum(len(example.mesh.vertices) for example in annotated if isinstance(example, PickingExample))
-    least, most = ROUND_EPOCHS
-    epochs = min(most, max(least, ROUND_VERTICES // max(1, vertices)))
-    return replace(training, epochs=epochs, validate_every=max(1, epochs // 10))
+    (least, most), seen = (ROUND_EPOCHS, ROUND_VERTICES) if base is None else (BASE_EPOCHS, BASE_VERTICES)
+    epochs = min(most, max(least, seen // max(1, vertices)))
+    return replace(training, epochs=epochs, validate_every=max(1, epochs // (10 if base is None else 5)))
 
 
 def _validation(material: Material) -> Validation | None:

@@ -57,12 +57,14 @@ def run_epochs(
     train_epoch: Callable[[torch.optim.Optimizer, int], float],
     validate: Callable[[], Row] | None,
     progress: Callable[[int, float], None],
+    validate_first: bool = False,
 ) -> State:
     """Train a network to the end; with validation, it then has the weights that validated best.
 
     train_epoch : (optimiser, epoch from 0) -> mean loss.
     validate : scores, of which `f1` and `validation_loss` decide: a higher F1 is better, and among those within 0.01
         the smaller loss. Called with the network in evaluation mode.
+    validate_first : the weights at the start are validated too, as epoch 0, and stay where none are better.
     progress : told (epochs done, mean loss) after each.
 
     A state of the same settings but other data (somebody edited an annotation) is set aside, as `*.stale.pt`, and
@@ -70,6 +72,10 @@ def run_epochs(
     """
     optimiser = torch.optim.Adam(network.parameters(), lr=course.learning_rate)
     state = resume(course, network, optimiser)
+    if validate_first and validate is not None and not state.rows:
+        network.eval()
+        state.rows.append({"epoch": 0, **validate()})
+        _remember(state, state.rows[0], network)
     for epoch in range(state.epochs, course.epochs):
         rate = course.learning_rate * (1.0 - epoch / course.epochs) ** 0.9
         for group in optimiser.param_groups:

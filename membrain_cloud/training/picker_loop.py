@@ -133,7 +133,8 @@ def train_picker(
     Loss: sum((w (p - t))^2) / sum(w) over a patch's vertices (MemBrain-pick's).
     checkpoint, progress : as `epochs.run_epochs`. Going on gives the same weights as training without a pause.
     validation : membranes to choose the best epoch by; None: the last is taken.
-    base : a picker to begin with, of the same sampling and architecture (see `fits`); it stays as it is.
+    base : a picker to begin with, of the same sampling and architecture (see `fits`); it stays as it is. With a
+        validation its weights count as epoch 0, so that what is returned validates no worse.
 
     Raises InputError without any patch or particle, UsageError where the checkpoint is of other settings or the base
     does not fit.
@@ -168,6 +169,7 @@ def train_picker(
         ),
         validate=None if validation is None else lambda: validation.scores(_made(network, settings), settings.shapes),
         progress=progress,
+        validate_first=base is not None,
     )
     notes: dict[str, Any] = {} if validation is None else {"best_epoch": state.best_epoch}
     return replace(_made(network, settings), notes=notes)

@@ -174,6 +174,13 @@ def test_a_picker_is_trained_on_from_a_base(tmp_path: Path) -> None:
     for one, other in zip(base.network.parameters(), found.network.parameters(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
     assert weights(base) == before
+    never = replace(TRAINING, learning_rate=100.0, epochs=1)
+    watched = train_picker(
+        [example(1)], settings=never, checkpoint=tmp_path / "state.pt", progress=quiet, base=base,
+        validation=Validation([example(9)], CLUSTERING),
+    )  # fmt: skip
+    assert weights(watched) == before  # one step of that rate only spoils
+    assert [row["epoch"] for row in log_of(tmp_path / "state.pt")] == ["0", "1"]
     with pytest.raises(UsageError, match="built otherwise"):
         train_picker([example(1)], settings=replace(slow, width=8), checkpoint=None, progress=quiet, base=base)
 
