@@ -3,6 +3,7 @@
     benchmarks/peers.sh                        once: the peer's environment
     python -m benchmarks.picking               conversion, prediction and clustering, both sides, in one run
     python -m benchmarks.picking --ours        our side alone
+    python -m benchmarks.picking --clustering  20 000 seeds in a process that does nothing else: its peak memory
 
 Membranes and tomogram are a phantom's; the checkpoint is a random one of the published architecture. Every side is a
 process of its own; times leave out imports, memory is the process's peak.
@@ -73,13 +74,38 @@ def make_inputs(folder: Path) -> None:
     state = {name: torch.rand_like(v) * 0.1 if name.endswith("diffusion_time") else v for name, v in state.items()}
     facts = {"epoch": 0, "global_step": 0, "pytorch-lightning_version": "2.2.0", "state_dict": state}
     torch.save(facts, folder / "random.ckpt")
+    points, scores = seeds()
+    np.savez(folder / "seeds.npz", points=points, scores=scores)
+
+
+def seeds() -> tuple[Any, Any]:
+    """Scored vertices of a wide sheet, about 20 Å apart, all below the threshold."""
     rng = np.random.default_rng(0)
     side = int(np.ceil(np.sqrt(SEEDS)))
     places = (
         np.stack(np.meshgrid(np.arange(side), np.arange(side), indexing="ij"), axis=-1).reshape(-1, 2)[:SEEDS] * 20.0
     )
     points = np.column_stack([places + rng.normal(0, 4, places.shape), 30 * np.sin(places[:, 0] / 400)])
-    np.savez(folder / "seeds.npz", points=points, scores=rng.uniform(0, 6.9, SEEDS))
+    return points, rng.uniform(0, 6.9, SEEDS)
+
+
+def clustering() -> None:
+    import resource
+
+    from membrain_cloud.membranes.clustering import dense_clusters, mean_shift
+
+    points, scores = seeds()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    used = time.process_time()
+    labels = dense_clusters(
+        mean_shift(points, scores, bandwidth_angstrom=75.0, max_iterations=150), radius=30.0, min_samples=5
+    )
+    used = time.process_time() - used
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    sys.stdout.write(
+        f"{len(points)} seeds, {labels.max() + 1} clusters, {used:.1f} s of the processor with compilation: peak "
+        f"{peak:.0f} MiB, of which {before:.0f} MiB are imports and the seeds\n"
+    )
 
 
 def ours(folder: Path) -> dict[str, Any]:
@@ -187,8 +213,12 @@ def run(command: list[str]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ours", action="store_true", help="our side alone")
+    parser.add_argument("--clustering", action="store_true", help="memory of clustering alone")
     parser.add_argument("--measure", metavar="FOLDER", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.clustering:
+        clustering()
+        return
     if options.measure:
         sys.stdout.write("RESULT" + json.dumps(ours(Path(options.measure))) + "\n")
         return

@@ -21,7 +21,7 @@ SECTIONS: list[tuple[str, list[str]]] = [
     ("Tutorials", ["tutorials/one-tomogram.md", "tutorials/portal-dataset.md"]),
     ("", ["tutorials/annotate-together.md", "tutorials/query-the-tables.md"]),
     ("How to", ["how-to/copick.md", "copick-tools.md", "how-to/look.md", "how-to/give-back.md"]),
-    ("", ["how-to/train-segmentation.md", "models.md"]),
+    ("", ["how-to/train-segmentation.md", "how-to/train-a-picker.md", "models.md"]),
     ("Statistics", ["statistics/*"]),
     ("Deployment", ["deploy/*"]),
     ("Reference", ["commands.md", "settings.md", "tables.md"]),

@@ -155,6 +155,35 @@ def test_a_picker_of_several_kinds_is_trained_on_a_project(
     assert picker.class_names == ("psii", "b6f")
 
 
+@pytest.mark.parametrize("network", ["subvolumes", "profiles"])
+def test_a_run_kept_aside_validates(tmp_path: Path, network: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from membrain_cloud.pipeline import picker_data
+
+    monkeypatch.setattr(picker_data, "SUBVOLUME_TRAINING", replace(TRAINING, steps=1))
+    small = replace(picker_data.PICKER_TRAINING, eigenpairs=16, partition_vertices=400, width=8, hidden=8, blocks=1)
+    monkeypatch.setattr(picker_data, "PICKER_TRAINING", small)
+    made = create_project(str(tmp_path / "project"), objects=[("membrane", False, None), ("psii", True, None)])
+    for run in ("TS_1", "TS_2"):
+        made.write_tomogram(TomogramRef(run, "wbp", 10.0), density(spots()))
+        made.write_meshes(ObjectRef(run, "membrane", "alice", "1"), {1: ball()})
+        made.write_picks(ObjectRef(run, "psii", "alice", "1"), spots())
+    command = [
+        "train", "picking", "--output", str(tmp_path / "x.safetensors"), "--work", str(tmp_path / "w"), "--epochs", "1",
+        "--project", made.config, "--meshes", "membrane:alice/1", "--picks", "psii:alice/1", "--network", network,
+    ]  # fmt: skip
+    done = CliRunner().invoke(main, [*command, "--validation-run", "TS_2"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert (told["membranes"], told["best_epoch"], told["validation"]["particles"]) == (1, 1, 5)
+    assert set(told["settings"]) == {"pick.bandwidth_angstrom", "pick.threshold"}
+    done = CliRunner().invoke(main, [*command, "--run", "TS_1", "--validation-run", "TS_1"])
+    assert done.exit_code == 2
+    assert "in two parts" in done.output + (done.stderr or "")
+    done = CliRunner().invoke(main, [*command, "--incremental", "1"])
+    assert done.exit_code == 2
+    assert "--validation-run" in done.output + (done.stderr or "")
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
