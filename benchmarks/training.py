@@ -119,10 +119,15 @@ print(json.dumps({name: seconds / (2 * asked["batches"]) for name, seconds in sp
 """
 
 
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def beside_the_peer(window: int, batches: int, rounds: int) -> None:
     lower = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    print(f"patches of {window}^3, channels {CHANNELS}, residual, deep supervision, Surface-Dice; bfloat16: {lower}")
-    print("| augmentations | side | loader | step | together | |\n|---|---|---|---|---|---|")
+    say(f"patches of {window}^3, channels {CHANNELS}, residual, deep supervision, Surface-Dice; bfloat16: {lower}")
+    say("| augmentations | side | loader | step | together | |\n|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([PEER, "-c", _DATA, folder, str(window + 16)], check=True)
         for every, name in ((False, "by their chances"), (True, "every one, the peer's default")):
@@ -135,9 +140,7 @@ def beside_the_peer(window: int, batches: int, rounds: int) -> None:
             totals = {side: sum(parts.values()) for side, parts in means.items()}
             for side, parts in means.items():
                 ratio = f"{totals['peer'] / totals['ours']:.1f} times" if side == "ours" else ""
-                print(
-                    f"| {name} | {side} | {parts['loader']:.2f} | {parts['step']:.2f} | {totals[side]:.2f} | {ratio} |"
-                )
+                say(f"| {name} | {side} | {parts['loader']:.2f} | {parts['step']:.2f} | {totals[side]:.2f} | {ratio} |")
 
 
 def _measured(python: str, code: str, asked: dict[str, Any]) -> dict[str, float]:
@@ -172,11 +175,11 @@ def augmentation(window: int, draws: int) -> None:
     everything = replace(PRESETS["membrain-seg"], **dict.fromkeys(CHANCES, 1.0))
     patch(everything)
     plain = seconds(PRESETS["none"], 3)
-    print("| augmentation | seconds |\n|---|---|")
+    say("| augmentation | seconds |\n|---|---|")
     for name in CHANCES:
-        print(f"| {name} | {max(seconds(PRESETS['none'].with_chances({name: 1.0}), 3) - plain, 0):.2f} |")
-    print(f"| mean of {draws} draws of `membrain-seg` | {seconds(PRESETS['membrain-seg'], draws):.2f} |")
-    print(f"| every one at once | {seconds(everything, 3):.2f} |")
+        say(f"| {name} | {max(seconds(PRESETS['none'].with_chances({name: 1.0}), 3) - plain, 0):.2f} |")
+    say(f"| mean of {draws} draws of `membrain-seg` | {seconds(PRESETS['membrain-seg'], draws):.2f} |")
+    say(f"| every one at once | {seconds(everything, 3):.2f} |")
 
 
 def main() -> None:
