@@ -180,6 +180,11 @@ def _sources(
     if not data.source:
         if data.labels or data.runs or data.validation not in ("", SIMULATED):
             raise UsageError("--labels, --run and --validation are for data of your own", "add --data FOLDER or CONFIG")
+        if settings.specimens <= settings.validation_specimens:
+            raise UsageError(
+                f"--specimens {settings.specimens}: {settings.validation_specimens} are held back to validate on",
+                "give more of them",
+            )
         training, held_back = simulated_sources(work, settings, progress)
         trained_on = "simulated specimens of this package, imaged at random"
         return training, held_back, {"trained_on": trained_on, "voxel_spacing_angstrom": None}

@@ -109,9 +109,11 @@ def test_training_on_simulated_specimens_learns(tmp_path: Path) -> None:
     assert [row.split(",")[0] for row in rows[1:]] == ["75", "150"]
 
 
-@pytest.mark.parametrize("options", [{}, {"optimizer": "sgd", "schedule": "polynomial", "learning_rate": 1e-2}])
+@pytest.mark.parametrize(
+    "options", [{}, {"optimizer": "sgd", "schedule": "polynomial", "learning_rate": 1e-2, "surface_dice": 0.5}]
+)
 def test_both_optimizers_find_a_sheet(tmp_path: Path, options: dict[str, Any]) -> None:
-    settings = replace(TINY, batch=2, steps=120, validate_every=60, heads=(1.0, 0.5), surface_dice=0.5, **options)
+    settings = replace(TINY, batch=2, steps=120, validate_every=60, heads=(1.0, 0.5), **options)
     header = load_network(str(train(tmp_path, "a", settings)))[1]
     assert header["validation_dice"] > 0.7
     assert header["training"]["optimizer"] == settings.optimizer
@@ -142,12 +144,12 @@ sys.path.insert(0, sys.argv[1])
 from test_segmentation_training import TINY, train
 from membrain_cloud.training import loop
 loop._SAVE_SECONDS = 0.0  # after every step: the checkpoint is being written most of the time
-train(Path(sys.argv[2]), "killed", replace(TINY, steps=60, validate_every=20, patience=9))
+train(Path(sys.argv[2]), "killed", replace(TINY, steps=30, validate_every=10, patience=9))
 """
 
 
 def test_a_training_killed_at_any_moment_has_the_curve_of_one_left_alone(tmp_path: Path) -> None:
-    straight = train(tmp_path, "straight", replace(TINY, steps=60, validate_every=20, patience=9))
+    straight = train(tmp_path, "straight", replace(TINY, steps=30, validate_every=10, patience=9))
     checkpoint, kills, command = tmp_path / "killed" / "checkpoint.pt", 0, [sys.executable, "-c", KILLED]
     while not (tmp_path / "killed.safetensors").exists():
         with (tmp_path / "output").open("w") as output:
