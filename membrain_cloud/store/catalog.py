@@ -141,6 +141,15 @@ class Catalog:
                     found.add(ref)
         return sorted(found)
 
+    def multilabel_segmentations(self, run: str) -> list[SegmentationRef]:
+        """Segmentations of several labels in one volume, sorted; their names end in `-multilabel`."""
+        found = set()
+        for file in self._folders(f"{_RUNS}/{check_name(run, 'run')}/Segmentations"):
+            ref = parse_segmentation_file(run, file, instance=False, multilabel=True)
+            if ref is not None:
+                found.add(ref)
+        return sorted(found)
+
     def meshes(self, run: str) -> list[ObjectRef]:
         """Every mesh file of a run, sorted; files with foreign names are passed over."""
         return self._objects(run, "Meshes", ".glb")

@@ -244,9 +244,12 @@ def parse_uri(uri: str) -> ParsedUri:
     return ParsedUri(match["name"], match["user"], match["session"], spacing, instance)
 
 
-def parse_segmentation_file(run: str, file: str, *, instance: bool) -> SegmentationRef | None:
-    """The reference that a store name in (Instance)Segmentations/ stands for; None for a foreign or multilabel one."""
-    if not file.endswith(".zarr") or file.endswith("-multilabel.zarr"):
+def parse_segmentation_file(run: str, file: str, *, instance: bool, multilabel: bool = False) -> SegmentationRef | None:
+    """The reference that a store name in (Instance)Segmentations/ stands for; None for a foreign one.
+
+    multilabel : whether those of several labels are meant, or those of one.
+    """
+    if not file.endswith(".zarr") or file.endswith("-multilabel.zarr") != multilabel:
         return None
     parts = file.removesuffix(".zarr").split("_", 3)
     if len(parts) != 4:

@@ -1,0 +1,131 @@
+"""Where a network is least sure of its segmentation: doubt, summed up into cells, and the boxes that hold most of it.
+
+Doubt is a variance: over the mirrors where that was kept, else p(1 - p) of the score, p = 1/2 at the threshold. Either
+is high on the surface of every membrane, however sure the network is of it, since somewhere the score has to cross
+the threshold. So a voxel counts only with the least doubt among itself and its neighbours: a surface, thinner than
+that, vanishes, and a membrane that is doubted right through stays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from membrain_cloud.geometry import Box, Zyx
+
+Evidence = Literal["uncertainty", "scores"]
+#: A box is so many cells wide: its place is chosen to an eighth of its edge.
+CELLS = 8
+
+
+def doubt(values: NDArray, evidence: Evidence, threshold: float) -> NDArray[np.float32]:
+    """Doubt of each voxel, 0 and above.
+
+    Parameters
+    ----------
+    values : kept maps: `uncertainty`, variances of the probability; or `scores`, logits (float) or probabilities in 256
+        steps (uint8).
+    threshold : of the logits; only scores need it.
+    """
+    if values.dtype.itemsize > 2:
+        return _doubt(values, evidence, threshold)
+    # Of one or two bytes there are so few values that each is worked out once.
+    every = np.arange(2 ** (8 * values.dtype.itemsize)).astype(f"u{values.dtype.itemsize}").view(values.dtype)
+    return _doubt(every, evidence, threshold)[values.view(f"u{values.dtype.itemsize}")]
+
+
+def _doubt(values: NDArray, evidence: Evidence, threshold: float) -> NDArray[np.float32]:
+    known = values.astype(np.float64)
+    if evidence == "uncertainty":
+        return np.nan_to_num(known, nan=0.0, posinf=0.0, neginf=0.0).clip(0.0).astype(np.float32)
+    if values.dtype == np.uint8:
+        chance = (known + 0.5) / 256.0
+        known = np.log(chance / (1.0 - chance))
+    known = np.nan_to_num(known, nan=np.inf, posinf=np.inf, neginf=-np.inf)
+    chance = 1.0 / (1.0 + np.exp(-np.clip(known - threshold, -60.0, 60.0)))
+    return (chance * (1.0 - chance)).astype(np.float32)
+
+
+def least_around(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The least value among each voxel and its 26 neighbours; beyond the array's faces there is nothing."""
+    for axis in range(3):
+        least = values.copy()
+        inner = np.moveaxis(least, axis, 0)
+        given = np.moveaxis(values, axis, 0)
+        np.minimum(inner[1:], given[:-1], out=inner[1:])
+        np.minimum(inner[:-1], given[1:], out=inner[:-1])
+        values = least
+    return values
+
+
+class CellSums:
+    """Sums of a volume's values over cells of `cell` voxels an edge, gathered box by box; float64."""
+
+    def __init__(self, shape: Zyx, cell: int) -> None:
+        self.shape, self.cell = shape, cell
+        self.sums = np.zeros([-(-n // cell) for n in shape])
+
+    def add(self, box: Box, values: NDArray) -> None:
+        """values : of the voxels of `box`, each voxel of the volume once."""
+        for axis, (start, stop) in enumerate(zip(box.start, box.stop, strict=True)):
+            first = start // self.cell
+            edges = np.arange(first * self.cell, stop, self.cell)
+            values = np.add.reduceat(values, np.maximum(edges - start, 0), axis=axis, dtype=np.float64)
+        z, y, x = (slice(a // self.cell, a // self.cell + n) for a, n in zip(box.start, values.shape, strict=True))
+        self.sums[z, y, x] += values
+
+
+@dataclass(frozen=True)
+class DoubtfulBox:
+    """A box and the mean of its voxels' doubt."""
+
+    box: Box
+    mean: float
+
+
+def doubtful_boxes(
+    sums: NDArray[np.float64], shape: Zyx, edge: int, count: int, taken: Sequence[Box]
+) -> list[DoubtfulBox]:
+    """At most `count` boxes of most doubt, none of which overlaps another or one of `taken`; most doubt first.
+
+    Boxes start on cells (the last ones end with the volume) and are as wide as the volume where that is narrower. The
+    choice is greedy, and equal ones come in zyx order.
+
+    Parameters
+    ----------
+    sums : of `CellSums` with cells of edge / CELLS voxels.  edge : of the boxes, a multiple of CELLS.
+    """
+    cell = edge // CELLS
+    ways = [_starts(n, edge, cell) for n in shape]
+    totals = sums
+    for axis, way in enumerate(ways):
+        running = np.concatenate([np.zeros_like(totals.take([0], axis)), totals.cumsum(axis)], axis)
+        first = np.arange(len(way))
+        wide = CELLS if shape[axis] > edge else totals.shape[axis]
+        totals = running.take(np.minimum(first + wide, totals.shape[axis]), axis) - running.take(first, axis)
+    extent = tuple(min(edge, n) for n in shape)
+    voxels = math.prod(extent)
+    # Rounding noise of the running sums must not decide between equal boxes.
+    rounded = np.round(totals / voxels, 12).ravel()
+    chosen: list[DoubtfulBox] = []
+    for index in np.argsort(-rounded, kind="stable"):
+        if len(chosen) == count or rounded[index] <= 0:
+            break
+        place = np.unravel_index(int(index), totals.shape)
+        start = tuple(way[k] for way, k in zip(ways, place, strict=True))
+        box = Box(start, tuple(a + n for a, n in zip(start, extent, strict=True)))  # type: ignore[arg-type]
+        if not any(box.intersection(other) for other in (*taken, *(found.box for found in chosen))):
+            chosen.append(DoubtfulBox(box, float(rounded[index])))
+    return chosen
+
+
+def _starts(length: int, edge: int, cell: int) -> list[int]:
+    """Where boxes may start on an axis."""
+    if length <= edge:
+        return [0]
+    return [min(k * cell, length - edge) for k in range(-(-length // cell) - CELLS + 1)]
