@@ -5,6 +5,7 @@ from __future__ import annotations
 from membrain_cloud.cli import (
     comparing,
     depositing,
+    evaluating,
     files,
     installation,
     models,
@@ -38,6 +39,7 @@ for verbs in (
     run,
     running,
     comparing,
+    evaluating,
     portal,
     files,
     networks,

@@ -1,4 +1,4 @@
-"""Verbs about networks: train, evaluate."""
+"""Verbs that train networks."""
 
 from __future__ import annotations
 
@@ -7,22 +7,11 @@ from typing import Any
 
 import click
 
-from membrain_cloud.cli import display
-from membrain_cloud.cli.program import (
-    Program,
-    Verb,
-    config_argument,
-    json_option,
-    print_json,
-    runs_option,
-    say,
-    settings_options,
-)
+from membrain_cloud.cli.program import Program, Verb, print_json, say
 
 
 def register(main: Program) -> None:
-    for command in (train, evaluate):
-        main.add_command(command)
+    main.add_command(train)
 
 
 @click.group()
@@ -282,42 +271,3 @@ def _half_axes(text: str) -> tuple[float, float, float]:
     if not min(x, y, z) > 0:
         raise UsageError(f"--shape {text}: expected three lengths above 0", "try --shape 80,40,40")
     return x, y, z
-
-
-@click.command(cls=Verb)
-@config_argument
-@runs_option
-@settings_options
-@click.option("--truth", metavar="URI", help="True segmentation, e.g. membrane:truth/0.")
-@click.option("--truth-instances", metavar="URI", help="True membranes, e.g. membrane:truth/0?instance=true.")
-@click.option("--truth-picks", metavar="URI", help="True particles, e.g. membrane-protein:truth/0.")
-@click.option("--radius", type=float, default=63.36, show_default=True, help="A pick is right within it, in Å.")
-@json_option
-def evaluate(
-    config: str,
-    runs: tuple[str, ...],
-    truth: str | None,
-    truth_instances: str | None,
-    truth_picks: str | None,
-    radius: float,
-    as_json: bool,
-    **chosen: Any,
-) -> None:
-    """Score what a run made against annotations taken as true: Dice, Surface-Dice, membranes found, particle F1.
-
-    \b
-    Example:
-      membrain-cloud evaluate project/config.json --truth membrane:alice/3 --truth-picks psii:expert/1
-    """
-    from membrain_cloud.cli.running import chosen_settings, make_plan
-    from membrain_cloud.pipeline.evaluation import Truth, evaluate_plan
-    from membrain_cloud.store.opening import open_project
-
-    settings = chosen_settings(chosen["settings_file"], chosen["overrides"], chosen["tables"])
-    project = open_project(config)
-    made = make_plan(project, settings, runs, chosen["stages"])
-    scores = evaluate_plan(project, made, Truth(truth, truth_instances, truth_picks), radius_angstrom=radius)
-    if as_json:
-        print_json(scores)
-    else:
-        display.show_scores(scores)

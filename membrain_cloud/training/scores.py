@@ -52,6 +52,11 @@ class MaskCounts(NamedTuple):
         return 2.0 * self.both / total if total else 1.0
 
     @property
+    def voxels(self) -> Score:
+        """Dice, with the precision and recall of single voxels."""
+        return _score(self.both, self.predicted, self.both, self.truth)
+
+    @property
     def surface_dice(self) -> Score:
         return _score(self.right, self.predicted_sheet, self.reached, self.true_sheet)
 

@@ -1,0 +1,124 @@
+"""The verb evaluate: scores of a run, or of any annotation, against what is taken as true."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from membrain_cloud.cli import display
+from membrain_cloud.cli.program import (
+    Program,
+    Verb,
+    config_argument,
+    json_option,
+    print_json,
+    runs_option,
+    say,
+    settings_options,
+)
+
+
+def register(main: Program) -> None:
+    main.add_command(evaluate)
+
+
+@click.command(cls=Verb)
+@config_argument
+@click.argument("first", required=False, metavar="[FIRST")
+@click.argument("second", required=False, metavar="SECOND]")
+@runs_option
+@settings_options
+@click.option("--truth", metavar="URI", help="True segmentation, e.g. membrane:truth/0.")
+@click.option("--truth-instances", metavar="URI", help="True membranes, e.g. membrane:truth/0?instance=true.")
+@click.option("--truth-picks", metavar="URI", help="True particles, e.g. membrane-protein:truth/0.")
+@click.option("--radius", type=float, default=63.36, show_default=True, help="A pick is right within it, in Å.")
+@click.option("--table", metavar="FILE", help="Also write the rows there: .parquet or .csv.")
+@click.option("--figure", metavar="FILE", help="Also draw the scores there: .png.")
+@click.option("--overwrite", is_flag=True, help="Replace files of these names.")
+@json_option
+def evaluate(
+    config: str,
+    first: str | None,
+    second: str | None,
+    runs: tuple[str, ...],
+    truth: str | None,
+    truth_instances: str | None,
+    truth_picks: str | None,
+    radius: float,
+    table: str | None,
+    figure: str | None,
+    overwrite: bool,
+    as_json: bool,
+    **chosen: Any,
+) -> None:
+    """Score what a run made against annotations taken as true, or any annotation, FIRST, against another, SECOND.
+
+    Segmentations: Dice, Surface-Dice, precision and recall; voxels that either marks to be ignored are left out, and
+    where SECOND is marked in patches alone (values 3), all that is not marked. Picks: F1, precision and recall within
+    the radius, as MemBrain-pick counts (many to one) and one to one, and the Chamfer distance. All runs together are
+    the row `*`.
+
+    \b
+    Examples:
+      membrain-cloud evaluate project/config.json --truth membrane:alice/3 --truth-picks psii:expert/1
+      membrain-cloud evaluate project/config.json membrane:alice/3@10.0 membrane:bob/1@10.0 --table scores.parquet
+      membrain-cloud evaluate project/config.json psii:membrain/1a2b3c4d psii:expert/1 --figure scores.png
+    """
+    from membrain_cloud.errors import UsageError
+    from membrain_cloud.store.opening import open_project
+    from membrain_cloud.store.row_files import check_row_file
+
+    if (first is None) != (second is None) or (first and (truth or truth_instances or truth_picks)):
+        raise UsageError("give two annotations, or --truth for what a run made", "e.g. membrane:alice/3 membrane:bob/1")
+    if table is not None:
+        check_row_file(table, overwrite=overwrite)
+    _check_figure(figure, overwrite)
+    project = open_project(config)
+    if first is not None and second is not None:
+        from membrain_cloud.pipeline.annotation_scores import annotation_scores
+
+        scores = annotation_scores(project, runs, first, second, radius_angstrom=radius)
+        title = f"{first}, with {second} taken as true"
+    else:
+        from membrain_cloud.cli.running import chosen_settings, make_plan
+        from membrain_cloud.pipeline.evaluation import Truth, evaluate_plan
+
+        settings = chosen_settings(chosen["settings_file"], chosen["overrides"], chosen["tables"])
+        made = make_plan(project, settings, runs, chosen["stages"])
+        scores = evaluate_plan(project, made, Truth(truth, truth_instances, truth_picks), radius_angstrom=radius)
+        title = f"with {', '.join(filter(None, (truth, truth_instances, truth_picks)))} taken as true"
+    keep_scores(scores, table, figure, title)
+    if as_json:
+        print_json(scores)
+    else:
+        display.show_scores(scores)
+
+
+def _check_figure(path: str | None, overwrite: bool) -> None:
+    import os
+
+    from membrain_cloud.errors import UsageError
+
+    if path is not None and not path.endswith(".png"):
+        raise UsageError(f"{path}: figures are written as PNG", "give a name that ends in .png")
+    if path is not None and os.path.exists(path) and not overwrite:
+        raise UsageError(f"{path}: exists already", "give another name, or --overwrite")
+
+
+def keep_scores(
+    scores: Sequence[Mapping[str, Any]], table: str | None, figure: str | None, title: str, group: str = ""
+) -> None:
+    """Rows and figure as files, where they are asked for."""
+    from membrain_cloud.store.row_files import write_bytes, write_rows
+
+    if table is not None:
+        write_rows(table, scores)
+        say(f"wrote {table}")
+    if figure is not None:
+        from membrain_cloud.report.score_figure import scores_figure
+
+        single = [row for row in scores if row.get("run") != "*"]
+        write_bytes(figure, scores_figure(single, title=title, group=group))
+        say(f"wrote {figure}")

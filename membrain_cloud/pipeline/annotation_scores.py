@@ -1,0 +1,202 @@
+"""How well one annotation agrees with another that is taken as true: segmentations and picks of copick."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from membrain_cloud.errors import InputError, ProjectError, UsageError
+from membrain_cloud.geometry import Box, iterate_chunks
+from membrain_cloud.membranes.skeleton import skeleton_blocks
+from membrain_cloud.pipeline.differences import project_finds
+from membrain_cloud.store.project import Project
+from membrain_cloud.store.refs import ObjectRef, SegmentationRef, parse_uri
+from membrain_cloud.training.labels import IGNORE, MARKED_BACKGROUND, UNMARKED
+from membrain_cloud.training.scores import (
+    MaskCounts,
+    Score,
+    chamfer_angstrom,
+    mask_counts,
+    pick_f1,
+    pick_f1_one_to_one,
+)
+
+#: In place of a run's name: all runs together, their counts added up. No run can be called so.
+ALL_RUNS = "*"
+
+
+@dataclass(frozen=True)
+class _Masks:
+    """A segmentation as a mask and as what is to be ignored of it (training/labels.py); of instances every one is
+    membrane. partial : what is not marked is to be ignored."""
+
+    project: Project
+    ref: SegmentationRef
+    partial: bool
+
+    @classmethod
+    def of(cls, project: Project, ref: SegmentationRef) -> _Masks:
+        boxes = () if ref.instance else iterate_chunks(project.grid(ref).shape, project.stored_chunk(ref))
+        return cls(project, ref, any((project.read_labels(ref, box) == MARKED_BACKGROUND).any() for box in boxes))
+
+    def membrane(self, box: Box) -> NDArray[np.bool_]:
+        labels = self.project.read_labels(self.ref, box)
+        if self.ref.instance:
+            return labels != 0
+        return (labels != UNMARKED) & (labels != IGNORE) & (labels != MARKED_BACKGROUND)
+
+    def ignored(self, box: Box) -> NDArray[np.bool_]:
+        labels = self.project.read_labels(self.ref, box)
+        if self.ref.instance:
+            return np.zeros(labels.shape, np.bool_)
+        return (labels == IGNORE) | ((labels == UNMARKED) & self.partial)
+
+
+def segmentation_counts(project: Project, ours: SegmentationRef, true: SegmentationRef) -> tuple[MaskCounts, int]:
+    """What two segmentations have in common where neither is to be ignored, and the voxels that are.
+
+    Block by block, so that tomograms of any size are compared. InputError for segmentations of different grids.
+    """
+    shape, other = project.grid(ours).shape, project.grid(true).shape
+    if shape != other:
+        raise InputError(
+            f"{ours.key} has {shape} voxels, the truth {true.key} has {other}",
+            "compare segmentations of one voxel spacing",
+        )
+    masks = [_Masks.of(project, ref) for ref in (ours, true)]
+
+    def ignored(box: Box) -> NDArray[np.bool_]:
+        return masks[0].ignored(box) | masks[1].ignored(box)
+
+    total, left_out = MaskCounts(), 0
+    for box in skeleton_blocks(shape):
+        unknown = ignored(box)
+        if not unknown.all():
+            known = functools.partial(_given, unknown)
+            total = total.plus(mask_counts(masks[0].membrane, masks[1].membrane, known, shape, box))
+        left_out += int(np.count_nonzero(unknown))
+    return total, left_out
+
+
+def _given(values: NDArray[np.bool_], _box: Box) -> NDArray[np.bool_]:
+    return values
+
+
+def segmentation_scores(counts: MaskCounts, ignored_voxels: int) -> dict[str, Any]:
+    """Dice and Surface-Dice, and precision and recall of each."""
+    surface, voxels = counts.surface_dice, counts.voxels
+    return {
+        "dice": counts.dice,
+        "precision": voxels.precision,
+        "recall": voxels.recall,
+        "surface_dice": surface.score,
+        "surface_precision": surface.precision,
+        "surface_recall": surface.recall,
+        "voxels": counts.predicted,
+        "voxels_true": counts.truth,
+        "ignored_voxels": ignored_voxels,
+    }
+
+
+def pick_scores(ours: NDArray[np.float64], true: NDArray[np.float64], radius_angstrom: float) -> dict[str, Any]:
+    """F1, precision and recall as in the paper (many to one) and one to one; Chamfer distance; numbers.
+
+    ours, true : (N, 3) and (M, 3), xyz in Å.
+    """
+    as_paper = pick_f1(ours, true, radius_angstrom)
+    single = pick_f1_one_to_one(ours, true, radius_angstrom)
+    return {
+        **_named("particle", as_paper, ""),
+        **_named("particle", single, "_one_to_one"),
+        "particle_chamfer_angstrom": chamfer_angstrom(ours, true),
+        "particles": len(ours),
+        "particles_true": len(true),
+    }
+
+
+def _named(what: str, score: Score, ending: str) -> dict[str, float]:
+    return {
+        f"{what}_f1{ending}": score.score,
+        f"{what}_precision{ending}": score.precision,
+        f"{what}_recall{ending}": score.recall,
+    }
+
+
+def annotation_scores(
+    project: Project, runs: Sequence[str], first: str, second: str, *, radius_angstrom: float
+) -> list[dict[str, Any]]:
+    """Scores of `first` with `second` taken as true: a row for each run that has both, and one for all (ALL_RUNS).
+
+    first, second : URIs of two segmentations (masks, marks or instances), or of two sets of picks.
+
+    Raises UsageError for a segmentation and picks; ProjectError where no run has both; InputError for other grids.
+    """
+    names = sorted(set(runs)) or project.runs()
+    of_masks, of_picks, rows = [], [], []
+    for run in names:
+        segmentations = [_segmentation(project, run, uri) for uri in (first, second)]
+        picks = [_picks(project, run, uri) for uri in (first, second)]
+        if segmentations[0] is not None and segmentations[1] is not None:
+            of_masks.append(segmentation_counts(project, segmentations[0], segmentations[1]))
+            rows.append({"run": run, **segmentation_scores(*of_masks[-1])})
+        elif picks[0] is not None and picks[1] is not None:
+            of_picks.append((project.read_picks(picks[0]).positions, project.read_picks(picks[1]).positions))
+            rows.append({"run": run, **pick_scores(*of_picks[-1], radius_angstrom)})
+        elif any(segmentations) and any(picks):
+            raise UsageError(f"{run}: {first} and {second} are not of one kind", "give two segmentations, or two picks")
+    if not rows:
+        raise ProjectError(
+            f"no run has both {first} and {second}", "look what there is: copick browse, or membrain-cloud diff"
+        )
+    if len(rows) > 1 and of_masks:
+        rows.append({"run": ALL_RUNS, **segmentation_scores(*_added_up(of_masks))})
+    elif len(rows) > 1:
+        rows.append({"run": ALL_RUNS, **_picks_of_all(of_picks, radius_angstrom)})
+    return [{**row, "first": first, "second": second} for row in rows]
+
+
+def _added_up(counts: Iterable[tuple[MaskCounts, int]]) -> tuple[MaskCounts, int]:
+    total, ignored = MaskCounts(), 0
+    for one, left_out in counts:
+        total, ignored = total.plus(one), ignored + left_out
+    return total, ignored
+
+
+def _picks_of_all(sets: Sequence[tuple[NDArray, NDArray]], radius_angstrom: float) -> dict[str, Any]:
+    """Of all runs' picks at once: those of each run are put where no other run's are near."""
+    reach = max((float(np.abs(points).max()) for pair in sets for points in pair if len(points)), default=0.0)
+    step = 4 * (reach + radius_angstrom)
+    shifted = [
+        [np.asarray(points).reshape(-1, 3) + k * step for k, points in enumerate(side)]
+        for side in zip(*sets, strict=True)
+    ]
+    ours, true = (np.concatenate(side) for side in shifted)
+    scores = pick_scores(ours, true, radius_angstrom)
+    # A run without picks of one kind would be measured against its neighbours'.
+    known = all(len(points) for pair in sets for points in pair)
+    return scores if known else scores | {"particle_chamfer_angstrom": None}
+
+
+def _segmentation(project: Project, run: str, uri: str) -> SegmentationRef | None:
+    """As `diff` finds it; also one of several labels, by its name with `-multilabel`."""
+    found = project_finds(project.segmentation, run, uri)
+    if isinstance(found, SegmentationRef):
+        return found
+    parsed = parse_uri(uri)
+    for ref in project.multilabel_segmentations(run):
+        same = (ref.name, ref.user, ref.session) == (parsed.name, parsed.user, parsed.session)
+        if same and parsed.voxel_spacing_angstrom in (None, ref.voxel_spacing_angstrom):
+            return ref
+    return None
+
+
+def _picks(project: Project, run: str, uri: str) -> ObjectRef | None:
+    if "@" in uri or "?" in uri:
+        return None
+    found = project_finds(project.object, run, uri)
+    return found if isinstance(found, ObjectRef) and found in project.picks(run) else None
