@@ -17,6 +17,7 @@ from membrain_cloud.cli import (
     run,
     running,
     tables,
+    validating,
     viewing,
 )
 from membrain_cloud.cli.program import Program
@@ -47,6 +48,7 @@ for verbs in (
     models,
     preprocess,
     tables,
+    validating,
     viewing,
     installation,
 ):

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from membrain_cloud.errors import InputError, ProjectError, UsageError
-from membrain_cloud.geometry import Box, iterate_chunks
+from membrain_cloud.geometry import Box, Zyx, iterate_chunks
 from membrain_cloud.membranes.skeleton import skeleton_blocks
 from membrain_cloud.pipeline.differences import project_finds
 from membrain_cloud.store.project import Project
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, parse_uri
-from membrain_cloud.training.labels import IGNORE, MARKED_BACKGROUND, UNMARKED
+from membrain_cloud.training.labels import IGNORE, MARKED_BACKGROUND, MEMBRANE, merge_labels
 from membrain_cloud.training.scores import (
     MaskCounts,
     Score,
@@ -31,54 +31,68 @@ ALL_RUNS = "*"
 
 
 @dataclass(frozen=True)
-class _Masks:
-    """A segmentation as a mask and as what is to be ignored of it (training/labels.py); of instances every one is
-    membrane. partial : what is not marked is to be ignored."""
+class Layers:
+    """One or more segmentations of a run, read as labels to train on (training/labels.py): 0, 1, and 2 to be ignored.
+
+    partial : what no layer marks is to be ignored, since the first one is marked in patches alone.
+    Of instances every one is membrane, and so is a value that no mark has.
+    """
 
     project: Project
-    ref: SegmentationRef
+    refs: tuple[SegmentationRef, ...]
     partial: bool
 
     @classmethod
-    def of(cls, project: Project, ref: SegmentationRef) -> _Masks:
-        boxes = () if ref.instance else iterate_chunks(project.grid(ref).shape, project.stored_chunk(ref))
-        return cls(project, ref, any((project.read_labels(ref, box) == MARKED_BACKGROUND).any() for box in boxes))
+    def of(cls, project: Project, refs: Sequence[SegmentationRef]) -> Layers:
+        """One pass over the first layer says whether it is partial."""
+        first = refs[0]
+        boxes = () if first.instance else iterate_chunks(project.grid(first).shape, project.stored_chunk(first))
+        return cls(project, tuple(refs), any((project.read_labels(first, b) == MARKED_BACKGROUND).any() for b in boxes))
+
+    @property
+    def key(self) -> str:
+        return " with ".join(ref.key for ref in self.refs)
+
+    @property
+    def shape(self) -> Zyx:
+        """InputError where they differ."""
+        shapes = {self.project.grid(ref).shape for ref in self.refs}
+        if len(shapes) > 1:
+            raise InputError(f"{self.key}: shapes {sorted(shapes)} differ", "merge annotations of one voxel spacing")
+        return shapes.pop()
+
+    def labels(self, box: Box) -> NDArray[np.uint8]:
+        return merge_labels([self._marks(ref, box) for ref in self.refs], partial=self.partial)
+
+    def _marks(self, ref: SegmentationRef, box: Box) -> NDArray[np.uint8]:
+        labels = self.project.read_labels(ref, box)
+        other = (labels != 0) if ref.instance else (labels > MARKED_BACKGROUND)
+        return np.where(other, MEMBRANE, labels).astype(np.uint8)
 
     def membrane(self, box: Box) -> NDArray[np.bool_]:
-        labels = self.project.read_labels(self.ref, box)
-        if self.ref.instance:
-            return labels != 0
-        return (labels != UNMARKED) & (labels != IGNORE) & (labels != MARKED_BACKGROUND)
+        return self.labels(box) == MEMBRANE
 
     def ignored(self, box: Box) -> NDArray[np.bool_]:
-        labels = self.project.read_labels(self.ref, box)
-        if self.ref.instance:
-            return np.zeros(labels.shape, np.bool_)
-        return (labels == IGNORE) | ((labels == UNMARKED) & self.partial)
+        return self.labels(box) == IGNORE
 
 
-def segmentation_counts(project: Project, ours: SegmentationRef, true: SegmentationRef) -> tuple[MaskCounts, int]:
+def segmentation_counts(ours: Layers, true: Layers) -> tuple[MaskCounts, int]:
     """What two segmentations have in common where neither is to be ignored, and the voxels that are.
 
     Block by block, so that tomograms of any size are compared. InputError for segmentations of different grids.
     """
-    shape, other = project.grid(ours).shape, project.grid(true).shape
-    if shape != other:
+    shape = ours.shape
+    if shape != true.shape:
         raise InputError(
-            f"{ours.key} has {shape} voxels, the truth {true.key} has {other}",
+            f"{ours.key} has {shape} voxels, the truth {true.key} has {true.shape}",
             "compare segmentations of one voxel spacing",
         )
-    masks = [_Masks.of(project, ref) for ref in (ours, true)]
-
-    def ignored(box: Box) -> NDArray[np.bool_]:
-        return masks[0].ignored(box) | masks[1].ignored(box)
-
     total, left_out = MaskCounts(), 0
     for box in skeleton_blocks(shape):
-        unknown = ignored(box)
+        unknown = ours.ignored(box) | true.ignored(box)
         if not unknown.all():
             known = functools.partial(_given, unknown)
-            total = total.plus(mask_counts(masks[0].membrane, masks[1].membrane, known, shape, box))
+            total = total.plus(mask_counts(ours.membrane, true.membrane, known, shape, box))
         left_out += int(np.count_nonzero(unknown))
     return total, left_out
 
@@ -142,7 +156,8 @@ def annotation_scores(
         segmentations = [_segmentation(project, run, uri) for uri in (first, second)]
         picks = [_picks(project, run, uri) for uri in (first, second)]
         if segmentations[0] is not None and segmentations[1] is not None:
-            of_masks.append(segmentation_counts(project, segmentations[0], segmentations[1]))
+            ours, true = (Layers.of(project, [ref]) for ref in segmentations if ref is not None)
+            of_masks.append(segmentation_counts(ours, true))
             rows.append({"run": run, **segmentation_scores(*of_masks[-1])})
         elif picks[0] is not None and picks[1] is not None:
             of_picks.append((project.read_picks(picks[0]).positions, project.read_picks(picks[1]).positions))

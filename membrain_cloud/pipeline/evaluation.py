@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from membrain_cloud.errors import UsageError
-from membrain_cloud.pipeline.annotation_scores import pick_scores, segmentation_counts, segmentation_scores
+from membrain_cloud.pipeline.annotation_scores import Layers, pick_scores, segmentation_counts, segmentation_scores
 from membrain_cloud.pipeline.plan import Plan
 from membrain_cloud.pipeline.tasks import Ref
 from membrain_cloud.store.project import Project
@@ -45,7 +45,8 @@ def evaluate_run(
     scores: dict[str, Any] = {}
     labels, instances, picks = refs.get("labels"), refs.get("instances"), refs.get("picks")
     if truth.labels and isinstance(labels, SegmentationRef):
-        scores |= segmentation_scores(*segmentation_counts(project, labels, project.segmentation(run, truth.labels)))
+        true = Layers.of(project, [project.segmentation(run, truth.labels)])
+        scores |= segmentation_scores(*segmentation_counts(Layers.of(project, [labels]), true))
     if truth.instances and isinstance(instances, SegmentationRef):
         found = matched_instances(
             project.read_labels(instances), project.read_labels(project.segmentation(run, truth.instances))
