@@ -24,6 +24,7 @@ Job = Mapping[str, Any]
 Work = Callable[[Job], dict[str, Any]]
 ATTEMPTS = 3
 LOOK_SECONDS = 2.0
+WORKER_WAIT_SECONDS = 120.0
 _Told = Callable[[int, dict[str, Any]], None]
 
 
@@ -71,7 +72,7 @@ class _Farm:
         while self.running or (self.waiting and self.failure is None):
             self._hand_out()
             if not self.running:
-                self.client.wait_for_workers(1, timeout=cluster.CONNECT_SECONDS)
+                self._wait_for_a_worker()
                 continue
             try:
                 ended = wait(list(self.running), timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED").done
@@ -82,6 +83,15 @@ class _Farm:
         if self.failure is not None:
             raise self.failure
         return [self.found[index] for index in range(len(self.jobs))]
+
+    def _wait_for_a_worker(self) -> None:
+        try:
+            self.client.wait_for_workers(1, timeout=WORKER_WAIT_SECONDS)
+        except TimeoutError:
+            raise TransientError(
+                f"no worker has come to {self.client.scheduler.address} in {WORKER_WAIT_SECONDS:g} s",
+                "start workers there: dask worker ADDRESS --nthreads 1; what is finished is kept",
+            ) from None
 
     def _hand_out(self) -> None:
         there = cluster.workers_of(self.client)
