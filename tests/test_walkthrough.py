@@ -28,6 +28,7 @@ ELSEWHERE = {
     r"--scheduler\b": "tests/pipeline/test_run.py does, with a scheduler of its own",
     r"membrain-cloud view\b": "it serves until it is stopped: tests/pipeline/test_viewing.py",
     r"membrain-cloud (patches|train)\b": "tests of their own, with networks of a few weights",
+    r"(corrected/|segment\.model=)round-1|psii:alice/1 psii:bob/1": "tests/pipeline/test_loop.py does, with annotators",
 }
 # The same, smaller: workers cost seconds each to start.
 INSTEAD = {"--workers 4": "", "membrain-cloud run ": "membrain-cloud run --in-process "}
