@@ -79,7 +79,7 @@ class LearningJob:
             if not layers:
                 raise ProjectError(f"{run} has none of {', '.join(self.labels)}", "check the URIs, spacing included")
             tomogram = project.tomograms([run], None, layers[0].voxel_spacing_angstrom)[0]
-            inputs[run] = [project.identity(ref) for ref in (tomogram, *layers)]
+            inputs[run] = [project.identity(tomogram), *map(project.identity, layers)]
         told = {name: value for name, value in self.as_dict().items() if name not in _WHERE}
         told["values"] = {name: value for name, value in self.values.items() if name not in ("threads", "workers")}
         base = None if self.base is None else model_sha256(self.base)
