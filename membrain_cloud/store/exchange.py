@@ -25,6 +25,7 @@ from membrain_cloud.store.chunks import ChunkedArray
 from membrain_cloud.store.files import Files
 from membrain_cloud.store.mrc_files import Header, believable_spacing, open_mrc, write_mrc
 from membrain_cloud.store.nifti_files import open_nifti
+from membrain_cloud.store.nrrd_files import open_nrrd
 from membrain_cloud.store.pick_files import read_csv_picks, read_star_picks, star_text, write_star
 
 __all__ = [
@@ -41,7 +42,7 @@ __all__ = [
 ]
 
 _MRC, _TIFF, _NUMPY, _ZARR = (".mrc", ".rec", ".map", ".st", ".ali"), (".tif", ".tiff"), (".npy",), (".zarr",)
-_NIFTI = (".nii",)
+_NIFTI, _NRRD = (".nii",), (".nrrd",)
 _LENGTH_UNITS = {"nm": 10.0, "nanometer": 10.0, "um": 1e4, "µm": 1e4, "\\u00B5m": 1e4, "micron": 1e4, "pm": 0.01}
 _LENGTH_UNITS |= dict.fromkeys(("A", "Å", "\\u00C5", "angstrom", "Angstrom", "angstroms"), 1.0)
 
@@ -86,13 +87,15 @@ def _split(path: str) -> tuple[str, str]:
         ("tiff", _TIFF),
         ("numpy", _NUMPY),
         ("nifti", _NIFTI),
+        ("nrrd", _NRRD),
         ("zarr", (".ome.zarr", *_ZARR)),
     ):
         for ending in endings:
             if lowered.endswith(ending):
                 return stem[: -len(ending)], kind
     raise TomogramError(
-        f"{path}: the kind of this file is not known", "give .mrc, .rec, .map, .nii (also .gz), .tif, .npy or .zarr"
+        f"{path}: the kind of this file is not known",
+        "give .mrc, .rec, .map, .nii (also .gz), .nrrd, .tif, .npy or .zarr",
     )
 
 
@@ -102,7 +105,14 @@ def _open(path: str, scratch: str | None) -> Iterator[tuple[Any, Header]]:
     kind = _split(path)[1]
     if not Path(path).exists() and "://" not in path:
         raise TomogramError(f"{path}: there is no such file", "check the path")
-    readers = {"mrc": open_mrc, "tiff": _open_tiff, "numpy": _open_numpy, "nifti": open_nifti, "zarr": _open_zarr}
+    readers = {
+        "mrc": open_mrc,
+        "tiff": _open_tiff,
+        "numpy": _open_numpy,
+        "nifti": open_nifti,
+        "nrrd": open_nrrd,
+        "zarr": _open_zarr,
+    }
     try:
         if path.lower().endswith(".gz") and not (kind == "mrc" and scratch is None):
             with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=scratch) as folder:
