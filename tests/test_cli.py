@@ -87,6 +87,7 @@ def test_the_verbs_of_the_contract_are_there() -> None:
         "demo; project init; plan; run; status; failures; verify; clean; segment; train segmentation; train picking; "
         "thresholds; components; skeletonize; evaluate; tables list; tables describe; export star; export mrc; "
         "import segmentation; import picks; "
+        "patches propose; patches extract; patches merge; train cross-validate; train rounds; "
         "models list; models info; models verify; models convert; report"
     )
     assert {tuple(names.split()) for names in promised.split("; ")} <= set(ALL)

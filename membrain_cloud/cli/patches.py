@@ -157,7 +157,6 @@ def extract_patches(
 @patches.command("merge", cls=Verb)
 @config_argument
 @_set_option
-@_chosen_option
 @_border_option
 @click.option(
     "--from",
@@ -190,7 +189,6 @@ def extract_patches(
 def merge_patches(
     config: str,
     name: str,
-    chosen: tuple[str, ...],
     border: int,
     annotators: tuple[str, ...],
     folders: tuple[str, ...],
@@ -217,12 +215,11 @@ def merge_patches(
     from membrain_cloud.errors import ProjectError
     from membrain_cloud.pipeline.patch_extraction import open_patch_project
     from membrain_cloud.pipeline.patch_merging import Output, merge
-    from membrain_cloud.pipeline.patch_sets import chosen_patches
     from membrain_cloud.pipeline.patch_sources import Sources, parse_annotator
     from membrain_cloud.training.labels import IGNORE, MARKED_BACKGROUND
 
     kept = _open(config, name)
-    wanted = chosen_patches(kept.require_patches(), chosen)
+    wanted = kept.require_patches()
     said = MARKED_BACKGROUND if unmarked == "background" else IGNORE
     sources = Sources([parse_annotator(text) for text in annotators], folders, said, border)
     try:

@@ -8,8 +8,9 @@ held-out tomograms are annotations in the project, with receipts that name the m
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,8 @@ class LearningJob:
     training: tuple[str, ...]
     held_out: tuple[str, ...]
     work: str
-    recipe: str = "built-in"
-    values: Mapping[str, Any] = field(default_factory=dict)
+    recipe: str
+    values: Mapping[str, Any]
     base: str | None = None
     epochs: int | None = None
     augmentations: str | None = None
@@ -126,10 +127,13 @@ def train(job: LearningJob) -> str:
     Every fifth tomogram is held back to validate on, or the last one, also where the training goes on from a model.
     """
     validation = job.training[4::5] or job.training[-1:]
+    # A worker is told its share of the cores, which is no part of the recipe.
+    share = int(os.environ.get("OMP_NUM_THREADS") or 0)
+    values = {**({"threads": share} if share else {}), **job.values}
     return train_segmentation(
         job.model,
         str(Path(job.work) / f"training-{job.digest[:8]}"),
-        TrainingPlan(job.recipe, job.values, job.base, job.epochs, job.augmentations),
+        TrainingPlan(job.recipe, values, job.base, job.epochs, job.augmentations),
         TrainingData(job.config, job.labels, job.training, ",".join(validation)),
         device=job.device,
         progress=lambda _step, _line: None,

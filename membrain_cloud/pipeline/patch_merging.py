@@ -24,8 +24,10 @@ from membrain_cloud.pipeline.patch_sources import Sources, Word
 from membrain_cloud.pipeline.provenance import versions
 from membrain_cloud.pipeline.stage import MEMBRANE, declare_membrane
 from membrain_cloud.store.exchange import read_volume
+from membrain_cloud.store.files import Meter, checksum
 from membrain_cloud.store.project import Project
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
+from membrain_cloud.store.volumes import DEFAULT_CHUNK
 from membrain_cloud.training.corrections import Marks, Rule, border_of, compose, joined
 from membrain_cloud.training.labels import IGNORE, merge_labels
 
@@ -39,7 +41,7 @@ class Output:
 
     user: str
     session: str
-    chunk: int = 256
+    chunk: int = DEFAULT_CHUNK
 
     def of(self, tomogram: TomogramRef) -> SegmentationRef:
         return SegmentationRef(tomogram.run, MEMBRANE, self.user, self.session, tomogram.voxel_spacing_angstrom)
@@ -89,14 +91,16 @@ def merge(
     training_folder : also write each corrected patch as `imagesTr/..._0000.mrc` and `labelsTr/....mrc` (0, 1, and 2 to
     be ignored).
 
-    Raises UsageError where the output is an annotator's own; StorageError where something lies there that no merge
-    has made; InputError for annotations that do not fit their patch, before anything of that tomogram is written.
+    Raises UsageError where the output is an annotator's own, or somebody who is named has saved nothing; StorageError
+    where something lies there that no merge has made, or that was changed since; InputError for annotations that do not
+    fit their patch, before anything of that tomogram is written.
     """
     named = {(user, session) for user, session in sources.annotators}
     if (output.user, output.session) in named or (output.user, None) in named:
         raise UsageError(
             f"{output.user}/{output.session} is one of the annotators", "merge into another --user and --session"
         )
+    sources.require_annotators(kept, patches_project, patches)
     tomograms = dict.fromkeys(patch.tomogram for patch in patches)
     declare_membrane(kept.project)
     done = []
@@ -133,17 +137,17 @@ def _write(
     project, ref = kept.project, output.of(tomogram)
     name = f"merged/{output.user}_{output.session}/{tomogram.run}-{tomogram.voxel_spacing_angstrom:.3f}"
     told = kept.receipts.read(name)
-    if told is None and project.has(ref) and not kept.receipts.read(f"{name}-begun"):
-        raise StorageError(
-            f"{ref.key} is there, and no merge has made it", "merge into another --session, or remove it"
-        )
+    there = project.has(ref)
+    whole = told is not None and there and _is_as_merged(project, ref, told)
+    if there and not whole and not kept.receipts.read(f"{name}-begun"):
+        done = "no merge has made it" if told is None else "it was changed since it was merged"
+        raise StorageError(f"{ref.key} is there, and {done}", "merge into another --session, or remove it")
     before: Mapping[str, Any] = (told or {}).get("patches", {})
     digests = {one.patch.patch: one.digest(rule, sources) for one in corrected}
     changed = sorted(
         patch for patch in {*before, *digests} if (before.get(patch) or {}).get("digest") != digests.get(patch)
     )
     who = sorted({word.source for one in corrected for word in one.words})
-    whole = told is not None and project.is_complete(ref) and project.identity(ref) == told["output_identity"]
     if not corrected and told is None:
         return None
     if whole and not changed:
@@ -158,9 +162,25 @@ def _write(
     boxes = [_box(before[p]) for p in changed if p in before] if whole else []
     boxes += [one.patch.box for one in corrected if one.patch.patch in changed]
     grid, touched = project.grid(tomogram), boxes if whole else None
-    _write_marks(project, ref, grid, corrected, touched, sources.border, output.chunk)
-    kept.receipts.write(name, _receipt(project, ref, corrected, digests, rule, sources))
+    meter = Meter()
+    _write_marks(project.metered(meter), ref, grid, corrected, touched, sources.border, output.chunk)
+    objects = {key: list(value) for key, value in meter.objects.items() if key.startswith(f"{ref.path}/0/")}
+    objects = {**(told or {}).get("objects", {}), **objects} if whole else objects
+    kept.receipts.write(name, _receipt(project, ref, corrected, digests, rule, sources) | {"objects": objects})
+    kept.receipts.remove(f"{name}-begun")
     return Merged(tomogram.run, ref.uri, "done", len(corrected), changed, who)
+
+
+def _is_as_merged(project: Project, ref: SegmentationRef, told: Mapping[str, Any]) -> bool:
+    """Whether nobody has changed it since: by times and sizes, and where these differ (a copy) by checksums."""
+    if not project.is_complete(ref):
+        return False
+    if project.identity(ref) == told["output_identity"]:
+        return True
+    try:
+        return all(checksum(project.files.read(name)) == known for name, (_, known) in told["objects"].items())
+    except FileNotFoundError:
+        return False
 
 
 def _box(told: Mapping[str, Any]) -> Box:

@@ -36,9 +36,9 @@ class Wish:
     """
 
     count: int
-    more: int = 0
-    edge: int = 160
-    per_tomogram: int = 4
+    more: int
+    edge: int
+    per_tomogram: int
 
     def check(self) -> None:
         if self.edge < 2 * CELLS or self.edge % CELLS:

@@ -47,10 +47,21 @@ class Sources:
     border : that `extract` has put around patches, in voxels.
     """
 
-    annotators: Sequence[tuple[str, str | None]] = ()
-    folders: Sequence[str] = ()
-    unmarked: int = 3
-    border: int = 16
+    annotators: Sequence[tuple[str, str | None]]
+    folders: Sequence[str]
+    unmarked: int
+    border: int
+
+    def require_annotators(self, kept: PatchSet, patches_project: Project | None, patches: Sequence[Patch]) -> None:
+        """UsageError for one who is named, and has saved nothing about any of the patches."""
+        people = {who for patch in patches for who, _ in self._annotations(kept, patches_project, patch)}
+        for user, session in self.annotators:
+            if not any(who[0] == user and session in (None, who[1]) for who in people):
+                known = ", ".join(sorted("/".join(who) for who in people)) or "nobody"
+                raise UsageError(
+                    f"{user}{'' if session is None else f'/{session}'} has saved nothing about these patches",
+                    f"of those who are named, {known} has" if people else "see who has: membrain-cloud patches list",
+                )
 
     def words(self, kept: PatchSet, patches_project: Project | None, patch: Patch) -> list[Word]:
         """Everybody's, of one patch; empty where nobody has looked at it. InputError for a shape or values that do not
@@ -77,9 +88,10 @@ class Sources:
         small = Box((0, 0, 0), patch.box.shape)
         found: list[_Annotation] = []
         if not self.annotators:
-            assert patches_project is not None
+            if patches_project is None:
+                return []
             return [(who, (patches_project, patch.patch, small, refs)) for who, refs in sorted(in_patch.items())]
-        in_whole = _by_person(kept.project, patch.run)
+        in_whole = {who: refs for who, refs in _by_person(kept.project, patch.run).items() if _fits(refs, patch)}
         for user, session in self.annotators:
             for who in sorted(who for who in {*in_patch, *in_whole} if who[0] == user and session in (None, who[1])):
                 if who in in_patch:
@@ -109,6 +121,12 @@ def _by_person(project: Project, run: str) -> dict[tuple[str, str], _Refs]:
         if not ref.instance:
             found.setdefault((ref.user, ref.session), {})[ref.name] = ref
     return found
+
+
+def _fits(refs: _Refs, patch: Patch) -> bool:
+    """Whether somebody's segmentations of a whole tomogram say anything about membranes."""
+    spacing = patch.voxel_spacing_angstrom
+    return any(name in (MULTILABEL, *_OBJECTS) and ref.voxel_spacing_angstrom == spacing for name, ref in refs.items())
 
 
 def _painted(project: Project, refs: _Refs, box: Box, patch: Patch, what: str) -> Marks:

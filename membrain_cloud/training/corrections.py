@@ -18,9 +18,6 @@ from membrain_cloud.training.labels import IGNORE, MARKED_BACKGROUND, MEMBRANE, 
 
 Marks = NDArray[np.uint8]
 Rule = Literal["agree", "majority", "last"]
-RULES: tuple[Rule, ...] = ("agree", "majority", "last")
-#: As MemBrain-seg's patch_corrections: voxels that nobody can judge, for want of what lies around them.
-BORDER_VOXELS = 16
 
 
 def border_of(box: Box, shape: Zyx, border: int) -> NDArray[np.bool_]:

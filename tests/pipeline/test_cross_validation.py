@@ -61,7 +61,7 @@ def project(tmp_path: Path) -> Project:
 def job(project: Project, tmp_path: Path) -> LearningJob:
     return LearningJob(
         name="", config=project.config, labels=LABELS, training=(), held_out=(), work=str(tmp_path / "work"),
-        values=TINY, augmentations="none", settings=QUICK, device="cpu",
+        recipe="built-in", values=TINY, augmentations="none", settings=QUICK, device="cpu",
     )  # fmt: skip
 
 

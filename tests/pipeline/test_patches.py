@@ -37,7 +37,7 @@ from membrain_cloud.store.setup import create_project
 SHAPE = (24, 60, 64)
 EDGE, BORDER = 24, 4
 QUICK = ("segment.scores=float16", "segment.mirrors=no", "segment.overlap=0", "segment.precision=float32")
-WISH = Wish(4, edge=EDGE, per_tomogram=3)
+WISH = Wish(4, 0, EDGE, 3)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def paint(kept: PatchSet, patch: str, who: str, marks: np.ndarray, name: str = M
 
 
 def merged(kept: PatchSet, **more: object) -> list[Merged]:
-    sources = more.pop("sources", Sources(border=BORDER))
+    sources = more.pop("sources", Sources((), (), 3, BORDER))
     output = more.pop("output", Output("corrected", "round-1", 16))
     rule = more.pop("rule", "agree")
     return merge(kept, kept.patches(), open_patch_project(kept), sources, rule, output, **more)  # type: ignore[arg-type]
@@ -117,11 +117,11 @@ def test_proposals_are_the_most_doubtful_places_and_the_same_again(project: Proj
 def test_more_patches_are_added_beside_those_there_are(project: Project, settings: Settings) -> None:
     uri = predicted_uri(settings)
     first = propose(project, (), "a", WISH, prediction=uri)
-    second = propose(project, (), "a", Wish(4, more=1, edge=EDGE, per_tomogram=3), prediction=uri)
+    second = propose(project, (), "a", Wish(4, 1, EDGE, 3), prediction=uri)
     assert second.added == 1
     assert list(second.patches[:4]) == list(first.patches)
     assert second.patches[4].patch == "patch-0005"
-    full = propose(project, (), "a", Wish(4, more=9, edge=EDGE, per_tomogram=3), prediction=uri)
+    full = propose(project, (), "a", Wish(4, 9, EDGE, 3), prediction=uri)
     assert len(full.patches) == 6, "three of each tomogram"
     assert "raise --per-tomogram" in full.notes[-1]
     kept = PatchSet(project, "a")
@@ -130,28 +130,28 @@ def test_more_patches_are_added_beside_those_there_are(project: Project, setting
     rows = list(csv.DictReader(text.splitlines()))
     assert [row["patch"] for row in rows] == [p.patch for p in kept.patches()]
     with pytest.raises(UsageError, match="edge of 24"):
-        propose(project, (), "a", Wish(9, edge=32), prediction=uri)
+        propose(project, (), "a", Wish(9, 0, 32, 3), prediction=uri)
 
 
 def test_scores_are_read_once(project: Project, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = predicted_uri(settings)
-    propose(project, (), "a", Wish(1, edge=EDGE), prediction=uri)
+    propose(project, (), "a", Wish(1, 0, EDGE, 3), prediction=uri)
     monkeypatch.setattr(Project, "read_features", None)
-    assert propose(project, (), "a", Wish(1, more=1, edge=EDGE), prediction=uri).added == 1
+    assert propose(project, (), "a", Wish(1, 1, EDGE, 3), prediction=uri).added == 1
     with pytest.raises(TypeError):
-        propose(project, (), "b", Wish(1, edge=EDGE), prediction=uri)
+        propose(project, (), "b", Wish(1, 0, EDGE, 3), prediction=uri)
 
 
 def test_runs_without_scores_are_named(project: Project, settings: Settings) -> None:
     (score,) = Path(project.root_url).glob("ExperimentRuns/TS_1/*/*score*.zarr")
     shutil.rmtree(score)
-    made = propose(project, (), "a", Wish(2, edge=EDGE), prediction=predicted_uri(settings))
+    made = propose(project, (), "a", Wish(2, 0, EDGE, 3), prediction=predicted_uri(settings))
     assert {p.run for p in made.patches} == {"TS_2"}
     assert any(note.startswith("TS_1: no scores") for note in made.notes)
     with pytest.raises(InputError, match=r"segment\.scores=uint8"):
-        propose(project, ["TS_1"], "b", Wish(2, edge=EDGE), prediction=predicted_uri(settings))
+        propose(project, ["TS_1"], "b", Wish(2, 0, EDGE, 3), prediction=predicted_uri(settings))
     with pytest.raises(UsageError, match="multiple of 8"):
-        propose(project, (), "b", Wish(2, edge=30), prediction=predicted_uri(settings))
+        propose(project, (), "b", Wish(2, 0, 30, 3), prediction=predicted_uri(settings))
 
 
 def test_copick_opens_extracted_patches_for_painting(kept: PatchSet) -> None:
@@ -294,7 +294,7 @@ def test_masks_of_objects_and_of_whole_tomograms_count_too(kept: PatchSet) -> No
     whole = np.zeros(SHAPE, np.uint8)
     whole[:, :, ::2] = 1
     kept.project.write_segmentation(SegmentationRef(second.run, "membrane", "carol", "3", 10.0), whole)
-    sources = Sources([("alice", None), ("carol", "3")], border=BORDER)
+    sources = Sources([("alice", None), ("carol", "3")], (), 3, BORDER)
     merged(kept, sources=sources)
     output = Output("corrected", "round-1")
     inside = kept.project.read_labels(output.of(first.tomogram), first.box)
@@ -317,7 +317,7 @@ def test_membrain_segs_folders_go_out_and_come_back(kept: PatchSet, tmp_path: Pa
     with mrcfile.open(folder / "labelsCorr" / "round-1_patch-0001.mrc") as file:
         labels = np.array(file.data)
     assert set(np.unique(labels)) <= {0, 1, 2}
-    assert merged(kept, sources=Sources([], [str(folder / "corrections")], border=BORDER)) == []
+    assert merged(kept, sources=Sources((), [str(folder / "corrections")], 3, BORDER)) == []
     marks = folder / "corrections" / "round-1_patch-0001"
     for name, rows in (("Remove1", slice(8, 16)), ("Add1", slice(8, 11)), ("ignore2", slice(10, 13))):
         array = np.zeros((EDGE,) * 3, np.int8)
@@ -326,7 +326,7 @@ def test_membrain_segs_folders_go_out_and_come_back(kept: PatchSet, tmp_path: Pa
             file.set_data(array)
     (marks / "notes.txt").write_text("looked at twice")
     target = tmp_path / "train"
-    sources = Sources([], [str(folder / "corrections")], border=BORDER)
+    sources = Sources((), [str(folder / "corrections")], 3, BORDER)
     (outcome,) = merged(kept, sources=sources, training_folder=str(target))
     assert outcome.patches == 1
     inside = kept.project.read_labels(Output("corrected", "round-1").of(patch.tomogram), patch.box)[12, :, 12]
@@ -353,11 +353,31 @@ def test_nobodys_segmentation_is_written_over(kept: PatchSet) -> None:
     patch = kept.patches()[0]
     paint(kept, patch.patch, "alice/1", np.ones((EDGE,) * 3))
     with pytest.raises(UsageError, match="annotators"):
-        merged(kept, sources=Sources([("alice", "1")]), output=Output("alice", "1"))
+        merged(kept, sources=Sources([("alice", "1")], (), 3, BORDER), output=Output("alice", "1"))
     theirs = SegmentationRef(patch.run, "membrane", "corrected", "round-1", 10.0)
     kept.project.write_segmentation(theirs, np.ones(SHAPE, np.uint8))
     with pytest.raises(StorageError, match="no merge has made it"):
         merged(kept)
+    with pytest.raises(UsageError, match=r"bob has saved nothing .* alice/1 has"):
+        merged(kept, sources=Sources([("alice", "1"), ("bob", None)], (), 3, BORDER))
+
+
+def test_a_merged_segmentation_that_somebody_has_changed_is_kept(kept: PatchSet) -> None:
+    patch = kept.patches()[0]
+    paint(kept, patch.patch, "alice/1", np.ones((EDGE,) * 3))
+    output = Output("corrected", "round-1", 16)
+    merged(kept, output=output)
+    ref = output.of(patch.tomogram)
+    folder = Path(kept.project.root_url, ref.path, "0")
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes())  # as a copy of the project has it: other times, the same content
+    assert merged(kept, output=output)[0].state == "skipped"
+    kept.project.write_segmentation(ref, np.ones(SHAPE, np.uint8), 16)
+    with pytest.raises(StorageError, match="changed since it was merged"):
+        merged(kept, output=output)
+    kept.project.remove(ref)
+    assert merged(kept, output=output)[0].state == "done"
 
 
 def test_what_was_not_done_before_is_said(project: Project) -> None:
@@ -400,9 +420,9 @@ def test_uncertainties_go_before_scores(project: Project, settings: Settings) ->
     project.create_features(ref, project.grid(tomogram), "float16", 64)
     project.write_features(ref, project.grid(tomogram).box, variance)
     project.finish_features(ref)
-    (patch,) = propose(project, ["TS_1"], "a", Wish(1, edge=EDGE), prediction=predicted_uri(settings)).patches
+    (patch,) = propose(project, ["TS_1"], "a", Wish(1, 0, EDGE, 3), prediction=predicted_uri(settings)).patches
     assert patch.evidence == "uncertainty"
-    assert patch.y <= 30 < 40 <= patch.y + EDGE
-    assert patch.x <= 40 < 50 <= patch.x + EDGE
+    assert patch.y <= 31 < 39 <= patch.y + EDGE
+    assert patch.x <= 41 < 49 <= patch.x + EDGE
     # 24 x 8 x 8 voxels are left once the surface of the doubted place is taken off.
     assert patch.doubt == pytest.approx(0.2 * 24 * 8 * 8 / EDGE**3, rel=0.01)
