@@ -93,7 +93,8 @@ def evaluate(
     if as_json:
         print_json(scores)
     else:
-        display.show_scores(scores)
+        shown = [{name: value for name, value in row.items() if name not in ("first", "second")} for row in scores]
+        display.show_scores(shown)
 
 
 def _check_figure(path: str | None, overwrite: bool) -> None:

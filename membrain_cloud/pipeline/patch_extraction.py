@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from membrain_cloud.errors import ProjectError
+from membrain_cloud.errors import ProjectError, UsageError
 from membrain_cloud.pipeline.chain import digest_of
 from membrain_cloud.pipeline.patch_sets import Patch, PatchSet
 from membrain_cloud.pipeline.provenance import versions
@@ -50,7 +50,12 @@ def patch_project_config(kept: PatchSet, output: str | None = None) -> str:
     if output is not None:
         return f"{output if '://' in output else os.path.abspath(output)}/config.json"
     told = kept.receipts.read("extracted/project")
-    return str(told["config"]) if told is not None else f"{kept.url}/project/config.json"
+    if told is not None:
+        return str(told["config"])
+    if not kept.files.local and kept.project.storage_options:
+        # A config is opened by its address alone, and this store needs more than that.
+        raise UsageError(f"{kept.url} is reached with overlay_fs_args", "give a folder that people reach: --output DIR")
+    return f"{kept.url}/project/config.json"
 
 
 def open_patch_project(kept: PatchSet) -> Project:
