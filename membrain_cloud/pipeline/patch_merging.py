@@ -101,14 +101,15 @@ def merge(
             f"{output.user}/{output.session} is one of the annotators", "merge into another --user and --session"
         )
     sources.require_annotators(kept, patches_project, patches)
-    tomograms = dict.fromkeys(patch.tomogram for patch in patches)
     declare_membrane(kept.project)
     done = []
-    for tomogram in tomograms:
-        own = [patch for patch in patches if patch.tomogram == tomogram]
+    for ref in dict.fromkeys(output.of(patch.tomogram) for patch in patches):
+        own = [patch for patch in patches if output.of(patch.tomogram) == ref]
         found = [_joined(kept, patches_project, patch, sources, rule) for patch in own]
         corrected = [one for one in found if one is not None]
-        outcome = _write(kept, tomogram, corrected, sources, rule, output)
+        outcome = _Merge(kept, ref, corrected, sources, rule).carry_out(
+            kept.project.grid(own[0].tomogram), output.chunk
+        )
         if outcome is None:
             continue
         if training_folder is not None:
@@ -126,49 +127,89 @@ def _joined(
     return _Corrected(patch, words, joined([word.marks for word in words], rule)) if words else None
 
 
-def _write(
-    kept: PatchSet,
-    tomogram: TomogramRef,
-    corrected: Sequence[_Corrected],
-    sources: Sources,
-    rule: Rule,
-    output: Output,
-) -> Merged | None:
-    project, ref = kept.project, output.of(tomogram)
-    name = f"merged/{output.user}_{output.session}/{tomogram.run}-{tomogram.voxel_spacing_angstrom:.3f}"
-    told = kept.receipts.read(name)
-    there = project.has(ref)
-    whole = told is not None and there and _is_as_merged(project, ref, told)
-    if there and not whole and not kept.receipts.read(f"{name}-begun"):
-        done = "no merge has made it" if told is None else "it was changed since it was merged"
-        raise StorageError(f"{ref.key} is there, and {done}", "merge into another --session, or remove it")
-    before: Mapping[str, Any] = (told or {}).get("patches", {})
-    digests = {one.patch.patch: one.digest(rule, sources) for one in corrected}
-    changed = sorted(
-        patch for patch in {*before, *digests} if (before.get(patch) or {}).get("digest") != digests.get(patch)
-    )
-    who = sorted({word.source for one in corrected for word in one.words})
-    if not corrected and told is None:
-        return None
-    if whole and not changed:
-        return Merged(tomogram.run, ref.uri, "skipped", len(corrected), (), who)
-    # A receipt vouches for what lies there: it goes first. The mark that we were at it lets a killed merge go on.
-    kept.receipts.write(f"{name}-begun", {"output": ref.key})
-    kept.receipts.remove(name)
-    if not corrected:
-        project.remove(ref)
-        kept.receipts.remove(f"{name}-begun")
-        return Merged(tomogram.run, ref.uri, "removed", 0, changed, ())
-    boxes = [_box(before[p]) for p in changed if p in before] if whole else []
-    boxes += [one.patch.box for one in corrected if one.patch.patch in changed]
-    grid, touched = project.grid(tomogram), boxes if whole else None
-    meter = Meter()
-    _write_marks(project.metered(meter), ref, grid, corrected, touched, sources.border, output.chunk)
-    objects = {key: list(value) for key, value in meter.objects.items() if key.startswith(f"{ref.path}/0/")}
-    objects = {**(told or {}).get("objects", {}), **objects} if whole else objects
-    kept.receipts.write(name, _receipt(project, ref, corrected, digests, rule, sources) | {"objects": objects})
-    kept.receipts.remove(f"{name}-begun")
-    return Merged(tomogram.run, ref.uri, "done", len(corrected), changed, who)
+class _Merge:
+    """The patches of one tomogram: what was merged before, what has changed since, and writing that."""
+
+    def __init__(
+        self, kept: PatchSet, ref: SegmentationRef, corrected: Sequence[_Corrected], sources: Sources, rule: Rule
+    ) -> None:
+        self.kept, self.project, self.ref = kept, kept.project, ref
+        self.corrected, self.sources, self.rule = corrected, sources, rule
+        self.name = f"merged/{ref.user}_{ref.session}/{ref.run}-{ref.voxel_spacing_angstrom:.3f}"
+        self.told = kept.receipts.read(self.name)
+        self.before: Mapping[str, Any] = (self.told or {}).get("patches", {})
+        self.digests = {one.patch.patch: one.digest(rule, sources) for one in corrected}
+        names = {*self.before, *self.digests}
+        was = {name: told["digest"] for name, told in self.before.items()}
+        self.changed = sorted(name for name in names if was.get(name) != self.digests.get(name))
+
+    def carry_out(self, grid: Grid, chunk: int) -> Merged | None:
+        """None where nobody has ever said anything. StorageError for what lies there and is not a merge's."""
+        there = self.project.has(self.ref)
+        whole = self.told is not None and there and _is_as_merged(self.project, self.ref, self.told)
+        if there and not whole and not self.kept.receipts.read(f"{self.name}-begun"):
+            done = "no merge has made it" if self.told is None else "it was changed since it was merged"
+            raise StorageError(f"{self.ref.key} is there, and {done}", "merge into another --session, or remove it")
+        if not self.corrected and self.told is None:
+            return None
+        if whole and not self.changed:
+            return self._merged("skipped")
+        # A receipt vouches for what lies there: it goes first. The mark that we were at it lets a killed merge go on.
+        self.kept.receipts.write(f"{self.name}-begun", {"output": self.ref.key})
+        self.kept.receipts.remove(self.name)
+        if self.corrected:
+            objects = self._write(grid, chunk, anew=not whole)
+            self.kept.receipts.write(self.name, self._receipt() | {"objects": objects})
+        else:
+            self.project.remove(self.ref)
+        self.kept.receipts.remove(f"{self.name}-begun")
+        return self._merged("done" if self.corrected else "removed")
+
+    def _merged(self, state: str) -> Merged:
+        who = sorted({word.source for one in self.corrected for word in one.words})
+        changed = () if state == "skipped" else self.changed
+        return Merged(self.ref.run, self.ref.uri, state, len(self.corrected), changed, who)
+
+    def _write(self, grid: Grid, chunk: int, *, anew: bool) -> dict[str, list[Any]]:
+        """Write all chunks, or those that a changed patch touches; returns size and checksum of each."""
+        meter = Meter()
+        project, border = self.project.metered(meter), self.sources.border
+        places = [(one.patch.box, one.marks, border_of(one.patch.box, grid.shape, border)) for one in self.corrected]
+        touched = [_box(self.before[name]) for name in self.changed if name in self.before]
+        touched += [one.patch.box for one in self.corrected if one.patch.patch in self.changed]
+        if anew:
+            project.create_labels(self.ref, grid, "uint8", chunk)
+        for box in iterate_chunks(grid.shape, project.stored_chunk(self.ref)):
+            if anew or any(box.intersection(other) for other in touched):
+                project.write_labels(self.ref, box, compose(box, places))
+        project.finish_labels(self.ref)
+        level = f"{self.ref.path}/0/"
+        written = {name: list(entry) for name, entry in meter.objects.items() if name.startswith(level)}
+        return written if anew or self.told is None else {**self.told["objects"], **written}
+
+    def _receipt(self) -> dict[str, Any]:
+        return {
+            "output": self.ref.key,
+            "output_identity": self.project.identity(self.ref),
+            "rule": self.rule,
+            "unmarked": self.sources.unmarked,
+            "border_voxels": self.sources.border,
+            "data_version": DATA_VERSION,
+            "patches": {one.patch.patch: self._of_patch(one) for one in self.corrected},
+            "versions": versions(),
+            "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+
+    def _of_patch(self, one: _Corrected) -> dict[str, Any]:
+        return {
+            "digest": self.digests[one.patch.patch],
+            "box": [one.patch.box.start, one.patch.box.stop],
+            "prediction": one.patch.prediction,
+            "model_sha256": one.patch.model_sha256,
+            "sources": [{"source": word.source, "sha256": word.digest} for word in one.words],
+            "voxels": {str(v): int(np.count_nonzero(one.marks == v)) for v in (1, 2, 3)},
+            "disagreed_voxels": _disagreed(one.words),
+        }
 
 
 def _is_as_merged(project: Project, ref: SegmentationRef, told: Mapping[str, Any]) -> bool:
@@ -186,57 +227,6 @@ def _is_as_merged(project: Project, ref: SegmentationRef, told: Mapping[str, Any
 def _box(told: Mapping[str, Any]) -> Box:
     start, stop = ((int(z), int(y), int(x)) for z, y, x in told["box"])
     return Box(start, stop)
-
-
-def _write_marks(
-    project: Project,
-    ref: SegmentationRef,
-    grid: Grid,
-    corrected: Sequence[_Corrected],
-    touched: Sequence[Box] | None,
-    border: int,
-    chunk: int,
-) -> None:
-    """touched : where anything has changed; None: make it anew."""
-    places = [(one.patch.box, one.marks, border_of(one.patch.box, grid.shape, border)) for one in corrected]
-    if touched is None:
-        project.create_labels(ref, grid, "uint8", chunk)
-    for box in iterate_chunks(grid.shape, project.stored_chunk(ref)):
-        if touched is None or any(box.intersection(other) for other in touched):
-            project.write_labels(ref, box, compose(box, places))
-    project.finish_labels(ref)
-
-
-def _receipt(
-    project: Project,
-    ref: SegmentationRef,
-    corrected: Sequence[_Corrected],
-    digests: Mapping[str, str],
-    rule: Rule,
-    sources: Sources,
-) -> dict[str, Any]:
-    return {
-        "output": ref.key,
-        "output_identity": project.identity(ref),
-        "rule": rule,
-        "unmarked": sources.unmarked,
-        "border_voxels": sources.border,
-        "data_version": DATA_VERSION,
-        "patches": {
-            one.patch.patch: {
-                "digest": digests[one.patch.patch],
-                "box": [one.patch.box.start, one.patch.box.stop],
-                "prediction": one.patch.prediction,
-                "model_sha256": one.patch.model_sha256,
-                "sources": [{"source": word.source, "sha256": word.digest} for word in one.words],
-                "voxels": {str(v): int(np.count_nonzero(one.marks == v)) for v in (1, 2, 3)},
-                "disagreed_voxels": _disagreed(one.words),
-            }
-            for one in corrected
-        },
-        "versions": versions(),
-        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
 
 
 def _disagreed(words: Sequence[Word]) -> int:

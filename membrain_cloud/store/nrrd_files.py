@@ -10,6 +10,7 @@ import bz2
 import gzip
 import math
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,13 @@ _TYPES = {
     "f4": ("float",),
     "f8": ("double",),
 }
-_UNPACK = {"raw": bytes, "gzip": gzip.decompress, "gz": gzip.decompress, "bzip2": bz2.decompress, "bz2": bz2.decompress}
+_UNPACK: dict[str, Callable[[bytes], bytes]] = {
+    "raw": bytes,
+    "gzip": gzip.decompress,
+    "gz": gzip.decompress,
+    "bzip2": bz2.decompress,
+    "bz2": bz2.decompress,
+}
 
 
 def open_nrrd(path: str, *, header_only: bool) -> tuple[Any, Header]:
