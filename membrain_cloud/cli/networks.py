@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from membrain_cloud.cli import display
 from membrain_cloud.cli.program import Program, Verb, print_json, say
 
 
