@@ -4,6 +4,8 @@
         options = {"endpoint_url": proxy.url, ...}
         proxy.rule("/0/1/0/1", "403")          every request for keys that end so
         proxy.rule("/0/1/0/1", "404", times=1)  the next one only
+        proxy.witness = note                    is told of every request that reached the store, and its answer
+        proxy.dropped = {"if-none-match"}       headers that the store never sees: it does not know conditions
 
 What happens to a request depends on the seed, the method, the key and how often that key was asked for, never on which
 thread came first: so two runs of the same requests meet the same faults.
@@ -18,7 +20,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -59,6 +61,9 @@ class FaultProxy:
         self.port, self.faults = port, faults or Faults()
         self.requests: list[str] = []
         self.met: Counter[str] = Counter()
+        # Called with (method, path, headers by lower-case name, body, status).
+        self.witness: Callable[[str, str, Mapping[str, str], bytes, int], None] = lambda *_: None
+        self.dropped: set[str] = set()
         self._rules: list[_Rule] = []
         self._asked: Counter[str] = Counter()
         self._in_a_row: Counter[str] = Counter()
@@ -160,11 +165,15 @@ def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
         def passed_on(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
             upstream = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=60)
             try:
-                kept = {key: value for key, value in self.headers.items() if key.lower() not in _HOP_BY_HOP}
+                left_out = _HOP_BY_HOP | proxy.dropped
+                kept = {key: value for key, value in self.headers.items() if key.lower() not in left_out}
                 # Signatures cover the host that the client knows.
                 upstream.request(self.command, self.path, body, {**kept, "Host": self.headers.get("Host", "")})
                 answer = upstream.getresponse()
-                return answer.status, answer.getheaders(), answer.read()
+                content = answer.read()
+                told = {key.lower(): value for key, value in self.headers.items()}
+                proxy.witness(self.command, self.path, told, body, answer.status)
+                return answer.status, answer.getheaders(), content
             finally:
                 upstream.close()
 

@@ -230,7 +230,7 @@ class Files:
         with _faults(what, "written"):
             if self.local:
                 return _create_file(self.path(name), content)
-            if self.exists(name):
+            if self._is_there(name):
                 return False
             try:
                 self._fs.pipe_file(self.path(name), content, mode="create")
@@ -241,6 +241,14 @@ class Files:
                     return self._holds(name, content)
                 raise
             return True
+
+    def _is_there(self, name: str) -> bool:
+        """Whether a small object is there, by reading it: an object store is asked twice for what is not there."""
+        try:
+            self.read(name)
+        except FileNotFoundError:
+            return False
+        return True
 
     def _holds(self, name: str, content: bytes) -> bool:
         """Whether an object is what we wrote: the client asks again after an answer that was lost, and meets itself."""
@@ -263,6 +271,20 @@ class Files:
         def request() -> None:
             with contextlib.suppress(FileNotFoundError):
                 self._remove(name)
+
+        self._ask(f"{self.url}/{name}", "removed", request)
+
+    def remove_object(self, name: str) -> None:
+        """Remove one object by one request; nothing happens when it is not there. Folders: `remove`."""
+        if self.meter is not None:
+            self.meter.note_removed(name)
+
+        def request() -> None:
+            with contextlib.suppress(FileNotFoundError):
+                if self.local:
+                    os.unlink(self.path(name))
+                else:
+                    self._fs.rm_file(self.path(name))
 
         self._ask(f"{self.url}/{name}", "removed", request)
 

@@ -79,7 +79,7 @@ class Leases:
             if not (other.is_dead() or take_over in (other.token, other.state)):
                 return None, other
             heir = other
-            self._files.remove(file)
+            self._files.remove_object(file)
         return None, self.read(name) or Holder("", 0, "")
 
     def _held(self, file: str, mine: Holder) -> Lease:
@@ -131,7 +131,7 @@ class Lease:
         _HEART.drop(self)
         with self._beating, contextlib.suppress(MembrainCloudError):
             if self.is_held():
-                self._files.remove(self._file)
+                self._files.remove_object(self._file)
 
 
 class _Heart:

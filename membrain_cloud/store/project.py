@@ -38,7 +38,13 @@ RECEIPTS_FOLDER = "membrain-cloud/receipts"
 
 
 class Project(Catalog):
-    """One copick project. Made by `Project.open`; pickles as the path of its config."""
+    """One copick project. Made by `Project.open`; pickles as the path of its config.
+
+    A `metered` one serves one task: it looks up once where a volume lies and what its metadata say. Nobody else writes
+    what a task writes or reads while it is at work.
+    """
+
+    _known: dict[str, tuple[Files, ChunkedArray, dict[str, Any]]] | None = None
 
     @classmethod
     def open(cls, config: str) -> Project:
@@ -75,8 +81,9 @@ class Project(Catalog):
         self._overlay.below("membrain-cloud").check_writable()
 
     def metered(self, meter: Meter) -> Self:
-        """The same project; all that is read and written through the result is counted by `meter`."""
+        """The same project for one task; all that is read and written through the result is counted by `meter`."""
         other = copy.copy(self)
+        other._known = {}
         other._overlay = self._overlay.metered(meter)
         other._static = self._static and self._static.metered(meter)
         return other
@@ -110,15 +117,13 @@ class Project(Catalog):
         VoxelSpacingError for an absurd or contradictory spacing; TomogramError for an empty volume; ChunkError for
         torn metadata; ProjectError when there is no such volume.
         """
-        files, path = self._located(ref)
-        array, attributes = volumes.open_volume(files, path, sparse=True)
+        _, array, attributes = self._looked_up(ref)
         return volumes.grid_of(array, attributes, ref.voxel_spacing_angstrom, ref.key)
 
     def levels(self, ref: TomogramRef) -> list[volumes.Level]:
         """The levels of a tomogram's pyramid, the finest first, from metadata only."""
-        files, path = self._located(ref)
-        _, attributes = volumes.open_volume(files, path, sparse=True)
-        return volumes.pyramid(files, path, attributes, self.grid(ref))
+        files, _, attributes = self._looked_up(ref)
+        return volumes.pyramid(files, ref.path, attributes, self.grid(ref))
 
     def read_density(self, ref: TomogramRef, box: Box | None = None, *, level: int = 0) -> NDArray[Any]:
         """The voxels of `box` (default: all) in their own type, zyx, of a level of the pyramid.
@@ -154,7 +159,7 @@ class Project(Catalog):
 
     def create_labels(self, ref: SegmentationRef, grid: Grid, dtype: str, chunk: int = volumes.DEFAULT_CHUNK) -> None:
         """Make an empty label volume, in place of any earlier one. Called once, before workers write chunks."""
-        volumes.create_volume(self._overlay, ref.path, grid, dtype, chunk)
+        self._create(ref, grid, dtype, chunk)
 
     def write_labels(self, ref: SegmentationRef, box: Box, array: NDArray[Any]) -> None:
         """Write whole chunks; safe beside other processes that write other chunks.
@@ -165,7 +170,7 @@ class Project(Catalog):
 
     def finish_labels(self, ref: SegmentationRef) -> None:
         """Write pyramid levels 1 and 2 (every second voxel, so labels stay labels) and announce them."""
-        volumes.finish_volume(self._overlay, ref.path, self.grid(ref).voxel_spacing_angstrom, mean=False)
+        self._finish(ref, self.grid(ref).voxel_spacing_angstrom, mean=False)
 
     def write_segmentation(self, ref: SegmentationRef, array: NDArray[Any], chunk: int = volumes.DEFAULT_CHUNK) -> None:
         """Write a whole label volume with its pyramid."""
@@ -184,7 +189,7 @@ class Project(Catalog):
         """Make an empty map beside its tomogram, in place of any earlier one: chunks as in `create_labels`."""
         if np.dtype(dtype).name not in volumes.DENSITY_TYPES:
             raise ValueError(f"{dtype} is not one of {', '.join(volumes.DENSITY_TYPES)}")
-        volumes.create_volume(self._overlay, ref.path, grid, dtype, chunk)
+        self._create(ref, grid, dtype, chunk)
 
     def write_features(self, ref: FeaturesRef, box: Box, array: NDArray[Any]) -> None:
         """Write whole chunks, as `write_labels` does."""
@@ -192,7 +197,7 @@ class Project(Catalog):
 
     def finish_features(self, ref: FeaturesRef) -> None:
         """Write pyramid levels 1 and 2 (local means) and announce them."""
-        volumes.finish_volume(self._overlay, ref.path, self.grid(ref).voxel_spacing_angstrom, mean=True)
+        self._finish(ref, self.grid(ref).voxel_spacing_angstrom, mean=True)
 
     def write_tomogram(self, ref: TomogramRef, array: Any, chunk: int = volumes.DEFAULT_CHUNK) -> None:
         """Write a tomogram with its pyramid (local means), chunk by chunk.
@@ -203,10 +208,10 @@ class Project(Catalog):
         if dtype.name not in volumes.DENSITY_TYPES:
             raise TomogramError(f"{ref.key}: data type {dtype} is not one of a tomogram", "convert it to float32")
         grid = _grid_of_array(array, ref)
-        stored = volumes.create_volume(self._overlay, ref.path, grid, dtype.name, chunk)
+        stored = self._create(ref, grid, dtype.name, chunk)
         for box in iterate_chunks(grid.shape, stored.format.chunk):
             stored.write(box, np.asarray(array[box.slices], dtype))
-        volumes.finish_volume(self._overlay, ref.path, grid.voxel_spacing_angstrom, mean=True)
+        self._finish(ref, grid.voxel_spacing_angstrom, mean=True)
 
     def is_complete(self, ref: VolumeRef) -> bool:
         """Whether a volume is there with all its levels announced, as we do last."""
@@ -233,6 +238,8 @@ class Project(Catalog):
     def remove(self, ref: VolumeRef | ObjectRef) -> None:
         """Remove what the reference stands for from the overlay; nothing happens when it is not there."""
         paths = (ref.mesh_path, ref.picks_path) if isinstance(ref, ObjectRef) else (ref.path,)
+        if not isinstance(ref, ObjectRef):
+            self._forget(ref)
         for path in paths:
             self._overlay.remove(path)
 
@@ -244,8 +251,18 @@ class Project(Catalog):
         )
         self.settings = self.settings | settings
 
+    def _create(self, ref: VolumeRef, grid: Grid, dtype: str, chunk: int) -> ChunkedArray:
+        self._forget(ref)
+        return volumes.create_volume(self._overlay, ref.path, grid, dtype, chunk)
+
+    def _finish(self, ref: VolumeRef, spacing: float, *, mean: bool) -> None:
+        self._forget(ref)
+        volumes.finish_volume(self._overlay, ref.path, spacing, mean=mean)
+
     def _created(self, ref: VolumeRef) -> ChunkedArray:
         """Level 0 of a volume that `create_labels` or `create_features` made; ProjectError where it did not."""
+        if self._known is not None and ref.path in self._known and self._known[ref.path][0] is self._overlay:
+            return self._known[ref.path][1]
         try:
             return ChunkedArray.open(self._overlay, f"{ref.path}/0")
         except FileNotFoundError as error:
@@ -253,16 +270,29 @@ class Project(Catalog):
                 f"{ref.key} was not created", "run again: it is created when the run is prepared"
             ) from error
 
-    def _volume(self, ref: VolumeRef) -> tuple[ChunkedArray, Files]:
+    def _looked_up(self, ref: VolumeRef) -> tuple[Files, ChunkedArray, dict[str, Any]]:
+        """Where a volume lies, its finest level and its attributes."""
+        if self._known is not None and ref.path in self._known:
+            return self._known[ref.path]
         files, path = self._located(ref)
-        array, _ = volumes.open_volume(files, path, sparse=isinstance(ref, SegmentationRef))
+        array, attributes = volumes.open_volume(files, path, sparse=isinstance(ref, SegmentationRef))
+        if self._known is not None:
+            self._known[ref.path] = files, array, attributes
+        return files, array, attributes
+
+    def _forget(self, ref: VolumeRef) -> None:
+        if self._known is not None:
+            self._known.pop(ref.path, None)
+
+    def _volume(self, ref: VolumeRef) -> tuple[ChunkedArray, Files]:
+        files, array, _ = self._looked_up(ref)
         return array, files
 
     def _level(self, ref: VolumeRef, level: int) -> ChunkedArray:
         if level == 0 or not isinstance(ref, TomogramRef):
             return self._volume(ref)[0]
-        files, path = self._located(ref)
-        return ChunkedArray.open(files, f"{path}/{self.levels(ref)[level].path}")
+        files, _, _ = self._looked_up(ref)
+        return ChunkedArray.open(files, f"{ref.path}/{self.levels(ref)[level].path}")
 
     def _read(self, path: str, what: str) -> bytes:
         for files in self._layers():

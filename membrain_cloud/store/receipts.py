@@ -81,9 +81,8 @@ class Receipts:
         return {name.removesuffix(_SUFFIX): info.modified for name, info in listed if name.endswith(_SUFFIX)}
 
     def has(self, name: str) -> bool:
-        """Whether there is such a receipt; an object without a byte is none."""
-        info = self._files.info(_file_name(name))
-        return info is not None and info.size > 0
+        """Whether there is such a receipt; one that is torn is none."""
+        return self.read(name) is not None
 
     def beside(self, kind: str) -> Files:
         """Where records of another kind lie: in a folder of that name beside the receipts'."""
@@ -110,7 +109,7 @@ class Receipts:
         }
 
     def remove(self, name: str) -> None:
-        self._files.remove(_file_name(name))
+        self._files.remove_object(_file_name(name))
 
     def parts(self, address: str) -> dict[str, dict[str, Any]]:
         """The receipts of one output by part; torn ones are left out."""
