@@ -4,6 +4,7 @@
         options = {"endpoint_url": proxy.url, ...}
         proxy.rule("/0/1/0/1", "403")          every request for keys that end so
         proxy.rule("/0/1/0/1", "404", times=1)  the next one only
+        proxy.gate = wait                       is asked before a request goes to the store, and may take its time
         proxy.witness = note                    is told of every request that reached the store, and its answer
         proxy.dropped = {"if-none-match"}       headers that the store never sees: it does not know conditions
 
@@ -61,7 +62,8 @@ class FaultProxy:
         self.port, self.faults = port, faults or Faults()
         self.requests: list[str] = []
         self.met: Counter[str] = Counter()
-        # Called with (method, path, headers by lower-case name, body, status).
+        # Called with (method, path); with (method, path, headers by lower-case name, body, status).
+        self.gate: Callable[[str, str], None] = lambda *_: None
         self.witness: Callable[[str, str, Mapping[str, str], bytes, int], None] = lambda *_: None
         self.dropped: set[str] = set()
         self._rules: list[_Rule] = []
@@ -94,7 +96,8 @@ class FaultProxy:
             self._rules.clear()
             self.requests.clear()
             self.met.clear()
-            self.faults = Faults()
+            self.faults, self.dropped = Faults(), set()
+            self.gate = self.witness = lambda *_: None
 
     def fate(self, method: str, path: str) -> str | None:
         """What this request meets."""
@@ -155,6 +158,7 @@ def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
             if kind in _CODES:
                 content = f"<Error><Code>{_CODES[kind]}</Code><Message>fault</Message></Error>".encode()
                 return self.give(int(kind), [("Content-Type", "application/xml")], content)
+            proxy.gate(self.command, self.path)
             status, headers, content = self.passed_on(body)
             if kind == "reset_after":
                 return self.reset()

@@ -16,12 +16,13 @@ from typing import Any, Literal
 from membrain_cloud.pipeline.kept_scores import SCORES
 from membrain_cloud.pipeline.provenance import output_paths
 from membrain_cloud.pipeline.standing import LOOKUPS
+from membrain_cloud.pipeline.sweeping import LEASES, void_leases
 from membrain_cloud.pipeline.tasks import Ref, ref_from_dict
 from membrain_cloud.store.project import Project
 from membrain_cloud.store.receipts import ReceiptName, Receipts
 from membrain_cloud.store.tables import Tables, part_name
 
-Kind = Literal["annotation", "features", "table part", "receipt", "temporary file"]
+Kind = Literal["annotation", "features", "table part", "receipt", "lease", "temporary file"]
 Owner = tuple[str, str, str]
 
 # A lease that is held is renewed several times a minute.
@@ -49,7 +50,7 @@ def find_litter(project: Project, tables: Tables, user: str, *, hours: float = 1
 
     hours : hidden temporary files younger than this may be writes in progress.
     """
-    found = [*foreign_outputs(project, tables, user), *_bad_receipts(project, tables)]
+    found = [*foreign_outputs(project, tables, user), *_bad_receipts(project, tables), *_left_leases(project, tables)]
     for store, files in (("project", project.files), ("tables", tables.files)):
         left = files.temporaries()
         if left:
@@ -195,18 +196,32 @@ def _bad_receipts(project: Project, tables: Tables) -> Iterator[Litter]:
                 yield Litter("receipt", store, f"{below}/{name}")
 
 
+def _left_leases(project: Project, tables: Tables) -> Iterator[Litter]:
+    """Leases that nobody keeps up, and those whose work is done."""
+    for store, files, receipts in (
+        ("project", project.files, project.receipts),
+        ("tables", tables.files, tables.receipts),
+    ):
+        leases, (_, left) = receipts.beside(LEASES), _leases(receipts)
+        below = leases.url.removeprefix(f"{files.url}/")
+        for name in sorted(left | set(void_leases(receipts))):
+            yield Litter("lease", store, f"{below}/{name}.json")
+
+
 def _in_work(receipts: Receipts) -> set[str]:
     """Addresses that leases beside the receipts name, as far as these are kept up."""
-    leases = receipts.beside("leases")
-    found = {name: info for name, info in leases.listing().items() if name.endswith(".json")}
+    return {name.rpartition("/")[0] for name in _leases(receipts)[0]}
+
+
+def _leases(receipts: Receipts) -> tuple[set[str], set[str]]:
+    """Names of leases beside the receipts: those that are kept up, by the store's own clock, and those that are not."""
+    leases = receipts.beside(LEASES)
+    found = {name.removesuffix(".json"): info for name, info in leases.listing().items() if name.endswith(".json")}
     if not found:
-        return set()
+        return set(), set()
     now = leases.now()
-    return {
-        name.removesuffix(".json").rpartition("/")[0]
-        for name, info in found.items()
-        if now - (info.modified or now) < 60 * LEASE_MINUTES
-    }
+    kept = {name for name, info in found.items() if now - (info.modified or now) < 60 * LEASE_MINUTES}
+    return kept, found.keys() - kept
 
 
 def _ref(output: Mapping[str, Any]) -> Ref:

@@ -19,6 +19,7 @@ from membrain_cloud.pipeline.chain import Registry
 from membrain_cloud.pipeline.ledger import FailureLedger
 from membrain_cloud.pipeline.plan import Plan, open_tables
 from membrain_cloud.pipeline.settings import Settings
+from membrain_cloud.pipeline.sweeping import sweep
 from membrain_cloud.pipeline.tasks import Kind, Outcome, Task
 from membrain_cloud.store.project import Project
 
@@ -296,6 +297,7 @@ def carry_out(
     chosen = settings.run
     patience = Patience(requeues=chosen.requeues, lease_seconds=60 * chosen.lease_minutes, grace_seconds=grace_seconds)
     outcomes = drive(plan, runner, registry, note, settled=poisoned, patience=patience, stop=stop)
+    sweep([project.receipts, open_tables(project, settings).receipts])
     return [*plan.settled, *outcomes]
 
 

@@ -1,10 +1,14 @@
 """Whether what lies in the store is what the receipts vouch for, and nothing else.
 
-Sizes and names are compared by bulk listings; with `content` every object is read and its checksum taken again.
+Sizes and names are compared by bulk listings: of the tables one, of a project one for each folder of a run that
+receipts name (segmentations, meshes, picks), never of its tomograms. Beside them every receipt is read, and of volumes
+the metadata. With `content` every object is read and its checksum taken again.
 """
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +27,10 @@ from membrain_cloud.store.tables import Tables
 State = Literal["ok", "missing", "torn", "changed", "foreign"]
 # Outputs in these states are not what a receipt vouches for.
 LOST: tuple[State, ...] = ("missing", "torn")
+
+
+# Folders of a project that are kept listed: more than the threads can be at.
+_FOLDERS_KEPT = 8 * LOOKUPS
 
 
 @dataclass(frozen=True)
@@ -88,24 +96,67 @@ def _complete(receipts: Receipts) -> list[str]:
 
 def _verified(receipts: Receipts, files: Files, project: Project | None, *, content: bool) -> Iterator[Finding]:
     """project : where identities are compared too."""
+    listed = _Listed(files, whole=receipts.url.startswith(f"{files.url}/_"))
 
     def check(name: str) -> Finding:
         receipt = receipts.read(name)
         if receipt is None:
             return Finding(name, name, "torn", "the receipt itself cannot be read")
-        return _check(name, receipt, files, project, content=content)
+        return _check(name, receipt, listed, project, content=content)
 
-    names = _complete(receipts)
+    # Those of one run one after the other: they lie in the same folders, and these are then listed once.
+    names = sorted(_complete(receipts), key=lambda name: (name.split("/")[2:3], name))
     with ThreadPoolExecutor(LOOKUPS) as threads:
-        yield from threads.map(check, names)
+        found = threads.map(check, names)
+        yield from sorted(found, key=lambda finding: finding.receipt)
 
 
-def _check(name: str, receipt: Mapping[str, Any], files: Files, project: Project | None, *, content: bool) -> Finding:
+class _Listed:
+    """What lies in a store, listed folder by folder, the last ones kept.
+
+    whole : one listing of everything, for a store that holds nothing but what receipts vouch for.
+    """
+
+    def __init__(self, files: Files, *, whole: bool) -> None:
+        self.files, self._whole = files, whole
+        self._kept: OrderedDict[str, tuple[threading.Lock, dict[str, ObjectInfo]]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def there(self, paths: Iterable[str]) -> dict[str, ObjectInfo]:
+        """The objects at and below some paths, relative to the store."""
+        found: dict[str, ObjectInfo] = {}
+        for path in paths:
+            # Kept scores lie beside the tomogram, which may have very many chunks.
+            folder = "" if self._whole else path if "/VoxelSpacing" in path else path.rpartition("/")[0]
+            listing = self._listing(folder)
+            below = f"{path}/"
+            if path.endswith(".zarr"):
+                found |= {name: info for name, info in listing.items() if name.startswith(below)}
+            elif path in listing:
+                found[path] = listing[path]
+        return found
+
+    def _listing(self, folder: str) -> dict[str, ObjectInfo]:
+        with self._lock:
+            lock, listing = self._kept.setdefault(folder, (threading.Lock(), {}))
+            self._kept.move_to_end(folder)
+            while len(self._kept) > _FOLDERS_KEPT:
+                self._kept.popitem(last=False)
+        with lock:  # whoever comes first lists it, the others wait
+            if not listing:
+                prefix = f"{folder}/" if folder else ""
+                listing.update({prefix + name: info for name, info in self.files.listing(folder).items()})
+        return listing
+
+
+def _check(
+    name: str, receipt: Mapping[str, Any], listed: _Listed, project: Project | None, *, content: bool
+) -> Finding:
     told = str((receipt.get("output") or receipt).get("uri") or f"table rows of {receipt.get('run')}")
     objects: Mapping[str, Sequence[Any]] = receipt.get("objects") or {}
     if not objects:  # rows that were measured outside of a project; `tables check` reads them
         return Finding(name, told, "ok", "its receipt lists no objects")
-    there = _there(files, receipt.get("paths") or sorted(objects))
+    there = listed.there(receipt.get("paths") or sorted(objects))
     missing = [path for path in objects if path not in there]
     if missing:
         state: State = "missing" if len(missing) == len(objects) else "torn"
@@ -116,22 +167,11 @@ def _check(name: str, receipt: Mapping[str, Any], files: Files, project: Project
     if extra := sorted(set(there) - set(objects)):
         return Finding(name, told, "foreign", f"{len(extra)} objects were not written with it: {extra[0]}")
     if content:
-        changed = [path for path, (_, summed) in objects.items() if _checksum(files, path) != summed]
+        changed = [path for path, (_, summed) in objects.items() if _checksum(listed.files, path) != summed]
         return Finding(name, told, "changed", f"other bytes: {changed[0]}") if changed else Finding(name, told, "ok")
-    if project is not None and not _is_identical(project, receipt):
+    if project is not None and not _is_identical(project, receipt, there):
         return Finding(name, told, "changed", "written anew, or copied; --content tells whether the bytes differ")
     return Finding(name, told, "ok")
-
-
-def _there(files: Files, paths: Iterable[str]) -> dict[str, ObjectInfo]:
-    """What lies at and below some paths, relative to the store."""
-    found: dict[str, ObjectInfo] = {}
-    for path in paths:
-        if path.endswith(".zarr"):
-            found |= {f"{path}/{name}": info for name, info in files.listing(path).items()}
-        elif (info := files.info(path)) is not None:
-            found[path] = info
-    return found
 
 
 def _checksum(files: Files, path: str) -> str | None:
@@ -141,11 +181,11 @@ def _checksum(files: Files, path: str) -> str | None:
         return None
 
 
-def _is_identical(project: Project, receipt: Mapping[str, Any]) -> bool:
+def _is_identical(project: Project, receipt: Mapping[str, Any], there: Mapping[str, ObjectInfo]) -> bool:
     if receipt.get("output_identity") is None:
         return True
     output = ref_from_dict({key: value for key, value in receipt["output"].items() if key != "uri"})
     try:
-        return bool(project.identity(output) == receipt["output_identity"])
+        return bool(project.listed_identity(output, there) == receipt["output_identity"])
     except InputError:
         return False

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from membrain_cloud.errors import MembrainCloudError, TransientError, storage_error
+from membrain_cloud.errors import ChunkError, MembrainCloudError, ProjectError, TransientError, storage_error
 from membrain_cloud.pipeline.attempts import Attempts
 from membrain_cloud.pipeline.chain import Registry
 from membrain_cloud.pipeline.plan import open_tables
@@ -91,7 +91,10 @@ class _Work:
                 lasting = TransientError(f"{error.message} ({ATTEMPTS} attempts)", error.next_step)
                 return self._outcome("failed", lasting, passing=True)
         except MembrainCloudError as error:
-            return self._outcome("failed", error)
+            if not self._is_in_the_making(error):
+                return self._outcome("failed", error)
+            if last:
+                return self._outcome("failed", error, passing=True)
         except MemoryError as error:
             cause = f"out of memory ({error})" if str(error) else "out of memory"
             cure = "take fewer workers, so that each has more memory"
@@ -106,6 +109,14 @@ class _Work:
             return self._outcome("failed", MembrainCloudError(what, cure), trace=without_keys(traceback.format_exc()))
         self.retries["store"] += 1
         return None
+
+    def _is_in_the_making(self, error: MembrainCloudError) -> bool:
+        """Whether what is missing is the output of a stage before, which another run may be writing anew just now.
+
+        It has happened where a store knows no conditional writes, so that two runs do one task: the results are the
+        same, but while the second one writes them they are not whole.
+        """
+        return bool(self.task.needs) and isinstance(error, ChunkError | ProjectError)
 
     def release(self) -> None:
         if self.lease is not None:
@@ -122,6 +133,7 @@ class _Work:
         if self.lease is None and (elsewhere := self._take(receipts, opened)) is not None:
             return elsewhere
         if receipts.has(task.receipt):
+            self._forgive()
             return self._outcome("skipped")
         clear_the_way(receipts, task, self.settings)
         desk = Desk(project, tables, self.settings, receipts, task, self.meters["project"])
@@ -134,8 +146,7 @@ class _Work:
             return self._outcome("held", MembrainCloudError("another run has taken it over meanwhile"))
         seconds = time.monotonic() - started
         receipts.write(task.receipt, receipt_of(desk, stage, counts, self.meters, seconds=seconds, attempt=number))
-        if self.inherited is not None:
-            self.inherited.forget(task)
+        self._forgive()
         return self._outcome("done", counts=counts)
 
     def _take(self, receipts: Receipts, project: Project) -> Outcome | None:
@@ -154,6 +165,8 @@ class _Work:
         self.lease, other = leases.claim(f"{task.address}/{task.part}", claim.token, facts, claim.take_over)
         if self.lease is None:
             assert other is not None
+            if receipts.has(task.receipt):  # it has just done it, or died before it could let go
+                return self._outcome("skipped")
             return self._outcome("held", MembrainCloudError(other.state))
         if other is not None and other.token != claim.take_over:
             self.inherited = Attempts(project.receipts.sibling("attempts"))
@@ -166,6 +179,11 @@ class _Work:
         cause: Any = "driver_died" if alone else "machine_lost"
         found = attempts.note(self.task, cause, alone=alone, worker=str(dead.facts.get("worker", "")))
         return found.verdict()
+
+    def _forgive(self) -> None:
+        """The task is done: nothing is held against it."""
+        if self.inherited is not None:
+            self.inherited.forget(self.task)
 
     def _outcome(
         self,

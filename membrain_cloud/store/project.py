@@ -109,6 +109,19 @@ class Project(Catalog):
             raise ProjectError(f"{ref.key}: there is nothing to identify", "check the name, or write it first")
         return _digest(listing, extra)
 
+    def listed_identity(self, ref: VolumeRef | ObjectRef, there: Mapping[str, ObjectInfo]) -> str:
+        """`identity` of an annotation in the overlay, from a listing of it: of a volume the metadata are read as well.
+
+        there : all objects of the annotation, by their paths in the overlay.
+        """
+        if isinstance(ref, ObjectRef):
+            return _digest({path: there[path] for path in (ref.mesh_path, ref.picks_path) if path in there}, "")
+        array, attributes = volumes.open_volume(self._overlay, ref.path, sparse=True)
+        grid = volumes.grid_of(array, attributes, ref.voxel_spacing_angstrom, ref.key)
+        below = f"{array.path}/"
+        listing = {path.removeprefix(below): info for path, info in there.items() if path.startswith(below)}
+        return _digest(listing, repr(grid))
+
     # --- volumes ---------------------------------------------------------------------------------------------------
 
     def grid(self, ref: VolumeRef) -> Grid:

@@ -62,9 +62,12 @@ def open_volume(files: Files, path: str, *, sparse: bool) -> tuple[ChunkedArray,
     sparse = sparse and not attributes.get(_OURS, {}).get("every_chunk_written", False)
     for level in (level_paths(attributes) or ["0"])[0], "":
         try:
-            return ChunkedArray.open(files, f"{path}/{level}".rstrip("/"), sparse=sparse), attributes
+            array = ChunkedArray.open(files, f"{path}/{level}".rstrip("/"), sparse=sparse)
         except FileNotFoundError:
             continue
+        if not attributes and read_attributes(files, path):  # it was made anew while we looked
+            return open_volume(files, path, sparse=sparse)
+        return array, attributes
     if files.exists(f"{path}/zarr.json"):
         raise TomogramError(
             f"{files.url}/{path}: Zarr version 3 cannot be read", "convert it to OME-Zarr 0.4 (Zarr version 2)"
@@ -183,13 +186,17 @@ def check_density_type(array: ChunkedArray, what: str) -> None:
 
 
 def create_volume(files: Files, path: str, grid: Grid, dtype: str, chunk: int = DEFAULT_CHUNK) -> ChunkedArray:
-    """An empty volume in place of any earlier one, with level 0 announced."""
+    """An empty volume in place of any earlier one, with level 0 announced.
+
+    The array goes first and comes last: whoever reads meanwhile finds none, or one whose attributes say that every
+    chunk is written, so that one that is not there yet is an error and never zeros.
+    """
+    files.remove_object(f"{path}/0/.zarray")
     files.remove(path)
     shape = chunk_shape(grid.shape, chunk)
-    array = ChunkedArray.create(files, f"{path}/0", ArrayFormat.plain(grid.shape, shape, np.dtype(dtype)))
     files.write(f"{path}/.zgroup", b'{\n    "zarr_format": 2\n}')
     files.write(f"{path}/.zattrs", _attributes(grid.voxel_spacing_angstrom, levels=1, centred=False))
-    return array
+    return ChunkedArray.create(files, f"{path}/0", ArrayFormat.plain(grid.shape, shape, np.dtype(dtype)))
 
 
 def finish_volume(files: Files, path: str, spacing: float, *, mean: bool) -> None:

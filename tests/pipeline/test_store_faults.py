@@ -19,7 +19,7 @@ from membrain_cloud.pipeline.drive import carry_out
 from membrain_cloud.pipeline.plan import open_tables, plan
 from membrain_cloud.pipeline.run import InProcess
 from membrain_cloud.pipeline.settings import Settings
-from membrain_cloud.pipeline.tasks import Outcome
+from membrain_cloud.pipeline.tasks import Outcome, Task
 from membrain_cloud.pipeline.work import work
 from membrain_cloud.store.files import Files
 from membrain_cloud.store.project import Project
@@ -151,6 +151,30 @@ def test_a_bucket_that_vanishes_ends_the_run_with_a_table(
     outcomes = [work(task, registry, sleep=lambda _: pytest.fail("tried again")) for task in made.tasks[:2]]
     assert {outcome.state for outcome in outcomes} == {"failed"}
     assert all("no such bucket" in outcome.message for outcome in outcomes)
+
+
+def test_a_bucket_that_vanishes_in_the_middle_of_a_run_ends_it_in_order(
+    bucket: Project, proxy: FaultProxy, registry: Registry
+) -> None:
+    """What was done is told as done, the rest as failed or blocked with the cause: nothing hangs, nothing is said twice."""
+    name, ended = bucket.root_url.split("/")[2], []
+
+    def observe(event: str, task: Task, outcome: Outcome | None) -> None:
+        ended.extend([task.key] if event == "finished" else [])
+        if event == "finished" and len(ended) == 1:
+            bucket._overlay.filesystem.rm(name, recursive=True)
+
+    made = plan(bucket, Settings(), registry)
+    outcomes = carry_out(bucket, Settings(), made, InProcess(), registry, observe)
+    assert sorted(ended) == sorted(task.key for task in made.tasks)
+    states = [outcome.state for outcome in outcomes]
+    assert states.count("done") == 1
+    assert set(states) == {"done", "failed", "blocked"}
+    assert all("no such bucket" in outcome.message for outcome in outcomes if outcome.state == "failed")
+    bucket._overlay.filesystem.mkdir(name)
+    for run_name in ("TS_1", "TS_2"):
+        bucket.write_tomogram(TomogramRef(run_name, "wbp", 10.0), VALUES, chunk=16)
+    assert {outcome.state for outcome in run(bucket, registry)} == {"done"}, "what was lost with it is made again"
 
 
 @pytest.fixture

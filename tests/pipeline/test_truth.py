@@ -201,7 +201,33 @@ def test_what_is_in_work_is_left_alone(project: Project) -> None:
     lease.write_text("{}")
     assert litter(project) == set()
     os.utime(lease, (time.time() - 3600, time.time() - 3600))
-    assert litter(project) == {("annotation", orphan.path)}
+    left = ("lease", "membrain-cloud/leases/segment/membrain_0badc0de/TS_1/membrane@10.000/whole.json")
+    assert litter(project) == {("annotation", orphan.path), left}
+
+
+@pytest.mark.parametrize("store", ["project", "tables"])
+def test_a_lease_whose_work_is_done_is_void(project: Project, store: str) -> None:
+    """Whoever holds it: `clean` names it, a run that has nothing to do removes it, and no other lease."""
+    tables = open_tables(project, Settings())
+    receipts, stage = (project.receipts, "mesh") if store == "project" else (tables.receipts, "measure")
+    (name, receipt), *_ = [(n, r) for n, r in receipts.read_all(sorted(receipts.names(stage))) if r is not None]
+    address, leases = name.rpartition("/")[0], receipts.beside("leases")
+    holder = {"token": "t", "count": 3, "process": "another-machine/1/1.0", "facts": {"digest": receipt["digest"]}}
+    other = {**holder, "facts": {"digest": "0" * 64}}
+    leases.write(f"{address}/whole.json", json.dumps(holder).encode())
+    leases.write(f"{address}/other.json", json.dumps(other).encode())
+    attempts = project.receipts.sibling("attempts")
+    attempts.write(f"{address}/whole", {"digest": receipt["digest"]})
+    attempts.write(f"{address}/other", {"digest": "0" * 64})
+    assert [found for kind, found in litter(project) if kind == "lease"] == [
+        f"{leases.url.removeprefix(tables.files.url if store == 'tables' else project.files.url)[1:]}/{address}/whole.json"
+    ]
+    settings = load_settings(None, ["separate.segmentation=membrane:alice/1", "measure.picks=none"])
+    todo = plan(project, settings, STAGES)
+    assert not todo.tasks
+    carry_out(project, settings, todo, InProcess(), STAGES)
+    assert set(leases.listing()) == {f"{address}/other.json"}
+    assert attempts.names() == {f"{address}/other"}
 
 
 def test_a_clock_that_is_wrong_here_changes_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

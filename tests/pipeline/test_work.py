@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,9 @@ from membrain_cloud.pipeline.chain import Registry
 from membrain_cloud.pipeline.plan import plan
 from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.pipeline.work import ATTEMPTS, work
+from membrain_cloud.store import leases
 from membrain_cloud.store.files import checksum
+from membrain_cloud.store.leases import Leases
 from membrain_cloud.store.project import Project
 from membrain_cloud.store.refs import TomogramRef
 
@@ -87,3 +91,36 @@ def test_a_bug_keeps_its_traceback(project: Project, registry: Registry) -> None
     outcome = work(plan(project, Settings(), registry).tasks[0], registry)
     assert outcome.message == "ZeroDivisionError: a bug"
     assert "Traceback" in outcome.traceback
+
+
+@pytest.mark.parametrize("skew_seconds", [-1e8, 1e8])
+def test_a_clock_that_is_wrong_takes_no_lease_from_anybody(
+    project: Project, registry: Registry, monkeypatch: pytest.MonkeyPatch, skew_seconds: float
+) -> None:
+    """Another machine is at a task, and keeps its lease up: whatever the clock here says, the task is left to it."""
+    task = plan(project, Settings(), registry).tasks[0]
+    held = Leases(project.receipts.beside("leases"))
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(leases, "this_process", lambda: "another-machine/1/1.0")
+        lease, _ = held.claim(f"{task.address}/{task.part}", "there", {"digest": task.digest})
+    assert lease is not None
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + skew_seconds)
+    outcomes = []
+    for _ in range(2):
+        outcomes.append(work(task, registry))
+        lease.beat()
+    assert [outcome.state for outcome in outcomes] == ["held", "held"]
+    assert outcomes[0].message != outcomes[1].message, "its state is told, by which it is known to live"
+    assert lease.is_held()
+    lease.release()
+    assert work(task, registry).state == "done"
+
+
+def test_a_lease_whose_receipt_is_there_is_waited_for_by_nobody(project: Project, registry: Registry) -> None:
+    """Its holder, on another machine, died between the two."""
+    task = plan(project, Settings(), registry).tasks[0]
+    assert work(task, registry).state == "done"
+    holder = {"token": "there", "count": 0, "process": "another-machine/1/1.0", "facts": {"digest": task.digest}}
+    project.receipts.beside("leases").write(f"{task.address}/{task.part}.json", json.dumps(holder).encode())
+    assert work(task, registry).state == "skipped"

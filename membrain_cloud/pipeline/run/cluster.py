@@ -70,6 +70,10 @@ def local_configuration(workers: int) -> Any:
         "distributed.worker.memory.target": False,
         "distributed.worker.memory.spill": False,
         "distributed.worker.memory.pause": False,
+        # Looking at itself costs each of Dask's processes 1 % of a core: less often will do for reports.
+        "distributed.worker.profile.interval": "200ms",
+        "distributed.admin.tick.interval": "500ms",
+        "distributed.admin.system-monitor.interval": "2s",
         # What the scheduler keeps of what has happened, in entries; it is read by nobody here.
         "distributed.admin.log-length": 1000,
         "distributed.nanny.pre-spawn-environ": {name: str(threads) for name in LIBRARY_THREADS},
