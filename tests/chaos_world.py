@@ -50,7 +50,7 @@ def vesicle(number: int, shape: tuple[int, int, int] = SHAPE) -> tuple[np.ndarra
 
 
 def tiny_models(folder: Path) -> list[str]:
-    """Settings that name a network trained for a moment on one vesicle, and a picker that finds its surface everywhere."""
+    """Settings that name a network trained for a moment on one vesicle, and a picker that is not trained at all."""
     torch.manual_seed(0)
     architecture = UNetArchitecture((4, 8, 8))
     network = build_unet(architecture)

@@ -188,7 +188,7 @@ def verify(
 @json_option
 def clean(config: str, tables: str | None, user: str | None, yes: bool, hours: float, as_json: bool) -> None:
     """Remove what no receipt vouches for, as killed runs leave it: annotations, kept scores, table parts, receipts of
-    older versions, and temporary files.
+    older versions, leases that nobody keeps up or needs, and temporary files.
 
     Nobody else's are touched, nor what a run is at work on.
 

@@ -156,8 +156,9 @@ def test_a_bucket_that_vanishes_ends_the_run_with_a_table(
 def test_a_bucket_that_vanishes_in_the_middle_of_a_run_ends_it_in_order(
     bucket: Project, proxy: FaultProxy, registry: Registry
 ) -> None:
-    """What was done is told as done, the rest as failed or blocked with the cause: nothing hangs, nothing is said twice."""
-    name, ended = bucket.root_url.split("/")[2], []
+    """What was done is told as done, the rest as failed or blocked with the cause; nothing hangs."""
+    name = bucket.root_url.split("/")[2]
+    ended: list[str] = []
 
     def observe(event: str, task: Task, outcome: Outcome | None) -> None:
         ended.extend([task.key] if event == "finished" else [])
