@@ -181,6 +181,8 @@ class Cluster:
         return self.start("membrain_cloud", "run", self.config, *self.given, *how)
 
     def tend(self) -> None:
+        if self.scheduler.poll() is not None:
+            self.scheduler = self.start_scheduler()
         for number, worker in enumerate(self.workers):
             if worker.poll() is not None:
                 self.workers[number] = self.start_worker(number)

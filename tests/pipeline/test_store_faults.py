@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,9 +21,10 @@ from membrain_cloud.pipeline.plan import open_tables, plan
 from membrain_cloud.pipeline.run import InProcess
 from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.pipeline.tasks import Outcome, Task
+from membrain_cloud.pipeline.verification import verify
 from membrain_cloud.pipeline.work import work
 from membrain_cloud.store.files import Files
-from membrain_cloud.store.project import Project
+from membrain_cloud.store.project import USER, Project
 from membrain_cloud.store.refs import TomogramRef
 
 pytest.importorskip("s3fs")
@@ -176,6 +178,25 @@ def test_a_bucket_that_vanishes_in_the_middle_of_a_run_ends_it_in_order(
     for run_name in ("TS_1", "TS_2"):
         bucket.write_tomogram(TomogramRef(run_name, "wbp", 10.0), VALUES, chunk=16)
     assert {outcome.state for outcome in run(bucket, registry)} == {"done"}, "what was lost with it is made again"
+
+
+def test_verify_asks_for_receipts_folders_and_metadata_alone(
+    bucket: Project, proxy: FaultProxy, registry: Registry
+) -> None:
+    """Whether outputs are there, of what size, with what tag, is told by listings, however many objects they have."""
+    assert {outcome.state for outcome in run(bucket, registry)} == {"done"}
+    tables = open_tables(bucket, Settings())
+    proxy.requests.clear()
+    findings = verify(bucket, tables, USER)
+    assert [finding.state for finding in findings] == ["ok"] * 4
+    asked = [request for request in proxy.requests if "/ExperimentRuns/" in request]
+    names = Counter(request.rpartition("/")[2] for request in asked)
+    assert names == {".zarray": 2, ".zattrs": 2, "Meshes": 2}, "of each mask; and that there is no folder of meshes"
+    read = [request for request in proxy.requests if "/receipts/" in request]
+    assert len(read) == 4
+    (mask, *_) = [name for name in results(bucket) if name.endswith("/0/0/0/0")]
+    bucket.files.remove_object(f"ExperimentRuns/{mask}")
+    assert [finding.state for finding in verify(bucket, tables, USER) if finding.state != "ok"] == ["torn"]
 
 
 @pytest.fixture
