@@ -30,6 +30,8 @@ from membrain_cloud.membranes.simulation import random_points
 from membrain_cloud.membranes.statistics import Density, Membrane, measure_tomogram
 from membrain_cloud.membranes.surface import Surface
 from membrain_cloud.pipeline.settings import MeasureSettings
+from membrain_cloud.store.mesh_files import read_obj
+from membrain_cloud.store.pick_files import read_star_picks
 
 PEER = Path(__file__).parent / ".peers/bin/python"
 RADIUS, CUTOFF, BIN, CENTRE = 500.0, 400.0, 50.0, 700.0  # Å
@@ -150,15 +152,12 @@ def compare(arcs: np.ndarray, mine: dict, out: Path) -> None:
 
 
 def run_ours(folder: Path) -> dict:
-    import trimesh
-
     warm = Surface(sphere(200, 100.0))
     neighbors_and_ripley(warm, random_on(warm, 5, 0))  # compiles, or reads what was compiled
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began, busy = time.perf_counter(), time.process_time()
-    loaded = trimesh.load_mesh(folder / "membrane.obj", process=False)
-    positions = starfile.read(folder / "membrane_clusters.star")[[f"rlnCoordinate{axis}" for axis in "XYZ"]].to_numpy()
-    surface = Surface(Mesh(np.asarray(loaded.vertices, float), np.asarray(loaded.faces, np.int32)))
+    surface = Surface(read_obj(str(folder / "membrane.obj"), unit_angstrom=1.0))
+    positions = read_star_picks(str(folder / "membrane_clusters.star"), voxel_spacing_angstrom=1.0).positions
     pairs = neighbors_and_ripley(surface, positions)
     seconds, cpu = time.perf_counter() - began, time.process_time() - busy
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

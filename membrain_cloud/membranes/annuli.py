@@ -28,13 +28,16 @@ def _add_triangle(area: float, squares: float, p: float, q: float, r: float, edg
     dip = across / max(8.0 * (p + q + r), 1e-300)
     d0, d2 = min(p, q, r) - dip, max(p, q, r) - dip
     d1 = max(min(p, q), min(max(p, q), r)) - dip
-    before = 0.0
-    for i in range(1, len(edges)):
-        below = 0.0 if edges[i] <= d0 else _share_below(edges[i], d0, d1, d2)
+    i, before = 1, 0.0
+    while i < len(edges) and edges[i] <= d0:
+        i += 1
+    while i < len(edges):
+        below = _share_below(edges[i], d0, d1, d2)
         out[i - 1] += area * (below - before)
-        before = below
         if edges[i] >= d2:
             return
+        before = below
+        i += 1
 
 
 @inlined

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from membrain_cloud.membranes import geodesics
+from membrain_cloud.membranes.fans import fans_about_vertices
 from membrain_cloud.membranes.points import SurfacePoints, Survey
-from membrain_cloud.membranes.topology import fans_about_vertices
 from membrain_cloud.membranes.window_state import KINDS, Buffers, Net, new_buffers
 
 # By how much of the mean edge two edges of a triangle are together longer than the third, at least.
@@ -152,7 +152,10 @@ def _lengths(vertices: NDArray[np.float64], faces: NDArray[np.int32]) -> NDArray
     CGF 39(5), 2020, section 4.5.
     """
     corners = vertices[faces]
-    length = np.linalg.norm(np.roll(corners, -1, axis=1) - corners, axis=2)
+    length = np.empty(faces.shape)
+    for k in range(3):
+        along = corners[:, (k + 1) % 3] - corners[:, k]
+        length[:, k] = np.sqrt(np.einsum("ij,ij->i", along, along))
     if not len(length):
         return length
     spare = length.sum(axis=1, keepdims=True) - 2.0 * length

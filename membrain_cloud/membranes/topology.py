@@ -1,4 +1,4 @@
-"""How the faces of a triangle mesh hang together: neighbours over edges, parts, fans about vertices.
+"""How the faces of a triangle mesh hang together: neighbours over edges, parts (`fans` goes about vertices).
 
 Two faces are neighbours when they share an edge that runs in opposite directions in them; an edge of one face, of more
 than two, or between faces wound against each other, is a boundary.
@@ -19,8 +19,8 @@ def twin_halfedges(faces: NDArray[np.int32], n_vertices: int) -> NDArray[np.int3
     alone = np.repeat((faces == np.roll(faces, 1, axis=1)).any(axis=1), 3)
     key[alone] = -1 - np.arange(np.count_nonzero(alone))
     order = np.argsort(key, kind="stable")
-    _, first, counts = np.unique(key[order], return_index=True, return_counts=True)
-    pairs = first[counts == 2]
+    first = np.flatnonzero(np.diff(key[order], prepend=np.int64(-1 - len(key))))
+    pairs = first[np.diff(first, append=len(key)) == 2]
     one, other = order[pairs], order[pairs + 1]
     start, end = faces.reshape(-1), np.roll(faces, -1, axis=1).reshape(-1)
     opposed = start[one] == end[other]
@@ -49,25 +49,6 @@ def components_of_faces(twins: NDArray[np.int32]) -> NDArray[np.int64]:
     rank = np.empty(len(sizes), np.int64)
     rank[np.lexsort((first, -sizes))] = np.arange(len(sizes))
     return rank[label]
-
-
-def fans_about_vertices(
-    faces: NDArray[np.int32], twins: NDArray[np.int32]
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """(F, 3) fan that each corner belongs to, and (N,) vertex of each fan: faces about a vertex, edge to edge.
-
-    A vertex has one fan, unless several sheets touch in it; no way leads from one sheet to another there.
-    """
-    corners = 3 * len(faces)
-    inner = np.flatnonzero(twins >= 0)
-    ahead = twins[inner].astype(np.int64)
-    # The start of a halfedge is the same corner as the end of its twin.
-    ends = 3 * (ahead // 3) + (ahead % 3 + 1) % 3
-    graph = coo_matrix((np.ones(len(inner), bool), (inner, ends)), shape=(corners, corners))
-    _, label = connected_components(graph, directed=False)
-    used = faces.reshape(-1).astype(np.int64)
-    _, first, number = np.unique(used * (label.max(initial=0) + 1) + label, return_index=True, return_inverse=True)
-    return number.reshape(-1, 3).astype(np.int32), used[first]
 
 
 def euler_characteristic(faces: NDArray[np.int32], n_vertices: int) -> int:

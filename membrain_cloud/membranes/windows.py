@@ -75,39 +75,35 @@ def _push(b: Buffers, key: float, halfedge: int, x: float, y: float, sigma: floa
 
 
 @inlined
-def _takes_in(px: float, py: float, sigma: float, x: float, y: float, other: float, low: float, high: float,
-              on_low: bool, on_high: bool, margin: float) -> bool:  # fmt: skip
-    """Whether the source (px, py, sigma) can stand in for (x, y, other) on low..high: to `margin`, and leaving no gap.
+def _joined(b: Buffers, ahead: int, length: float, x: float, y: float, sigma: float, low: float, high: float,
+            to_low: float, to_high: float) -> bool:  # fmt: skip
+    """Join the window to the one that waits at the halfedge, if they touch and one source can stand for both.
 
-    No gap: at the ends that become the joined window's own, its rays lead no less far outwards.
+    To a margin, and leaving no gap: at the ends that become the joined window's own, its rays lead no less far outwards.
+    to_low, to_high : distances of the window's ends.
     """
-    if abs(sigma + hypot(px - low, py) - other - hypot(x - low, y)) > margin:
-        return False
-    if abs(sigma + hypot(px - high, py) - other - hypot(x - high, y)) > margin:
-        return False
-    if on_low and (low - px) * -y > (low - x) * -py:
-        return False
-    return not (on_high and (high - px) * -y < (high - x) * -py)
-
-
-@inlined
-def _joined(b: Buffers, ahead: int, length: float, x: float, y: float, sigma: float, low: float, high: float) -> bool:
-    """Join the window to the one that waits at the halfedge, if they touch and one source can stand for both."""
     i = b.last[ahead]
     if i < 0:
         return False
     w = b.window[i]
     margin = JOIN * length
-    if low > w[HIGH] + 1e-9 * length or high < w[LOW] - 1e-9 * length:
+    wlow, whigh = w[LOW], w[HIGH]
+    if low > whigh + 1e-9 * length or high < wlow - 1e-9 * length:
         return False
-    if high - low <= w[HIGH] - w[LOW]:
-        if not _takes_in(w[X], w[Y], w[SIGMA], x, y, sigma, low, high, low < w[LOW], high > w[HIGH], margin):
+    wx, wy, wsigma = w[X], w[Y], w[SIGMA]
+    if high - low <= whigh - wlow:
+        if abs(wsigma + hypot(wx - low, wy) - to_low) > margin or abs(wsigma + hypot(wx - high, wy) - to_high) > margin:
+            return False
+        if low < wlow and (wx - low) * y > (x - low) * wy or high > whigh and (wx - high) * y < (x - high) * wy:
             return False
     else:
-        if not _takes_in(x, y, sigma, w[X], w[Y], w[SIGMA], w[LOW], w[HIGH], w[LOW] < low, w[HIGH] > high, margin):
+        gone = wsigma + hypot(wx - wlow, wy) - sigma - hypot(x - wlow, y)
+        if abs(gone) > margin or abs(wsigma + hypot(wx - whigh, wy) - sigma - hypot(x - whigh, y)) > margin:
+            return False
+        if wlow < low and (x - wlow) * wy > (wx - wlow) * y or whigh > high and (x - whigh) * wy < (wx - whigh) * y:
             return False
         w[X], w[Y], w[SIGMA] = x, y, sigma
-    w[LOW], w[HIGH] = min(w[LOW], low), max(w[HIGH], high)
+    w[LOW], w[HIGH] = min(wlow, low), max(whigh, high)
     return True
 
 
@@ -141,28 +137,28 @@ def _offer(net: Net, b: Buffers, out: int, x: float, y: float, sigma: float, low
     ahead, length = net.twin[out], net.length[out]
     if not high - low > 1e-10 * length:
         return
-    near = min(max(x, low), high)
-    key = sigma + hypot(x - near, y)
-    if ahead < 0:
-        b.to_boundary[-1 - ahead] = min(b.to_boundary[-1 - ahead], key)
-        return
-    if key >= cutoff:
-        return
+    far = sigma + math.sqrt(max(x * x, (length - x) * (length - x)) + y * y)
+    if ahead < 0 or far >= cutoff:
+        key = sigma + hypot(x - min(max(x, low), high), y)
+        if ahead < 0:
+            b.to_boundary[-1 - ahead] = min(b.to_boundary[-1 - ahead], key)
+        if ahead < 0 or key >= cutoff:
+            return
     to_low, to_high = sigma + hypot(x - low, y), sigma + hypot(x - high, y)
-    first, last = net.faces[ahead // 3, ahead % 3], net.faces[ahead // 3, (ahead % 3 + 1) % 3]
-    slack, margin = 1.0 - 1e-10, JOINED * JOIN * length  # joined windows' distances are as wrong as that
-    to_low, to_high = to_low - margin, to_high - margin
-    if b.distance[first] + high < to_high * slack or b.distance[last] + length - low < to_low * slack:
+    # A little less, for rounding; and joined windows' distances are as wrong as the margin.
+    slack, margin = 1.0 - 1e-10, JOINED * JOIN * length
+    at_low, at_high = (to_low - margin) * slack, (to_high - margin) * slack
+    k = ahead % 3
+    first, last = net.faces[ahead // 3, k], net.faces[ahead // 3, k + 1 if k < 2 else 0]
+    if b.distance[first] + high < at_high or b.distance[last] + length - low < at_low:
         return
     if behind >= 0:
-        if on_left:
-            if b.distance[behind] + hypot(bx - low, by) < to_low * slack:
-                return
-        elif b.distance[behind] + hypot(bx - high, by) < to_high * slack:
+        spare = (at_low if on_left else at_high) - b.distance[behind]
+        across = bx - (low if on_left else high)
+        if spare > 0.0 and across * across + by * by < spare * spare:
             return
-    if _joined(b, ahead, length, x, y, sigma, low, high):
+    if _joined(b, ahead, length, x, y, sigma, low, high, to_low, to_high):
         return
-    far = sigma + max(hypot(x, y), hypot(x - length, y))
     _push(b, far, ahead, x, y, sigma, low, high)
 
 

@@ -110,25 +110,47 @@ def write_h5(path: str, stored: StoredMesh, *, voxel_spacing_angstrom: float) ->
 
 def read_obj(path: str, *, unit_angstrom: float) -> Mesh:
     """The triangles of an OBJ file; polygons are cut into triangles. ProjectError for a file that has none."""
-    vertices: list[list[float]] = []
-    faces: list[list[int]] = []
     try:
-        for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
-            words = line.split()
-            if words[:1] == ["v"]:
-                vertices.append([float(word) for word in words[1:4]])
-            elif words[:1] == ["f"]:
-                corners = [int(word.split("/")[0]) for word in words[1:]]
-                corners = [k - 1 if k > 0 else len(vertices) + k for k in corners]
-                faces += [[corners[0], corners[k], corners[k + 1]] for k in range(1, len(corners) - 1)]
-        mesh = Mesh(
-            np.array(vertices, np.float64).reshape(-1, 3) * unit_angstrom, np.array(faces, np.int32).reshape(-1, 3)
-        )
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+        vertices, faces = _obj_triangles(text) or _obj_polygons(text)
+        mesh = Mesh(vertices * unit_angstrom, faces)
     except (ValueError, IndexError, OSError) as error:
         raise ProjectError(f"{path} cannot be read as OBJ ({error})", "write it again") from error
     if not len(mesh.faces) or not 0 <= mesh.faces.min() <= mesh.faces.max() < len(mesh.vertices):
         raise ProjectError(f"{path} has no faces, or faces of vertices that are not there", "give a triangle mesh")
     return mesh
+
+
+def _obj_triangles(text: str) -> tuple[NDArray[np.float64], NDArray[np.int32]] | None:
+    """Vertices and faces of an OBJ file of nothing but `v x y z` and then `f a b c`, with remarks on top; else None."""
+    while text.startswith("#"):
+        text = text.partition("\n")[2]
+    words = text.split()
+    kinds = words[::4]
+    count = kinds.count("v")
+    if len(words) % 4 or kinds != ["v"] * count + ["f"] * (len(kinds) - count):
+        return None
+    try:
+        vertices = [[float(word) for word in words[k : 4 * count : 4]] for k in (1, 2, 3)]
+        faces = np.array([[int(word) for word in words[4 * count + k :: 4]] for k in (1, 2, 3)], np.int32)
+    except ValueError:  # a/b/c, or words that only look like these lines
+        return None
+    return (np.array(vertices).T.copy(), np.ascontiguousarray(faces.T) - 1) if faces.min(initial=1) > 0 else None
+
+
+def _obj_polygons(text: str) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+    """The same of any; polygons are cut into triangles."""
+    vertices: list[list[float]] = []
+    faces: list[list[int]] = []
+    for line in text.splitlines():
+        words = line.split()
+        if words[:1] == ["v"]:
+            vertices.append([float(word) for word in words[1:4]])
+        elif words[:1] == ["f"]:
+            corners = [int(word.split("/")[0]) for word in words[1:]]
+            corners = [k - 1 if k > 0 else len(vertices) + k for k in corners]
+            faces += [[corners[0], corners[k], corners[k + 1]] for k in range(1, len(corners) - 1)]
+    return np.array(vertices, np.float64).reshape(-1, 3), np.array(faces, np.int32).reshape(-1, 3)
 
 
 def write_obj(path: str, mesh: Mesh, *, unit_angstrom: float) -> None:

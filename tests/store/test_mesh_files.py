@@ -136,6 +136,28 @@ def test_an_obj_of_polygons_and_references(tmp_path: Path) -> None:
     assert found.faces.tolist() == [[0, 1, 2], [0, 2, 3]]
 
 
+def test_plain_and_other_objs_are_read_alike(tmp_path: Path) -> None:
+    write_obj(str(tmp_path / "plain.obj"), sphere(), unit_angstrom=1.0)
+    lines = (tmp_path / "plain.obj").read_text().splitlines()
+    written = {
+        "remarks on top": ["# of a program", "#", *lines],
+        "a remark inside": [*lines[:5], "# here", *lines[5:]],
+        "textures": [line if line[0] == "v" else line + "/1" for line in lines],
+        "weights": [line + " 1.0" if line[0] == "v" else line for line in lines],
+        "counted from the end": [
+            line if line[0] == "v" else "f " + " ".join(str(int(k) - 1 - len(sphere().vertices)) for k in line.split()[1:])
+            for line in lines
+        ],
+    }
+    plain = read_obj(str(tmp_path / "plain.obj"), unit_angstrom=1.0)
+    np.testing.assert_array_equal(plain.faces, sphere().faces)
+    for name, text in written.items():
+        (tmp_path / "other.obj").write_text("\n".join(text))
+        found = read_obj(str(tmp_path / "other.obj"), unit_angstrom=1.0)
+        np.testing.assert_array_equal(found.vertices, plain.vertices, err_msg=name)
+        np.testing.assert_array_equal(found.faces, plain.faces, err_msg=name)
+
+
 def test_an_empty_glb(tmp_path: Path) -> None:
     write_glb(str(tmp_path / "m.glb"), {})
     assert read_meshes(str(tmp_path / "m.glb"), voxel_spacing_angstrom=None) == {}
