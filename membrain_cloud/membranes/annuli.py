@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from membrain_cloud.membranes.compilation import inlined
-from membrain_cloud.membranes.window_state import NEAR_CUTS, NEAR_EDGES, Buffers, Floats, Net
+from membrain_cloud.membranes.window_state import AY, LENGTH, NEAR_CUTS, NEAR_EDGES, START, Buffers, Floats, Net
 
 
 @inlined
@@ -44,9 +44,9 @@ def _add_triangle(area: float, squares: float, p: float, q: float, r: float, edg
 def add_face(net: Net, b: Buffers, face: int, edges: Floats, out: Floats) -> None:
     """Add the face's area to the annuli; near the source, where distances bend most, in small triangles."""
     h = 3 * face
-    area = 0.5 * net.length[h] * net.apex[h, 1]
-    p, q, r = b.distance[net.faces[face, 0]], b.distance[net.faces[face, 1]], b.distance[net.faces[face, 2]]
-    ab, bc, ca = net.length[h], net.length[h + 1], net.length[h + 2]
+    ab, bc, ca = net.shape[h, LENGTH], net.shape[h + 1, LENGTH], net.shape[h + 2, LENGTH]
+    area = 0.5 * ab * net.shape[h, AY]
+    p, q, r = b.distance[net.links[h, START]], b.distance[net.links[h + 1, START]], b.distance[net.links[h + 2, START]]
     longest, squares = max(ab, bc, ca), ab * ab + bc * bc + ca * ca
     nearest = min(p, q, r)
     if nearest > edges[-1] + longest:

@@ -184,8 +184,9 @@ def _net(
         ends[fans.reshape(-1)[edge], kind] = True
         ends[np.roll(fans, -1, axis=1).reshape(-1)[edge], kind] = True
     total[ends.any(axis=1)] = np.inf
-    apex = np.stack([x, y], axis=2).reshape(-1, 2)
-    return Net(fans, twin, length.reshape(-1), np.ascontiguousarray(apex), angles.reshape(-1), total, ends)
+    shape = np.stack([length, x, y, 1.0 / length], axis=2).reshape(-1, 4)
+    links = np.stack([fans.reshape(-1), twin], axis=1)
+    return Net(links, shape, angles.reshape(-1), total, ends)
 
 
 def _by_face(faces: NDArray[np.int64], n_faces: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

@@ -14,9 +14,11 @@ from membrain_cloud.membranes.window_state import (
     FREE,
     FULL,
     KINDS,
+    LENGTH,
     N_FACES,
     N_VERTICES,
     SLOT,
+    START,
     WAITING,
     Buffers,
     Floats,
@@ -60,7 +62,7 @@ def spread(net: Net, b: Buffers, cutoff: float, first: Ints, following: Ints, we
         while target >= 0:
             px, py = place(net, h, weights[target])
             at = x + (px - x) * (-y / (py - y)) if py - y > 0.0 else x
-            margin = 1e-9 * net.length[h]
+            margin = 1e-9 * net.shape[h, LENGTH]
             way = sigma + hypot(px - x, py - y)
             if at < low - margin or at > high + margin:  # a way with a bend: no point is lost between two windows
                 end = low if at < low else high
@@ -95,7 +97,7 @@ def survey(net: Net, b: Buffers, begin: int, faces: NDArray[np.int64], weights: 
             elif b.seen[other]:
                 for k in range(3):
                     px, py = place(net, 3 * other + k, target_weights[t])
-                    distances[s, t] = min(distances[s, t], b.distance[net.faces[other, k]] + hypot(px, py))
+                    distances[s, t] = min(distances[s, t], b.distance[net.links[3 * other + k, START]] + hypot(px, py))
             if distances[s, t] > cutoff:
                 distances[s, t] = np.inf
         for kind in range(KINDS):

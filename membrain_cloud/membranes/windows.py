@@ -30,13 +30,21 @@ import numpy as np
 
 from membrain_cloud.membranes.compilation import compiled_bare, inlined
 from membrain_cloud.membranes.window_state import (
+    AX,
+    AY,
     FREE,
     FULL,
+    GATE,
     KINDS,
+    LEAST,
+    LENGTH,
     N_EDGES,
     N_FACES,
     N_VERTICES,
+    PER_LENGTH,
     SLOT,
+    START,
+    TWIN,
     WAITING,
     Buffers,
     Floats,
@@ -79,7 +87,7 @@ def _joined(b: Buffers, ahead: int, length: float, x: float, y: float, sigma: fl
             to_low: float, to_high: float) -> bool:  # fmt: skip
     """Join the window to the one that waits at the halfedge, if they touch and one source can stand for both.
 
-    To a margin, and leaving no gap: at the ends that become the joined window's own, its rays lead no less far outwards.
+    To a margin, and leaving no gap: at ends that become the joined window's own, its rays lead no less far outwards.
     to_low, to_high : distances of the window's ends.
     """
     i = b.last[ahead]
@@ -94,13 +102,13 @@ def _joined(b: Buffers, ahead: int, length: float, x: float, y: float, sigma: fl
     if high - low <= whigh - wlow:
         if abs(wsigma + hypot(wx - low, wy) - to_low) > margin or abs(wsigma + hypot(wx - high, wy) - to_high) > margin:
             return False
-        if low < wlow and (wx - low) * y > (x - low) * wy or high > whigh and (wx - high) * y < (x - high) * wy:
+        if (low < wlow and (wx - low) * y > (x - low) * wy) or (high > whigh and (wx - high) * y < (x - high) * wy):
             return False
     else:
         gone = wsigma + hypot(wx - wlow, wy) - sigma - hypot(x - wlow, y)
         if abs(gone) > margin or abs(wsigma + hypot(wx - whigh, wy) - sigma - hypot(x - whigh, y)) > margin:
             return False
-        if wlow < low and (x - wlow) * wy > (wx - wlow) * y or whigh > high and (x - whigh) * wy < (wx - whigh) * y:
+        if (wlow < low and (x - wlow) * wy > (wx - wlow) * y) or (whigh > high and (x - whigh) * wy < (wx - whigh) * y):
             return False
         w[X], w[Y], w[SIGMA] = x, y, sigma
     w[LOW], w[HIGH] = min(wlow, low), max(whigh, high)
@@ -124,7 +132,7 @@ def _reach(net: Net, b: Buffers, vertex: int, found: float, corner: int, bearing
                 b.to_boundary[kind] = min(b.to_boundary[kind], found)
     if net.total[vertex] > 0.0 and found < cutoff:
         # Windows come by their far ends: a little later, so that the shortest way is known when its turn comes.
-        _push(b, found + net.length[corner], -1 - vertex, 0.0, 0.0, found, 0.0, 0.0)
+        _push(b, found + net.shape[corner, LENGTH], -1 - vertex, 0.0, 0.0, found, 0.0, 0.0)
 
 
 @inlined
@@ -134,7 +142,7 @@ def _offer(net: Net, b: Buffers, out: int, x: float, y: float, sigma: float, low
 
     behind : the face's corner opposite of the edge, at (bx, by); it lies beyond `high` if on_left, else beyond `low`.
     """
-    ahead, length = net.twin[out], net.length[out]
+    ahead, length = net.links[out, TWIN], net.shape[out, LENGTH]
     if not high - low > 1e-10 * length:
         return
     far = sigma + math.sqrt(max(x * x, (length - x) * (length - x)) + y * y)
@@ -148,8 +156,7 @@ def _offer(net: Net, b: Buffers, out: int, x: float, y: float, sigma: float, low
     # A little less, for rounding; and joined windows' distances are as wrong as the margin.
     slack, margin = 1.0 - 1e-10, JOINED * JOIN * length
     at_low, at_high = (to_low - margin) * slack, (to_high - margin) * slack
-    k = ahead % 3
-    first, last = net.faces[ahead // 3, k], net.faces[ahead // 3, k + 1 if k < 2 else 0]
+    first, last = net.links[ahead, START], net.links[out, START]
     if b.distance[first] + high < at_high or b.distance[last] + length - low < at_low:
         return
     if behind >= 0:
@@ -175,16 +182,16 @@ def _fan(net: Net, b: Buffers, corner: int, start: float, stop: float, sigma: fl
     """Windows of a vertex that became a source, into one face: directions start..stop from its corner's first edge."""
     face, k = corner // 3, corner % 3
     enter(b, face)
-    angle, side = net.angle[corner], net.length[corner]
+    angle, side = net.angle[corner], net.shape[corner, LENGTH]
     ahead, behind = 3 * face + (k + 1) % 3, 3 * face + (k + 2) % 3
     if start <= 1e-9:
-        _reach(net, b, net.faces[face, (k + 1) % 3], sigma + side, ahead, net.angle[ahead], cutoff)
+        _reach(net, b, net.links[ahead, START], sigma + side, ahead, net.angle[ahead], cutoff)
     if stop >= angle - 1e-9:
-        _reach(net, b, net.faces[face, (k + 2) % 3], sigma + net.length[behind], behind, 0.0, cutoff)
-    length, corner_angle = net.length[ahead], net.angle[ahead]
+        _reach(net, b, net.links[behind, START], sigma + net.shape[behind, LENGTH], behind, 0.0, cutoff)
+    length, corner_angle = net.shape[ahead, LENGTH], net.angle[ahead]
     high = length if start <= 1e-9 else length - side * math.sin(start) / math.sin(start + corner_angle)
     low = 0.0 if stop >= angle - 1e-9 else length - side * math.sin(stop) / math.sin(stop + corner_angle)
-    _offer(net, b, ahead, length - net.apex[ahead, 0], -net.apex[ahead, 1], sigma,
+    _offer(net, b, ahead, length - net.shape[ahead, AX], -net.shape[ahead, AY], sigma,
            min(max(low, 0.0), length), min(max(high, 0.0), length), -1, 0.0, 0.0, False, cutoff)  # fmt: skip
 
 
@@ -192,12 +199,12 @@ def _fan(net: Net, b: Buffers, corner: int, start: float, stop: float, sigma: fl
 def bend(net: Net, b: Buffers, vertex: int, sigma: float, cutoff: float) -> None:
     """Let ways bend at a vertex: by π or more from the way it was reached by, to either side."""
     total, home = net.total[vertex], b.corner[vertex]
-    twin, angle = net.twin, net.angle
+    angle = net.angle
     end = total - math.pi
     # To the left: over the last edge of each corner, which leads to its face's halfedge before.
     passed, corner = angle[home] - b.bearing[vertex], home
     while True:
-        corner = twin[3 * (corner // 3) + (corner + 2 - 3 * (corner // 3)) % 3]
+        corner = net.links[3 * (corner // 3) + (corner + 2 - 3 * (corner // 3)) % 3, TWIN]
         if corner < 0 or corner == home or passed >= end:
             break
         if passed + angle[corner] > math.pi:
@@ -207,7 +214,7 @@ def bend(net: Net, b: Buffers, vertex: int, sigma: float, cutoff: float) -> None
         return
     passed, corner = b.bearing[vertex], home
     while True:
-        across = twin[corner]
+        across = net.links[corner, TWIN]
         if across < 0:
             break
         corner = 3 * (across // 3) + (across - 3 * (across // 3) + 1) % 3
@@ -232,11 +239,10 @@ def _across(x: float, y: float, at: float, ox: float, oy: float, ux: float, uy: 
 def pass_on(net: Net, b: Buffers, h: int, x: float, y: float, sigma: float, low: float, high: float,
              cutoff: float) -> None:  # fmt: skip
     """Carry a window across the face of its halfedge."""
-    face = h // 3
-    k = h - 3 * face
-    length, cx, cy = net.length[h], net.apex[h, 0], net.apex[h, 1]
-    left, right = 3 * face + (k + 2) % 3, 3 * face + (k + 1) % 3
-    a, to, c = net.faces[face, k], net.faces[face, (k + 1) % 3], net.faces[face, (k + 2) % 3]
+    k = h % 3
+    left, right = h - 1 if k else h + 2, h + 1 if k < 2 else h - 2
+    length, cx, cy = net.shape[h, LENGTH], net.shape[h, AX], net.shape[h, AY]
+    a, to, c = net.links[h, START], net.links[right, START], net.links[left, START]
     gate = x + (cx - x) * (-y / (cy - y)) if cy - y > 0.0 else x
     go_left, go_right = gate > low, gate < high
     if gate < low - 1e-9 * length or gate > high + 1e-9 * length:
@@ -253,26 +259,26 @@ def pass_on(net: Net, b: Buffers, h: int, x: float, y: float, sigma: float, low:
             if net.total[c] > 0.0:
                 bearing = math.atan2(abs(cy * (x - cx) - cx * (y - cy)), -cx * (x - cx) - cy * (y - cy))
             _reach(net, b, c, found, left, bearing, cutoff)
-        if found < b.best[h]:
-            if b.best[h] == np.inf:
+        if found < b.best[h, LEAST]:
+            if b.best[h, LEAST] == np.inf:
                 b.edges[b.counts[N_EDGES]] = h
                 b.counts[N_EDGES] += 1
-            b.best[h], b.gate[h] = found, gate
-        elif go_left and go_right and found > b.best[h] * (1.0 + 1e-10) + JOINED * JOIN * length:
-            if gate < b.gate[h]:
+            b.best[h, LEAST], b.best[h, GATE] = found, gate
+        elif go_left and go_right and found > b.best[h, LEAST] * (1.0 + 1e-10) + JOINED * JOIN * length:
+            if gate < b.best[h, GATE]:
                 go_right = False
             else:
                 go_left = False
     if go_left:
-        side = net.length[left]
-        ux, uy = cx / side, cy / side
+        side = net.shape[left, LENGTH]
+        ux, uy = cx * net.shape[left, PER_LENGTH], cy * net.shape[left, PER_LENGTH]
         n0 = 0.0 if low <= 0.0 else max(_across(x, y, low, 0.0, 0.0, ux, uy), 0.0)
         n1 = side if gate <= high else min(_across(x, y, high, 0.0, 0.0, ux, uy), side)
         _offer(net, b, left, x * ux + y * uy, min(ux * y - uy * x, 0.0), sigma, n0, n1,
                to, length * ux, -uy * length, True, cutoff)  # fmt: skip
     if go_right:
-        side = net.length[right]
-        ux, uy = (length - cx) / side, -cy / side
+        side = net.shape[right, LENGTH]
+        ux, uy = (length - cx) * net.shape[right, PER_LENGTH], -cy * net.shape[right, PER_LENGTH]
         n0 = 0.0 if gate >= low else max(_across(x, y, low, cx, cy, ux, uy), 0.0)
         n1 = side if high >= length else min(_across(x, y, high, cx, cy, ux, uy), side)
         _offer(net, b, right, (x - cx) * ux + (y - cy) * uy, min(ux * (y - cy) - uy * (x - cx), 0.0), sigma, n0, n1,
@@ -284,13 +290,13 @@ def place(net: Net, h: int, weights: Floats) -> tuple[float, float]:
     """The point with barycentric `weights` of a face, in the frame of its halfedge h."""
     k = h % 3
     one, two = weights[(k + 1) % 3], weights[(k + 2) % 3]
-    return one * net.length[h] + two * net.apex[h, 0], two * net.apex[h, 1]
+    return one * net.shape[h, LENGTH] + two * net.shape[h, AX], two * net.shape[h, AY]
 
 
 @compiled_bare
 def _start_at_vertex(net: Net, b: Buffers, home: int, cutoff: float) -> None:
     """Let ways begin at the vertex of a corner, into all its faces."""
-    vertex = net.faces[home // 3, home % 3]
+    vertex = net.links[home, START]
     if b.distance[vertex] == np.inf:
         b.vertices[b.counts[N_VERTICES]] = vertex
         b.counts[N_VERTICES] += 1
@@ -301,14 +307,14 @@ def _start_at_vertex(net: Net, b: Buffers, home: int, cutoff: float) -> None:
     corner = home
     while True:
         _fan(net, b, corner, 0.0, net.angle[corner], 0.0, cutoff)
-        corner = net.twin[3 * (corner // 3) + (corner - 3 * (corner // 3) + 2) % 3]
+        corner = net.links[3 * (corner // 3) + (corner - 3 * (corner // 3) + 2) % 3, TWIN]
         if corner < 0 or corner == home:
             break
     if corner == home:
         return
     corner = home
-    while net.twin[corner] >= 0:
-        across = net.twin[corner]
+    while net.links[corner, TWIN] >= 0:
+        across = net.links[corner, TWIN]
         corner = 3 * (across // 3) + (across - 3 * (across // 3) + 1) % 3
         if corner == home:
             break
@@ -327,6 +333,6 @@ def start(net: Net, b: Buffers, face: int, weights: Floats, cutoff: float) -> No
     for k in range(3):
         h = 3 * face + k
         one, two = max(weights[(k + 1) % 3], RIM) / total, max(weights[(k + 2) % 3], RIM) / total
-        px, py = one * net.length[h] + two * net.apex[h, 0], two * net.apex[h, 1]
-        _reach(net, b, net.faces[face, k], hypot(px, py), h, math.atan2(py, px), cutoff)
-        _offer(net, b, h, net.length[h] - px, -py, 0.0, 0.0, net.length[h], -1, 0.0, 0.0, False, cutoff)
+        px, py = one * net.shape[h, LENGTH] + two * net.shape[h, AX], two * net.shape[h, AY]
+        _reach(net, b, net.links[h, START], hypot(px, py), h, math.atan2(py, px), cutoff)
+        _offer(net, b, h, net.shape[h, LENGTH] - px, -py, 0.0, 0.0, net.shape[h, LENGTH], -1, 0.0, 0.0, False, cutoff)

@@ -139,15 +139,16 @@ def test_an_obj_of_polygons_and_references(tmp_path: Path) -> None:
 def test_plain_and_other_objs_are_read_alike(tmp_path: Path) -> None:
     write_obj(str(tmp_path / "plain.obj"), sphere(), unit_angstrom=1.0)
     lines = (tmp_path / "plain.obj").read_text().splitlines()
+
+    def from_the_end(face: str) -> str:
+        return " ".join(["f", *(str(int(corner) - 1 - len(sphere().vertices)) for corner in face.split()[1:])])
+
     written = {
         "remarks on top": ["# of a program", "#", *lines],
         "a remark inside": [*lines[:5], "# here", *lines[5:]],
         "textures": [line if line[0] == "v" else line + "/1" for line in lines],
         "weights": [line + " 1.0" if line[0] == "v" else line for line in lines],
-        "counted from the end": [
-            line if line[0] == "v" else "f " + " ".join(str(int(k) - 1 - len(sphere().vertices)) for k in line.split()[1:])
-            for line in lines
-        ],
+        "counted from the end": [line if line[0] == "v" else from_the_end(line) for line in lines],
     }
     plain = read_obj(str(tmp_path / "plain.obj"), unit_angstrom=1.0)
     np.testing.assert_array_equal(plain.faces, sphere().faces)
