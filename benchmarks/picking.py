@@ -6,7 +6,8 @@
     python -m benchmarks.picking --clustering  20 000 seeds in a process that does nothing else: its peak memory
 
 Membranes and tomogram are a phantom's; the checkpoint is a random one of the published architecture. Every side is a
-process of its own; times leave out imports, memory is the process's peak.
+process of its own; times leave out imports, memory is the process's peak. On a machine that others use too, the CPU's
+seconds say more than the wall's. --no-clusters leaves out the clustering, which takes the peer minutes.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +42,9 @@ from membrain_pick.clustering.mean_shift_inference import mean_shift_for_scores
 torch.set_num_threads(1)
 folder, found = sys.argv[1], {}
 def timed(name, work):
-    started = time.perf_counter(); work(); found[name] = time.perf_counter() - started
+    started, busy = time.perf_counter(), time.process_time()
+    work()
+    found[name], found[name + "_cpu"] = time.perf_counter() - started, time.process_time() - busy
 timed("convert", lambda: mesh_for_tomo_mb_folder(
     folder + "/tomo.mrc", folder + "/membranes", folder + "/peer_meshes", step_numbers=(-10, 10),
     barycentric_area=400.0, input_pixel_size=10.0))
@@ -47,7 +52,7 @@ options = dict(C_width=16, conv_width=16, num_workers=0, verbose=False)
 for name in ("predict", "predict_cached"):
     timed(name, lambda: predict(folder + "/peer_meshes", folder + "/random.ckpt", folder + "/peer_scores", **options))
 points = np.load(folder + "/seeds.npz")
-timed("cluster", lambda: mean_shift_for_scores(
+if int(sys.argv[2]): timed("cluster", lambda: mean_shift_for_scores(
     points["points"][:int(sys.argv[2])], points["scores"][:int(sys.argv[2])], bandwidth=75.0, max_iter=150, margin=0.0,
     device="cpu", score_threshold=7.0))
 found["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -155,9 +160,14 @@ def ours(folder: Path) -> dict[str, Any]:
             made.append((mesh, profiles))
         return made
 
-    started = time.perf_counter()
-    meshes = convert()
-    found["convert"] = time.perf_counter() - started
+    @contextmanager
+    def timed(name: str) -> Iterator[None]:
+        started, busy = time.perf_counter(), time.process_time()
+        yield
+        found[name], found[f"{name}_cpu"] = time.perf_counter() - started, time.process_time() - busy
+
+    with timed("convert"):
+        meshes = convert()
     theirs = sorted((folder / "peer_meshes").glob("*.h5")) if (folder / "peer_meshes").is_dir() else []
     if theirs:
         read = [read_h5(str(file), voxel_spacing_angstrom=10.0) for file in theirs]
@@ -165,27 +175,25 @@ def ours(folder: Path) -> dict[str, Any]:
     found["vertices"] = sum(len(mesh.vertices) for mesh, _ in meshes)
     cache: dict[str, Operators] = {}
     for name, partitions in (("predict", "released"), ("predict_cached", "released"), ("predict_even", "even")):
-        started = time.perf_counter()
-        for mesh, profiles in meshes:
-            vertex_scores(
-                mesh,
-                profiles,
-                picker.predict,
-                partition_vertices=2000,
-                eigenpairs=128,
-                length_unit_angstrom=500.0,
-                partitions=partitions,
-                cache=cache,
-            )
-        found[name] = time.perf_counter() - started
+        with timed(name):
+            for mesh, profiles in meshes:
+                vertex_scores(
+                    mesh,
+                    profiles,
+                    picker.predict,
+                    partition_vertices=2000,
+                    eigenpairs=128,
+                    length_unit_angstrom=500.0,
+                    partitions=partitions,
+                    cache=cache,
+                )
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with np.load(folder / "seeds.npz") as seeds:
         points, scores = seeds["points"], seeds["scores"]
     for name, count in (("cluster", PEERS_SEEDS), ("cluster_20k", SEEDS)):
-        started = time.perf_counter()
-        moved = mean_shift(points[:count], scores[:count], bandwidth_angstrom=75.0, max_iterations=150)
-        dense_clusters(moved, radius=30.0, min_samples=5)
-        found[name] = time.perf_counter() - started
+        with timed(name):
+            moved = mean_shift(points[:count], scores[:count], bandwidth_angstrom=75.0, max_iterations=150)
+            dense_clusters(moved, radius=30.0, min_samples=5)
     found["cluster_20k_mib"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     found["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return found
@@ -214,6 +222,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ours", action="store_true", help="our side alone")
     parser.add_argument("--clustering", action="store_true", help="memory of clustering alone")
+    parser.add_argument("--no-clusters", action="store_true", help="without the peer's clustering, which takes minutes")
     parser.add_argument("--measure", metavar="FOLDER", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.clustering:
@@ -226,9 +235,13 @@ def main() -> None:
         folder = Path(name)
         make_inputs(folder)
         # the peer first: both predict on its meshes
-        theirs = {} if options.ours else run([str(PEER), "-c", _PEER, name, str(PEERS_SEEDS)])
+        theirs = (
+            {} if options.ours else run([str(PEER), "-c", _PEER, name, str(0 if options.no_clusters else PEERS_SEEDS)])
+        )
         mine = run([sys.executable, "-m", "benchmarks.picking", "--measure", name])
-    sys.stdout.write(f"{mine['vertices']} vertices\n{'':<44}{'ours':>10}{'peer':>10}{'times':>8}\n")
+    sys.stdout.write(
+        f"{mine['vertices']} vertices\n{'':<44}{'ours':>10}{'peer':>10}{'times':>8}   CPU: ours, peer, times\n"
+    )
     for label, key, other in (
         ("masks -> meshes and profiles, s", "convert", "convert"),
         ("prediction, the release's patches, s", "predict", "predict"),
@@ -241,7 +254,12 @@ def main() -> None:
     ):
         peer = theirs.get(other)
         beside = "" if peer is None else f"{peer:10.2f}{peer / mine[key]:8.1f}"
-        sys.stdout.write(f"{label:<44}{mine[key]:10.2f}{beside}\n")
+        line = f"{label:<44}{mine[key]:10.2f}{beside or ' ' * 18}"
+        if f"{key}_cpu" in mine:
+            line += f"{mine[f'{key}_cpu']:10.2f}"
+        if f"{other}_cpu" in theirs:
+            line += f"{theirs[f'{other}_cpu']:10.2f}{theirs[f'{other}_cpu'] / mine[f'{key}_cpu']:8.1f}"
+        sys.stdout.write(line.rstrip() + "\n")
 
 
 if __name__ == "__main__":

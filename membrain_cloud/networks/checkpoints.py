@@ -23,6 +23,7 @@ from membrain_cloud.geometry import Block
 from membrain_cloud.lattice import Lattice
 from membrain_cloud.networks import membrain_seg
 from membrain_cloud.networks.canvas import Canvas
+from membrain_cloud.networks.graphs import Compilation
 from membrain_cloud.networks.inference import WindowNetwork, faithful_precision, fastest_precision
 from membrain_cloud.networks.unet import UNetArchitecture, build_unet, load_own_state, own_state
 
@@ -195,11 +196,14 @@ class Segmenter:
         )
 
 
-def load_segmenter(source: str, *, device: str = "cpu", precision: str = "auto") -> Segmenter:
+def load_segmenter(
+    source: str, *, device: str = "cpu", precision: str = "auto", compilation: Compilation = "no"
+) -> Segmenter:
     """Load one of our models or a MemBrain-seg checkpoint, by built-in name or path.
 
     precision : of its arithmetic: "float32", "bfloat16", "float16", "int8"; "auto" (`fastest_precision`) or "faithful"
         (`faithful_precision`).
+    compilation : as `WindowNetwork`.
     Raises ModelError for a file that is neither.
     """
     network, header = load_network(source)
@@ -209,7 +213,7 @@ def load_segmenter(source: str, *, device: str = "cpu", precision: str = "auto")
         precision, precision
     )
     return Segmenter(
-        WindowNetwork(_placed(network, where), where, chosen),
+        WindowNetwork(_placed(network, where), where, chosen, compilation),
         architecture,
         Path(source).stem,
         model_sha256(source),

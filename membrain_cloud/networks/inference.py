@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from membrain_cloud.errors import ModelError
+from membrain_cloud.networks.graphs import Compilation, CompiledModule, RecordedForward
 from membrain_cloud.networks.quantization import has_integer_kernels
 from membrain_cloud.networks.rescaling import fourier_resize, trilinear_resize
 from membrain_cloud.networks.streaming import StreamedUNet
@@ -47,9 +48,12 @@ class WindowNetwork:
 
     precision : "float32", "bfloat16" or "float16", of maps and convolutions; "int8", of convolutions on a CPU, where
         maps are bfloat16 or float32, whichever is fast. What the device cannot do is refused (ModelError).
+    compilation : on a GPU: "compile" compiles the network, "graphs" records it as CUDA graphs. On a CPU nothing.
     """
 
-    def __init__(self, network: nn.Module, device: torch.device, precision: str) -> None:
+    def __init__(
+        self, network: nn.Module, device: torch.device, precision: str, compilation: Compilation = "no"
+    ) -> None:
         if device.type == "cpu" and precision == "float16":
             raise ModelError("float16 on a CPU is slower than float32", "take float32, bfloat16 or int8")
         if precision == "int8" and not (device.type == "cpu" and has_integer_kernels()):
@@ -62,8 +66,10 @@ class WindowNetwork:
         else:
             # All windows have one size: cuDNN may try which of its algorithms is fastest for it.
             torch.backends.cudnn.benchmark = True
-            self._module = network
+            self._module = CompiledModule(network) if compilation in ("compile", "both") else network
             self._forward = self._with_autocast
+            if compilation in ("graphs", "both"):
+                self._forward = RecordedForward(self._with_autocast)
 
     def __call__(self, windows: Tensor, window: int | None = None) -> Tensor:
         """(B, 1, s, s, s) float32, normalised, on the device -> logits of that shape (membrane where positive).

@@ -9,7 +9,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from membrain_cloud.errors import ModelError, UsageError, VoxelSpacingError
 from membrain_cloud.geometry import Block, Zyx
@@ -168,11 +168,13 @@ def _header(model: str) -> Mapping[str, Any]:
 
 
 @functools.lru_cache(maxsize=2)
-def segmenter(model: str, sha256: str, precision: str) -> Segmenter:
+def segmenter(
+    model: str, sha256: str, precision: str, compilation: Literal["no", "compile", "graphs", "both"] = "no"
+) -> Segmenter:
     """The network, loaded once a process; on a GPU where there is one."""
     import torch
 
     from membrain_cloud.pipeline.models import load_segmenter
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load_segmenter(model, sha256=sha256, device=device, precision=precision)
+    return load_segmenter(model, sha256=sha256, device=device, precision=precision, compilation=compilation)

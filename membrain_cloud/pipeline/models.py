@@ -91,12 +91,17 @@ def read_header(source: str) -> dict[str, Any]:
 
 
 def load_segmenter(
-    source: str, *, sha256: str | None = None, device: str = "cpu", precision: str = "auto"
+    source: str,
+    *,
+    sha256: str | None = None,
+    device: str = "cpu",
+    precision: str = "auto",
+    compilation: Literal["no", "compile", "graphs", "both"] = "no",
 ) -> Segmenter:
     """Load a segmentation model; `sha256`: what a plan was made with. Raises ModelError, and as `resolve`."""
     model = _as_planned(resolve(source), sha256)
     header = _header(model)
-    loaded = checkpoints.load_segmenter(str(model.path), device=device, precision=precision)
+    loaded = checkpoints.load_segmenter(str(model.path), device=device, precision=precision, compilation=compilation)
     return replace(loaded, window=int(header["window"]), voxel_spacing_angstrom=float(header["voxel_spacing_angstrom"]))
 
 

@@ -148,7 +148,7 @@ class Segment(Stage):
 
     def _looked(self, desk: Desk, piece: Piece, prepared: Mapping[str, Any]) -> Iterator[Slab]:
         density, chosen, view = desk.tomogram("density"), desk.settings.segment, _view(desk, desk.tomogram("density"))
-        network = segmenter(chosen.model, desk.task.model_sha256, chosen.chosen_precision)
+        network = segmenter(chosen.model, desk.task.model_sha256, chosen.chosen_precision, chosen.compilation)
         slabs = looked_slabs(
             chosen,
             look_at(chosen, view.source.voxel_spacing_angstrom),

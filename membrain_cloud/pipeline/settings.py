@@ -85,10 +85,12 @@ class SegmentSettings(Section):
         is then applied without the network.
     uncertainty : keep the variance of the probability over the mirrors as copick features; needs `mirrors: yes`.
     batch : windows a forward pass; None: one on a CPU, what fills a GPU on one.
+    compilation : of the network, on a GPU: `compile` (torch.compile, a minute at the first window), `graphs`
+        (recorded as CUDA graphs), `both`, or `no`.
     block_voxels : a larger volume is cut into blocks, one task each; the result does not depend on it.
     """
 
-    effortless = ("mode", "batch", "block_voxels", "model")
+    effortless = ("mode", "batch", "compilation", "block_voxels", "model")
 
     model: str = "membrain-cloud-small"
     mode: Literal["exact", "fast"] = "fast"
@@ -102,6 +104,7 @@ class SegmentSettings(Section):
     scores: Annotated[Literal["no", "float16", "uint8"], BeforeValidator(_word)] = "no"
     uncertainty: bool = False
     batch: Annotated[Annotated[int, Field(ge=1, le=64)] | None, _OrNull] = None
+    compilation: Annotated[Literal["no", "compile", "graphs", "both"], BeforeValidator(_word)] = "no"
     block_voxels: int = Field(1024 * 1024 * 512, ge=1)
 
     @model_validator(mode="after")

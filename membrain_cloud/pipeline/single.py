@@ -190,7 +190,7 @@ def _slabs(
     slabs = looked_slabs(
         settings,
         look,
-        segmenter(settings.model, model_sha256(settings.model), settings.chosen_precision),
+        segmenter(settings.model, model_sha256(settings.model), settings.chosen_precision, settings.compilation),
         volume.read,
         shape,
         piece.block,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import shutil
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from membrain_cloud.errors import ModelError
+from membrain_cloud.networks.graphs import CompiledModule, RecordedForward
 from membrain_cloud.networks.inference import WindowNetwork, faithful_precision, fastest_precision
 from membrain_cloud.networks.rescaling import fourier_resize, rescaled_edge, trilinear_resize
 from membrain_cloud.networks.unet import UNetArchitecture, build_unet
@@ -122,3 +125,73 @@ def test_the_fastest_arithmetic_of_a_cpu_depends_on_its_units_and_on_the_network
 
 def test_faithful_is_membrain_segs_arithmetic() -> None:
     assert (faithful_precision(CPU), faithful_precision(torch.device("cuda"))) == ("float32", "float16")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # its compiler's own
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_a_compiled_network_gives_the_same_logits() -> None:
+    network = build_unet(UNetArchitecture((4, 8, 8))).eval().requires_grad_(False)
+    windows = torch.randn((2, 1, 16, 16, 16), generator=torch.Generator().manual_seed(0))
+    compiled = CompiledModule(network)
+    with torch.inference_mode():
+        torch.testing.assert_close(compiled(windows), network(windows), atol=1e-5, rtol=1e-5)
+        assert compiled._forward is not network
+
+
+def test_a_network_that_cannot_be_compiled_works_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(module: nn.Module, **_: object) -> Callable[[Tensor], Tensor]:
+        def forward(_: Tensor) -> Tensor:
+            raise RuntimeError("no compiler\nand much more")
+
+        return forward
+
+    monkeypatch.setattr(torch, "compile", broken)
+    network = build_unet(UNetArchitecture((4, 8, 8))).eval().requires_grad_(False)
+    windows = torch.zeros((1, 1, 16, 16, 16))
+    compiled = CompiledModule(network)
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(compiled(windows), network(windows))
+        assert torch.equal(compiled(windows), network(windows))
+    assert [record.getMessage() for record in caplog.records] == [
+        "the network is not compiled, which costs time only: no compiler"
+    ]
+
+
+def test_a_compiled_network_without_memory_asks_for_fewer_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda module, **_: module)
+    compiled = CompiledModule(Hungry(fits=1))
+    with pytest.raises(torch.OutOfMemoryError):
+        compiled(torch.zeros((2, 1, 4, 4, 4)))
+    assert compiled(torch.zeros((1, 1, 4, 4, 4))).shape == (1, 1, 4, 4, 4)
+
+
+def test_where_nothing_can_be_recorded_windows_are_computed_as_ever(caplog: pytest.LogCaptureFixture) -> None:
+    calls = []
+
+    def forward(windows: Tensor) -> Tensor:
+        calls.append(tuple(windows.shape))
+        return windows + 1
+
+    recorded = RecordedForward(forward)
+    if torch.cuda.is_available():
+        pytest.skip("a GPU records it")
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            assert torch.equal(recorded(torch.zeros(2, 3)), torch.ones(2, 3))
+    assert calls == [(2, 3)] * 2
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+def test_a_recorded_network_gives_the_same_logits() -> None:
+    network = build_unet(UNetArchitecture((4, 8, 8))).eval().requires_grad_(False).cuda()
+    windows = torch.randn((4, 1, 16, 16, 16), generator=torch.Generator().manual_seed(0)).cuda()
+    recorded = RecordedForward(network)
+    with torch.inference_mode():
+        for part in (windows[:2], windows[2:], windows[:1]):
+            torch.testing.assert_close(recorded(part), network(part), atol=1e-5, rtol=1e-5)
+        first, second = recorded(windows[:2]), recorded(windows[2:])
+        assert not torch.equal(first, second)
