@@ -26,11 +26,12 @@ class Trainer:
         self.network = build_unet(settings.architecture, heads=len(settings.heads) - 1)
         if start is not None:
             self.network.load_state_dict(start.state_dict(), strict=False)
-        self.network.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.lower = trains_in_bfloat16(device, settings.precision)
+        self.layout = _layout(settings, device) if self.lower else torch.channels_last_3d
+        self.network.to(device, memory_format=self.layout)  # type: ignore[call-overload]
         self.average = build_unet(settings.architecture).to(device)
         self._copy(self.network, self.average)
         self.optimiser = _optimiser(self.network, settings)
-        self.lower = trains_in_bfloat16(device, settings.precision)
         self.step = 0
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True
@@ -97,7 +98,7 @@ class Trainer:
         return [logits.float() for logits in (full, *coarser)]
 
     def _placed(self, image: Tensor) -> Tensor:
-        return image.to(self.device, non_blocking=True, memory_format=torch.channels_last_3d)
+        return image.to(self.device, non_blocking=True, memory_format=self.layout)
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.lower)
@@ -122,6 +123,14 @@ def trains_in_bfloat16(device: torch.device, precision: str) -> bool:
     if precision != "auto":
         return precision == "bfloat16"
     return has_matrix_units(device) or torch.cpu._is_avx512_bf16_supported()
+
+
+def _layout(settings: SegmentationTraining, device: torch.device) -> torch.memory_format:
+    """Of tensors in bfloat16. Channels last is faster, but on CPUs oneDNN then reads memory that nobody has written when
+    it takes gradients on maps of 2 voxels: now and then they are no numbers (torch 2.13).
+    """
+    coarsest = settings.window // settings.architecture.multiple
+    return torch.contiguous_format if device.type == "cpu" and coarsest < 4 else torch.channels_last_3d
 
 
 def _optimiser(network: nn.Module, settings: SegmentationTraining) -> torch.optim.Optimizer:

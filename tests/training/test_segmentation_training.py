@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -284,3 +285,16 @@ def test_a_network_is_gone_on_from_as_it_is(lightning_checkpoint: Callable[..., 
     trainer = Trainer(settings, torch.device("cpu"), network)
     with torch.inference_mode():
         torch.testing.assert_close(trainer.predict(image), network(image))
+
+
+def test_gradients_are_numbers_on_the_smallest_maps_whatever_memory_held() -> None:
+    settings = replace(
+        SegmentationTraining(), channels=(4, 8, 8, 8), residual=True, window=16, batch=2, precision="bfloat16"
+    )
+    torch.manual_seed(0)
+    trainer = Trainer(settings, torch.device("cpu"), None)
+    for _ in range(40):
+        left = [torch.full((size,), math.nan) for size in [*range(64, 4096, 64), *(1000 << k for k in range(9))]]
+        del left
+        trainer.train(torch.randn(2, 1, 16, 16, 16), (torch.rand(2, 1, 16, 16, 16) > 0.7).to(torch.uint8))
+    assert all(torch.isfinite(weight).all() for weight in trainer.network.parameters())
