@@ -126,8 +126,8 @@ def trains_in_bfloat16(device: torch.device, precision: str) -> bool:
 
 
 def _layout(settings: SegmentationTraining, device: torch.device) -> torch.memory_format:
-    """Of tensors in bfloat16. Channels last is faster, but on CPUs oneDNN then reads memory that nobody has written when
-    it takes gradients on maps of 2 voxels: now and then they are no numbers (torch 2.13).
+    """Of tensors in bfloat16. Channels last is faster, but on CPUs oneDNN then reads memory that nobody has written
+    when it takes gradients on maps of 2 voxels: now and then they are no numbers (torch 2.13).
     """
     coarsest = settings.window // settings.architecture.multiple
     return torch.contiguous_format if device.type == "cpu" and coarsest < 4 else torch.channels_last_3d
