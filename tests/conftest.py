@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from fault_proxy import FaultProxy
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
 
@@ -90,6 +91,18 @@ def load_helper(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def proxy() -> Iterator[FaultProxy]:
+    """An S3 server of this module's own, behind a proxy that makes faults where it is told to."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    with FaultProxy(server.get_host_and_port()[1]) as proxy:
+        yield proxy
+    server.stop()
 
 
 @pytest.fixture(scope="session")

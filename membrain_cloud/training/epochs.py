@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from membrain_cloud.errors import UsageError
+from membrain_cloud.training.checkpointing import write_whole
 
 Row = Mapping[str, float | None]
 
@@ -110,16 +111,13 @@ def save(course: Course, state: State, network: nn.Module, optimiser: torch.opti
     """Write the state and the log, each whole or not at all; the log follows from the state."""
     if course.checkpoint is None:
         return
-    course.checkpoint.parent.mkdir(parents=True, exist_ok=True)
     stored = vars(state) | {
         "settings_digest": course.settings_digest,
         "data_digest": course.data_digest,
         "network": network.state_dict(),
         "optimiser": optimiser.state_dict(),
     }
-    temporary = course.checkpoint.with_name(f".{course.checkpoint.name}.{os.getpid()}.tmp")
-    torch.save(stored, temporary)
-    os.replace(temporary, course.checkpoint)
+    write_whole(course.checkpoint, lambda path: torch.save(stored, path))
     write_log(course.checkpoint.with_suffix(".csv"), state.rows)
 
 
@@ -130,9 +128,7 @@ def write_log(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows([{k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows])
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text.getvalue())
-    os.replace(temporary, path)
+    write_whole(path, lambda path: path.write_text(text.getvalue(), encoding="utf-8"))
 
 
 def resume(course: Course, network: nn.Module, optimiser: torch.optim.Optimizer) -> State:

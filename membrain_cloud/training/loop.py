@@ -12,7 +12,6 @@ import hashlib
 import importlib.util
 import io
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from membrain_cloud import __version__
 from membrain_cloud.networks.checkpoints import save_segmenter
-from membrain_cloud.training.checkpointing import load_state, save_state
+from membrain_cloud.training.checkpointing import load_state, save_state, write_whole
 from membrain_cloud.training.patches import SpecimenPatches, make_pool
 from membrain_cloud.training.recipes import SegmentationTraining
 from membrain_cloud.training.sources import PatchSource
@@ -262,9 +261,7 @@ class _Run:
         writer.writerows(
             [int(step), f"{loss:.5f}", f"{dice:.5f}", f"{rate:.3g}"] for step, loss, dice, rate in self.rows
         )
-        staging = self.work / f".log.{os.getpid()}.tmp"
-        staging.write_text(text.getvalue(), encoding="utf-8")
-        staging.replace(self.work / "log.csv")
+        write_whole(self.work / "log.csv", lambda path: path.write_text(text.getvalue(), encoding="utf-8"))
 
     def _show_on_board(self) -> None:
         """To TensorBoard, where it is installed."""

@@ -12,7 +12,7 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,17 +30,6 @@ GIVEN = ["segment.mode=exact", "segment.block_voxels=40000", "mesh.vertex_area_a
 # What is killed here at random is not to blame for it, however often it happens to be the same one.
 GIVEN += ["run.deaths=99", "run.losses=99", "run.requeues=9"]
 FAULTS = {"503": 0.02, "500": 0.02, "reset": 0.01, "reset_after": 0.005, "truncate": 0.01, "latency": 0.02}
-
-
-@pytest.fixture(scope="module")
-def proxy() -> Iterator[FaultProxy]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    with FaultProxy(server.get_host_and_port()[1]) as proxy:
-        yield proxy
-    server.stop()
 
 
 @pytest.mark.parametrize(

@@ -34,17 +34,6 @@ VALUES = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
 MANY = Faults(rates={"503": 0.08, "500": 0.08, "reset": 0.06, "reset_after": 0.04, "truncate": 0.06, "latency": 0.05})
 
 
-@pytest.fixture(scope="module")
-def proxy() -> Iterator[FaultProxy]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    with FaultProxy(server.get_host_and_port()[1]) as proxy:
-        yield proxy
-    server.stop()
-
-
 @pytest.fixture
 def bucket(proxy: FaultProxy, tmp_path: Path) -> Project:
     """A project in a bucket of its own, with two tomograms in chunks of 16."""

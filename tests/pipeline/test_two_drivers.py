@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -38,17 +37,6 @@ SETTINGS = load_settings(
         "mesh.vertex_area_angstrom2=1000",
     ],
 )
-
-
-@pytest.fixture(scope="module")
-def proxy() -> Iterator[FaultProxy]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    with FaultProxy(server.get_host_and_port()[1]) as proxy:
-        yield proxy
-    server.stop()
 
 
 class Lockstep:

@@ -21,17 +21,6 @@ VALUES = np.random.default_rng(0).normal(size=(20, 24, 28)).astype(np.float32)
 TOMOGRAM = TomogramRef("TS_1", "wbp", 10.0)
 
 
-@pytest.fixture(scope="module")
-def proxy() -> Iterator[FaultProxy]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    with FaultProxy(server.get_host_and_port()[1]) as proxy:
-        yield proxy
-    server.stop()
-
-
 @pytest.fixture
 def project(proxy: FaultProxy, tmp_path: Any) -> Iterator[Project]:
     """A project with one tomogram in a bucket of its own, and the config on disk."""
