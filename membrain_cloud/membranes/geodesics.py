@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from membrain_cloud.membranes.annuli import add_face
-from membrain_cloud.membranes.compilation import compiled_bare
+from membrain_cloud.membranes.compilation import compiled_bare, inlined
 from membrain_cloud.membranes.window_state import (
     FREE,
     FULL,
@@ -19,6 +19,7 @@ from membrain_cloud.membranes.window_state import (
     N_VERTICES,
     SLOT,
     START,
+    TWIN,
     WAITING,
     Buffers,
     Floats,
@@ -26,7 +27,7 @@ from membrain_cloud.membranes.window_state import (
     Net,
     clear,
 )
-from membrain_cloud.membranes.windows import HIGH, LOW, SIGMA, X, Y, bend, enter, hypot, pass_on, place, start
+from membrain_cloud.membranes.windows import HIGH, LOW, SIGMA, X, Y, bend, enter, fan, hypot, pass_on, place, start
 
 
 @compiled_bare
@@ -37,7 +38,40 @@ def spread(net: Net, b: Buffers, cutoff: float, first: Ints, following: Ints, we
     first : (F,) a target in each face, -1 for none.  following : (T,) the next target in the same face, or -1.
     weights : (T, 3) of the targets.  found : (T,) takes their distances, where they are less than what it holds.
     """
-    mask, turn = len(b.head) - 1, 0
+    checked = 0
+    while True:
+        _empty_buckets(net, b, cutoff, first, following, weights, found)
+        if b.counts[FULL] or checked == b.counts[N_FACES]:
+            return bool(b.counts[FULL] == 0)
+        checked = _fill_gaps(net, b, cutoff, checked)
+
+
+@inlined
+def _fill_gaps(net: Net, b: Buffers, cutoff: float, checked: int) -> int:
+    """Let ways begin at the nearest corner of faces left out beside those reached: joined rays may part there.
+
+    checked : how many of the reached faces were looked at before; returns how many are now.
+    """
+    last = b.counts[N_FACES]
+    for i in range(checked, last):
+        for h in range(3 * b.entered[i], 3 * b.entered[i] + 3):
+            twin = net.links[h, TWIN]
+            if twin < 0 or b.seen[twin // 3]:
+                continue
+            nearest = twin - twin % 3
+            for corner in range(nearest + 1, nearest + 3):
+                if b.distance[net.links[corner, START]] < b.distance[net.links[nearest, START]]:
+                    nearest = corner
+            known = b.distance[net.links[nearest, START]]
+            if known < cutoff:
+                fan(net, b, nearest, 0.0, net.angle[nearest], known, cutoff)
+    return last
+
+
+@inlined
+def _empty_buckets(net: Net, b: Buffers, cutoff: float, first: Ints, following: Ints, weights: Floats,
+                   found: Floats) -> None:  # fmt: skip
+    mask, turn = len(b.head) - 1, b.counts[SLOT]
     while b.counts[WAITING] > 0 and b.counts[FULL] == 0:
         while b.head[turn & mask] < 0:
             turn += 1
@@ -70,7 +104,6 @@ def spread(net: Net, b: Buffers, cutoff: float, first: Ints, following: Ints, we
             found[target] = min(found[target], way)
             target = following[target]
         pass_on(net, b, h, x, y, sigma, low, high, cutoff)
-    return bool(b.counts[FULL] == 0)
 
 
 @compiled_bare

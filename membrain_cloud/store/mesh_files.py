@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
 from numpy.typing import NDArray
+from pyarrow import compute, csv
 
 from membrain_cloud.errors import ProjectError, UsageError, VoxelSpacingError, storage_error
 from membrain_cloud.geometry import Mesh, Picks
@@ -111,8 +113,8 @@ def write_h5(path: str, stored: StoredMesh, *, voxel_spacing_angstrom: float) ->
 def read_obj(path: str, *, unit_angstrom: float) -> Mesh:
     """The triangles of an OBJ file; polygons are cut into triangles. ProjectError for a file that has none."""
     try:
-        text = Path(path).read_text(encoding="utf-8", errors="replace")
-        vertices, faces = _obj_triangles(text) or _obj_polygons(text)
+        content = Path(path).read_bytes()
+        vertices, faces = _obj_triangles(content) or _obj_polygons(content.decode("utf-8", "replace"))
         mesh = Mesh(vertices * unit_angstrom, faces)
     except (ValueError, IndexError, OSError) as error:
         raise ProjectError(f"{path} cannot be read as OBJ ({error})", "write it again") from error
@@ -121,21 +123,29 @@ def read_obj(path: str, *, unit_angstrom: float) -> Mesh:
     return mesh
 
 
-def _obj_triangles(text: str) -> tuple[NDArray[np.float64], NDArray[np.int32]] | None:
+def _obj_triangles(content: bytes) -> tuple[NDArray[np.float64], NDArray[np.int32]] | None:
     """Vertices and faces of an OBJ file of nothing but `v x y z` and then `f a b c`, with remarks on top; else None."""
-    while text.startswith("#"):
-        text = text.partition("\n")[2]
-    words = text.split()
-    kinds = words[::4]
-    count = kinds.count("v")
-    if len(words) % 4 or kinds != ["v"] * count + ["f"] * (len(kinds) - count):
-        return None
+    while content.startswith(b"#"):
+        content = content.partition(b"\n")[2]
+    columns = ["kind", "0", "1", "2"]
+    kinds = {name: pyarrow.float64() if name != "kind" else pyarrow.string() for name in columns}
     try:
-        vertices = [[float(word) for word in words[k : 4 * count : 4]] for k in (1, 2, 3)]
-        faces = np.array([[int(word) for word in words[4 * count + k :: 4]] for k in (1, 2, 3)], np.int32)
-    except ValueError:  # a/b/c, or words that only look like these lines
+        table = csv.read_csv(
+            pyarrow.BufferReader(content),
+            csv.ReadOptions(use_threads=False, column_names=columns),
+            csv.ParseOptions(delimiter=" ", quote_char=False),
+            csv.ConvertOptions(column_types=kinds, null_values=[], strings_can_be_null=False),
+        )
+    except pyarrow.ArrowInvalid:  # a/b/c, polygons, other lines or other blanks
         return None
-    return (np.array(vertices).T.copy(), np.ascontiguousarray(faces.T) - 1) if faces.min(initial=1) > 0 else None
+    count = int(compute.sum(compute.equal(table["kind"], "v")).as_py() or 0)
+    if not compute.all(compute.equal(table["kind"][count:], "f")).as_py():
+        return None
+    numbers = np.stack([table[name].to_numpy() for name in columns[1:]], axis=1)
+    vertices, faces = numbers[:count], numbers[count:]
+    if not ((faces >= 1) & (faces < 2**31) & (faces % 1 == 0)).all():
+        return None
+    return np.ascontiguousarray(vertices), faces.astype(np.int32) - 1
 
 
 def _obj_polygons(text: str) -> tuple[NDArray[np.float64], NDArray[np.int32]]:

@@ -124,7 +124,10 @@ def test_neighbours_and_pairs_between_classes_are_those_of_great_circles(shapes:
             members = np.flatnonzero(kinds == kind)
             order = members[np.argsort(arcs[source, members])][:3]
             order = order[arcs[source, order] < 399.0]
-            assert near.targets[mine][: len(order)].tolist() == order.tolist()
+            found = near.targets[mine][: len(order)]  # of two as near, to 1e-3, either may come first
+            assert len(set(found)) == len(order)
+            assert set(found) <= set(members)
+            np.testing.assert_allclose(arcs[source, found], arcs[source, order], rtol=1e-3)
             np.testing.assert_allclose(near.distances[mine][: len(order)], arcs[source, order], rtol=2e-3, atol=0.05)
     edges = np.array([0.0, 100.0, 200.0, 300.0, 400.0])
     clear = np.abs(arcs[..., None] - edges).min(axis=-1) > 1.0  # no pair so near to an edge that rounding decides

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from scipy.spatial import ConvexHull
+from scipy.spatial import ConvexHull, Delaunay
 
 from membrain_cloud.geometry import Mesh
 from membrain_cloud.membranes.curvature import curvature
@@ -432,3 +432,16 @@ def _at_vertices(surface: Surface, vertices: list[int]) -> SurfacePoints:
     faces[surface.faces.reshape(-1)] = np.repeat(np.arange(len(surface.faces)), 3)
     corners[surface.faces.reshape(-1)] = np.tile(np.arange(3), len(surface.faces))
     return surface.points(faces[vertices], np.eye(3)[corners[vertices]])
+
+
+def test_joined_windows_leave_no_face_out_behind_a_saddle_or_a_hill() -> None:
+    """From every source ways come into every face, and they are as long back as there."""
+    rng = np.random.default_rng(5)
+    ground = np.indices((60, 60)).reshape(2, -1).T * 10.0
+    ground += rng.uniform(-3.0, 3.0, ground.shape)
+    height = 60.0 * np.sin(ground[:, 0] / 30.0) * np.sin(ground[:, 1] / 50.0)
+    surface = Surface(Mesh(np.c_[ground, height], Delaunay(ground).simplices.astype(np.int32)))
+    points = surface.closest_points(surface.vertices[rng.permutation(3600)[:150]])
+    found = surface.survey(points, points, cutoff_angstrom=1e5, edges_angstrom=np.array([0.0, 1e5]))
+    np.testing.assert_allclose(found.annulus_areas[:, 0], surface.face_areas.sum(), rtol=1e-9)
+    np.testing.assert_allclose(found.distances, found.distances.T, rtol=2e-3, atol=1e-6)
