@@ -20,6 +20,18 @@ def compiled(function: Callable[..., Any]) -> Any:
         return numba.njit(nogil=True)(function)
 
 
+def compiled_fused(function: Callable[..., Any]) -> Any:
+    """The same for sums of products, which may be added in any order and without rounding each product.
+
+    Made part of the functions that call them, as `inlined`."""
+    try:
+        return numba.njit(
+            cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc"}, forceinline=True
+        )(function)
+    except RuntimeError:
+        return numba.njit(nogil=True, error_model="numpy", fastmath={"contract", "reassoc"}, forceinline=True)(function)
+
+
 def compiled_bare(function: Callable[..., Any]) -> Any:
     """The same for functions that make no arrays: without reference counting and checks of division."""
     return _bare(function, forceinline=False)

@@ -6,28 +6,16 @@ Cotangent Laplacian, lumped mass, its lowest eigenpairs, and the gradient in eac
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import math
 from collections.abc import MutableMapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import scipy.linalg
 import scipy.sparse
-import scipy.sparse.linalg
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 
 from membrain_cloud.geometry import FloatArray
-
-DENSE_BELOW = 5  # the sparse solver pays off only where far fewer eigenpairs than vertices / this are wanted
-
-_BLOCK, _SPACE = 8, 2.75  # vectors a Lanczos step, and dimension of the first space tried over that wanted
-_CONVERGED = 1e-4  # residual of an eigenpair over its eigenvalue; the vectors are kept as float32
-_SHIFT = 0.04  # of the highest eigenvalue wanted
-_PATIENCE = 24  # steps beyond the first space that single precision is given
+from membrain_cloud.membranes.eigenpairs import eigenpairs_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +51,7 @@ def surface_operators(
     laplacian = cotan_laplacian(vertices, faces)
     mass = vertex_areas(vertices, faces)
     mass = mass + 1e-8 * mass.mean()
-    values, vectors = eigenpairs_of(laplacian, mass, eigenpairs)
+    values, vectors = eigenpairs_of(laplacian, mass, vertices, eigenpairs)
     gradient_x, gradient_y = tangent_gradients(vertices, faces, normals)
     return Operators(
         mass.astype(np.float32),
@@ -123,106 +111,6 @@ def vertex_areas(vertices: FloatArray, faces: NDArray[np.integer]) -> NDArray[np
     a, b, c = (vertices[faces[:, k]] for k in range(3))
     thirds = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 6.0
     return _sums(faces.ravel(), np.repeat(thirds, 3), len(vertices))
-
-
-def eigenpairs_of(
-    laplacian: scipy.sparse.csr_matrix, mass: NDArray[np.float64], count: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The `count` lowest solutions of L v = λ M v: (k,) values >= 0 and (V, k) vectors with vᵀ M v = 1.
-
-    Each vector's largest entry is positive, so that the same mesh has the same eigenvectors (up to rotations within
-    one eigenvalue, which a diffusion does not see).
-    """
-    size = laplacian.shape[0]
-    count = min(count, size)
-    shifted = laplacian + 1e-8 * scipy.sparse.identity(size)
-    root = np.sqrt(np.maximum(mass, 1e-12))
-    if size < DENSE_BELOW * count:
-        dense = shifted.toarray() / root[:, None] / root[None, :]
-        values, vectors = scipy.linalg.eigh(dense, subset_by_index=(0, count - 1))
-    else:
-        values, vectors = _lowest(shifted.tocsc(), root, count)
-    vectors = vectors / root[:, None]
-    largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])]
-    return np.maximum(values, 0.0), vectors * np.where(largest < 0, -1.0, 1.0)
-
-
-def _lowest(
-    stiffness: scipy.sparse.csc_matrix, root: NDArray[np.float64], count: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The lowest eigenpairs of the stiffness over the squared root of the mass, scaled symmetric: (k,), (V, k).
-
-    In single precision, which holds what the network is given; in double where that does not converge (triangles of
-    nearly no area).
-    """
-    inverse_root = scipy.sparse.diags(1.0 / root)
-    scaled = (inverse_root @ stiffness @ inverse_root).tocsc()
-    # Eigenvalues of a surface grow by 4 pi over its area (Weyl's law): a shift of the few lowest bounds the inverse.
-    shift = _SHIFT * 4.0 * np.pi * count / float((root**2).sum())
-    # A BLAS's threads fight over products as small as these: with other work on the cores that takes ten times longer.
-    with _threads().limit(limits=1, user_api="blas"):
-        found = _lanczos(scaled, shift, count, np.dtype(np.float32))
-        return found if found is not None else _lanczos(scaled, 0.0, count, np.dtype(np.float64))  # type: ignore[return-value]
-
-
-@functools.cache
-def _threads() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
-def _lanczos(
-    matrix: scipy.sparse.csc_matrix, shift: float, count: int, dtype: np.dtype[Any]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """The `count` lowest eigenpairs of a symmetric matrix; None where single precision does not reach them.
-
-    Block Lanczos on the inverse with full orthogonalisation (Golub & Underwood 1977). A Laplacian's eigenvalues grow
-    evenly, so a Krylov space of three times the wanted dimension holds them to rounding, and blocks let the work be
-    done by matrix products: faster than ARPACK, which takes vectors one by one.
-    """
-    size = matrix.shape[0]
-    # A positive semi-definite matrix needs no pivoting, and a symmetric ordering fills in less.
-    factor = scipy.sparse.linalg.splu(
-        (matrix + shift * scipy.sparse.identity(size)).astype(dtype).tocsc(),
-        permc_spec="MMD_AT_PLUS_A",
-        diag_pivot_thresh=0.0,
-        options={"SymmetricMode": True},
-    )
-    most = size // _BLOCK  # the whole space
-    basis = np.empty((size, most * _BLOCK), dtype, order="F")
-    small = np.zeros((most * _BLOCK, most * _BLOCK), dtype)
-    start = np.random.default_rng(0).standard_normal((size, _BLOCK)).astype(dtype)
-    block, _ = scipy.linalg.qr(start, mode="economic", check_finite=False)
-    enough, steps = min(most, math.ceil(_SPACE * count / _BLOCK)), 0
-    while True:
-        basis[:, steps * _BLOCK : (steps + 1) * _BLOCK] = block
-        steps += 1
-        done = steps * _BLOCK
-        image = factor.solve(np.asfortranarray(block))
-        coefficients = np.zeros((done, _BLOCK), dtype)
-        # but for rounding the image lies in the span of the last two blocks; the second time is for the rounding
-        for first in (max(0, done - 2 * _BLOCK), 0):
-            part = basis[:, first:done].T @ image
-            image -= basis[:, first:done] @ part
-            coefficients[first:] += part
-        small[:done, done - _BLOCK : done] = coefficients
-        if not np.isfinite(image).all():
-            return None
-        block, beyond = scipy.linalg.qr(image, mode="economic", check_finite=False)
-        if steps < enough:
-            continue
-        # `small` is filled on and above its diagonal blocks
-        inverses, mix = scipy.linalg.eigh(
-            small[:done, :done], lower=False, subset_by_index=(done - count, done - 1), check_finite=False
-        )
-        residuals = np.linalg.norm(beyond @ mix[-_BLOCK:], axis=0)
-        if steps == most or (residuals <= _CONVERGED * inverses).all():
-            if inverses[0] <= 0:
-                return None
-            values = 1.0 / inverses[::-1].astype(np.float64) - shift
-            return values, np.asarray(basis[:, :done] @ mix[:, ::-1], np.float64)
-        if dtype == np.float32 and steps >= enough + _PATIENCE:
-            return None
-        enough = min(most, steps + 4)
 
 
 def tangent_gradients(
