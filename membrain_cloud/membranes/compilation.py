@@ -23,13 +23,13 @@ def compiled(function: Callable[..., Any]) -> Any:
 def compiled_fused(function: Callable[..., Any]) -> Any:
     """The same for sums of products, which may be added in any order and without rounding each product.
 
-    Made part of the functions that call them, as `inlined`."""
+    Made part of the functions that call them, as `inlined`.
+    """
+    options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc"}, "forceinline": True}
     try:
-        return numba.njit(
-            cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc"}, forceinline=True
-        )(function)
+        return numba.njit(cache=True, **options)(function)
     except RuntimeError:
-        return numba.njit(nogil=True, error_model="numpy", fastmath={"contract", "reassoc"}, forceinline=True)(function)
+        return numba.njit(**options)(function)
 
 
 def compiled_bare(function: Callable[..., Any]) -> Any:

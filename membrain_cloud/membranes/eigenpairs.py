@@ -18,7 +18,7 @@ from membrain_cloud.membranes.factorization import BLOCK, Factor, dissection
 
 DENSE_BELOW = 5  # the sparse solver pays off only where far fewer eigenpairs than vertices / this are wanted
 
-_SPACE, _MORE = 2.0, 2  # dimension of the first space tried over that wanted; steps added where it is not enough
+_SPACE, _MORE = 1.95, 2  # dimension of the first space tried over that wanted; steps added where it is not enough
 _CONVERGED = 1e-4  # residual of an inverse eigenvalue over it; the vectors are kept as float32
 _SHIFT, _LOW_SHIFT = 0.5, -0.04  # of the highest eigenvalue that Weyl's law expects
 _MOST_BELOW, _ATTEMPTS = 0.7, 8  # wanted eigenvalues below the shift; shifts tried
@@ -64,10 +64,9 @@ def _lowest(
 ) -> tuple[NDArray[np.float64], NDArray[np.floating]]:
     """The lowest eigenpairs of the symmetric matrix of a surface, `root` (V,) of whose mass scaled it: (k,), (V, k).
 
-    The eigenvalues nearest to a shift come first, on both of its sides. So of a shift amid those wanted a smaller space
-    holds them all, and the signs of the factor's pivots say how many lie below: none is overlooked. Where that is not to
-    be had (hundreds of loose pieces, triangles of nearly no area), the shift is below all, and all is in double
-    precision.
+    The eigenvalues nearest to a shift come first, on both of its sides. So with a shift amid those wanted a smaller
+    space holds them all, and the signs of the factor's pivots say how many lie below it: none is overlooked. Where
+    that is not to be had (triangles of nearly no area), the shift is below all, and all is in double precision.
     """
     constants = _constants(matrix, root)[:, :count]
     zeros = constants.shape[1]
@@ -94,7 +93,7 @@ def _constants(matrix: scipy.sparse.csr_matrix, root: NDArray[np.float64]) -> ND
     """(V, c) eigenvectors of eigenvalue 0: what is constant on a piece of the surface. As many of them as there are
     loose pieces share that eigenvalue, and Lanczos finds no more of a kind than a block has vectors.
     """
-    count, piece = connected_components(matrix, directed=False)
+    _, piece = connected_components(matrix, directed=False)
     # a vertex without a face has no area: its eigenvalue is high
     kept = np.flatnonzero(np.bincount(piece) > 1)
     constants = np.where(piece[:, None] == kept, root[:, None], 0.0)
@@ -168,7 +167,7 @@ class _Wanted(NamedTuple):
 
 
 def _wanted(small: NDArray[np.float64], beyond: NDArray[np.floating], shift: float, count: int) -> _Wanted | None:
-    """The `count` lowest in the space; None where there are not as many. `small` is filled on and above its diagonal."""
+    """The `count` lowest in the space; None where there are not as many. `small` is filled above its diagonal."""
     inverses, mix = scipy.linalg.eigh(small, lower=False, driver="evd", check_finite=False)
     with np.errstate(divide="ignore"):
         values = shift + 1.0 / inverses

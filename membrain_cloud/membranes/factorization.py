@@ -1,9 +1,9 @@
 """LDL^T of sparse symmetric matrices that live on a surface's vertices, and solutions for eight vectors at once.
 
-The vertices are ordered by nested dissection (George, SIAM J. Numer. Anal. 10, 1973): halves of the surface, cut across
-its widest side, do not touch but through the vertices at the cut, which come last. The factor is made row by row
-(Davis, ACM TOMS 31(4), 2005) without pivoting: matrices here are positive, or shifted by little enough for `Factor.error`
-to tell when that does not do.
+The vertices are ordered by nested dissection (George, SIAM J. Numer. Anal. 10, 1973): halves of the surface, cut
+across its widest side, touch only through the vertices at the cut, which come last. The factor is made row by row
+(Davis, ACM TOMS 31(4), 2005) without pivoting: matrices here are positive or, where they are shifted, their factors are
+tried before they are trusted.
 """
 
 from __future__ import annotations
