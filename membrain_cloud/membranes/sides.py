@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
-from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from membrain_cloud.geometry import Mesh
+from membrain_cloud.membranes.compilation import compiled
 from membrain_cloud.membranes.operators import directed_edges, vertex_areas
 
 _AGAINST = -0.7  # cosine of the normals of vertices across from each other
@@ -50,11 +50,12 @@ def membrane_sides(mesh: Mesh, *, reach_angstrom: float) -> Sides:
     paired = opposite >= 0
     edges = directed_edges(mesh.faces) if len(mesh.faces) else np.zeros((0, 2), np.int64)
     # an edge within a side joins two vertices that look the same way
-    within = paired[edges].all(axis=1) & ((normals[edges[:, 0]] * normals[edges[:, 1]]).sum(axis=1) > 0)
-    count = len(mesh.vertices)
-    graph = scipy.sparse.coo_matrix((np.ones(within.sum(), bool), tuple(edges[within].T)), shape=(count, count))
-    part = connected_components(graph, directed=False)[1]
-    side = _two_coloured(part, opposite, vertex_areas(mesh.vertices, mesh.faces))
+    edges = edges[paired[edges].all(axis=1) & (edges[:, 0] < edges[:, 1])]
+    alike = (normals[edges[:, 0]] * normals[edges[:, 1]]).sum(axis=1)
+    edges, alike = edges[alike > 0], alike[alike > 0]
+    pairs = np.stack([np.flatnonzero(paired), opposite[paired]], axis=1)
+    against = -(normals[pairs[:, 0]] * normals[pairs[:, 1]]).sum(axis=1)
+    side = _two_coloured(edges, alike, pairs, against, vertex_areas(mesh.vertices, mesh.faces))
     thickness[side == 0] = np.nan
     return Sides(side, thickness, np.where(side > 0, opposite, -1))
 
@@ -119,27 +120,67 @@ def _across(mesh: Mesh, normals: NDArray[np.float64], reach: float) -> tuple[NDA
     return opposite, thickness
 
 
-def _two_coloured(part: NDArray[np.int32], opposite: NDArray[np.int64], areas: NDArray[np.float64]) -> NDArray[np.int8]:
-    """(V,) sides: parts across from each other get different ones; small parts that contradict larger ones are rim."""
-    count = int(part.max(initial=-1)) + 1
-    paired = np.flatnonzero(opposite >= 0)
-    across = scipy.sparse.coo_matrix(
-        (areas[paired], (part[paired], part[opposite[paired]])), shape=(count, count)
-    ).tocsr()
-    across = (across + across.T).tolil()
-    sizes = np.bincount(part[paired], weights=areas[paired], minlength=count)
-    side = np.zeros(count, np.int8)
-    for start in np.argsort(-sizes, kind="stable"):
-        if side[start] or sizes[start] == 0:
+def _two_coloured(
+    edges: NDArray[np.int64],
+    alike: NDArray[np.float64],
+    pairs: NDArray[np.int64],
+    against: NDArray[np.float64],
+    areas: NDArray[np.float64],
+) -> NDArray[np.int8]:
+    """(V,) sides: vertices of an edge get the same one, those of a pair across get different ones, the surest first.
+
+    A single edge around a rim joins both sides; being the least sure it comes last, and what contradicts what is known
+    by then is passed over. Of pairs whose ends got the same side in spite of it, both are rim.
+    """
+    links = np.concatenate([edges, pairs])
+    across = np.arange(len(links)) >= len(edges)
+    surest = np.argsort(-np.concatenate([alike, against]), kind="stable")
+    part, turned = _parts_and_sides(links[surest], across[surest], len(areas))
+    paired = np.zeros(len(areas), bool)
+    paired[pairs[:, 0]] = True
+    # the larger of a part's two sides is 1
+    area = np.bincount(2 * part[paired] + turned[paired], weights=areas[paired], minlength=2 * len(areas)).reshape(
+        -1, 2
+    )
+    side = np.where(paired, 1 + (turned ^ (area[part, 1] > area[part, 0])), 0).astype(np.int8)
+    same = side[pairs[:, 0]] == side[pairs[:, 1]]
+    side[pairs[same, 0]] = 0
+    return side
+
+
+@compiled
+def _rooted(vertex: int, parent: NDArray, turned: NDArray) -> tuple[int, int]:  # pragma: no cover - compiled
+    """The root of a vertex's part and whether the vertex is on another side; its way there is made short."""
+    root, way = vertex, 0
+    while parent[root] != root:
+        way ^= turned[root]
+        root = parent[root]
+    here, left = vertex, way
+    while here != root:
+        after, rest = parent[here], left ^ turned[here]
+        parent[here], turned[here] = root, left
+        here, left = after, rest
+    return root, way
+
+
+@compiled
+def _parts_and_sides(
+    links: NDArray, across: NDArray, count: int
+) -> tuple[NDArray, NDArray]:  # pragma: no cover - compiled
+    """(V,) the part that each vertex is joined to, and 0 or 1: its side there. Links come in falling order of trust.
+
+    Union and find with a parity: `turned` says whether a vertex is on another side than its parent.
+    """
+    parent, turned, size = np.arange(count), np.zeros(count, np.int64), np.ones(count, np.int64)
+    for link in range(len(links)):
+        large, one_way = _rooted(links[link, 0], parent, turned)
+        small, other_way = _rooted(links[link, 1], parent, turned)
+        if large == small:
             continue
-        side[start] = 1
-        waiting = [int(start)]
-        while waiting:
-            here = waiting.pop(0)
-            for there in across.rows[here]:
-                if not side[there] and sizes[there] > 0:
-                    side[there] = 3 - side[here]
-                    waiting.append(int(there))
-    found = np.where(opposite >= 0, side[part], 0).astype(np.int8)
-    found[(opposite >= 0) & (found == found[np.maximum(opposite, 0)])] = 0
-    return found
+        if size[large] < size[small]:
+            large, small = small, large
+        parent[small], turned[small] = large, one_way ^ other_way ^ (1 if across[link] else 0)
+        size[large] += size[small]
+    for vertex in range(count):
+        _rooted(vertex, parent, turned)
+    return parent, turned

@@ -35,7 +35,7 @@ class Pick(Stage):
 
     name = "pick"
     needs_gpu = True
-    data_version = 3
+    data_version = 4
     tomogram_reads = 2  # once for its mean where samples leave it; then around the membranes, at most all of it
 
     def after(self, settings: Settings) -> Sequence[str]:

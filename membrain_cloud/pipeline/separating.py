@@ -119,6 +119,7 @@ class MakeMeshes(Stage):
     """Numbered membranes -> one mesh each: a closed shell, one side of it, or the surface midway."""
 
     name = "mesh"
+    data_version = 2
 
     def after(self, settings: Settings) -> Sequence[str]:
         return () if settings.separate.given_instances else ("separate",)

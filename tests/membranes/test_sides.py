@@ -62,6 +62,23 @@ def test_a_sheet_has_two_sides_and_a_rim() -> None:
     assert {above, side_of(mesh, sides, np.array([300.0, 300.0, 0.0]))} == {1, 2}
 
 
+@pytest.mark.parametrize(("cut", "bend"), [(0, 0.0), (12, 0.0), (20, 0.0), (0, 2.0)])
+def test_sides_stay_apart_though_edges_lead_around_the_rim(cut: int, bend: float) -> None:
+    mask = vesicle(20.0, 56)[cut:]
+    places = np.indices(mask.shape) - 27.5
+    # a ragged hole, as segmentations have them
+    around = np.arctan2(places[1], places[2])
+    mask &= ~((places[0] > 0) & (np.hypot(places[1], places[2]) < 9.0 + bend * np.sin(5 * around)))
+    mesh = shell(mask)
+    sides = membrane_sides(mesh, reach_angstrom=120.0)
+    middle = np.full(3, 275.0) - [0.0, 0.0, cut * SPACING]
+    outer = np.linalg.norm(mesh.vertices - middle, axis=1) > 200.0
+    assert (sides.side > 0).mean() > 0.8
+    assert (sides.side[outer & (sides.side > 0)] == 1).mean() > 0.96
+    assert (sides.side[~outer & (sides.side > 0)] == 2).mean() > 0.96
+    assert np.nanmedian(sides.thickness) == pytest.approx(55, abs=6)
+
+
 def test_a_surface_without_another_side_is_all_rim() -> None:
     places = np.indices((40,) * 3) - 19.5
     mesh = shell(np.linalg.norm(places, axis=0) <= 15)
