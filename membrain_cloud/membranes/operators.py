@@ -15,6 +15,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from membrain_cloud.geometry import FloatArray
+from membrain_cloud.membranes.compilation import compiled
 from membrain_cloud.membranes.eigenpairs import eigenpairs_of
 
 
@@ -89,21 +90,15 @@ def cached_operators(
 
 def cotan_laplacian(vertices: FloatArray, faces: NDArray[np.integer]) -> scipy.sparse.csr_matrix:
     """(V, V) positive semi-definite cotangent Laplacian, without the mass."""
-    count = len(vertices)
-    rows, columns, weights = [], [], []
+    half_cotangents = np.empty(faces.shape)
     for corner in range(3):
         i, j, k = (faces[:, (corner + s) % 3] for s in range(3))
         u, v = vertices[j] - vertices[i], vertices[k] - vertices[i]
         doubled_area = np.linalg.norm(np.cross(u, v), axis=1)
         # The small number bounds the cotangent of degenerate triangles.
-        half_cotangent = 0.5 * (u * v).sum(axis=1) / (doubled_area + 1e-10)
-        rows += [j, k]
-        columns += [k, j]
-        weights += [half_cotangent, half_cotangent]
-    off = scipy.sparse.coo_matrix(
-        (np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns))), shape=(count, count)
-    ).tocsr()
-    return (scipy.sparse.diags(np.asarray(off.sum(axis=1)).ravel()) - off).tocsr()
+        half_cotangents[:, corner] = 0.5 * (u * v).sum(axis=1) / (doubled_area + 1e-10)
+    starts, ends, weights = neighbour_rows(faces, half_cotangents, len(vertices))
+    return _difference_matrix(starts, ends, -weights)
 
 
 def vertex_areas(vertices: FloatArray, faces: NDArray[np.integer]) -> NDArray[np.float64]:
@@ -122,26 +117,70 @@ def tangent_gradients(
     the y axis is normal cross x.
     """
     count = len(vertices)
-    i, j = directed_edges(faces).T
+    starts, j, _ = neighbour_rows(faces, np.zeros(faces.shape), count)
+    i = np.repeat(np.arange(count), np.diff(starts))
     axis_x, axis_y = _tangent_axes(np.asarray(normals, np.float64))
     edge = vertices[j] - vertices[i]
-    u, v = (edge * axis_x[i]).sum(axis=1), (edge * axis_y[i]).sum(axis=1)
+    u, v = np.einsum("ek,ek->e", edge, axis_x[i]), np.einsum("ek,ek->e", edge, axis_y[i])
 
     uu, uv, vv = (_sums(i, w, count) for w in (u * u, u * v, v * v))
     uu, vv = uu + 1e-5, vv + 1e-5  # keeps vertices with one edge, or with edges in one line, solvable
     determinant = uu * vv - uv * uv
     along_x = (vv[i] * u - uv[i] * v) / determinant[i]
     along_y = (uu[i] * v - uv[i] * u) / determinant[i]
-    return _difference_matrix(i, j, along_x, count), _difference_matrix(i, j, along_y, count)
+    return _difference_matrix(starts, j, along_x), _difference_matrix(starts, j, along_y)
 
 
 def directed_edges(faces: NDArray[np.integer]) -> NDArray[np.int64]:
     """(E, 2) every edge of the faces once in each direction, sorted."""
-    ends = np.asarray(faces, np.int64)
-    start = np.concatenate([ends[:, k] for k in (0, 1, 2, 1, 2, 0)])
-    stop = np.concatenate([ends[:, k] for k in (1, 2, 0, 0, 1, 2)])
-    count = int(ends.max(initial=0)) + 1
-    return np.stack(np.divmod(np.unique(start * count + stop), count), axis=1)
+    count = int(faces.max(initial=-1)) + 1
+    starts, ends, _ = neighbour_rows(faces, np.zeros(faces.shape), count)
+    return np.stack([np.repeat(np.arange(count), np.diff(starts)), ends.astype(np.int64)], axis=1)
+
+
+def neighbour_rows(
+    faces: NDArray[np.integer], weights: NDArray[np.float64], count: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]:
+    """The neighbours of each vertex in rising order: rows' starts (V + 1,), neighbours (E,), and for each the sum of
+    the weights (F, 3) of the corners opposite to that edge.
+    """
+    starts, ends, sums = _neighbour_rows(np.ascontiguousarray(faces, np.int64), weights, count)
+    return starts, ends, sums
+
+
+@compiled
+def _neighbour_rows(
+    faces: NDArray, weights: NDArray, count: int
+) -> tuple[NDArray, NDArray, NDArray]:  # pragma: no cover - compiled
+    room = np.zeros(count + 1, np.int64)
+    for face in range(len(faces)):
+        for k in range(3):
+            room[faces[face, k] + 1] += 2
+    for vertex in range(count):
+        room[vertex + 1] += room[vertex]
+    used, ends, sums = np.zeros(count, np.int64), np.empty(room[count], np.int32), np.empty(room[count])
+    for face in range(len(faces)):
+        for k in range(3):
+            for turn in range(2):
+                one, two = faces[face, (k + 1 + turn) % 3], faces[face, (k + 2 - turn) % 3]
+                first = room[one]
+                place = first + used[one]
+                while place > first and ends[place - 1] > two:
+                    place -= 1
+                if place > first and ends[place - 1] == two:
+                    sums[place - 1] += weights[face, k]
+                    continue
+                for later in range(first + used[one], place, -1):
+                    ends[later], sums[later] = ends[later - 1], sums[later - 1]
+                ends[place], sums[place] = two, weights[face, k]
+                used[one] += 1
+    starts = np.zeros(count + 1, np.int32)
+    for vertex in range(count):
+        starts[vertex + 1] = starts[vertex] + used[vertex]
+        for k in range(used[vertex]):
+            ends[starts[vertex] + k] = ends[room[vertex] + k]
+            sums[starts[vertex] + k] = sums[room[vertex] + k]
+    return starts, ends[: starts[count]].copy(), sums[: starts[count]].copy()
 
 
 def _tangent_axes(normals: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -152,11 +191,38 @@ def _tangent_axes(normals: NDArray[np.float64]) -> tuple[NDArray[np.float64], ND
 
 
 def _difference_matrix(
-    i: NDArray[np.int64], j: NDArray[np.int64], weights: NDArray[np.float64], count: int
+    starts: NDArray[np.int32], ends: NDArray[np.int32], weights: NDArray[np.float64]
 ) -> scipy.sparse.csr_matrix:
-    """The matrix that maps f to the sum over the edges (i, j) of weight * (f_j - f_i)."""
-    away = scipy.sparse.coo_matrix((weights, (i, j)), shape=(count, count)).tocsr()
-    return (away - scipy.sparse.diags(_sums(i, weights, count))).tocsr()
+    """The matrix that maps f to the sum over a vertex's edges (i, j) of weight * (f_j - f_i)."""
+    count = len(starts) - 1
+    parts = _difference_rows(starts, ends, weights)
+    matrix = scipy.sparse.csr_matrix(parts, shape=(count, count))
+    matrix.has_sorted_indices = True
+    return matrix
+
+
+@compiled
+def _difference_rows(
+    starts: NDArray, ends: NDArray, weights: NDArray
+) -> tuple[NDArray, NDArray, NDArray]:  # pragma: no cover - compiled
+    count = len(starts) - 1
+    values, columns = np.zeros(len(ends) + count), np.empty(len(ends) + count, np.int32)
+    rows, at = np.zeros(count + 1, np.int32), 0
+    for vertex in range(count):
+        diagonal, total = -1, 0.0
+        for edge in range(starts[vertex], starts[vertex + 1]):
+            if diagonal < 0 and ends[edge] >= vertex:
+                diagonal, at = at, at + 1
+            if ends[edge] == vertex:
+                continue
+            values[at], columns[at] = weights[edge], ends[edge]
+            total += weights[edge]
+            at += 1
+        if diagonal < 0:
+            diagonal, at = at, at + 1
+        values[diagonal], columns[diagonal] = -total, vertex
+        rows[vertex + 1] = at
+    return values[:at].copy(), columns[:at].copy(), rows
 
 
 def _sums(index: NDArray[np.integer], weights: NDArray[np.float64], count: int) -> NDArray[np.float64]:
