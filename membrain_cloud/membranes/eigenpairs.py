@@ -116,14 +116,15 @@ def _lanczos(
     """
     size, known = zeros.shape
     most, single = (size - known) // BLOCK, zeros.dtype == np.float32  # the whole space
-    basis = np.empty((size, known + most * BLOCK), zeros.dtype, order="F")
+    first_space = min(most, math.ceil(_SPACE * count / BLOCK))
+    room = min(most, first_space + _PATIENCE + _MORE) if single else most
+    basis = np.empty((size, known + room * BLOCK), zeros.dtype, order="F")
     basis[:, :known] = zeros
-    small = np.zeros((most * BLOCK, most * BLOCK))
+    small = np.zeros((room * BLOCK, room * BLOCK))
     start = np.random.default_rng(0).standard_normal((size, BLOCK)).astype(zeros.dtype)
     if single and not _solves(factor, matrix, shift, start):
         return None
     block, _ = scipy.linalg.qr(start - zeros @ (zeros.T @ start), mode="economic", check_finite=False)
-    first_space = min(most, math.ceil(_SPACE * count / BLOCK))
     enough, steps = first_space, 0
     while True:
         done = (steps + 1) * BLOCK

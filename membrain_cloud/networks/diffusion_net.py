@@ -149,10 +149,10 @@ class ProfileBlock(nn.Module):
 
 
 def _largest_of_three(x: Tensor) -> Tensor:
-    """max_pool1d(x, kernel_size=3, stride=1, padding=1) for x >= 0; that is slow on a CPU. max(a, b) = a + (b - a)+."""
+    """max_pool1d(x, kernel_size=3, stride=1, padding=1) for x >= 0; that is slow on a CPU."""
     padded = F.pad(x, (1, 1))
-    pairs = padded[..., :-1] + F.relu(padded[..., 1:] - padded[..., :-1])
-    return pairs[..., :-1] + F.relu(pairs[..., 1:] - pairs[..., :-1])
+    pairs = torch.maximum(padded[..., :-1], padded[..., 1:])
+    return torch.maximum(pairs[..., :-1], pairs[..., 1:])
 
 
 class DiffusionNet(nn.Module):

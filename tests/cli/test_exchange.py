@@ -96,6 +96,24 @@ def test_meshes_there_and_back(project: Project, kind: str) -> None:
         np.testing.assert_array_equal(theirs.faces, ours.faces)
 
 
+def test_a_star_without_angles_or_units(project: Project, tmp_path: Path) -> None:
+    columns = "".join(f"_rlnCoordinate{axis} #{n}\n" for n, axis in enumerate("XYZ", 1))
+    (tmp_path / "p.star").write_text(f"data_\n\nloop_\n{columns}10 20 30\n11 21 31\n")
+    (tmp_path / "q.star").write_text("data_\n\nloop_\n_rlnAngleRot #1\n10\n")
+    options = ("-r", "TS_1", "--object", "psii", "--user", "bob")
+    refused = call("import", "picks", project.config, "p.star", *options)
+    assert refused.exit_code == 2
+    assert "give --voxel-spacing" in refused.output
+    refused = call("import", "picks", project.config, "q.star", *options, "--voxel-spacing", "8")
+    assert refused.exit_code == 2
+    assert "no coordinates" in refused.output
+    found = project.read_picks(
+        project.object("TS_1", done("import", "picks", project.config, "p.star", *options, "--voxel-spacing", "8"))
+    )
+    np.testing.assert_allclose(found.positions, [[80, 160, 240], [88, 168, 248]])
+    assert found.orientations is None
+
+
 def test_picks_of_a_membrane_file(project: Project) -> None:
     done("export", "meshes", project.config, MEMBRANES, "-r", "TS_1", "--output", "m.h5", "--picks", PARTICLES)
     uri = done("import", "picks", project.config, "m_3.h5", "-r", "TS_1", "--object", "psii", "--user", "bob")

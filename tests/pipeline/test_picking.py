@@ -41,6 +41,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     made.write_segmentation(SegmentationRef("TS_1", "membrane", "alice", "1", 10.0, True), labels)
     made.write_segmentation(SegmentationRef("TS_1", "membrane", "alice", "2", 10.0), np.zeros(SHAPE, np.uint8))
     made.write_segmentation(SegmentationRef("TS_1", "membrane", "alice", "3", 10.0), np.ones(SHAPE, np.uint8))
+    voxel = np.zeros(SHAPE, np.uint8)
+    voxel[24, 24, 24] = 1
+    made.write_segmentation(SegmentationRef("TS_1", "membrane", "alice", "4", 10.0), voxel)
     return made
 
 
@@ -102,16 +105,18 @@ def test_seeds_that_are_none_or_have_no_use_are_refused() -> None:
         load_settings(None, ["mesh.surface=side", "mesh.seed=1,2"])
 
 
-@pytest.mark.parametrize(("session", "membranes"), [("2", 0), ("3", 1)])
-def test_nothing_and_one_membrane_that_fills_the_volume(project: Project, session: str, membranes: int) -> None:
-    overrides = [f"separate.segmentation=membrane:alice/{session}@10.0"]
-    refs, failed = carried_out(project, ["separate", "mesh"], *overrides)
+@pytest.mark.parametrize(("session", "membranes"), [("2", 0), ("4", 0), ("3", 1)])
+def test_nothing_one_voxel_and_one_membrane_that_fills_the_volume(
+    project: Project, session: str, membranes: int
+) -> None:
+    stages = ["separate", "mesh", "pick", "measure"]
+    refs, failed = carried_out(project, stages, f"separate.segmentation=membrane:alice/{session}@10.0")
     assert failed == []
     assert len(project.read_meshes(refs["mesh"])) == membranes
+    picks = project.read_picks(refs["pick"])
+    assert np.isfinite(picks.positions).all()
     if not membranes:
-        refs, failed = carried_out(project, ["separate", "mesh", "pick"], *overrides)
-        assert failed == []
-        assert len(project.read_picks(refs["pick"])) == 0
+        assert len(picks) == 0
 
 
 def test_a_region_by_meshes(project: Project) -> None:
