@@ -30,7 +30,7 @@ class Measure(Stage):
     """
 
     name = "measure"
-    data_version = 4
+    data_version = 5
     keeps_receipts_in = "tables"
 
     def __init__(self, mesh: Stage, pick: Stage, instances_of: Callable[[Site], SegmentationRef]) -> None:
