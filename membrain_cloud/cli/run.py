@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -135,7 +136,7 @@ def _scaler(scale: tuple[str, ...], namespace: str | None) -> Scaler | None:
     return Scaler([WorkerGroup.parse(text) for text in scale], namespace)
 
 
-def _tell(made: Plan, outcomes: list[Outcome], as_json: bool) -> None:
+def _tell(made: Plan, outcomes: Sequence[Outcome], as_json: bool) -> None:
     """What became of it, and the exit code. Fewer outcomes than there were tasks: it was told to stop."""
     left = len(made.tasks) + len(made.settled) - len(outcomes)
     if as_json:

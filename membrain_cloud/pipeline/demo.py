@@ -57,7 +57,7 @@ def plan_demo(project: Project, memory_bytes: int) -> Plan:
     return plan(project, settings(), STAGES, worker_memory_bytes=memory_bytes)
 
 
-def run_demo(project: Project, made: Plan, runner: Runner, observe: Observe) -> list[Outcome]:
+def run_demo(project: Project, made: Plan, runner: Runner, observe: Observe) -> Sequence[Outcome]:
     return carry_out(project, settings(), made, runner, STAGES, observe)
 
 

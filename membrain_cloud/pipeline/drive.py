@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from membrain_cloud.pipeline.attempts import Attempts
 from membrain_cloud.pipeline.chain import Registry
 from membrain_cloud.pipeline.ledger import FailureLedger
+from membrain_cloud.pipeline.outcomes import Outcomes
 from membrain_cloud.pipeline.plan import Plan, open_tables
 from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.pipeline.sweeping import sweep
@@ -88,7 +89,7 @@ def drive(
     settled: Mapping[str, Outcome] | None = None,
     patience: Patience | None = None,
     stop: Callable[[], bool] = lambda: False,
-) -> list[Outcome]:
+) -> Outcomes:
     """Do all tasks of a plan in the order their needs allow; a failure blocks what hangs on it and nothing else.
 
     observe : called with ("started", task, None) and ("finished", task, outcome), blocked tasks included.
@@ -109,7 +110,7 @@ def drive(
             driving.hand_out()
         for outcome in runner.finished(driving.seconds_to_wait()):
             driving.settle(outcome)
-    return driving.outcomes()
+    return driving.outcomes
 
 
 @dataclass
@@ -139,7 +140,7 @@ class _Driving:
         self._index = {task.key: index for index, task in enumerate(plan.tasks)}
         self._waits = [len(set(task.needs)) for task in plan.tasks]
         self._followers: dict[int, list[int]] = {}
-        self._outcomes: list[Outcome | None] = [None] * len(plan.tasks)
+        self.outcomes = Outcomes(plan.tasks)
         self._left = len(plan.tasks)
         self._ready: dict[Kind, list[tuple[int, int]]] = {kind: [] for kind in KINDS}
         self._later = _Later()
@@ -154,9 +155,6 @@ class _Driving:
     def is_unsettled(self) -> bool:
         return self._left > 0
 
-    def outcomes(self) -> list[Outcome]:
-        return [outcome for outcome in self._outcomes if outcome is not None]
-
     def hand_out(self) -> None:
         """Start what is ready, as far as there is room."""
         for index in self._later.pop(self.runner.now()):
@@ -166,7 +164,7 @@ class _Driving:
             while ready:
                 index = ready[0][1]
                 task = self.tasks[index]
-                if self._outcomes[index] is not None:  # failed before it began
+                if self.outcomes.has(index):  # failed before it began
                     heapq.heappop(ready)
                     continue
                 if not self.runner.room(task, kind):
@@ -199,13 +197,13 @@ class _Driving:
         self._close(index, outcome)
         for follower in self._followers.get(index, ()):
             self._waits[follower] -= 1
-            if not self._waits[follower] and self._outcomes[follower] is None:
+            if not self._waits[follower] and not self.outcomes.has(follower):
                 self._make_ready(follower)
 
     def fail(self, outcome: Outcome) -> None:
         """A task has failed for good; what hangs on it is blocked."""
         index = self._index[outcome.key]
-        if self._outcomes[index] is None:
+        if not self.outcomes.has(index):
             self._close(index, outcome)
             self._block_followers(index, outcome)
 
@@ -214,7 +212,7 @@ class _Driving:
         heapq.heappush(self._ready[kind], (self._later.requeued.get(index, 0), index))
 
     def _close(self, index: int, outcome: Outcome) -> None:
-        self._outcomes[index] = outcome
+        self.outcomes.put(index, outcome)
         self._left -= 1
         self.observe("finished", self.tasks[index], outcome)
 
@@ -245,7 +243,7 @@ class _Driving:
         stack = list(self._followers.get(index, ()))
         while stack:
             follower = stack.pop(0)
-            if self._outcomes[follower] is not None:
+            if self.outcomes.has(follower):
                 continue
             stack += self._followers.get(follower, ())
             task, why = self.tasks[follower], f"{outcome.stage} failed"
@@ -264,7 +262,7 @@ def carry_out(
     retry_poison: bool = False,
     stop: Callable[[], bool] = lambda: False,
     grace_seconds: float = 20.0,
-) -> list[Outcome]:
+) -> Outcomes:
     """Do a plan: declare the objects it writes, drive its tasks, keep its failures where `failures` finds them.
 
     retry_poison : try what was set aside because processes died at it.
@@ -298,7 +296,7 @@ def carry_out(
     patience = Patience(requeues=chosen.requeues, lease_seconds=60 * chosen.lease_minutes, grace_seconds=grace_seconds)
     outcomes = drive(plan, runner, registry, note, settled=poisoned, patience=patience, stop=stop)
     sweep([project.receipts, open_tables(project, settings).receipts])
-    return [*plan.settled, *outcomes]
+    return outcomes.after(plan.settled)
 
 
 def _check_writable(project: Project, settings: Settings, stores: set[str]) -> None:

@@ -21,10 +21,10 @@ from membrain_cloud.pipeline.attempts import Attempts
 from membrain_cloud.pipeline.chain import Registry
 from membrain_cloud.pipeline.plan import open_tables
 from membrain_cloud.pipeline.provenance import receipt_of
-from membrain_cloud.pipeline.settings import settings_from
+from membrain_cloud.pipeline.settings import Settings, settings_from
 from membrain_cloud.pipeline.stage import Desk
 from membrain_cloud.pipeline.standing import clear_the_way
-from membrain_cloud.pipeline.tasks import Outcome, Task
+from membrain_cloud.pipeline.tasks import Job, Outcome, Task
 from membrain_cloud.redaction import without_keys
 from membrain_cloud.store.files import Meter
 from membrain_cloud.store.leases import Holder, Lease, Leases
@@ -52,6 +52,18 @@ class Claim:
     take_over: str = ""
 
 
+_checked: tuple[Job, Settings] | None = None
+
+
+def _settings_of(job: Job) -> Settings:
+    """Those of the last job are kept: the tasks of a run share one, and checking it takes longer than a small task."""
+    global _checked
+    known = _checked
+    if known is None or known[0] != job:
+        _checked = known = (job, settings_from(job.settings))
+    return known[1]
+
+
 def work(
     task: Task, registry: Registry, *, claim: Claim | None = None, sleep: Callable[[float], None] = time.sleep
 ) -> Outcome:
@@ -73,7 +85,7 @@ class _Work:
 
     def __init__(self, task: Task, registry: Registry, claim: Claim) -> None:
         self.task, self.stage, self.claim = task, registry[task.stage], claim
-        self.settings = settings_from(task.job.settings)
+        self.settings = _settings_of(task.job)
         self.started = time.monotonic()
         self.meters = {"project": Meter(), "tables": Meter()}
         self.retries: Counter[str] = Counter()

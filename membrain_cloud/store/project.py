@@ -7,7 +7,6 @@ The tests open everything that is written with copick itself.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -82,7 +81,8 @@ class Project(Catalog):
 
     def metered(self, meter: Meter) -> Self:
         """The same project for one task; all that is read and written through the result is counted by `meter`."""
-        other = copy.copy(self)
+        other = object.__new__(type(self))  # a copy would read the config anew
+        vars(other).update(vars(self))
         other._known = {}
         other._overlay = self._overlay.metered(meter)
         other._static = self._static and self._static.metered(meter)

@@ -86,8 +86,7 @@ class Receipts:
 
     def beside(self, kind: str) -> Files:
         """Where records of another kind lie: in a folder of that name beside the receipts'."""
-        folder, _, own = self._files.url.rpartition("/")
-        return Files(f"{folder}/{own.replace('receipts', kind)}", self._files.options)
+        return self._files.beside(self._files.url.rpartition("/")[2].replace("receipts", kind))
 
     def sibling(self, kind: str) -> Receipts:
         """Such records as an object like this."""
@@ -96,8 +95,9 @@ class Receipts:
 
     def write(self, name: str, content: Mapping[str, Any]) -> None:
         """Write atomically; StorageError when it cannot be written."""
-        text = json.dumps(dict(content), indent=1, sort_keys=True, allow_nan=False, default=_plain)
-        self._files.write(_file_name(name), text.encode())
+        encode = json.JSONEncoder(sort_keys=True, allow_nan=False, default=_plain).encode
+        lines = [f" {encode(key)}: {encode(content[key])}" for key in sorted(content)]  # a line a key, for people
+        self._files.write(_file_name(name), ("{\n" + ",\n".join(lines) + "\n}").encode())
 
     def names(self, below: str = "") -> set[str]:
         """The names of all receipts (below an address), by one bulk listing. Objects without a byte are none."""

@@ -22,6 +22,11 @@ CONNECT_SECONDS = 20
 GPU_SLOTS = 2
 
 
+# What Dask's processes keep of what has happened, in entries: of messages sent, of events, of transitions. Nobody here
+# reads it, and it takes tens of MiB before it is full.
+_SHORT_MEMORY = {"distributed.admin.low-level-log-length": 50}
+
+
 class SchedulerLost(TransientError):
     """The scheduler does not answer any more."""
 
@@ -35,7 +40,13 @@ def gpu_count() -> int:
 
 def local_cluster(workers: int, memory_bytes: int, gpus: int) -> SpecCluster:
     """Processes on this machine: one worker a GPU, the others without. Call it under `local_configuration`."""
-    common = {"memory_limit": memory_bytes, "host": "127.0.0.1", "silence_logs": logging.CRITICAL}
+    common = {
+        "memory_limit": memory_bytes,
+        "host": "127.0.0.1",
+        "silence_logs": logging.CRITICAL,
+        # Workers remember as usual: Dask's own report is made of it.
+        "config": {"distributed.admin.low-level-log-length": 1000},
+    }
     spec = {}
     for number in range(workers):
         holds = _holds(number, min(gpus, workers), workers)
@@ -74,8 +85,8 @@ def local_configuration(workers: int) -> Any:
         "distributed.worker.profile.interval": "200ms",
         "distributed.admin.tick.interval": "500ms",
         "distributed.admin.system-monitor.interval": "2s",
-        # What the scheduler keeps of what has happened, in entries; it is read by nobody here.
         "distributed.admin.log-length": 1000,
+        **_SHORT_MEMORY,
         "distributed.nanny.pre-spawn-environ": {name: str(threads) for name in LIBRARY_THREADS},
         "distributed.comm.timeouts.connect": "60s",
     }
@@ -85,7 +96,8 @@ def local_configuration(workers: int) -> Any:
 def connect(scheduler: str) -> Client:
     """A client of the scheduler at an address, by Dask's own configuration of TLS. Raises SchedulerLost."""
     try:
-        return Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
+        with dask.config.set(_SHORT_MEMORY):
+            return Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
         cause = f"no Dask scheduler answers at {scheduler} ({error})"
         raise SchedulerLost(cause, f"start them: `dask scheduler`, `dask worker {scheduler} --nthreads 1`") from None

@@ -1,6 +1,6 @@
 """The runner on a Dask cluster: every task to one worker by name, few in flight, nothing forgotten.
 
-Dask carries Tasks and Outcomes as dictionaries, never a voxel. The driver (drive.py) holds the graph, this runner knows
+Dask carries Tasks and Outcomes, never a voxel. The driver (drive.py) holds the graph, this runner knows
 who works on what (roster.py), and the store what is done: so a scheduler or a worker may die at any moment, and costs
 no more than the tasks that were in flight there.
 """
@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -22,10 +22,11 @@ from membrain_cloud.pipeline.attempts import Attempts, Cause
 from membrain_cloud.pipeline.chain import Registry
 from membrain_cloud.pipeline.drive import KINDS, Observe
 from membrain_cloud.pipeline.run import cluster
+from membrain_cloud.pipeline.run.bundles import Bundle, Outbox, packed_registry
 from membrain_cloud.pipeline.run.cluster import SchedulerLost
 from membrain_cloud.pipeline.run.machine import total_memory_bytes
 from membrain_cloud.pipeline.run.roster import Death, Facts, Roster, Seat, Worker
-from membrain_cloud.pipeline.run.worker import Attendance, work_message
+from membrain_cloud.pipeline.run.worker import Attendance, work_bundle
 from membrain_cloud.pipeline.scaling import Scaler
 from membrain_cloud.pipeline.tasks import Kind, Outcome, Task, overdue
 
@@ -61,7 +62,8 @@ class OnDask:
         self._client: Any = None
         self._cluster: Any = None
         self._settings: Any = None
-        self._registry: Registry = {}
+        self._registry: tuple[Registry, bytes] = ({}, b"")
+        self._outbox = Outbox()
         self._roster = Roster(() if scaler is None else scaler.kinds)
         self._scaler = scaler
         self._futures: dict[str, Any] = {}
@@ -103,7 +105,8 @@ class OnDask:
         return self._roster.choose(kind, task.stage, self.now()) is not None
 
     def start(self, task: Task, registry: Registry, kind: Kind, *, take_over: str = "") -> None:
-        self._registry = registry
+        if self._registry[0] is not registry:
+            self._registry = registry, packed_registry(registry)
         worker = self._roster.choose(kind, task.stage, self.now())
         if worker is None:  # it left since `room` looked
             self._again.append((task, kind, False, take_over))
@@ -115,11 +118,13 @@ class OnDask:
             self._reopen(seconds)
         try:
             if self._client is not None:
+                self._post()
                 self._hear(0.0 if self._outcomes else seconds)
                 if self.now() - self._looked >= LOOK_SECONDS:
                     self._look()
                 self._judge()
                 self._send_again()
+                self._post()
         except SchedulerLost:
             self._lose_scheduler()
         outcomes, self._outcomes = self._outcomes, []
@@ -216,6 +221,7 @@ class OnDask:
                     thing.close(timeout=2)
         self._client = self._cluster = None
         self._futures.clear()
+        self._outbox.clear()
         for seat in self._roster.drop_all():
             self._give_back(seat, "scheduler_lost")
 
@@ -261,23 +267,40 @@ class OnDask:
             self._end_overdue(token)
         elif word["what"] == "ended":
             self._end(token, Outcome.from_dict(word["outcome"]))
+            if "next" in word:
+                self._roster.started(word["next"], self.now())
 
-    def _hear_future(self, token: str) -> None:
-        """What Dask says of a task; it matters only where the worker's own word did not come."""
-        future = self._futures.get(token)
-        if future is None:
+    def _hear_future(self, tokens: Sequence[str]) -> None:
+        """What Dask says of a bundle; it matters only where the worker's own word did not come."""
+        left = [token for token in tokens if token in self._futures]
+        if not left:
             return
+        future = self._futures[left[0]]
         if future.status == "cancelled":
             with cluster.scheduler_faults(self._client):
                 raise SchedulerLost("the Dask scheduler was lost", "run the same command again")
         elif future.status == "error":
-            error, task = future.exception(), self._roster.task_of(token)
-            if task is not None:
-                message, cure = f"{type(error).__name__}: {error}", "this is a bug: please report it"
-                self._end(token, Outcome(task.stage, task.run, task.part, "failed", message, cure))
+            error = future.exception()
+            message, cure = f"{type(error).__name__}: {error}", "this is a bug: please report it"
+            for token in self._roster.begun(left) or left:
+                task = self._roster.task_of(token)
+                if task is not None:
+                    self._end(token, Outcome(task.stage, task.run, task.part, "failed", message, cure))
+            self._take_back(left)
         elif future.status == "finished":
             with cluster.scheduler_faults(self._client):
-                self._end(token, Outcome.from_dict(future.result(timeout=30)))
+                outcomes = future.result(timeout=30)
+            for token in left:
+                if token in outcomes:
+                    self._end(token, Outcome.from_dict(outcomes[token]))
+            self._take_back(left)
+
+    def _take_back(self, tokens: Sequence[str]) -> None:
+        """Of a bundle that has ended, what was left undone."""
+        for token in tokens:
+            found = self._roster.take(token)
+            if found is not None:
+                self._give_back(found[1], "worker_left")
 
     def _end(self, token: str, outcome: Outcome) -> None:
         self._futures.pop(token, None)
@@ -354,34 +377,30 @@ class OnDask:
     def _send(self, worker: Worker, task: Task, kind: Kind, *, alone: bool = False, take_over: str = "") -> None:
         self._sent += 1
         token = f"{self._id}-{self._sent}"
-        message = {
-            "task": task.as_dict(),
-            "token": token,
-            "run_id": self._id,
-            "topic": self._topic,
-            "take_over": take_over,
-            "limit_seconds": 3600 * task.job.limit("task_hours"),
-            "neighbours": self._roster.on_host(cluster.host_of(worker.facts.address)),
-        }
-        self._roster.seat(worker, Seat(task, token, self.now(), alone))
+        seat = Seat(task, token, self.now(), alone)
+        self._roster.seat(worker, seat)
         self._kinds[task.key] = kind
-        try:
+        self._outbox.put(worker, seat, take_over)
+
+    def _post(self) -> None:
+        """Send what is to be sent."""
+        for worker, orders in self._outbox.empty():
+            address, tokens = worker.facts.address, tuple(order.token for order in orders)
+            neighbours = self._roster.on_host(cluster.host_of(address))
+            bundle = Bundle(self._id, self._topic, neighbours, self._registry[1], orders)
             with cluster.scheduler_faults(self._client):
                 future = self._client.submit(
-                    work_message,
-                    message,
-                    self._registry,
-                    key=token,
-                    workers=[worker.facts.address],
+                    work_bundle,
+                    bundle.packed(),
+                    key=tokens[0],
+                    workers=[address],
                     allow_other_workers=False,
                     pure=False,
                     retries=0,
                 )
-        except SchedulerLost:
-            self._lose_scheduler()
-            return
-        self._futures[token] = future
-        future.add_done_callback(lambda _, token=token: self._news.put(("future", token)))
+            # Each holds the future: with the last of them it is let go.
+            self._futures |= dict.fromkeys(tokens, future)
+            future.add_done_callback(lambda _, tokens=tokens: self._news.put(("future", tokens)))
 
     def _give_back(self, seat: Seat, cause: str, *, alone: bool = False, take_over: str = "") -> None:
         self._futures.pop(seat.token, None)

@@ -18,7 +18,7 @@ from membrain_cloud.pipeline.tasks import Kind, Task
 
 # Where tasks take no longer than a message, some more are sent before the last ones are back.
 AHEAD_SECONDS = 0.1
-MOST_AHEAD = 8
+MOST_AHEAD = 16
 # As long as a kind of worker has been away, its tasks go to the other kind (a lone GPU worker meshes as well).
 ABSENCE_SECONDS = 600.0
 # A worker that died is back under its name or its nanny within this time, or its machine is gone.
@@ -56,6 +56,18 @@ class Worker:
     leaving: bool = False
     reserved_for: str | None = None
     heard: float = 0.0
+    full: bool = False
+
+    def has_room(self, ahead: int) -> bool:
+        """Whether it may get another task, with so many ahead of its need.
+
+        Once it is full it gets no more until half of what was ahead is done: so they come several at a time.
+        """
+        if len(self.seats) >= self.facts.slots + ahead:
+            self.full = True
+        elif len(self.seats) <= self.facts.slots + ahead // 2:
+            self.full = False
+        return not self.full and self.reserved_for is None
 
     def at_work(self) -> list[Seat]:
         """What it was doing: what it said it began. If it said nothing, what it was to begin with."""
@@ -194,8 +206,7 @@ class Roster:
         ahead = self._ahead(stage)
         best: Worker | None = None
         for worker in able:
-            has_room = worker.reserved_for is None and len(worker.seats) < worker.facts.slots + ahead
-            if has_room and (best is None or _load(worker) < _load(best)):
+            if worker.has_room(ahead) and (best is None or _load(worker) < _load(best)):
                 best = worker
         return best
 
@@ -276,6 +287,11 @@ class Roster:
         seats = self.seats()
         self.workers, self.deaths, self._by_token = {}, [], {}
         return seats
+
+    def begun(self, tokens: Iterable[str]) -> list[str]:
+        """Those of them that their worker has said it began."""
+        found = [(token, self._find(token)) for token in tokens]
+        return [token for token, there in found if there is not None and there[1].started is not None]
 
     def _find(self, token: str) -> tuple[Worker, Seat] | None:
         address = self._by_token.get(token)

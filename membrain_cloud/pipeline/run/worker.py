@@ -1,4 +1,4 @@
-"""What happens on a Dask worker: one task, watched, with word to the driver when it begins and when it ends.
+"""What happens on a Dask worker: task by task, watched, with word to the driver when each begins and when it ends.
 
 The driver hears of both by Dask's events, which take the way that a worker's messages take anyway; a result would have
 to be fetched from the worker, one request a task, and would be lost with it.
@@ -7,21 +7,23 @@ to be fetched from the worker, one request a task, and would be lost with it.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from dask.system import CPU_COUNT
 from distributed import WorkerPlugin, get_worker
 
-from membrain_cloud.pipeline.chain import Registry
+from membrain_cloud.pipeline.run.bundles import Bundle, Order, unpacked_registry
 from membrain_cloud.pipeline.run.machine import LIBRARY_THREADS
-from membrain_cloud.pipeline.tasks import Task
+from membrain_cloud.pipeline.stage import Stage
 from membrain_cloud.pipeline.work import Claim, work
 
 # What a worker that was told to stop may still take to finish its task (a nanny kills it after 8 s).
@@ -29,34 +31,93 @@ DRAIN_SECONDS = 7.0
 _threads_bound = threading.Lock()
 
 
-def work_message(message: Mapping[str, Any], registry: Registry) -> dict[str, Any]:
-    """Do the task of a message. Returns the outcome too, for the case that its event is lost."""
-    worker, token, topic = get_worker(), message["token"], message["topic"]
-    _bound_threads(message["neighbours"])
-    worker.log_event(topic, {"what": "began", "token": token})
-    claim = Claim(token, message["run_id"], worker.address, take_over=message["take_over"])
-    with _watched(message["limit_seconds"], lambda: worker.log_event(topic, {"what": "overdue", "token": token})):
-        outcome = work(Task.from_dict(message["task"]), registry, claim=claim).as_dict()
-    worker.log_event(topic, {"what": "ended", "token": token, "outcome": outcome})
-    return outcome
+def work_bundle(content: bytes) -> dict[str, dict[str, Any]]:
+    """Do the tasks of a bundle, one after the other. Returns outcomes by token, for the case that an event is lost.
+
+    What has not begun when the worker is told to go, or when nobody waits for the bundle any more, is left undone.
+    """
+    worker, bundle, outcomes = get_worker(), Bundle.unpacked(content), {}
+    key, registry, orders = worker.get_current_task(), unpacked_registry(bundle.registry), bundle.orders
+    _bound_threads(bundle.neighbours)
+    worker.log_event(bundle.topic, {"what": "began", "token": orders[0].token})
+    for order, following in zip(orders, (*orders[1:], None), strict=True):
+        outcome = _done(worker, bundle, order, registry)
+        outcomes[order.token] = outcome
+        word = {"what": "ended", "token": order.token, "outcome": outcome}
+        if following is None or not _is_wanted(worker, key):
+            worker.log_event(bundle.topic, word)
+            break
+        worker.log_event(bundle.topic, word | {"next": following.token})
+    return outcomes
 
 
-@contextmanager
-def _watched(seconds: float, report: Any) -> Iterator[None]:
-    """End the process when the task takes longer: nothing else stops a thread that hangs. A nanny starts another."""
+def _done(worker: Any, bundle: Bundle, order: Order, registry: Mapping[str, Stage]) -> dict[str, Any]:
+    claim = Claim(order.token, bundle.run_id, worker.address, take_over=order.take_over)
+    limit_seconds = 3600 * order.task.job.limit("task_hours")
+    overdue = {"what": "overdue", "token": order.token}
+    with _WATCH.over(limit_seconds, lambda: worker.log_event(bundle.topic, overdue)):
+        return work(order.task, registry, claim=claim).as_dict()
 
-    def end() -> None:
+
+def _is_wanted(worker: Any, key: Any) -> bool:
+    """Whether this worker stays, and the driver still waits for what it does."""
+    task = worker.state.tasks.get(key)
+    return worker not in _LEAVING and task is not None and task.state == "executing"
+
+
+class _Watch:
+    """One thread a process that ends it when a task takes longer than it may: nothing else stops a thread that hangs.
+
+    A nanny starts another process.
+    """
+
+    def __init__(self) -> None:
+        self._change = threading.Condition()
+        self._due: dict[int, tuple[float, Callable[[], None]]] = {}
+        self._number = 0
+        self._wakes = math.inf
+        self._thread: threading.Thread | None = None
+
+    @contextmanager
+    def over(self, seconds: float, report: Callable[[], None]) -> Iterator[None]:
+        """Watch over what is done in this context; `report` is called before the end."""
+        due = time.monotonic() + seconds
+        with self._change:
+            self._number += 1
+            number = self._number
+            self._due[number] = due, report
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._watch, name="task limits", daemon=True)
+                self._thread.start()
+            elif due < self._wakes:
+                self._change.notify()
+        try:
+            yield
+        finally:
+            with self._change:
+                del self._due[number]
+
+    def _watch(self) -> None:
+        with self._change:
+            while True:
+                now = time.monotonic()
+                for due, report in self._due.values():
+                    if due <= now:
+                        self._end(report)
+                # A task that is over leaves its time behind: then it wakes for nothing, once.
+                self._wakes = min((due for due, _ in self._due.values()), default=math.inf)
+                self._change.wait(None if math.isinf(self._wakes) else self._wakes - now)
+
+    @staticmethod
+    def _end(report: Callable[[], None]) -> None:
         report()
         time.sleep(1.0)  # the word is on its way
         os.kill(os.getpid(), signal.SIGKILL)
 
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+
+_WATCH = _Watch()
+# Workers (of this process) that were told to go.
+_LEAVING: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def _bound_threads(neighbours: int) -> None:
@@ -101,6 +162,7 @@ async def _close(worker: Any, topic: str) -> None:
 
 
 async def _drain(worker: Any, topic: str) -> None:
+    _LEAVING.add(worker)
     worker.log_event(topic, {"what": "leaving", "worker": worker.address})
     deadline = time.monotonic() + DRAIN_SECONDS
     while worker.state.executing_count and time.monotonic() < deadline:
