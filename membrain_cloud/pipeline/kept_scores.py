@@ -113,6 +113,7 @@ class KeptScores:
             "paths": [ref.path for ref in refs],
             "objects": {name: entry for name, entry in sorted(written.items()) if name.startswith(folders)},
         }
+        desk.meter.flush()
         desk.receipts.write(self._receipt, receipt)
 
     def read(self, desk: Desk, core: Box) -> Iterator[Array]:

@@ -75,6 +75,10 @@ class Task:
     identities: Mapping[str, str] = field(default_factory=dict)
     voxels: int = 0
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Without it each task of a plan, once it was sent, would hold a dictionary of its own for good.
+        return Task, tuple(getattr(self, name) for name in Task.__dataclass_fields__)
+
     @property
     def address(self) -> str:
         """Where the receipts of all parts of this work lie, of whatever digest."""

@@ -137,7 +137,7 @@ class _Work:
     def _once(self, number: int) -> Outcome:
         started = time.monotonic()
         task, stage = self.task, self.stage
-        self.meters = {"project": Meter(), "tables": Meter()}
+        self.meters = {"project": Meter(late=True), "tables": Meter()}
         opened = open_project(task.job.config)
         project = opened.metered(self.meters["project"])
         tables = open_tables(opened, self.settings).metered(self.meters["tables"])
@@ -154,6 +154,7 @@ class _Work:
         finally:
             desk.turn.end()
             self.gpu_seconds += desk.turn.seconds
+        self.meters["project"].flush()
         if self.lease is not None and not self.lease.is_held():
             return self._outcome("held", MembrainCloudError("another run has taken it over meanwhile"))
         seconds = time.monotonic() - started

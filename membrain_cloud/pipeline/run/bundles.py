@@ -8,12 +8,11 @@ in the roster, its lease, and word of its beginning and its end.
 from __future__ import annotations
 
 import functools
-import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-import cloudpickle
+from distributed.protocol import pickle
 
 from membrain_cloud.pipeline.chain import Registry
 from membrain_cloud.pipeline.run.roster import Seat, Worker
@@ -47,7 +46,8 @@ class Bundle:
 
     def packed(self) -> bytes:
         """What its orders share is in it once."""
-        return pickle.dumps(self)
+        packed: bytes = pickle.dumps(self)
+        return packed
 
     @classmethod
     def unpacked(cls, content: bytes) -> Bundle:
@@ -57,7 +57,8 @@ class Bundle:
 
 
 def packed_registry(registry: Registry) -> bytes:
-    return cloudpickle.dumps(dict(registry))
+    packed: bytes = pickle.dumps(dict(registry))
+    return packed
 
 
 @functools.lru_cache(maxsize=2)

@@ -148,6 +148,7 @@ class OnDask:
 
     def backlog(self, ready: Mapping[Kind, int]) -> None:
         """Called often: what is shown and scaled is worked out anew every half second."""
+        self._roster.backlog(ready)
         now = self.now()
         if now - self._counted < COUNT_SECONDS:
             return

@@ -19,6 +19,9 @@ from membrain_cloud.pipeline.tasks import Kind, Task
 # Where tasks take no longer than a message, some more are sent before the last ones are back.
 AHEAD_SECONDS = 0.1
 MOST_AHEAD = 16
+# Of a stage whose tasks take no longer than this the next one waits at its worker, which would stand idle until it
+# hears of it (some 10 ms). It is bound to that worker then, so only while there is enough for all the others.
+NEXT_SECONDS = 5.0
 # As long as a kind of worker has been away, its tasks go to the other kind (a lone GPU worker meshes as well).
 ABSENCE_SECONDS = 600.0
 # A worker that died is back under its name or its nanny within this time, or its machine is gone.
@@ -116,6 +119,7 @@ class Roster:
         self._expected: frozenset[Kind] = frozenset(expected)
         self._seen: dict[Kind, float] = {}
         self._seconds: dict[str, float] = {}
+        self._ready: Mapping[Kind, int] = {}
         self._by_token: dict[str, str] = {}
 
     # -- workers
@@ -203,7 +207,7 @@ class Roster:
         able = [worker for worker in self._able(kind, now) if not worker.leaving]
         if alone is not None:
             return self._for_one(able, alone)
-        ahead = self._ahead(stage)
+        ahead = self._ahead(kind, stage)
         best: Worker | None = None
         for worker in able:
             if worker.has_room(ahead) and (best is None or _load(worker) < _load(best)):
@@ -229,9 +233,17 @@ class Roster:
             return fitting
         return [worker for worker in self.workers.values() if worker.facts.kind == other]
 
-    def _ahead(self, stage: str) -> int:
+    def _ahead(self, kind: Kind, stage: str) -> int:
         seconds = self._seconds.get(stage)
-        return 0 if seconds is None else min(MOST_AHEAD, int(AHEAD_SECONDS / max(seconds, 1e-3)))
+        if seconds is None:
+            return 0
+        short = min(MOST_AHEAD, int(AHEAD_SECONDS / max(seconds, 1e-3)))
+        is_plenty = self._ready.get(kind, 0) > len(self.workers)
+        return max(short, int(seconds <= NEXT_SECONDS and is_plenty))
+
+    def backlog(self, ready: Mapping[Kind, int]) -> None:
+        """Be told how many tasks of each kind could start, were there room."""
+        self._ready = ready
 
     def seat(self, worker: Worker, seat: Seat) -> None:
         worker.seats[seat.token] = seat
