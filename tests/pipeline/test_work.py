@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -52,6 +53,31 @@ def test_a_receipt_knows_every_object_of_its_output(project: Project, registry: 
         assert receipt["objects"] == {name: [len(content), checksum(content)] for name, content in stored.items()}
         assert receipt["bytes_written"] >= sum(map(len, stored.values()))
     assert receipt["inputs"]["mask"]["identity"] == first.digest[:16]
+
+
+def test_all_is_on_the_disk_before_its_receipt_is_written(
+    project: Project, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the order in which things reach the disk, a receipt comes after all it vouches for."""
+    reached: list[str] = []
+    monkeypatch.setattr(
+        "membrain_cloud.store.files._FLUSH", lambda fd: reached.append(os.readlink(f"/proc/self/fd/{fd}"))
+    )
+    task = plan(project, Settings(), registry).tasks[0]
+    assert work(task, registry).state == "done"
+    receipt = project.receipts.read(task.receipt)
+    assert receipt is not None
+    assert Path(reached[-1]).parent == Path(project.receipts.url, task.receipt).parent
+    assert {str(Path(project.root_url, name)) for name in receipt["objects"]} == set(reached[:-1])
+
+
+def test_a_project_is_opened_once_for_many_tasks(
+    project: Project, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = plan(project, Settings(), registry).tasks
+    assert work(tasks[0], registry).state == "done"
+    monkeypatch.setattr(Project, "open", lambda _: pytest.fail("opened again"))
+    assert {work(task, registry).state for task in tasks[1:]} == {"done"}
 
 
 def test_a_fault_that_passes_is_tried_again(project: Project, registry: Registry) -> None:

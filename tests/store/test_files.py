@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from membrain_cloud.errors import StorageError, TransientError
-from membrain_cloud.store.files import Files
+from membrain_cloud.store.files import Files, Meter
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -67,7 +67,7 @@ def test_a_full_or_read_only_disk_is_a_storage_error_and_leaves_the_old_object(
     def refuse(descriptor: int) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(os, "fsync", refuse)
+    monkeypatch.setattr("membrain_cloud.store.files._FLUSH", refuse)
     with pytest.raises(StorageError) as caught:
         files.write("x", b"new")
     assert caught.value.next_step
@@ -90,3 +90,47 @@ def test_writes_in_progress_are_hidden(tmp_path: Path) -> None:
     files = Files(str(tmp_path))
     assert files.listing() == {}
     assert files.children() == {}
+
+
+def test_what_is_written_late_is_on_the_disk_after_the_flush(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[str] = []
+    monkeypatch.setattr(
+        "membrain_cloud.store.files._FLUSH", lambda fd: flushed.append(os.readlink(f"/proc/self/fd/{fd}"))
+    )
+    meter = Meter(late=True)
+    files = Files(str(tmp_path)).metered(meter)
+    for name in ("a/one", "two", "gone", "two"):
+        files.write(name, name.encode())
+    files.remove("gone")
+    assert files.read("two") == b"two"
+    assert flushed == []
+    meter.flush()
+    assert sorted(flushed) == [str(tmp_path / "a/one"), str(tmp_path / "two")]
+    meter.flush()
+    assert len(flushed) == 2
+    Files(str(tmp_path)).metered(Meter()).write("three", b"3")
+    assert len(flushed) == 3
+
+
+def test_a_disk_that_does_not_take_what_was_written_late_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meter = Meter(late=True)
+    Files(str(tmp_path)).metered(meter).write("one", b"1")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("membrain_cloud.store.files._FLUSH", full)
+    with pytest.raises(StorageError, match="one"):
+        meter.flush()
+
+
+def test_a_folder_beside_another(files: Files) -> None:
+    receipts = files.below("membrain-cloud/receipts").metered(Meter())
+    leases = receipts.beside("leases")
+    leases.write("x", b"1")
+    assert files.read("membrain-cloud/leases/x") == b"1"
+    assert leases.url == f"{files.url}/membrain-cloud/leases"
+    assert leases.meter is None
+    assert pickle.loads(pickle.dumps(leases)).read("x") == b"1"  # noqa: S301
