@@ -26,7 +26,7 @@ import yaml
 from manifest_rules import broken_rules, pods_of
 
 ROOT = Path(__file__).parents[1]
-VERSIONS = ("1.27", "1.29", "1.32", "1.35", "1.37")
+VERSIONS = tuple(f"1.{minor}" for minor in range(26, 38))
 Manifest = dict[str, Any]
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the CRDs are a megabyte
 

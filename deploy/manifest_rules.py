@@ -5,8 +5,10 @@ A schema cannot know these. Each rule is a function from all objects of an insta
 
 from __future__ import annotations
 
+import ipaddress
 import itertools
 import re
+import zoneinfo
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -229,6 +231,35 @@ def policies_meet_pods(objects: list[Manifest]) -> Iterator[str]:
         yield "neither TLS nor a NetworkPolicy keeps strangers from Dask"
 
 
+def networks_and_zones_exist(objects: list[Manifest]) -> Iterator[str]:
+    """What an API server reckons: addresses, what is left out of a network, time zones."""
+    for manifest in objects:
+        here, spec = f"{manifest['kind']}/{manifest['metadata']['name']}", manifest.get("spec") or {}
+        if manifest["kind"] == "NetworkPolicy":
+            for rule in [*(spec.get("ingress") or ()), *(spec.get("egress") or ())]:
+                for peer in [*(rule.get("from") or ()), *(rule.get("to") or ())]:
+                    yield from (f"{here}: {line}" for line in _block_errors(peer.get("ipBlock")))
+        if manifest["kind"] == "CronJob" and "timeZone" in spec:
+            try:
+                zoneinfo.ZoneInfo(spec["timeZone"])
+            except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
+                yield f"{here}: no time zone {spec['timeZone']} -> as in Europe/Berlin or Etc/UTC"
+
+
+def _block_errors(block: dict[str, Any] | None) -> Iterator[str]:
+    if block is None:
+        return
+    try:
+        network = ipaddress.ip_network(block["cidr"])
+        without = [ipaddress.ip_network(one) for one in block.get("except") or ()]
+    except ValueError as error:
+        yield f"{error} -> the first address of a network and its length: 192.0.2.0/24"
+        return
+    for one in without:
+        if one.version != network.version or not one.subnet_of(network):  # type: ignore[arg-type]
+            yield f"{one} is not within {network}"
+
+
 def _missing_secrets(objects: list[Manifest], external: set[str]) -> Iterator[str]:
     made = {one["spec"]["secretName"] for one in objects if one["kind"] == "Certificate" and one.get("spec")}
     for manifest in objects:
@@ -265,4 +296,5 @@ RULES: tuple[Callable[[list[Manifest]], Iterator[str]], ...] = (
     scaled_groups_are_allowed,
     failure_policies_hold,
     policies_meet_pods,
+    networks_and_zones_exist,
 )

@@ -35,9 +35,11 @@ def find_helm() -> str | None:
     return shutil.which("helm") or (str(own) if own.is_file() else None)
 
 
-def helm_template(helm: str, *values: Path, release: str = RELEASE, sets: tuple[str, ...] = ()) -> list[Manifest]:
+def helm_template(
+    helm: str, *values: Path, release: str = RELEASE, namespace: str = NAMESPACE, sets: tuple[str, ...] = ()
+) -> list[Manifest]:
     """Objects of the chart. Raises subprocess.CalledProcessError, its stderr saying what helm refuses."""
-    command = [helm, "template", release, str(CHART), "--namespace", NAMESPACE, "--kube-version", KUBERNETES]
+    command = [helm, "template", release, str(CHART), "--namespace", namespace, "--kube-version", KUBERNETES]
     command += [word for path in values for word in ("--values", str(path))]
     command += [word for given in sets for word in ("--set", given)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)

@@ -47,6 +47,13 @@ def promtool() -> str:
     return found
 
 
+class _Quoted(yaml.SafeDumper):
+    """Text in quotes: 1e3 is text to PyYAML and a number to helm."""
+
+
+_Quoted.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))
+
+
 def values_of(name: str) -> Path:
     """Path of a values file of the chart."""
     return CHART / "values" / f"{name}.yaml"
@@ -71,7 +78,7 @@ def render_with(helm: str, tmp_path: Path) -> Callable[..., list[Manifest]]:
 
     def render(name: str, values: dict[str, Any]) -> list[Manifest]:
         extra = tmp_path / "extra.yaml"
-        extra.write_text(yaml.safe_dump(values))
+        extra.write_text(yaml.dump(values, Dumper=_Quoted))
         return helm_template(helm, values_of(name), extra)
 
     return render

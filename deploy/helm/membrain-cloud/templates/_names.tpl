@@ -1,16 +1,15 @@
 {{/* Names. The operator appends "-worker-<10 hex digits>" to a group's name and "-scheduler" to a cluster's, within 63. */}}
 
 {{- define "membrain.fullname" -}}
-{{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 28 | trimSuffix "-" -}}
-{{- else -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
-{{- if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 28 | trimSuffix "-" -}}
-{{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 28 | trimSuffix "-" -}}
+{{- $full := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
+{{- include "membrain.serviceName" (default $full .Values.fullnameOverride) -}}
 {{- end -}}
-{{- end -}}
+
+{{/* Helm lets releases be called 2026.1; a Service's name has no dots and begins with a letter. */}}
+{{- define "membrain.serviceName" -}}
+{{- $name := replace "." "-" . -}}
+{{- regexMatch "^[a-z]" $name | ternary $name (printf "m-%s" $name) | trunc 28 | regexFind "^.*[a-z0-9]" -}}
 {{- end -}}
 
 {{/* What cannot be changed in place (a Job's pods, what the operator has made of a DaskCluster) is named by revision:
@@ -53,7 +52,7 @@
 {{/* Labels of all objects; only the selectors' ones on pods, as the operator selects by whatever it is given. */}}
 {{- define "membrain.selectorLabels" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "membrain.labels" -}}
@@ -61,6 +60,11 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{/* The same with labels of the values' own, which go before ours; (dict "root" $ "more" <labels>). */}}
+{{- define "membrain.labelsAnd" -}}
+{{- toYaml (mergeOverwrite (include "membrain.labels" .root | fromYaml) (default (dict) .more)) -}}
 {{- end -}}
 
 {{- define "membrain.image" -}}
