@@ -1,11 +1,13 @@
-"""A run on a cluster, rehearsed on one machine: the containers' own commands as processes on loopback, with real TLS.
+"""A run on a cluster, rehearsed on one machine: the containers' own commands as processes, with real TLS.
 
-python deploy/rehearsal.py [--folder DIR] [--tomograms N] [--keep]
+python deploy/rehearsal.py [--network auto|namespaces|loopback] [--folder DIR] [--tomograms N] [--keep]
 
 What runs is what deploy/k8s/base says, command for command: the scheduler, two workers that say they have a GPU, one
-CPU worker, and the driver, restarted as Kubernetes would restart them; results go to an S3 server (moto). Addresses,
-ports and folders are put in place of the cluster's, and what only a cluster can do (--scale) is left out. In the middle
-a worker is killed, another is asked to stop (SIGTERM), and then the scheduler is killed. Afterwards
+CPU worker, and the driver, restarted as Kubernetes would restart them; results go to an S3 server (moto). Each has an
+address of its own in a network namespace, and the cluster's names and ports, where this machine can make namespaces
+(root, or users may); else all are on loopback, with other ports, which is said. Folders are put in place of the
+cluster's, and what only a cluster can do (--scale) is left out. In the middle a worker is lost (its node goes without a
+word; on loopback: SIGKILL), another is asked to stop (SIGTERM), and then the scheduler is killed. Afterwards
 - every task must be done, and `verify` content,
 - the tables must be those of an undisturbed run in one process,
 - nobody without a certificate of this authority may have reached the scheduler,
@@ -31,7 +33,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rehearsal_parts import Pod, certificates, free_port, strangers_are_refused
+from rehearsal_network import Loopback, Namespaces, choose
+from rehearsal_parts import Pod, certificates, strangers_are_refused
 
 ROOT = Path(__file__).parents[1]
 BASE = ROOT / "deploy" / "k8s" / "base"
@@ -39,15 +42,19 @@ RUN_SECONDS = 900
 DRAIN_SECONDS = 25
 # What a rehearsal cannot do: there is no API server to scale groups.
 NEEDS_A_CLUSTER = ("--scale",)
+PODS = ("s3", "scheduler", "gpu-a", "gpu-b", "cpu-a", "driver")
+SCHEDULER_HOST = "membrain-cloud-r1-scheduler.membrain.svc"
 
 
 class Rehearsal:
     """The processes of one rehearsal, and the folder and bucket that they share."""
 
-    def __init__(self, folder: Path, tomograms: int) -> None:
-        self.folder, self.tomograms = folder, tomograms
+    def __init__(self, folder: Path, tomograms: int, network: Loopback | Namespaces) -> None:
+        self.folder, self.tomograms, self.network = folder, tomograms, network
+        self.addresses = {name: network.add(name) for name in PODS}
+        network.call(SCHEDULER_HOST, "scheduler")
         self.secret = secrets.token_urlsafe(30)
-        self.ports = {name: free_port() for name in ("s3", "scheduler", "dashboard", "metrics")}
+        self.ports = network.ports
         self.config = folder / "config.json"
         self.log = folder / "logs"
         self.log.mkdir(parents=True)
@@ -56,7 +63,7 @@ class Rehearsal:
             "PYTHONPATH": str(ROOT),
             "AWS_ACCESS_KEY_ID": "rehearsal",
             "AWS_SECRET_ACCESS_KEY": self.secret,
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.ports['s3']}",
+            "AWS_ENDPOINT_URL": f"http://{self.addresses['s3']}:{self.ports['s3']}",
             "AWS_DEFAULT_REGION": "us-east-1",
             "DASK_CONFIG": str(folder / "dask"),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -65,10 +72,10 @@ class Rehearsal:
 
     def prepare(self) -> None:
         """An S3 server with a bucket, a project whose results go there, certificates, Dask's configuration."""
-        server = ["moto_server", "-H", "127.0.0.1", "-p", str(self.ports["s3"])]
-        self.pods["s3"] = Pod("s3", server, self.environment, self.log)
+        server = ["moto_server", "-H", self.addresses["s3"], "-p", str(self.ports["s3"])]
+        self.pods["s3"] = Pod("s3", self.network.command("s3", server), self.environment, self.log)
         self.pods["s3"].start()
-        _wait_for_port(self.ports["s3"])
+        _wait_for_port(self.addresses["s3"], self.ports["s3"])
         simulate = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import rehearsal_parts as parts; "
         self._python(simulate + f"parts.make_project({str(self.folder)!r}, {self.tomograms})")
         certificates(self.folder / "tls")
@@ -83,7 +90,7 @@ class Rehearsal:
     def start_cluster(self) -> None:
         cluster = yaml.safe_load((BASE / "daskcluster-membrain-cloud-r1.yaml").read_text())
         self._start("scheduler", cluster["spec"]["scheduler"]["spec"]["containers"][0])
-        _wait_for_port(self.ports["scheduler"])
+        _wait_for_port(self.addresses["scheduler"], self.ports["scheduler"])
         for name, kind in (("gpu-a", "gpu"), ("gpu-b", "gpu"), ("cpu-a", "cpu")):
             group = yaml.safe_load((BASE / f"daskworkergroup-membrain-cloud-r1-{kind}.yaml").read_text())
             self._start(name, group["spec"]["worker"]["spec"]["containers"][0])
@@ -102,22 +109,26 @@ class Rehearsal:
         scratch = self.folder / "scratch" / name
         scratch.mkdir(parents=True, exist_ok=True)
         command = [word.replace("$(DASK_WORKER_NAME)", name).replace("/scratch", str(scratch)) for word in command]
-        # One machine, one set of ports: workers take any.
-        command = _with_options(command, {"--worker-port": "0", "--nanny-port": "0"}, name)
+        if not self.network.own_addresses:
+            # One address, one set of ports: workers take any.
+            command = _with_options(command, {"--worker-port": "0", "--nanny-port": "0"}, name)
         if name == "driver":
             command = _without_options(command, (*NEEDS_A_CLUSTER, *_options_to_come(command)))
-        self.pods[name] = Pod(name, command, environment, self.log, **more)
+        self.pods[name] = Pod(name, self.network.command(name, command), environment, self.log, **more)
         self.pods[name].start()
 
     def _here(self, text: str) -> str:
-        """The cluster's names, ports and folders as they are on this machine."""
-        changes = {
-            "membrain-cloud-r1-scheduler.membrain.svc:8786": f"127.0.0.1:{self.ports['scheduler']}",
+        """The cluster's folders as they are on this machine; on loopback its names and ports too."""
+        loopback = {
+            f"{SCHEDULER_HOST}:8786": f"127.0.0.1:{self.ports['scheduler']}",
             "tls://0.0.0.0": "tls://127.0.0.1",
             "8786": str(self.ports["scheduler"]),
             ":8787": f"127.0.0.1:{self.ports['dashboard']}",
             ":8790": "127.0.0.1:0",
             "9100": str(self.ports["metrics"]),
+        }
+        changes = {
+            **({} if self.network.own_addresses else loopback),
             "/etc/membrain-cloud/tls": str(self.folder / "tls"),
             "/etc/membrain-cloud/settings": str(self.folder / "settings"),
             "s3://change-me/project/config.json": str(self.config),
@@ -184,22 +195,25 @@ def _with_options(command: list[str], values: dict[str, str], name: str) -> list
     return [values.get(before, word) for before, word in zip(["", *command], command, strict=False)]
 
 
-def _wait_for_port(port: int) -> None:
-    for _ in range(200):
+def _wait_for_port(host: str, port: int) -> None:
+    for _ in range(300):
         with socket.socket() as tried:
-            if tried.connect_ex(("127.0.0.1", port)) == 0:
+            if tried.connect_ex((host, port)) == 0:
                 return
         time.sleep(0.2)
-    raise SystemExit(f"nothing listens at 127.0.0.1:{port}")
+    raise SystemExit(f"nothing listens at {host}:{port}")
 
 
 def disturb(rehearsal: Rehearsal) -> Iterator[str]:
-    """Kill a worker, ask another to stop, kill the scheduler: each after some more work was done."""
+    """Lose a worker, ask another to stop, kill the scheduler: each after some more work was done."""
     pods = rehearsal.pods
     if not rehearsal.watch(lambda: rehearsal.receipts() >= 1, RUN_SECONDS):
         raise SystemExit("no task was ever done (see the logs)")
+    rehearsal.network.cut("gpu-a")
     pods["gpu-a"].kill(signal.SIGKILL)
-    yield "a GPU worker was killed (SIGKILL)"
+    rehearsal.network.join_again("gpu-a")
+    lost = "'s node was lost without a word" if rehearsal.network.own_addresses else " was killed (SIGKILL)"
+    yield f"a GPU worker{lost}"
     rehearsal.watch(lambda: rehearsal.receipts() >= 2, RUN_SECONDS)
     seconds = pods["gpu-b"].terminate()
     if seconds > DRAIN_SECONDS:
@@ -242,17 +256,22 @@ def verdicts(rehearsal: Rehearsal) -> Iterator[tuple[str, bool]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    networks = ("auto", "namespaces", "loopback")
+    parser.add_argument("--network", choices=networks, default="auto", help="default: namespaces where they can be had")
     parser.add_argument("--folder", help="where it takes place (default: a temporary one)")
     parser.add_argument("--tomograms", type=int, default=3)
     parser.add_argument("--keep", action="store_true", help="leave the folder")
     asked = parser.parse_args()
+    network = choose(asked.network)
     folder = Path(asked.folder or tempfile.mkdtemp(prefix="rehearsal-")).resolve()
-    rehearsal = Rehearsal(folder, asked.tomograms)
+    folder.mkdir(parents=True, exist_ok=True)
+    rehearsal = Rehearsal(folder, asked.tomograms, network(folder))
+    print(f"network: {'a namespace a pod' if network is Namespaces else 'loopback'}", flush=True)
     good = True
     try:
         rehearsal.prepare()
         rehearsal.start_cluster()
-        for what, held in strangers_are_refused(rehearsal.ports["scheduler"], folder):
+        for what, held in strangers_are_refused(rehearsal.addresses["scheduler"], rehearsal.ports["scheduler"], folder):
             print(f"{'ok' if held else 'FAILED'}: {what}")
             good &= held
         rehearsal.start_driver()

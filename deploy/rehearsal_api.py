@@ -4,10 +4,12 @@ python deploy/rehearsal_api.py
 
 Needs `etcd`, `kube-apiserver` and `kubectl` on the PATH, and dask-kubernetes. The API server gets the operator's CRDs
 and the objects of deploy/k8s/base that it has kinds for; then
-- every object must be taken as it is, and nothing dropped from it,
+- every object must be taken as it is, and nothing dropped from it; those of the overlays in a dry run,
 - the operator must make the scheduler's Deployment and Service,
 - the driver's service account, nobody else of the chart, may set the replicas of the worker groups, and nothing more,
-- when it does, the operator must make as many Deployments of workers, with our scheduler's address.
+- when it does, the operator must make as many Deployments of workers, with our scheduler's address,
+- where `kube-controller-manager` is on the PATH too, pods must come of all that: scheduler, workers, driver,
+- and when the objects are deleted, as `helm uninstall` does, nothing of them may stay.
 Exit code 0, 1 with what failed, or 3 where a program is missing.
 """
 
@@ -19,110 +21,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
 import yaml
-from rehearsal_parts import free_port
+from rehearsal_server import ACCOUNT, NAMESPACE, Server, wait
 
 ROOT = Path(__file__).parents[1]
 # What servers older than 1.N drop.
 NEWER = {"spec.podFailurePolicy": 26, "spec.ttlSecondsAfterFinished": 21}
-NAMESPACE, RUN = "membrain", "membrain-cloud-r1"
-ACCOUNT = f"system:serviceaccount:{NAMESPACE}:membrain-cloud-"
-
-
-class Server:
-    """etcd and kube-apiserver on loopback, an administrator's kubeconfig, and the operator."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.port = free_port()
-        self.processes: list[subprocess.Popen[bytes]] = []
-        self.kubeconfig = folder / "kubeconfig"
-
-    def start(self) -> None:
-        etcd, peer = free_port(), free_port()
-        client = f"http://127.0.0.1:{etcd}"
-        urls = ["--listen-client-urls", client, "--advertise-client-urls", client]
-        self._run(
-            "etcd",
-            ["etcd", "--data-dir", str(self.folder / "etcd"), *urls, "--listen-peer-urls", f"http://127.0.0.1:{peer}"],
-        )
-        subprocess.run(
-            ["openssl", "genrsa", "-out", "sa.key", "2048"], cwd=self.folder, check=True, capture_output=True
-        )
-        tokens = ["administrator,admin,1,system:masters", f"driver,{ACCOUNT}driver,2,system:serviceaccounts"]
-        (self.folder / "tokens.csv").write_text("\n".join(tokens) + "\n")
-        key = str(self.folder / "sa.key")
-        options = {
-            "--etcd-servers": client,
-            "--secure-port": str(self.port),
-            "--bind-address": "127.0.0.1",
-            "--cert-dir": str(self.folder / "certs"),
-            "--service-account-key-file": key,
-            "--service-account-signing-key-file": key,
-            "--service-account-issuer": "https://kubernetes.default.svc",
-            "--token-auth-file": str(self.folder / "tokens.csv"),
-            "--authorization-mode": "RBAC",
-            "--service-cluster-ip-range": "10.96.0.0/24",
-        }
-        self._run("kube-apiserver", ["kube-apiserver", *(f"{name}={value}" for name, value in options.items())])
-        cluster = {"server": f"https://127.0.0.1:{self.port}", "insecure-skip-tls-verify": True}
-        for token, path in (("administrator", self.kubeconfig), ("driver", self.folder / "kubeconfig-driver")):
-            config = {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "clusters": [{"name": "here", "cluster": cluster}],
-                "users": [{"name": token, "user": {"token": token}}],
-                "contexts": [{"name": "here", "context": {"cluster": "here", "user": token, "namespace": NAMESPACE}}],
-                "current-context": "here",
-            }
-            path.write_text(yaml.safe_dump(config))
-        if not wait(lambda: self.kubectl("get", "--raw", "/readyz").returncode == 0, 90):
-            raise SystemExit("the API server does not come up")
-
-    def start_operator(self) -> None:
-        command = [sys.executable, "-m", "kopf", "run", "-m", "dask_kubernetes.operator.controller", "--all-namespaces"]
-        self._run("operator", command, {"KUBECONFIG": str(self.kubeconfig)})
-
-    def _run(self, name: str, command: list[str], more: dict[str, str] | None = None) -> None:
-        log = (self.folder / f"{name}.log").open("wb")
-        self.processes.append(subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **(more or {})}))
-
-    def kubectl(self, *arguments: str, given: Any = None) -> subprocess.CompletedProcess[str]:
-        command = ["kubectl", "--kubeconfig", str(self.kubeconfig), *arguments]
-        text = None if given is None else json.dumps(given)
-        return subprocess.run(command, input=text, capture_output=True, text=True)
-
-    def get(self, *what: str) -> dict[str, Any]:
-        done = self.kubectl("get", *what, "-o", "json")
-        return json.loads(done.stdout) if done.returncode == 0 else {}
-
-    def minor(self) -> int:
-        """N of the server's version 1.N; 0 where it does not say."""
-        told = json.loads(self.kubectl("get", "--raw", "/version").stdout or "{}").get("minor", "")
-        return int("".join(letter for letter in told if letter.isdigit()) or 0)
-
-    def close(self) -> None:
-        for process in reversed(self.processes):
-            process.terminate()
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
-def wait(until: Callable[[], bool], seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while not until():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.5)
-    return True
+RUN = "membrain-cloud-r1"
 
 
 def rehearse(server: Server) -> Iterator[tuple[str, bool]]:
@@ -133,31 +43,87 @@ def rehearse(server: Server) -> Iterator[tuple[str, bool]]:
     yield "the operator's CRDs are taken", crds
     server.kubectl("create", "namespace", NAMESPACE)
     server.start_operator()
-    kinds = {line.split()[-1] for line in server.kubectl("api-resources", "--no-headers").stdout.splitlines() if line}
-    left_out = set()
-    for path in sorted((ROOT / "deploy" / "k8s" / "base").glob("*-*.yaml")):
-        given = yaml.safe_load(path.read_text())
-        served = server.kubectl("explain", given["kind"].lower(), "--api-version", given["apiVersion"]).returncode == 0
-        if given["kind"] not in kinds or not (served or "dask" in given["apiVersion"]):
-            left_out.add(f"{given['kind']} {given['apiVersion']}")
-            continue
-        done = server.kubectl("create", "--validate=false", "-f", "-", "-o", "json", given=given)
-        kept = json.loads(done.stdout) if done.returncode == 0 else {}
-        lost = list(_lost(given.get("spec"), kept.get("spec")))
-        for path, minor in NEWER.items():
-            if path in lost and server.minor() < minor:
-                lost.remove(path)
-                print(f"this server drops {path} of a {given['kind']}: it is older than 1.{minor}")
-        yield (
-            f"{given['kind']}/{given['metadata']['name']} {done.stderr.strip()} {lost or ''}".rstrip(),
-            not (done.returncode or lost),
-        )
-    print(f"not of this server's kinds: {', '.join(sorted(left_out)) or 'none'}")
+    yield from _base(server)
+    for overlay in sorted((ROOT / "deploy" / "k8s" / "overlays").iterdir()):
+        yield _overlay(server, overlay)
     scheduler = f"{RUN}-scheduler"
     made = wait(lambda: bool(server.get("deployment", scheduler) and server.get("service", scheduler)), 60)
     yield "the operator makes the scheduler's Deployment and Service", made
     yield from _rights(server)
     yield from _scaling(server)
+    if server.controllers:
+        yield from _pods(server)
+        yield from _uninstalled(server)
+    else:
+        print("no kube-controller-manager: not looked at whether pods come of it, and whether all goes again")
+
+
+def _base(server: Server) -> Iterator[tuple[str, bool]]:
+    """Each object of deploy/k8s/base is created, and what is kept is compared with what was given."""
+    left_out = set()
+    for path in sorted((ROOT / "deploy" / "k8s" / "base").glob("*-*.yaml")):
+        given = yaml.safe_load(path.read_text())
+        if not server.serves(given):
+            left_out.add(f"{given['kind']} {given['apiVersion']}")
+            continue
+        done = server.kubectl("create", "--validate=false", "-f", "-", "-o", "json", given=given)
+        kept = json.loads(done.stdout) if done.returncode == 0 else {}
+        lost = list(_lost(given.get("spec"), kept.get("spec")))
+        for place, minor in NEWER.items():
+            if place in lost and server.minor() < minor:
+                lost.remove(place)
+                print(f"this server drops {place} of a {given['kind']}: it is older than 1.{minor}")
+        yield (
+            f"{given['kind']}/{given['metadata']['name']} {done.stderr.strip()} {lost or ''}".rstrip(),
+            not (done.returncode or lost),
+        )
+    print(f"not of this server's kinds: {', '.join(sorted(left_out)) or 'none'}")
+
+
+def _overlay(server: Server, folder: Path) -> tuple[str, bool]:
+    """All objects of an overlay in a dry run on the server: validated and admitted, but not kept."""
+    built = server.kubectl("kustomize", str(folder))
+    objects = [one for one in yaml.safe_load_all(built.stdout) if one]
+    served = [one for one in objects if server.serves(one)]
+    # Names of the base's objects are taken by now; nothing else of them changes by another name.
+    for one in served:
+        one["metadata"]["name"] += "-try"
+    refused = []
+    for one in served:
+        done = server.kubectl("create", "--dry-run=server", "--validate=false", "-f", "-", given=one)
+        refused += [done.stderr.strip()] if done.returncode else []
+    what = f"{folder.name}: {len(served)} of {len(objects)} objects are of this server's kinds, and it takes them"
+    return f"{what} {refused or ''}".rstrip(), bool(served) and not refused
+
+
+def _pods(server: Server) -> Iterator[tuple[str, bool]]:
+    """The controllers' pods, which say that the pods' own descriptions are admitted. Without a node none starts."""
+    wanted = {
+        "dask.org/component=scheduler": 1,
+        f"dask.org/workergroup-name={RUN}-gpu": 3,
+        f"membrain-cloud/component=driver,membrain-cloud/run={RUN}": 1,
+    }
+    for selector, count in wanted.items():
+
+        def pods(selector: str = selector) -> int:
+            return len(server.get("pods", "-l", selector).get("items", []))
+
+        yield f"pods with {selector}: {count}", wait(lambda pods=pods, count=count: pods() == count, 90)
+
+
+def _uninstalled(server: Server) -> Iterator[tuple[str, bool]]:
+    folder = ROOT / "deploy" / "k8s" / "base"
+    for path in sorted(folder.glob("*-*.yaml")):
+        given = yaml.safe_load(path.read_text())
+        if server.serves(given):
+            server.kubectl("delete", "--wait=false", "-f", str(path))
+    kinds = "daskclusters,daskworkergroups,deployments,replicasets,jobs,pods,services,networkpolicies,roles"
+
+    def left() -> list[str]:
+        return [f"{one['kind']}/{one['metadata']['name']}" for one in server.get(kinds).get("items", [])]
+
+    gone = wait(lambda: not left(), 120)
+    yield f"after deleting nothing is left {'' if gone else left()}".rstrip(), gone
 
 
 def _rights(server: Server) -> Iterator[tuple[str, bool]]:

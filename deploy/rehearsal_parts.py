@@ -108,7 +108,7 @@ def certificates(folder: Path) -> None:
     run([*signed, "-days", "2", "-out", "tls.crt"], cwd=folder, check=True, capture_output=True)
 
 
-def strangers_are_refused(port: int, folder: Path) -> Iterator[tuple[str, bool]]:
+def strangers_are_refused(host: str, port: int, folder: Path) -> Iterator[tuple[str, bool]]:
     """Nobody without a certificate of the authority is heard by the scheduler: plain, without, with another's."""
     known = folder / "tls"
     cases = {
@@ -117,8 +117,8 @@ def strangers_are_refused(port: int, folder: Path) -> Iterator[tuple[str, bool]]
         "a certificate of another authority": _context(known, folder / "strangers"),
     }
     for what, context in cases.items():
-        yield f"refused: {what}", not asyncio.run(_is_answered(port, context))
-    yield "let in: a certificate of this authority", asyncio.run(_is_answered(port, _context(known, known)))
+        yield f"refused: {what}", not asyncio.run(_is_answered(host, port, context))
+    yield "let in: a certificate of this authority", asyncio.run(_is_answered(host, port, _context(known, known)))
 
 
 def _context(authority: Path, own: Path | None) -> ssl.SSLContext:
@@ -129,10 +129,10 @@ def _context(authority: Path, own: Path | None) -> ssl.SSLContext:
     return context
 
 
-async def _is_answered(port: int, context: ssl.SSLContext | None) -> bool:
+async def _is_answered(host: str, port: int, context: ssl.SSLContext | None) -> bool:
     """Whether the scheduler speaks to us: it opens every conversation with a handshake of its own."""
     try:
-        reader, writer = await asyncio.wait_for(asyncio.open_connection("127.0.0.1", port, ssl=context), 10)
+        reader, writer = await asyncio.wait_for(asyncio.open_connection(host, port, ssl=context), 10)
         try:
             return bool(await asyncio.wait_for(reader.read(8), 3))
         finally:
