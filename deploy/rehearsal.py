@@ -34,12 +34,14 @@ from typing import Any
 
 import yaml
 from rehearsal_network import Loopback, Namespaces, choose
-from rehearsal_parts import Pod, certificates, strangers_are_refused
+from rehearsal_parts import Pod, certificates, strangers_are_refused, with_options, without_options
 
 ROOT = Path(__file__).parents[1]
 BASE = ROOT / "deploy" / "k8s" / "base"
 RUN_SECONDS = 900
 DRAIN_SECONDS = 25
+# Dask's `comm.timeouts.tcp` is 120 s in the chart.
+SILENCE_SECONDS = 240
 # What a rehearsal cannot do: there is no API server to scale groups.
 NEEDS_A_CLUSTER = ("--scale",)
 PODS = ("s3", "scheduler", "gpu-a", "gpu-b", "cpu-a", "driver")
@@ -111,9 +113,9 @@ class Rehearsal:
         command = [word.replace("$(DASK_WORKER_NAME)", name).replace("/scratch", str(scratch)) for word in command]
         if not self.network.own_addresses:
             # One address, one set of ports: workers take any.
-            command = _with_options(command, {"--worker-port": "0", "--nanny-port": "0"}, name)
+            command = with_options(command, {"--worker-port": "0", "--nanny-port": "0"})
         if name == "driver":
-            command = _without_options(command, (*NEEDS_A_CLUSTER, *_options_to_come(command)))
+            command = without_options(command, (*NEEDS_A_CLUSTER, *_options_to_come(command)))
         self.pods[name] = Pod(name, self.network.command(name, command), environment, self.log, **more)
         self.pods[name].start()
 
@@ -179,22 +181,6 @@ def _options_to_come(command: list[str]) -> list[str]:
     return missing
 
 
-def _without_options(command: list[str], options: tuple[str, ...]) -> list[str]:
-    """Without these options and the value of each."""
-    kept: list[str] = []
-    words = iter(command)
-    for word in words:
-        if word in options:
-            next(words)
-        else:
-            kept.append(word)
-    return kept
-
-
-def _with_options(command: list[str], values: dict[str, str], name: str) -> list[str]:
-    return [values.get(before, word) for before, word in zip(["", *command], command, strict=False)]
-
-
 def _wait_for_port(host: str, port: int) -> None:
     for _ in range(300):
         with socket.socket() as tried:
@@ -209,11 +195,7 @@ def disturb(rehearsal: Rehearsal) -> Iterator[str]:
     pods = rehearsal.pods
     if not rehearsal.watch(lambda: rehearsal.receipts() >= 1, RUN_SECONDS):
         raise SystemExit("no task was ever done (see the logs)")
-    rehearsal.network.cut("gpu-a")
-    pods["gpu-a"].kill(signal.SIGKILL)
-    rehearsal.network.join_again("gpu-a")
-    lost = "'s node was lost without a word" if rehearsal.network.own_addresses else " was killed (SIGKILL)"
-    yield f"a GPU worker{lost}"
+    yield from _lose(rehearsal, "gpu-a")
     rehearsal.watch(lambda: rehearsal.receipts() >= 2, RUN_SECONDS)
     seconds = pods["gpu-b"].terminate()
     if seconds > DRAIN_SECONDS:
@@ -222,6 +204,24 @@ def disturb(rehearsal: Rehearsal) -> Iterator[str]:
     rehearsal.watch(lambda: rehearsal.receipts() >= 4, RUN_SECONDS)
     pods["scheduler"].kill(signal.SIGKILL)
     yield "the scheduler was killed (SIGKILL)"
+
+
+def _lose(rehearsal: Rehearsal, name: str) -> Iterator[str]:
+    """A worker's node goes, without a word where the network can do that; another pod takes its name."""
+    pod, network = rehearsal.pods[name], rehearsal.network
+    if not network.own_addresses:
+        pod.kill(signal.SIGKILL)
+        yield "a GPU worker was killed (SIGKILL)"
+        return
+    start, before = time.monotonic(), rehearsal.addresses[name]
+    network.cut(name)
+    pod.kill(signal.SIGKILL)
+    rehearsal.addresses[name] = network.join_again(name)
+    yield "a GPU worker's node was lost without a word"
+    log = rehearsal.log / "scheduler.txt"
+    if not rehearsal.watch(lambda: f"Remove worker addr: tls://{before}:" in log.read_text(), SILENCE_SECONDS):
+        raise SystemExit("the scheduler has not noticed that a worker is gone")
+    yield f"the scheduler gave it up after {time.monotonic() - start:.0f} s"
 
 
 def verdicts(rehearsal: Rehearsal) -> Iterator[tuple[str, bool]]:

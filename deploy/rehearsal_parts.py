@@ -89,6 +89,23 @@ class Pod:
                 os.killpg(self._process.pid, signal.SIGKILL)
 
 
+def without_options(command: list[str], options: tuple[str, ...]) -> list[str]:
+    """Without these options and the value of each."""
+    kept: list[str] = []
+    words = iter(command)
+    for word in words:
+        if word in options:
+            next(words)
+        else:
+            kept.append(word)
+    return kept
+
+
+def with_options(command: list[str], values: dict[str, str]) -> list[str]:
+    """With other values of these options."""
+    return [values.get(before, word) for before, word in zip(["", *command], command, strict=False)]
+
+
 def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))

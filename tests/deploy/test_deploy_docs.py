@@ -1,0 +1,89 @@
+"""What the pages about deploying name is there: keys of values.yaml, commands of Dask, scripts and their options."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from manifest_rules import commands_exist
+from render import CHART, ROOT
+
+PAGES = sorted((ROOT / "docs" / "deploy").glob("*.md"))
+VALUES = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+
+
+def unknown_keys(text: str) -> list[str]:
+    """Dotted names in backticks that begin like a key of values.yaml and lead nowhere in it."""
+    found = []
+    for name in re.findall(r"`([a-z]\w*(?:\.(?:\w+|\*))+)(?:[:=][^`]*)?`", text):
+        here: Any = VALUES
+        first, *rest = name.split(".")
+        if first not in VALUES or (first == "plan" or name.endswith((".py", ".yaml", ".md", ".sh"))):
+            continue
+        for part in (first, *rest):
+            if isinstance(here, dict) and part == "*":
+                here = next(iter(here.values()))
+            elif isinstance(here, dict) and (part in here or not here):
+                here = here.get(part, {})
+            else:
+                found.append(name)
+                break
+    return found
+
+
+def dask_commands(text: str) -> list[list[str]]:
+    """The command lines of Dask in a page's shell blocks, backticks and --wrap options."""
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    lines = [line.partition("#")[0] for block in blocks for line in block.splitlines()]
+    lines += re.findall(r"`([^`\n]+)`", text)
+    found = []
+    for line in lines:
+        for command in re.findall(r"(?:^|['\s])(dask (?:worker|scheduler)[^']*)", line):
+            found.append(shlex.split(command))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_values_that_pages_name_are_keys_of_the_chart(page: Path) -> None:
+    assert unknown_keys(page.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_dask_commands_of_pages_parse(page: Path) -> None:
+    commands = dask_commands(page.read_text(encoding="utf-8"))
+    containers = [{"name": "page", "command": words} for words in commands if len(words) > 2]
+    pod = {"kind": "Pod", "metadata": {"name": page.stem}, "spec": {"containers": containers}}
+    assert list(commands_exist([pod])) == []
+    assert commands or page.stem not in ("slurm", "single-machine")
+
+
+def test_workers_that_slurm_starts_have_options_that_there_are() -> None:
+    text = (ROOT / "docs" / "deploy" / "slurm.md").read_text(encoding="utf-8")
+    (words,) = re.findall(r"worker_extra_args=\[(.*?)\]", text)
+    command = ["dask", "worker", "tcp://node:8786", *(word.strip(' "') for word in words.split(","))]
+    pod = {"kind": "Pod", "metadata": {"name": "slurm"}, "spec": {"containers": [{"name": "w", "command": command}]}}
+    assert "--lifetime" in command
+    assert list(commands_exist([pod])) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_scripts_of_pages_take_the_options_that_are_shown(page: Path) -> None:
+    for script, options in re.findall(
+        r"(?<!/)\b(deploy/[\w/-]+\.(?:sh|py))((?: --?[\w-]+(?: [\w./-]+)?)*)", page.read_text()
+    ):
+        source = (ROOT / script).read_text(encoding="utf-8")
+        for option in re.findall(r"--[\w-]+", options):
+            assert option in source, f"{script} {option}"
+
+
+def test_wrong_names_are_found() -> None:
+    assert unknown_keys("see `run.graceSecond` and `workers.*.max`, `run.graceSeconds`, `tls.mode: none`") == [
+        "run.graceSecond"
+    ]
+    assert dask_commands("```sh\nsbatch --wrap 'dask worker \"$A\" --nprocs 1'\n```") == [
+        ["dask", "worker", "$A", "--nprocs", "1"]
+    ]
