@@ -7,8 +7,8 @@
 #   --demo DIR           afterwards runs `membrain-cloud demo --small` in the image, as user 10001 with a root file
 #                        system that cannot be written, and leaves its result in DIR
 #
-# pip in the build is set up as pip is here (its settings go in as a build secret, not into the image).
-# PIP_FOLDERS: local folders that those settings name, comma-separated; they are mounted read-only for the build.
+# pip in the build is set up as pip is here: its settings go in as a build secret, not into the image, and local folders
+# that they name (find-links, indexes at file://) are mounted read-only. PIP_FOLDERS: more of them, comma-separated.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -53,10 +53,11 @@ make_base() {
   rm "$scratch/base.tar"
 }
 
-# What pip is told here by its files and by PIP_*, written as one file.
+# What pip is told here by its files and by PIP_*, written as one file; prints the local folders in it.
 pip_settings() {
   python3 - "$scratch/pip.conf" <<'PY'
 import subprocess, sys
+from pathlib import Path
 lines = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True).stdout
 told = {}
 for line in lines.splitlines():
@@ -66,6 +67,9 @@ for line in lines.splitlines():
         told.setdefault(key, value.strip("'").replace("\\n", " "))
 with open(sys.argv[1], "w") as out:
     out.write("[global]\n" + "".join(f"{key} = {value}\n" for key, value in told.items()))
+words = " ".join(told.get(key, "") for key in ("find-links", "index-url", "extra-index-url")).split()
+places = {Path(word.removeprefix("file://").removesuffix("/simple")) for word in words}
+print(*sorted(str(place) for place in places if place.is_absolute() and place.is_dir()), sep=",")
 PY
   chmod 600 "$scratch/pip.conf"
 }
@@ -76,10 +80,9 @@ if [[ -n $from_debian ]]; then
   base=$base_tag
 fi
 
-pip_settings
 volumes=()
-IFS=, read -ra folders <<<"${PIP_FOLDERS:-}"
-for folder in "${folders[@]}"; do volumes+=(--volume "$folder:$folder:ro"); done
+IFS=, read -ra folders <<<"$(pip_settings),${PIP_FOLDERS:-}"
+for folder in "${folders[@]}"; do [[ -z $folder ]] || volumes+=(--volume "$folder:$folder:ro"); done
 # Behind a gateway with a certificate of its own, the build trusts what this machine trusts.
 [[ ! -d /etc/ssl/certs ]] || volumes+=(--volume /etc/ssl/certs:/etc/ssl/certs:ro)
 
