@@ -120,6 +120,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "volume of two kinds": (_volume(name="a", emptyDir={}, secret={"secretName": "b"}), "volumes.0"),
     "mount of no volume": ({"volumeMounts": [{"name": "dat", "mountPath": "/data"}]}, "dat is none of volumes"),
     "mount over the image": (_mount("/opt/membrain-cloud"), "volumeMounts.0.mountPath"),
+    "mount over fetched weights": (
+        {**_mount("/models/"), "weights": [{"name": "a", "url": "https://host/a", "sha256": "0" * 64}]},
+        "weights are put at /models",
+    ),
     "mount over everything": (_mount("/"), "volumeMounts.0.mountPath"),
     "mount that climbs": (_mount("/data/../scratch"), "volumeMounts.0.mountPath"),
     "mount of what lies beside the volume": (_mount("/data", subPath="../other"), "volumeMounts.0.subPath"),
@@ -206,6 +210,7 @@ HARMLESS: dict[str, dict[str, Any]] = {
             ]
         }
     },
+    "models on a volume": _mount("/models", readOnly=True),
     "schedules": _schedule("*/15,59 0-6/2 1,31 jan-DEC Mon-Fri"),
 }
 
