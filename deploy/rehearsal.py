@@ -44,6 +44,7 @@ DRAIN_SECONDS = 25
 SILENCE_SECONDS = 240
 # What a rehearsal cannot do: there is no API server to scale groups.
 NEEDS_A_CLUSTER = ("--scale",)
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 PODS = ("s3", "scheduler", "gpu-a", "gpu-b", "cpu-a", "driver")
 SCHEDULER_HOST = "membrain-cloud-r1-scheduler.membrain.svc"
 
@@ -68,6 +69,9 @@ class Rehearsal:
             "AWS_ENDPOINT_URL": f"http://{self.addresses['s3']}:{self.ports['s3']}",
             "AWS_DEFAULT_REGION": "us-east-1",
             "DASK_CONFIG": str(folder / "dask"),
+            # The same for pods and the run to compare with: other threads add up in another order, and a value at the
+            # edge of a histogram's bin then falls into the next.
+            **dict.fromkeys(THREADS, "1"),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
         self.pods: dict[str, Pod] = {}
@@ -105,7 +109,7 @@ class Rehearsal:
 
     def _start(self, name: str, container: dict[str, Any], **more: Any) -> None:
         command = [self._here(str(word)) for word in (*container["command"], *container["args"])]
-        environment = dict(self.environment, DASK_WORKER_NAME=name, OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1")
+        environment = dict(self.environment, DASK_WORKER_NAME=name)
         for variable in container["env"]:
             environment.setdefault(variable["name"], self._here(str(variable.get("value", ""))))
         scratch = self.folder / "scratch" / name
