@@ -24,7 +24,7 @@ from membrain_cloud.pipeline.patch_sources import Sources, Word
 from membrain_cloud.pipeline.provenance import versions
 from membrain_cloud.pipeline.stage import MEMBRANE, declare_membrane
 from membrain_cloud.store.exchange import read_volume
-from membrain_cloud.store.files import Meter, checksum
+from membrain_cloud.store.meter import Meter, checksum
 from membrain_cloud.store.project import Project
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
 from membrain_cloud.store.volumes import DEFAULT_CHUNK

@@ -17,7 +17,7 @@ import membrain_cloud
 from membrain_cloud.pipeline.stage import Desk, Stage
 from membrain_cloud.pipeline.tasks import Ref, ref_as_dict
 from membrain_cloud.redaction import all_without_keys, without_keys
-from membrain_cloud.store.files import Meter
+from membrain_cloud.store.meter import Meter
 from membrain_cloud.store.receipts import RECEIPT_VERSION
 from membrain_cloud.store.refs import ObjectRef
 

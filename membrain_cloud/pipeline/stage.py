@@ -12,7 +12,7 @@ from membrain_cloud.geometry import Grid
 from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.pipeline.tasks import Ref, Task
 from membrain_cloud.pipeline.turns import Turn
-from membrain_cloud.store.files import Meter
+from membrain_cloud.store.meter import Meter
 from membrain_cloud.store.project import Project
 from membrain_cloud.store.receipts import Receipts
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef

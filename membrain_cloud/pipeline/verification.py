@@ -19,7 +19,8 @@ from membrain_cloud.pipeline.cleaning import foreign_outputs
 from membrain_cloud.pipeline.kept_scores import SCORES
 from membrain_cloud.pipeline.standing import LOOKUPS
 from membrain_cloud.pipeline.tasks import ref_from_dict
-from membrain_cloud.store.files import Files, ObjectInfo, checksum
+from membrain_cloud.store.files import Files, ObjectInfo
+from membrain_cloud.store.meter import checksum
 from membrain_cloud.store.project import Project
 from membrain_cloud.store.receipts import ReceiptName, Receipts
 from membrain_cloud.store.tables import Tables

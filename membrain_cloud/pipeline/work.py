@@ -26,8 +26,8 @@ from membrain_cloud.pipeline.stage import Desk
 from membrain_cloud.pipeline.standing import clear_the_way
 from membrain_cloud.pipeline.tasks import Job, Outcome, Task
 from membrain_cloud.redaction import without_keys
-from membrain_cloud.store.files import Meter
 from membrain_cloud.store.leases import Holder, Lease, Leases
+from membrain_cloud.store.meter import Meter
 from membrain_cloud.store.opening import open_project
 from membrain_cloud.store.project import Project
 from membrain_cloud.store.receipts import Receipts

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from membrain_cloud.errors import BadNameError, ProjectError, VoxelSpacingError
-from membrain_cloud.store.files import Files, Meter
+from membrain_cloud.store.files import Files
+from membrain_cloud.store.meter import Meter
 from membrain_cloud.store.refs import FeaturesRef, ObjectRef, SegmentationRef, TomogramRef, is_safe_name
 
 _LOCAL = ("file://", "local://")

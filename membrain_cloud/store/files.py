@@ -14,24 +14,21 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import errno
-import functools
-import hashlib
 import os
 import random
-import re
 import shutil
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import fsspec
 
-from membrain_cloud.errors import MembrainCloudError, StorageError, TransientError, UsageError, storage_error
+from membrain_cloud.errors import TransientError, UsageError
+from membrain_cloud.store.faults import faults, lacks_bucket
+from membrain_cloud.store.local_disk import TEMPORARY, create_file, hidden_sibling, replace_file, walk
+from membrain_cloud.store.meter import Meter
 
 _LOCAL_PROTOCOLS = {"file", "local"}
 _S3_PROTOCOLS = {"s3", "s3a"}
@@ -39,12 +36,8 @@ _S3_PROTOCOLS = {"s3", "s3a"}
 ATTEMPTS = 3
 BACK_OFF_SECONDS = 0.25
 _CLIENT_ATTEMPTS = 2
-_FLUSHES_AT_ONCE = 4
 _T = TypeVar("_T")
 _WEB_PROTOCOLS = {"http", "https"}
-# Answers of a web server that asking again does not change.
-_REFUSED_STATUS = {400, 401, 403, 405, 410, 451}
-_NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError"}
 
 
 @dataclass(frozen=True)
@@ -57,58 +50,6 @@ class ObjectInfo:
     size: int
     tag: str
     modified: float | None = field(default=None, compare=False)
-
-
-class Meter:
-    """What went through some `Files`: bytes read and written, and what lies there now because of it.
-
-    objects : size in bytes and checksum of each object as it was last written, by name relative to the root.
-    late : what is written to a local disk is brought to the disk all at once, by `flush`, and not object by object:
-    that is four times as fast. Until then nothing may vouch for it that is to outlive a loss of power.
-    Threads may share it.
-    """
-
-    def __init__(self, *, late: bool = False) -> None:
-        self.late = late
-        self._unflushed: dict[str, None] = {}
-        self.bytes_read = 0
-        self.bytes_written = 0
-        self.objects: dict[str, tuple[int, str]] = {}
-        self._lock = threading.Lock()
-
-    def note_read(self, size: int) -> None:
-        with self._lock:
-            self.bytes_read += size
-
-    def note_written(self, name: str, content: bytes) -> None:
-        summed = checksum(content)
-        with self._lock:
-            self.bytes_written += len(content)
-            self.objects[name.strip("/")] = len(content), summed
-
-    def note_unflushed(self, path: str) -> None:
-        with self._lock:
-            self._unflushed[path] = None
-
-    def flush(self) -> None:
-        """Return when all that was written is on the disk. StorageError where it cannot be brought there."""
-        with self._lock:
-            paths, self._unflushed = list(self._unflushed), {}
-        if paths:
-            with _faults(f"{len(paths)} files, the first of them {paths[0]}", "written"):
-                # Side by side, since a file system brings what is asked for meanwhile to the disk in one go.
-                list(_flushers(os.getpid()).map(_flush_path, paths))
-
-    def note_removed(self, name: str) -> None:
-        with self._lock:
-            gone = [known for known in self.objects if known == name or known.startswith(f"{name}/")]
-            for known in gone:
-                del self.objects[known]
-
-
-def checksum(content: bytes) -> str:
-    """BLAKE2b of an object's bytes, 16 bytes, hex."""
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 class Files:
@@ -132,7 +73,7 @@ class Files:
             options.setdefault("max_concurrency", 1)
             # botocore would try each of s3fs's attempts five times again: 40 s of silence for one 503.
             options["config_kwargs"] = {"retries": {"total_max_attempts": 1}} | dict(options.get("config_kwargs") or {})
-        with _faults(url, "opened"):
+        with faults(url, "opened"):
             self._fs, root = _local(url, options) if _is_plain(url) else fsspec.core.url_to_fs(url, **options)
         if protocol in _S3_PROTOCOLS and hasattr(self._fs, "retries"):
             self._fs.retries = _CLIENT_ATTEMPTS
@@ -152,7 +93,7 @@ class Files:
         attempts = 1 if self.local else ATTEMPTS
         for attempt in range(1, attempts + 1):
             try:
-                with _faults(what, done):
+                with faults(what, done):
                     return request()
             except TransientError:
                 if attempt == attempts:
@@ -205,13 +146,13 @@ class Files:
 
     def copy_out(self, name: str, target: str) -> None:
         """Copy an object, however large, to the local path `target`; errors as `read`'s, and of the local disk."""
-        with _faults(f"{self.url}/{name}".rstrip("/"), "read"):  # large: whoever asks says whether to try again
+        with faults(f"{self.url}/{name}".rstrip("/"), "read"):  # large: whoever asks says whether to try again
             self._fs.get_file(self.path(name), target)
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[Any]:
         """The object as a file that can be read from anywhere in it; errors as `read`'s, when it is opened or read."""
-        with _faults(f"{self.url}/{name}", "read"), self._fs.open(self.path(name), "rb") as handle:
+        with faults(f"{self.url}/{name}", "read"), self._fs.open(self.path(name), "rb") as handle:
             yield handle
 
     @property
@@ -240,7 +181,7 @@ class Files:
 
         def request() -> None:
             if self.local:
-                _replace_file(self.path(name), content, flush=not late)
+                replace_file(self.path(name), content, flush=not late)
             else:
                 self._fs.pipe_file(self.path(name), content)
 
@@ -252,10 +193,10 @@ class Files:
 
     def write_from(self, source: str, name: str) -> None:
         """Write the local file `source` as an object, atomically, however large; errors as `write`'s."""
-        with _faults(f"{self.url}/{name}", "written"):
+        with faults(f"{self.url}/{name}", "written"):
             if self.local:
                 with open(source, "rb") as content:
-                    _replace_file(self.path(name), content)
+                    replace_file(self.path(name), content)
             else:
                 self._fs.put_file(source, self.path(name))
 
@@ -266,9 +207,9 @@ class Files:
         who come at the same instant may both be told True: nothing may rest on it but time saved.
         """
         what = f"{self.url}/{name}"
-        with _faults(what, "written"):
+        with faults(what, "written"):
             if self.local:
-                return _create_file(self.path(name), content)
+                return create_file(self.path(name), content)
             if self._is_there(name):
                 return False
             try:
@@ -299,7 +240,7 @@ class Files:
     def make_folder(self, name: str = "") -> None:
         """Create a local folder; object stores have none."""
         if self.local:
-            with _faults(self.path(name), "written"):
+            with faults(self.path(name), "written"):
                 os.makedirs(self.path(name), exist_ok=True)
 
     def remove(self, name: str) -> None:
@@ -332,7 +273,7 @@ class Files:
             self._fs.rm(self.path(name), recursive=True)
         elif os.path.isdir(self.path(name)) and not os.path.islink(self.path(name)):
             # Out of sight first, so that a removal cut short never leaves half a volume that looks whole.
-            doomed = _hidden_sibling(self.path(name))
+            doomed = hidden_sibling(self.path(name))
             os.rename(self.path(name), doomed)
             shutil.rmtree(doomed)
         else:
@@ -365,7 +306,12 @@ class Files:
         base = self.path(name)
 
         def request() -> dict[str, ObjectInfo]:
-            return dict(_walk(base)) if self.local else self._remote_listing(base)
+            if not self.local:
+                return self._remote_listing(base)
+            return {
+                name: ObjectInfo(status.st_size, str(status.st_mtime_ns), status.st_mtime)
+                for name, status in walk(base)
+            }
 
         found = self._ask(f"{self.url}/{name}", "listed", request)
         return dict(sorted(found.items()))
@@ -398,7 +344,7 @@ class Files:
 
     def _absent(self, error: OSError, answer: _T) -> _T:
         """`answer`, unless it is the bucket that is not there."""
-        if _lacks_bucket(error):
+        if lacks_bucket(error):
             raise error
         return answer
 
@@ -426,7 +372,7 @@ class Files:
         """What writes and removals that were cut short have left on a local disk: hidden files and folders of ours."""
         found: dict[str, ObjectInfo] = {}
         for folder, folders, names in os.walk(self.root) if self.local else ():
-            ours = [name for name in (*folders, *names) if _TEMPORARY.fullmatch(name)]
+            ours = [name for name in (*folders, *names) if TEMPORARY.fullmatch(name)]
             folders[:] = [name for name in folders if name not in ours]
             for name in ours:
                 path = os.path.join(folder, name)
@@ -456,159 +402,3 @@ def _remote_info(entry: Mapping[str, Any]) -> ObjectInfo:
     seconds = modified.timestamp() if isinstance(modified, datetime.datetime) else modified
     known = float(seconds) if isinstance(seconds, int | float) else None
     return ObjectInfo(int(entry.get("size") or 0), str(tag).strip('"'), known)
-
-
-# As `_hidden_sibling` makes them.
-_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
-
-
-def _walk(base: str) -> Iterator[tuple[str, ObjectInfo]]:
-    for folder, folders, names in os.walk(base):
-        folders[:] = [name for name in folders if not _TEMPORARY.fullmatch(name)]
-        for name in names:
-            if name.startswith(".") and name.endswith(".tmp"):
-                continue
-            path = os.path.join(folder, name)
-            with contextlib.suppress(FileNotFoundError):  # replaced or removed while we list
-                status = os.stat(path)
-                name = os.path.relpath(path, base)
-                yield name, ObjectInfo(status.st_size, str(status.st_mtime_ns), status.st_mtime)
-
-
-def _hidden_sibling(path: str) -> str:
-    folder, name = os.path.split(path)
-    return os.path.join(folder, f".{name[:100]}.{uuid.uuid4().hex[:12]}.tmp")
-
-
-# What is there under its name is whole, whatever happens to the machine: content and size are on the disk before. When
-# it was written is not needed for that, and costs a second turn of the disk.
-_FLUSH: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
-
-
-def _opened_new(path: str) -> IO[bytes]:
-    """A new file; its folder is made where it is not there yet."""
-    try:
-        return open(path, "xb")
-    except FileNotFoundError:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        return open(path, "xb")
-
-
-@functools.lru_cache(maxsize=1)
-def _flushers(_pid: int) -> ThreadPoolExecutor:
-    """Threads that wait for the disk. A fork has none of its parent's, so they are known by the process."""
-    return ThreadPoolExecutor(_FLUSHES_AT_ONCE, "flush")
-
-
-def _flush_path(path: str) -> None:
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return  # it was removed since
-    try:
-        _FLUSH(handle)
-    finally:
-        os.close(handle)
-
-
-def _replace_file(path: str, content: bytes | IO[bytes], *, flush: bool = True) -> None:
-    temporary = _hidden_sibling(path)
-    try:
-        with _opened_new(temporary) as handle:
-            if isinstance(content, bytes):
-                handle.write(content)
-            else:
-                shutil.copyfileobj(content, handle, 2**24)
-            if flush:
-                handle.flush()
-                _FLUSH(handle.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
-def _create_file(path: str, content: bytes) -> bool:
-    """Whole or not at all: a hidden file gets its name by a hard link, which fails where the name is taken."""
-    temporary = _hidden_sibling(path)
-    try:
-        with _opened_new(temporary) as handle:
-            handle.write(content)
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK):
-                raise
-            with open(path, "xb") as handle:  # a file system without hard links
-                handle.write(content)
-        return True
-    except FileExistsError:
-        return False
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-
-
-@contextlib.contextmanager
-def _faults(what: str, done: str) -> Iterator[None]:
-    """Let FileNotFoundError through and turn every other fault of a store into an error that says what to do."""
-    try:
-        yield
-    except MembrainCloudError:
-        raise
-    except FileNotFoundError as error:
-        if _lacks_bucket(error):
-            raise StorageError(
-                f"{what}: cannot be {done} (there is no such bucket, or not any more)",
-                "check the bucket's name in the config; finished tasks are kept where they are",
-            ) from error
-        if done == "written":
-            raise StorageError(f"{what}: cannot be written ({error})", "check the address of the store") from error
-        raise
-    except PermissionError as error:
-        if done in ("written", "removed"):
-            raise storage_error(_with_errno(error), what) from error
-        raise StorageError(
-            f"{what}: cannot be {done} (no permission: {error})",
-            "check the credentials and the permissions of the store; nothing was replaced by zeros",
-        ) from error
-    except OSError as error:
-        if done in ("written", "removed"):
-            raise storage_error(error, what) from error
-        raise _passing(what, done, error) from error
-    except Exception as error:
-        # Clients of object stores raise their own kinds (botocore, aiohttp), not OSError.
-        if type(error).__name__ in _NO_CREDENTIALS:
-            raise StorageError(
-                f"{what}: cannot be {done} ({error})",
-                "give credentials: overlay_fs_args in the config, or the environment",
-            ) from error
-        if getattr(error, "status", None) in _REFUSED_STATUS:
-            raise StorageError(
-                f"{what}: cannot be {done} ({error})",
-                "check the address and the permissions of the store; nothing was replaced by zeros",
-            ) from error
-        if type(error).__module__.split(".")[0] in ("builtins", "fsspec"):
-            raise
-        raise _passing(what, done, error) from error
-
-
-def _lacks_bucket(error: BaseException) -> bool:
-    """Whether an error of S3 is about the bucket rather than about an object in it."""
-    found: BaseException | None = error
-    while found is not None:
-        if "NoSuchBucket" in str(found) or "bucket does not exist" in str(found):
-            return True
-        found = found.__cause__
-    return False
-
-
-def _with_errno(error: PermissionError) -> PermissionError:
-    return error if error.errno else PermissionError(13, str(error))
-
-
-def _passing(what: str, done: str, error: Exception) -> TransientError:
-    return TransientError(f"{what}: cannot be {done} ({error})", "it is tried again; if it stays, check the store")

@@ -21,7 +21,8 @@ from membrain_cloud.store import annotation_files, volumes
 from membrain_cloud.store.catalog import Catalog
 from membrain_cloud.store.chunks import ChunkedArray
 from membrain_cloud.store.file_lock import alone_with
-from membrain_cloud.store.files import Files, Meter, ObjectInfo
+from membrain_cloud.store.files import Files, ObjectInfo
+from membrain_cloud.store.meter import Meter
 from membrain_cloud.store.receipts import Receipts
 from membrain_cloud.store.refs import (
     FeaturesRef,

@@ -30,7 +30,8 @@ from membrain_cloud.store.compaction import (
     read_footer,
     write_compact,
 )
-from membrain_cloud.store.files import Files, Meter, ObjectInfo
+from membrain_cloud.store.files import Files, ObjectInfo
+from membrain_cloud.store.meter import Meter
 from membrain_cloud.store.receipts import Receipts
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from membrain_cloud.pipeline.plan import plan
 from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.pipeline.work import ATTEMPTS, work
 from membrain_cloud.store import leases
-from membrain_cloud.store.files import checksum
 from membrain_cloud.store.leases import Leases
+from membrain_cloud.store.meter import checksum
 from membrain_cloud.store.project import Project
 from membrain_cloud.store.refs import TomogramRef
 
@@ -61,7 +61,7 @@ def test_all_is_on_the_disk_before_its_receipt_is_written(
     """In the order in which things reach the disk, a receipt comes after all it vouches for."""
     reached: list[str] = []
     monkeypatch.setattr(
-        "membrain_cloud.store.files._FLUSH", lambda fd: reached.append(os.readlink(f"/proc/self/fd/{fd}"))
+        "membrain_cloud.store.local_disk.FLUSH", lambda fd: reached.append(os.readlink(f"/proc/self/fd/{fd}"))
     )
     task = plan(project, Settings(), registry).tasks[0]
     assert work(task, registry).state == "done"

@@ -15,8 +15,9 @@ import pytest
 
 from membrain_cloud.errors import BadNameError, ChunkError, ProjectError
 from membrain_cloud.geometry import Box, Mesh, Picks
-from membrain_cloud.store.files import Files, Meter, checksum
+from membrain_cloud.store.files import Files
 from membrain_cloud.store.manifest_project import freeze
+from membrain_cloud.store.meter import Meter, checksum
 from membrain_cloud.store.opening import open_project
 from membrain_cloud.store.project import Project
 from membrain_cloud.store.refs import FeaturesRef, ObjectRef, SegmentationRef, TomogramRef

@@ -1,0 +1,116 @@
+"""Files of this machine: written whole or not at all, and brought to the disk."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import IO
+
+_FLUSHES_AT_ONCE = 4
+# As `hidden_sibling` makes them.
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
+
+
+def walk(base: str) -> Iterator[tuple[str, os.stat_result]]:
+    """All files below a folder that are no temporary ones, by name relative to it."""
+    for folder, folders, names in os.walk(base):
+        folders[:] = [name for name in folders if not TEMPORARY.fullmatch(name)]
+        for name in names:
+            if name.startswith(".") and name.endswith(".tmp"):
+                continue
+            path = os.path.join(folder, name)
+            with contextlib.suppress(FileNotFoundError):  # replaced or removed while we list
+                status = os.stat(path)
+                yield os.path.relpath(path, base), status
+
+
+def hidden_sibling(path: str) -> str:
+    """A name for a file that is not whole yet: on the same file system, and known to `TEMPORARY`."""
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f".{name[:100]}.{uuid.uuid4().hex[:12]}.tmp")
+
+
+# What is there under its name is whole, whatever happens to the machine: content and size are on the disk before. When
+# it was written is not needed for that, and costs a second turn of the disk.
+FLUSH: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
+
+
+def opened_new(path: str) -> IO[bytes]:
+    """A new file; its folder is made where it is not there yet."""
+    try:
+        return open(path, "xb")
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        return open(path, "xb")
+
+
+def flush_files(paths: Sequence[str]) -> None:
+    """Return when they are on the disk; those that were removed since are left out."""
+    # Side by side, since a file system brings what is asked for meanwhile to the disk in one go.
+    list(_flushers(os.getpid()).map(_flush_path, paths))
+
+
+@functools.lru_cache(maxsize=1)
+def _flushers(_pid: int) -> ThreadPoolExecutor:
+    """Threads that wait for the disk. A fork has none of its parent's, so they are known by the process."""
+    return ThreadPoolExecutor(_FLUSHES_AT_ONCE, "flush")
+
+
+def _flush_path(path: str) -> None:
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return  # it was removed since
+    try:
+        FLUSH(handle)
+    finally:
+        os.close(handle)
+
+
+def replace_file(path: str, content: bytes | IO[bytes], *, flush: bool = True) -> None:
+    """Whole or not at all; on the disk before it gets its name, unless `flush_files` is to see to that."""
+    temporary = hidden_sibling(path)
+    try:
+        with opened_new(temporary) as handle:
+            if isinstance(content, bytes):
+                handle.write(content)
+            else:
+                shutil.copyfileobj(content, handle, 2**24)
+            if flush:
+                handle.flush()
+                FLUSH(handle.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def create_file(path: str, content: bytes) -> bool:
+    """Whole or not at all: a hidden file gets its name by a hard link, which fails where the name is taken."""
+    temporary = hidden_sibling(path)
+    try:
+        with opened_new(temporary) as handle:
+            handle.write(content)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK):
+                raise
+            with open(path, "xb") as handle:  # a file system without hard links
+                handle.write(content)
+        return True
+    except FileExistsError:
+        return False
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
