@@ -82,9 +82,12 @@ def _model_sha256(stage: Stage, settings: Settings) -> str:
     source = stage.model(settings)
     if source is None:
         return ""
-    from membrain_cloud.pipeline.models import model_sha256
+    from membrain_cloud.pipeline.models import model_sha256, require_task
 
-    return model_sha256(source)
+    sha256 = model_sha256(source)
+    if stage.model_task:
+        require_task(source, sha256, stage.model_task)
+    return sha256
 
 
 def _model_facts(stage: Stage, settings: Settings) -> dict[str, Any]:

@@ -7,6 +7,7 @@ does not have. The networks' room below knows local files alone, the store's kno
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -88,6 +89,14 @@ def given_facts(source: str) -> dict[str, Any]:
 def read_header(source: str) -> dict[str, Any]:
     """The facts of a model, as `networks.checkpoints.read_header`, with what a registry adds. Raises as `resolve`."""
     return _header(resolve(source))
+
+
+@functools.lru_cache(maxsize=8)
+def require_task(source: str, sha256: str, task: str) -> None:
+    """Raise ModelError where the model, of this sha256, is for something else than `task`; and as `read_header`."""
+    found = read_header(source)["task"]
+    if found != task:
+        raise ModelError(f"model {source!r} is for {found}, not for {task}", "see `membrain-cloud models list`")
 
 
 def load_segmenter(

@@ -36,6 +36,7 @@ class Pick(Stage):
     name = "pick"
     needs_gpu = True
     data_version = 4
+    model_task = "picking"
     tomogram_reads = 2  # once for its mean where samples leave it; then around the membranes, at most all of it
 
     def after(self, settings: Settings) -> Sequence[str]:

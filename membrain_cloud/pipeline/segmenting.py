@@ -37,6 +37,7 @@ class Segment(Stage):
 
     name = "segment"
     data_version = 3
+    model_task = "segmentation"
     needs_gpu = True
     tomogram_reads = 2  # once for its statistics
 

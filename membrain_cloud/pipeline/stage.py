@@ -118,6 +118,8 @@ class Stage(ABC):
     needs_gpu: ClassVar[bool] = False
     keeps_receipts_in: ClassVar[str] = "project"
     tomogram_reads: ClassVar[int] = 0
+    # What its network must be for, as the model's header says it.
+    model_task: ClassVar[str] = ""
 
     @abstractmethod
     def after(self, settings: Settings) -> Sequence[str]:

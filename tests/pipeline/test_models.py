@@ -267,3 +267,19 @@ def test_a_picker_is_refused_for_segmentation_before_anything_is_read() -> None:
 
     with pytest.raises(ModelError, match="is for picking, not for segmentation"):
         look_at(load_settings(None, ["segment.model=membrain-cloud-picker"]).segment, 10.0)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("segment.model=membrain-cloud-picker", "'membrain-cloud-picker' is for picking, not for segmentation"),
+        ("pick.model=membrain-cloud-small", "'membrain-cloud-small' is for segmentation, not for picking"),
+    ],
+)
+def test_a_model_for_another_task_is_refused_at_planning(line: str, message: str) -> None:
+    from membrain_cloud.pipeline.chain import Chain
+    from membrain_cloud.pipeline.settings import load_settings
+    from membrain_cloud.pipeline.stages import STAGES
+
+    with pytest.raises(ModelError, match=message):
+        Chain.of(load_settings(None, [line]), STAGES, ("measure",))

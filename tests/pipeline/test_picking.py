@@ -236,6 +236,5 @@ def test_a_mesh_that_lies_nowhere_fails_alone(project: Project, tmp_path: Path) 
 
 def test_a_segmentation_model_is_no_picker(project: Project) -> None:
     settings = load_settings(None, [GIVEN, "pick.model=membrain-cloud-small"])
-    made = plan(project, settings, STAGES, stages=["mesh", "pick"])
-    with pytest.raises(ModelError, match="not a picker"):
-        carry_out(project, settings, made, InProcess(), STAGES)
+    with pytest.raises(ModelError, match="is for segmentation, not for picking"):
+        plan(project, settings, STAGES, stages=["mesh", "pick"])
