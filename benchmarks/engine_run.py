@@ -132,8 +132,9 @@ def plot(memory: Memory, file: str) -> None:
 
     figure = Figure(figsize=(7, 3.5), layout="constrained")
     axes = figure.subplots()
-    axes.plot([done for _, done, _ in memory.samples], [mib for *_, mib in memory.samples])
-    axes.set(xlabel="tasks done", ylabel="driver and scheduler, MiB", ylim=(0, None))
+    held = [mib for *_, mib in memory.samples]
+    axes.plot([done for _, done, _ in memory.samples], held)
+    axes.set(xlabel="tasks done", ylabel="driver and scheduler, MiB", ylim=(0, 1.2 * max(held)))
     figure.savefig(file, dpi=120)
 
 

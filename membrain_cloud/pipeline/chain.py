@@ -82,12 +82,11 @@ def _model_sha256(stage: Stage, settings: Settings) -> str:
     source = stage.model(settings)
     if source is None:
         return ""
-    from membrain_cloud.pipeline.models import model_sha256, require_task
+    from membrain_cloud.pipeline.models import header_for, model_sha256
 
-    sha256 = model_sha256(source)
     if stage.model_task:
-        require_task(source, sha256, stage.model_task)
-    return sha256
+        header_for(stage.model_task, source)
+    return model_sha256(source)
 
 
 def _model_facts(stage: Stage, settings: Settings) -> dict[str, Any]:

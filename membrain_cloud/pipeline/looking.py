@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from membrain_cloud.errors import ModelError, UsageError, VoxelSpacingError
+from membrain_cloud.errors import UsageError, VoxelSpacingError
 from membrain_cloud.geometry import Block, Zyx
 from membrain_cloud.lattice import Lattice, Window, window_stride
 from membrain_cloud.membranes.segmentation import Canvas, Read, Slab, Statistics, segment_slabs
@@ -157,14 +157,9 @@ def model_window(settings: SegmentSettings) -> int:
 
 @functools.lru_cache(maxsize=8)
 def _header(model: str) -> Mapping[str, Any]:
-    from membrain_cloud.pipeline.models import read_header
+    from membrain_cloud.pipeline.models import header_for
 
-    header = read_header(model)
-    if header["task"] != "segmentation":
-        raise ModelError(
-            f"model {model} is for {header['task']}, not for segmentation", "see `membrain-cloud models list`"
-        )
-    return header
+    return header_for("segmentation", model)
 
 
 @functools.lru_cache(maxsize=2)

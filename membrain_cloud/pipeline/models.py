@@ -7,7 +7,6 @@ does not have. The networks' room below knows local files alone, the store's kno
 from __future__ import annotations
 
 import difflib
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -91,12 +90,14 @@ def read_header(source: str) -> dict[str, Any]:
     return _header(resolve(source))
 
 
-@functools.lru_cache(maxsize=8)
-def require_task(source: str, sha256: str, task: str) -> None:
-    """Raise ModelError where the model, of this sha256, is for something else than `task`; and as `read_header`."""
-    found = read_header(source)["task"]
-    if found != task:
-        raise ModelError(f"model {source!r} is for {found}, not for {task}", "see `membrain-cloud models list`")
+def header_for(task: str, source: str) -> dict[str, Any]:
+    """The facts of a model for `task`. ModelError where it is for another one; raises as `read_header` too."""
+    header = read_header(source)
+    if header["task"] != task:
+        raise ModelError(
+            f"model {source!r} is for {header['task']}, not for {task}", "see `membrain-cloud models list`"
+        )
+    return header
 
 
 def load_segmenter(
