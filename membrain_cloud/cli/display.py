@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -132,27 +133,56 @@ class Progress:
         return ", ".join(told)
 
 
-class Bar:
-    """One bar for one long thing."""
+class Bars:
+    """Bars for some long things at once, each gone when it is done."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self) -> None:
         from rich import progress
         from rich.console import Console
 
         columns = (progress.BarColumn(), progress.MofNCompleteColumn(), progress.TimeRemainingColumn())
         out = Console(stderr=True)
-        self._bars = progress.Progress("{task.description}", *columns, console=out, disable=not out.is_terminal)
-        self._bar = self._bars.add_task(what, total=None)
+        # What is printed goes to standard output, not to where the bars are.
+        self._bars = progress.Progress(
+            "{task.description}", *columns, console=out, disable=not out.is_terminal, redirect_stdout=False
+        )
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> Bars:
         self._bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
-    def update(self, done: int, total: int) -> None:
-        self._bars.update(self._bar, completed=done, total=total)
+    @contextlib.contextmanager
+    def one(self, what: str) -> Iterator[Callable[[int, int], None]]:
+        """A bar; told (done, in all)."""
+        bar = self._bars.add_task(what, total=None)
+        try:
+            yield lambda done, total: self._bars.update(bar, completed=done, total=total)
+        finally:
+            self._bars.remove_task(bar)
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """While something is printed."""
+        self._bars.stop()
+        try:
+            yield
+        finally:
+            self._bars.start()
+
+
+class Bar(contextlib.ExitStack):
+    """One bar for one long thing."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self._what = what
+
+    def __enter__(self) -> Bar:
+        self.update = self.enter_context(self.enter_context(Bars()).one(self._what))
+        return self
 
 
 def plan_as_dict(plan: Plan) -> dict[str, Any]:

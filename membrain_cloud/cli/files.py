@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +60,7 @@ def segment(files: tuple[str, ...], as_json: bool, **chosen: Any) -> None:
       membrain-cloud segment 'data/*.rec' --output out --components --min-voxels 1000
     """
     from membrain_cloud.errors import UsageError
+    from membrain_cloud.pipeline.looking import on_gpu
     from membrain_cloud.pipeline.settings import load_settings
     from membrain_cloud.pipeline.single import FileOptions, expand, segment_file
 
@@ -74,11 +77,14 @@ def segment(files: tuple[str, ...], as_json: bool, **chosen: Any) -> None:
         overwrite=chosen["overwrite"],
     )
 
-    def work(file: str) -> Any:
-        with display.Bar("windows") as bar:
-            return segment_file(file, settings, options, progress=bar.update)
+    with display.Bars() as bars:
 
-    _do_all(expand(files), work, as_json)
+        def work(file: str) -> Any:
+            with bars.one(os.path.basename(file)) as update:
+                return segment_file(file, settings, options, progress=update)
+
+        # On a GPU one file is read and written while another is looked at.
+        _do_all(expand(files), work, as_json, at_once=2 if on_gpu() else 1, bars=bars)
 
 
 def _as_settings(chosen: dict[str, Any]) -> Iterator[str]:
@@ -177,28 +183,53 @@ def skeletonize(
     _do_all(files, work, as_json)
 
 
-def _do_all(files: Sequence[str], work: Callable[[str], Any], as_json: bool) -> None:
-    """One file after the other. A single bad one ends as any bad input does; of several, the others are done."""
+def _do_all(
+    files: Sequence[str],
+    work: Callable[[str], Any],
+    as_json: bool,
+    *,
+    at_once: int = 1,
+    bars: display.Bars | None = None,
+) -> None:
+    """Files in their order. A single bad one ends as any bad input does; of several, the others are done."""
     from membrain_cloud.errors import MembrainCloudError
 
     rows: list[dict[str, Any]] = []
-    for file in files:
-        try:
-            made = work(file)
-        except MembrainCloudError as error:
-            if len(files) == 1:
-                raise
-            say(f"error: {error}")
-            rows.append({"file": file, "state": "failed", "message": error.message, "next_step": error.next_step})
-            continue
-        for note in made.notes:
-            say(f"{file}: {note}")
-        rows.append({"state": "done", **vars(made)})
-        if not as_json:
-            click.echo("\n".join(made.outputs))
+    with _begun(files, work, at_once) as results:
+        for file, result in zip(files, results, strict=True):
+            try:
+                made = result()
+            except MembrainCloudError as error:
+                if len(files) == 1:
+                    raise
+                say(f"error: {error}")
+                rows.append({"file": file, "state": "failed", "message": error.message, "next_step": error.next_step})
+                continue
+            rows.append({"state": "done", **vars(made)})
+            with bars.aside() if bars is not None else contextlib.nullcontext():
+                for note in made.notes:
+                    say(f"{file}: {note}")
+                if not as_json:
+                    click.echo("\n".join(made.outputs))
     if as_json:
         print_json(rows if len(files) > 1 else rows[0])
     failed = sum(row["state"] == "failed" for row in rows)
     if failed:
         say(f"{failed} of {len(files)} files failed")
         raise click.exceptions.Exit(FAILED)
+
+
+@contextlib.contextmanager
+def _begun(files: Sequence[str], work: Callable[[str], Any], at_once: int) -> Iterator[list[Callable[[], Any]]]:
+    """Calls that give what was made of each file; they are to be made in order."""
+    from concurrent.futures import ThreadPoolExecutor
+    from functools import partial
+
+    if at_once == 1:
+        yield [partial(work, file) for file in files]
+        return
+    with ThreadPoolExecutor(at_once) as pool:
+        try:
+            yield [pool.submit(work, file).result for file in files]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

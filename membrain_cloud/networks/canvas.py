@@ -17,6 +17,7 @@ from torch import Tensor
 
 from membrain_cloud.geometry import Box
 from membrain_cloud.lattice import ALL_FLIPS, MOST_LOOKS, Flips, Window
+from membrain_cloud.networks.transfers import Later
 
 Forward = Callable[[Tensor], Tensor]
 # MONAI's and so MemBrain-seg's: windows weigh as a Gaussian of an eighth of their edge, never less than 1e-3.
@@ -30,6 +31,36 @@ _VOID_LOGIT = -10.0
 _UNDECIDED_MARGIN = 1.0
 _UNDECIDED_PART = 2e-3
 _SHARES_BYTES = 64 * 2**20
+
+
+class _Seen:
+    """A window that is being looked at.
+
+    logits : the average of its looks so far, of its own orientation; None before the first.
+    numbers : on their way to the host: its group's deviations, or how many voxels are undecided.
+    """
+
+    def __init__(self, window: Window, voxels: Tensor) -> None:
+        self.window, self.voxels = window, voxels
+        self.logits: Tensor | None = None
+        self.looks, self.finished = 0, False
+        self.numbers: Later
+
+    @property
+    def flips(self) -> Flips:
+        """Of the next look."""
+        return self.window.further[self.looks - 1] if self.looks else self.window.flips
+
+    @property
+    def may_look_on(self) -> bool:
+        return self.looks < MOST_LOOKS and self.looks <= len(self.window.further)
+
+    def add(self, logits: Tensor) -> None:
+        self.looks += 1
+        if self.logits is None:
+            self.logits = logits
+        else:
+            self.logits += (logits - self.logits) / self.looks
 
 
 class Canvas:
@@ -67,6 +98,8 @@ class Canvas:
         self._first = 0
         self._read: deque[tuple[int, Tensor]] = deque()
         self._gauss = _gaussian(reach).to(device)
+        # Groups of windows on their way at once.
+        self._ahead = 1 if device.type == "cpu" else 2
         self._shares: OrderedDict[tuple[tuple[int, ...], ...], Tensor] = OrderedDict()
 
     def start(self, plane: int) -> None:
@@ -86,11 +119,39 @@ class Canvas:
         self._read.append((plane, planes.to(self.device, non_blocking=True)))
 
     def paint(self, windows: Sequence[Window], progress: Callable[[int], None]) -> None:
-        """Look at windows that all start within the planes held, and add up what is seen."""
-        for k in range(0, len(windows), self.batch):
-            group = windows[k : k + self.batch]
-            self._paint(group)
-            progress(len(group))
+        """Look at windows that all start within the planes held, and add up what is seen, in their order.
+
+        On a GPU the next windows are sent to the network before it is asked what became of the last ones, so that it
+        does not wait for the host's decisions.
+        """
+        fresh, again = deque(windows), deque[_Seen]()
+        cut, flying, order = deque[list[_Seen]](), deque[list[_Seen]](), deque[_Seen]()
+        while True:
+            while fresh and len(cut) < self._ahead:
+                group = [self._cut(fresh.popleft()) for _ in range(min(self.batch, len(fresh)))]
+                if self.skip_void:
+                    self._note(group, [seen.voxels.std() for seen in group])
+                cut.append(group)
+                order.extend(group)
+            if again:
+                group = [again.popleft() for _ in range(min(self.batch, len(again)))]
+            elif cut:
+                group = cut.popleft()
+                if self.skip_void:
+                    for seen, std in zip(group, group[0].numbers.wait(), strict=True):
+                        seen.finished = std < _VOID_STD
+            else:
+                group = []
+            if group:
+                self._look([seen for seen in group if not seen.finished])
+                flying.append(group)
+            if flying and (not group or len(flying) == self._ahead):
+                again.extend(self._undecided(flying.popleft()))
+            while order and order[0].finished:
+                self._add(order.popleft())
+                progress(1)
+            if not (fresh or cut or again or flying):
+                return
 
     def take(self, planes: int) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """The next `planes` planes, finished: logits, and the variance of the sigmoid over the mirrors (ddof 1).
@@ -104,66 +165,63 @@ class Canvas:
         self._first += planes
         while self._read and self._read[0][0] + len(self._read[0][1]) <= self._first:
             self._read.popleft()
-        variance = torch.var(torch.sigmoid(done[1:]), dim=0).cpu().numpy() if len(done) > 1 else None
-        return done[0].cpu().numpy(), variance
+        made = [done[0]] if len(done) == 1 else [done[0], torch.var(torch.sigmoid(done[1:]), dim=0)]
+        logits, *variance = (later.array() for later in [Later(values) for values in made])
+        return logits, variance[0] if variance else None
 
-    def _paint(self, windows: Sequence[Window]) -> None:
-        seen = [self._cut(window.box) for window in windows]
-        logits: list[Tensor | None] = [None] * len(windows)
-        alive = self._with_signal(seen) if self.skip_void else list(range(len(windows)))
-        for k, made in zip(alive, self._look(seen, alive, [windows[k].flips for k in alive]), strict=True):
-            logits[k] = made
-        for look in range(1, MOST_LOOKS):
-            alive = self._undecided(windows, logits, [k for k in alive if len(windows[k].further) >= look], look)
-            flips = [windows[k].further[look - 1] for k in alive]
-            for k, made in zip(alive, self._look(seen, alive, flips), strict=True):
-                mean = logits[k]
-                assert mean is not None
-                mean += (made - mean) / (look + 1)
-        for window, made_of in zip(windows, logits, strict=True):
-            self._add(window, made_of)
-
-    def _with_signal(self, seen: Sequence[Tensor]) -> list[int]:
-        spread = torch.stack([voxels.std() for voxels in seen]).tolist()
-        return [k for k, std in enumerate(spread) if std >= _VOID_STD]
-
-    def _undecided(
-        self, windows: Sequence[Window], logits: Sequence[Tensor | None], which: list[int], looks: int
-    ) -> list[int]:
-        """Of `which`, the windows that one look more would change, after so many."""
-        if not which:
-            return []
+    def _look(self, group: list[_Seen]) -> None:
+        """One look more at each, and how many of its voxels are undecided after that."""
+        if not group:
+            return
+        axes = [[axis for axis in range(3) if seen.flips[axis]] for seen in group]
+        looked = self.forward(torch.stack([seen.voxels.flip(a) for seen, a in zip(group, axes, strict=True)])[:, None])
         counts = []
-        for k in which:
-            inside, made = windows[k].box.intersection(self.halo), logits[k]
-            assert inside is not None
-            assert made is not None
-            part = inside.within(windows[k].box)
-            counts.append(torch.where(made[part].abs() < _UNDECIDED_MARGIN, self._share(windows[k])[part], 0.0).sum())
-        allowed = _UNDECIDED_PART * self.reach**3 * looks**1.5
-        return [k for k, count in zip(which, torch.stack(counts).tolist(), strict=True) if count > allowed]
+        for seen, made, flipped in zip(group, looked[:, 0], axes, strict=True):
+            seen.add(made.flip(flipped))
+            if seen.may_look_on:
+                counts.append(self._undecided_voxels(seen))
+        if counts:
+            self._note([seen for seen in group if seen.may_look_on], counts)
 
-    def _look(self, seen: list[Tensor], which: list[int], flips: list[Flips]) -> list[Tensor]:
-        if not which:
-            return []
-        axes = [[axis for axis in range(3) if flip[axis]] for flip in flips]
-        looked = self.forward(torch.stack([seen[k].flip(a) for k, a in zip(which, axes, strict=True)])[:, None])
-        return [made.flip(a) for made, a in zip(looked[:, 0], axes, strict=True)]
+    def _undecided(self, group: list[_Seen]) -> list[_Seen]:
+        """Of a group that was looked at, the windows that one look more would change; the others are finished."""
+        group = [seen for seen in group if not seen.finished]
+        open_ones = [seen for seen in group if seen.may_look_on]
+        counts = dict(zip(map(id, open_ones), open_ones[0].numbers.wait() if open_ones else [], strict=True))
+        for seen in group:
+            allowed = _UNDECIDED_PART * self.reach**3 * seen.looks**1.5
+            seen.finished = counts.get(id(seen), 0.0) <= allowed
+        return [seen for seen in group if not seen.finished]
 
-    def _cut(self, box: Box) -> Tensor:
+    def _undecided_voxels(self, seen: _Seen) -> Tensor:
+        inside, logits = seen.window.box.intersection(self.halo), seen.logits
+        assert inside is not None
+        assert logits is not None
+        part = inside.within(seen.window.box)
+        return torch.where(logits[part].abs() < _UNDECIDED_MARGIN, self._share(seen.window)[part], 0.0).sum()
+
+    @staticmethod
+    def _note(group: list[_Seen], values: list[Tensor]) -> None:
+        """Values of the windows of a group, on their way to the host."""
+        numbers = Later(torch.stack(values))
+        for seen in group:
+            seen.numbers = numbers
+
+    def _cut(self, window: Window) -> _Seen:
         """A window, normalised; zero (the mean) outside of the volume."""
-        window = torch.zeros((self.reach,) * 3, device=self.device)
+        box, voxels = window.box, torch.zeros((self.reach,) * 3, device=self.device)
         inside = box.intersection(self.halo)
         assert inside is not None
-        for plane, voxels in self._read:
-            part = inside.intersection(Box((plane, *self.halo.start[1:]), (plane + len(voxels), *self.halo.stop[1:])))
+        for plane, planes in self._read:
+            part = inside.intersection(Box((plane, *self.halo.start[1:]), (plane + len(planes), *self.halo.stop[1:])))
             if part is not None:
                 z, y, x = part.within(self.halo)
                 z = slice(part.start[0] - plane, part.stop[0] - plane)
-                window[part.within(box)] = (voxels[z, y, x].float() - self.mean) / self.std
-        return window
+                voxels[part.within(box)] = (planes[z, y, x].float() - self.mean) / self.std
+        return _Seen(window, voxels)
 
-    def _add(self, window: Window, logits: Tensor | None) -> None:
+    def _add(self, seen: _Seen) -> None:
+        window, logits = seen.window, seen.logits
         common = window.box.intersection(self.core)
         if common is None:
             return

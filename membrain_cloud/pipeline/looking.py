@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +17,7 @@ from membrain_cloud.geometry import Block, Zyx
 from membrain_cloud.lattice import Lattice, Window, window_stride
 from membrain_cloud.membranes.segmentation import Canvas, Read, Slab, Statistics, segment_slabs
 from membrain_cloud.pipeline.settings import SegmentSettings
+from membrain_cloud.pipeline.turns import Turn
 
 if TYPE_CHECKING:
     from membrain_cloud.networks.checkpoints import Segmenter
@@ -76,12 +78,12 @@ def looked_slabs(
     statistics: Statistics,
     chunk_planes: int,
     progress: Callable[[int], None] = lambda _: None,
-    take_turn: Callable[[], None] = lambda: None,
+    turn: Turn | None = None,
 ) -> Iterator[Slab]:
     """The logits of a block, slab by slab, as `membranes.segmentation.segment_slabs`.
 
     read : box of the block's halo -> voxels.  chunk_planes : depth of the stored chunks that it reads.
-    take_turn : called when all that can be done without the device is done, before windows are looked at.
+    turn : at a GPU: taken when all that can be done without it is done, ended with the last window.
     """
     canvas = network.canvas(
         look.lattice,
@@ -94,8 +96,32 @@ def looked_slabs(
         batch=chosen.batch or default_batch(look.window, network.device.type),
     )
     planes = planes_per_read(block.halo.shape, chunk_planes)
-    painted = _InTurn(canvas, take_turn)
-    return segment_slabs(painted, read, shape, block, lattice=look.lattice, planes_per_read=planes, progress=progress)
+
+    def slabs_of(painted: Canvas) -> Iterator[Slab]:
+        return segment_slabs(
+            painted, read, shape, block, lattice=look.lattice, planes_per_read=planes, progress=progress
+        )
+
+    if network.device.type == "cpu":
+        return slabs_of(canvas)
+    turn = turn or Turn()
+    return _one_ahead(_until_done(slabs_of(_InTurn(canvas, turn.take)), turn))
+
+
+def _until_done(slabs: Iterator[Slab], turn: Turn) -> Iterator[Slab]:
+    try:
+        yield from slabs
+    finally:
+        turn.end()
+
+
+def _one_ahead(slabs: Iterator[Slab]) -> Iterator[Slab]:
+    """The same, the next one being made while one is written."""
+    with ThreadPoolExecutor(1) as maker:
+        coming = maker.submit(next, slabs, None)
+        while (slab := coming.result()) is not None:
+            coming = maker.submit(next, slabs, None)
+            yield slab
 
 
 class _InTurn:
@@ -167,9 +193,14 @@ def segmenter(
     model: str, sha256: str, precision: str, compilation: Literal["no", "compile", "graphs", "both"] = "no"
 ) -> Segmenter:
     """The network, loaded once a process; on a GPU where there is one."""
-    import torch
-
     from membrain_cloud.pipeline.models import load_segmenter
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cuda" if on_gpu() else "cpu"
     return load_segmenter(model, sha256=sha256, device=device, precision=precision, compilation=compilation)
+
+
+def on_gpu() -> bool:
+    """Whether networks run on a GPU here."""
+    import torch
+
+    return torch.cuda.is_available()

@@ -159,7 +159,7 @@ class Segment(Stage):
             piece.block,
             statistics=Statistics(prepared["mean"], prepared["std"], prepared["voxels"]),
             chunk_planes=desk.project.stored_chunk(density, level=view.level)[0],
-            take_turn=desk.turn.take if network.device.type != "cpu" else lambda: None,
+            turn=desk.turn,
         )
         return view.regridding.apply(slabs, piece.core)
 

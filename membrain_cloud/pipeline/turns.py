@@ -5,6 +5,8 @@ GPU for itself, so that two do not share its memory nor finish late together:
 
     TS_7   statistics | GPU GPU GPU GPU GPU | write
     TS_8                statistics, read    | GPU GPU GPU GPU GPU | write
+
+The turn is taken and ended by whichever thread makes the slabs.
 """
 
 from __future__ import annotations

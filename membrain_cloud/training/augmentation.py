@@ -81,6 +81,11 @@ class Augmentations:
                 raise UsageError(f"the chance of {name} is {chance:g}", "give a number from 0 to 1")
         return replace(self, **chances)  # type: ignore[arg-type]
 
+    @staticmethod
+    def grey_names() -> tuple[str, ...]:
+        """Changes of grey values, in their order."""
+        return tuple(_GREY)
+
     def matrix(self, rng: np.random.Generator) -> Matrix | None:
         """The turn and magnification of one patch, for `turning.cut`; None for neither."""
         turned = bool(self.rotate) and rng.random() < self.rotate

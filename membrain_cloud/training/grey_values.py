@@ -29,13 +29,19 @@ def fourier_amplitude(image: Float32, rng: np.random.Generator, sigma: float = 0
 
     Source: MemBrain-seg's Fourier amplitude augmentation, a random walk over shells of standard deviation 0.2.
     """
+    table, per_frequency = amplitude_walk(rng, sigma)
+    z, y, x = _frequencies(image.shape)
+    index = np.sqrt(z**2 + y**2 + x**2) * np.float32(per_frequency) + np.float32(0.5)
+    return normalise(_filtered(image, table[index.astype(np.int32)]))
+
+
+def amplitude_walk(rng: np.random.Generator, sigma: float) -> tuple[Float32, float]:
+    """Factors of the amplitudes, a table over frequencies, and how many of its entries one cycle a voxel makes."""
     shells, steps = 32, 1024
     walk = np.cumsum(rng.normal(0, sigma, shells))
     longest = np.sqrt(0.75)
     table = np.exp(np.interp(np.linspace(0, longest, steps), np.linspace(0, 0.87, shells), walk - walk.mean()))
-    z, y, x = _frequencies(image.shape)
-    index = np.sqrt(z**2 + y**2 + x**2) * np.float32((steps - 1) / longest) + np.float32(0.5)
-    return normalise(_filtered(image, table.astype(np.float32)[index.astype(np.int32)]))
+    return table.astype(np.float32), float((steps - 1) / longest)
 
 
 def missing_wedge(image: Float32, rng: np.random.Generator, *, tilt_degrees: Range) -> Float32:

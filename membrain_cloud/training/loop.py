@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from membrain_cloud import __version__
 from membrain_cloud.networks.checkpoints import save_segmenter
 from membrain_cloud.training.checkpointing import load_state, save_state, write_whole
+from membrain_cloud.training.device_imaging import Unimaged, can_change
 from membrain_cloud.training.patches import SpecimenPatches, make_pool
 from membrain_cloud.training.recipes import SegmentationTraining
 from membrain_cloud.training.sources import PatchSource
@@ -35,6 +36,7 @@ _SAVE_SECONDS = 300.0
 _FIGURES = 4
 # Validation patches must not be those of the training, whatever the seed.
 _VALIDATION_SEED = 7919
+_CPU = torch.device("cpu")
 
 Progress = Callable[[int, str], None]
 Picture = Callable[[int, Tensor, Tensor, Tensor], None]
@@ -51,6 +53,19 @@ class _Numbered(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         patch = self.source.patch(self.seed, self.first + index)
         return torch.from_numpy(patch.image)[None], torch.from_numpy(patch.label)[None]
+
+
+class _Unimaged(Dataset[Unimaged]):
+    """Pieces that are imaged on the device, a batch at once."""
+
+    def __init__(self, source: SpecimenPatches, seed: int, first: int, count: int) -> None:
+        self.source, self.seed, self.first, self.count = source, seed, first, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Unimaged:
+        return self.source.unimaged(self.seed, self.first + index)
 
 
 def simulated_sources(
@@ -105,9 +120,11 @@ def train_segmenter(
     torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
     work.mkdir(parents=True, exist_ok=True)
-    run = _Run(Trainer(settings, torch.device(device), start), work, _digest(settings, sources, facts, device))
+    where = torch.device(device)
+    run = _Run(Trainer(settings, where, start), work, _digest(settings, sources, facts, device))
     run.resume()
-    validation = list(_batches(sources[1], settings, settings.seed + _VALIDATION_SEED, 0, settings.validation_patches))
+    validation_seed = settings.seed + _VALIDATION_SEED
+    validation = list(_batches(sources[1], settings, validation_seed, 0, settings.validation_patches, where))
     if settings.tolerance and run.kept is None:
         run.begin_with(run.trainer.validate(validation))
         progress(0, f"validation Dice {run.baseline:.3f} before the first step")
@@ -132,7 +149,7 @@ def _go_on(
     first, left = trainer.step * settings.batch, (settings.steps - trainer.step) * settings.batch
     shown = {-(-settings.steps * part // (_FIGURES * settings.validate_every)) for part in range(1, _FIGURES + 1)}
     saved = time.monotonic()
-    for image, label in _batches(source, settings, settings.seed, first, left):
+    for image, label in _batches(source, settings, settings.seed, first, left, trainer.device):
         loss = trainer.train(image, label)
         run.add(loss)
         step = trainer.step
@@ -144,7 +161,7 @@ def _go_on(
             progress(step, f"loss {run.rows[-1][1]:.3f}, validation Dice {dice:.3f}{run.why_stopped}")
             if picture is not None and (step == settings.steps or step // settings.validate_every in shown):
                 images, labels = validation[0]
-                picture(step, images, labels, trainer.predict(images).cpu())
+                picture(step, images.cpu(), labels.cpu(), trainer.predict(images).cpu())
         elif time.monotonic() - saved > _SAVE_SECONDS:
             run.save()
         else:
@@ -154,18 +171,35 @@ def _go_on(
             return
 
 
-def _batches(source: PatchSource, settings: SegmentationTraining, seed: int, first: int, count: int) -> Iterator[Batch]:
-    workers = min(settings.workers, max(count, 0))
+def _batches(
+    source: PatchSource,
+    settings: SegmentationTraining,
+    seed: int,
+    first: int,
+    count: int,
+    device: torch.device = _CPU,
+) -> Iterator[Batch]:
+    """Simulated specimens are imaged on a GPU where there is one: cores alone could not keep it busy."""
+    count = max(count, 0)
+    if device.type != "cpu" and isinstance(source, SpecimenPatches) and can_change(source.augmentations):
+        for pieces in _loader(_Unimaged(source, seed, first, count), settings, count, collate_fn=list):
+            yield source.imaged(pieces, device)
+    else:
+        yield from _loader(_Numbered(source, seed, first, count), settings, count, pin_memory=device.type != "cpu")
+
+
+def _loader(data: Dataset[Any], settings: SegmentationTraining, count: int, **more: Any) -> Iterator[Any]:
+    workers = min(settings.workers, count)
     return iter(
         DataLoader(
-            _Numbered(source, seed, first, max(count, 0)),
+            data,
             settings.batch,
             num_workers=workers,
             multiprocessing_context="spawn" if workers else None,
             prefetch_factor=4 if workers else None,
-            pin_memory=torch.cuda.is_available(),
             # Of its own, or each start of the loader would draw from the training's random numbers.
             generator=torch.Generator().manual_seed(0),
+            **more,
         )
     )
 

@@ -61,6 +61,18 @@ def dice_bce_loss(logits: Tensor, target: Tensor, *, smooth: float = 1.0) -> Ten
     return entropy + (1 - (2 * overlap + smooth) / (total + smooth)).mean()
 
 
+def mirror_loss(logits: Tensor, mirrored: Tensor, target: Tensor) -> Tensor:
+    """How far the chances of a patch and of its mirror image are apart: a Dice distance, 0 where they agree.
+
+    mirrored : logits of the mirror image, mirrored back.  target : (B, 1, Z, Y, X); what it ignores does not count.
+    Averages over mirrors then gain little, and few of them give what all would (fast mode looks at one or two).
+    """
+    known = (target != IGNORE).to(logits.dtype)
+    one, other = torch.sigmoid(logits) * known, torch.sigmoid(mirrored) * known
+    apart, both = (one - other).square().sum(_AXES), (one.square() + other.square()).sum(_AXES)
+    return (apart / (both + 1)).mean()
+
+
 def surface_dice_loss(logits: Tensor, target: Tensor, *, iterations: int = 5, smooth: float = 3.0) -> Tensor:
     """1 - soft Surface-Dice: how much of each one's skeleton lies inside the other.
 

@@ -9,30 +9,35 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from membrain_cloud.membranes.imaging import Imaging, image_density
 from membrain_cloud.membranes.phantom import KINDS, PhantomSettings, make_specimen
 from membrain_cloud.training.augmentation import Augmentations
+from membrain_cloud.training.device_imaging import Unimaged, imaged
 from membrain_cloud.training.sources import Patch
 
 # Crops are imaged with this margin of specimen on each side, and then nothing for as many voxels as EMPTY_MARGIN, both
 # cut off afterwards: Fourier imaging wraps around, and what leaves on one side must not come back as a ghost.
 MARGIN, EMPTY_MARGIN = 8, 12
-POOL_VERSION = 4
+POOL_VERSION = 5
+# Of the patches.
+_INVERTED, _AT_BORDER = 0.08, 0.15
 
 
 def random_specimen_settings(rng: np.random.Generator, edge: int) -> PhantomSettings:
     """Specimens as varied as the portal's: crowded and empty, thick and thin bilayers, with look-alikes."""
     low = float(rng.uniform(25, 42))
-    membranes = int(rng.choice([0, 2, 3, 4, 5, 7], p=[0.12, 0.13, 0.19, 0.19, 0.19, 0.18]))
+    membranes = int(rng.choice([0, 2, 3, 4, 5, 7], p=[0.2, 0.12, 0.17, 0.17, 0.17, 0.17]))
     microtubules = (3, 9) if membranes == 0 else (1, 5) if rng.random() < 0.5 else (0, 0)
     return PhantomSettings(
         shape=(edge, edge, edge),
@@ -117,21 +122,58 @@ def draw_patch(
 
     augmentations : of its grey values alone; turns come before the imaging.
     """
+    crop, truth, spacing = _crop(specimen, window, rng)
+    oddity = _oddity(window, rng)
+    around = MARGIN + EMPTY_MARGIN
+    seen = (slice(around, around + window),) * 3
+    padded = np.pad(crop.astype(np.float32), EMPTY_MARGIN)
+    imaging = random_imaging(rng)
+    image = image_density(padded, spacing, imaging, int(rng.integers(2**31)), measured=seen)
+    changed = augmentations.change(oddity.sign * image[seen], rng)
+    changed[oddity.outside] = 0
+    return Patch(changed, oddity.label(truth))
+
+
+@dataclass(frozen=True)
+class Oddity:
+    """What some patches are, and all are that a network must not be fooled by.
+
+    sign : -1 where dense is bright: then there are no (dark) membranes, and nothing is to be found.
+    outside : beyond the volume, where windows are filled up with zeros.
+    """
+
+    sign: int
+    outside: tuple[slice, ...]
+
+    def label(self, truth: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        made = truth.copy() if self.sign > 0 else np.zeros_like(truth)
+        made[self.outside] = 0
+        return made
+
+
+def _oddity(window: int, rng: np.random.Generator) -> Oddity:
+    sign = -1 if rng.random() < _INVERTED else 1
+    outside = [slice(0, 0)] * 3
+    if rng.random() < _AT_BORDER:
+        count, last = int(rng.integers(1, window // 2 + 1)), rng.random() < 0.5
+        outside = [slice(None)] * 3
+        outside[int(rng.integers(3))] = slice(window - count, None) if last else slice(count)
+    return Oddity(sign, tuple(outside))
+
+
+def _crop(
+    specimen: tuple[NDArray[np.float16], NDArray[np.uint8], float], window: int, rng: np.random.Generator
+) -> tuple[NDArray[np.float16], NDArray[np.uint8], float]:
+    """A random piece, turned and mirrored: the density with its margin, the label without, the voxel spacing."""
     density, label, spacing = specimen
     edge = window + 2 * MARGIN
     corner = [int(rng.integers(0, n - edge + 1)) for n in density.shape]
     cut = tuple(slice(a, a + edge) for a in corner)
-    crop, truth = density[cut].astype(np.float32), label[cut]
     axes = tuple(int(a) for a in rng.permutation(3))
     flips = tuple(a for a in range(3) if rng.random() < 0.5)
-    crop = np.ascontiguousarray(np.flip(crop.transpose(axes), flips))
-    truth = np.flip(truth.transpose(axes), flips)
-    around = MARGIN + EMPTY_MARGIN
-    seen = (slice(around, around + window),) * 3
-    crop = np.pad(crop, EMPTY_MARGIN)
-    image = image_density(crop, spacing, random_imaging(rng), int(rng.integers(2**31)), measured=seen)
-    image = augmentations.change(image[seen], rng)
-    return Patch(image, np.ascontiguousarray(truth[(slice(MARGIN, -MARGIN),) * 3]))
+    crop = np.ascontiguousarray(np.flip(density[cut].transpose(axes), flips))
+    truth = np.flip(label[cut].transpose(axes), flips)[(slice(MARGIN, -MARGIN),) * 3]
+    return crop, np.ascontiguousarray(truth), spacing
 
 
 @dataclass(frozen=True)
@@ -151,6 +193,23 @@ class SpecimenPatches:
         return "\n".join([f"{self.window} {self.augmentations}", *(path.name for path in self.paths)])
 
     def patch(self, seed: int, n: int) -> Patch:
-        rng = np.random.default_rng((seed, n))
-        specimen = load_specimen(self.paths[int(rng.integers(len(self.paths)))])
+        specimen, rng = self._specimen(seed, n)
         return draw_patch(specimen, self.window, self.augmentations, rng)
+
+    def unimaged(self, seed: int, n: int) -> Unimaged:
+        """What a device needs to image patch number n; it differs from `patch` in the noise and the changes drawn."""
+        specimen, rng = self._specimen(seed, n)
+        crop, truth, spacing = _crop(specimen, self.window, rng)
+        oddity = _oddity(self.window, rng)
+        imaging, seeds = random_imaging(rng), [int(n) for n in rng.integers(2**31, size=2)]
+        return Unimaged(crop, oddity.label(truth), spacing, imaging, oddity.sign, oddity.outside, *seeds)
+
+    def imaged(self, pieces: Sequence[Unimaged], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Images and labels (B, 1, w, w, w) on the device."""
+        return imaged(pieces, self.augmentations, device, margin=MARGIN, empty=EMPTY_MARGIN)
+
+    def _specimen(
+        self, seed: int, n: int
+    ) -> tuple[tuple[NDArray[np.float16], NDArray[np.uint8], float], np.random.Generator]:
+        rng = np.random.default_rng((seed, n))
+        return load_specimen(self.paths[int(rng.integers(len(self.paths)))]), rng

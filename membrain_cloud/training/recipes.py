@@ -25,6 +25,8 @@ class SegmentationTraining:
         quarter; "polynomial" is (1 - epoch / epochs)^0.9.
     clip_norm : longest gradient; 0: any.
     surface_dice, smooth, heads : of the loss (`SegmentationLoss`).
+    mirror_loss : weight of `losses.mirror_loss`: every patch is seen mirrored too, and both answers
+        shall be one. 0: patches are seen once, as they are.
     specimens, specimen_edge, validation_specimens : the pool of simulated specimens, and how many are held back.
     validation_patches, validate_every : patches that are validated on, and after how many steps.
     patience : validations without a better Dice after which training stops, and the best is kept; 0: it never does.
@@ -47,6 +49,7 @@ class SegmentationTraining:
     surface_dice: float = 0.0
     smooth: float = 1.0
     heads: tuple[float, ...] = (1.0,)
+    mirror_loss: float = 0.0
     augmentations: Augmentations = PRESETS["simulated"]
     specimens: int = 160
     specimen_edge: int = 112

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,10 +12,13 @@ from torch import Tensor, nn
 from membrain_cloud.errors import MembrainCloudError, UsageError
 from membrain_cloud.networks.inference import has_matrix_units
 from membrain_cloud.networks.unet import build_unet
+from membrain_cloud.training import losses
 from membrain_cloud.training.labels import IGNORE, MEMBRANE
 from membrain_cloud.training.recipes import SegmentationTraining
 
 Batch = tuple[Tensor, Tensor]
+# All but the patch as it is, one after the other.
+_MIRRORS = [flips for flips in itertools.product((False, True), repeat=3) if any(flips)]
 
 
 class Trainer:
@@ -58,7 +62,7 @@ class Trainer:
         rate = self.settings.rate(self.step)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        loss = self.loss(self._outputs(image), label.to(self.device, non_blocking=True))
+        loss = self._loss(image, label.to(self.device, non_blocking=True))
         value = float(loss.detach())
         if not abs(value) < float("inf"):
             raise MembrainCloudError(
@@ -89,6 +93,16 @@ class Trainer:
             overlap += float((found & truth).sum())
             total += float(found.sum() + truth.sum())
         return 2 * overlap / max(total, 1.0)
+
+    def _loss(self, image: Tensor, label: Tensor) -> Tensor:
+        if not self.settings.mirror_loss:
+            return self.loss(self._outputs(image), label)
+        axes = [2 + axis for axis in range(3) if _MIRRORS[self.step % len(_MIRRORS)][axis]]
+        image, label = (torch.cat([seen, seen.flip(axes)]) for seen in (image, label))
+        outputs = self._outputs(image)
+        plain, mirrored = outputs[0].chunk(2)
+        apart = losses.mirror_loss(plain, mirrored.flip(axes), label.chunk(2)[0])
+        return self.loss(outputs, label) + self.settings.mirror_loss * apart
 
     def _outputs(self, image: Tensor) -> list[Tensor]:
         """Logits at full, half ... resolution. DynUNet's own forward would enlarge the coarser ones instead."""

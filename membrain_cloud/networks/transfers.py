@@ -1,0 +1,33 @@
+"""Results of a device on their way to the host, while both work on."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, cuda, empty
+
+
+class Later:
+    """A tensor whose copy in the host's memory is under way; on a CPU the tensor itself."""
+
+    def __init__(self, values: Tensor) -> None:
+        self._arrived: cuda.Event | None = None
+        self._values = values
+        if values.device.type == "cuda":
+            # Only into pinned memory does a copy go on beside the device's work.
+            self._values = empty(values.shape, dtype=values.dtype, pin_memory=True)
+            self._values.copy_(values, non_blocking=True)
+            self._arrived = cuda.Event()
+            self._arrived.record()
+
+    def array(self) -> NDArray[np.float32]:
+        """The values, once they are there; later work of the device is not waited for."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return cast("NDArray[np.float32]", self._values.numpy())
+
+    def wait(self) -> list[float]:
+        """One-dimensional values as numbers."""
+        return [float(value) for value in self.array()]
