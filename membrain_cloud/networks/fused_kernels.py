@@ -1,0 +1,400 @@
+"""Triton kernels over channels-last maps: instance normalisation, what follows it, and a U-Net's first and last layers.
+
+A map is a contiguous tensor (B, D, H, W, C) of any floating type; its voxels are rows of C values. All arithmetic is in
+float32. Every kernel is bound by memory, so each reads its input once, with vector loads along the channels.
+
+Importing this needs Triton. With TRITON_INTERPRET=1 in the environment the same kernels run on tensors of a CPU.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+_SLOPE = tl.constexpr(0.01)
+_EPS = tl.constexpr(1e-5)
+# Values that one program holds at a time, channels of them at most, and programs that share a map's statistics.
+_VALUES, _WIDEST, _PROGRAMS = 4096, 128, 2048
+_MERGED_PARTS, _MERGED_CHANNELS = 512, 8
+_TAPS = 27
+
+
+@triton.jit
+def _leaky(value: Any) -> Any:
+    return tl.where(value > 0, value, value * _SLOPE)
+
+
+@triton.jit
+def _moments_kernel(
+    x: Any, partial: Any, rows: Any, channels: Any, STEPS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr
+) -> None:
+    """Mean and sum of squared deviations of a span of STEPS blocks of ROWS rows. Grid (channel blocks, spans, B)."""
+    channel = tl.program_id(0) * WIDTH + tl.arange(0, WIDTH)
+    span = tl.program_id(1)
+    sample = tl.program_id(2)
+    inside = channel < channels
+    first = span * STEPS * ROWS
+    local = tl.arange(0, ROWS)
+    offsets = local[:, None] * channels + channel[None, :]
+    base = x + (sample.to(tl.int64) * rows + first) * channels
+    count = tl.minimum(rows - first, ROWS)
+    mask = (local < count)[:, None] & inside[None, :]
+    # Sums are taken about the first block's mean: about zero, a large mean would eat the digits of a small variance.
+    block = tl.load(base + offsets, mask=mask, other=0.0).to(tl.float32)
+    about = tl.sum(block, 0) / count.to(tl.float32)
+    total = tl.zeros((ROWS, WIDTH), tl.float32)
+    squares = tl.zeros((ROWS, WIDTH), tl.float32)
+    for step in range(0, STEPS):
+        mask = (first + step * ROWS + local < rows)[:, None] & inside[None, :]
+        block = tl.load(base + offsets, mask=mask, other=0.0).to(tl.float32)
+        away = tl.where(mask, block - about[None, :], 0.0)
+        total += away
+        squares += away * away
+        base += ROWS * channels
+    held = tl.minimum(rows - first, STEPS * ROWS).to(tl.float32)
+    shift = tl.sum(total, 0) / held
+    out = partial + (sample * tl.num_programs(1) + span) * 2 * channels + channel
+    tl.store(out, about + shift, mask=inside)
+    tl.store(out + channels, tl.sum(squares, 0) - shift * shift * held, mask=inside)
+
+
+@triton.jit
+def _affine_kernel(
+    partial: Any,
+    weight: Any,
+    bias: Any,
+    projection: Any,
+    affine: Any,
+    rows: Any,
+    channels: Any,
+    spans: Any,
+    span_rows: Any,
+    PROJECTED: tl.constexpr,
+    STEPS: tl.constexpr,
+    PARTS: tl.constexpr,
+    WIDTH: tl.constexpr,
+) -> None:
+    """Spans' moments merged (Chan's formula), then scale and shift by channel. Grid (channel blocks, B).
+
+    PROJECTED: the moments are those of a map of one channel, times `projection` for each channel.
+    """
+    channel = tl.program_id(0) * WIDTH + tl.arange(0, WIDTH)
+    sample = tl.program_id(1)
+    inside = channel < channels
+    column = channel
+    width = channels
+    if PROJECTED:
+        column = channel * 0
+        width = 1
+    base = partial + sample * spans * 2 * width + column
+    about = tl.load(base, mask=inside, other=0.0)
+    total = tl.zeros((PARTS, WIDTH), tl.float32)
+    squares = tl.zeros((PARTS, WIDTH), tl.float32)
+    for step in range(0, STEPS):
+        span = step * PARTS + tl.arange(0, PARTS)
+        mask = (span < spans)[:, None] & inside[None, :]
+        at = base[None, :] + span[:, None] * 2 * width
+        away = tl.load(at, mask=mask, other=0.0) - about[None, :]
+        inner = tl.load(at + width, mask=mask, other=0.0)
+        held = tl.minimum(tl.maximum(rows - span * span_rows, 0), span_rows).to(tl.float32)[:, None]
+        away = tl.where(mask, away, 0.0)
+        total += away * held
+        squares += inner + away * away * held
+    count = (total * 0 + rows).to(tl.float32)
+    # Divided before they are summed: n float32 terms of similar size stay exact enough.
+    shift = tl.sum(total / count, 0)
+    variance = tl.maximum(tl.sum(squares / count, 0) - shift * shift, 0.0)
+    mean = about + shift
+    factor = tl.load(weight + channel, mask=inside, other=0.0)
+    if PROJECTED:
+        times = tl.load(projection + channel, mask=inside, other=0.0)
+        scale = factor * times / tl.sqrt(variance * times * times + _EPS)
+    else:
+        scale = factor / tl.sqrt(variance + _EPS)
+    out = affine + sample * 2 * channels + channel
+    tl.store(out, scale, mask=inside)
+    tl.store(out + channels, tl.load(bias + channel, mask=inside, other=0.0) - mean * scale, mask=inside)
+
+
+@triton.jit
+def _normalise_kernel(
+    x: Any,
+    affine: Any,
+    other: Any,
+    other_affine: Any,
+    joined: Any,
+    rows: Any,
+    channels: Any,
+    RESIDUAL: tl.constexpr,
+    JOINED: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+) -> None:
+    """leaky(x * scale + shift + residual) over x, and into the second half of `joined`'s channels.
+
+    RESIDUAL: "none", "map", "normalised" (a map with its own scale and shift) or "single" (the same, of one channel).
+    Grid (channel blocks * row blocks, B).
+    """
+    parts = tl.cdiv(channels, WIDTH)
+    channel = (tl.program_id(0) % parts) * WIDTH + tl.arange(0, WIDTH)
+    first = (tl.program_id(0) // parts) * ROWS
+    sample = tl.program_id(1)
+    inside = channel < channels
+    local = tl.arange(0, ROWS)
+    mask = (first + local < rows)[:, None] & inside[None, :]
+    start = sample.to(tl.int64) * rows + first
+    at = start * channels + local[:, None] * channels + channel[None, :]
+    scale = tl.load(affine + sample * 2 * channels + channel, mask=inside, other=0.0)
+    shift = tl.load(affine + (sample * 2 + 1) * channels + channel, mask=inside, other=0.0)
+    value = tl.load(x + at, mask=mask, other=0.0).to(tl.float32) * scale[None, :] + shift[None, :]
+    if RESIDUAL == "map":
+        value += tl.load(other + at, mask=mask, other=0.0).to(tl.float32)
+    if RESIDUAL == "normalised" or RESIDUAL == "single":
+        scale = tl.load(other_affine + sample * 2 * channels + channel, mask=inside, other=0.0)
+        shift = tl.load(other_affine + (sample * 2 + 1) * channels + channel, mask=inside, other=0.0)
+        if RESIDUAL == "single":
+            beside = tl.load(other + start + local, mask=first + local < rows, other=0.0).to(tl.float32)[:, None]
+        else:
+            beside = tl.load(other + at, mask=mask, other=0.0).to(tl.float32)
+        value += beside * scale[None, :] + shift[None, :]
+    made = _leaky(value).to(x.dtype.element_ty)
+    tl.store(x + at, made, mask=mask)
+    if JOINED:
+        wide = joined + start * 2 * channels + channels
+        tl.store(wide + local[:, None] * 2 * channels + channel[None, :], made, mask=mask)
+
+
+@triton.jit
+def _upsample_kernel(
+    x: Any,
+    affine: Any,
+    weight: Any,
+    joined: Any,
+    rows: Any,
+    height: Any,
+    width: Any,
+    channels: Any,
+    INNER: tl.constexpr,
+    NORMALISE: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    DEEP: tl.constexpr,
+) -> None:
+    """Each voxel becomes eight: x @ weight into the first half of `joined`'s channels, x normalised on the way in.
+
+    Grid (channel blocks * 8 children * row blocks, B).
+    """
+    parts = tl.cdiv(channels, WIDTH)
+    channel = (tl.program_id(0) % parts) * WIDTH + tl.arange(0, WIDTH)
+    child = (tl.program_id(0) // parts) % 8
+    first = (tl.program_id(0) // (8 * parts)) * ROWS
+    sample = tl.program_id(1)
+    local = tl.arange(0, ROWS)
+    row = first + local
+    there = row < rows
+    inside = channel < channels
+    base = x + (sample.to(tl.int64) * rows + first) * INNER
+    total = tl.zeros((ROWS, WIDTH), tl.float32)
+    for start in range(0, INNER, DEEP):
+        k = start + tl.arange(0, DEEP)
+        mask = there[:, None] & (k < INNER)[None, :]
+        left = tl.load(base + local[:, None] * INNER + k[None, :], mask=mask, other=0.0)
+        if NORMALISE:
+            scale = tl.load(affine + sample * 2 * INNER + k, mask=k < INNER, other=0.0)
+            shift = tl.load(affine + (sample * 2 + 1) * INNER + k, mask=k < INNER, other=0.0)
+            left = _leaky(left.to(tl.float32) * scale[None, :] + shift[None, :]).to(x.dtype.element_ty)
+        right_at = weight + (k[:, None] * 8 + child) * channels + channel[None, :]
+        right = tl.load(right_at, mask=(k < INNER)[:, None] & inside[None, :], other=0.0)
+        total = tl.dot(left, right, total, input_precision="ieee")
+    z = 2 * (row // (width * height)) + child // 4
+    y = 2 * (row // width % height) + child // 2 % 2
+    fine = (z * 2 * height + y) * 2 * width + 2 * (row % width) + child % 2
+    out = joined + (sample.to(tl.int64) * 8 * rows + fine)[:, None] * 2 * channels + channel[None, :]
+    tl.store(out, total.to(joined.dtype.element_ty), mask=there[:, None] & inside[None, :])
+
+
+@triton.jit
+def _first_kernel(
+    x: Any,
+    weight: Any,
+    out: Any,
+    rows: Any,
+    depth: Any,
+    height: Any,
+    width: Any,
+    channels: Any,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+) -> None:
+    """3 x 3 x 3 convolution of one channel as a matrix product over its taps, padded to 32. Grid as normalise's."""
+    parts = tl.cdiv(channels, WIDTH)
+    channel = (tl.program_id(0) % parts) * WIDTH + tl.arange(0, WIDTH)
+    first = (tl.program_id(0) // parts) * ROWS
+    sample = tl.program_id(1)
+    inside = channel < channels
+    local = tl.arange(0, ROWS)
+    row = first + local
+    tap = tl.arange(0, 32)
+    z = (row // (width * height))[:, None] + (tap // 9 - 1)[None, :]
+    y = (row // width % height)[:, None] + (tap // 3 % 3 - 1)[None, :]
+    w = (row % width)[:, None] + (tap % 3 - 1)[None, :]
+    mask = (row < rows)[:, None] & (tap < 27)[None, :]
+    mask &= (z >= 0) & (z < depth) & (y >= 0) & (y < height) & (w >= 0) & (w < width)
+    left = tl.load(x + sample.to(tl.int64) * rows + (z * height + y) * width + w, mask=mask, other=0.0)
+    right = tl.load(weight + tap[:, None] * channels + channel[None, :], mask=inside[None, :], other=0.0)
+    made = tl.dot(left.to(weight.dtype.element_ty), right, input_precision="ieee").to(out.dtype.element_ty)
+    at = out + (sample.to(tl.int64) * rows + first) * channels + local[:, None] * channels + channel[None, :]
+    tl.store(at, made, mask=(row < rows)[:, None] & inside[None, :])
+
+
+@triton.jit
+def _logits_kernel(
+    x: Any,
+    affine: Any,
+    weight: Any,
+    bias: Any,
+    out: Any,
+    rows: Any,
+    channels: Any,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+) -> None:
+    """leaky(x * scale + shift) @ weight + bias, of all channels at once. Grid (row blocks, B)."""
+    channel = tl.arange(0, WIDTH)
+    first = tl.program_id(0) * ROWS
+    sample = tl.program_id(1)
+    inside = channel < channels
+    local = tl.arange(0, ROWS)
+    there = first + local < rows
+    start = sample.to(tl.int64) * rows + first
+    at = start * channels + local[:, None] * channels + channel[None, :]
+    scale = tl.load(affine + sample * 2 * channels + channel, mask=inside, other=0.0)
+    shift = tl.load(affine + (sample * 2 + 1) * channels + channel, mask=inside, other=0.0)
+    value = tl.load(x + at, mask=there[:, None] & inside[None, :], other=0.0).to(tl.float32)
+    value = _leaky(value * scale[None, :] + shift[None, :])
+    factor = tl.load(weight + channel, mask=inside, other=0.0)
+    tl.store(out + start + local, tl.sum(value * factor[None, :], 1) + tl.load(bias), mask=there)
+
+
+class Moments:
+    """Mean and variance by sample and channel of a map (B, D, H, W, C): one pass, merged when they are asked for."""
+
+    def __init__(self, rows: Tensor) -> None:
+        self.rows, self.channels = rows[0, ..., 0].numel(), rows.shape[-1]
+        block, width = _block(self.channels)
+        parts = triton.cdiv(self.channels, width)
+        blocks = triton.cdiv(self.rows, block)
+        steps = triton.cdiv(blocks * parts * len(rows), _PROGRAMS)
+        self.spans, self.span_rows = triton.cdiv(blocks, steps), steps * block
+        self.partial = rows.new_empty((len(rows), self.spans, 2, self.channels), dtype=torch.float32)
+        grid = (parts, self.spans, len(rows))
+        _moments_kernel[grid](rows, self.partial, self.rows, self.channels, STEPS=steps, ROWS=block, WIDTH=width)
+
+    def affine(self, weight: Tensor, bias: Tensor, projection: Tensor | None = None) -> Tensor:
+        """Scale and shift of the instance normalisation: (B, 2, C) float32.
+
+        weight, bias : (C,) float32.
+        projection : (C,) float32, where the map normalised is this map of one channel times `projection`: mean and
+            variance of w x are w mean(x) and w^2 var(x), so it need not be made. Scale and shift then apply to x.
+        """
+        channels = len(weight)
+        made = self.partial.new_empty((len(self.partial), 2, channels))
+        grid = (triton.cdiv(channels, _MERGED_CHANNELS), len(self.partial))
+        _affine_kernel[grid](
+            self.partial, weight, bias, weight if projection is None else projection, made, self.rows, channels,
+            self.spans, self.span_rows, PROJECTED=projection is not None, STEPS=triton.cdiv(self.spans, _MERGED_PARTS),
+            PARTS=_MERGED_PARTS, WIDTH=_MERGED_CHANNELS,
+        )  # fmt: skip
+        return made
+
+
+def normalise_(
+    rows: Tensor,
+    affine: Tensor,
+    *,
+    residual: Tensor | None = None,
+    residual_affine: Tensor | None = None,
+    joined: Tensor | None = None,
+) -> Tensor:
+    """Scale, shift, add the residual and pass through the leaky ReLU, in place. Returns `rows`.
+
+    residual : a map of the same shape, added as it is or, with `residual_affine` (B, 2, C), scaled and shifted; with
+        one channel it is taken for every channel.
+    joined : (B, D, H, W, 2 C), whose second half gets the result too.
+    """
+    channels, count = rows.shape[-1], rows[0, ..., 0].numel()
+    kind = "none"
+    if residual is not None:
+        kind = "map" if residual_affine is None else "normalised" if residual.shape == rows.shape else "single"
+    block, width = _block(channels)
+    grid = (triton.cdiv(channels, width) * triton.cdiv(count, block), len(rows))
+    _normalise_kernel[grid](
+        rows, affine, rows if residual is None else residual, affine if residual_affine is None else residual_affine,
+        rows if joined is None else joined, count, channels, RESIDUAL=kind, JOINED=joined is not None, ROWS=block,
+        WIDTH=width,
+    )  # fmt: skip
+    return rows
+
+
+def upsample_into(joined: Tensor, below: Tensor, weight: Tensor, affine: Tensor | None) -> None:
+    """Transposed convolution of kernel and stride 2 of `below` (B, d, h, w, K) into `joined` (B, 2d, 2h, 2w, 2 C).
+
+    weight : (K, 8, C), the children in the order of z, y, x.
+    affine : (B, 2, K), where `below` is still to be normalised and passed through the leaky ReLU.
+    """
+    inner, _, channels = weight.shape
+    _, depth, height, width = below.shape[:4]
+    rows = depth * height * width
+    block, across, deep = 128, _width(channels, 16, 128), _width(inner, 16, 64)
+    grid = (8 * triton.cdiv(channels, across) * triton.cdiv(rows, block), len(below))
+    _upsample_kernel[grid](
+        below, weight if affine is None else affine, weight, joined, rows, height, width, channels, INNER=inner,
+        NORMALISE=affine is not None, ROWS=block, WIDTH=across, DEEP=deep, num_warps=8 if across > 64 else 4,
+    )  # fmt: skip
+
+
+def first_convolution(windows: Tensor, weight: Tensor) -> Tensor:
+    """(B, D, H, W) float32 -> (B, D, H, W, C) of the weight's type, a border of zeros added.
+
+    weight : (32, C), rows 27 and on zero; it is in the matrix units' type, and so the windows are rounded to it.
+    """
+    batch, depth, height, width = windows.shape
+    channels = weight.shape[1]
+    out = torch.empty((*windows.shape, channels), dtype=weight.dtype, device=windows.device)
+    rows, block, across = depth * height * width, 128, _width(channels, 16, 128)
+    grid = (triton.cdiv(channels, across) * triton.cdiv(rows, block), batch)
+    _first_kernel[grid](windows, weight, out, rows, depth, height, width, channels, ROWS=block, WIDTH=across)
+    return out
+
+
+def padded_taps(weight: Tensor) -> Tensor:
+    """(C, 1, 3, 3, 3) -> (32, C), as `first_convolution` takes it."""
+    taps = weight.new_zeros((32, len(weight)))
+    taps[:_TAPS] = weight.reshape(len(weight), _TAPS).T
+    return taps
+
+
+def logits(rows: Tensor, affine: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Normalise, leaky ReLU and a 1 x 1 x 1 convolution to one channel: (B, D, H, W, C) -> (B, D, H, W) float32."""
+    channels, count = rows.shape[-1], rows[0, ..., 0].numel()
+    out = torch.empty(rows.shape[:-1], dtype=torch.float32, device=rows.device)
+    width = _width(channels, 1, 4096)
+    block = max(1, _VALUES // width)
+    _logits_kernel[(triton.cdiv(count, block), len(rows))](
+        rows, affine, weight, bias, out, count, channels, ROWS=block, WIDTH=width
+    )
+    return out
+
+
+def _block(channels: int) -> tuple[int, int]:
+    """Rows and channels that one program takes at a time."""
+    width = _width(channels, 1, _WIDEST)
+    return _VALUES // width, width
+
+
+def _width(channels: int, least: int, most: int) -> int:
+    return int(max(least, min(most, triton.next_power_of_2(channels))))
