@@ -109,7 +109,7 @@ class FusedUNet:
             return self._logits(windows[:, 0].float().contiguous())[:, None]
 
     def _logits(self, windows: Tensor) -> Tensor:
-        current, affine = windows[..., None], None
+        current = windows[..., None]
         joined_maps = []
         for block in self._encoder[:-1]:
             made = self._two_convolutions(block, current)
@@ -118,6 +118,8 @@ class FusedUNet:
             joined_maps.append(joined)
         bottleneck = self._encoder[-1]
         made = self._two_convolutions(bottleneck, current)
+        # A decoder's map has one reader, which normalises it: the upsampling, or the output's convolution.
+        affine: Tensor | None = None
         if bottleneck.is_residual:
             current = self._finished(bottleneck, current, made, None)
         else:
@@ -127,8 +129,8 @@ class FusedUNet:
             self._kernels.upsample_into(joined, current, upsampling, affine)
             current = self._two_convolutions(block, joined)
             affine = self._affine(block.second, current)
-        result: Tensor = self._kernels.logits(current, affine, *self._head)
-        return result
+        assert affine is not None
+        return self._kernels.logits(current, affine, *self._head)
 
     def _two_convolutions(self, block: _Block, rows: Tensor) -> Tensor:
         """What the second leaves, not yet normalised."""
@@ -142,8 +144,7 @@ class FusedUNet:
         return block.second(between)
 
     def _affine(self, convolution: _Convolution, rows: Tensor) -> Tensor:
-        affine: Tensor = self._kernels.Moments(rows).affine(convolution.norm_weight, convolution.norm_bias)
-        return affine
+        return self._kernels.Moments(rows).affine(convolution.norm_weight, convolution.norm_bias)
 
     def _finished(self, block: _Block, source: Tensor, made: Tensor, joined: Tensor | None) -> Tensor:
         """Normalise what the block's second convolution left, in place; add the residual, activate."""
@@ -158,10 +159,8 @@ class FusedUNet:
                 residual = third(source)
                 residual_affine = self._affine(third, residual)
         affine = self._affine(block.second, made)
-        finished: Tensor = self._kernels.normalise_(
-            made, affine, residual=residual, residual_affine=residual_affine, joined=joined
-        )
-        return finished
+        normalise_ = self._kernels.normalise_
+        return normalise_(made, affine, residual=residual, residual_affine=residual_affine, joined=joined)
 
 
 class FusedForward:

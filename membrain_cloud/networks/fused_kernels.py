@@ -8,8 +8,6 @@ Importing this needs Triton. With TRITON_INTERPRET=1 in the environment the same
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -24,13 +22,19 @@ _TAPS = 27
 
 
 @triton.jit
-def _leaky(value: Any) -> Any:
+def _leaky(value: tl.tensor) -> tl.tensor:
     return tl.where(value > 0, value, value * _SLOPE)
 
 
 @triton.jit
 def _moments_kernel(
-    x: Any, partial: Any, rows: Any, channels: Any, STEPS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr
+    x: tl.tensor,
+    partial: tl.tensor,
+    rows: tl.tensor,
+    channels: tl.tensor,
+    STEPS: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
 ) -> None:
     """Mean and sum of squared deviations of a span of STEPS blocks of ROWS rows. Grid (channel blocks, spans, B)."""
     channel = tl.program_id(0) * WIDTH + tl.arange(0, WIDTH)
@@ -48,7 +52,7 @@ def _moments_kernel(
     about = tl.sum(block, 0) / count.to(tl.float32)
     total = tl.zeros((ROWS, WIDTH), tl.float32)
     squares = tl.zeros((ROWS, WIDTH), tl.float32)
-    for step in range(0, STEPS):
+    for step in tl.range(0, STEPS, num_stages=3):
         mask = (first + step * ROWS + local < rows)[:, None] & inside[None, :]
         block = tl.load(base + offsets, mask=mask, other=0.0).to(tl.float32)
         away = tl.where(mask, block - about[None, :], 0.0)
@@ -64,15 +68,15 @@ def _moments_kernel(
 
 @triton.jit
 def _affine_kernel(
-    partial: Any,
-    weight: Any,
-    bias: Any,
-    projection: Any,
-    affine: Any,
-    rows: Any,
-    channels: Any,
-    spans: Any,
-    span_rows: Any,
+    partial: tl.tensor,
+    weight: tl.tensor,
+    bias: tl.tensor,
+    projection: tl.tensor,
+    affine: tl.tensor,
+    rows: tl.tensor,
+    channels: tl.tensor,
+    spans: tl.tensor,
+    span_rows: tl.tensor,
     PROJECTED: tl.constexpr,
     STEPS: tl.constexpr,
     PARTS: tl.constexpr,
@@ -122,13 +126,13 @@ def _affine_kernel(
 
 @triton.jit
 def _normalise_kernel(
-    x: Any,
-    affine: Any,
-    other: Any,
-    other_affine: Any,
-    joined: Any,
-    rows: Any,
-    channels: Any,
+    x: tl.tensor,
+    affine: tl.tensor,
+    other: tl.tensor,
+    other_affine: tl.tensor,
+    joined: tl.tensor,
+    rows: tl.tensor,
+    channels: tl.tensor,
     RESIDUAL: tl.constexpr,
     JOINED: tl.constexpr,
     ROWS: tl.constexpr,
@@ -170,14 +174,14 @@ def _normalise_kernel(
 
 @triton.jit
 def _upsample_kernel(
-    x: Any,
-    affine: Any,
-    weight: Any,
-    joined: Any,
-    rows: Any,
-    height: Any,
-    width: Any,
-    channels: Any,
+    x: tl.tensor,
+    affine: tl.tensor,
+    weight: tl.tensor,
+    joined: tl.tensor,
+    rows: tl.tensor,
+    height: tl.tensor,
+    width: tl.tensor,
+    channels: tl.tensor,
     INNER: tl.constexpr,
     NORMALISE: tl.constexpr,
     ROWS: tl.constexpr,
@@ -219,14 +223,14 @@ def _upsample_kernel(
 
 @triton.jit
 def _first_kernel(
-    x: Any,
-    weight: Any,
-    out: Any,
-    rows: Any,
-    depth: Any,
-    height: Any,
-    width: Any,
-    channels: Any,
+    x: tl.tensor,
+    weight: tl.tensor,
+    out: tl.tensor,
+    rows: tl.tensor,
+    depth: tl.tensor,
+    height: tl.tensor,
+    width: tl.tensor,
+    channels: tl.tensor,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ) -> None:
@@ -253,13 +257,13 @@ def _first_kernel(
 
 @triton.jit
 def _logits_kernel(
-    x: Any,
-    affine: Any,
-    weight: Any,
-    bias: Any,
-    out: Any,
-    rows: Any,
-    channels: Any,
+    x: tl.tensor,
+    affine: tl.tensor,
+    weight: tl.tensor,
+    bias: tl.tensor,
+    out: tl.tensor,
+    rows: tl.tensor,
+    channels: tl.tensor,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ) -> None:
