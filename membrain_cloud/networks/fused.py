@@ -27,6 +27,8 @@ from membrain_cloud.networks.graphs import Forward, first_line
 _LOG = logging.getLogger(__name__)
 # The first convolution, of one channel: our own kernel, or cuDNN's.
 OWN_FIRST_CONVOLUTION = True
+# Convolutions of stride 1 to at most so many channels (16, 32 or 64) are our own kernel's, the others cuDNN's.
+OWN_CONVOLUTIONS_TO = 0
 
 
 def fused_is_available(device: torch.device | None = None) -> bool:
@@ -44,6 +46,7 @@ class _Convolution:
     stride: int
     norm_weight: Tensor
     norm_bias: Tensor
+    beside: Tensor | None  # the weight as our own kernel takes it, where there is one for it
 
     def __call__(self, rows: Tensor) -> Tensor:
         """(B, D, H, W, Cin) -> (B, D', H', W', Cout)."""
@@ -71,10 +74,10 @@ class FusedUNet:
     """
 
     def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
-        from membrain_cloud.networks import fused_kernels
+        from membrain_cloud.networks import fused_convolution, fused_kernels
 
         unet: Any = network
-        self.dtype, self._kernels = dtype, fused_kernels
+        self.dtype, self._kernels, self._own = dtype, fused_kernels, fused_convolution
         self._encoder = [self._block(b) for b in (unet.input_block, *unet.downsamples, unet.bottleneck)]
         self._decoder = [self._block(up.conv_block) for up in unet.upsamples]
         self._upsampling = [self._matrix(up.transp_conv.conv) for up in unet.upsamples]
@@ -95,7 +98,9 @@ class FusedUNet:
     def _convolution(self, module: Any, norm: Any) -> _Convolution:
         weight = module.conv.weight.detach().to(self.dtype).contiguous(memory_format=torch.channels_last_3d)
         affine = (norm.weight.detach().float().contiguous(), norm.bias.detach().float().contiguous())
-        return _Convolution(weight, module.conv.stride[0], *affine)
+        stride, (channels, inner) = module.conv.stride[0], weight.shape[:2]
+        fits = stride == 1 and weight.shape[-1] == 3 and self._own.can_convolve(inner, channels)
+        return _Convolution(weight, stride, *affine, self._own.three_beside(weight) if fits else None)
 
     def _matrix(self, convolution: Any) -> Tensor:
         """(Cin, Cout, 2, 2, 2) -> (Cin, 8, Cout)."""
@@ -112,53 +117,56 @@ class FusedUNet:
         current = windows[..., None]
         joined_maps = []
         for block in self._encoder[:-1]:
-            made = self._two_convolutions(block, current)
+            made, affine = self._two_convolutions(block, current)
             joined = made.new_empty((*made.shape[:-1], 2 * made.shape[-1]))
-            current = self._finished(block, current, made, joined)
+            current = self._finished(block, current, made, affine, joined)
             joined_maps.append(joined)
         bottleneck = self._encoder[-1]
-        made = self._two_convolutions(bottleneck, current)
-        # A decoder's map has one reader, which normalises it: the upsampling, or the output's convolution.
-        affine: Tensor | None = None
+        made, affine = self._two_convolutions(bottleneck, current)
+        # A map with one reader is normalised by it: by the upsampling, or the output's convolution.
+        unfinished: Tensor | None = affine
         if bottleneck.is_residual:
-            current = self._finished(bottleneck, current, made, None)
-        else:
-            current, affine = made, self._affine(bottleneck.second, made)
+            made, unfinished = self._finished(bottleneck, current, made, affine, None), None
         for block, upsampling in zip(self._decoder, self._upsampling, strict=True):
             joined = joined_maps.pop()
-            self._kernels.upsample_into(joined, current, upsampling, affine)
-            current = self._two_convolutions(block, joined)
-            affine = self._affine(block.second, current)
-        assert affine is not None
-        return self._kernels.logits(current, affine, *self._head)
+            self._kernels.upsample_into(joined, made, upsampling, unfinished)
+            made, unfinished = self._two_convolutions(block, joined)
+        assert unfinished is not None
+        return self._kernels.logits(made, unfinished, *self._head)
 
-    def _two_convolutions(self, block: _Block, rows: Tensor) -> Tensor:
-        """What the second leaves, not yet normalised."""
-        if rows.shape[-1] > 1:
-            between = block.first(rows)
-        elif OWN_FIRST_CONVOLUTION:
+    def _two_convolutions(self, block: _Block, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """What the second leaves, and the normalisation that is still to be done."""
+        if rows.shape[-1] == 1 and OWN_FIRST_CONVOLUTION:
             between = self._kernels.first_convolution(rows[..., 0], self._taps)
+            affine = self._affine(block.first, self._kernels.Moments.of(between))
         else:
-            between = block.first(rows.to(self.dtype))
-        self._kernels.normalise_(between, self._affine(block.first, between))
-        return block.second(between)
+            between, affine = self._convolved(block.first, rows.to(self.dtype), None)
+        return self._convolved(block.second, between, affine)
 
-    def _affine(self, convolution: _Convolution, rows: Tensor) -> Tensor:
-        return self._kernels.Moments(rows).affine(convolution.norm_weight, convolution.norm_bias)
+    def _convolved(self, convolution: _Convolution, rows: Tensor, affine: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The rows normalised where `affine` is given (in place), then convolved; and the next normalisation."""
+        if convolution.beside is not None and convolution.weight.shape[0] <= OWN_CONVOLUTIONS_TO:
+            made, moments = self._own.convolve(rows, convolution.beside, affine)
+            return made, self._affine(convolution, moments)
+        if affine is not None:
+            self._kernels.normalise_(rows, affine)
+        made = convolution(rows)
+        return made, self._affine(convolution, self._kernels.Moments.of(made))
 
-    def _finished(self, block: _Block, source: Tensor, made: Tensor, joined: Tensor | None) -> Tensor:
+    @staticmethod
+    def _affine(convolution: _Convolution, moments: Any, projection: Tensor | None = None) -> Tensor:
+        affine: Tensor = moments.affine(convolution.norm_weight, convolution.norm_bias, projection)
+        return affine
+
+    def _finished(self, block: _Block, source: Tensor, made: Tensor, affine: Tensor, joined: Tensor | None) -> Tensor:
         """Normalise what the block's second convolution left, in place; add the residual, activate."""
         residual, residual_affine = source if block.is_residual else None, None
-        if block.projection is not None:
-            third = block.projection
-            if source.shape[-1] == 1:  # the projection of one channel is never made
-                moments = self._kernels.Moments(source)
-                weights = third.weight.float().reshape(-1)
-                residual_affine = moments.affine(third.norm_weight, third.norm_bias, weights)
-            else:
-                residual = third(source)
-                residual_affine = self._affine(third, residual)
-        affine = self._affine(block.second, made)
+        if block.projection is not None and source.shape[-1] == 1:  # of one channel, it is never made
+            weights = block.projection.weight.float().reshape(-1)
+            residual_affine = self._affine(block.projection, self._kernels.Moments.of(source), weights)
+        elif block.projection is not None:
+            residual = block.projection(source)
+            residual_affine = self._affine(block.projection, self._kernels.Moments.of(residual))
         normalise_ = self._kernels.normalise_
         return normalise_(made, affine, residual=residual, residual_affine=residual_affine, joined=joined)
 

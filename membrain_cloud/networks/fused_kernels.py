@@ -8,6 +8,8 @@ Importing this needs Triton. With TRITON_INTERPRET=1 in the environment the same
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import triton
 import triton.language as tl
@@ -16,13 +18,14 @@ from torch import Tensor
 _SLOPE = tl.constexpr(0.01)
 _EPS = tl.constexpr(1e-5)
 # Values that one program holds at a time, channels of them at most, and programs that share a map's statistics.
-_VALUES, _WIDEST, _PROGRAMS = 4096, 128, 2048
-_MERGED_PARTS, _MERGED_CHANNELS = 512, 8
+_VALUES, _WIDEST, _PROGRAMS = 4096, 128, 1024
+# Spans and channels that are merged at a time.
+_MERGED_SPANS, _MERGED_CHANNELS = 1024, 4
 _TAPS = 27
 
 
 @triton.jit
-def _leaky(value: tl.tensor) -> tl.tensor:
+def leaky(value: tl.tensor) -> tl.tensor:
     return tl.where(value > 0, value, value * _SLOPE)
 
 
@@ -67,6 +70,56 @@ def _moments_kernel(
 
 
 @triton.jit
+def _merged(
+    base: tl.tensor,
+    first: tl.tensor,
+    inside: tl.tensor,
+    rows: tl.tensor,
+    channels: tl.tensor,
+    spans: tl.tensor,
+    span_rows: tl.tensor,
+    SPANS: tl.constexpr,
+) -> tl.tensor:
+    """Mean, sum of squared deviations and count of SPANS spans from `first` on, by Chan's formula.
+
+    base : addresses of the first span's mean, by channel.
+    """
+    span = first + tl.arange(0, SPANS)
+    mask = (span < spans)[:, None] & inside[None, :]
+    about = tl.load(base + first * 2 * channels, mask=inside, other=0.0)
+    at = base[None, :] + span[:, None] * 2 * channels
+    away = tl.where(mask, tl.load(at, mask=mask, other=0.0) - about[None, :], 0.0)
+    inner = tl.load(at + channels, mask=mask, other=0.0)
+    held = tl.minimum(tl.maximum(rows - span * span_rows, 0), span_rows).to(tl.float32)[:, None]
+    count = tl.minimum(rows - first * span_rows, SPANS * span_rows).to(tl.float32)
+    shift = tl.sum(away * (held / count), 0)
+    return about + shift, tl.sum(inner + away * away * held, 0) - shift * shift * count, count
+
+
+@triton.jit
+def _merge_kernel(
+    partial: tl.tensor,
+    merged: tl.tensor,
+    rows: tl.tensor,
+    channels: tl.tensor,
+    spans: tl.tensor,
+    span_rows: tl.tensor,
+    SPANS: tl.constexpr,
+    WIDTH: tl.constexpr,
+) -> None:
+    """SPANS spans become one. Grid (channel blocks, spans afterwards, B)."""
+    channel = tl.program_id(0) * WIDTH + tl.arange(0, WIDTH)
+    sample = tl.program_id(2)
+    inside = channel < channels
+    base = partial + sample * spans * 2 * channels + channel
+    first = tl.program_id(1) * SPANS
+    mean, squares, _ = _merged(base, first, inside, rows, channels, spans, span_rows, SPANS)
+    out = merged + (sample * tl.num_programs(1) + tl.program_id(1)) * 2 * channels + channel
+    tl.store(out, mean, mask=inside)
+    tl.store(out + channels, squares, mask=inside)
+
+
+@triton.jit
 def _affine_kernel(
     partial: tl.tensor,
     weight: tl.tensor,
@@ -78,47 +131,29 @@ def _affine_kernel(
     spans: tl.tensor,
     span_rows: tl.tensor,
     PROJECTED: tl.constexpr,
-    STEPS: tl.constexpr,
-    PARTS: tl.constexpr,
+    SPANS: tl.constexpr,
     WIDTH: tl.constexpr,
 ) -> None:
-    """Spans' moments merged (Chan's formula), then scale and shift by channel. Grid (channel blocks, B).
+    """All spans merged, then scale and shift by channel. Grid (channel blocks, B).
 
     PROJECTED: the moments are those of a map of one channel, times `projection` for each channel.
     """
     channel = tl.program_id(0) * WIDTH + tl.arange(0, WIDTH)
     sample = tl.program_id(1)
     inside = channel < channels
-    column = channel
-    width = channels
     if PROJECTED:
-        column = channel * 0
-        width = 1
-    base = partial + sample * spans * 2 * width + column
-    about = tl.load(base, mask=inside, other=0.0)
-    total = tl.zeros((PARTS, WIDTH), tl.float32)
-    squares = tl.zeros((PARTS, WIDTH), tl.float32)
-    for step in range(0, STEPS):
-        span = step * PARTS + tl.arange(0, PARTS)
-        mask = (span < spans)[:, None] & inside[None, :]
-        at = base[None, :] + span[:, None] * 2 * width
-        away = tl.load(at, mask=mask, other=0.0) - about[None, :]
-        inner = tl.load(at + width, mask=mask, other=0.0)
-        held = tl.minimum(tl.maximum(rows - span * span_rows, 0), span_rows).to(tl.float32)[:, None]
-        away = tl.where(mask, away, 0.0)
-        total += away * held
-        squares += inner + away * away * held
-    count = (total * 0 + rows).to(tl.float32)
-    # Divided before they are summed: n float32 terms of similar size stay exact enough.
-    shift = tl.sum(total / count, 0)
-    variance = tl.maximum(tl.sum(squares / count, 0) - shift * shift, 0.0)
-    mean = about + shift
-    factor = tl.load(weight + channel, mask=inside, other=0.0)
+        base = partial + sample * spans * 2 + channel * 0
+        mean, squares, count = _merged(base, 0, inside, rows, 1, spans, span_rows, SPANS)
+    else:
+        base = partial + sample * spans * 2 * channels + channel
+        mean, squares, count = _merged(base, 0, inside, rows, channels, spans, span_rows, SPANS)
+    variance = tl.maximum(squares / count, 0.0)
+    scale = tl.load(weight + channel, mask=inside, other=0.0)
     if PROJECTED:
         times = tl.load(projection + channel, mask=inside, other=0.0)
-        scale = factor * times / tl.sqrt(variance * times * times + _EPS)
+        scale = scale * times / tl.sqrt(variance * times * times + _EPS)
     else:
-        scale = factor / tl.sqrt(variance + _EPS)
+        scale = scale / tl.sqrt(variance + _EPS)
     out = affine + sample * 2 * channels + channel
     tl.store(out, scale, mask=inside)
     tl.store(out + channels, tl.load(bias + channel, mask=inside, other=0.0) - mean * scale, mask=inside)
@@ -165,7 +200,7 @@ def _normalise_kernel(
         else:
             beside = tl.load(other + at, mask=mask, other=0.0).to(tl.float32)
         value += beside * scale[None, :] + shift[None, :]
-    made = _leaky(value).to(x.dtype.element_ty)
+    made = leaky(value).to(x.dtype.element_ty)
     tl.store(x + at, made, mask=mask)
     if JOINED:
         wide = joined + start * 2 * channels + channels
@@ -210,7 +245,7 @@ def _upsample_kernel(
         if NORMALISE:
             scale = tl.load(affine + sample * 2 * INNER + k, mask=k < INNER, other=0.0)
             shift = tl.load(affine + (sample * 2 + 1) * INNER + k, mask=k < INNER, other=0.0)
-            left = _leaky(left.to(tl.float32) * scale[None, :] + shift[None, :]).to(x.dtype.element_ty)
+            left = leaky(left.to(tl.float32) * scale[None, :] + shift[None, :]).to(x.dtype.element_ty)
         right_at = weight + (k[:, None] * 8 + child) * channels + channel[None, :]
         right = tl.load(right_at, mask=(k < INNER)[:, None] & inside[None, :], other=0.0)
         total = tl.dot(left, right, total, input_precision="ieee")
@@ -279,24 +314,34 @@ def _logits_kernel(
     scale = tl.load(affine + sample * 2 * channels + channel, mask=inside, other=0.0)
     shift = tl.load(affine + (sample * 2 + 1) * channels + channel, mask=inside, other=0.0)
     value = tl.load(x + at, mask=there[:, None] & inside[None, :], other=0.0).to(tl.float32)
-    value = _leaky(value * scale[None, :] + shift[None, :])
+    value = leaky(value * scale[None, :] + shift[None, :])
     factor = tl.load(weight + channel, mask=inside, other=0.0)
     tl.store(out + start + local, tl.sum(value * factor[None, :], 1) + tl.load(bias), mask=there)
 
 
+@dataclass(frozen=True)
 class Moments:
-    """Mean and variance by sample and channel of a map (B, D, H, W, C): one pass, merged when they are asked for."""
+    """Mean and sum of squared deviations of a map, by sample, span of voxels and channel.
 
-    def __init__(self, rows: Tensor) -> None:
-        self.rows, self.channels = rows[0, ..., 0].numel(), rows.shape[-1]
-        block, width = _block(self.channels)
-        parts = triton.cdiv(self.channels, width)
-        blocks = triton.cdiv(self.rows, block)
-        steps = triton.cdiv(blocks * parts * len(rows), _PROGRAMS)
-        self.spans, self.span_rows = triton.cdiv(blocks, steps), steps * block
-        self.partial = rows.new_empty((len(rows), self.spans, 2, self.channels), dtype=torch.float32)
-        grid = (parts, self.spans, len(rows))
-        _moments_kernel[grid](rows, self.partial, self.rows, self.channels, STEPS=steps, ROWS=block, WIDTH=width)
+    partial : (B, spans, 2, C) float32.  rows : voxels of a sample.  span_rows : of a span; the last may be shorter.
+    """
+
+    partial: Tensor
+    rows: int
+    span_rows: int
+
+    @classmethod
+    def of(cls, rows: Tensor) -> Moments:
+        """Of a map (B, D, H, W, C), in one pass."""
+        batch, channels, count = len(rows), rows.shape[-1], rows[0, ..., 0].numel()
+        block, width = _block(channels)
+        parts = triton.cdiv(channels, width)
+        blocks = triton.cdiv(count, block)
+        steps = triton.cdiv(blocks * parts * batch, _PROGRAMS)
+        partial = rows.new_empty((batch, triton.cdiv(blocks, steps), 2, channels), dtype=torch.float32)
+        grid = (parts, partial.shape[1], batch)
+        _moments_kernel[grid](rows, partial, count, channels, STEPS=steps, ROWS=block, WIDTH=width)
+        return cls(partial, count, steps * block)
 
     def affine(self, weight: Tensor, bias: Tensor, projection: Tensor | None = None) -> Tensor:
         """Scale and shift of the instance normalisation: (B, 2, C) float32.
@@ -305,15 +350,27 @@ class Moments:
         projection : (C,) float32, where the map normalised is this map of one channel times `projection`: mean and
             variance of w x are w mean(x) and w^2 var(x), so it need not be made. Scale and shift then apply to x.
         """
+        batch, spans, _, _ = self.partial.shape
+        if spans > _MERGED_SPANS:
+            return self._merged().affine(weight, bias, projection)
         channels = len(weight)
-        made = self.partial.new_empty((len(self.partial), 2, channels))
-        grid = (triton.cdiv(channels, _MERGED_CHANNELS), len(self.partial))
-        _affine_kernel[grid](
-            self.partial, weight, bias, weight if projection is None else projection, made, self.rows, channels,
-            self.spans, self.span_rows, PROJECTED=projection is not None, STEPS=triton.cdiv(self.spans, _MERGED_PARTS),
-            PARTS=_MERGED_PARTS, WIDTH=_MERGED_CHANNELS,
+        made = self.partial.new_empty((batch, 2, channels))
+        _affine_kernel[(triton.cdiv(channels, _MERGED_CHANNELS), batch)](
+            self.partial, weight, bias, weight if projection is None else projection, made, self.rows, channels, spans,
+            self.span_rows, PROJECTED=projection is not None, SPANS=_width(spans, 1, _MERGED_SPANS),
+            WIDTH=_MERGED_CHANNELS,
         )  # fmt: skip
         return made
+
+    def _merged(self) -> Moments:
+        batch, spans, _, channels = self.partial.shape
+        fewer = triton.cdiv(spans, _MERGED_SPANS)
+        partial = self.partial.new_empty((batch, fewer, 2, channels))
+        _merge_kernel[(triton.cdiv(channels, _MERGED_CHANNELS), fewer, batch)](
+            self.partial, partial, self.rows, channels, spans, self.span_rows, SPANS=_MERGED_SPANS,
+            WIDTH=_MERGED_CHANNELS,
+        )  # fmt: skip
+        return Moments(partial, self.rows, self.span_rows * _MERGED_SPANS)
 
 
 def normalise_(

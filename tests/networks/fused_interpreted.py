@@ -29,24 +29,24 @@ def normalised(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def kernels() -> None:
     # Several blocks a span and several spans a step of the merge, the last of each incomplete.
-    fused_kernels._VALUES, fused_kernels._PROGRAMS, fused_kernels._MERGED_PARTS = 512, 8, 2
+    fused_kernels._VALUES, fused_kernels._PROGRAMS, fused_kernels._MERGED_SPANS = 512, 8, 2
     weight, bias = torch.rand(5) + 0.5, torch.randn(5)
     rows = torch.randn(2, 9, 7, 11, 5)
     far = rows * 0.01 + torch.linspace(-1000, 1000, 5)
-    moments = fused_kernels.Moments(far)
-    assert moments.spans > 2
-    assert moments.span_rows > fused_kernels._VALUES // 8
+    moments = fused_kernels.Moments.of(far)
+    assert moments.partial.shape[1] == 4
+    assert moments.span_rows == 3 * 512 // 8
     affine = moments.affine(weight, bias)
     exact = far.double() * affine[:, None, None, None, 0] + affine[:, None, None, None, 1]
     FOUND["variance beside a mean of 1e5 deviations"] = relative(affine[:, 0] ** -2, _variance(far) / weight**2)
     FOUND["mean of 1e5 deviations"] = float((exact.mean((1, 2, 3)) - bias).abs().max())
-    affine = fused_kernels.Moments(rows).affine(weight, bias)
+    affine = fused_kernels.Moments.of(rows).affine(weight, bias)
     other = torch.randn(rows.shape)
-    other_affine = fused_kernels.Moments(other).affine(bias, weight)
+    other_affine = fused_kernels.Moments.of(other).affine(bias, weight)
     joined = torch.zeros(2, 9, 7, 11, 10)
     plain, beside = normalised(rows, weight, bias), normalised(other, bias, weight)
     single, times = torch.randn(2, 9, 7, 11, 1) + 3, torch.randn(5)
-    single_affine = fused_kernels.Moments(single).affine(weight, bias, times)
+    single_affine = fused_kernels.Moments.of(single).affine(weight, bias, times)
     for name, residual, residual_affine, expected in (
         ("nothing", None, None, plain),
         ("a map", other, None, plain + other),
@@ -80,7 +80,9 @@ def _variance(rows: Tensor) -> Tensor:
 
 
 def networks() -> None:
-    for channels, residual, edge, batch in (((4, 8, 8), False, 12, 1), ((5, 12, 20), True, 8, 3)):
+    cases = ((4, 8, 8), False, 12, 1, 0), ((5, 12, 20), True, 8, 3, 0), ((16, 32, 16), True, 8, 2, 64)
+    for channels, residual, edge, batch, own_to in cases:
+        fused.OWN_CONVOLUTIONS_TO = own_to
         network = build_unet(UNetArchitecture(channels, residual)).eval().requires_grad_(False)
         for module in network.modules():
             if isinstance(module, nn.InstanceNorm3d):
@@ -88,12 +90,12 @@ def networks() -> None:
                 module.bias.normal_(std=0.3)
         windows = torch.randn(batch, 1, edge, edge, edge)
         expected = network(windows)
-        for dtype, own in ((torch.float32, True), (torch.float32, False), (torch.float16, True)):
+        for dtype, own in ((torch.float32, True), (torch.float32, False), (torch.float16, True))[own_to // 64 :]:
             fused.OWN_FIRST_CONVOLUTION = own
             found = fused.FusedUNet(network, dtype)(windows)
             assert found.shape == windows.shape
             assert found.dtype == torch.float32
-            FOUND[f"{dtype}, residual {residual}, own first {own}"] = relative(found, expected)
+            FOUND[f"{dtype}, {channels}, own first {own}, own to {own_to}"] = relative(found, expected)
 
 
 if __name__ == "__main__":
