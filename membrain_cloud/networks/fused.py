@@ -74,10 +74,11 @@ class FusedUNet:
     """
 
     def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
-        from membrain_cloud.networks import fused_convolution, fused_kernels
+        from membrain_cloud.networks import fused_convolution, fused_layers, fused_normalisation
 
         unet: Any = network
-        self.dtype, self._kernels, self._own = dtype, fused_kernels, fused_convolution
+        self.dtype = dtype
+        self._own, self._layers, self._normalisation = fused_convolution, fused_layers, fused_normalisation
         self._encoder = [self._block(b) for b in (unet.input_block, *unet.downsamples, unet.bottleneck)]
         self._decoder = [self._block(up.conv_block) for up in unet.upsamples]
         self._upsampling = [self._matrix(up.transp_conv.conv) for up in unet.upsamples]
@@ -85,7 +86,7 @@ class FusedUNet:
         if head.weight.shape[0] != 1 or self._encoder[0].first.weight.shape[1] != 1:
             raise ValueError("only networks of one input and one output channel are fused")
         self._head = head.weight.detach().float().reshape(-1).contiguous(), head.bias.detach().float().contiguous()
-        self._taps = fused_kernels.padded_taps(self._encoder[0].first.weight)
+        self._taps = fused_layers.padded_taps(self._encoder[0].first.weight)
 
     def _block(self, module: Any) -> _Block:
         first = self._convolution(module.conv1, module.norm1)
@@ -129,16 +130,16 @@ class FusedUNet:
             made, unfinished = self._finished(bottleneck, current, made, affine, None), None
         for block, upsampling in zip(self._decoder, self._upsampling, strict=True):
             joined = joined_maps.pop()
-            self._kernels.upsample_into(joined, made, upsampling, unfinished)
+            self._layers.upsample_into(joined, made, upsampling, unfinished)
             made, unfinished = self._two_convolutions(block, joined)
         assert unfinished is not None
-        return self._kernels.logits(made, unfinished, *self._head)
+        return self._layers.logits(made, unfinished, *self._head)
 
     def _two_convolutions(self, block: _Block, rows: Tensor) -> tuple[Tensor, Tensor]:
         """What the second leaves, and the normalisation that is still to be done."""
         if rows.shape[-1] == 1 and OWN_FIRST_CONVOLUTION:
-            between = self._kernels.first_convolution(rows[..., 0], self._taps)
-            affine = self._affine(block.first, self._kernels.Moments.of(between))
+            between = self._layers.first_convolution(rows[..., 0], self._taps)
+            affine = self._affine(block.first, self._normalisation.Moments.of(between))
         else:
             between, affine = self._convolved(block.first, rows.to(self.dtype), None)
         return self._convolved(block.second, between, affine)
@@ -149,9 +150,9 @@ class FusedUNet:
             made, moments = self._own.convolve(rows, convolution.beside, affine)
             return made, self._affine(convolution, moments)
         if affine is not None:
-            self._kernels.normalise_(rows, affine)
+            self._normalisation.normalise_(rows, affine)
         made = convolution(rows)
-        return made, self._affine(convolution, self._kernels.Moments.of(made))
+        return made, self._affine(convolution, self._normalisation.Moments.of(made))
 
     @staticmethod
     def _affine(convolution: _Convolution, moments: Any, projection: Tensor | None = None) -> Tensor:
@@ -163,11 +164,11 @@ class FusedUNet:
         residual, residual_affine = source if block.is_residual else None, None
         if block.projection is not None and source.shape[-1] == 1:  # of one channel, it is never made
             weights = block.projection.weight.float().reshape(-1)
-            residual_affine = self._affine(block.projection, self._kernels.Moments.of(source), weights)
+            residual_affine = self._affine(block.projection, self._normalisation.Moments.of(source), weights)
         elif block.projection is not None:
             residual = block.projection(source)
-            residual_affine = self._affine(block.projection, self._kernels.Moments.of(residual))
-        normalise_ = self._kernels.normalise_
+            residual_affine = self._affine(block.projection, self._normalisation.Moments.of(residual))
+        normalise_ = self._normalisation.normalise_
         return normalise_(made, affine, residual=residual, residual_affine=residual_affine, joined=joined)
 
 

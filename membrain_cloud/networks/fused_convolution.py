@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from membrain_cloud.networks.fused_kernels import Moments, leaky
+from membrain_cloud.networks.fused_normalisation import Moments, leaky
 
 # Voxels of a tile (two of them its neighbours'), and how Triton is to run it.
 _TILE, _WARPS, _STAGES = 128, 8, 3

@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from membrain_cloud.networks import fused, fused_kernels
+from membrain_cloud.networks import fused, fused_layers
+from membrain_cloud.networks import fused_normalisation as normalisation
+from membrain_cloud.networks.fused_normalisation import Moments
 from membrain_cloud.networks.unet import UNetArchitecture, build_unet
 
 FOUND: dict[str, float] = {}
@@ -29,49 +31,49 @@ def normalised(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def kernels() -> None:
     # Several blocks a span and several spans a step of the merge, the last of each incomplete.
-    fused_kernels._VALUES, fused_kernels._PROGRAMS, fused_kernels._MERGED_SPANS = 512, 8, 2
+    normalisation._VALUES, normalisation._PROGRAMS, normalisation._MERGED_SPANS = 512, 8, 2
     weight, bias = torch.rand(5) + 0.5, torch.randn(5)
     rows = torch.randn(2, 9, 7, 11, 5)
     far = rows * 0.01 + torch.linspace(-1000, 1000, 5)
-    moments = fused_kernels.Moments.of(far)
+    moments = Moments.of(far)
     assert moments.partial.shape[1] == 4
     assert moments.span_rows == 3 * 512 // 8
     affine = moments.affine(weight, bias)
     exact = far.double() * affine[:, None, None, None, 0] + affine[:, None, None, None, 1]
     FOUND["variance beside a mean of 1e5 deviations"] = relative(affine[:, 0] ** -2, _variance(far) / weight**2)
     FOUND["mean of 1e5 deviations"] = float((exact.mean((1, 2, 3)) - bias).abs().max())
-    affine = fused_kernels.Moments.of(rows).affine(weight, bias)
+    affine = Moments.of(rows).affine(weight, bias)
     other = torch.randn(rows.shape)
-    other_affine = fused_kernels.Moments.of(other).affine(bias, weight)
+    other_affine = Moments.of(other).affine(bias, weight)
     joined = torch.zeros(2, 9, 7, 11, 10)
     plain, beside = normalised(rows, weight, bias), normalised(other, bias, weight)
     single, times = torch.randn(2, 9, 7, 11, 1) + 3, torch.randn(5)
-    single_affine = fused_kernels.Moments.of(single).affine(weight, bias, times)
+    single_affine = Moments.of(single).affine(weight, bias, times)
     for name, residual, residual_affine, expected in (
         ("nothing", None, None, plain),
         ("a map", other, None, plain + other),
         ("a normalised map", other, other_affine, plain + beside),
         ("a projected channel", single, single_affine, plain + normalised(single * times, weight, bias)),
     ):
-        made = fused_kernels.normalise_(
+        made = normalisation.normalise_(
             rows.clone(), affine, residual=residual, residual_affine=residual_affine, joined=joined
         )
         FOUND[f"normalised, {name} added"] = relative(made, F.leaky_relu(expected, 0.01))
         assert torch.equal(joined[..., 5:], made)
         assert not joined[..., :5].any()
     factor, offset = torch.randn(5), torch.randn(1)
-    logits = fused_kernels.logits(rows, affine, factor, offset)
+    logits = fused_layers.logits(rows, affine, factor, offset)
     FOUND["logits"] = relative(logits, F.leaky_relu(plain, 0.01) @ factor.double() + offset)
     up = torch.randn(5, 3, 2, 2, 2)
     matrix = up.permute(0, 2, 3, 4, 1).reshape(5, 8, 3).contiguous()
     for name, given, expected in (("", None, rows), (" of a map to be normalised", affine, F.leaky_relu(plain, 0.01))):
         joined = torch.zeros(2, 18, 14, 22, 6)
-        fused_kernels.upsample_into(joined, rows, matrix, given)
+        fused_layers.upsample_into(joined, rows, matrix, given)
         wanted = F.conv_transpose3d(channels_first(expected.float()), up, stride=2)
         FOUND["upsampling" + name] = relative(channels_first(joined[..., :3]), wanted)
         assert not joined[..., 3:].any()
     kernel = torch.randn(5, 1, 3, 3, 3)
-    made = fused_kernels.first_convolution(single[..., 0].contiguous(), fused_kernels.padded_taps(kernel))
+    made = fused_layers.first_convolution(single[..., 0].contiguous(), fused_layers.padded_taps(kernel))
     FOUND["first convolution"] = relative(channels_first(made), F.conv3d(channels_first(single), kernel, padding=1))
 
 
@@ -80,9 +82,13 @@ def _variance(rows: Tensor) -> Tensor:
 
 
 def networks() -> None:
-    cases = ((4, 8, 8), False, 12, 1, 0), ((5, 12, 20), True, 8, 3, 0), ((16, 32, 16), True, 8, 2, 64)
-    for channels, residual, edge, batch, own_to in cases:
-        fused.OWN_CONVOLUTIONS_TO = own_to
+    full, half = torch.float32, torch.float16
+    for channels, residual, batch, dtypes, own_to in (
+        ((4, 8, 8), False, 1, ((full, True), (half, True), (full, False)), 0),
+        ((5, 12, 20), True, 3, ((full, True),), 0),
+        ((16, 32, 16), True, 1, ((full, True), (half, False)), 64),
+    ):
+        edge, fused.OWN_CONVOLUTIONS_TO = 8, own_to
         network = build_unet(UNetArchitecture(channels, residual)).eval().requires_grad_(False)
         for module in network.modules():
             if isinstance(module, nn.InstanceNorm3d):
@@ -90,7 +96,7 @@ def networks() -> None:
                 module.bias.normal_(std=0.3)
         windows = torch.randn(batch, 1, edge, edge, edge)
         expected = network(windows)
-        for dtype, own in ((torch.float32, True), (torch.float32, False), (torch.float16, True))[own_to // 64 :]:
+        for dtype, own in dtypes:
             fused.OWN_FIRST_CONVOLUTION = own
             found = fused.FusedUNet(network, dtype)(windows)
             assert found.shape == windows.shape

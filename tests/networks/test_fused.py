@@ -45,7 +45,7 @@ def test_kernels_and_networks_in_tritons_interpreter_agree_with_torch() -> None:
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert len(found) == 18
+    assert len(found) == 16
     # float32 holds a mean of 1e5 deviations to 1/160 of a deviation only.
     limits = {name: 4e-3 if "float16" in name else 1e-2 if "1e5" in name else 1e-5 for name in found}
     assert {name: error for name, error in found.items() if not error < limits[name]} == {}
@@ -139,7 +139,7 @@ def error_of(found: Tensor, expected: Tensor) -> float:
 
 
 @on_a_gpu
-@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize(("own_first", "own_to"), [(True, 0), (False, 0), (True, 64)])
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float16, 3e-3), (torch.bfloat16, 2e-2)])
 @pytest.mark.parametrize(
     ("channels", "residual", "edge", "batch"),
@@ -152,10 +152,12 @@ def test_a_fused_network_gives_the_plain_ones_logits(
     batch: int,
     dtype: torch.dtype,
     limit: float,
-    own: bool,
+    own_first: bool,
+    own_to: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(fused, "OWN_FIRST_CONVOLUTION", own)
+    monkeypatch.setattr(fused, "OWN_FIRST_CONVOLUTION", own_first)
+    monkeypatch.setattr(fused, "OWN_CONVOLUTIONS_TO", own_to)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     network = network_of(channels, residual).cuda()
     windows = torch.randn((batch, 1, edge, edge, edge), generator=torch.Generator().manual_seed(1)).cuda()

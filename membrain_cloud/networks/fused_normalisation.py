@@ -1,4 +1,4 @@
-"""Triton kernels over channels-last maps: instance normalisation, what follows it, and a U-Net's first and last layers.
+"""Instance normalisation of channels-last maps in Triton: statistics, then scale, residual and leaky ReLU at once.
 
 A map is a contiguous tensor (B, D, H, W, C) of any floating type; its voxels are rows of C values. All arithmetic is in
 float32. Every kernel is bound by memory, so each reads its input once, with vector loads along the channels.
@@ -21,7 +21,6 @@ _EPS = tl.constexpr(1e-5)
 _VALUES, _WIDEST, _PROGRAMS = 4096, 128, 1024
 # Spans and channels that are merged at a time.
 _MERGED_SPANS, _MERGED_CHANNELS = 1024, 4
-_TAPS = 27
 
 
 @triton.jit
@@ -207,118 +206,6 @@ def _normalise_kernel(
         tl.store(wide + local[:, None] * 2 * channels + channel[None, :], made, mask=mask)
 
 
-@triton.jit
-def _upsample_kernel(
-    x: tl.tensor,
-    affine: tl.tensor,
-    weight: tl.tensor,
-    joined: tl.tensor,
-    rows: tl.tensor,
-    height: tl.tensor,
-    width: tl.tensor,
-    channels: tl.tensor,
-    INNER: tl.constexpr,
-    NORMALISE: tl.constexpr,
-    ROWS: tl.constexpr,
-    WIDTH: tl.constexpr,
-    DEEP: tl.constexpr,
-) -> None:
-    """Each voxel becomes eight: x @ weight into the first half of `joined`'s channels, x normalised on the way in.
-
-    Grid (channel blocks * 8 children * row blocks, B).
-    """
-    parts = tl.cdiv(channels, WIDTH)
-    channel = (tl.program_id(0) % parts) * WIDTH + tl.arange(0, WIDTH)
-    child = (tl.program_id(0) // parts) % 8
-    first = (tl.program_id(0) // (8 * parts)) * ROWS
-    sample = tl.program_id(1)
-    local = tl.arange(0, ROWS)
-    row = first + local
-    there = row < rows
-    inside = channel < channels
-    base = x + (sample.to(tl.int64) * rows + first) * INNER
-    total = tl.zeros((ROWS, WIDTH), tl.float32)
-    for start in range(0, INNER, DEEP):
-        k = start + tl.arange(0, DEEP)
-        mask = there[:, None] & (k < INNER)[None, :]
-        left = tl.load(base + local[:, None] * INNER + k[None, :], mask=mask, other=0.0)
-        if NORMALISE:
-            scale = tl.load(affine + sample * 2 * INNER + k, mask=k < INNER, other=0.0)
-            shift = tl.load(affine + (sample * 2 + 1) * INNER + k, mask=k < INNER, other=0.0)
-            left = leaky(left.to(tl.float32) * scale[None, :] + shift[None, :]).to(x.dtype.element_ty)
-        right_at = weight + (k[:, None] * 8 + child) * channels + channel[None, :]
-        right = tl.load(right_at, mask=(k < INNER)[:, None] & inside[None, :], other=0.0)
-        total = tl.dot(left, right, total, input_precision="ieee")
-    z = 2 * (row // (width * height)) + child // 4
-    y = 2 * (row // width % height) + child // 2 % 2
-    fine = (z * 2 * height + y) * 2 * width + 2 * (row % width) + child % 2
-    out = joined + (sample.to(tl.int64) * 8 * rows + fine)[:, None] * 2 * channels + channel[None, :]
-    tl.store(out, total.to(joined.dtype.element_ty), mask=there[:, None] & inside[None, :])
-
-
-@triton.jit
-def _first_kernel(
-    x: tl.tensor,
-    weight: tl.tensor,
-    out: tl.tensor,
-    rows: tl.tensor,
-    depth: tl.tensor,
-    height: tl.tensor,
-    width: tl.tensor,
-    channels: tl.tensor,
-    ROWS: tl.constexpr,
-    WIDTH: tl.constexpr,
-) -> None:
-    """3 x 3 x 3 convolution of one channel as a matrix product over its taps, padded to 32. Grid as normalise's."""
-    parts = tl.cdiv(channels, WIDTH)
-    channel = (tl.program_id(0) % parts) * WIDTH + tl.arange(0, WIDTH)
-    first = (tl.program_id(0) // parts) * ROWS
-    sample = tl.program_id(1)
-    inside = channel < channels
-    local = tl.arange(0, ROWS)
-    row = first + local
-    tap = tl.arange(0, 32)
-    z = (row // (width * height))[:, None] + (tap // 9 - 1)[None, :]
-    y = (row // width % height)[:, None] + (tap // 3 % 3 - 1)[None, :]
-    w = (row % width)[:, None] + (tap % 3 - 1)[None, :]
-    mask = (row < rows)[:, None] & (tap < 27)[None, :]
-    mask &= (z >= 0) & (z < depth) & (y >= 0) & (y < height) & (w >= 0) & (w < width)
-    left = tl.load(x + sample.to(tl.int64) * rows + (z * height + y) * width + w, mask=mask, other=0.0)
-    right = tl.load(weight + tap[:, None] * channels + channel[None, :], mask=inside[None, :], other=0.0)
-    made = tl.dot(left.to(weight.dtype.element_ty), right, input_precision="ieee").to(out.dtype.element_ty)
-    at = out + (sample.to(tl.int64) * rows + first) * channels + local[:, None] * channels + channel[None, :]
-    tl.store(at, made, mask=(row < rows)[:, None] & inside[None, :])
-
-
-@triton.jit
-def _logits_kernel(
-    x: tl.tensor,
-    affine: tl.tensor,
-    weight: tl.tensor,
-    bias: tl.tensor,
-    out: tl.tensor,
-    rows: tl.tensor,
-    channels: tl.tensor,
-    ROWS: tl.constexpr,
-    WIDTH: tl.constexpr,
-) -> None:
-    """leaky(x * scale + shift) @ weight + bias, of all channels at once. Grid (row blocks, B)."""
-    channel = tl.arange(0, WIDTH)
-    first = tl.program_id(0) * ROWS
-    sample = tl.program_id(1)
-    inside = channel < channels
-    local = tl.arange(0, ROWS)
-    there = first + local < rows
-    start = sample.to(tl.int64) * rows + first
-    at = start * channels + local[:, None] * channels + channel[None, :]
-    scale = tl.load(affine + sample * 2 * channels + channel, mask=inside, other=0.0)
-    shift = tl.load(affine + (sample * 2 + 1) * channels + channel, mask=inside, other=0.0)
-    value = tl.load(x + at, mask=there[:, None] & inside[None, :], other=0.0).to(tl.float32)
-    value = leaky(value * scale[None, :] + shift[None, :])
-    factor = tl.load(weight + channel, mask=inside, other=0.0)
-    tl.store(out + start + local, tl.sum(value * factor[None, :], 1) + tl.load(bias), mask=there)
-
-
 @dataclass(frozen=True)
 class Moments:
     """Mean and sum of squared deviations of a map, by sample, span of voxels and channel.
@@ -357,7 +244,7 @@ class Moments:
         made = self.partial.new_empty((batch, 2, channels))
         _affine_kernel[(triton.cdiv(channels, _MERGED_CHANNELS), batch)](
             self.partial, weight, bias, weight if projection is None else projection, made, self.rows, channels, spans,
-            self.span_rows, PROJECTED=projection is not None, SPANS=_width(spans, 1, _MERGED_SPANS),
+            self.span_rows, PROJECTED=projection is not None, SPANS=width_of(spans, 1, _MERGED_SPANS),
             WIDTH=_MERGED_CHANNELS,
         )  # fmt: skip
         return made
@@ -401,61 +288,11 @@ def normalise_(
     return rows
 
 
-def upsample_into(joined: Tensor, below: Tensor, weight: Tensor, affine: Tensor | None) -> None:
-    """Transposed convolution of kernel and stride 2 of `below` (B, d, h, w, K) into `joined` (B, 2d, 2h, 2w, 2 C).
-
-    weight : (K, 8, C), the children in the order of z, y, x.
-    affine : (B, 2, K), where `below` is still to be normalised and passed through the leaky ReLU.
-    """
-    inner, _, channels = weight.shape
-    _, depth, height, width = below.shape[:4]
-    rows = depth * height * width
-    block, across, deep = 128, _width(channels, 16, 128), _width(inner, 16, 64)
-    grid = (8 * triton.cdiv(channels, across) * triton.cdiv(rows, block), len(below))
-    _upsample_kernel[grid](
-        below, weight if affine is None else affine, weight, joined, rows, height, width, channels, INNER=inner,
-        NORMALISE=affine is not None, ROWS=block, WIDTH=across, DEEP=deep, num_warps=8 if across > 64 else 4,
-    )  # fmt: skip
-
-
-def first_convolution(windows: Tensor, weight: Tensor) -> Tensor:
-    """(B, D, H, W) float32 -> (B, D, H, W, C) of the weight's type, a border of zeros added.
-
-    weight : (32, C), rows 27 and on zero; it is in the matrix units' type, and so the windows are rounded to it.
-    """
-    batch, depth, height, width = windows.shape
-    channels = weight.shape[1]
-    out = torch.empty((*windows.shape, channels), dtype=weight.dtype, device=windows.device)
-    rows, block, across = depth * height * width, 128, _width(channels, 16, 128)
-    grid = (triton.cdiv(channels, across) * triton.cdiv(rows, block), batch)
-    _first_kernel[grid](windows, weight, out, rows, depth, height, width, channels, ROWS=block, WIDTH=across)
-    return out
-
-
-def padded_taps(weight: Tensor) -> Tensor:
-    """(C, 1, 3, 3, 3) -> (32, C), as `first_convolution` takes it."""
-    taps = weight.new_zeros((32, len(weight)))
-    taps[:_TAPS] = weight.reshape(len(weight), _TAPS).T
-    return taps
-
-
-def logits(rows: Tensor, affine: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Normalise, leaky ReLU and a 1 x 1 x 1 convolution to one channel: (B, D, H, W, C) -> (B, D, H, W) float32."""
-    channels, count = rows.shape[-1], rows[0, ..., 0].numel()
-    out = torch.empty(rows.shape[:-1], dtype=torch.float32, device=rows.device)
-    width = _width(channels, 1, 4096)
-    block = max(1, _VALUES // width)
-    _logits_kernel[(triton.cdiv(count, block), len(rows))](
-        rows, affine, weight, bias, out, count, channels, ROWS=block, WIDTH=width
-    )
-    return out
-
-
 def _block(channels: int) -> tuple[int, int]:
     """Rows and channels that one program takes at a time."""
-    width = _width(channels, 1, _WIDEST)
+    width = width_of(channels, 1, _WIDEST)
     return _VALUES // width, width
 
 
-def _width(channels: int, least: int, most: int) -> int:
+def width_of(channels: int, least: int, most: int) -> int:
     return int(max(least, min(most, triton.next_power_of_2(channels))))
