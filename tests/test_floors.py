@@ -48,6 +48,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         ("mrcfile", "starfile", "tifffile", "h5py", "emfile", "aiohttp", "s3fs", "cryoet_data_portal"), ("store",)
     ),
     **dict.fromkeys(("torch", "monai", "safetensors"), ("networks", "training", "pipeline")),
+    "triton": ("networks",),
     **dict.fromkeys(("matplotlib", "jinja2", "neuroglancer"), ("report",)),
 }
 # What no plain `membrain-cloud --help` may wait for.
