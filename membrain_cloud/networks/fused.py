@@ -138,8 +138,8 @@ class FusedUNet:
     def _two_convolutions(self, block: _Block, rows: Tensor) -> tuple[Tensor, Tensor]:
         """What the second leaves, and the normalisation that is still to be done."""
         if rows.shape[-1] == 1 and OWN_FIRST_CONVOLUTION:
-            between = self._layers.first_convolution(rows[..., 0], self._taps)
-            affine = self._affine(block.first, self._normalisation.Moments.of(between))
+            between, moments = self._layers.first_convolution(rows[..., 0], self._taps)
+            affine = self._affine(block.first, moments)
         else:
             between, affine = self._convolved(block.first, rows.to(self.dtype), None)
         return self._convolved(block.second, between, affine)

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from membrain_cloud.networks.fused_normalisation import Moments, leaky
+from membrain_cloud.networks.fused_normalisation import Moments, leaky, store_moments
 
 # Voxels of a tile (two of them its neighbours'), and how Triton is to run it.
 _TILE, _WARPS, _STAGES = 128, 8, 3
@@ -77,14 +77,10 @@ def _convolution_kernel(
     inside = (there & (local > 0) & (local < TILE - 1))[:, None]
     start = out + (sample.to(tl.int64) * rows + first) * CHANNELS
     tl.store(start + local[:, None] * CHANNELS + channel[None, :], made, mask=inside)
-    # Statistics of what was stored, not of what was rounded.
-    value = tl.where(inside, made.to(tl.float32), 0.0)
+    # Statistics of what was stored, after rounding.
     held = tl.minimum(rows - tile * (TILE - 2), TILE - 2).to(tl.float32)
-    mean = tl.sum(value, 0) / held
-    away = tl.where(inside, value - mean[None, :], 0.0)
     at = partial + (sample * tl.num_programs(0) + tile) * 2 * CHANNELS + channel
-    tl.store(at, mean)
-    tl.store(at + CHANNELS, tl.sum(away * away, 0))
+    store_moments(at, made.to(tl.float32), inside, channel < CHANNELS, held, CHANNELS)
 
 
 def can_convolve(inner: int, channels: int) -> bool:

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from membrain_cloud.networks.fused_normalisation import leaky, width_of
+from membrain_cloud.networks.fused_normalisation import Moments, leaky, store_moments, width_of
 
 _VALUES, _TAPS = 4096, 27
 
@@ -20,6 +20,7 @@ def _first_kernel(
     x: tl.tensor,
     weight: tl.tensor,
     out: tl.tensor,
+    partial: tl.tensor,
     rows: tl.tensor,
     depth: tl.tensor,
     height: tl.tensor,
@@ -31,7 +32,8 @@ def _first_kernel(
     """3 x 3 x 3 convolution of one channel as a matrix product over its taps, padded to 32. Grid as normalise's."""
     parts = tl.cdiv(channels, WIDTH)
     channel = (tl.program_id(0) % parts) * WIDTH + tl.arange(0, WIDTH)
-    first = (tl.program_id(0) // parts) * ROWS
+    span = tl.program_id(0) // parts
+    first = span * ROWS
     sample = tl.program_id(1)
     inside = channel < channels
     local = tl.arange(0, ROWS)
@@ -46,7 +48,10 @@ def _first_kernel(
     right = tl.load(weight + tap[:, None] * channels + channel[None, :], mask=inside[None, :], other=0.0)
     made = tl.dot(left.to(weight.dtype.element_ty), right, input_precision="ieee").to(out.dtype.element_ty)
     at = out + (sample.to(tl.int64) * rows + first) * channels + local[:, None] * channels + channel[None, :]
-    tl.store(at, made, mask=(row < rows)[:, None] & inside[None, :])
+    there = (row < rows)[:, None] & inside[None, :]
+    tl.store(at, made, mask=there)
+    at = partial + (sample * tl.cdiv(rows, ROWS) + span) * 2 * channels + channel
+    store_moments(at, made.to(tl.float32), there, inside, tl.minimum(rows - first, ROWS).to(tl.float32), channels)
 
 
 @triton.jit
@@ -144,8 +149,8 @@ def upsample_into(joined: Tensor, below: Tensor, weight: Tensor, affine: Tensor 
     )  # fmt: skip
 
 
-def first_convolution(windows: Tensor, weight: Tensor) -> Tensor:
-    """(B, D, H, W) float32 -> (B, D, H, W, C) of the weight's type, a border of zeros added.
+def first_convolution(windows: Tensor, weight: Tensor) -> tuple[Tensor, Moments]:
+    """(B, D, H, W) float32 -> (B, D, H, W, C) of the weight's type, a border of zeros added; and its moments.
 
     weight : (32, C), rows 27 and on zero; it is in the matrix units' type, and so the windows are rounded to it.
     """
@@ -153,9 +158,12 @@ def first_convolution(windows: Tensor, weight: Tensor) -> Tensor:
     channels = weight.shape[1]
     out = torch.empty((*windows.shape, channels), dtype=weight.dtype, device=windows.device)
     rows, block, across = depth * height * width, 128, width_of(channels, 16, 128)
-    grid = (triton.cdiv(channels, across) * triton.cdiv(rows, block), batch)
-    _first_kernel[grid](windows, weight, out, rows, depth, height, width, channels, ROWS=block, WIDTH=across)
-    return out
+    blocks = triton.cdiv(rows, block)
+    partial = windows.new_empty((batch, blocks, 2, channels))
+    _first_kernel[(triton.cdiv(channels, across) * blocks, batch)](
+        windows, weight, out, partial, rows, depth, height, width, channels, ROWS=block, WIDTH=across
+    )
+    return out, Moments(partial, rows, block)
 
 
 def padded_taps(weight: Tensor) -> Tensor:

@@ -29,6 +29,20 @@ def leaky(value: tl.tensor) -> tl.tensor:
 
 
 @triton.jit
+def store_moments(
+    at: tl.tensor, value: tl.tensor, mask: tl.tensor, inside: tl.tensor, held: tl.tensor, channels: tl.tensor
+) -> None:
+    """Mean and sum of squared deviations of a span held whole: (rows, channels) values, `held` rows of them masked in.
+
+    at : addresses of the span's mean, by channel.
+    """
+    mean = tl.sum(tl.where(mask, value, 0.0), 0) / held
+    away = tl.where(mask, value - mean[None, :], 0.0)
+    tl.store(at, mean, mask=inside)
+    tl.store(at + channels, tl.sum(away * away, 0), mask=inside)
+
+
+@triton.jit
 def _moments_kernel(
     x: tl.tensor,
     partial: tl.tensor,

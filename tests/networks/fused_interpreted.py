@@ -73,7 +73,11 @@ def kernels() -> None:
         FOUND["upsampling" + name] = relative(channels_first(joined[..., :3]), wanted)
         assert not joined[..., 3:].any()
     kernel = torch.randn(5, 1, 3, 3, 3)
-    made = fused_layers.first_convolution(single[..., 0].contiguous(), fused_layers.padded_taps(kernel))
+    made, moments = fused_layers.first_convolution(single[..., 0].contiguous(), fused_layers.padded_taps(kernel))
+    found = made * moments.affine(weight, bias)[:, None, None, None, 0]
+    FOUND["scale from the first convolution"] = relative(
+        found - found.mean((1, 2, 3), keepdim=True) + bias, normalised(made, weight, bias)
+    )
     FOUND["first convolution"] = relative(channels_first(made), F.conv3d(channels_first(single), kernel, padding=1))
 
 
