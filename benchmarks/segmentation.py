@@ -14,6 +14,8 @@ Every side is a process of its own; time is the wall's, memory the process's pea
 from __future__ import annotations
 
 import argparse
+import functools
+import itertools
 import os
 import subprocess
 import sys
@@ -29,8 +31,9 @@ import torch
 from membrain_cloud.geometry import Block, Box
 from membrain_cloud.membranes.phantom import PhantomSettings, make_phantom
 from membrain_cloud.membranes.segmentation import density_statistics
+from membrain_cloud.networks import fused
 from membrain_cloud.networks.checkpoints import save_segmenter
-from membrain_cloud.networks.unet import UNetArchitecture, build_unet
+from membrain_cloud.networks.unet import UNetArchitecture, build_unet, window_flops
 from membrain_cloud.pipeline.looking import look_at, looked_slabs, segmenter
 from membrain_cloud.pipeline.models import model_sha256
 from membrain_cloud.pipeline.settings import load_settings
@@ -173,24 +176,125 @@ def gpu(folder: Path, shape: tuple[int, int, int]) -> None:
         sys.exit("there is no GPU here")
     throughput()
     torch.cuda.empty_cache()
-    beside_the_peer(folder, shape, 160, mirrors=True)
+    beside_the_peer_on_a_gpu(folder, shape)
     busy_share(folder, shape, count=4)
+
+
+def throughput() -> None:
+    """Windows a second of one forward pass, against the peak of a bf16 matrix product, in the same process."""
+    from membrain_cloud.networks.inference import WindowNetwork
+
+    device = torch.device("cuda")
+    a = torch.randn((8192, 8192), device=device, dtype=torch.bfloat16)
+    peak = 2 * 8192**3 / _cuda_seconds(lambda: a @ a)
+    say(f"{torch.cuda.get_device_name()}: {peak / 1e12:.0f} TFLOP/s in bf16 matrix products")
+    say("| network, window | arithmetic | way | at once | ms a window | M voxels/s | of the peak | first call |")
+    say("|---|---|---|---|---|---|---|---|")
+    published = UNetArchitecture((32, 64, 128, 256, 512, 1024), residual=True)
+    shipped = UNetArchitecture((16, 32, 64, 128, 128))
+    for name, architecture, edge, batches in (("published", published, 160, (1, 2)), ("shipped", shipped, 128, (1, 4))):
+        torch.manual_seed(0)
+        network = build_unet(architecture).eval().requires_grad_(False).to(device)
+        network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        for precision in ("float16", "bfloat16"):
+            ours = WindowNetwork(network, device, precision)
+            ways = {
+                "plain": _plain(network, precision),
+                "ours, all convolutions cuDNN's": _with_cudnn(ours),
+                "ours": ours,
+                "ours, recorded": WindowNetwork(network, device, precision, "graphs"),
+            }
+            for batch in batches:
+                windows = torch.randn((batch, 1, edge, edge, edge), device=device)
+                for way, look in ways.items():
+                    started = time.perf_counter()
+                    look(windows)
+                    torch.cuda.synchronize()
+                    first = time.perf_counter() - started
+                    seconds = _cuda_seconds(functools.partial(look, windows)) / batch
+                    share = window_flops(architecture, edge) / seconds / peak
+                    say(
+                        f"| {name}, {edge} | {precision} | {way} | {batch} | {seconds * 1e3:.2f} "
+                        f"| {edge**3 / seconds / 1e6:.0f} | {share:.1%} | {first:.1f} s |"
+                    )
+        del network, ours, ways
+        torch.cuda.empty_cache()
+
+
+def _plain(network: torch.nn.Module, precision: str) -> Any:
+    """PyTorch's own forward pass under autocast, as the peer runs it."""
+
+    def look(windows: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode(), torch.autocast("cuda", getattr(torch, precision)):
+            logits: torch.Tensor = network(windows)
+        return logits.float()
+
+    return look
+
+
+def _with_cudnn(look: Any) -> Any:
+    def looked(windows: torch.Tensor) -> torch.Tensor:
+        own, fused.OWN_CONVOLUTIONS_TO = fused.OWN_CONVOLUTIONS_TO, 0
+        try:
+            logits: torch.Tensor = look(windows)
+        finally:
+            fused.OWN_CONVOLUTIONS_TO = own
+        return logits
+
+    return looked
+
+
+def beside_the_peer_on_a_gpu(folder: Path, shape: tuple[int, int, int]) -> None:
+    """Whole commands, start included. Fast mode looks again while voxels are undecided: with random weights all are,
+    in every window; with the output's bias at -4 none is. Trained weights lie between.
+    """
+    random, decided, tomogram = folder / "random.ckpt", folder / "decided.ckpt", folder / "tomogram.mrc"
+    subprocess.run([PEER / "python", "-c", _CHECKPOINT, random], check=True)
+    facts = torch.load(random, weights_only=True)
+    facts["state_dict"]["_model.output_block.conv.conv.bias"] -= 4.0
+    torch.save(facts, decided)
+    volume = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    volume[:, ::40] -= 1.5
+    write(tomogram, volume)
+    theirs = measured(
+        [str(PEER / "membrain"), "segment", "--tomogram-path", str(tomogram), "--ckpt-path", str(random),
+         "--out-folder", str(folder / "peer"), "--store-probabilities", "--test-time-augmentation"]
+    )  # fmt: skip
+    voxels = float(np.prod(shape)) / 1e6
+    say(f"{shape} voxels, windows of 160, 8 mirrors, whole commands")
+    say(f"membrain segment: {theirs[0]:.1f} s, {voxels / theirs[0]:.2f} M voxels/s, {theirs[1]:.2f} GiB")
+    expected = read(folder / "peer" / "tomogram_scores.mrc")
+    for mode, checkpoint in (("exact", random), ("fast", random), ("fast", decided)):
+        out = folder / f"{mode}-{checkpoint.stem}"
+        ours = measured(
+            [str(OURS), "segment", str(tomogram), "--model", str(checkpoint), "--output", str(out),
+             "--set", f"segment.mode={mode}"]
+        )  # fmt: skip
+        line = f"{mode} mode, {checkpoint.stem}: {ours[0]:.1f} s, {voxels / ours[0]:.2f} M voxels/s, {ours[1]:.2f} GiB"
+        line += f", {theirs[0] / ours[0]:.1f} times as fast"
+        if checkpoint is random:
+            scores = read(out / "tomogram_scores.mrc")
+            apart = np.linalg.norm(scores - expected) / np.linalg.norm(expected)
+            line += (
+                f"; logits differ by {apart:.1e} of their norm, {np.mean((scores > 0) != (expected > 0)):.1e} of voxels"
+            )
+        say(line)
 
 
 def busy_share(folder: Path, shape: tuple[int, int, int], count: int) -> None:
     """How busy the GPU is while several tomograms are segmented by one command, start, reading and writing included.
 
-    In the checkpoint of `beside_the_peer`; NVML's utilisation five times a second.
+    NVML's utilisation five times a second; the checkpoints are those of `beside_the_peer_on_a_gpu`.
     """
     rng = np.random.default_rng(0)
     files = [folder / f"busy-{k}.mrc" for k in range(count)]
     for file in files:
         write(file, rng.standard_normal(shape, dtype=np.float32))
     query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--loop-ms=200", "--id=0"]
-    for mode in ("exact", "fast"):
+    for mode, checkpoint in (("exact", "random"), ("fast", "decided")):
         with subprocess.Popen(query, stdout=subprocess.PIPE, text=True) as watching:
             seconds, peak = measured(
-                [str(OURS), "segment", *map(str, files), "--model", str(folder / "random.ckpt"),
+                [str(OURS), "segment", *map(str, files), "--model", str(folder / f"{checkpoint}.ckpt"),
                  "--output", str(folder / f"busy-{mode}"), "--set", f"segment.mode={mode}"]
             )  # fmt: skip
             watching.terminate()
@@ -200,42 +304,23 @@ def busy_share(folder: Path, shape: tuple[int, int, int], count: int) -> None:
         inner = busy[begun[0] : begun[-1] + 1]
         voxels = count * int(np.prod(shape))
         say(
-            f"{mode} mode, {count} tomograms of {shape}: {seconds:.1f} s, {voxels / seconds / 1e6:.2f} M voxels/s, "
-            f"{peak:.2f} GiB; GPU busy {busy.mean():.0f} % of the whole command, {inner.mean():.0f} % from its first "
-            "to its last window"
+            f"{mode} mode, {checkpoint}, {count} tomograms of {shape}: {seconds:.1f} s, "
+            f"{voxels / seconds / 1e6:.2f} M voxels/s, {peak:.2f} GiB; GPU busy {busy.mean():.0f} % of the command, "
+            f"{inner.mean():.0f} % of {len(inner) / 5:.0f} s from its first to its last window"
         )
 
 
-def throughput() -> None:
-    """Windows a second, against the peak of a bf16 matrix product."""
-    from membrain_cloud.networks.inference import WindowNetwork
-
-    device = torch.device("cuda")
-    a = torch.randn((8192, 8192), device=device, dtype=torch.bfloat16)
-    peak = 2 * 8192**3 / _cuda_seconds(lambda: a @ a)
-    say(f"{torch.cuda.get_device_name()}: {peak / 1e12:.0f} TFLOP/s in bf16 matrix products")
-    network = build_unet(UNetArchitecture((32, 64, 128, 256, 512, 1024), residual=True)).eval().to(device)
-    network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    for precision in ("float16", "bfloat16"):
-        look = WindowNetwork(network, device, precision)
-        for batch in (1, 2, 4):
-            windows = torch.randn((batch, 1, 160, 160, 160), device=device)
-            seconds = _cuda_seconds(lambda look=look, windows=windows: look(windows)) / batch  # type: ignore[misc]
-            say(
-                f"{precision} batch {batch}: {seconds * 1e3:.1f} ms a window of 160, {160**3 / seconds / 1e6:.0f} M "
-                f"voxels/s, {1.9e12 / seconds / peak:.0%} of the peak"
-            )
-
-
-def _cuda_seconds(function: Any, repeat: int = 10) -> float:
-    for _ in range(3):
+def _cuda_seconds(function: Any, repeat: int = 9) -> float:
+    """The median, by the device's own clock."""
+    for _ in range(2):
         function()
-    torch.cuda.synchronize()
-    started = time.perf_counter()
-    for _ in range(repeat):
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(repeat + 1)]
+    marks[0].record()
+    for mark in marks[1:]:
         function()
+        mark.record()
     torch.cuda.synchronize()
-    return (time.perf_counter() - started) / repeat
+    return sorted(before.elapsed_time(after) for before, after in itertools.pairwise(marks))[repeat // 2] / 1e3
 
 
 def main() -> None:

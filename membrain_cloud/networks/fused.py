@@ -28,7 +28,7 @@ _LOG = logging.getLogger(__name__)
 # The first convolution, of one channel: our own kernel, or cuDNN's.
 OWN_FIRST_CONVOLUTION = True
 # Convolutions of stride 1 to at most so many channels (16, 32 or 64) are our own kernel's, the others cuDNN's.
-OWN_CONVOLUTIONS_TO = 0
+OWN_CONVOLUTIONS_TO = 32
 
 
 def fused_is_available(device: torch.device | None = None) -> bool:
@@ -146,11 +146,11 @@ class FusedUNet:
 
     def _convolved(self, convolution: _Convolution, rows: Tensor, affine: Tensor | None) -> tuple[Tensor, Tensor]:
         """The rows normalised where `affine` is given (in place), then convolved; and the next normalisation."""
-        if convolution.beside is not None and convolution.weight.shape[0] <= OWN_CONVOLUTIONS_TO:
-            made, moments = self._own.convolve(rows, convolution.beside, affine)
-            return made, self._affine(convolution, moments)
         if affine is not None:
             self._normalisation.normalise_(rows, affine)
+        if convolution.beside is not None and convolution.weight.shape[0] <= OWN_CONVOLUTIONS_TO:
+            made, moments = self._own.convolve(rows, convolution.beside)
+            return made, self._affine(convolution, moments)
         made = convolution(rows)
         return made, self._affine(convolution, self._normalisation.Moments.of(made))
 

@@ -1,8 +1,10 @@
-"""A 3 x 3 x 3 convolution of channels-last maps of few channels in Triton: normalised before, statistics taken after.
+"""A 3 x 3 x 3 convolution of channels-last maps of few channels in Triton, which takes its output's statistics too.
 
 With 16 to 64 channels a convolution is bound by how often each value is fetched: 27 times in an implicit matrix
 product. Here a tile of consecutive voxels is fetched for its nine (dz, dy) alone. One product gives what it adds to the
 voxel before, to its own and to the one after (the three dx side by side), and those are shifted by a voxel at the end.
+On an H200 that takes 0.71 ms for 160^3 voxels and 32 channels, cuDNN 0.85; from 64 to 32 channels 1.19 and 1.56.
+Normalising the input on the way was slower (1.29): then tiles do not go straight to shared memory.
 """
 
 from __future__ import annotations
@@ -12,16 +14,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from membrain_cloud.networks.fused_normalisation import Moments, leaky, store_moments
+from membrain_cloud.networks.fused_normalisation import Moments, store_moments
 
-# Voxels of a tile (two of them its neighbours'), and how Triton is to run it.
-_TILE, _WARPS, _STAGES = 128, 8, 3
+# Voxels of a tile (two of them its neighbours'); warps and stages of the pipeline by the input's channels at a time.
+_TILE = 128
+_HOW = {16: (4, 4), 32: (4, 4), 64: (8, 3)}
 
 
 @triton.jit
 def _convolution_kernel(
     x: tl.tensor,
-    affine: tl.tensor,
     weight: tl.tensor,
     out: tl.tensor,
     partial: tl.tensor,
@@ -31,7 +33,6 @@ def _convolution_kernel(
     width: tl.tensor,
     INNER: tl.constexpr,
     CHANNELS: tl.constexpr,
-    NORMALISE: tl.constexpr,
     STAGES: tl.constexpr,
     TILE: tl.constexpr,
     DEEP: tl.constexpr,
@@ -59,11 +60,6 @@ def _convolution_kernel(
         mask = there & (z + dz >= 0) & (z + dz < depth) & (y + dy >= 0) & (y + dy < height)
         at = (local + (dz * height + dy) * width)[:, None] * INNER + k[None, :]
         left = tl.load(base + at, mask=mask[:, None], other=0.0)
-        if NORMALISE:
-            scale = tl.load(affine + sample * 2 * INNER + k)
-            shift = tl.load(affine + (sample * 2 + 1) * INNER + k)
-            value = leaky(left.to(tl.float32) * scale[None, :] + shift[None, :])
-            left = tl.where(mask[:, None], value, 0.0).to(x.dtype.element_ty)
         right = tl.load(weight + (tap * INNER + k)[:, None] * 4 * CHANNELS + beside[None, :])
         total = tl.dot(left, right, total, input_precision="ieee")
     even, odd = tl.permute(tl.reshape(total, (TILE, 2, 2, CHANNELS)), (0, 3, 1, 2)).split()
@@ -96,11 +92,10 @@ def three_beside(weight: Tensor) -> Tensor:
     return beside
 
 
-def convolve(rows: Tensor, weight: Tensor, affine: Tensor | None) -> tuple[Tensor, Moments]:
+def convolve(rows: Tensor, weight: Tensor) -> tuple[Tensor, Moments]:
     """(B, D, H, W, K) -> (B, D, H, W, C) of the same type, a border of zeros added, and its moments.
 
     weight : (9, K, 4, C), from `three_beside`.
-    affine : (B, 2, K) float32, where the map is to be normalised and passed through the leaky ReLU before.
     """
     batch, depth, height, width, inner = rows.shape
     channels = weight.shape[-1]
@@ -110,8 +105,9 @@ def convolve(rows: Tensor, weight: Tensor, affine: Tensor | None) -> tuple[Tenso
     partial = rows.new_empty((batch, tiles, 2, channels), dtype=torch.float32)
     # Shallower for wider outputs: three stages of both operands are to fit 99 KiB of shared memory.
     deep = next(deep for deep in (64, 32, 16) if inner % deep == 0 and deep * channels <= 2048)
+    warps, stages = _HOW[deep]
     _convolution_kernel[(tiles, batch)](
-        rows, weight if affine is None else affine, weight, out, partial, count, depth, height, width, INNER=inner,
-        CHANNELS=channels, NORMALISE=affine is not None, STAGES=_STAGES, TILE=tile, DEEP=deep, num_warps=_WARPS,
+        rows, weight, out, partial, count, depth, height, width, INNER=inner, CHANNELS=channels, STAGES=stages,
+        TILE=tile, DEEP=deep, num_warps=warps,
     )  # fmt: skip
     return out, Moments(partial, count, tile - 2)

@@ -235,7 +235,7 @@ class Moments:
     def of(cls, rows: Tensor) -> Moments:
         """Of a map (B, D, H, W, C), in one pass."""
         batch, channels, count = len(rows), rows.shape[-1], rows[0, ..., 0].numel()
-        block, width = _block(channels)
+        block, width = block_of(channels)
         parts = triton.cdiv(channels, width)
         blocks = triton.cdiv(count, block)
         steps = triton.cdiv(blocks * parts * batch, _PROGRAMS)
@@ -292,7 +292,7 @@ def normalise_(
     kind = "none"
     if residual is not None:
         kind = "map" if residual_affine is None else "normalised" if residual.shape == rows.shape else "single"
-    block, width = _block(channels)
+    block, width = block_of(channels)
     grid = (triton.cdiv(channels, width) * triton.cdiv(count, block), len(rows))
     _normalise_kernel[grid](
         rows, affine, rows if residual is None else residual, affine if residual_affine is None else residual_affine,
@@ -302,7 +302,7 @@ def normalise_(
     return rows
 
 
-def _block(channels: int) -> tuple[int, int]:
+def block_of(channels: int) -> tuple[int, int]:
     """Rows and channels that one program takes at a time."""
     width = width_of(channels, 1, _WIDEST)
     return _VALUES // width, width

@@ -24,23 +24,29 @@ from membrain_cloud.training.grey_values import Range, amplitude_walk
 _AXES = (1, 2, 3)
 
 
-@dataclass(frozen=True, eq=False)
-class Unimaged:
-    """A piece of a specimen and how it is to be imaged.
+@dataclass(frozen=True)
+class Conditions:
+    """How a piece of a specimen is to be imaged.
 
-    density : (e, e, e) float16, specimen minus solvent, with a margin of `margin` voxels on each side.
-    label : (e - 2 margin)³ uint8.  sign : -1 where dense is bright.  outside : of the label's cube, set to zero.
-    noise_seed, change_seed : of the noise, and of the changes to grey values.
+    sign : -1 where dense is bright.  outside : of the patch, set to zero.
+    seed : of the noise, and of the changes to grey values.
     """
 
-    density: NDArray[np.float16]
-    label: NDArray[np.uint8]
     voxel_spacing_angstrom: float
     imaging: Imaging
     sign: int
     outside: tuple[slice, ...]
-    noise_seed: int
-    change_seed: int
+    seed: int
+
+
+Piece = tuple[NDArray[np.float16], NDArray[np.uint8], Conditions]
+Pieces = tuple[Tensor, Tensor, list[Conditions]]
+
+
+def together(pieces: Sequence[Piece]) -> Pieces:
+    """Densities (B, e, e, e) float16 with their margins, labels (B, 1, w, w, w) uint8, conditions."""
+    densities, labels, conditions = zip(*pieces, strict=True)
+    return torch.from_numpy(np.stack(densities)), torch.from_numpy(np.stack(labels))[:, None], list(conditions)
 
 
 def can_change(augmentations: Augmentations) -> bool:
@@ -49,32 +55,35 @@ def can_change(augmentations: Augmentations) -> bool:
 
 
 def imaged(
-    pieces: Sequence[Unimaged], augmentations: Augmentations, device: torch.device, *, margin: int, empty: int
+    pieces: Pieces, augmentations: Augmentations, device: torch.device, *, margin: int, empty: int, batch: int
 ) -> tuple[Tensor, Tensor]:
-    """Images (B, 1, w, w, w) float32 on the device, as `patches.draw_patch` makes them, and labels (B, 1, w, w, w).
+    """Images (B, 1, w, w, w) float32 on the device, as `patches.draw_patch` makes them, and the labels there.
 
     margin : of specimen, `empty`: of nothing, voxels on each side that are imaged and cut off.
+    batch : how many draw their noise together; it does not hang on how many are imaged at once.
     """
-    density = torch.from_numpy(np.stack([piece.density for piece in pieces])).to(device).float()
-    density = functional.pad(density, [empty] * 6)
-    white = torch.stack([_white(density.shape[1:], piece.noise_seed, device) for piece in pieces])
-    around = margin + empty
-    seen = slice(around, density.shape[1] - around)
-    tomograms = image_densities(
-        density, [p.voxel_spacing_angstrom for p in pieces], [p.imaging for p in pieces], white, measured=seen
-    )[:, seen, seen, seen]
-    changed = []
-    for tomogram, piece in zip(tomograms, pieces, strict=True):
-        made = change(piece.sign * tomogram, augmentations, np.random.default_rng(piece.change_seed))
-        made[piece.outside] = 0
-        changed.append(made)
-    labels = torch.from_numpy(np.stack([piece.label for piece in pieces]))
-    return torch.stack(changed)[:, None], labels.to(device)[:, None]
-
-
-def _white(shape: Sequence[int], seed: int, device: torch.device) -> Tensor:
-    generator = torch.Generator(device).manual_seed(seed)
-    return torch.randn((2, *shape), generator=generator, device=device)
+    density, label, conditions = pieces
+    density = functional.pad(density.to(device, non_blocking=True).float(), [empty] * 6)
+    edge, around = density.shape[-1], margin + empty
+    seen = slice(around, edge - around)
+    generator, parts = torch.Generator(device), []
+    for first in range(0, len(conditions), batch):
+        generator.manual_seed(conditions[first].seed)
+        shape = (min(batch, len(conditions) - first), 2, edge, edge, edge)
+        parts.append(torch.randn(shape, generator=generator, device=device))
+    white = torch.cat(parts)
+    spacings, imagings = [c.voxel_spacing_angstrom for c in conditions], [c.imaging for c in conditions]
+    tomograms = image_densities(density, spacings, imagings, white, measured=seen)[:, seen, seen, seen]
+    signs = torch.tensor([float(c.sign) for c in conditions]).to(device, non_blocking=True)
+    images = _normalised(tomograms * signs[:, None, None, None])
+    for image, one in zip(images, conditions, strict=True):
+        image.copy_(_drawn(image, augmentations, np.random.default_rng(one.seed)))
+    if augmentations.normalised:
+        images = _normalised(images)
+    for image, one in zip(images, conditions, strict=True):
+        if one.outside[0].stop != 0:
+            image[one.outside] = 0
+    return images[:, None], label.to(device, non_blocking=True)
 
 
 def image_densities(
@@ -87,11 +96,12 @@ def image_densities(
     """
     edge, device = density.shape[-1], density.device
     grid = _Grid(edge, device)
-    of = {name: _column([getattr(imaging, name) for imaging in imagings], device) for name in _NUMBERS}
+    of = _numbers(imagings, device)
     spacing = _column(spacings_angstrom, device)
     k = grid.radius / spacing
-    signal_share, noise_share, from_axis = _tilt_sampling(grid, imagings, device)
-    transfer = _contrast_transfer(k, imagings, of, device)
+    most = max(math.floor(imaging.tilt_range_degrees / imaging.tilt_step_degrees) for imaging in imagings)
+    signal_share, noise_share, from_axis = _tilt_sampling(grid, of, most)
+    transfer = _contrast_transfer(k, of)
     transfer = transfer * torch.exp(-0.25 * of["b_factor_angstrom2"] * k * k) * signal_share
     transfer[:, 0, 0, 0] = 0.0
     signal = -_filtered(density, transfer)
@@ -110,8 +120,19 @@ def image_densities(
 
 
 _NUMBERS = ("snr", "b_factor_angstrom2", "noise_exponent", "background_fraction", "lowpass_angstrom", "defocus_um",
-            "amplitude_contrast", "spherical_aberration_mm", "tilt_axis_degrees", "tilt_range_degrees",
-            "tilt_step_degrees")  # fmt: skip
+            "amplitude_contrast", "spherical_aberration_mm", "phase_flipped", "tilt_axis_degrees", "tilt_step_degrees",
+            "tilt_range_degrees")  # fmt: skip
+
+
+def _numbers(imagings: Sequence[Imaging], device: torch.device) -> dict[str, Tensor]:
+    """Of the imagings, in columns; one copy for all."""
+    rows = [
+        *([float(getattr(imaging, name)) for imaging in imagings] for name in _NUMBERS),
+        [electron_wavelength_angstrom(imaging.voltage_kv) for imaging in imagings],
+        [math.floor(imaging.tilt_range_degrees / imaging.tilt_step_degrees) for imaging in imagings],
+    ]
+    table = torch.tensor(rows, dtype=torch.float32).to(device)[:, :, None, None, None]
+    return dict(zip((*_NUMBERS, "wavelength_angstrom", "tilts"), table, strict=True))
 
 
 class _Grid:
@@ -137,62 +158,67 @@ def _of_unit_deviation(volumes: Tensor) -> Tensor:
     return volumes / volumes.std(_AXES, correction=0, keepdim=True).clamp(min=1e-12)
 
 
-def _contrast_transfer(k: Tensor, imagings: Sequence[Imaging], of: dict[str, Tensor], device: torch.device) -> Tensor:
-    wavelength = _column([electron_wavelength_angstrom(imaging.voltage_kv) for imaging in imagings], device)
-    flipped = _column([imaging.phase_flipped for imaging in imagings], device) > 0
-    k2 = k * k
+def _contrast_transfer(k: Tensor, of: dict[str, Tensor]) -> Tensor:
+    wavelength, k2 = of["wavelength_angstrom"], k * k
     bend = of["defocus_um"] * 1e4 - 0.5 * of["spherical_aberration_mm"] * 1e7 * wavelength**2 * k2
     transfer = torch.sin(math.pi * wavelength * k2 * bend + torch.asin(of["amplitude_contrast"]))
-    transfer = torch.where(flipped, transfer.abs(), transfer)
+    transfer = torch.where(of["phase_flipped"] > 0, transfer.abs(), transfer)
     return torch.where(of["defocus_um"] == 0, torch.ones_like(k), transfer)
 
 
-def _tilt_sampling(grid: _Grid, imagings: Sequence[Imaging], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """`membranes.imaging.tilt_sampling`: signal, noise and distance from the tilt axis, for each imaging."""
-    edge, depth = grid.edge, float(grid.edge)
+def _tilt_sampling(grid: _Grid, of: dict[str, Tensor], most: int) -> tuple[Tensor, Tensor, Tensor]:
+    """`membranes.imaging.tilt_sampling`: signal, noise and distance from the tilt axis, for each imaging.
+
+    most : tilts to a side, of any of them.
+    """
+    edge, depth, device = grid.edge, float(grid.edge), grid.radius.device
     fine = torch.arange(math.ceil(0.75 * 4 * depth) + 1, device=device) / (4 * depth)
-    step = _column([math.radians(imaging.tilt_step_degrees) for imaging in imagings], device)
-    counts = [math.floor(imaging.tilt_range_degrees / imaging.tilt_step_degrees) for imaging in imagings]
-    number = torch.arange(-max(counts), max(counts) + 1, device=device)[None, :, None, None]
+    step = torch.deg2rad(of["tilt_step_degrees"])
+    number = torch.arange(-most, most + 1, device=device)[None, :, None, None]
     tilt = step * number
     table_z, table_x = grid.z[:, None, :, 0, :].reshape(1, 1, edge, 1), fine[None, None, None, :]
     ramp = (torch.hypot(table_x, table_z) * depth * step)[:, 0]
     off_plane = (table_z * torch.cos(tilt) - table_x * torch.sin(tilt)).abs_().mul_(depth)
     weight = off_plane.neg_().add_(1).clamp_(min=0).mul_(ramp[:, None])
-    weight *= number.abs() <= _column(counts, device)
+    weight *= number.abs() <= of["tilts"]
     signal, noise = weight.sum(1), weight.square_().sum(1)
     overlap = (1.0 - ramp).clamp(0, 1) * (signal > 0)
     signal = signal * (1 - overlap) + overlap
     noise = torch.sqrt(noise * (1 - overlap) + overlap * ramp.clamp(min=0.02))
-    axis = _column([math.radians(imaging.tilt_axis_degrees) for imaging in imagings], device)
+    axis = torch.deg2rad(of["tilt_axis_degrees"])
     across = (grid.x * torch.cos(axis) + grid.y * torch.sin(axis)).abs()
     columns = torch.round(across * (4 * depth)).long().clamp(max=len(fine) - 1)
-    at = columns.reshape(len(imagings), 1, -1).expand(-1, edge, -1)
-    shape = (len(imagings), edge, *columns.shape[2:])
+    at = columns.reshape(len(columns), 1, -1).expand(-1, edge, -1)
+    shape = (len(columns), edge, *columns.shape[2:])
     radius = 2 * torch.sqrt(across**2 + grid.z**2)
     return signal.gather(2, at).reshape(shape), noise.gather(2, at).reshape(shape), radius
 
 
 def change(image: Tensor, augmentations: Augmentations, rng: np.random.Generator) -> Tensor:
     """`Augmentations.change` of a patch (w, w, w) on its device; only what `can_change` knows of."""
-    image = _normalised(image)
+    image = _drawn(_normalised(image[None])[0], augmentations, rng)
+    return _normalised(image[None])[0] if augmentations.normalised else image
+
+
+def _drawn(image: Tensor, augmentations: Augmentations, rng: np.random.Generator) -> Tensor:
     for name in augmentations.grey_names():
         chance = getattr(augmentations, name)
         if chance and rng.random() < chance:
             image = _CHANGES[name](image, rng, augmentations)
-    return _normalised(image) if augmentations.normalised else image
+    return image
 
 
-def _normalised(image: Tensor) -> Tensor:
-    deviation = image.std(correction=0)
-    return (image - image.mean()) / torch.where(deviation > 1e-12, deviation, 1.0)
+def _normalised(images: Tensor) -> Tensor:
+    """(B, w, w, w), each."""
+    deviation, mean = torch.std_mean(images, _AXES, correction=0, keepdim=True)
+    return (images - mean) / torch.where(deviation > 1e-12, deviation, 1.0)
 
 
 def _fourier_amplitude(image: Tensor, rng: np.random.Generator, sigma: float) -> Tensor:
     table, per_frequency = amplitude_walk(rng, sigma)
     radius = _Grid(image.shape[-1], image.device).radius[0]
     gains = torch.from_numpy(table).to(image.device)
-    return _normalised(_filtered(image[None], gains[(radius * per_frequency + 0.5).long()])[0])
+    return _normalised(_filtered(image[None], gains[(radius * per_frequency + 0.5).long()]))[0]
 
 
 def _gaussian(image: Tensor, rng: np.random.Generator, sigma: Range, each_axis: bool) -> Tensor:

@@ -22,9 +22,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from membrain_cloud import __version__
+from membrain_cloud.errors import MembrainCloudError
 from membrain_cloud.networks.checkpoints import save_segmenter
 from membrain_cloud.training.checkpointing import load_state, save_state, write_whole
-from membrain_cloud.training.device_imaging import Unimaged, can_change
+from membrain_cloud.training.device_imaging import Piece, can_change, together
 from membrain_cloud.training.patches import SpecimenPatches, make_pool
 from membrain_cloud.training.recipes import SegmentationTraining
 from membrain_cloud.training.sources import PatchSource
@@ -37,6 +38,9 @@ _FIGURES = 4
 # Validation patches must not be those of the training, whatever the seed.
 _VALIDATION_SEED = 7919
 _CPU = torch.device("cpu")
+_IMAGED_TOGETHER = 32
+# A GPU is not made to wait for the host at every step.
+_LOOK_EVERY = 25
 
 Progress = Callable[[int, str], None]
 Picture = Callable[[int, Tensor, Tensor, Tensor], None]
@@ -55,7 +59,7 @@ class _Numbered(Dataset[Batch]):
         return torch.from_numpy(patch.image)[None], torch.from_numpy(patch.label)[None]
 
 
-class _Unimaged(Dataset[Unimaged]):
+class _Unimaged(Dataset[Piece]):
     """Pieces that are imaged on the device, a batch at once."""
 
     def __init__(self, source: SpecimenPatches, seed: int, first: int, count: int) -> None:
@@ -64,7 +68,7 @@ class _Unimaged(Dataset[Unimaged]):
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> Unimaged:
+    def __getitem__(self, index: int) -> Piece:
         return self.source.unimaged(self.seed, self.first + index)
 
 
@@ -150,11 +154,10 @@ def _go_on(
     shown = {-(-settings.steps * part // (_FIGURES * settings.validate_every)) for part in range(1, _FIGURES + 1)}
     saved = time.monotonic()
     for image, label in _batches(source, settings, settings.seed, first, left, trainer.device):
-        loss = trainer.train(image, label)
-        run.add(loss)
+        run.add(trainer.train(image, label))
         step = trainer.step
-        if step % 25 == 0:
-            progress(step, f"loss {loss:.3f}")
+        if step % _LOOK_EVERY == 0:
+            progress(step, f"loss {run.mean_loss:.3f}")
         if step % settings.validate_every == 0 or step == settings.steps:
             dice = trainer.validate(validation)
             run.validated(dice)
@@ -180,23 +183,27 @@ def _batches(
     device: torch.device = _CPU,
 ) -> Iterator[Batch]:
     """Simulated specimens are imaged on a GPU where there is one: cores alone could not keep it busy."""
-    count = max(count, 0)
+    count, batch = max(count, 0), settings.batch
     if device.type != "cpu" and isinstance(source, SpecimenPatches) and can_change(source.augmentations):
-        for pieces in _loader(_Unimaged(source, seed, first, count), settings, count, collate_fn=list):
-            yield source.imaged(pieces, device)
+        # Some batches are imaged at once: the kernels are short.
+        several = batch * max(1, _IMAGED_TOGETHER // batch)
+        for pieces in _loader(_Unimaged(source, seed, first, count), settings, several, collate_fn=together):
+            images, labels = source.imaged(pieces, device, batch)
+            yield from zip(images.split(batch), labels.split(batch), strict=True)
     else:
-        yield from _loader(_Numbered(source, seed, first, count), settings, count, pin_memory=device.type != "cpu")
+        yield from _loader(_Numbered(source, seed, first, count), settings, batch)
 
 
-def _loader(data: Dataset[Any], settings: SegmentationTraining, count: int, **more: Any) -> Iterator[Any]:
-    workers = min(settings.workers, count)
+def _loader(data: Dataset[Any], settings: SegmentationTraining, batch: int, **more: Any) -> Iterator[Any]:
+    workers = min(settings.workers, len(data))  # type: ignore[arg-type]
     return iter(
         DataLoader(
             data,
-            settings.batch,
+            batch,
             num_workers=workers,
             multiprocessing_context="spawn" if workers else None,
             prefetch_factor=4 if workers else None,
+            pin_memory=torch.cuda.is_available(),
             # Of its own, or each start of the loader would draw from the training's random numbers.
             generator=torch.Generator().manual_seed(0),
             **more,
@@ -218,14 +225,15 @@ class _Run:
         self.trainer, self.work, self.digest = trainer, work, digest
         self.checkpoint = work / "checkpoint.pt"
         self.rows: list[Row] = []
-        self.loss_sum, self.loss_count = 0.0, 0
+        self.loss_sum, self.loss_count, self._pending = 0.0, 0, list[Tensor]()
         self.best, self.baseline, self.stale, self.stopped = 0.0, 0.0, 0, False
         self.kept: dict[str, Tensor] | None = None
         self._board: Any = None
 
     @property
     def mean_loss(self) -> float:
-        """Over the steps since the last validation."""
+        """Over the steps since the last validation. MembrainCloudError where it is no number any more."""
+        self._settle()
         return self.loss_sum / max(self.loss_count, 1)
 
     @property
@@ -236,8 +244,22 @@ class _Run:
             return f": stopped, it was {self.baseline:.3f} before the first step"
         return f": stopped, {self.best:.3f} was the best for {self.stale} validations"
 
-    def add(self, loss: float) -> None:
-        self.loss_sum, self.loss_count = self.loss_sum + loss, self.loss_count + 1
+    def add(self, loss: Tensor) -> None:
+        self._pending.append(loss)
+        if loss.device.type == "cpu":
+            self._settle()
+
+    def _settle(self) -> None:
+        for loss in self._pending:
+            value = float(loss)
+            if not abs(value) < float("inf"):
+                first = self.trainer.step - len(self._pending) + 1
+                raise MembrainCloudError(
+                    f"the loss of step {first} or soon after is {value}",
+                    "lower --learning-rate, or look at the data",
+                )
+            self.loss_sum, self.loss_count = self.loss_sum + value, self.loss_count + 1
+        self._pending.clear()
 
     def begin_with(self, dice: float) -> None:
         """Note what the weights are worth before the first step; they are kept until there are others as good."""
@@ -275,6 +297,7 @@ class _Run:
         return self.trainer.average
 
     def save(self) -> None:
+        self._settle()
         state = {name: getattr(self, name) for name in _KEPT_FACTS}
         save_state(self.checkpoint, self.digest, {**self.trainer.state(), **state})
 

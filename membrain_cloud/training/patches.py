@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -23,7 +23,7 @@ from torch import Tensor
 from membrain_cloud.membranes.imaging import Imaging, image_density
 from membrain_cloud.membranes.phantom import KINDS, PhantomSettings, make_specimen
 from membrain_cloud.training.augmentation import Augmentations
-from membrain_cloud.training.device_imaging import Unimaged, imaged
+from membrain_cloud.training.device_imaging import Conditions, Piece, Pieces, imaged
 from membrain_cloud.training.sources import Patch
 
 # Crops are imaged with this margin of specimen on each side, and then nothing for as many voxels as EMPTY_MARGIN, both
@@ -196,17 +196,17 @@ class SpecimenPatches:
         specimen, rng = self._specimen(seed, n)
         return draw_patch(specimen, self.window, self.augmentations, rng)
 
-    def unimaged(self, seed: int, n: int) -> Unimaged:
+    def unimaged(self, seed: int, n: int) -> Piece:
         """What a device needs to image patch number n; it differs from `patch` in the noise and the changes drawn."""
         specimen, rng = self._specimen(seed, n)
         crop, truth, spacing = _crop(specimen, self.window, rng)
         oddity = _oddity(self.window, rng)
-        imaging, seeds = random_imaging(rng), [int(n) for n in rng.integers(2**31, size=2)]
-        return Unimaged(crop, oddity.label(truth), spacing, imaging, oddity.sign, oddity.outside, *seeds)
+        conditions = Conditions(spacing, random_imaging(rng), oddity.sign, oddity.outside, int(rng.integers(2**31)))
+        return crop, oddity.label(truth), conditions
 
-    def imaged(self, pieces: Sequence[Unimaged], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Images and labels (B, 1, w, w, w) on the device."""
-        return imaged(pieces, self.augmentations, device, margin=MARGIN, empty=EMPTY_MARGIN)
+    def imaged(self, pieces: Pieces, device: torch.device, batch: int) -> tuple[Tensor, Tensor]:
+        """Images and labels (B, 1, w, w, w) on the device; `batch` of them at a time draw their noise."""
+        return imaged(pieces, self.augmentations, device, margin=MARGIN, empty=EMPTY_MARGIN, batch=batch)
 
     def _specimen(
         self, seed: int, n: int

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from membrain_cloud.errors import MembrainCloudError, UsageError
+from membrain_cloud.errors import UsageError
+from membrain_cloud.networks.fused import fused_is_available
 from membrain_cloud.networks.inference import has_matrix_units
 from membrain_cloud.networks.unet import build_unet
 from membrain_cloud.training import losses
@@ -32,13 +33,21 @@ class Trainer:
             self.network.load_state_dict(start.state_dict(), strict=False)
         self.lower = trains_in_bfloat16(device, settings.precision)
         self.layout = _layout(settings, device) if self.lower else torch.channels_last_3d
+        self._fuse(self.network)
         self.network.to(device, memory_format=self.layout)  # type: ignore[call-overload]
         self.average = build_unet(settings.architecture).to(device)
         self._copy(self.network, self.average)
+        self._fuse(self.average)
         self.optimiser = _optimiser(self.network, settings)
         self.step = 0
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True
+
+    def _fuse(self, network: nn.Module) -> None:
+        if self.lower and fused_is_available(self.device):
+            from membrain_cloud.networks.fused_training import fuse_normalisation
+
+            fuse_normalisation(network)
 
     def state(self) -> dict[str, Any]:
         return {
@@ -56,18 +65,13 @@ class Trainer:
         self.step = int(state["step"])
         torch.set_rng_state(state["random"])
 
-    def train(self, image: Tensor, label: Tensor) -> float:
-        """One step of the optimiser; returns the loss. MembrainCloudError where that is no number any more."""
+    def train(self, image: Tensor, label: Tensor) -> Tensor:
+        """One step of the optimiser; returns the loss, on the device, which may still be at work on it."""
         self.network.train()
         rate = self.settings.rate(self.step)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         loss = self._loss(image, label.to(self.device, non_blocking=True))
-        value = float(loss.detach())
-        if not abs(value) < float("inf"):
-            raise MembrainCloudError(
-                f"the loss of step {self.step + 1} is {value}", "lower --learning-rate, or look at the data"
-            )
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         if self.settings.clip_norm:
@@ -75,7 +79,7 @@ class Trainer:
         self.optimiser.step()
         self.step += 1
         self._follow(min(0.998, (self.step + 1) / (self.step + 10)))
-        return value
+        return loss.detach()
 
     def predict(self, image: Tensor) -> Tensor:
         """(B, 1, w, w, w) -> logits of the averaged weights."""
@@ -120,9 +124,9 @@ class Trainer:
     def _follow(self, keep: float) -> None:
         """The average of the weights is steadier than the last step's."""
         now = dict(self.network.named_parameters())
+        names, means = zip(*self.average.named_parameters(), strict=True)
         with torch.no_grad():
-            for name, mean in self.average.named_parameters():
-                mean.lerp_(now[name], 1 - keep)
+            torch._foreach_lerp_(list(means), [now[name] for name in names], 1 - keep)
 
     @staticmethod
     def _copy(source: nn.Module, target: nn.Module) -> None:
