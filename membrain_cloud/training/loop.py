@@ -250,13 +250,11 @@ class _Run:
             self._settle()
 
     def _settle(self) -> None:
-        for loss in self._pending:
+        for step, loss in enumerate(self._pending, self.trainer.step - len(self._pending) + 1):
             value = float(loss)
             if not abs(value) < float("inf"):
-                first = self.trainer.step - len(self._pending) + 1
                 raise MembrainCloudError(
-                    f"the loss of step {first} or soon after is {value}",
-                    "lower --learning-rate, or look at the data",
+                    f"the loss of step {step} is {value}", "lower --learning-rate, or look at the data"
                 )
             self.loss_sum, self.loss_count = self.loss_sum + value, self.loss_count + 1
         self._pending.clear()

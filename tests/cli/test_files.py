@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import mrcfile
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from membrain_cloud.cli import main
+from membrain_cloud.cli import display, main
+from membrain_cloud.cli.files import _do_all
+from membrain_cloud.errors import InputError
+from membrain_cloud.pipeline.derived import Derived
 
 
 @pytest.fixture(scope="session")
@@ -133,3 +139,32 @@ def test_from_scores_to_sheets_without_the_network(here: Path, model: str) -> No
     refused = call("skeletonize", made["segmented"], "-o", "sheets")
     assert refused.exit_code == 2
     assert "--overwrite" in refused.stderr
+
+
+def test_files_that_overlap_are_told_of_in_their_order(capsys: pytest.CaptureFixture[str]) -> None:
+    """As on a GPU, where one is read and written while another is looked at."""
+    both = threading.Barrier(2, timeout=10)
+
+    def work(file: str) -> Derived:
+        if file != "c":
+            both.wait()  # neither ends before the other has begun
+        if file == "a":
+            time.sleep(0.05)
+        if file == "b":
+            raise InputError("b is no volume", "look at it")
+        return Derived(file, (f"{file}_out.mrc",), (1,), ())
+
+    with pytest.raises(click.exceptions.Exit) as ended, display.Bars() as bars:
+        _do_all(["a", "b", "c"], work, False, at_once=2, bars=bars)
+    assert ended.value.exit_code == 1
+    told = capsys.readouterr()
+    assert told.out.split() == ["a_out.mrc", "c_out.mrc"]
+    assert "1 of 3 files failed" in told.err
+
+
+def test_a_bug_in_one_of_overlapping_files_is_not_hidden() -> None:
+    def work(file: str) -> Derived:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        _do_all(["a", "b", "c"], work, False, at_once=2)

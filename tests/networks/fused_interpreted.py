@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from membrain_cloud.networks import fused, fused_layers
+from membrain_cloud.networks import fused, fused_layers, fused_training
 from membrain_cloud.networks import fused_normalisation as normalisation
 from membrain_cloud.networks.fused_normalisation import Moments
 from membrain_cloud.networks.unet import UNetArchitecture, build_unet
@@ -108,9 +108,31 @@ def networks() -> None:
             FOUND[f"{dtype}, {channels}, own first {own}, own to {own_to}"] = relative(found, expected)
 
 
+def training() -> None:
+    """Values and gradients of the normalisation that is trained with."""
+    fused_training._PROGRAMS = 8
+    for channels, mean in ((16, 3.0), (5, 0.0)):
+        plain = nn.InstanceNorm3d(channels, affine=True)
+        plain.weight.data.uniform_(0.5, 1.5)
+        network = nn.Sequential(nn.Sequential(plain))
+        maps = torch.randn(2, channels, 7, 9, 10) * 2 + mean
+        results = []
+        for norm in (plain, network):
+            seen = maps.to(memory_format=torch.channels_last_3d).requires_grad_()
+            plain.zero_grad()
+            made = norm(seen)
+            (made * torch.sin(maps)).sum().backward()
+            results.append([made.detach(), seen.grad, plain.weight.grad, plain.bias.grad])
+            fused_training.fuse_normalisation(network)
+        assert [type(module).__name__ for module in network.modules()][-1] == "FusedInstanceNorm"
+        for name, expected, found in zip(("values", "of maps", "of weights", "of biases"), *results, strict=True):
+            FOUND[f"normalisation of {channels}, {name}"] = relative(found, expected)
+
+
 if __name__ == "__main__":
     torch.manual_seed(0)
     torch.set_num_threads(1)
+    training()
     with torch.inference_mode():
         networks()
         kernels()

@@ -45,7 +45,7 @@ def test_kernels_and_networks_in_tritons_interpreter_agree_with_torch() -> None:
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert len(found) == 17
+    assert len(found) == 25
     # float32 holds a mean of 1e5 deviations to 1/160 of a deviation only.
     limits = {name: 4e-3 if "float16" in name else 2e-2 if "1e5" in name else 1e-5 for name in found}
     assert {name: error for name, error in found.items() if not error < limits[name]} == {}
@@ -187,3 +187,20 @@ def test_windows_run_fused_on_a_gpu(caplog: pytest.LogCaptureFixture) -> None:
     assert not caplog.records
     with torch.inference_mode():
         assert error_of(found, network(windows)) < 2e-2
+
+
+@on_a_gpu
+def test_fused_normalisation_trains_as_the_plain_one() -> None:
+    from membrain_cloud.networks.fused_training import fuse_normalisation
+
+    windows = torch.randn((2, 1, 32, 32, 32), generator=torch.Generator().manual_seed(1)).cuda()
+    gradients = []
+    for is_fused in (False, True):
+        network = network_of((16, 32, 64), True).cuda().requires_grad_(True)
+        names = list(network.state_dict())
+        if is_fused:
+            fuse_normalisation(network)
+        assert list(network.state_dict()) == names
+        network(windows.to(memory_format=torch.channels_last_3d)).square().mean().backward()
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in network.parameters()]))
+    assert error_of(gradients[1], gradients[0]) < 1e-2

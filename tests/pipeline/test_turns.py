@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
 
 from membrain_cloud.geometry import Box
 from membrain_cloud.lattice import Lattice, Window
-from membrain_cloud.membranes.segmentation import segment_slabs
+from membrain_cloud.membranes.segmentation import Slab, segment_slabs
 from membrain_cloud.pipeline.chain import Registry
-from membrain_cloud.pipeline.looking import _InTurn
+from membrain_cloud.pipeline.looking import _InTurn, _one_ahead, _until_done
 from membrain_cloud.pipeline.plan import plan
 from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.pipeline.tally import Tally
 from membrain_cloud.pipeline.tasks import Outcome
-from membrain_cloud.pipeline.turns import Turn
+from membrain_cloud.pipeline.turns import _GPU, Turn
 from membrain_cloud.store.project import Project
 
 SHAPE = (32, 16, 16)
@@ -108,3 +108,45 @@ def test_a_run_counts_tomograms_tasks_and_time_left(project: Project, registry: 
         tally.observe("finished", task, Outcome(task.stage, task.run, "whole", state))  # type: ignore[arg-type]
     assert (tally.tomograms["failed"], tally.tomograms["blocked"], tally.tomograms["pending"]) == (1, 0, 1)
     assert sum(tally.tomograms.values()) == 3
+
+
+def test_a_slab_is_made_while_the_one_before_is_written() -> None:
+    made, go_on = [], threading.Event()
+
+    def slabs() -> Iterator[Slab]:
+        for plane in range(3):
+            made.append(plane)
+            yield Slab(plane, np.zeros((1, 2, 2), np.float32), None)
+            go_on.set()
+
+    turn, seen = Turn(), []
+    turn.take()
+    for slab in _one_ahead(_until_done(slabs(), turn)):
+        seen.append(slab.start)
+        if slab.start == 0:
+            assert go_on.wait(5), "the next one is begun while this one is in hand"
+    assert seen == made == [0, 1, 2]
+    after = Turn()
+    after.take()  # the first has ended its turn
+    after.end()
+
+
+def test_slabs_that_fail_or_are_not_wanted_any_more_end_the_turn() -> None:
+    def slabs(fail: bool) -> Iterator[Slab]:
+        for plane in range(3):
+            if fail and plane == 1:
+                raise OSError("the disk is gone")
+            yield Slab(plane, np.zeros((1, 2, 2), np.float32), None)
+
+    for fail in (True, False):
+        turn = Turn()
+        turn.take()
+        ahead = _one_ahead(_until_done(slabs(fail), turn))
+        assert next(ahead).start == 0
+        if fail:
+            with pytest.raises(OSError, match="the disk is gone"):
+                next(ahead)
+        else:
+            ahead.close()
+        assert _GPU.acquire(timeout=5)
+        _GPU.release()

@@ -8,11 +8,19 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from membrain_cloud.training.losses import SegmentationLoss, _blurred, dice_bce_loss, soft_skeleton, surface_dice_loss
+from membrain_cloud.training.losses import (
+    SegmentationLoss,
+    _blurred,
+    dice_bce_loss,
+    mirror_loss,
+    soft_skeleton,
+    surface_dice_loss,
+)
 
 LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "dice and cross-entropy": dice_bce_loss,
     "surface": lambda logits, target: surface_dice_loss(logits, target, iterations=2, smooth=1.0),
+    "mirror": lambda logits, target: mirror_loss(logits, logits.flip(2) * 0.5 + 0.1, target),
     "all": lambda logits, target: SegmentationLoss(surface_dice=2.0, smooth=1e-5)([logits], target),
 }
 
@@ -128,3 +136,14 @@ def test_heads_see_every_second_and_fourth_voxel_by_their_weights() -> None:
     ]
     total = SegmentationLoss(heads=(1.0, 0.5, 0.25))(outputs, target)
     assert float(total) == pytest.approx(float(parts[0] + 0.5 * parts[1] + 0.25 * parts[2]), rel=1e-6)
+
+
+def test_the_mirror_loss_of_four_voxels() -> None:
+    """Chances 1/2, 3/4 and 1/2, 1/4 that are known; an ignored voxel that is far apart; one where both agree."""
+    three = math.log(3)
+    one = torch.tensor([0.0, three, 9.0, three], dtype=torch.float64).reshape(1, 1, 1, 1, 4)
+    other = torch.tensor([0.0, -three, -9.0, three], dtype=torch.float64).reshape(1, 1, 1, 1, 4)
+    target = torch.tensor([1, 1, 2, 0]).reshape(1, 1, 1, 1, 4)
+    both = 2 * 0.5**2 + 0.75**2 + 0.25**2 + 2 * 0.75**2
+    assert float(mirror_loss(one, other, target)) == pytest.approx(0.5**2 / (both + 1), rel=1e-12)
+    assert float(mirror_loss(one, one, target)) == 0

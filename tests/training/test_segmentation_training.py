@@ -23,6 +23,7 @@ from membrain_cloud.networks.checkpoints import load_network
 from membrain_cloud.networks.unet import UNetArchitecture, build_unet
 from membrain_cloud.training.augmentation import PRESETS
 from membrain_cloud.training.loop import _batches, simulated_sources, train_segmenter
+from membrain_cloud.training.losses import mirror_loss
 from membrain_cloud.training.patches import draw_patch, load_specimen, make_pool
 from membrain_cloud.training.recipes import MEMBRAIN_SEG, SegmentationTraining, fine_tuning
 from membrain_cloud.training.sources import Patch, Planes, VolumePatches, prepare
@@ -268,6 +269,27 @@ def test_what_cannot_be_trained_is_refused() -> None:
         replace(TINY, optimizer="adam")
     with pytest.raises(UsageError, match="no precision"):
         trains_in_bfloat16(torch.device("cpu"), "float16")
+
+
+def test_a_patch_and_its_mirror_image_are_to_give_one_answer() -> None:
+    """The loss of both as patches of their own, and how far they are apart; another mirror at every step."""
+    torch.manual_seed(0)
+    settings = SegmentationTraining(channels=(4, 4, 4), window=16, mirror_loss=3.0, precision="float32")
+    trainer = Trainer(settings, torch.device("cpu"), None)
+    image = torch.randn(2, 1, 16, 16, 16)
+    label = (torch.rand(image.shape) < 0.3).to(torch.uint8)
+    seen = set()
+    for step, axes in ((0, [4]), (1, [3]), (6, [2, 3, 4]), (7, [4])):
+        trainer.step = step
+        with torch.no_grad():
+            loss = float(trainer._loss(image, label))
+            plain, mirrored = trainer._outputs(image), trainer._outputs(image.flip(axes))
+            expected = settings.loss(
+                [torch.cat([plain[0], mirrored[0]])], torch.cat([label, label.flip(axes)])
+            ) + 3 * mirror_loss(plain[0], mirrored[0].flip(axes), label)
+        assert loss == pytest.approx(float(expected), rel=1e-5)
+        seen.add(loss)
+    assert len(seen) == 3
 
 
 def test_heads_are_for_training_alone() -> None:
