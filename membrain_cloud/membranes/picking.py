@@ -22,6 +22,7 @@ NO_PICKS = Picks(np.zeros((0, 3)), np.zeros((0, 3, 3)), in_plane=np.zeros(0, boo
 
 _THICKEST_ANGSTROM = 150.0  # no slab of a membrane is thicker
 _REFINING_REACH, _REFINING_STEPS, _REFINED_ANGSTROM = 0.85, 8, 0.3  # in bandwidths; at most; movement at the end
+_FOOTPRINT_REACH = 1.3  # in bandwidths: how far around a pick its scores tell how it is turned
 _SAME_WAY = 0.3  # cosine of normals that belong to one side
 _NEIGHBOURS = 12  # vertices whose thickness is a pick's
 
@@ -62,13 +63,13 @@ def cluster_picks(
     Mean shift, then DBSCAN with radius 0.4 bandwidths on the shifted seeds; a particle is the mean of a cluster's
     seeds, moved by `center_offset_angstrom` along the outward normal at the nearest vertex (negative: towards the
     middle of the membrane; 0 is MemBrain-pick's; None: into the middle, half of the slab's thickness there). Its z
-    axis is that normal, its x axis the long axis of the cluster's vertices where they are elongated (see
+    axis is that normal, its x axis the way the scores rise slowest where they are elongated (see
     `orientation`); its score, in 0..1, is 1 minus a tenth of the mean vertex score within 0.4 bandwidths, as far as
     that surface faces the same way.
 
     largest_nm2 : clusters that cover more surface are split (see `split_crowded`); None: none.
     min_distance_angstrom : of two particles nearer to each other along the surface the better stays; None: both.
-    least_elongation : of a cluster that gives an in-plane angle.
+    least_elongation : of the scores around a pick that gives an in-plane angle.
     refine : move centres along the surface to where the scores around them are lowest (see `_refined`); MemBrain-pick
         does not.
     shift : the mean shift, `clustering.mean_shift` or one on another device.
@@ -105,19 +106,27 @@ def cluster_picks(
         centers = _refined(mesh, normals, gain, centers, facing, reach=_REFINING_REACH * bandwidth_angstrom)
         facing = normals[tree.query(centers)[1]]
     confidence = _confidence(mesh, normals, np.asarray(scores), centers, facing, 0.4 * bandwidth_angstrom)
-    frames, known = orient(
-        facing, points[member], score_threshold - low_scores[member], labels[member], least_elongation=least_elongation
-    )
-    offset = _to_the_middle(mesh, centers) if center_offset_angstrom is None else center_offset_angstrom
     order = np.lexsort((*centers.T, -confidence))
     if min_distance_angstrom is not None:
         order = order[_unsuppressed(mesh, centers[order], min_distance_angstrom)]
+    centers, facing = centers[order], facing[order]
+    frames, known = orient(
+        centers,
+        facing,
+        mesh.vertices,
+        normals,
+        np.asarray(scores, np.float64),
+        reach_angstrom=_FOOTPRINT_REACH * bandwidth_angstrom,
+        score_threshold=score_threshold,
+        least_elongation=least_elongation,
+    )
+    offset = _to_the_middle(mesh, centers) if center_offset_angstrom is None else center_offset_angstrom
     return Picks(
-        positions=(centers + offset * facing)[order],
-        orientations=frames[order],
+        positions=centers + offset * facing,
+        orientations=frames,
         scores=confidence[order],
         membrane_ids=np.full(len(order), membrane_id, np.int64),
-        in_plane=known[order],
+        in_plane=known,
     )
 
 

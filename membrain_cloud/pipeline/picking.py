@@ -35,7 +35,7 @@ class Pick(Stage):
 
     name = "pick"
     needs_gpu = True
-    data_version = 4
+    data_version = 5
     model_task = "picking"
     tomogram_reads = 2  # once for its mean where samples leave it; then around the membranes, at most all of it
 

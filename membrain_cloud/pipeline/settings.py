@@ -239,7 +239,7 @@ class PickSettings(Section):
         MemBrain v2 paper; `false` takes the middle one; None: as the picker was made.
     largest_nm2 : what covers more surface is gathered again from lower scores: crowded particles; None: nothing is.
     min_distance_angstrom : of two picks nearer to each other along the membrane the better stays; None: both do.
-    least_elongation : a pick's in-plane angle is known where its vertices reach so much farther one way than the other.
+    least_elongation : a pick's in-plane angle is known where scores around it rise so much slower one way than across.
     center_offset_angstrom : picks are moved so far along the outward normal (negative: into the membrane); None: into
         the middle of the membrane, as thick as its mesh is there.
     refine : move picks along the membrane to where the scores around them are lowest; MemBrain-pick does not.

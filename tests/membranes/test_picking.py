@@ -629,6 +629,43 @@ def test_elongated_particles_have_an_in_plane_angle_and_round_ones_are_marked() 
     assert np.degrees(np.arccos(np.clip(tilts, -1, 1))).max() < 6.0
 
 
+def test_an_in_plane_angle_is_the_particles_own_and_not_how_its_neighbours_and_the_rim_cut_it_off() -> None:
+    """Scores without any noise, of particles so dense that no footprint is whole, the outermost cut by the rim."""
+    side = np.arange(0.0, 600.0, 20.0)
+    x, y = (axis.ravel() for axis in np.meshgrid(side, side, indexing="ij"))
+    corner = np.arange(len(side) ** 2).reshape(len(side), -1)
+    a, b, c, d = (part.ravel() for part in (corner[:-1, :-1], corner[1:, :-1], corner[1:, 1:], corner[:-1, 1:]))
+    mesh = Mesh(np.stack([x, y, 0.0 * x], axis=1), np.concatenate([np.stack([a, b, c], 1), np.stack([a, c, d], 1)]))
+    centers = np.array([[x, y, 0.0] for x in range(20, 600, 110) for y in range(10, 600, 140)], float)
+    angles = np.random.default_rng(3).uniform(0, np.pi, len(centers))
+
+    def scored(stretch: float) -> NDArray[np.float64]:
+        way = mesh.vertices[:, None, :2] - centers[None, :, :2]
+        along = way[..., 0] * np.cos(angles) + way[..., 1] * np.sin(angles)
+        across = way[..., 1] * np.cos(angles) - way[..., 0] * np.sin(angles)
+        distance = np.sqrt((along / np.sqrt(stretch)) ** 2 + (across * np.sqrt(stretch)) ** 2) / 15.0
+        found: NDArray[np.float64] = np.minimum(distance.min(axis=1), 10.0)
+        return found
+
+    settings = CLUSTERING | {"bandwidth_angstrom": 70.0, "score_threshold": 7.0, "min_distance_angstrom": 70.0}
+    picks = cluster_picks(mesh, scored(2.1), **settings, refine=True)
+    distance, which = cKDTree(centers).query(picks.positions)
+    placed = distance < 25.0
+    assert placed.mean() > 0.8
+    assert picks.orientations is not None
+    assert picks.in_plane is not None
+    told = picks.in_plane & placed
+    assert told.sum() > 0.9 * placed.sum()
+    long = np.stack([np.cos(angles), np.sin(angles), 0.0 * angles], axis=1)[which]
+    turned = np.degrees(np.arccos(np.clip(np.abs((picks.orientations[:, :, 0] * long).sum(axis=1)), 0, 1)))
+    assert np.median(turned[told]) < 6.0
+    assert np.quantile(turned[told], 0.8) < 25.0  # the corners of the sheet are the worst
+    round_ones = cluster_picks(mesh, scored(1.0), **settings, refine=True)
+    assert len(round_ones) > 20
+    assert round_ones.in_plane is not None
+    assert round_ones.in_plane.mean() < 0.1
+
+
 def test_a_cache_knows_patches_by_their_content() -> None:
     mesh = sphere(500.0, 4)
     cache: dict[str, Operators] = {}
