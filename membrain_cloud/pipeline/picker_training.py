@@ -19,7 +19,7 @@ from membrain_cloud.pipeline.picking import clustering_of
 from membrain_cloud.pipeline.settings import PickSettings
 from membrain_cloud.training.examples import Example, PickingExample, SubvolumeExample
 from membrain_cloud.training.incremental import Protocol, run_rounds
-from membrain_cloud.training.picker_loop import PickerTraining, train_picker
+from membrain_cloud.training.picker_loop import BASE_SHARE, PickerTraining, train_picker
 from membrain_cloud.training.picker_scores import Validation, evaluate_picker
 from membrain_cloud.training.subvolume_loop import train_subvolume_picker
 
@@ -89,7 +89,7 @@ def train_in_rounds(
     about = [
         asdict(training),
         sorted(values),
-        None if start is None else start.sha256,
+        None if start is None else [start.sha256, BASE_SHARE],
         ROUND_VERTICES,
         ROUND_EPOCHS,
         BASE_VERTICES,

@@ -10,7 +10,8 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,18 @@ class Course:
     checkpoint: Path | None
 
 
+@dataclass(frozen=True)
+class Anchor:
+    """Weights to stay near to.  share : of them in what is kept, 0 to 1."""
+
+    weights: Mapping[str, torch.Tensor]
+    share: float
+
+    def drawn(self, trained: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """(1 - share) trained + share anchor, each weight by itself."""
+        return {name: value.detach().lerp(self.weights[name], self.share) for name, value in trained.items()}
+
+
 @dataclass
 class State:
     """What is known after some epochs: rows of the log, and the weights of the best validation so far."""
@@ -59,6 +72,7 @@ def run_epochs(
     validate: Callable[[], Row] | None,
     progress: Callable[[int, float], None],
     validate_first: bool = False,
+    anchor: Anchor | None = None,
 ) -> State:
     """Train a network to the end; with validation, it then has the weights that validated best.
 
@@ -66,6 +80,8 @@ def run_epochs(
     validate : scores, of which `f1` and `validation_loss` decide: a higher F1 is better, and among those within 0.01
         the smaller loss. Called with the network in evaluation mode.
     validate_first : the weights at the start are validated too, as epoch 0, and stay where none are better.
+    anchor : what is validated and kept lies between these weights and the trained ones; training itself goes on from
+        the trained ones.
     progress : told (epochs done, mean loss) after each.
 
     A state of the same settings but other data (somebody edited an annotation) is set aside, as `*.stale.pt`, and
@@ -87,16 +103,31 @@ def run_epochs(
         last = epoch + 1 == course.epochs
         if validate is not None and (last or (epoch + 1) % course.validate_every == 0):
             network.eval()
-            row |= validate()
-            _remember(state, row, network)
+            with _drawn(network, anchor):
+                row |= validate()
+                _remember(state, row, network)
         state.epochs = epoch + 1
         state.rows.append(row)
         save(course, state, network, optimiser)
         progress(epoch + 1, loss)
     if state.best_weights is not None:
         network.load_state_dict(state.best_weights)
+    elif anchor is not None:
+        network.load_state_dict(anchor.drawn(network.state_dict()))
     network.eval().requires_grad_(False)
     return state
+
+
+@contextmanager
+def _drawn(network: nn.Module, anchor: Anchor | None) -> Iterator[None]:
+    """The network with weights drawn towards the anchor, and then with its own again."""
+    if anchor is None:
+        yield
+        return
+    trained = {name: value.detach().clone() for name, value in network.state_dict().items()}
+    network.load_state_dict(anchor.drawn(trained))
+    yield
+    network.load_state_dict(trained)
 
 
 def _remember(state: State, row: Row, network: nn.Module) -> None:

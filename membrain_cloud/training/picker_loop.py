@@ -19,11 +19,15 @@ from membrain_cloud.membranes.operators import surface_operators
 from membrain_cloud.membranes.partitions import cut_into_patches
 from membrain_cloud.networks.diffusion_net import SHORTEST_TIME, Architecture, Diffusion, DiffusionNet, SurfaceTensors
 from membrain_cloud.networks.picker import Picker, normalise_profiles, surface_tensors
-from membrain_cloud.training.epochs import Course, run_epochs
+from membrain_cloud.training.epochs import Anchor, Course, run_epochs
 from membrain_cloud.training.examples import PickingExample, content_digest
 from membrain_cloud.training.picker_scores import Validation
 from membrain_cloud.training.profile_augmentation import augment_profiles, averaging_matrix
 from membrain_cloud.training.targets import FAR_SCORE, ParticleShape, targets_of_classes
+
+BASE_SHARE = 0.5
+"""Of a base's weights in a picker that begins with them: few membranes teach their own noise too, and what the base
+knows of other particles would be lost (weight interpolation, Wortsman et al., CVPR 2022)."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +137,9 @@ def train_picker(
     Loss: sum((w (p - t))^2) / sum(w) over a patch's vertices (MemBrain-pick's).
     checkpoint, progress : as `epochs.run_epochs`. Going on gives the same weights as training without a pause.
     validation : membranes to choose the best epoch by; None: the last is taken.
-    base : a picker to begin with, of the same sampling and architecture (see `fits`); it stays as it is. With a
-        validation its weights count as epoch 0, so that what is returned validates no worse.
+    base : a picker to begin with, of the same sampling and architecture (see `fits`); it stays as it is. What is
+        validated and returned has weights midway between it and the trained ones (`BASE_SHARE`). With a validation its
+        own weights count as epoch 0, so that what is returned validates no worse.
 
     Raises InputError without any patch or particle, UsageError where the checkpoint is of other settings or the base
     does not fit.
@@ -170,6 +175,7 @@ def train_picker(
         validate=None if validation is None else lambda: validation.scores(_made(network, settings), settings.shapes),
         progress=progress,
         validate_first=base is not None,
+        anchor=None if base is None else Anchor(base.network.state_dict(), BASE_SHARE),
     )
     notes: dict[str, Any] = {} if validation is None else {"best_epoch": state.best_epoch}
     return replace(_made(network, settings), notes=notes)
@@ -249,6 +255,7 @@ def _hold_diffusion_times(network: DiffusionNet) -> None:
 def _settings_digest(settings: PickerTraining, base: Picker | None) -> str:
     found = hashlib.sha256(json.dumps(asdict(settings), sort_keys=True).encode())
     if base is not None:
+        found.update(f"base {BASE_SHARE}".encode())
         for name, value in sorted(base.network.state_dict().items()):
             found.update(name.encode() + value.cpu().numpy().tobytes())
     return found.hexdigest()

@@ -18,7 +18,8 @@ from membrain_cloud.errors import UsageError
 from membrain_cloud.geometry import Mesh, Picks, orientations_from_normals
 from membrain_cloud.membranes.picking import Clustering
 from membrain_cloud.networks.picker import Picker, load_picker
-from membrain_cloud.training.epochs import Course, State, resume, run_epochs
+from membrain_cloud.training import picker_loop
+from membrain_cloud.training.epochs import Anchor, Course, State, resume, run_epochs
 from membrain_cloud.training.examples import Example, PickingExample, SubvolumeExample, content_digest
 from membrain_cloud.training.incremental import Protocol, annotation_order, run_rounds
 from membrain_cloud.training.picker_loop import PickerTraining, train_picker
@@ -133,6 +134,36 @@ def test_a_training_killed_by_sigkill_ends_with_the_same_bytes(tmp_path: Path) -
     assert all(row["validation_loss"] and row["f1"] and row["precision"] and row["recall"] for row in rows)
 
 
+def test_with_an_anchor_the_weights_between_are_validated_and_kept_and_training_goes_on_from_its_own(
+    tmp_path: Path,
+) -> None:
+    network = torch.nn.Linear(1, 1)
+    anchor = Anchor({"weight": torch.full((1, 1), 10.0), "bias": torch.zeros(1)}, 0.25)
+    begun: list[float] = []
+    seen: list[float] = []
+
+    def train_epoch(optimiser: torch.optim.Optimizer, epoch: int) -> float:
+        begun.append(float(network.weight.detach()))
+        with torch.no_grad():
+            network.weight.fill_(float(epoch))
+            network.bias.fill_(4.0)
+        return 0.0
+
+    def validate() -> dict[str, float | None]:
+        seen.append(float(network.weight.detach()))
+        return {"validation_loss": 0.0, "f1": [0.1, 0.9, 0.2][len(seen) - 1]}
+
+    course = Course(3, 0.1, 1, "s", "d", tmp_path / "state.pt")
+    run_epochs(network, course, train_epoch=train_epoch, validate=validate, progress=quiet, anchor=anchor)
+    assert begun[1:] == [0.0, 1.0]
+    np.testing.assert_allclose(seen, [2.5, 3.25, 4.0])
+    assert float(network.weight.detach()) == 3.25
+    assert float(network.bias.detach()) == 3.0
+    unwatched = replace(course, checkpoint=None)
+    run_epochs(network, unwatched, train_epoch=train_epoch, validate=None, progress=quiet, anchor=anchor)
+    assert float(network.weight.detach()) == 4.0
+
+
 def test_an_edited_annotation_invalidates_the_state(tmp_path: Path) -> None:
     checkpoint = tmp_path / "state.pt"
     train(checkpoint)
@@ -166,7 +197,7 @@ def test_the_digest_holds_all_that_is_annotated(what: str) -> None:
     assert content_digest([changed[what]]) != content_digest([one])
 
 
-def test_a_picker_is_trained_on_from_a_base(tmp_path: Path) -> None:
+def test_a_picker_is_trained_on_from_a_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = train(tmp_path / "base.pt")
     before = weights(base)
     slow = replace(TRAINING, learning_rate=1e-12, epochs=1)
@@ -183,6 +214,13 @@ def test_a_picker_is_trained_on_from_a_base(tmp_path: Path) -> None:
     assert [row["epoch"] for row in log_of(tmp_path / "state.pt")] == ["0", "1"]
     with pytest.raises(UsageError, match="built otherwise"):
         train_picker([example(1)], settings=replace(slow, width=8), checkpoint=None, progress=quiet, base=base)
+    kept = train_picker([example(1)], settings=TRAINING, checkpoint=None, progress=quiet, base=base)
+    monkeypatch.setattr(picker_loop, "BASE_SHARE", 0.0)
+    trained = train_picker([example(1)], settings=TRAINING, checkpoint=None, progress=quiet, base=base)
+    parts = zip(base.network.parameters(), trained.network.parameters(), kept.network.parameters(), strict=True)
+    for start, end, between in parts:
+        torch.testing.assert_close(between, 0.5 * (start + end))
+    assert weights(trained) != before
 
 
 def test_subvolumes_are_validated_too(tmp_path: Path) -> None:
