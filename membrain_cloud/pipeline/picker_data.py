@@ -127,12 +127,17 @@ def project_material(
 
 
 def phantom_material(work: Path, *, classes: Sequence[str], progress: Report) -> Material:
-    """Of phantoms as the demo's, with true masks, for the incremental protocol; kept in `work`."""
+    """Of phantoms as the demo's, with true masks, for the incremental protocol; kept in `work`.
+
+    Each membrane of a phantom carries one kind of particle. Without classes there are three kinds, and of a single
+    membrane nobody can learn the other two; with classes the phantoms have these kinds alone.
+    """
     check_phantom_classes(classes)
+    phantom = replace(PhantomSettings(), particles=tuple(classes)) if classes else PhantomSettings()
     training = replace(PICKER_TRAINING, classes=tuple(classes))
     examples = replace(PICKER_EXAMPLES, imperfect=0.0)
     parts = {
-        name: make_examples(seeds, examples, training, work / "phantoms", progress, phantom=PhantomSettings())
+        name: make_examples(seeds, examples, training, work / "phantoms", progress, phantom=phantom)
         for name, seeds in ROUND_SEEDS.items()
     }
     about = {name: f"phantoms {seeds[0]} to {seeds[-1]}" for name, seeds in ROUND_SEEDS.items()}

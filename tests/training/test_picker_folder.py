@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from membrain_cloud.cli import main
 from membrain_cloud.errors import InputError, MembrainCloudError, ProjectError, UsageError, VoxelSpacingError
 from membrain_cloud.geometry import Picks, orientations_from_normals
+from membrain_cloud.membranes.phantom import Phantom, PhantomSettings, make_phantom
 from membrain_cloud.networks.picker import Picker, load_picker
 from membrain_cloud.pipeline import picker_data
 from membrain_cloud.pipeline.picker_folder import read_training_folder
@@ -211,3 +212,29 @@ def test_options_that_make_no_sense_are_refused(folder: Path, options: list[str]
     assert done.exit_code == 2, done.output
     assert said in done.output + (done.stderr or "")
     assert not (folder / "x.safetensors").exists()
+
+
+@pytest.mark.parametrize(("classes", "kinds"), [((), ("dimer", "tower", "head-on-stalk")), (("tower",), ("tower",))])
+def test_phantoms_of_rounds_have_the_kinds_that_are_asked_for_alone(
+    classes: tuple[str, ...], kinds: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A membrane has one kind: rounds for one protein are of phantoms that have no other."""
+    small = PhantomSettings(
+        shape=(48, 64, 64), membranes=1, particles_per_um2=(2000.0, 2000.0), cytosolic_per_um3=(1.0, 2.0)
+    )
+    monkeypatch.setattr(picker_data, "PhantomSettings", lambda: small)
+    monkeypatch.setattr(picker_data, "ROUND_SEEDS", {"train": range(3, 5), "val": range(5, 6), "test": range(6, 7)})
+    made: list[Phantom] = []
+
+    def recorded(seed: int, settings: PhantomSettings) -> Phantom:
+        made.append(make_phantom(seed, settings))
+        return made[-1]
+
+    monkeypatch.setattr("membrain_cloud.training.picking.make_phantom", recorded)
+    material = picker_data.phantom_material(tmp_path, classes=classes, progress=lambda line: None)
+    found = {name for phantom in made for name in phantom.particle_classes}
+    assert found
+    assert found <= set(kinds)
+    assert material.training.classes == classes
+    if not classes:
+        assert len(found) > 1
