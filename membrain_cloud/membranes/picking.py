@@ -57,6 +57,7 @@ def cluster_picks(
     membrane_id: int,
     refine: bool = False,
     shift: Shift = mean_shift,
+    thickness: NDArray[np.float64] | None = None,
 ) -> Picks:
     """Cluster the vertices whose score is below the threshold into particles, best first.
 
@@ -73,6 +74,7 @@ def cluster_picks(
     refine : move centres along the surface to where the scores around them are lowest (see `_refined`); MemBrain-pick
         does not.
     shift : the mean shift, `clustering.mean_shift` or one on another device.
+    thickness : (V,) as `slab_thickness`, for a mesh that is clustered more than once; None: worked out where needed.
     """
     low = np.flatnonzero(np.asarray(scores) < score_threshold)
     if not len(low):
@@ -120,7 +122,9 @@ def cluster_picks(
         score_threshold=score_threshold,
         least_elongation=least_elongation,
     )
-    offset = _to_the_middle(mesh, centers) if center_offset_angstrom is None else center_offset_angstrom
+    offset: float | NDArray[np.float64] | None = center_offset_angstrom
+    if offset is None:
+        offset = _to_the_middle(mesh, centers, slab_thickness(mesh) if thickness is None else thickness)
     return Picks(
         positions=centers + offset * facing,
         orientations=frames,
@@ -192,9 +196,13 @@ def _unsuppressed(mesh: Mesh, centers: NDArray[np.float64], least: float) -> NDA
     return np.array(kept, np.int64)
 
 
-def _to_the_middle(mesh: Mesh, centers: NDArray[np.float64]) -> NDArray[np.float64]:
+def slab_thickness(mesh: Mesh) -> NDArray[np.float64]:
+    """(V,) Å across the slab at each vertex, NaN on its rim."""
+    return membrane_sides(mesh, reach_angstrom=_THICKEST_ANGSTROM).thickness
+
+
+def _to_the_middle(mesh: Mesh, centers: NDArray[np.float64], thickness: NDArray[np.float64]) -> NDArray[np.float64]:
     """(N, 1) how far along the outward normal the middle of the slab lies from points of its surface: negative."""
-    thickness = membrane_sides(mesh, reach_angstrom=_THICKEST_ANGSTROM).thickness
     known = np.flatnonzero(np.isfinite(thickness))
     if not len(known):
         return np.zeros((len(centers), 1))
@@ -233,9 +241,12 @@ def pick_membrane(
         cache=cache,
         progress=progress,
     )
+    classes = scores.T if scores.ndim == 2 else scores[None]
+    once = len(classes) > 1 and clustering.center_offset_angstrom is None
+    thickness = slab_thickness(mesh) if once else None
     found = [
-        cluster_picks(mesh, of_class, **asdict(clustering), membrane_id=membrane_id, shift=shift)
-        for of_class in (scores.T if scores.ndim == 2 else scores[None])
+        cluster_picks(mesh, of_class, **asdict(clustering), membrane_id=membrane_id, shift=shift, thickness=thickness)
+        for of_class in classes
     ]
     if clustering.min_distance_angstrom is not None:
         found = best_of_classes(found, within_angstrom=clustering.min_distance_angstrom)

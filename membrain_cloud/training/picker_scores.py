@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from membrain_cloud.geometry import Mesh, Picks
 from membrain_cloud.membranes.operators import Operators
-from membrain_cloud.membranes.picking import Clustering, cluster_picks
+from membrain_cloud.membranes.picking import Clustering, cluster_picks, slab_thickness
 from membrain_cloud.membranes.scoring import scale_of_boxes, vertex_scores
 from membrain_cloud.networks.picker import AnyPicker, Picker
 from membrain_cloud.networks.subvolume_picker import SubvolumePicker
@@ -61,12 +61,16 @@ def _profile_scores(picker: Picker, example: PickingExample, cache: Cache | None
 
 def predict_picks(picker: AnyPicker, example: Example, *, clustering: Clustering) -> list[Picks]:
     """What the picker finds on one membrane, for each of its classes."""
-    return _clustered(example, predicted_scores(picker, example), clustering)
+    return _clustered(example, predicted_scores(picker, example), clustering, None)
 
 
-def _clustered(example: Example, scores: NDArray[np.float32], clustering: Clustering) -> list[Picks]:
+def _clustered(
+    example: Example, scores: NDArray[np.float32], clustering: Clustering, thickness: NDArray[np.float64] | None
+) -> list[Picks]:
     mesh = _mesh(example)
-    return [cluster_picks(mesh, of_class, **asdict(clustering), membrane_id=0) for of_class in scores.T]
+    return [
+        cluster_picks(mesh, of_class, **asdict(clustering), membrane_id=0, thickness=thickness) for of_class in scores.T
+    ]
 
 
 def _mesh(example: Example) -> Mesh:
@@ -109,9 +113,14 @@ def evaluate_picker(picker: AnyPicker, examples: Sequence[Example], *, clusterin
 
 
 def _evaluated(
-    examples: Sequence[Example], scores: Sequence[NDArray[np.float32]], clustering: Clustering
+    examples: Sequence[Example],
+    scores: Sequence[NDArray[np.float32]],
+    clustering: Clustering,
+    thicknesses: Sequence[NDArray[np.float64] | None] | None = None,
 ) -> dict[str, Any]:
-    picks = [one for e, s in zip(examples, scores, strict=True) for one in _clustered(e, s, clustering)]
+    slabs = [None] * len(examples) if thicknesses is None else thicknesses
+    parts = zip(examples, scores, slabs, strict=True)
+    picks = [one for e, s, thickness in parts for one in _clustered(e, s, clustering, thickness)]
     truths = [one for e, s in zip(examples, scores, strict=True) for one in _truths(e, s.shape[1])]
     score, strict = pooled_f1(picks, truths)
     chamfer = pooled_chamfer(picks, truths)
@@ -131,12 +140,21 @@ def _evaluated(
 class Validation:
     """Membranes that a training is watched on, and never trained on.
 
-    cache : operators of their patches, filled at the first look.
+    cache : operators of their patches, filled at the first look.  slabs : how thick they are, likewise.
     """
 
     examples: Sequence[Example]
     clustering: Clustering
     cache: dict[str, Operators] = field(default_factory=dict)
+    slabs: list[NDArray[np.float64]] = field(default_factory=list)
+
+    def thicknesses(self) -> Sequence[NDArray[np.float64]] | None:
+        """Of each membrane's slab, worked out once for all looks; None where picks are not moved by it."""
+        if self.clustering.center_offset_angstrom is not None:
+            return None
+        if not self.slabs:
+            self.slabs.extend(slab_thickness(_mesh(example)) for example in self.examples)
+        return self.slabs
 
     def scores(self, picker: AnyPicker, shapes: Sequence[ParticleShape]) -> dict[str, float | None]:
         """A row of the log: mean squared error of the distances, F1, precision, recall and Chamfer distance."""
@@ -145,7 +163,7 @@ class Validation:
             ((scores - _targets(picker, example, scores.shape[1], shapes)) ** 2).ravel()
             for example, scores in zip(self.examples, found, strict=True)
         ]
-        told = _evaluated(self.examples, found, self.clustering)
+        told = _evaluated(self.examples, found, self.clustering, self.thicknesses())
         names = ("f1", "precision", "recall", "chamfer_angstrom")
         return {"validation_loss": float(np.concatenate(errors).mean())} | {name: told[name] for name in names}
 
@@ -158,7 +176,7 @@ class Validation:
         """Of a grid of bandwidths and thresholds the one with the best sum of both F1; of equals the given one."""
         found = [predicted_scores(picker, example, self.cache) for example in self.examples]
         candidates = [self.clustering, *_grid(self.clustering)]
-        ranked = [(_evaluated(self.examples, found, one), one) for one in candidates]
+        ranked = [(_evaluated(self.examples, found, one, self.thicknesses()), one) for one in candidates]
         return max(ranked, key=lambda pair: pair[0]["f1"] + pair[0]["f1_one_to_one"])[1]
 
 

@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from numpy.typing import NDArray
 
 from membrain_cloud.errors import UsageError
 from membrain_cloud.geometry import Mesh, Picks, orientations_from_normals
-from membrain_cloud.membranes.picking import Clustering
+from membrain_cloud.membranes import picking
+from membrain_cloud.membranes.picking import Clustering, slab_thickness
 from membrain_cloud.networks.picker import Picker, load_picker
-from membrain_cloud.training import picker_loop
+from membrain_cloud.training import picker_loop, picker_scores
 from membrain_cloud.training.epochs import Anchor, Course, State, resume, run_epochs
 from membrain_cloud.training.examples import Example, PickingExample, SubvolumeExample, content_digest
 from membrain_cloud.training.incremental import Protocol, annotation_order, run_rounds
@@ -221,6 +223,26 @@ def test_a_picker_is_trained_on_from_a_base(tmp_path: Path, monkeypatch: pytest.
     for start, end, between in parts:
         torch.testing.assert_close(between, 0.5 * (start + end))
     assert weights(trained) != before
+
+
+def test_a_slab_is_measured_once_for_all_clusterings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picker = train(tmp_path / "state.pt")
+    to_the_middle = replace(CLUSTERING, center_offset_angstrom=None)
+    alone = Validation([example(9)], to_the_middle)
+    expected = evaluate_picker(picker, alone.examples, clustering=alone.best_clustering(picker))
+    measured: list[Mesh] = []
+
+    def counted(mesh: Mesh) -> NDArray[np.float64]:
+        measured.append(mesh)
+        return slab_thickness(mesh)
+
+    monkeypatch.setattr(picker_scores, "slab_thickness", counted)
+    monkeypatch.setattr(picking, "slab_thickness", counted)
+    watched = Validation([example(9)], to_the_middle)
+    best = watched.best_clustering(picker)
+    watched.scores(picker, ())
+    assert len(measured) == 1
+    assert evaluate_picker(picker, watched.examples, clustering=best) == expected
 
 
 def test_subvolumes_are_validated_too(tmp_path: Path) -> None:
