@@ -120,13 +120,13 @@ def beside_the_peer(folder: Path, shape: tuple[int, int, int], window: int, *, m
         )
 
 
-def fast_against_exact(seeds: list[int]) -> None:
+def fast_against_exact(seeds: list[int], model: str) -> None:
     """Phantoms that the shipped weights were not trained on; seconds without start-up, the network loaded."""
     for seed in seeds:
         phantom = make_phantom(seed, PhantomSettings())
         density, truth = phantom.density.astype(np.float32), phantom.labels > 0
-        exact, exact_seconds = segmented(density, phantom.voxel_spacing_angstrom, "exact")
-        fast, fast_seconds = segmented(density, phantom.voxel_spacing_angstrom, "fast")
+        exact, exact_seconds = segmented(density, phantom.voxel_spacing_angstrom, "exact", model)
+        fast, fast_seconds = segmented(density, phantom.voxel_spacing_angstrom, "fast", model)
         wall, cpu = (slow / quick for slow, quick in zip(exact_seconds, fast_seconds, strict=True))
         say(
             f"phantom {seed}: Dice with exact mode {dice(fast, exact):.4f}, Surface-Dice "
@@ -137,9 +137,11 @@ def fast_against_exact(seeds: list[int]) -> None:
         )
 
 
-def segmented(density: np.ndarray, spacing_angstrom: float, mode: str) -> tuple[np.ndarray, tuple[float, float]]:
+def segmented(
+    density: np.ndarray, spacing_angstrom: float, mode: str, model: str = "membrain-cloud-small"
+) -> tuple[np.ndarray, tuple[float, float]]:
     """The mask, and seconds of the wall and of the CPU: on a machine that others use too, the second says more."""
-    chosen = load_settings(None, [f"segment.mode={mode}"]).segment
+    chosen = load_settings(None, [f"segment.mode={mode}", f"segment.model={model}"]).segment
     network = segmenter(chosen.model, model_sha256(chosen.model), chosen.chosen_precision)
     network.predict(np.zeros((1, 1, network.window, network.window, network.window), np.float32))
     started, cpu = time.perf_counter(), time.process_time()
@@ -328,6 +330,7 @@ def main() -> None:
     parser.add_argument("what", choices=["peer", "fast", "large", "gpu"])
     parser.add_argument("--no-mirrors", action="store_true", help="peer: both without test-time augmentation")
     parser.add_argument("--seeds", type=lambda text: [int(n) for n in text.split(",")], help="fast: of the phantoms")
+    parser.add_argument("--model", default="membrain-cloud-small", help="fast: a name or a file")
     parser.add_argument("--shape", type=lambda text: tuple(int(n) for n in text.split(",")), help="peer: z,y,x")
     parser.add_argument("--small", action="store_true", help="smaller volumes and windows: minutes in place of an hour")
     chosen = parser.parse_args()
@@ -338,7 +341,8 @@ def main() -> None:
             volume = ((96, 128, 128), 64) if chosen.small else ((160, 256, 256), 160)
             beside_the_peer(folder, chosen.shape or volume[0], volume[1], mirrors=not chosen.no_mirrors)
         elif chosen.what == "fast":
-            fast_against_exact(chosen.seeds or ([3002] if chosen.small else [3002, 3003, 3004, 5001, 5002, 5003]))
+            seeds = chosen.seeds or ([3002] if chosen.small else [3002, 3003, 3004, 5001, 5002, 5003])
+            fast_against_exact(seeds, chosen.model)
         elif chosen.what == "large":
             large(folder, (100, 300, 300) if chosen.small else (500, 1000, 1000))
         else:
