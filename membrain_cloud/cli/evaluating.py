@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +19,10 @@ from membrain_cloud.cli.program import (
     say,
     settings_options,
 )
+
+if TYPE_CHECKING:
+    from membrain_cloud.pipeline.mesh_scores import MeshScores
+    from membrain_cloud.store.project import Project
 
 
 def register(main: Program) -> None:
@@ -34,6 +39,14 @@ def register(main: Program) -> None:
 @click.option("--truth-instances", metavar="URI", help="True membranes, e.g. membrane:truth/0?instance=true.")
 @click.option("--truth-picks", metavar="URI", help="True particles, e.g. membrane-protein:truth/0.")
 @click.option("--radius", type=float, default=63.36, show_default=True, help="A pick is right within it, in Å.")
+@click.option(
+    "--tolerance", type=click.FloatRange(0, min_open=True), default=20.0, show_default=True,
+    help="A surface is right within it, in Å: half a membrane's thickness.",
+)  # fmt: skip
+@click.option(
+    "--kind", type=click.Choice(["segmentations", "picks", "meshes"]),
+    help="Of FIRST and SECOND, where a name stands for several.  [default: the first of these that both have]",
+)  # fmt: skip
 @click.option("--table", metavar="FILE", help="Also write the rows there: .parquet or .csv.")
 @click.option("--figure", metavar="FILE", help="Also draw the scores there: .png.")
 @click.option("--overwrite", is_flag=True, help="Replace files of these names.")
@@ -47,6 +60,8 @@ def evaluate(
     truth_instances: str | None,
     truth_picks: str | None,
     radius: float,
+    tolerance: float,
+    kind: str | None,
     table: str | None,
     figure: str | None,
     overwrite: bool,
@@ -57,30 +72,41 @@ def evaluate(
 
     Segmentations: Dice, Surface-Dice, precision and recall; voxels that either marks to be ignored are left out, and
     where SECOND is marked in patches alone (values 3), all that is not marked. Picks: F1, precision and recall within
-    the radius, as MemBrain-pick counts (many to one) and one to one, and the Chamfer distance. All runs together are
-    the row `*`.
+    the radius, as MemBrain-pick counts (many to one) and one to one, and the Chamfer distance. Meshes: the shares of
+    both surfaces' areas within the tolerance of the other (precision, recall, F1), Chamfer and Hausdorff distances,
+    both ways and each way, the angle between their normals, areas and components. All runs together are the row `*`.
+
+    `name:user/session` may name a segmentation, picks and a mesh at once: --kind meshes compares the meshes.
 
     \b
     Examples:
       membrain-cloud evaluate project/config.json --truth membrane:alice/3 --truth-picks psii:expert/1
       membrain-cloud evaluate project/config.json membrane:alice/3@10.0 membrane:bob/1@10.0 --table scores.parquet
       membrain-cloud evaluate project/config.json psii:membrain/1a2b3c4d psii:expert/1 --figure scores.png
+      membrain-cloud evaluate project/config.json membrane:alice/3 membrane:bob/1 --kind meshes --figure meshes.png
     """
     from membrain_cloud.errors import UsageError
     from membrain_cloud.store.opening import open_project
     from membrain_cloud.store.row_files import check_row_file
 
+    if first is None and kind is not None:
+        raise UsageError("--kind is of two annotations", "give FIRST and SECOND too")
     if (first is None) != (second is None) or (first and (truth or truth_instances or truth_picks)):
         raise UsageError("give two annotations, or --truth for what a run made", "e.g. membrane:alice/3 membrane:bob/1")
     if table is not None:
         check_row_file(table, overwrite=overwrite)
     _check_figure(figure, overwrite)
     project = open_project(config)
+    draw: Callable[[], bytes] | None = None
     if first is not None and second is not None:
         from membrain_cloud.pipeline.annotation_scores import annotation_scores
 
-        scores = annotation_scores(project, runs, first, second, radius_angstrom=radius)
-        title = f"{first}, with {second} taken as true"
+        compared = annotation_scores(
+            project, runs, first, second, radius_angstrom=radius, tolerance_angstrom=tolerance, kind=kind
+        )
+        scores, title = compared.rows, f"{first}, with {second} taken as true"
+        if compared.meshes is not None:
+            draw = functools.partial(_mesh_figure, project, compared.meshes, title, tolerance)
     else:
         from membrain_cloud.cli.running import chosen_settings, make_plan
         from membrain_cloud.pipeline.evaluation import Truth, evaluate_plan
@@ -89,7 +115,7 @@ def evaluate(
         made = make_plan(project, settings, runs, chosen["stages"])
         scores = evaluate_plan(project, made, Truth(truth, truth_instances, truth_picks), radius_angstrom=radius)
         title = f"with {', '.join(filter(None, (truth, truth_instances, truth_picks)))} taken as true"
-    keep_scores(scores, table, figure, title)
+    keep_scores(scores, table, figure, title, draw=draw)
     if as_json:
         print_json(scores)
     else:
@@ -108,10 +134,28 @@ def _check_figure(path: str | None, overwrite: bool) -> None:
         raise UsageError(f"{path}: exists already", "give another name, or --overwrite")
 
 
+def _mesh_figure(project: Project, scores: MeshScores, title: str, tolerance: float) -> bytes:
+    from membrain_cloud.pipeline.mesh_scores import colours_of_farthest
+    from membrain_cloud.report.mesh_figure import mesh_figure
+
+    return mesh_figure(
+        (scores.to_true.distances, scores.to_mesh.distances),
+        colours_of_farthest(project, scores),
+        where=scores.farthest.run if scores.farthest else "",
+        tolerance_angstrom=tolerance,
+        title=title,
+    )
+
+
 def keep_scores(
-    scores: Sequence[Mapping[str, Any]], table: str | None, figure: str | None, title: str, group: str = ""
+    scores: Sequence[Mapping[str, Any]],
+    table: str | None,
+    figure: str | None,
+    title: str,
+    group: str = "",
+    draw: Callable[[], bytes] | None = None,
 ) -> None:
-    """Rows and figure as files, where they are asked for."""
+    """Rows and figure as files, where they are asked for. draw : gives the figure, if it is another than of scores."""
     from membrain_cloud.store.row_files import write_bytes, write_rows
 
     if table is not None:
@@ -121,5 +165,5 @@ def keep_scores(
         from membrain_cloud.report.score_figure import scores_figure
 
         single = [row for row in scores if row.get("run") != "*"]
-        write_bytes(figure, scores_figure(single, title=title, group=group))
+        write_bytes(figure, draw() if draw else scores_figure(single, title=title, group=group))
         say(f"wrote {figure}")

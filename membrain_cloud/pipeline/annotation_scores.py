@@ -1,21 +1,22 @@
-"""How well one annotation agrees with another that is taken as true: segmentations and picks of copick."""
+"""How well one annotation agrees with another that is taken as true: segmentations, picks and meshes of copick."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from membrain_cloud.errors import InputError, ProjectError, UsageError
+from membrain_cloud.errors import InputError
 from membrain_cloud.geometry import Box, Zyx, iterate_chunks
 from membrain_cloud.membranes.skeleton import skeleton_blocks
-from membrain_cloud.pipeline.differences import project_finds
+from membrain_cloud.pipeline.annotation_kinds import Pair, pairs_of_one_kind
+from membrain_cloud.pipeline.mesh_scores import MeshScores, mesh_scores
 from membrain_cloud.store.project import Project
-from membrain_cloud.store.refs import ObjectRef, SegmentationRef, parse_uri
+from membrain_cloud.store.refs import ObjectRef, SegmentationRef
 from membrain_cloud.training.labels import IGNORE, MARKED_BACKGROUND, MEMBRANE, merge_labels
 from membrain_cloud.training.scores import (
     MaskCounts,
@@ -141,38 +142,70 @@ def _named(what: str, score: Score, ending: str) -> dict[str, float]:
     }
 
 
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """rows : one for each run that has both annotations, and one for all (ALL_RUNS).  meshes : of two meshes alone."""
+
+    rows: list[dict[str, Any]]
+    meshes: MeshScores | None = None
+
+
 def annotation_scores(
-    project: Project, runs: Sequence[str], first: str, second: str, *, radius_angstrom: float
-) -> list[dict[str, Any]]:
-    """Scores of `first` with `second` taken as true: a row for each run that has both, and one for all (ALL_RUNS).
+    project: Project,
+    runs: Sequence[str],
+    first: str,
+    second: str,
+    *,
+    radius_angstrom: float,
+    tolerance_angstrom: float,
+    kind: str | None = None,
+) -> Comparison:
+    """Scores of `first` with `second` taken as true: of two segmentations (masks, marks or instances), picks or meshes.
 
-    first, second : URIs of two segmentations (masks, marks or instances), or of two sets of picks.
+    radius_angstrom : within which a pick is right.  tolerance_angstrom : within which a surface is.
+    kind : of annotation_kinds.KINDS, where URIs name several; None: the first that there is of both.
 
-    Raises UsageError for a segmentation and picks; ProjectError where no run has both; InputError for other grids.
+    Raises UsageError for two kinds; ProjectError where no run has both; InputError for other grids.
     """
-    names = sorted(set(runs)) or project.runs()
-    of_masks, of_picks, rows = [], [], []
-    for run in names:
-        segmentations = [_segmentation(project, run, uri) for uri in (first, second)]
-        picks = [_picks(project, run, uri) for uri in (first, second)]
-        if segmentations[0] is not None and segmentations[1] is not None:
-            ours, true = (Layers.of(project, [ref]) for ref in segmentations if ref is not None)
-            of_masks.append(segmentation_counts(ours, true))
-            rows.append({"run": run, **segmentation_scores(*of_masks[-1])})
-        elif picks[0] is not None and picks[1] is not None:
-            of_picks.append((project.read_picks(picks[0]).positions, project.read_picks(picks[1]).positions))
-            rows.append({"run": run, **pick_scores(*of_picks[-1], radius_angstrom)})
-        elif any(segmentations) and any(picks):
-            raise UsageError(f"{run}: {first} and {second} are not of one kind", "give two segmentations, or two picks")
-    if not rows:
-        raise ProjectError(
-            f"no run has both {first} and {second}", "look what there is: copick browse, or membrain-cloud diff"
-        )
-    if len(rows) > 1 and of_masks:
-        rows.append({"run": ALL_RUNS, **segmentation_scores(*_added_up(of_masks))})
-    elif len(rows) > 1:
-        rows.append({"run": ALL_RUNS, **_picks_of_all(of_picks, radius_angstrom)})
-    return [{**row, "first": first, "second": second} for row in rows]
+    kind, pairs = pairs_of_one_kind(project, runs, first, second, kind)
+    meshes = None
+    if kind == "meshes":
+        meshes = mesh_scores(project, pairs, tolerance_angstrom=tolerance_angstrom)
+        rows, together = _rows_of_meshes(meshes, tolerance_angstrom)
+    elif kind == "picks":
+        rows, together = _rows_of_picks(project, pairs, radius_angstrom)
+    else:
+        rows, together = _rows_of_segmentations(project, pairs)
+    if len(rows) > 1:
+        rows.append({"run": ALL_RUNS, **together()})
+    return Comparison([{**row, "first": first, "second": second} for row in rows], meshes)
+
+
+_Rows = tuple[list[dict[str, Any]], Callable[[], dict[str, Any]]]
+
+
+def _rows_of_segmentations(project: Project, pairs: Sequence[Pair]) -> _Rows:
+    counts, rows = [], []
+    for pair in pairs:
+        refs = [ref for ref in (pair.first, pair.second) if isinstance(ref, SegmentationRef)]
+        ours, true = (Layers.of(project, [ref]) for ref in refs)
+        counts.append(segmentation_counts(ours, true))
+        rows.append({"run": pair.run, **segmentation_scores(*counts[-1])})
+    return rows, lambda: segmentation_scores(*_added_up(counts))
+
+
+def _rows_of_picks(project: Project, pairs: Sequence[Pair], radius_angstrom: float) -> _Rows:
+    sets, rows = [], []
+    for pair in pairs:
+        refs = [ref for ref in (pair.first, pair.second) if isinstance(ref, ObjectRef)]
+        ours, true = (project.read_picks(ref).positions for ref in refs)
+        sets.append((ours, true))
+        rows.append({"run": pair.run, **pick_scores(ours, true, radius_angstrom)})
+    return rows, lambda: _picks_of_all(sets, radius_angstrom)
+
+
+def _rows_of_meshes(scores: MeshScores, tolerance_angstrom: float) -> _Rows:
+    return list(scores.rows), lambda: scores.of_all(tolerance_angstrom)
 
 
 def _added_up(counts: Iterable[tuple[MaskCounts, int]]) -> tuple[MaskCounts, int]:
@@ -195,23 +228,3 @@ def _picks_of_all(sets: Sequence[tuple[NDArray, NDArray]], radius_angstrom: floa
     # A run without picks of one kind would be measured against its neighbours'.
     known = all(len(points) for pair in sets for points in pair)
     return scores if known else scores | {"particle_chamfer_angstrom": None}
-
-
-def _segmentation(project: Project, run: str, uri: str) -> SegmentationRef | None:
-    """As `diff` finds it; also one of several labels, by its name with `-multilabel`."""
-    found = project_finds(project.segmentation, run, uri)
-    if isinstance(found, SegmentationRef):
-        return found
-    parsed = parse_uri(uri)
-    for ref in project.multilabel_segmentations(run):
-        same = (ref.name, ref.user, ref.session) == (parsed.name, parsed.user, parsed.session)
-        if same and parsed.voxel_spacing_angstrom in (None, ref.voxel_spacing_angstrom):
-            return ref
-    return None
-
-
-def _picks(project: Project, run: str, uri: str) -> ObjectRef | None:
-    if "@" in uri or "?" in uri:
-        return None
-    found = project_finds(project.object, run, uri)
-    return found if isinstance(found, ObjectRef) and found in project.picks(run) else None

@@ -96,20 +96,22 @@ class _Buffers:
         pixel = pixel[nearer]
         self.near[pixel] = near[nearer]
         self.normal[pixel] = normal[nearer]
-        self.colour[pixel] = colour
+        self.colour[pixel] = colour[order][nearer] if isinstance(colour, np.ndarray) else colour
 
     def inside(self, column: NDArray, row: NDArray) -> NDArray[np.bool_]:
         return (column >= 0) & (row >= 0) & (column < self.width) & (row < self.height)
 
 
 def render(
-    meshes: Sequence[tuple[Mesh, Rgb]], spheres: Sequence[tuple[NDArray[np.float64], float, Rgb]], camera: Camera
+    meshes: Sequence[tuple[Mesh, Rgb | NDArray[np.float64]]],
+    spheres: Sequence[tuple[NDArray[np.float64], float, Rgb]],
+    camera: Camera,
 ) -> NDArray[np.float32]:
     """Draw meshes and spheres as the camera sees them.
 
     Parameters
     ----------
-    meshes : each with its colour (r, g, b in 0...1).
+    meshes : each with its colour (r, g, b in 0...1), or (V, 3), one a vertex.
     spheres : each (N, 3) centres in Å, one radius in Å, one colour.
 
     Returns
@@ -124,7 +126,7 @@ def render(
     return _reduce(_light(buffers))
 
 
-def _draw_mesh(buffers: _Buffers, mesh: Mesh, colour: Rgb, camera: Camera) -> None:
+def _draw_mesh(buffers: _Buffers, mesh: Mesh, colour: Rgb | NDArray[np.float64], camera: Camera) -> None:
     points = camera.project(mesh.vertices) * _SUPERSAMPLING
     normals = (mesh.vertex_normals() @ camera.axes.T).astype(np.float32)
     corners = points[mesh.faces]
@@ -134,11 +136,17 @@ def _draw_mesh(buffers: _Buffers, mesh: Mesh, colour: Rgb, camera: Camera) -> No
         step = max(1, _FRAGMENTS_AT_ONCE // int(size) ** 2)
         for start in range(0, len(faces), step):
             chosen = faces[start : start + step]
-            _draw_triangles(buffers, corners[chosen], normals[mesh.faces[chosen]], int(size), colour)
+            painted = colour[mesh.faces[chosen]] if isinstance(colour, np.ndarray) else colour
+            _draw_triangles(buffers, corners[chosen], normals[mesh.faces[chosen]], int(size), painted)
 
 
-def _draw_triangles(buffers: _Buffers, corners: NDArray, normals: NDArray, size: int, colour: Rgb) -> None:
-    """corners, normals : (T, 3, 3). Each triangle is tested on a square of size x size pixels that holds it."""
+def _draw_triangles(
+    buffers: _Buffers, corners: NDArray, normals: NDArray, size: int, colour: Rgb | NDArray[np.float64]
+) -> None:
+    """corners, normals : (T, 3, 3), and the colour, if not one for all.
+
+    Each triangle is tested on a square of size x size pixels that holds it.
+    """
     origin = np.floor(corners[:, :, :2].min(axis=1)).astype(int)
     (ax, ay), (bx, by), (cx, cy) = (corners[:, k, :2].T - origin.T for k in range(3))
     doubled_area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
@@ -162,6 +170,8 @@ def _draw_triangles(buffers: _Buffers, corners: NDArray, normals: NDArray, size:
     weights = np.stack([of_a[hit], of_b[hit], of_c[hit]], axis=1)[inside]
     near = (weights * corners[triangle, :, 2]).sum(1)
     normal = np.einsum("fk,fkd->fd", weights, normals[triangle])
+    if isinstance(colour, np.ndarray):
+        colour = np.einsum("fk,fkd->fd", weights, colour[triangle])
     buffers.write(column, row, near, normal, colour)
 
 

@@ -17,7 +17,7 @@ from membrain_cloud.report.theme import LIGHT, SERIES, Theme
 SCORES = (
     "dice", "precision", "recall", "surface_dice", "surface_precision", "surface_recall", "particle_f1",
     "particle_precision", "particle_recall", "particle_f1_one_to_one", "particle_precision_one_to_one",
-    "particle_recall_one_to_one",
+    "particle_recall_one_to_one", "mesh_f1", "mesh_precision", "mesh_recall",
 )  # fmt: skip
 _DPI = 120
 

@@ -44,7 +44,10 @@ def keep(project: Project, run: str, user: str, labels: np.ndarray, name: str = 
 
 
 def scored(project: Project, first: str = "membrane:alice/1", second: str = "membrane:bob/1") -> dict[str, dict]:
-    return {row["run"]: row for row in annotation_scores(project, (), first, second, radius_angstrom=60.0)}
+    return {
+        row["run"]: row
+        for row in annotation_scores(project, (), first, second, radius_angstrom=60.0, tolerance_angstrom=20.0).rows
+    }
 
 
 def test_masks_score_as_whole_volumes_do_and_add_up(project: Project) -> None:
