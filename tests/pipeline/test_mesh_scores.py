@@ -89,6 +89,20 @@ def test_equal_meshes_are_at_no_distance_and_all_tomograms_add_up(project: Proje
     assert compared.meshes.farthest.run == "TS_1"
 
 
+def test_meshes_of_other_programs_need_no_numbers_nor_joined_corners(project: Project) -> None:
+    scene = trimesh.Scene()
+    for mesh in (ball(400.0), ball(200.0, 2000.0)):
+        corners = mesh.vertices[mesh.faces].reshape(-1, 3)
+        plain = trimesh.Trimesh(corners, np.arange(len(corners)).reshape(-1, 3), process=False)
+        scene.add_geometry(plain)
+    there = Path(project.root_url) / ObjectRef("TS_1", "membrane", "carol", "1").mesh_path
+    there.write_bytes(scene.export(file_type="glb"))
+    row = scored(project, second="membrane:carol/1")["TS_1"]
+    assert row["mesh_hausdorff_angstrom"] == pytest.approx(0.0, abs=1e-3)
+    assert (row["membranes_true"], row["components_true"], row["components"]) == (2, 2, 2)
+    assert row["area_true_nm2"] == pytest.approx(row["area_nm2"])
+
+
 def test_a_tomogram_with_an_empty_mesh_has_no_distances_but_a_note(project: Project) -> None:
     keep(project, "TS_2", "bob")
     rows = scored(project)
