@@ -87,40 +87,71 @@ def evaluate(
     """
     from membrain_cloud.errors import UsageError
     from membrain_cloud.store.opening import open_project
-    from membrain_cloud.store.row_files import check_row_file
 
+    truths = (truth, truth_instances, truth_picks)
+    if (first is None) != (second is None) or (first and any(truths)):
+        raise UsageError("give two annotations, or --truth for what a run made", "e.g. membrane:alice/3 membrane:bob/1")
     if first is None and kind is not None:
         raise UsageError("--kind is of two annotations", "give FIRST and SECOND too")
-    if (first is None) != (second is None) or (first and (truth or truth_instances or truth_picks)):
-        raise UsageError("give two annotations, or --truth for what a run made", "e.g. membrane:alice/3 membrane:bob/1")
-    if table is not None:
-        check_row_file(table, overwrite=overwrite)
-    _check_figure(figure, overwrite)
+    _check_files(table, figure, overwrite)
     project = open_project(config)
     draw: Callable[[], bytes] | None = None
     if first is not None and second is not None:
-        from membrain_cloud.pipeline.annotation_scores import annotation_scores
-
-        compared = annotation_scores(
-            project, runs, first, second, radius_angstrom=radius, tolerance_angstrom=tolerance, kind=kind
-        )
-        scores, title = compared.rows, f"{first}, with {second} taken as true"
-        if compared.meshes is not None:
-            draw = functools.partial(_mesh_figure, project, compared.meshes, title, tolerance)
+        title = f"{first}, with {second} taken as true"
+        scores, draw = _of_two(project, runs, first, second, (radius, tolerance), kind, title)
     else:
-        from membrain_cloud.cli.running import chosen_settings, make_plan
-        from membrain_cloud.pipeline.evaluation import Truth, evaluate_plan
-
-        settings = chosen_settings(chosen["settings_file"], chosen["overrides"], chosen["tables"])
-        made = make_plan(project, settings, runs, chosen["stages"])
-        scores = evaluate_plan(project, made, Truth(truth, truth_instances, truth_picks), radius_angstrom=radius)
-        title = f"with {', '.join(filter(None, (truth, truth_instances, truth_picks)))} taken as true"
+        title = f"with {', '.join(filter(None, truths))} taken as true"
+        scores = _of_a_run(project, runs, truths, radius, chosen)
     keep_scores(scores, table, figure, title, draw=draw)
     if as_json:
         print_json(scores)
     else:
         shown = [{name: value for name, value in row.items() if name not in ("first", "second")} for row in scores]
         display.show_scores(shown)
+
+
+def _of_two(
+    project: Project,
+    runs: Sequence[str],
+    first: str,
+    second: str,
+    limits: tuple[float, float],
+    kind: str | None,
+    title: str,
+) -> tuple[list[dict[str, Any]], Callable[[], bytes] | None]:
+    """Rows, and what draws the figure, if it is another than of scores. limits : radius of picks, tolerance, in Å."""
+    from membrain_cloud.pipeline.annotation_scores import annotation_scores
+
+    radius, tolerance = limits
+    compared = annotation_scores(
+        project, runs, first, second, radius_angstrom=radius, tolerance_angstrom=tolerance, kind=kind
+    )
+    if compared.meshes is None:
+        return compared.rows, None
+    return compared.rows, functools.partial(_mesh_figure, project, compared.meshes, title, tolerance)
+
+
+def _of_a_run(
+    project: Project,
+    runs: tuple[str, ...],
+    truths: tuple[str | None, str | None, str | None],
+    radius: float,
+    chosen: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    from membrain_cloud.cli.running import chosen_settings, make_plan
+    from membrain_cloud.pipeline.evaluation import Truth, evaluate_plan
+
+    settings = chosen_settings(chosen["settings_file"], chosen["overrides"], chosen["tables"])
+    made = make_plan(project, settings, runs, chosen["stages"])
+    return evaluate_plan(project, made, Truth(*truths), radius_angstrom=radius)
+
+
+def _check_files(table: str | None, figure: str | None, overwrite: bool) -> None:
+    from membrain_cloud.store.row_files import check_row_file
+
+    if table is not None:
+        check_row_file(table, overwrite=overwrite)
+    _check_figure(figure, overwrite)
 
 
 def _check_figure(path: str | None, overwrite: bool) -> None:

@@ -12,6 +12,8 @@ from membrain_cloud.store.refs import ObjectRef, SegmentationRef, parse_uri
 
 #: In the order in which a URI is taken to mean them: one may name several, as our membranes' masks and meshes.
 KINDS = ("segmentations", "picks", "meshes")
+# Whose annotations an error lists: thousands of tomograms would take long to look through.
+_RUNS_TO_TELL_OF = 20
 _ONE_OF = {"segmentations": "a segmentation", "picks": "picks", "meshes": "a mesh"}
 _NEXT_STEP = (
     "give two segmentations, two sets of picks or two meshes, and --kind where names stand for several; the mesh of a "
@@ -96,11 +98,12 @@ def _no_run(
     """Says which of the two is nowhere, and what there is instead."""
     nowhere = [uri for side, uri in enumerate((first, second)) if not any(pair[side] for pair in found.values())]
     why = f": no run has {' or '.join(nowhere)}" if nowhere else ""
+    looked_at = runs[:_RUNS_TO_TELL_OF]
     there = sorted(
         {
-            *(f"{ref.uri} (segmentation)" for run in runs for ref in project.segmentations(run)),
-            *(f"{ref.uri} (picks)" for run in runs for ref in project.picks(run)),
-            *(f"{ref.uri} (mesh)" for run in runs for ref in project.meshes(run)),
+            *(f"{ref.uri} (segmentation)" for run in looked_at for ref in project.segmentations(run)),
+            *(f"{ref.uri} (picks)" for run in looked_at for ref in project.picks(run)),
+            *(f"{ref.uri} (mesh)" for run in looked_at for ref in project.meshes(run)),
         }
     )
     listed = ", ".join(there[:6]) + (f" and {len(there) - 6} more" if len(there) > 6 else "")
