@@ -65,19 +65,23 @@ def files(tmp_path_factory: pytest.TempPathFactory, lightning_checkpoint: Callab
     return folder
 
 
-def sessions_of(folder: Path) -> list[str]:
-    """Those of the masks that are there, the oldest first."""
-    found = (folder / "my-project/ExperimentRuns").glob("*/Segmentations/*_membrain_*_membrane.zarr")
-    return list(dict.fromkeys(path.name.split("_")[2] for path in sorted(found, key=lambda path: path.stat().st_ctime)))
+def sessions_of(folder: Path, kind: str) -> list[str]:
+    """Those of the masks or meshes that are there, the oldest first."""
+    pattern, at = {"masks": ("Segmentations/*_membrain_*_membrane.zarr", 2), "meshes": ("Meshes/membrain_*.glb", 1)}[
+        kind
+    ]
+    found = sorted((folder / "my-project/ExperimentRuns").glob(f"*/{pattern}"), key=lambda path: path.stat().st_ctime)
+    return list(dict.fromkeys(path.name.split("_")[at] for path in found))
 
 
 def run_line(line: str, folder: Path) -> None:
     """Run a command of a page, with the sessions that there are in place of the page's."""
     for said, instead in INSTEAD.items():
         line = line.replace(said, instead)
-    if "/1a2b3c4d" in line:
-        sessions = sessions_of(folder)
-        line = line.replace("1a2b3c4d", sessions[0]).replace("5e6f7a8b", sessions[-1])
+    for kind, first, last in (("masks", "1a2b3c4d", "5e6f7a8b"), ("meshes", "9c8d7e6f", "0f1e2d3c")):
+        if f"/{first}" in line:
+            sessions = sessions_of(folder, kind)
+            line = line.replace(first, sessions[0]).replace(last, sessions[-1])
     words = shlex.split(line, comments=True)[1:]
     if any("*" in word for word in words):  # quoted in the page: the command itself looks for the files
         assert "--tomograms" in words
