@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from membrain_cloud.networks.graphs import Forward, first_line
+from membrain_cloud.networks.unet_parts import Block, unet_parts
 
 _LOG = logging.getLogger(__name__)
 # The first convolution, of one channel: our own kernel, or cuDNN's.
@@ -56,16 +57,6 @@ class _Convolution:
         return made.permute(0, 2, 3, 4, 1).contiguous()
 
 
-@dataclass(frozen=True)
-class _Block:
-    """conv1, norm, ReLU, conv2, norm, (+ residual), ReLU. `residual`: None, or its 1 x 1 x 1 convolution."""
-
-    first: _Convolution
-    second: _Convolution
-    is_residual: bool = False
-    projection: _Convolution | None = None
-
-
 class FusedUNet:
     """A DynUNet of one input and one output channel, ready to run on windows; MONAI's modules are only read.
 
@@ -76,25 +67,16 @@ class FusedUNet:
     def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
         from membrain_cloud.networks import fused_convolution, fused_layers, fused_normalisation
 
-        unet: Any = network
         self.dtype = dtype
         self._own, self._layers, self._normalisation = fused_convolution, fused_layers, fused_normalisation
-        self._encoder = [self._block(b) for b in (unet.input_block, *unet.downsamples, unet.bottleneck)]
-        self._decoder = [self._block(up.conv_block) for up in unet.upsamples]
-        self._upsampling = [self._matrix(up.transp_conv.conv) for up in unet.upsamples]
-        head = unet.output_block.conv.conv
-        if head.weight.shape[0] != 1 or self._encoder[0].first.weight.shape[1] != 1:
+        parts = unet_parts(network, self._convolution)
+        self._encoder, self._decoder = parts.encoder, parts.decoder
+        self._upsampling = [self._matrix(weight) for weight in parts.upsampling]
+        weight, bias = parts.head
+        if weight.shape[0] != 1 or self._encoder[0].first.weight.shape[1] != 1:
             raise ValueError("only networks of one input and one output channel are fused")
-        self._head = head.weight.detach().float().reshape(-1).contiguous(), head.bias.detach().float().contiguous()
+        self._head = weight.reshape(-1).contiguous(), bias.contiguous()
         self._taps = fused_layers.padded_taps(self._encoder[0].first.weight)
-
-    def _block(self, module: Any) -> _Block:
-        first = self._convolution(module.conv1, module.norm1)
-        second = self._convolution(module.conv2, module.norm2)
-        if not hasattr(module, "downsample"):
-            return _Block(first, second)
-        projection = self._convolution(module.conv3, module.norm3) if module.downsample else None
-        return _Block(first, second, True, projection)
 
     def _convolution(self, module: Any, norm: Any) -> _Convolution:
         weight = module.conv.weight.detach().to(self.dtype).contiguous(memory_format=torch.channels_last_3d)
@@ -103,10 +85,9 @@ class FusedUNet:
         fits = stride == 1 and weight.shape[-1] == 3 and self._own.can_convolve(inner, channels)
         return _Convolution(weight, stride, *affine, self._own.three_beside(weight) if fits else None)
 
-    def _matrix(self, convolution: Any) -> Tensor:
+    def _matrix(self, weight: Tensor) -> Tensor:
         """(Cin, Cout, 2, 2, 2) -> (Cin, 8, Cout)."""
-        weight = convolution.weight.detach().to(self.dtype)
-        return weight.permute(0, 2, 3, 4, 1).reshape(weight.shape[0], 8, -1).contiguous()
+        return weight.to(self.dtype).permute(0, 2, 3, 4, 1).reshape(weight.shape[0], 8, -1).contiguous()
 
     def __call__(self, windows: Tensor) -> Tensor:
         """(B, 1, w, w, w) float32 -> (B, 1, w, w, w) float32 logits."""
@@ -135,7 +116,7 @@ class FusedUNet:
         assert unfinished is not None
         return self._layers.logits(made, unfinished, *self._head)
 
-    def _two_convolutions(self, block: _Block, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _two_convolutions(self, block: Block[_Convolution], rows: Tensor) -> tuple[Tensor, Tensor]:
         """What the second leaves, and the normalisation that is still to be done."""
         if rows.shape[-1] == 1 and OWN_FIRST_CONVOLUTION:
             between, moments = self._layers.first_convolution(rows[..., 0], self._taps)
@@ -159,7 +140,9 @@ class FusedUNet:
         affine: Tensor = moments.affine(convolution.norm_weight, convolution.norm_bias, projection)
         return affine
 
-    def _finished(self, block: _Block, source: Tensor, made: Tensor, affine: Tensor, joined: Tensor | None) -> Tensor:
+    def _finished(
+        self, block: Block[_Convolution], source: Tensor, made: Tensor, affine: Tensor, joined: Tensor | None
+    ) -> Tensor:
         """Normalise what the block's second convolution left, in place; add the residual, activate."""
         residual, residual_affine = source if block.is_residual else None, None
         if block.projection is not None and source.shape[-1] == 1:  # of one channel, it is never made

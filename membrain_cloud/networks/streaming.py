@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from membrain_cloud.networks.quantization import QuantizedWeights
+from membrain_cloud.networks.unet_parts import Block, unet_parts
 
 _SLOPE = 0.01
 _EPS = 1e-5
@@ -135,16 +136,6 @@ class _Convolution:
         return made[0].permute(1, 2, 3, 0)
 
 
-@dataclass(frozen=True)
-class _Block:
-    """conv1, norm, ReLU, conv2, norm, (+ residual), ReLU. `residual`: None, or its 1 x 1 x 1 convolution."""
-
-    first: _Convolution
-    second: _Convolution
-    is_residual: bool = False
-    projection: _Convolution | None = None
-
-
 class _Moments:
     """Mean and variance (ddof 0) by channel, gathered slab by slab and merged by Chan's formula in float64."""
 
@@ -191,22 +182,12 @@ class StreamedUNet:
     """
 
     def __init__(self, network: nn.Module, dtype: torch.dtype, *, integers: bool = False) -> None:
-        unet: Any = network
         self.dtype, self._integers = dtype, integers
-        self._encoder = [self._block(b) for b in (unet.input_block, *unet.downsamples, unet.bottleneck)]
-        self._decoder = [self._block(up.conv_block) for up in unet.upsamples]
-        self._upsampling = [self._matrix(up.transp_conv.conv.weight) for up in unet.upsamples]
-        head = unet.output_block.conv.conv
-        self._head = head.weight.detach().float().reshape(1, -1), head.bias.detach().float()
+        parts = unet_parts(network, self._convolution)
+        self._encoder, self._decoder = parts.encoder, parts.decoder
+        self._upsampling = [self._matrix(weight) for weight in parts.upsampling]
+        self._head = parts.head[0].reshape(1, -1), parts.head[1]
         self._workspace: dict[int, Tensor] = {}
-
-    def _block(self, module: Any) -> _Block:
-        first = self._convolution(module.conv1, module.norm1)
-        second = self._convolution(module.conv2, module.norm2)
-        if not hasattr(module, "downsample"):
-            return _Block(first, second)
-        projection = self._convolution(module.conv3, module.norm3) if module.downsample else None
-        return _Block(first, second, True, projection)
 
     def _convolution(self, module: Any, norm: Any) -> _Convolution:
         weight = module.conv.weight.detach().to(self.dtype).contiguous(memory_format=torch.channels_last_3d)
@@ -221,7 +202,7 @@ class StreamedUNet:
 
     def _matrix(self, weight: Tensor) -> Tensor:
         """(Cin, Cout, 2, 2, 2) -> (Cin, 8 Cout), the eight children slowest."""
-        return weight.detach().to(self.dtype).permute(0, 2, 3, 4, 1).reshape(weight.shape[0], -1).contiguous()
+        return weight.to(self.dtype).permute(0, 2, 3, 4, 1).reshape(weight.shape[0], -1).contiguous()
 
     def __call__(self, window: Tensor) -> Tensor:
         """(w, w, w) float32 -> (w, w, w) float32 logits."""
@@ -236,7 +217,7 @@ class StreamedUNet:
             current = self._two_convolutions(block, _Joined(current, upsampling, skip), skip.rows)
         return self._logits(current)
 
-    def _encode(self, level: int, block: _Block, source: _Map) -> _Map:
+    def _encode(self, level: int, block: Block[_Convolution], source: _Map) -> _Map:
         stride = block.first.stride
         depth, height, width = (-(-n // stride) for n in source.shape)
         rows = self._workspace.get(level)
@@ -273,7 +254,7 @@ class StreamedUNet:
             return rows * matrix
         return (rows.reshape(-1, rows.shape[3]) @ matrix).view(*rows.shape[:3], -1)
 
-    def _two_convolutions(self, block: _Block, source: _Source, rows: Tensor) -> _Map:
+    def _two_convolutions(self, block: Block[_Convolution], source: _Source, rows: Tensor) -> _Map:
         """Both into `rows`, where a part of the source may be."""
         between = _Map(rows, self._convolve(source, block.first, rows))
         return _Map(rows, self._convolve(between, block.second, rows))
