@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from membrain_cloud.membranes.imaging import Imaging, electron_wavelength_angstrom
 from membrain_cloud.training.augmentation import Augmentations
-from membrain_cloud.training.grey_values import Range, amplitude_walk
+from membrain_cloud.training.grey_values import Range, amplitude_walk, cuboids
 
 _AXES = (1, 2, 3)
 
@@ -251,11 +251,9 @@ def _gamma(image: Tensor, rng: np.random.Generator, exponent: Range) -> Tensor:
 
 
 def _erase(image: Tensor, rng: np.random.Generator, most: int) -> Tensor:
-    image, mean = image.clone(), image.mean()
-    for _ in range(int(rng.integers(1, most + 1))):
-        size = [int(rng.integers(n // 10, n // 3)) for n in image.shape]
-        start = [int(rng.integers(0, n - s)) for n, s in zip(image.shape, size, strict=True)]
-        image[tuple(slice(a, a + s) for a, s in zip(start, size, strict=True))] = mean
+    mean, image = image.mean(), image.clone()
+    for cuboid in cuboids(tuple(image.shape), rng, most):
+        image[cuboid] = mean
     return image
 
 

@@ -7,6 +7,8 @@ gamma, which simulated specimens are trained with.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -112,12 +114,18 @@ def gamma_both_ways(image: Float32, rng: np.random.Generator, *, exponent: Range
 
 def erase(image: Float32, rng: np.random.Generator, *, most: int) -> Float32:
     """Set one to `most` cuboids, a tenth to a third of the patch long, to the mean."""
-    image, mean = image.copy(), image.mean()
-    for _ in range(int(rng.integers(1, most + 1))):
-        size = [int(rng.integers(n // 10, n // 3)) for n in image.shape]
-        start = [int(rng.integers(0, n - s)) for n, s in zip(image.shape, size, strict=True)]
-        image[tuple(slice(a, a + s) for a, s in zip(start, size, strict=True))] = mean
+    mean, image = image.mean(), image.copy()
+    for cuboid in cuboids(image.shape, rng, most):
+        image[cuboid] = mean
     return image
+
+
+def cuboids(shape: tuple[int, ...], rng: np.random.Generator, most: int) -> Iterator[tuple[slice, ...]]:
+    """One to `most`, a tenth to a third of the shape long."""
+    for _ in range(int(rng.integers(1, most + 1))):
+        size = [int(rng.integers(n // 10, n // 3)) for n in shape]
+        start = [int(rng.integers(0, n - s)) for n, s in zip(shape, size, strict=True)]
+        yield tuple(slice(a, a + s) for a, s in zip(start, size, strict=True))
 
 
 def brightness_ramp(image: Float32, rng: np.random.Generator) -> Float32:

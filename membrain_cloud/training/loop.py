@@ -14,8 +14,9 @@ import io
 import json
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ from membrain_cloud import __version__
 from membrain_cloud.errors import MembrainCloudError
 from membrain_cloud.networks.checkpoints import save_segmenter
 from membrain_cloud.training.checkpointing import load_state, save_state, write_whole
-from membrain_cloud.training.device_imaging import Piece, can_change, together
+from membrain_cloud.training.device_imaging import can_change, together
 from membrain_cloud.training.patches import SpecimenPatches, make_pool
 from membrain_cloud.training.recipes import SegmentationTraining
 from membrain_cloud.training.sources import PatchSource
@@ -47,29 +48,25 @@ Picture = Callable[[int, Tensor, Tensor, Tensor], None]
 Row = list[float]
 
 
-class _Numbered(Dataset[Batch]):
-    def __init__(self, source: PatchSource, seed: int, first: int, count: int) -> None:
-        self.source, self.seed, self.first, self.count = source, seed, first, count
+Made = TypeVar("Made")
+
+
+class _Numbered(Dataset[Made]):
+    """`count` things from number `first` on.  make : of the seed and a number; it goes to other processes."""
+
+    def __init__(self, make: Callable[[int, int], Made], seed: int, first: int, count: int) -> None:
+        self.make, self.seed, self.first, self.count = make, seed, first, count
 
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> Batch:
-        patch = self.source.patch(self.seed, self.first + index)
-        return torch.from_numpy(patch.image)[None], torch.from_numpy(patch.label)[None]
+    def __getitem__(self, index: int) -> Made:
+        return self.make(self.seed, self.first + index)
 
 
-class _Unimaged(Dataset[Piece]):
-    """Pieces that are imaged on the device, a batch at once."""
-
-    def __init__(self, source: SpecimenPatches, seed: int, first: int, count: int) -> None:
-        self.source, self.seed, self.first, self.count = source, seed, first, count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Piece:
-        return self.source.unimaged(self.seed, self.first + index)
+def _tensors(source: PatchSource, seed: int, n: int) -> Batch:
+    patch = source.patch(seed, n)
+    return torch.from_numpy(patch.image)[None], torch.from_numpy(patch.label)[None]
 
 
 def simulated_sources(
@@ -187,11 +184,11 @@ def _batches(
     if device.type != "cpu" and isinstance(source, SpecimenPatches) and can_change(source.augmentations):
         # Some batches are imaged at once: the kernels are short.
         several = batch * max(1, _IMAGED_TOGETHER // batch)
-        for pieces in _loader(_Unimaged(source, seed, first, count), settings, several, collate_fn=together):
+        for pieces in _loader(_Numbered(source.unimaged, seed, first, count), settings, several, collate_fn=together):
             images, labels = source.imaged(pieces, device, batch)
             yield from zip(images.split(batch), labels.split(batch), strict=True)
     else:
-        yield from _loader(_Numbered(source, seed, first, count), settings, batch)
+        yield from _loader(_Numbered(partial(_tensors, source), seed, first, count), settings, batch)
 
 
 def _loader(data: Dataset[Any], settings: SegmentationTraining, batch: int, **more: Any) -> Iterator[Any]:
