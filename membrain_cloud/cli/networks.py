@@ -130,7 +130,7 @@ def _chances(augment: tuple[str, ...]) -> dict[str, float]:
 @train.command("picking", cls=Verb)
 @_training_options
 @click.option("--phantoms", type=click.IntRange(1), help="Simulated tomograms to train on.")
-@click.option("--epochs", type=click.IntRange(1), help="Passes over the membranes.")
+@click.option("--epochs", type=click.IntRange(1), help="Passes over the membranes. Default: more of fewer membranes.")
 @click.option("--classes", metavar="NAME,NAME,...", help="Kinds of particles to tell apart, of phantoms or --data.")
 @click.option("--data", metavar="FOLDER", help="Train on MemBrain-pick's layout: train and val with .h5 and .star.")
 @click.option("--voxel-spacing", type=click.FloatRange(0, min_open=True), help="Of the voxels that --data counts, Å.")
@@ -150,7 +150,12 @@ def _chances(augment: tuple[str, ...]) -> dict[str, float]:
     show_default=True,
     help="MemBrain-pick's, or for few membranes MemBrain v1's (with --project).",
 )
-@click.option("--base", metavar="MODEL", help="Begin with this picker's weights; it stays as it is.")
+@click.option(
+    "--base",
+    metavar="MODEL|none",
+    help="Begin with this picker's weights; it stays as it is. none: random ones. Default: for one or two membranes "
+    "the built-in picker's, where it is of the same make (not with --data, --shape or several --picks).",
+)
 @click.option(
     "--incremental", metavar="N,N,...", help="Train on 1, 2, 5 ... membranes, and score all on the same others."
 )

@@ -19,11 +19,17 @@ from membrain_cloud.pipeline.picking import clustering_of
 from membrain_cloud.pipeline.settings import PickSettings
 from membrain_cloud.training.examples import Example, PickingExample, SubvolumeExample
 from membrain_cloud.training.incremental import Protocol, run_rounds
-from membrain_cloud.training.picker_loop import BASE_SHARE, PickerTraining, train_picker
+from membrain_cloud.training.picker_loop import BASE_SHARE, PickerTraining, fits, train_picker
 from membrain_cloud.training.picker_scores import Validation, evaluate_picker
 from membrain_cloud.training.subvolume_loop import train_subvolume_picker
 
-# A round of few membranes has many epochs, one of many has few: so many vertices are seen in all, those of overlaps
+NO_BASE = "none"
+"""In place of a base's name: random weights."""
+
+ENOUGH_MEMBRANES = 3
+"""From so many on a picker learns new particles better from random weights than from the built-in picker's."""
+
+# Few membranes have many epochs, many have few: so many vertices are seen in all, those of overlaps
 # counted once; from a base on far fewer, in smaller steps.
 ROUND_VERTICES, ROUND_EPOCHS = 5_000_000, (12, 300)
 BASE_VERTICES, BASE_EPOCHS, BASE_LEARNING_RATE = 400_000, (4, 60), 1e-3
@@ -34,9 +40,12 @@ def train_on(
 ) -> dict[str, Any]:
     """Train a picker and write it; returns what it was trained on, and its scores where there is a validation.
 
-    values : `epochs` and `seed`, where they are not the defaults.  base : a picker to begin with; it stays as it is.
+    values : `epochs` and `seed`; without epochs there are as many as let it see `ROUND_VERTICES` (`BASE_VERTICES`).
+    base : a picker to begin with, which stays as it is; `NO_BASE`: none; None: the built-in one where it fits and
+        there are fewer membranes than `ENOUGH_MEMBRANES`, else none.
     """
-    training = replace(_beginning(material.training, base), **values)
+    base = _chosen(base, material.training, len(material.train))
+    training = _settings(material.training, values, material.train, base)
     counts = material.counts()
     kinds = ", ".join(f"{n} {kind}" for kind, n in counts.items())
     progress(f"{len(material.train)} membranes, particles: {kinds}; {len(material.validation)} to validate with")
@@ -71,7 +80,7 @@ def train_in_rounds(
 ) -> list[dict[str, Any]]:
     """The incremental protocol; `output` is the picker of the most membranes. Returns a row for each round.
 
-    values : as of `train_on`; without `epochs` each round has as many as let it see `ROUND_VERTICES`.
+    values, base : as of `train_on`.
     UsageError where there are no membranes to validate with, or a count is not to be had.
     """
     validation = _validation(material)
@@ -79,17 +88,19 @@ def train_in_rounds(
         raise UsageError(
             "rounds are scored on membranes that none of them is trained on", "add --validation-run (and --test-run)"
         )
-    training = replace(_beginning(material.training, base), **values)
-    start = _base(base, output)
+    training = replace(material.training, **values)
+    possible = _base(_chosen(base, training, 1), output)
 
     def train(annotated: Sequence[Example], folder: Path) -> AnyPicker:
-        settings = training if "epochs" in values else _in_proportion(training, annotated, base)
+        chosen = _chosen(base, training, len(annotated))
+        settings = _settings(material.training, values, annotated, chosen)
+        start = _base(chosen, output)
         return train_one(annotated, settings, folder, validation=validation, base=start, progress=progress)
 
     about = [
         asdict(training),
         sorted(values),
-        None if start is None else [start.sha256, BASE_SHARE],
+        [base, None if possible is None else possible.sha256, BASE_SHARE, ENOUGH_MEMBRANES],
         ROUND_VERTICES,
         ROUND_EPOCHS,
         BASE_VERTICES,
@@ -100,7 +111,8 @@ def train_in_rounds(
     )
     rows = run_rounds(protocol, train, Path(work), progress)
     last = load_picker(rows[-1]["model"])
-    notes = {**last.notes, "trained_on": dict(material.about), "rounds": rows}
+    suits = {"pick.bandwidth_angstrom": rows[-1]["bandwidth_angstrom"], "pick.threshold": rows[-1]["threshold"]}
+    notes = {**last.notes, "trained_on": dict(material.about), "rounds": rows, "settings": suits}
     save_picker(replace(last, notes=notes), output)
     return rows
 
@@ -116,6 +128,8 @@ def train_one(
 ) -> AnyPicker:
     """One training of either network, whose state is kept in `work`."""
     report = functools.partial(_report, progress, training.epochs)
+    if base is not None:
+        progress(f"begins with the weights of {base.name}; --base {NO_BASE} begins with random ones")
     if isinstance(training, PickerTraining):
         if base is not None and not isinstance(base, Picker):
             raise UsageError(f"the picker {base.name} is of another kind of network", "give a picker of profiles")
@@ -168,6 +182,28 @@ def _validation(material: Material) -> Validation | None:
 
 def _clustering() -> Clustering:
     return clustering_of(PickSettings())
+
+
+def _settings(
+    training: Training, values: Mapping[str, Any], annotated: Sequence[Example], base: str | None
+) -> Training:
+    settings = replace(_beginning(training, base), **values)
+    return settings if "epochs" in values else _in_proportion(settings, annotated, base)
+
+
+def _chosen(base: str | None, training: Training, membranes: int) -> str | None:
+    """The base that was asked for; else the built-in picker, for few membranes where it is of the same make."""
+    if base is not None:
+        return None if base == NO_BASE else base
+    if membranes >= ENOUGH_MEMBRANES or not isinstance(training, PickerTraining):
+        return None
+    if training.shapes:  # they give distances another meaning
+        return None
+    usual = PickSettings().model
+    picker = load_picker(usual)
+    if not isinstance(picker, Picker) or not fits(picker, training):
+        return None
+    return usual
 
 
 def _base(base: str | None, output: str) -> AnyPicker | None:

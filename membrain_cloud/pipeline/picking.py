@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from membrain_cloud.errors import InputError
+from membrain_cloud.errors import InputError, ModelError
 from membrain_cloud.geometry import Grid, Mesh, Picks
 from membrain_cloud.pipeline.measuring import box_around, joined
 from membrain_cloud.pipeline.segmenting import tomogram_chunks
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from membrain_cloud.membranes.clustering import Shift
     from membrain_cloud.membranes.picking import Clustering
     from membrain_cloud.networks.picker import AnyPicker
+
+# Of pickers that do not say what suits them.
+BANDWIDTH_ANGSTROM, THRESHOLD = 70.0, 7.0
 
 
 class Pick(Stage):
@@ -98,6 +101,7 @@ class Pick(Stage):
         # only samples beyond the border take the mean, and only for it the whole tomogram is read
         leaves = any(_leaves(mesh, grid, reach) for mesh in near.values())
         mean = _mean(desk.project, density, grid) if leaves else 0.0
+        clustering = clustering_of(chosen, network)
         found: list[list[Picks]] = [[] for _ in range(kinds)]
         for number, mesh in sorted(near.items()):
             try:
@@ -108,7 +112,7 @@ class Pick(Stage):
                     network,
                     outside=mean,
                     partition_vertices=chosen.partition_vertices,
-                    clustering=clustering_of(chosen),
+                    clustering=clustering,
                     membrane_id=number,
                     cache=None if chosen.cache is None else OperatorFiles(chosen.cache),
                     shift=mean_shift_here(),
@@ -164,13 +168,17 @@ def mean_shift_here() -> Shift:
     return mean_shift
 
 
-def clustering_of(chosen: PickSettings) -> Clustering:
-    """The part of the settings that makes picks of scores."""
+def clustering_of(chosen: PickSettings, network: AnyPicker | None = None) -> Clustering:
+    """The part of the settings that makes picks of scores; what they leave open is what suits the picker.
+
+    Raises ModelError where the picker's file says of it what no settings can be.
+    """
     from membrain_cloud.membranes.picking import Clustering
 
+    bandwidth, threshold = (BANDWIDTH_ANGSTROM, THRESHOLD) if network is None else _suiting(network)
     return Clustering(
-        bandwidth_angstrom=chosen.bandwidth_angstrom,
-        score_threshold=chosen.threshold,
+        bandwidth_angstrom=bandwidth if chosen.bandwidth_angstrom is None else chosen.bandwidth_angstrom,
+        score_threshold=threshold if chosen.threshold is None else chosen.threshold,
         max_iterations=chosen.max_iterations,
         min_samples=chosen.min_samples,
         center_offset_angstrom=chosen.center_offset_angstrom,
@@ -179,6 +187,20 @@ def clustering_of(chosen: PickSettings) -> Clustering:
         least_elongation=chosen.least_elongation,
         refine=chosen.refine,
     )
+
+
+def _suiting(network: AnyPicker) -> tuple[float, float]:
+    told = network.notes.get("settings", {})
+    try:
+        suits = PickSettings(
+            bandwidth_angstrom=told.get("pick.bandwidth_angstrom", BANDWIDTH_ANGSTROM),
+            threshold=told.get("pick.threshold", THRESHOLD),
+        )
+    except (AttributeError, ValueError) as error:
+        raise ModelError(
+            f"the picker {network.name} says that {told!r} suits it", "set pick.bandwidth_angstrom and pick.threshold"
+        ) from error
+    return suits.bandwidth_angstrom or BANDWIDTH_ANGSTROM, suits.threshold or THRESHOLD
 
 
 def _mean(project: Project, density: TomogramRef, grid: Grid) -> float:

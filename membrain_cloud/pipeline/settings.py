@@ -230,8 +230,10 @@ class MeshSettings(Section):
 class PickSettings(Section):
     """Particles on the meshes.
 
-    bandwidth_angstrom : reach of the mean shift that gathers vertices into picks; about a particle's radius.
-    threshold : vertices of a predicted distance below it (0 at a centre, 10 far away) take part.
+    bandwidth_angstrom : reach of the mean shift that gathers vertices into picks; about a particle's radius. None: what
+        the picker's file says suits it (`train picking` writes what its validation chose), else 70.
+    threshold : vertices of a predicted distance below it (0 at a centre, 10 far away) take part. None: as the
+        bandwidth, else 7.
     max_iterations, min_samples : of the mean shift, and of the clusters of what it moved together.
     partition_vertices : a larger mesh is cut into overlapping patches of about so many vertices for the network;
         None: as many as it was trained with.
@@ -251,8 +253,8 @@ class PickSettings(Section):
     effortless = ("model", "cache")
 
     model: str = "membrain-cloud-picker"
-    bandwidth_angstrom: float = Field(70.0, gt=0)
-    threshold: float = Field(7.0, gt=0, le=10)
+    bandwidth_angstrom: Annotated[Annotated[float, Field(gt=0)] | None, _OrNull] = None
+    threshold: Annotated[Annotated[float, Field(gt=0, le=10)] | None, _OrNull] = None
     max_iterations: int = Field(150, ge=1)
     min_samples: int = Field(5, ge=1)
     partition_vertices: Annotated[Annotated[int, Field(ge=100)] | None, _OrNull] = None

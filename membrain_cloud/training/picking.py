@@ -174,6 +174,10 @@ def train_picker_on_phantoms(
         "examples": asdict(examples),
         "training": asdict(training),
         "clustering": asdict(clustering),
+        "settings": {
+            "pick.bandwidth_angstrom": clustering.bandwidth_angstrom,
+            "pick.threshold": clustering.score_threshold,
+        },
         "scores": scores,
         "membrain_cloud": membrain_cloud.__version__,
     }

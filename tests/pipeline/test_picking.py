@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,14 @@ import torch
 from membrain_cloud.errors import ModelError, UsageError
 from membrain_cloud.geometry import Box, Mesh, iterate_chunks
 from membrain_cloud.membranes.sides import membrane_sides
-from membrain_cloud.networks.picker import save_picker
+from membrain_cloud.networks.picker import load_picker, save_picker
 from membrain_cloud.networks.subvolume_net import SubvolumeNet
 from membrain_cloud.networks.subvolume_picker import SubvolumePicker
 from membrain_cloud.pipeline.drive import carry_out
+from membrain_cloud.pipeline.picking import clustering_of
 from membrain_cloud.pipeline.plan import open_tables, plan
 from membrain_cloud.pipeline.run import InProcess
-from membrain_cloud.pipeline.settings import load_settings
+from membrain_cloud.pipeline.settings import PickSettings, load_settings
 from membrain_cloud.pipeline.stages import STAGES
 from membrain_cloud.pipeline.verification import verify
 from membrain_cloud.store.project import Project
@@ -238,3 +240,27 @@ def test_a_segmentation_model_is_no_picker(project: Project) -> None:
     settings = load_settings(None, [GIVEN, "pick.model=membrain-cloud-small"])
     with pytest.raises(ModelError, match="is for segmentation, not for picking"):
         plan(project, settings, STAGES, stages=["mesh", "pick"])
+
+
+def test_what_the_settings_leave_open_is_what_suits_the_picker() -> None:
+    built_in = load_picker("membrain-cloud-picker")
+    suits = {"pick.bandwidth_angstrom": 44.0, "pick.threshold": 6.5}
+    trained = replace(built_in, notes={"settings": suits})
+
+    def both(chosen: PickSettings, network: object) -> tuple[float, float]:
+        found = clustering_of(chosen, network)  # type: ignore[arg-type]
+        return found.bandwidth_angstrom, found.score_threshold
+
+    assert both(PickSettings(), trained) == (44.0, 6.5)
+    assert both(PickSettings(bandwidth_angstrom=80.0), trained) == (80.0, 6.5)
+    assert both(PickSettings(threshold=5.0), trained) == (44.0, 5.0)
+    assert both(PickSettings(), built_in) == (55.0, 7.0)
+    assert both(PickSettings(), replace(built_in, notes={})) == both(PickSettings(), None) == (70.0, 7.0)
+    assert load_settings(None, ["pick.bandwidth_angstrom=null"]).pick.bandwidth_angstrom is None
+
+
+@pytest.mark.parametrize("told", [{"pick.bandwidth_angstrom": -3}, {"pick.threshold": "often"}, ["70"]])
+def test_a_picker_that_says_nonsense_of_itself_is_refused(told: object) -> None:
+    network = replace(load_picker("membrain-cloud-picker"), notes={"settings": told})
+    with pytest.raises(ModelError, match="suits it"):
+        clustering_of(PickSettings(), network)

@@ -185,6 +185,41 @@ def test_a_run_kept_aside_validates(tmp_path: Path, network: str, monkeypatch: p
 
 
 @pytest.mark.parametrize(
+    ("options", "base"),
+    [
+        ([], "membrain-cloud-picker"),
+        (["--base", "none"], None),
+        (["--base", "membrain-cloud-picker", "--enough"], "membrain-cloud-picker"),
+        (["--enough"], None),
+        (["--shape", "70,30,40"], None),
+        (["--network", "subvolumes"], None),
+    ],
+)
+def test_a_picker_of_few_membranes_begins_with_the_built_in_one_where_that_fits(
+    tmp_path: Path, options: list[str], base: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from membrain_cloud.pipeline import picker_data
+
+    monkeypatch.setattr(picker_data, "SUBVOLUME_TRAINING", replace(TRAINING, steps=1))
+    if "--enough" in options:  # its one membrane is enough
+        options = [option for option in options if option != "--enough"]
+        monkeypatch.setattr("membrain_cloud.pipeline.picker_training.ENOUGH_MEMBRANES", 1)
+    made = create_project(str(tmp_path / "project"), objects=[("membrane", False, None), ("psii", True, None)])
+    made.write_tomogram(TomogramRef("TS_1", "wbp", 10.0), density(spots()))
+    made.write_meshes(ObjectRef("TS_1", "membrane", "alice", "1"), {1: ball()})
+    made.write_picks(ObjectRef("TS_1", "psii", "alice", "1"), spots())
+    output = tmp_path / "x.safetensors"
+    command = [
+        "train", "picking", "--output", str(output), "--work", str(tmp_path / "w"), "--epochs", "1",
+        "--project", made.config, "--meshes", "membrane:alice/1", "--picks", "psii:alice/1", *options,
+    ]  # fmt: skip
+    done = CliRunner().invoke(main, command, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert load_picker(output).notes["trained_on"].get("base") == base
+    assert ("--base none" in done.stderr) == (base is not None)
+
+
+@pytest.mark.parametrize(
     ("options", "said"),
     [
         (["--network", "subvolumes"], "--project"),
