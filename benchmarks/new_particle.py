@@ -30,7 +30,7 @@ def arch(rng: np.random.Generator) -> Blobs:
         found: np.ndarray = foot | roof
         return found
 
-    return phantom_particles._fill(inside, 120, 15, rng)
+    return phantom_particles.fill(inside, 120, 15, rng)
 
 
 def say(line: str) -> None:

@@ -25,7 +25,7 @@ class Blobs:
     weights: NDArray[np.float64]
 
 
-def _fill(inside: Callable[[Points], NDArray[np.bool_]], reach: float, step: float, rng: np.random.Generator) -> Blobs:
+def fill(inside: Callable[[Points], NDArray[np.bool_]], reach: float, step: float, rng: np.random.Generator) -> Blobs:
     """Fill a solid with Gaussians so that its density is about 1, with the unevenness of a real protein."""
     axis = np.arange(-reach, reach + step, step)
     grid = np.array(list(itertools.product(axis, axis, axis)))
@@ -47,7 +47,7 @@ def _ball(p: Points, centre: tuple[float, float, float], radius: float) -> NDArr
 
 def _dimer(rng: np.random.Generator) -> Blobs:
     """Two lobes side by side, low on one side of the membrane: of the kind of photosystem II."""
-    return _fill(
+    return fill(
         lambda p: _cylinder(p, 38, 0, 34, -22, 55) | _cylinder(p, -38, 0, 34, -22, 55) | _ball(p, (0, 0, 40), 30),
         110, 15, rng,
     )  # fmt: skip
@@ -55,7 +55,7 @@ def _dimer(rng: np.random.Generator) -> Blobs:
 
 def _tower(rng: np.random.Generator) -> Blobs:
     """A square tower through the membrane: of the kind of a tetrameric receptor."""
-    return _fill(
+    return fill(
         lambda p: (np.abs(p[:, 0]) <= 38) & (np.abs(p[:, 1]) <= 38) & (p[:, 2] >= -30) & (p[:, 2] <= 100),
         120, 15, rng,
     )  # fmt: skip
@@ -63,7 +63,7 @@ def _tower(rng: np.random.Generator) -> Blobs:
 
 def _head_on_stalk(rng: np.random.Generator) -> Blobs:
     """A ball on a stalk, with a ring in the membrane: of the kind of ATP synthase."""
-    return _fill(
+    return fill(
         lambda p: _cylinder(p, 0, 0, 30, -22, 22) | _cylinder(p, 0, 0, 15, 20, 75) | _ball(p, (0, 0, 105), 46),
         160, 15, rng,
     )  # fmt: skip
@@ -71,7 +71,7 @@ def _head_on_stalk(rng: np.random.Generator) -> Blobs:
 
 def _hump(rng: np.random.Generator) -> Blobs:
     """A small lopsided hump: of the kind of cytochrome b6f."""
-    return _fill(lambda p: _cylinder(p, 0, 0, 30, -25, 25) | _ball(p, (12, 0, 38), 30), 75, 14, rng)
+    return fill(lambda p: _cylinder(p, 0, 0, 30, -25, 25) | _ball(p, (12, 0, 38), 30), 75, 14, rng)
 
 
 MEMBRANE_PARTICLES: dict[str, Callable[[np.random.Generator], Blobs]] = {
@@ -91,7 +91,7 @@ def random_membrane_particle(rng: np.random.Generator) -> Blobs:
         balls.append(((x, y, z + 0.6 * radius), radius))
         x, y, z = x + rng.normal(0, 15), y + rng.normal(0, 15), z + 0.8 * radius
     reach = z + 90
-    return _fill(lambda p: np.any([_ball(p, c, r) for c, r in balls], axis=0) & (p[:, 2] > -28), reach, 15, rng)
+    return fill(lambda p: np.any([_ball(p, c, r) for c, r in balls], axis=0) & (p[:, 2] > -28), reach, 15, rng)
 
 
 def random_cytosolic_particle(rng: np.random.Generator, largest_angstrom: float) -> Blobs:
@@ -105,7 +105,7 @@ def random_cytosolic_particle(rng: np.random.Generator, largest_angstrom: float)
         solid = np.any([_ball(p, tuple(c), r) for c, r in balls], axis=0)
         return solid & ~_ball(p, (0, 0, 0), 0.35 * radius) if cavity else solid
 
-    return _fill(inside, 2.0 * radius, step, rng)
+    return fill(inside, 2.0 * radius, step, rng)
 
 
 def actin_filament(rng: np.random.Generator, length_angstrom: float) -> Blobs:

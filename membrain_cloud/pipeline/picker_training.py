@@ -20,7 +20,7 @@ from membrain_cloud.pipeline.settings import PickSettings
 from membrain_cloud.training.examples import Example, PickingExample, SubvolumeExample
 from membrain_cloud.training.incremental import Protocol, run_rounds
 from membrain_cloud.training.picker_loop import BASE_SHARE, PickerTraining, fits, train_picker
-from membrain_cloud.training.picker_scores import Validation, evaluate_picker
+from membrain_cloud.training.picker_scores import Validation, evaluate_picker, suiting_settings
 from membrain_cloud.training.subvolume_loop import train_subvolume_picker
 
 NO_BASE = "none"
@@ -61,7 +61,7 @@ def train_on(
         told |= {
             "best_epoch": picker.notes["best_epoch"],
             "validation": evaluate_picker(picker, material.validation, clustering=suits),
-            "settings": {"pick.bandwidth_angstrom": suits.bandwidth_angstrom, "pick.threshold": suits.score_threshold},
+            "settings": suiting_settings(suits),
         }
         notes |= {"validation": told["validation"], "settings": told["settings"]}
     save_picker(replace(picker, notes=notes | {"membrain_cloud": membrain_cloud.__version__}), output)
@@ -111,8 +111,7 @@ def train_in_rounds(
     )
     rows = run_rounds(protocol, train, Path(work), progress)
     last = load_picker(rows[-1]["model"])
-    suits = {"pick.bandwidth_angstrom": rows[-1]["bandwidth_angstrom"], "pick.threshold": rows[-1]["threshold"]}
-    notes = {**last.notes, "trained_on": dict(material.about), "rounds": rows, "settings": suits}
+    notes = {**last.notes, "trained_on": dict(material.about), "rounds": rows}
     save_picker(replace(last, notes=notes), output)
     return rows
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from membrain_cloud.errors import UsageError
 from membrain_cloud.networks.picker import AnyPicker, save_picker
 from membrain_cloud.training.epochs import write_log
 from membrain_cloud.training.examples import Example, content_digest
-from membrain_cloud.training.picker_scores import Validation, evaluate_picker
+from membrain_cloud.training.picker_scores import Validation, evaluate_picker, suiting_settings
 
 TrainOne = Callable[[Sequence[Example], Path], AnyPicker]
 
@@ -94,7 +94,7 @@ def _round(
         "threshold": clustering.score_threshold,
         "model": str(model),
     }
-    save_picker(picker, model)
+    save_picker(replace(picker, notes={**picker.notes, "settings": suiting_settings(clustering)}), model)
     temporary = kept.with_name(f".{kept.name}.{os.getpid()}.tmp")
     temporary.write_text(json.dumps(row))
     os.replace(temporary, kept)

@@ -180,6 +180,11 @@ class Validation:
         return max(ranked, key=lambda pair: pair[0]["f1"] + pair[0]["f1_one_to_one"])[1]
 
 
+def suiting_settings(clustering: Clustering) -> dict[str, float]:
+    """What a picker's file says of the clustering that suits it, by the names of the settings (notes' `settings`)."""
+    return {"pick.bandwidth_angstrom": clustering.bandwidth_angstrom, "pick.threshold": clustering.score_threshold}
+
+
 def _grid(clustering: Clustering) -> Iterable[Clustering]:
     for bandwidth, threshold in product(BANDWIDTHS_ANGSTROM, THRESHOLDS):
         yield replace(clustering, bandwidth_angstrom=bandwidth, score_threshold=threshold)

@@ -26,7 +26,7 @@ from membrain_cloud.networks.picker import save_picker
 from membrain_cloud.training.examples import PickingExample
 from membrain_cloud.training.patches import random_imaging
 from membrain_cloud.training.picker_loop import PickerTraining, train_picker
-from membrain_cloud.training.picker_scores import evaluate_picker
+from membrain_cloud.training.picker_scores import evaluate_picker, suiting_settings
 
 Report = Callable[[str], None]
 
@@ -174,10 +174,7 @@ def train_picker_on_phantoms(
         "examples": asdict(examples),
         "training": asdict(training),
         "clustering": asdict(clustering),
-        "settings": {
-            "pick.bandwidth_angstrom": clustering.bandwidth_angstrom,
-            "pick.threshold": clustering.score_threshold,
-        },
+        "settings": suiting_settings(clustering),
         "scores": scores,
         "membrain_cloud": membrain_cloud.__version__,
     }

@@ -186,6 +186,9 @@ def test_the_command_trains_on_a_folder_and_in_rounds(folder: Path, monkeypatch:
     assert isinstance(rows, list)
     assert [row["annotated_membranes"] for row in rows] == [1, 2]
     assert load_picker(folder / "made.safetensors").notes["rounds"] == rows
+    for model in (rows[-1]["model"], folder / "made.safetensors"):
+        suits = {"pick.bandwidth_angstrom": rows[-1]["bandwidth_angstrom"], "pick.threshold": rows[-1]["threshold"]}
+        assert load_picker(str(model)).notes["settings"] == suits
     command = ["train", "picking", "--output", str(folder / "made.safetensors"), "--work", str(folder / "work")]
     table = CliRunner().invoke(main, [*command, *source, "--incremental", "1,2"])
     assert "annotated membranes" in table.stdout
