@@ -55,6 +55,11 @@ def _training_options(function: Any) -> Any:
 @click.option(
     "--surface-dice", type=click.FloatRange(0), help="Weight of the Surface-Dice loss beside 1 of the others."
 )
+@click.option(
+    "--mirror-symmetric/--no-mirror-symmetric",
+    default=None,
+    help="Weights tied so that a mirrored patch has the mirrored answer.",
+)
 @click.option("--mirror-loss", type=click.FloatRange(0), help="Weight of patch and mirror image giving one answer.")
 @click.option("--deep-supervision/--no-deep-supervision", default=None, help="Loss at half and quarter resolution too.")
 @click.option("--augmentations", type=click.Choice(["simulated", "membrain-seg", "none"]), help="All, by a name.")

@@ -40,8 +40,8 @@ class _Seen:
     numbers : on their way to the host: its group's deviations, or how many voxels are undecided.
     """
 
-    def __init__(self, window: Window, voxels: Tensor) -> None:
-        self.window, self.voxels = window, voxels
+    def __init__(self, window: Window, voxels: Tensor, most_looks: int) -> None:
+        self.window, self.voxels, self.most_looks = window, voxels, most_looks
         self.logits: Tensor | None = None
         self.looks, self.finished = 0, False
         self.numbers: Later
@@ -53,7 +53,7 @@ class _Seen:
 
     @property
     def may_look_on(self) -> bool:
-        return self.looks < MOST_LOOKS and self.looks <= len(self.window.further)
+        return self.looks < self.most_looks and self.looks <= len(self.window.further)
 
     def add(self, logits: Tensor) -> None:
         self.looks += 1
@@ -70,7 +70,9 @@ class Canvas:
     device : where windows are looked at and added up.
     reach : edge s of the windows.  halo : what is fed, of the volume.  core : what is painted.
     mean, std : of the whole tomogram; windows are normalised by them.
-    apart : keep the averages of the eight mirrors apart too, for their variance (nine times the memory).
+    symmetric : `forward` answers a mirrored window with the mirrored logits, so that one look tells all.
+    variance : of the sigmoid over the mirrors too: their averages are kept apart (nine times the memory). Where
+        `forward` is symmetric there is none, and in its place stands that of the answer itself, p (1 - p).
     skip_void : leave out windows without any signal (their logit is -10).
     batch : windows a call of `forward`.
     """
@@ -85,7 +87,8 @@ class Canvas:
         core: Box,
         mean: float,
         std: float,
-        apart: bool,
+        symmetric: bool,
+        variance: bool,
         skip_void: bool,
         batch: int,
     ) -> None:
@@ -94,7 +97,9 @@ class Canvas:
         self.mean, self.std, self.skip_void, self.batch = mean, std, skip_void, batch
         _, height, width = core.shape
         # The average first; then, where they are asked for, the mirrors'.
+        apart = variance and not symmetric
         self._total = torch.zeros((1 + len(ALL_FLIPS) if apart else 1, reach, height, width), device=device)
+        self._variance, self._most_looks = variance, 1 if symmetric else MOST_LOOKS
         self._first = 0
         self._read: deque[tuple[int, Tensor]] = deque()
         self._gauss = _gaussian(reach).to(device)
@@ -154,9 +159,9 @@ class Canvas:
                 return
 
     def take(self, planes: int) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """The next `planes` planes, finished: logits, and the variance of the sigmoid over the mirrors (ddof 1).
+        """The next `planes` planes, finished: logits, and where it is wanted the variance (ddof 1 over mirrors).
 
-        (planes, height, width) float32 of the core's height and width; the variance is None unless kept apart.
+        (planes, height, width) float32 of the core's height and width each.
         """
         depth = self._total.shape[1]
         at = [(self._first + k) % depth for k in range(planes)]
@@ -165,7 +170,12 @@ class Canvas:
         self._first += planes
         while self._read and self._read[0][0] + len(self._read[0][1]) <= self._first:
             self._read.popleft()
-        made = [done[0]] if len(done) == 1 else [done[0], torch.var(torch.sigmoid(done[1:]), dim=0)]
+        made, sure = [done[0]], torch.sigmoid(done)
+        made = [done[0]]
+        if self._variance:
+            probability = torch.sigmoid(done)
+            several = len(probability) > 1
+            made.append(torch.var(probability[1:], dim=0) if several else (probability * (1 - probability))[0])
         logits, *variance = (later.array() for later in [Later(values) for values in made])
         return logits, variance[0] if variance else None
 
@@ -218,7 +228,7 @@ class Canvas:
                 z, y, x = part.within(self.halo)
                 z = slice(part.start[0] - plane, part.stop[0] - plane)
                 voxels[part.within(box)] = (planes[z, y, x].float() - self.mean) / self.std
-        return _Seen(window, voxels)
+        return _Seen(window, voxels, self._most_looks)
 
     def _add(self, seen: _Seen) -> None:
         window, logits = seen.window, seen.logits

@@ -25,6 +25,7 @@ from membrain_cloud.networks import membrain_seg
 from membrain_cloud.networks.canvas import Canvas
 from membrain_cloud.networks.graphs import Compilation
 from membrain_cloud.networks.inference import WindowNetwork, faithful_precision, fastest_precision
+from membrain_cloud.networks.symmetry import mirrors_are_tied
 from membrain_cloud.networks.unet import UNetArchitecture, build_unet, load_own_state, own_state
 
 MODELS = Path(__file__).parents[1] / "models"
@@ -148,6 +149,7 @@ class Segmenter:
 
     look : the network at work on windows.
     window : edge of the windows it was made for (voxels).  voxel_spacing_angstrom : what it was trained at.
+    symmetric : a mirrored window has the mirrored logits (`networks.symmetry`).
     """
 
     look: WindowNetwork
@@ -156,6 +158,7 @@ class Segmenter:
     sha256: str
     window: int
     voxel_spacing_angstrom: float
+    symmetric: bool
     device: torch.device
     precision: str
 
@@ -172,7 +175,7 @@ class Segmenter:
         window: int,
         mean: float,
         std: float,
-        apart: bool,
+        variance: bool,
         skip_void: bool,
         batch: int,
     ) -> Canvas:
@@ -190,7 +193,8 @@ class Segmenter:
             core=block.core,
             mean=mean,
             std=std,
-            apart=apart,
+            symmetric=self.symmetric,
+            variance=variance,
             skip_void=skip_void,
             batch=batch,
         )
@@ -212,6 +216,7 @@ def load_segmenter(
     chosen = {"auto": fastest_precision(where, architecture), "faithful": faithful_precision(where)}.get(
         precision, precision
     )
+    symmetric = mirrors_are_tied(network)
     return Segmenter(
         WindowNetwork(_placed(network, where), where, chosen, compilation),
         architecture,
@@ -219,6 +224,7 @@ def load_segmenter(
         model_sha256(source),
         int(header["window"]),
         float(header["voxel_spacing_angstrom"]),
+        symmetric,
         where,
         chosen,
     )

@@ -91,7 +91,7 @@ def looked_slabs(
         window=look.window,
         mean=statistics.mean,
         std=statistics.std,
-        apart=chosen.uncertainty,
+        variance=chosen.uncertainty,
         skip_void=chosen.skip_void,
         batch=chosen.batch or default_batch(look.window, network.device.type),
     )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from membrain_cloud.errors import UsageError, VoxelSpacingError
 from membrain_cloud.networks.checkpoints import load_network
+from membrain_cloud.networks.symmetry import mirrors_are_tied
 from membrain_cloud.networks.unet import UNetArchitecture
 from membrain_cloud.pipeline import models
 from membrain_cloud.pipeline.label_data import folder_volumes, project_volumes
@@ -87,7 +88,7 @@ def train_segmentation(
     if not Path(output).absolute().parent.is_dir():
         raise UsageError(f"--output {output}: there is no such folder", "make it: the model is written at the end")
     start, base = _base(plan, output)
-    settings = _settings(plan, data, base)
+    settings = _settings(plan, data, start, base)
     if where != "cpu" and "workers" not in plan.values:
         settings = replace(settings, workers=min(_GPU_WORKERS, max((os.cpu_count() or 2) - 1, 1)))
     training, validation, told = _sources(data, folder, settings, plan.base is not None, progress)
@@ -132,7 +133,9 @@ def _base(plan: TrainingPlan, output: str) -> tuple[nn.Module | None, dict[str, 
     return load_network(str(path))[0], models.read_header(plan.base)
 
 
-def _settings(plan: TrainingPlan, data: TrainingData, base: dict[str, Any] | None) -> SegmentationTraining:
+def _settings(
+    plan: TrainingPlan, data: TrainingData, start: nn.Module | None, base: dict[str, Any] | None
+) -> SegmentationTraining:
     if plan.recipe not in recipes.RECIPES:
         raise UsageError(f"there is no recipe {plan.recipe!r}", f"known are {', '.join(recipes.RECIPES)}")
     settings = recipes.RECIPES[plan.recipe]
@@ -150,7 +153,12 @@ def _settings(plan: TrainingPlan, data: TrainingData, base: dict[str, Any] | Non
                 f"{plan.base} has channels {architecture.channels}, --channels says {tuple(wanted)}",
                 "leave --channels out: the architecture is the base's",
             )
-        settings = recipes.fine_tuning(settings, architecture, int(base["window"]))
+        symmetric = start is not None and mirrors_are_tied(start)
+        if plan.values.get("mirror_symmetric") and not symmetric:
+            raise UsageError(
+                f"the weights of {plan.base} are not symmetric, and would be lost", "leave --mirror-symmetric out"
+            )
+        settings = recipes.fine_tuning(settings, architecture, int(base["window"]), mirror_symmetric=symmetric)
     settings = replace(settings, **plan.values)
     return replace(settings, specimen_edge=max(settings.specimen_edge, settings.window + 2 * MARGIN))
 

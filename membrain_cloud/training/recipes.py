@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from membrain_cloud.errors import UsageError
+from membrain_cloud.networks.symmetry import ORBIT
 from membrain_cloud.networks.unet import UNetArchitecture
 from membrain_cloud.training.augmentation import PRESETS, Augmentations
 from membrain_cloud.training.losses import SegmentationLoss
@@ -16,7 +17,7 @@ _EFFORT = ("threads", "workers")
 
 @dataclass(frozen=True)
 class SegmentationTraining:
-    """How to train; the defaults are those of the built-in model's recipe, which adds a mirror loss (`RECIPES`).
+    """How to train; the defaults are those of the built-in model's recipe, whose network is symmetric (`RECIPES`).
 
     channels, residual : the network (`UNetArchitecture`).  window : edge of the patches (voxels).
     batch : patches a step.  steps : of the optimiser.  epoch_steps : of them in one pass over the data.
@@ -25,6 +26,7 @@ class SegmentationTraining:
         quarter; "polynomial" is (1 - epoch / epochs)^0.9.
     clip_norm : longest gradient; 0: any.
     surface_dice, smooth, heads : of the loss (`SegmentationLoss`).
+    mirror_symmetric : weights are tied so that mirrored patches have mirrored answers (`networks.symmetry`).
     mirror_loss : weight of `losses.mirror_loss`: every patch is seen mirrored too, and both answers
         shall be one. 0: patches are seen once, as they are.
     specimens, specimen_edge, validation_specimens : the pool of simulated specimens, and how many are held back.
@@ -49,6 +51,7 @@ class SegmentationTraining:
     surface_dice: float = 0.0
     smooth: float = 1.0
     heads: tuple[float, ...] = (1.0,)
+    mirror_symmetric: bool = False
     mirror_loss: float = 0.0
     augmentations: Augmentations = PRESETS["simulated"]
     specimens: int = 160
@@ -74,6 +77,15 @@ class SegmentationTraining:
             raise UsageError(
                 f"a network of {len(self.channels)} levels cannot be supervised at {len(self.heads)} resolutions",
                 "give more channels, or leave deep supervision out",
+            )
+        if self.mirror_symmetric and (self.residual or any(count % ORBIT for count in self.channels)):
+            raise UsageError(
+                f"a network of channels {self.channels}{' and residual blocks' * self.residual} cannot be symmetric",
+                f"give multiples of {ORBIT} and no residual blocks, or --no-mirror-symmetric",
+            )
+        if self.mirror_symmetric and self.mirror_loss:
+            raise UsageError(
+                "a network that is symmetric has no mirror loss", "leave --mirror-loss out, or give --no-mirror-symmetric"
             )
         if self.optimizer not in ("adamw", "sgd"):
             raise UsageError(f"there is no optimizer {self.optimizer!r}", "known are adamw, sgd")
@@ -115,15 +127,20 @@ MEMBRAIN_SEG = SegmentationTraining(
     heads=(1.0, 0.5, 0.25),
     augmentations=PRESETS["membrain-seg"],
 )
-# Fast mode looks at few mirrors of a window: their answers have to agree.
-RECIPES = {"built-in": SegmentationTraining(mirror_loss=1.5), "membrain-seg": MEMBRAIN_SEG}
+# Fast mode looks at few mirrors of a window, and at one where answers agree by themselves.
+RECIPES = {"built-in": SegmentationTraining(mirror_symmetric=True), "membrain-seg": MEMBRAIN_SEG}
 # Epochs of a training on data of one's own, where they are not given.
 EPOCHS = {"built-in": 300, "membrain-seg": 1000}
 FINE_TUNING_EPOCHS = 100
 
 
-def fine_tuning(recipe: SegmentationTraining, architecture: UNetArchitecture, window: int) -> SegmentationTraining:
-    """The recipe for going on from a trained network: small steps, and a stop where it forgets what it knew."""
+def fine_tuning(
+    recipe: SegmentationTraining, architecture: UNetArchitecture, window: int, *, mirror_symmetric: bool = False
+) -> SegmentationTraining:
+    """The recipe for going on from a trained network: small steps, and a stop where it forgets what it knew.
+
+    mirror_symmetric : whether the trained network is, and so stays.
+    """
     return replace(
         recipe,
         channels=architecture.channels,
@@ -132,6 +149,7 @@ def fine_tuning(recipe: SegmentationTraining, architecture: UNetArchitecture, wi
         learning_rate=1e-5,
         schedule="polynomial",
         tolerance=0.05,
+        mirror_symmetric=mirror_symmetric,
         mirror_loss=0.0,  # it takes twice the time
         heads=(1.0,),  # heads of a trained network begin with random weights, too far from 1e-5 to ever catch up
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from membrain_cloud.errors import UsageError
 from membrain_cloud.networks.fused import fused_is_available
 from membrain_cloud.networks.inference import has_matrix_units
+from membrain_cloud.networks.symmetry import tie_mirrors
 from membrain_cloud.networks.unet import build_unet
 from membrain_cloud.training import losses
 from membrain_cloud.training.labels import IGNORE, MEMBRANE
@@ -34,9 +36,11 @@ class Trainer:
         self.lower = trains_in_bfloat16(device, settings.precision)
         self.layout = _layout(settings, device) if self.lower else torch.channels_last_3d
         self._fuse(self.network)
+        if settings.mirror_symmetric:
+            tie_mirrors(self.network)
         self.network.to(device, memory_format=self.layout)  # type: ignore[call-overload]
         self.average = build_unet(settings.architecture).to(device)
-        self._copy(self.network, self.average)
+        self._follow(0.0)
         self._fuse(self.average)
         self.optimiser = _optimiser(self.network, settings)
         self.step = 0
@@ -123,15 +127,11 @@ class Trainer:
 
     def _follow(self, keep: float) -> None:
         """The average of the weights is steadier than the last step's."""
-        now = dict(self.network.named_parameters())
         names, means = zip(*self.average.named_parameters(), strict=True)
         with torch.no_grad():
-            torch._foreach_lerp_(list(means), [now[name] for name in names], 1 - keep)
-
-    @staticmethod
-    def _copy(source: nn.Module, target: nn.Module) -> None:
-        state = source.state_dict()
-        target.load_state_dict({name: state[name] for name in target.state_dict()})
+            # By the layers' names: where weights are tied, parameters are fewer.
+            now = [operator.attrgetter(name)(self.network) for name in names]
+            torch._foreach_lerp_(list(means), now, 1 - keep)
 
 
 def trains_in_bfloat16(device: torch.device, precision: str) -> bool:

@@ -29,6 +29,7 @@ def run(
     mirrors: str = "no",
     planes: int = 5,
     apart: bool = False,
+    symmetric: bool = False,
     skip_void: bool = False,
     batch: int = 1,
     forward: Forward = position_dependent,
@@ -41,7 +42,8 @@ def run(
     for block in lattice.blocks(volume.shape, core_shape or volume.shape):
         canvas = Canvas(
             forward, torch.device("cpu"), reach=WINDOW, halo=block.halo, core=block.core,
-            mean=statistics.mean, std=statistics.std, apart=apart, skip_void=skip_void, batch=batch,
+            mean=statistics.mean, std=statistics.std, symmetric=symmetric, variance=apart,
+            skip_void=skip_void, batch=batch,
         )  # fmt: skip
         canvas._ahead = ahead
         read = lambda box: volume[box.slices]  # noqa: E731
@@ -115,6 +117,23 @@ def test_variance_is_that_of_the_probability_over_the_mirrors_and_leaves_the_log
     np.testing.assert_allclose(variance, np.var(1 / (1 + np.exp(-np.stack(each))), axis=0, ddof=1), atol=1e-5)
 
 
+def test_a_symmetric_network_is_asked_once_and_its_doubt_is_its_answers() -> None:
+    """Undecided everywhere: another network would be asked four times."""
+    volume, looks = np.random.default_rng(7).standard_normal((24, 20, 20)).astype(np.float32), 0
+
+    def forward(windows: torch.Tensor) -> torch.Tensor:
+        nonlocal looks
+        looks += len(windows)
+        return windows / 4
+
+    logits, variance = run(volume, mirrors="adaptive", forward=forward, apart=True, symmetric=True)
+    assert looks == Lattice(WINDOW, WINDOW // 2, "adaptive").count(volume.shape)
+    sure = 1 / (1 + np.exp(-logits))
+    np.testing.assert_allclose(variance, sure * (1 - sure), atol=1e-6)
+    run(volume, mirrors="adaptive", forward=forward)
+    assert looks > 2 * Lattice(WINDOW, WINDOW // 2, "adaptive").count(volume.shape)
+
+
 @pytest.mark.parametrize("dtype", ["int8", "uint16", "int32", "float16", "float64", ">f4"])
 def test_every_type_equals_float32(dtype: str) -> None:
     volume = np.random.default_rng(3).integers(0, 127, (20, 20, 20))
@@ -164,7 +183,7 @@ def test_what_reading_raises_reaches_the_caller() -> None:
     (block,) = lattice.blocks(shape, shape)
     canvas = Canvas(
         position_dependent, torch.device("cpu"), reach=WINDOW, halo=block.halo, core=block.core,
-        mean=0.0, std=1.0, apart=False, skip_void=False, batch=1,
+        mean=0.0, std=1.0, symmetric=False, variance=False, skip_void=False, batch=1,
     )  # fmt: skip
 
     def read(box: Box) -> np.ndarray:
@@ -184,7 +203,7 @@ def test_only_some_planes_are_held_at_a_time() -> None:
     (block,) = lattice.blocks(shape, shape)
     canvas = Canvas(
         position_dependent, torch.device("cpu"), reach=WINDOW, halo=block.halo, core=block.core,
-        mean=0.0, std=1.0, apart=False, skip_void=False, batch=1,
+        mean=0.0, std=1.0, symmetric=False, variance=False, skip_void=False, batch=1,
     )  # fmt: skip
     asked: list[Box] = []
 

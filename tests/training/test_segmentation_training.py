@@ -20,6 +20,7 @@ import torch
 from membrain_cloud.errors import MembrainCloudError, UsageError
 from membrain_cloud.membranes.phantom import PhantomSettings, make_specimen
 from membrain_cloud.networks.checkpoints import load_network
+from membrain_cloud.networks.symmetry import mirrors_are_tied
 from membrain_cloud.networks.unet import UNetArchitecture, build_unet
 from membrain_cloud.training.augmentation import PRESETS
 from membrain_cloud.training.loop import _batches, simulated_sources, train_segmenter
@@ -328,3 +329,28 @@ def test_gradients_are_numbers_on_the_smallest_maps_whatever_memory_held() -> No
         leave_nonsense()
         loss.backward()
         assert all(torch.isfinite(p.grad).all() for p in trainer.network.parameters() if p.grad is not None)
+
+
+def test_a_symmetric_network_is_trained_saved_gone_on_with_and_tuned_as_one(tmp_path: Path) -> None:
+    settings = replace(TINY, channels=(8, 16, 16), mirror_symmetric=True)
+    whole = train(tmp_path / "a", "whole", settings)
+    network, header = load_network(str(whole))
+    assert mirrors_are_tied(network)
+    assert header["training"]["mirror_symmetric"] is True
+    image = torch.randn(1, 1, 16, 16, 16)
+    tuned = replace(fine_tuning(TINY, settings.architecture, 16, mirror_symmetric=True), steps=2)
+    trainer = Trainer(tuned, torch.device("cpu"), network)
+    with torch.inference_mode():
+        torch.testing.assert_close(trainer.predict(image), network(image))
+    label = (image > 1).to(torch.uint8)
+    for _ in range(3):
+        trainer.train(image, label)
+    assert mirrors_are_tied(trainer.average)
+    assert not torch.equal(trainer.predict(image), network(image))
+
+
+def test_a_symmetric_network_that_cannot_be_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"\(4, 8, 8\) cannot be symmetric"):
+        replace(TINY, mirror_symmetric=True)
+    with pytest.raises(UsageError, match="has no mirror loss"):
+        replace(TINY, channels=(8, 8, 8), mirror_symmetric=True, mirror_loss=1.0)

@@ -1,0 +1,146 @@
+"""U-Nets that answer a mirrored window with the mirrored logits, by the way their weights are tied.
+
+MemBrain-seg averages a network's answers over the eight mirrors of a window. A network whose answers do not change by
+more than rounding needs one look in place of eight. Here the channels of every map come in eights, an orbit: channel
+number 8 o + g is what channel 8 o would be if the window were mirrored by g, one of the eight (bit 0: along z, bit 1: y,
+bit 2: x). So a convolution has
+
+    W[8 o + g, 8 i + h] = mirrored by g (w[o, i, g xor h]),
+
+an eighth of the weights of one that is free, and takes no longer. Source: Cohen & Welling, "Group equivariant
+convolutional networks", ICML 2016, section 6, for the group of the three mirrors.
+
+A convolution of stride 2 and three taps sits on every other voxel, and would sit on the others in a mirrored window: its
+first taps are zero, which leaves two, of which neither is the middle one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+ORBIT = 8
+_AXES = tuple(tuple(axis for axis in range(3) if mirror >> axis & 1) for mirror in range(ORBIT))
+
+
+class _Tied(nn.Module):
+    """All weights of a kind, from those of the first channel of each orbit, and back."""
+
+    def forward(self, first: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def right_inverse(self, weights: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class _Between(_Tied):
+    """(O, I, 8, k, k, k) -> (8 O, 8 I, k, k, k): a convolution from orbits to orbits.
+
+    strided : of stride 2.  upwards : transposed, its weights are (8 I, 8 O, k, k, k).
+    """
+
+    def __init__(self, *, strided: bool, upwards: bool) -> None:
+        super().__init__()
+        self.strided, self.upwards = strided, upwards
+
+    def forward(self, first: Tensor) -> Tensor:
+        mirrors = torch.arange(ORBIT, device=first.device)
+        rows = [_mirrored(first[:, :, mirrors ^ mirror], mirror, 3) for mirror in range(ORBIT)]
+        outputs, inputs = first.shape[:2]
+        weights = torch.stack(rows, 1).reshape(ORBIT * outputs, ORBIT * inputs, *first.shape[3:])
+        if self.strided:
+            weights = nn.functional.pad(weights, (1, 0) * 3)
+        return weights.transpose(0, 1) if self.upwards else weights
+
+    def right_inverse(self, weights: Tensor) -> Tensor:
+        weights = weights.transpose(0, 1) if self.upwards else weights
+        first = weights[::ORBIT].unflatten(1, (-1, ORBIT))
+        return first[..., 1:, 1:, 1:] if self.strided else first
+
+
+class _FromDensity(_Tied):
+    """(O, 1, k, k, k) -> (8 O, 1, k, k, k): the first convolution."""
+
+    def forward(self, first: Tensor) -> Tensor:
+        return torch.stack([_mirrored(first, mirror, 2) for mirror in range(ORBIT)], 1).flatten(0, 1)
+
+    def right_inverse(self, weights: Tensor) -> Tensor:
+        return weights[::ORBIT]
+
+
+class _ToLogits(_Tied):
+    """(1, I, 1, 1, 1) -> (1, 8 I, 1, 1, 1): every channel of an orbit counts alike."""
+
+    def forward(self, first: Tensor) -> Tensor:
+        return first.repeat_interleave(ORBIT, 1)
+
+    def right_inverse(self, weights: Tensor) -> Tensor:
+        return weights[:, ::ORBIT]
+
+
+class _OfChannels(_Tied):
+    """(C,) -> (8 C,): of a normalisation."""
+
+    def forward(self, first: Tensor) -> Tensor:
+        return first.repeat_interleave(ORBIT)
+
+    def right_inverse(self, weights: Tensor) -> Tensor:
+        return weights[::ORBIT]
+
+
+def tie_mirrors(network: nn.Module) -> None:
+    """Tie the weights of a U-Net (`unet.build_unet`, without residual blocks) in place; the first of each orbit decide.
+
+    After it the parameters are those of the first channels; what the layers' names give are all of them, as before.
+    Raises ValueError for a network that cannot be tied: channels that are no multiple of eight, residual blocks.
+    """
+    for module, name, rule in list(_rules(network)):
+        parametrize.register_parametrization(module, name, rule)
+
+
+def mirrors_are_tied(network: nn.Module) -> bool:
+    """Whether weights are to the last bit what `tie_mirrors` would make of them."""
+    try:
+        rules = list(_rules(network))
+    except ValueError:
+        return False
+    with torch.no_grad():
+        weights = ((getattr(module, name), rule) for module, name, rule in rules)
+        return all(torch.equal(rule(rule.right_inverse(given)), given) for given, rule in weights)
+
+
+def _rules(network: nn.Module) -> Iterator[tuple[nn.Module, str, _Tied]]:
+    for path, module in network.named_modules():
+        if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
+            yield module, "weight", _rule(module, path)
+        elif isinstance(weight := getattr(module, "weight", None), Tensor) and weight.ndim == 1:
+            _require_orbits(path, len(weight))
+            yield module, "weight", _OfChannels()
+            yield module, "bias", _OfChannels()
+
+
+def _rule(module: nn.Conv3d | nn.ConvTranspose3d, path: str) -> _Tied:
+    inputs, outputs, upwards = module.in_channels, module.out_channels, isinstance(module, nn.ConvTranspose3d)
+    if outputs == 1:
+        _require_orbits(path, inputs)
+        return _ToLogits()
+    if inputs == 1 and module.stride == (1, 1, 1):
+        _require_orbits(path, outputs)
+        return _FromDensity()
+    _require_orbits(path, inputs, outputs)
+    strided = not upwards and module.stride != (1, 1, 1)
+    if strided and module.kernel_size != (3, 3, 3):
+        raise ValueError(f"{path}: a convolution of stride 2 with {module.kernel_size} taps sits on every other voxel")
+    return _Between(strided=strided, upwards=upwards)
+
+
+def _require_orbits(path: str, *counts: int) -> None:
+    if any(count % ORBIT for count in counts):
+        raise ValueError(f"{path}: {counts} channels do not come in eights")
+
+
+def _mirrored(kernel: Tensor, mirror: int, first_axis: int) -> Tensor:
+    return kernel.flip([first_axis + axis for axis in _AXES[mirror]])
