@@ -38,6 +38,7 @@ def _training_options(function: Any) -> Any:
 @click.option("-r", "--run", "runs", multiple=True, help="Of a project; may be repeated. Default: all with labels.")
 @click.option("--validation", metavar="SOURCE", help="A folder, runs (TS_1,TS_2), or `simulated`. Default: held back.")
 @click.option("--from", "base", metavar="MODEL", help="Go on from this model: ours, or MemBrain-seg's .ckpt.")
+@click.option("--teacher", metavar="MODEL", help="Learn this model's answers too, beside the labels.")
 @click.option(
     "--recipe",
     type=click.Choice(["built-in", "membrain-seg"]),
@@ -79,6 +80,7 @@ def train_segmentation(
     runs: tuple[str, ...],
     validation: str | None,
     base: str | None,
+    teacher: str | None,
     recipe: str,
     epochs: int | None,
     channels: str | None,
@@ -112,7 +114,7 @@ def train_segmentation(
             raise UsageError(f"--channels {channels}: expected numbers", "try --channels 16,32,64") from None
     if deep_supervision is not None:
         values["heads"] = (1.0, 0.5, 0.25) if deep_supervision else (1.0,)
-    plan = TrainingPlan(recipe, values, base, epochs, augmentations, _chances(augment))
+    plan = TrainingPlan(recipe, values, base, epochs, augmentations, _chances(augment), teacher)
     told = TrainingData(data or "", labels, runs, validation or "")
     click.echo(
         train_segmentation(output, work, plan, told, device=device, progress=lambda n, line: say(f"{n}: {line}"))

@@ -170,7 +170,6 @@ class Canvas:
         self._first += planes
         while self._read and self._read[0][0] + len(self._read[0][1]) <= self._first:
             self._read.popleft()
-        made, sure = [done[0]], torch.sigmoid(done)
         made = [done[0]]
         if self._variance:
             probability = torch.sigmoid(done)

@@ -2,16 +2,16 @@
 
 MemBrain-seg averages a network's answers over the eight mirrors of a window. A network whose answers do not change by
 more than rounding needs one look in place of eight. Here the channels of every map come in eights, an orbit: channel
-number 8 o + g is what channel 8 o would be if the window were mirrored by g, one of the eight (bit 0: along z, bit 1: y,
-bit 2: x). So a convolution has
+number 8 o + g is what channel 8 o would be if the window were mirrored by g, one of the eight (bit 0: along z, 1: y,
+2: x). So a convolution has
 
     W[8 o + g, 8 i + h] = mirrored by g (w[o, i, g xor h]),
 
 an eighth of the weights of one that is free, and takes no longer. Source: Cohen & Welling, "Group equivariant
 convolutional networks", ICML 2016, section 6, for the group of the three mirrors.
 
-A convolution of stride 2 and three taps sits on every other voxel, and would sit on the others in a mirrored window: its
-first taps are zero, which leaves two, of which neither is the middle one.
+A convolution of stride 2 and three taps sits on every other voxel, and would sit on the others in a mirrored window.
+So its first taps are zero, which leaves two, of which neither is the middle one.
 """
 
 from __future__ import annotations

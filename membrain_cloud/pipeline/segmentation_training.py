@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ class TrainingPlan:
     """What was asked for.
 
     values : fields of `SegmentationTraining` that are not the recipe's.  base : a model to go on from, or None.
+    teacher : a model whose answers are learnt too, or None.
     epochs : passes over the data, or None for the recipe's.  chances : of single augmentations.
     """
 
@@ -68,6 +69,7 @@ class TrainingPlan:
     epochs: int | None = None
     augmentations: str | None = None
     chances: Mapping[str, float] = field(default_factory=dict)
+    teacher: str | None = None
 
 
 def train_segmentation(
@@ -98,6 +100,7 @@ def train_segmentation(
     if base:
         _require_one_spacing([facts["voxel_spacing_angstrom"], float(base["voxel_spacing_angstrom"])], "data and base")
         facts["fine_tuned_from"] = {"model": plan.base, "sha256": models.model_sha256(str(plan.base))}
+    teacher = _teacher(plan, settings, facts)
     return str(
         train_segmenter(
             Path(output),
@@ -108,6 +111,7 @@ def train_segmentation(
             device=where,
             progress=progress,
             start=start,
+            teacher=teacher,
             picture=_pictures(folder / "figures"),
         )
     )
@@ -131,6 +135,22 @@ def _base(plan: TrainingPlan, output: str) -> tuple[nn.Module | None, dict[str, 
             f"--output {output} is the model to go on from", "a base is never overwritten: give another file"
         )
     return load_network(str(path))[0], models.read_header(plan.base)
+
+
+def _teacher(plan: TrainingPlan, settings: SegmentationTraining, facts: dict[str, Any]) -> nn.Module | None:
+    """The network that teaches; `facts` come to say which."""
+    if plan.teacher is None:
+        return None
+    header = models.read_header(plan.teacher)
+    _require_one_spacing([facts["voxel_spacing_angstrom"], float(header["voxel_spacing_angstrom"])], "data and teacher")
+    multiple = UNetArchitecture.from_dict(header["architecture"]).multiple
+    if settings.window % multiple:
+        raise UsageError(
+            f"--teacher {plan.teacher} takes windows of multiples of {multiple} voxels, patches have {settings.window}",
+            f"give --window {-(-settings.window // multiple) * multiple}",
+        )
+    facts["taught_by"] = {"model": plan.teacher, "sha256": models.model_sha256(plan.teacher)}
+    return load_network(str(models.resolve(plan.teacher).path))[0]
 
 
 def _settings(
@@ -159,6 +179,8 @@ def _settings(
                 f"the weights of {plan.base} are not symmetric, and would be lost", "leave --mirror-symmetric out"
             )
         settings = recipes.fine_tuning(settings, architecture, int(base["window"]), mirror_symmetric=symmetric)
+    if "mirror_symmetric" not in plan.values and not recipes.can_be_symmetric(**{**asdict(settings), **plan.values}):
+        settings = replace(settings, mirror_symmetric=False)  # the recipe's, which gives way to what was asked for
     settings = replace(settings, **plan.values)
     return replace(settings, specimen_edge=max(settings.specimen_edge, settings.window + 2 * MARGIN))
 

@@ -98,6 +98,7 @@ def train_segmenter(
     device: str,
     progress: Progress,
     start: nn.Module | None = None,
+    teacher: nn.Module | None = None,
     picture: Picture | None = None,
 ) -> Path:
     """Train and write a model.
@@ -110,6 +111,7 @@ def train_segmenter(
     facts : for the model's header: `voxel_spacing_angstrom`, `trained_on`, and what else there is to say.
     progress : told (steps done, a line to show).
     start : network of the settings' architecture to go on from.
+    teacher : network whose answers are learnt beside the labels (`Trainer`); `facts` say which.
     picture : told (steps done, images, labels, logits) of a few validation patches, a few times a run.
 
     Returns
@@ -122,7 +124,7 @@ def train_segmenter(
     torch.manual_seed(settings.seed)
     work.mkdir(parents=True, exist_ok=True)
     where = torch.device(device)
-    run = _Run(Trainer(settings, where, start), work, _digest(settings, sources, facts, device))
+    run = _Run(Trainer(settings, where, start, teacher), work, _digest(settings, sources, facts, device))
     run.resume()
     validation_seed = settings.seed + _VALIDATION_SEED
     validation = list(_batches(sources[1], settings, validation_seed, 0, settings.validation_patches, where))

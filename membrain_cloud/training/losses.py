@@ -73,6 +73,14 @@ def mirror_loss(logits: Tensor, mirrored: Tensor, target: Tensor) -> Tensor:
     return (apart / (both + 1)).mean()
 
 
+def teacher_loss(logits: Tensor, told: Tensor) -> Tensor:
+    """Cross-entropy with another network's chances, everywhere: a teacher has an answer where labels say "ignore".
+
+    told : its logits.  Source: Hinton, Vinyals & Dean, "Distilling the knowledge in a neural network", 2015.
+    """
+    return functional.binary_cross_entropy_with_logits(logits, torch.sigmoid(told))
+
+
 def surface_dice_loss(logits: Tensor, target: Tensor, *, iterations: int = 5, smooth: float = 3.0) -> Tensor:
     """1 - soft Surface-Dice: how much of each one's skeleton lies inside the other.
 

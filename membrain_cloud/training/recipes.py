@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -13,6 +14,11 @@ from membrain_cloud.training.losses import SegmentationLoss
 
 # What changes how fast a training goes, and not where.
 _EFFORT = ("threads", "workers")
+
+
+def can_be_symmetric(channels: Sequence[int], residual: bool, mirror_loss: float, **_: Any) -> bool:
+    """Whether a training of these values (those of `SegmentationTraining`) can have its mirrors tied."""
+    return not residual and not mirror_loss and not any(count % ORBIT for count in channels)
 
 
 @dataclass(frozen=True)
@@ -78,14 +84,13 @@ class SegmentationTraining:
                 f"a network of {len(self.channels)} levels cannot be supervised at {len(self.heads)} resolutions",
                 "give more channels, or leave deep supervision out",
             )
-        if self.mirror_symmetric and (self.residual or any(count % ORBIT for count in self.channels)):
+        if self.mirror_symmetric and not can_be_symmetric(self.channels, self.residual, self.mirror_loss):
+            blocks = ", residual blocks" if self.residual else ""
             raise UsageError(
-                f"a network of channels {self.channels}{' and residual blocks' * self.residual} cannot be symmetric",
-                f"give multiples of {ORBIT} and no residual blocks, or --no-mirror-symmetric",
-            )
-        if self.mirror_symmetric and self.mirror_loss:
-            raise UsageError(
-                "a network that is symmetric has no mirror loss", "leave --mirror-loss out, or give --no-mirror-symmetric"
+                f"a network of channels {self.channels}{blocks} with a mirror loss of {self.mirror_loss:g} cannot be "
+                "symmetric",
+                f"give channels that are multiples of {ORBIT}, no residual blocks and no --mirror-loss; or "
+                "--no-mirror-symmetric",
             )
         if self.optimizer not in ("adamw", "sgd"):
             raise UsageError(f"there is no optimizer {self.optimizer!r}", "known are adamw, sgd")

@@ -20,6 +20,8 @@ from membrain_cloud.training.labels import IGNORE, MEMBRANE
 from membrain_cloud.training.recipes import SegmentationTraining
 
 Batch = tuple[Tensor, Tensor]
+# Of the steps, in which a teacher is listened to; after that labels alone decide.
+TAUGHT_PART = 0.6
 # All but the patch as it is, one after the other.
 _MIRRORS = [flips for flips in itertools.product((False, True), repeat=3) if any(flips)]
 
@@ -27,8 +29,17 @@ _MIRRORS = [flips for flips in itertools.product((False, True), repeat=3) if any
 class Trainer:
     """Weights that are trained, and their running average, which is what is validated and shipped."""
 
-    def __init__(self, settings: SegmentationTraining, device: torch.device, start: nn.Module | None) -> None:
-        """start : a network of the settings' architecture to go on from; None: random weights."""
+    def __init__(
+        self,
+        settings: SegmentationTraining,
+        device: torch.device,
+        start: nn.Module | None,
+        teacher: nn.Module | None = None,
+    ) -> None:
+        """start : a network of the settings' architecture to go on from; None: random weights.
+
+        teacher : a network of any architecture that takes the settings' patches, whose answers are learnt too.
+        """
         self.settings, self.device, self.loss = settings, device, settings.loss
         self.network = build_unet(settings.architecture, heads=len(settings.heads) - 1)
         if start is not None:
@@ -42,6 +53,7 @@ class Trainer:
         self.average = build_unet(settings.architecture).to(device)
         self._follow(0.0)
         self._fuse(self.average)
+        self.teacher = None if teacher is None else teacher.eval().to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.optimiser = _optimiser(self.network, settings)
         self.step = 0
         if device.type == "cuda":
@@ -103,14 +115,28 @@ class Trainer:
         return 2 * overlap / max(total, 1.0)
 
     def _loss(self, image: Tensor, label: Tensor) -> Tensor:
-        if not self.settings.mirror_loss:
-            return self.loss(self._outputs(image), label)
+        loss, image, logits = (
+            self._mirrored_loss(image, label) if self.settings.mirror_loss else self._plain_loss(image, label)
+        )
+        if self.teacher is not None and self.step < TAUGHT_PART * self.settings.steps:
+            with torch.no_grad(), self._precision():
+                told = self.teacher(image.to(self.device, non_blocking=True, memory_format=torch.channels_last_3d))
+            loss = loss + losses.teacher_loss(logits, told.float())
+        return loss
+
+    def _plain_loss(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss, what the network was shown, and its logits."""
+        outputs = self._outputs(image)
+        return self.loss(outputs, label), image, outputs[0]
+
+    def _mirrored_loss(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same, of patches and of their mirror images."""
         axes = [2 + axis for axis in range(3) if _MIRRORS[self.step % len(_MIRRORS)][axis]]
         image, label = (torch.cat([seen, seen.flip(axes)]) for seen in (image, label))
         outputs = self._outputs(image)
         plain, mirrored = outputs[0].chunk(2)
         apart = losses.mirror_loss(plain, mirrored.flip(axes), label.chunk(2)[0])
-        return self.loss(outputs, label) + self.settings.mirror_loss * apart
+        return self.loss(outputs, label) + self.settings.mirror_loss * apart, image, outputs[0]
 
     def _outputs(self, image: Tensor) -> list[Tensor]:
         """Logits at full, half ... resolution. DynUNet's own forward would enlarge the coarser ones instead."""

@@ -44,7 +44,14 @@ def test_scores_are_those_of_membrain_segment(
     statistics = density_statistics([volume])
     (block,) = lattice.blocks(volume.shape, volume.shape)
     canvas = network.canvas(
-        lattice, block, window=WINDOW, mean=statistics.mean, std=statistics.std, variance=False, skip_void=False, batch=1
+        lattice,
+        block,
+        window=WINDOW,
+        mean=statistics.mean,
+        std=statistics.std,
+        variance=False,
+        skip_void=False,
+        batch=1,
     )
     slabs = segment_slabs(
         canvas, lambda box: volume[box.slices], volume.shape, block, lattice=lattice, planes_per_read=32,

@@ -14,9 +14,7 @@ from membrain_cloud.networks.symmetry import mirrors_are_tied, tie_mirrors
 from membrain_cloud.networks.unet import UNetArchitecture, build_unet, load_own_state, own_state
 
 ARCHITECTURE = UNetArchitecture((8, 16, 16, 24))
-MIRRORS = [
-    [2 + axis for axis in range(3) if mirror[axis]] for mirror in itertools.product((False, True), repeat=3)
-]
+MIRRORS = [[2 + axis for axis in range(3) if mirror[axis]] for mirror in itertools.product((False, True), repeat=3)]
 
 
 def free(seed: int = 0) -> nn.Module:
@@ -51,9 +49,7 @@ def apart(network: nn.Module, image: torch.Tensor) -> list[float]:
     """How far answers to the mirrors are from the answer, at most, in its standard deviations."""
     with torch.inference_mode():
         plain = network(image)
-        return [
-            float((network(image.flip(axes)).flip(axes) - plain).abs().max() / plain.std()) for axes in MIRRORS[1:]
-        ]
+        return [float((network(image.flip(axes)).flip(axes) - plain).abs().max() / plain.std()) for axes in MIRRORS[1:]]
 
 
 def test_answers_to_all_eight_mirrors_are_one() -> None:
@@ -96,7 +92,12 @@ def test_gradients_are_those_of_the_weights_they_stand_for() -> None:
         return made.square().mean()
 
     loss().backward()
-    for name in ("input_block.conv1.conv", "bottleneck.conv1.conv", "upsamples.0.transp_conv.conv", "input_block.norm1"):
+    for name in (
+        "input_block.conv1.conv",
+        "bottleneck.conv1.conv",
+        "upsamples.0.transp_conv.conv",
+        "input_block.norm1",
+    ):
         parameter = network.get_parameter(f"{name}.parametrizations.weight.original")
         assert parameter.grad is not None
         at = (0,) * parameter.ndim
@@ -112,6 +113,6 @@ def test_gradients_are_those_of_the_weights_they_stand_for() -> None:
 @pytest.mark.parametrize("architecture", [UNetArchitecture((8, 12, 16)), UNetArchitecture((8, 16, 16), residual=True)])
 def test_what_cannot_be_tied_is_refused_and_is_not_taken_for_tied(architecture: UNetArchitecture) -> None:
     network = build_unet(architecture)
-    with pytest.raises(ValueError, match="eights|every other voxel"):
+    with pytest.raises(ValueError, match=r"eights|every other voxel"):
         tie_mirrors(network)
     assert not mirrors_are_tied(network)

@@ -6,6 +6,7 @@ import gzip
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import mrcfile
 import numpy as np
@@ -15,7 +16,8 @@ from click.testing import CliRunner
 from membrain_cloud.cli import main
 from membrain_cloud.errors import InputError, ProjectError
 from membrain_cloud.geometry import Box
-from membrain_cloud.networks.checkpoints import load_network
+from membrain_cloud.networks.checkpoints import load_network, model_sha256
+from membrain_cloud.networks.symmetry import mirrors_are_tied
 from membrain_cloud.pipeline import label_data
 from membrain_cloud.pipeline.label_data import (
     folder_volumes,
@@ -171,6 +173,35 @@ def test_a_project_fine_tunes_a_checkpoint_of_membrain_seg(
     assert base.read_bytes() == before
     said = run("--output", tmp_path / "other.safetensors", *words, "--channels", "4,8,16,16")
     assert "leave --channels out" in said
+
+
+def test_a_network_is_symmetric_unless_what_is_asked_for_cannot_be(folder: Path, tmp_path: Path) -> None:
+    words = ["--data", folder, "--window", 16, "--batch", 1, "--workers", 0, "--threads", 1, "--steps", 1]
+
+    def trained(name: str, *more: object) -> dict[str, Any]:
+        output = tmp_path / f"{name}.safetensors"
+        assert run("--output", output, "--work", tmp_path / name, *words, *more).startswith("0:")
+        network, header = load_network(str(output))
+        assert mirrors_are_tied(network) == header["training"]["mirror_symmetric"]
+        return header
+
+    assert trained("a", "--channels", "8,8,8")["training"]["mirror_symmetric"]
+    assert not trained("b", "--channels", "4,8,8")["training"]["mirror_symmetric"]
+    assert not trained("c", "--channels", "8,8,8", "--mirror-loss", 1)["training"]["mirror_symmetric"]
+    assert trained("d", "--from", tmp_path / "a.safetensors")["training"]["mirror_symmetric"]
+    told = trained("e", "--channels", "8,8,8", "--teacher", tmp_path / "b.safetensors")["taught_by"]
+    assert told == {"model": str(tmp_path / "b.safetensors"), "sha256": model_sha256(str(tmp_path / "b.safetensors"))}
+
+    def refused(*more: object) -> str:
+        said = run("--output", tmp_path / "no.safetensors", "--work", tmp_path / "no", *words, *more)
+        assert said.startswith("2:")
+        return said
+
+    assert "cannot be symmetric" in refused("--channels", "4,8,8", "--mirror-symmetric")
+    assert "are not symmetric, and would be lost" in refused("--from", tmp_path / "b.safetensors", "--mirror-symmetric")
+    trained("f", "--channels", "4,4,4,4")
+    said = refused("--channels", "8,8,8", "--window", 20, "--teacher", tmp_path / "f.safetensors")
+    assert "takes windows of multiples of 8 voxels, patches have 20" in said
 
 
 def test_bad_folders_are_refused_before_the_first_step(folder: Path, tmp_path: Path) -> None:
