@@ -21,7 +21,10 @@ from membrain_cloud.membranes.surface import Surface
 NO_PICKS = Picks(np.zeros((0, 3)), np.zeros((0, 3, 3)), in_plane=np.zeros(0, bool))
 
 _THICKEST_ANGSTROM = 150.0  # no slab of a membrane is thicker
-_REFINING_REACH, _REFINING_STEPS, _REFINED_ANGSTROM = 0.85, 8, 0.3  # in bandwidths; at most; movement at the end
+# In bandwidths, but never less than so many Å: a small bandwidth keeps neighbours apart, and may leave two picks on one
+# particle, which only meet where each sees all of it.
+_REFINING_REACH, _LEAST_REFINING_ANGSTROM = 0.85, 53.0
+_REFINING_STEPS, _REFINED_ANGSTROM = 8, 0.3  # at most; movement at the end
 _FOOTPRINT_REACH = 1.3  # in bandwidths: how far around a pick its scores tell how it is turned
 _SAME_WAY = 0.3  # cosine of normals that belong to one side
 _NEIGHBOURS = 12  # vertices whose thickness is a pick's
@@ -105,7 +108,8 @@ def cluster_picks(
     facing = normals[tree.query(centers)[1]]
     if refine:
         gain = np.clip(score_threshold - np.asarray(scores, np.float64), 0.0, None) ** 3
-        centers = _refined(mesh, normals, gain, centers, facing, reach=_REFINING_REACH * bandwidth_angstrom)
+        reach = max(_REFINING_REACH * bandwidth_angstrom, _LEAST_REFINING_ANGSTROM)
+        centers = _refined(mesh, normals, gain, centers, facing, reach=reach)
         facing = normals[tree.query(centers)[1]]
     confidence = _confidence(mesh, normals, np.asarray(scores), centers, facing, 0.4 * bandwidth_angstrom)
     order = np.lexsort((*centers.T, -confidence))

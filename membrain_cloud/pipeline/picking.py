@@ -38,7 +38,7 @@ class Pick(Stage):
 
     name = "pick"
     needs_gpu = True
-    data_version = 5
+    data_version = 6
     model_task = "picking"
     tomogram_reads = 2  # once for its mean where samples leave it; then around the membranes, at most all of it
 

@@ -527,6 +527,19 @@ def test_refining_frees_centres_from_the_pull_of_neighbours() -> None:
     assert errors[1] < 4.0
 
 
+def test_two_picks_on_one_particle_meet_in_its_middle() -> None:
+    """Lowest scores at both ends of 60 Å, two clusters at a bandwidth of 35 Å."""
+    mesh, ends = sphere(500.0, 5), np.radians([-3.5, 3.5])
+    scores = distances(mesh, 500.0 * np.stack([np.sin(ends), 0 * ends, np.cos(ends)], axis=1))
+    settings = CLUSTERING | {"bandwidth_angstrom": 35.0, "min_distance_angstrom": 35.0}
+    middle = np.array([0.0, 0.0, 500.0])
+    apart = cluster_picks(mesh, scores, **settings, refine=False).positions
+    assert len(apart) == 2
+    assert np.linalg.norm(apart - middle, axis=1).min() > 15.0
+    (pick,) = cluster_picks(mesh, scores, **settings, refine=True).positions
+    assert np.linalg.norm(pick - middle) < 10.0
+
+
 @pytest.mark.parametrize("thickness", [40.0, 60.0])
 def test_picks_lie_in_the_middle_of_the_slab(thickness: float) -> None:
     outer, inner = sphere(500.0 + thickness / 2, 5), sphere(500.0 - thickness / 2, 5)
