@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from membrain_cloud.networks import fused, fused_layers, fused_training
 from membrain_cloud.networks import fused_normalisation as normalisation
 from membrain_cloud.networks.fused_normalisation import Moments
+from membrain_cloud.networks.symmetry import tie_mirrors
 from membrain_cloud.networks.unet import UNetArchitecture, build_unet
 
 FOUND: dict[str, float] = {}
@@ -129,10 +130,33 @@ def training() -> None:
             FOUND[f"normalisation of {channels}, {name}"] = relative(found, expected)
 
 
+def tied_training() -> None:
+    """The same normalisation with the weights of each eight channels tied."""
+    plain = nn.InstanceNorm3d(16, affine=True)
+    plain.weight.data = torch.tensor([0.5, 1.5]).repeat_interleave(8)
+    network = nn.Sequential(nn.Sequential(plain))
+    maps = torch.randn(2, 16, 7, 9, 10)
+    expected = plain(maps)
+    expected.mul(torch.sin(maps)).sum().backward()
+    assert plain.weight.grad is not None
+    gradient = plain.weight.grad.view(2, 8).sum(1)
+    plain.zero_grad()
+    fused_training.fuse_normalisation(network)
+    tie_mirrors(network)
+    found = network(maps.to(memory_format=torch.channels_last_3d))
+    found.mul(torch.sin(maps)).sum().backward()
+    weight = network.get_parameter("0.0.parametrizations.weight.original")
+    assert weight.shape == (2,)
+    assert weight.grad is not None
+    FOUND["tied normalisation, values"] = relative(found.detach(), expected.detach())
+    FOUND["tied normalisation, of weights"] = relative(weight.grad, gradient)
+
+
 if __name__ == "__main__":
     torch.manual_seed(0)
     torch.set_num_threads(1)
     training()
+    tied_training()
     with torch.inference_mode():
         networks()
         kernels()
