@@ -23,7 +23,7 @@ NO_PICKS = Picks(np.zeros((0, 3)), np.zeros((0, 3, 3)), in_plane=np.zeros(0, boo
 _THICKEST_ANGSTROM = 150.0  # no slab of a membrane is thicker
 # In bandwidths, but never less than so many Å: a small bandwidth keeps neighbours apart, and may leave two picks on one
 # particle, which only meet where each sees all of it.
-_REFINING_REACH, _LEAST_REFINING_ANGSTROM = 0.85, 53.0
+_REFINING_REACH, _LEAST_REFINING_ANGSTROM = 0.85, 50.0
 _REFINING_STEPS, _REFINED_ANGSTROM = 8, 0.3  # at most; movement at the end
 _FOOTPRINT_REACH = 1.3  # in bandwidths: how far around a pick its scores tell how it is turned
 _SAME_WAY = 0.3  # cosine of normals that belong to one side

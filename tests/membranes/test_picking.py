@@ -528,10 +528,10 @@ def test_refining_frees_centres_from_the_pull_of_neighbours() -> None:
 
 
 def test_two_picks_on_one_particle_meet_in_its_middle() -> None:
-    """Lowest scores at both ends of 60 Å, two clusters at a bandwidth of 35 Å."""
-    mesh, ends = sphere(500.0, 5), np.radians([-3.5, 3.5])
+    """Lowest scores at both ends of 44 Å, two clusters at a bandwidth of 25 Å."""
+    mesh, ends = sphere(500.0, 5), np.radians([-2.5, 2.5])
     scores = distances(mesh, 500.0 * np.stack([np.sin(ends), 0 * ends, np.cos(ends)], axis=1))
-    settings = CLUSTERING | {"bandwidth_angstrom": 35.0, "min_distance_angstrom": 35.0}
+    settings = CLUSTERING | {"bandwidth_angstrom": 25.0, "min_distance_angstrom": 25.0}
     middle = np.array([0.0, 0.0, 500.0])
     apart = cluster_picks(mesh, scores, **settings, refine=False).positions
     assert len(apart) == 2
