@@ -213,10 +213,9 @@ def load_segmenter(
     network, header = load_network(source)
     where = torch.device(device)
     architecture = UNetArchitecture.from_dict(header["architecture"])
-    chosen = {"auto": fastest_precision(where, architecture), "faithful": faithful_precision(where)}.get(
-        precision, precision
-    )
     symmetric = mirrors_are_tied(network)
+    known = {"auto": fastest_precision(where, architecture, symmetric=symmetric), "faithful": faithful_precision(where)}
+    chosen = known.get(precision, precision)
     return Segmenter(
         WindowNetwork(_placed(network, where), where, chosen, compilation),
         architecture,

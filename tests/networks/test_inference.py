@@ -120,6 +120,7 @@ def test_the_fastest_arithmetic_of_a_cpu_depends_on_its_units_and_on_the_network
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
     assert fastest_precision(CPU, UNetArchitecture((4, 8, 8))) == plain
     assert fastest_precision(CPU, UNetArchitecture((4, 8, 8), residual=True)) == residual
+    assert fastest_precision(CPU, UNetArchitecture((8, 8, 8)), symmetric=True) == ("bfloat16" if bf16 else plain)
     assert fastest_precision(torch.device("cuda"), UNetArchitecture((4, 8, 8))) == "bfloat16"
 
 
