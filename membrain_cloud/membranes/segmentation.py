@@ -86,7 +86,7 @@ class Slab:
 
     start : the first of them, in the volume's voxels.
     logits : (n, Y, X) float32; membrane where above the threshold.
-    variance : (n, Y, X) float32 of the sigmoid over the mirrors (ddof 1), or None.
+    variance : (n, Y, X) float32 of the sigmoid over the mirrors (ddof 1), a symmetric network's p (1 - p), or None.
     """
 
     start: int

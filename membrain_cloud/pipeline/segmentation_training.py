@@ -91,6 +91,7 @@ def train_segmentation(
         raise UsageError(f"--output {output}: there is no such folder", "make it: the model is written at the end")
     start, base = _base(plan, output)
     settings = _settings(plan, data, start, base)
+    teacher, taught_by = _teacher(plan, settings)
     if where != "cpu" and "workers" not in plan.values:
         settings = replace(settings, workers=min(_GPU_WORKERS, max((os.cpu_count() or 2) - 1, 1)))
     training, validation, told = _sources(data, folder, settings, plan.base is not None, progress)
@@ -100,7 +101,11 @@ def train_segmentation(
     if base:
         _require_one_spacing([facts["voxel_spacing_angstrom"], float(base["voxel_spacing_angstrom"])], "data and base")
         facts["fine_tuned_from"] = {"model": plan.base, "sha256": models.model_sha256(str(plan.base))}
-    teacher = _teacher(plan, settings, facts)
+    if taught_by:
+        _require_one_spacing(
+            [facts["voxel_spacing_angstrom"], float(taught_by["voxel_spacing_angstrom"])], "data and teacher"
+        )
+        facts["taught_by"] = {"model": plan.teacher, "sha256": models.model_sha256(str(plan.teacher))}
     return str(
         train_segmenter(
             Path(output),
@@ -137,20 +142,17 @@ def _base(plan: TrainingPlan, output: str) -> tuple[nn.Module | None, dict[str, 
     return load_network(str(path))[0], models.read_header(plan.base)
 
 
-def _teacher(plan: TrainingPlan, settings: SegmentationTraining, facts: dict[str, Any]) -> nn.Module | None:
-    """The network that teaches; `facts` come to say which."""
+def _teacher(plan: TrainingPlan, settings: SegmentationTraining) -> tuple[nn.Module | None, dict[str, Any] | None]:
     if plan.teacher is None:
-        return None
+        return None, None
     header = models.read_header(plan.teacher)
-    _require_one_spacing([facts["voxel_spacing_angstrom"], float(header["voxel_spacing_angstrom"])], "data and teacher")
     multiple = UNetArchitecture.from_dict(header["architecture"]).multiple
     if settings.window % multiple:
         raise UsageError(
             f"--teacher {plan.teacher} takes windows of multiples of {multiple} voxels, patches have {settings.window}",
             f"give --window {-(-settings.window // multiple) * multiple}",
         )
-    facts["taught_by"] = {"model": plan.teacher, "sha256": models.model_sha256(plan.teacher)}
-    return load_network(str(models.resolve(plan.teacher).path))[0]
+    return load_network(str(models.resolve(plan.teacher).path))[0], header
 
 
 def _settings(

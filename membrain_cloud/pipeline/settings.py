@@ -83,7 +83,8 @@ class SegmentSettings(Section):
     threshold : a voxel is membrane where its logit is greater.
     scores : keep the logits as copick features, `float16`, or their probabilities, `uint8`. Another threshold
         is then applied without the network.
-    uncertainty : keep the variance of the probability over the mirrors as copick features; needs `mirrors: yes`.
+    uncertainty : keep the variance of the probability over the mirrors as copick features (a symmetric network's:
+        p (1 - p)); needs `mirrors: yes`.
     batch : windows a forward pass; None: one on a CPU, what fills a GPU on one.
     compilation : of the network, on a GPU: `compile` (torch.compile, a minute at the first window), `graphs`
         (recorded as CUDA graphs), `both`, or `no`.
