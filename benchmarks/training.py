@@ -82,7 +82,7 @@ import torch
 from dataclasses import replace
 from membrain_cloud.pipeline.label_data import folder_volumes
 from membrain_cloud.training.augmentation import CHANCES
-from membrain_cloud.training.loop import _batches
+from membrain_cloud.training.batches import batches
 from membrain_cloud.training.recipes import MEMBRAIN_SEG
 from membrain_cloud.training.sources import VolumePatches
 from membrain_cloud.training.trainer import Trainer
@@ -96,7 +96,7 @@ if asked["every"]:
 settings = replace(MEMBRAIN_SEG, channels=tuple(asked["channels"]), window=asked["window"], workers=0,
                    precision="bfloat16" if asked["lower"] else "float32", steps=10**6)
 volumes = folder_volumes(Path(asked["folder"]), "Tr", Path(asked["folder"]) / "work", margin=settings.window)
-source = _batches(VolumePatches(tuple(volumes), settings.window, augmentations), settings, asked["seed"], 0, 10**6)
+source = batches(VolumePatches(tuple(volumes), settings.window, augmentations), settings, asked["seed"], 0, 10**6)
 trainer = Trainer(settings, torch.device("cpu"), None)
 def load():
     return next(source)

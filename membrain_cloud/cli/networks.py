@@ -51,6 +51,7 @@ def _training_options(function: Any) -> Any:
 @click.option("--channels", metavar="N,N,...", help="Of each level of the network, finest first.")
 @click.option("--window", type=click.IntRange(16), help="Edge of the patches, in voxels.")
 @click.option("--batch", type=click.IntRange(1), help="Patches a step.")
+@click.option("--views", type=click.IntRange(1), help="Steps that each patch is trained on: where making them is slow.")
 @click.option("--optimizer", type=click.Choice(["adamw", "sgd"]), help="SGD has Nesterov's momentum of 0.99.")
 @click.option("--learning-rate", type=float, help="Where the schedule begins.")
 @click.option(

@@ -13,20 +13,18 @@ import importlib.util
 import io
 import json
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from membrain_cloud import __version__
 from membrain_cloud.errors import MembrainCloudError
 from membrain_cloud.networks.checkpoints import save_segmenter
+from membrain_cloud.training.batches import batches, training_batches
 from membrain_cloud.training.checkpointing import load_state, save_state, write_whole
-from membrain_cloud.training.device_imaging import can_change, together
 from membrain_cloud.training.patches import SpecimenPatches, make_pool
 from membrain_cloud.training.recipes import SegmentationTraining
 from membrain_cloud.training.sources import PatchSource
@@ -38,35 +36,12 @@ _SAVE_SECONDS = 300.0
 _FIGURES = 4
 # Validation patches must not be those of the training, whatever the seed.
 _VALIDATION_SEED = 7919
-_CPU = torch.device("cpu")
-_IMAGED_TOGETHER = 32
 # A GPU is not made to wait for the host at every step.
 _LOOK_EVERY = 25
 
 Progress = Callable[[int, str], None]
 Picture = Callable[[int, Tensor, Tensor, Tensor], None]
 Row = list[float]
-
-
-Made = TypeVar("Made")
-
-
-class _Numbered(Dataset[Made]):
-    """`count` things from number `first` on.  make : of the seed and a number; it goes to other processes."""
-
-    def __init__(self, make: Callable[[int, int], Made], seed: int, first: int, count: int) -> None:
-        self.make, self.seed, self.first, self.count = make, seed, first, count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Made:
-        return self.make(self.seed, self.first + index)
-
-
-def _tensors(source: PatchSource, seed: int, n: int) -> Batch:
-    patch = source.patch(seed, n)
-    return torch.from_numpy(patch.image)[None], torch.from_numpy(patch.label)[None]
 
 
 def simulated_sources(
@@ -127,7 +102,7 @@ def train_segmenter(
     run = _Run(Trainer(settings, where, start, teacher), work, _digest(settings, sources, facts, device))
     run.resume()
     validation_seed = settings.seed + _VALIDATION_SEED
-    validation = list(_batches(sources[1], settings, validation_seed, 0, settings.validation_patches, where))
+    validation = list(batches(sources[1], settings, validation_seed, 0, settings.validation_patches, where))
     if settings.tolerance and run.kept is None:
         run.begin_with(run.trainer.validate(validation))
         progress(0, f"validation Dice {run.baseline:.3f} before the first step")
@@ -149,10 +124,9 @@ def _go_on(
     run: _Run, source: PatchSource, validation: list[Batch], progress: Progress, picture: Picture | None
 ) -> None:
     settings, trainer = run.trainer.settings, run.trainer
-    first, left = trainer.step * settings.batch, (settings.steps - trainer.step) * settings.batch
     shown = {-(-settings.steps * part // (_FIGURES * settings.validate_every)) for part in range(1, _FIGURES + 1)}
     saved = time.monotonic()
-    for image, label in _batches(source, settings, settings.seed, first, left, trainer.device):
+    for image, label in training_batches(source, settings, trainer.step, trainer.device):
         run.add(trainer.train(image, label))
         step = trainer.step
         if step % _LOOK_EVERY == 0:
@@ -171,43 +145,6 @@ def _go_on(
         saved = time.monotonic()
         if run.stopped:
             return
-
-
-def _batches(
-    source: PatchSource,
-    settings: SegmentationTraining,
-    seed: int,
-    first: int,
-    count: int,
-    device: torch.device = _CPU,
-) -> Iterator[Batch]:
-    """Simulated specimens are imaged on a GPU where there is one: cores alone could not keep it busy."""
-    count, batch = max(count, 0), settings.batch
-    if device.type != "cpu" and isinstance(source, SpecimenPatches) and can_change(source.augmentations):
-        # Some batches are imaged at once: the kernels are short.
-        several = batch * max(1, _IMAGED_TOGETHER // batch)
-        for pieces in _loader(_Numbered(source.unimaged, seed, first, count), settings, several, collate_fn=together):
-            images, labels = source.imaged(pieces, device, batch)
-            yield from zip(images.split(batch), labels.split(batch), strict=True)
-    else:
-        yield from _loader(_Numbered(partial(_tensors, source), seed, first, count), settings, batch)
-
-
-def _loader(data: Dataset[Any], settings: SegmentationTraining, batch: int, **more: Any) -> Iterator[Any]:
-    workers = min(settings.workers, len(data))  # type: ignore[arg-type]
-    return iter(
-        DataLoader(
-            data,
-            batch,
-            num_workers=workers,
-            multiprocessing_context="spawn" if workers else None,
-            prefetch_factor=4 if workers else None,
-            pin_memory=torch.cuda.is_available(),
-            # Of its own, or each start of the loader would draw from the training's random numbers.
-            generator=torch.Generator().manual_seed(0),
-            **more,
-        )
-    )
 
 
 def _digest(

@@ -26,7 +26,8 @@ class SegmentationTraining:
     """How to train; the defaults are those of the built-in model's recipe, whose network is symmetric (`RECIPES`).
 
     channels, residual : the network (`UNetArchitecture`).  window : edge of the patches (voxels).
-    batch : patches a step.  steps : of the optimiser.  epoch_steps : of them in one pass over the data.
+    batch : patches a step.  views : steps that a patch is trained on, on average.
+    steps : of the optimiser.  epoch_steps : of them in one pass over the data.
     optimizer : "adamw", or "sgd" with Nesterov's momentum of 0.99.
     schedule : of the learning rate: "plateau" warms up over 200 steps, stays, and falls to nothing over the last
         quarter; "polynomial" is (1 - epoch / epochs)^0.9.
@@ -47,6 +48,7 @@ class SegmentationTraining:
     residual: bool = False
     window: int = 64
     batch: int = 2
+    views: int = 1
     steps: int = 4500
     epoch_steps: int = 1
     optimizer: str = "adamw"

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from membrain_cloud.membranes.imaging import Imaging, image_density
-from membrain_cloud.training import loop
 from membrain_cloud.training.augmentation import CHANCES, PRESETS
+from membrain_cloud.training.batches import batches
 from membrain_cloud.training.device_imaging import can_change, change, image_densities, together
 from membrain_cloud.training.patches import SpecimenPatches, random_imaging
 from membrain_cloud.training.recipes import SegmentationTraining
@@ -124,12 +124,12 @@ def test_the_loop_images_on_the_device_what_the_device_can_change(
     settings = SegmentationTraining(channels=(4, 4, 4), window=16, batch=2, workers=0)
     monkeypatch.setattr(SpecimenPatches, "imaged", lambda self, pieces, device, batch: (pieces[0][:, None], pieces[1]))
     source = SpecimenPatches(specimens, 16, SIMULATED)
-    batches = list(loop._batches(source, settings, 7, 4, 40, torch.device("cuda")))
-    assert [len(image) for image, _ in batches] == [2] * 20
-    for k, (image, label) in enumerate(batches):
+    made = list(batches(source, settings, 7, 4, 40, torch.device("cuda")))
+    assert [len(image) for image, _ in made] == [2] * 20
+    for k, (image, label) in enumerate(made):
         density, truth, _ = source.unimaged(7, 4 + 2 * k)
         np.testing.assert_array_equal(image[0, 0].numpy(), density)
         np.testing.assert_array_equal(label[0, 0].numpy(), truth)
     other = SpecimenPatches(specimens, 16, PRESETS["membrain-seg"])
-    image, _ = next(loop._batches(other, settings, 7, 0, 2, torch.device("cuda")))
+    image, _ = next(batches(other, settings, 7, 0, 2, torch.device("cuda")))
     np.testing.assert_array_equal(image[0, 0].numpy(), other.patch(7, 0).image)

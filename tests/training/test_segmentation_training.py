@@ -24,7 +24,8 @@ from membrain_cloud.networks.checkpoints import load_network
 from membrain_cloud.networks.symmetry import mirrors_are_tied
 from membrain_cloud.networks.unet import UNetArchitecture, build_unet
 from membrain_cloud.training.augmentation import PRESETS
-from membrain_cloud.training.loop import _batches, simulated_sources, train_segmenter
+from membrain_cloud.training.batches import batches, training_batches
+from membrain_cloud.training.loop import simulated_sources, train_segmenter
 from membrain_cloud.training.losses import mirror_loss
 from membrain_cloud.training.patches import draw_patch, load_specimen, make_pool
 from membrain_cloud.training.recipes import MEMBRAIN_SEG, SegmentationTraining, fine_tuning
@@ -248,10 +249,27 @@ def test_workers_make_the_patches_that_this_process_would(tmp_path: Path) -> Non
     volume = prepare(tmp_path, "v", "1", lambda: planes, margin=0)
     source = VolumePatches((volume,), 16, PRESETS["membrain-seg"])
     alone, helped = (
-        [image for image, _ in _batches(source, replace(TINY, workers=workers), 5, 0, 4)] for workers in (0, 2)
+        [image for image, _ in batches(source, replace(TINY, workers=workers), 5, 0, 4)] for workers in (0, 2)
     )
     for one, other in zip(alone, helped, strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("views", [1, 3])
+def test_patches_are_shown_as_often_as_asked_and_the_same_ones_after_a_stop(
+    views: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("membrain_cloud.training.batches._KEPT_VOXELS", 4 * 16**3)
+    settings = replace(TINY, steps=29, views=views)
+    shown = [float(image[0, 0, 0, 0, 0]) for image, _ in training_batches(Sheets(), settings, 0)]
+    made = [float(image[0, 0, 0, 0, 0]) for image, _ in batches(Sheets(), settings, settings.seed, 0, 29)]
+    assert len(shown) == 29
+    assert shown[::views] == made[: -(-29 // views)]
+    for step, again in enumerate(shown):
+        newest = step // views
+        assert made.index(again) in range(max(0, newest - 3), newest + 1)  # of the four that are kept
+    for stop in range(30):
+        assert [float(image[0, 0, 0, 0, 0]) for image, _ in training_batches(Sheets(), settings, stop)] == shown[stop:]
 
 
 def test_rates_fall_as_the_recipes_say() -> None:
