@@ -1,6 +1,7 @@
 """Convolutions in eight-bit integers on a CPU: a quarter of float32's time where it has VNNI instructions.
 
-Weights are quantized a channel, once; what is convolved is quantized as it comes, between its least and greatest value.
+Weights are quantized a channel, once; what is convolved is quantized as it comes, between its least value and one that
+few are greater than: those are cut off, so that the many have finer steps.
 The kernels are oneDNN's, reached as torch's own quantized export does.
 """
 
@@ -13,6 +14,10 @@ from torch import Tensor
 
 # Of 255, one is left free at either end for values that are rounded outwards.
 _STEPS = 253
+# Of the values, that are cut off. A third of that or three times as much is worse on phantoms.
+_CUT_OFF = 3e-5
+# Every so many values are looked at for where that is.
+_SAMPLED = 7
 
 
 def has_integer_kernels() -> bool:
@@ -47,11 +52,15 @@ class QuantizedWeights:
 
 def _quantized(rows: Tensor) -> tuple[Tensor, float, int]:
     """uint8 steps, the value of a step, and the step that is 0; the padding of a convolution is exactly 0."""
-    least, greatest = (float(value) for value in torch.aminmax(rows))
-    least, greatest = min(least, 0.0), max(greatest, 0.0)
+    least, greatest = min(float(rows.amin()), 0.0), max(_almost_greatest(rows), 0.0)
     scale = max(greatest - least, 1e-12) / _STEPS
     zero = round(-least / scale) + 1
     # By way of 16 bits, and so that negative steps wrap round to where adding the zero brings them back: far faster
     # than clamping and converting at once.
-    steps = (rows * (1 / scale)).round_().to(torch.int16).to(torch.uint8)
+    steps = rows.clamp(max=greatest).mul_(1 / scale).round_().to(torch.int16).to(torch.uint8)
     return steps.add_(zero), scale, zero
+
+
+def _almost_greatest(rows: Tensor) -> float:
+    sample = rows.reshape(-1)[::_SAMPLED]
+    return float(torch.topk(sample, max(1, round(_CUT_OFF * len(sample)))).values[-1])

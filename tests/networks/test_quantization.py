@@ -36,6 +36,26 @@ def test_maps_of_zeros_stay_zeros() -> None:
     assert not found.any()
 
 
+def test_few_great_values_do_not_make_the_steps_of_the_many_coarse() -> None:
+    made = torch.Generator().manual_seed(0)
+    rows = torch.rand((16, 64, 64, 16), generator=made)
+    weight = torch.randn((16, 16, 3, 3, 3), generator=made)
+    quantized, mostly = QuantizedWeights(weight, 1), rows.clone()
+    mostly[4, 5:10, 6, 2] = 20.0
+
+    def error(values: torch.Tensor) -> torch.Tensor:
+        exact = torch.conv3d(values.permute(3, 0, 1, 2)[None], weight, None, 1, 1)[0].permute(1, 2, 3, 0)
+        return (quantized.convolve(values, (1, 1, 1), 1) - exact)[8:].std()
+
+    assert error(mostly) < 1.1 * error(rows)
+    # Many of them are no outliers.
+    mostly[4] = 20.0
+    assert error(mostly) > 5 * error(rows)
+    found = quantized.convolve(mostly, (1, 1, 1), 1)[4]
+    exact = torch.conv3d(mostly.permute(3, 0, 1, 2)[None], weight, None, 1, 1)[0].permute(1, 2, 3, 0)[4]
+    assert float((found - exact).std()) < 0.02 * float(exact.std())
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_whole_network_is_near(dtype: torch.dtype) -> None:
     torch.manual_seed(1)
