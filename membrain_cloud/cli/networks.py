@@ -39,6 +39,9 @@ def _training_options(function: Any) -> Any:
 @click.option("--validation", metavar="SOURCE", help="A folder, runs (TS_1,TS_2), or `simulated`. Default: held back.")
 @click.option("--from", "base", metavar="MODEL", help="Go on from this model: ours, or MemBrain-seg's .ckpt.")
 @click.option("--teacher", metavar="MODEL", help="Learn this model's answers too, beside the labels.")
+@click.option("--teacher-weight", type=click.FloatRange(0), help="Of its answers, beside 1 of the labels.")
+@click.option("--teacher-part", type=click.FloatRange(0, 1), help="Of the steps, in which it is listened to.")
+@click.option("--teacher-looks", type=click.IntRange(1, 2), help="2: it answers the mean of a patch and of a mirror.")
 @click.option(
     "--recipe",
     type=click.Choice(["built-in", "membrain-seg"]),
@@ -70,6 +73,7 @@ def _training_options(function: Any) -> Any:
 @click.option("--validate-every", type=click.IntRange(1), help="Steps between validations.")
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), help="Of the arithmetic.")
 @click.option("--specimens", type=click.IntRange(1), help="Simulated specimens to train on.")
+@click.option("--coarse", type=click.IntRange(1), help="Times as often those of 11 Å or more are drawn.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of the network.")
 @click.option("--workers", type=click.IntRange(0), help="Processes that prepare patches.")
 @click.option("--device", help="cpu or cuda (default: cuda where there is one).")

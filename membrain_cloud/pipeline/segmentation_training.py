@@ -144,6 +144,9 @@ def _base(plan: TrainingPlan, output: str) -> tuple[nn.Module | None, dict[str, 
 
 def _teacher(plan: TrainingPlan, settings: SegmentationTraining) -> tuple[nn.Module | None, dict[str, Any] | None]:
     if plan.teacher is None:
+        if needless := [name for name in plan.values if name.startswith("teacher_")]:
+            option = "--" + needless[0].replace("_", "-")
+            raise UsageError(f"{option} is given and no teacher", "add --teacher MODEL, or leave it out")
         return None, None
     header = models.read_header(plan.teacher)
     multiple = UNetArchitecture.from_dict(header["architecture"]).multiple

@@ -25,7 +25,7 @@ from membrain_cloud.errors import MembrainCloudError
 from membrain_cloud.networks.checkpoints import save_segmenter
 from membrain_cloud.training.batches import batches, training_batches
 from membrain_cloud.training.checkpointing import load_state, save_state, write_whole
-from membrain_cloud.training.patches import SpecimenPatches, make_pool
+from membrain_cloud.training.patches import SpecimenPatches, make_pool, voxel_spacing
 from membrain_cloud.training.recipes import SegmentationTraining
 from membrain_cloud.training.sources import PatchSource
 from membrain_cloud.training.trainer import Batch, Trainer
@@ -36,6 +36,7 @@ _SAVE_SECONDS = 300.0
 _FIGURES = 4
 # Validation patches must not be those of the training, whatever the seed.
 _VALIDATION_SEED = 7919
+COARSE_ANGSTROM = 11.0
 # A GPU is not made to wait for the host at every step.
 _LOOK_EVERY = 25
 
@@ -57,6 +58,8 @@ def simulated_sources(
         done=lambda n: progress(0, f"specimens {n}/{settings.specimens}"),
     )
     held_back, training = pool[: settings.validation_specimens], pool[settings.validation_specimens :]
+    if settings.coarse > 1:
+        training += (settings.coarse - 1) * [path for path in training if voxel_spacing(path) >= COARSE_ANGSTROM]
     return (
         SpecimenPatches(tuple(training), settings.window, settings.augmentations),
         SpecimenPatches(tuple(held_back), settings.window, settings.augmentations),

@@ -112,6 +112,12 @@ def load_specimen(path: Path) -> tuple[NDArray[np.float16], NDArray[np.uint8], f
         return stored["density"], stored["label"], float(facts["voxel_spacing_angstrom"])
 
 
+def voxel_spacing(path: Path) -> float:
+    """Of a pooled specimen, in Å, without reading its voxels."""
+    with np.load(path, allow_pickle=False) as stored:
+        return float(json.loads(str(stored["facts"]))["voxel_spacing_angstrom"])
+
+
 def draw_patch(
     specimen: tuple[NDArray[np.float16], NDArray[np.uint8], float],
     window: int,

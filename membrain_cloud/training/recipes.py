@@ -36,7 +36,11 @@ class SegmentationTraining:
     mirror_symmetric : weights are tied so that mirrored patches have mirrored answers (`networks.symmetry`).
     mirror_loss : weight of `losses.mirror_loss`: every patch is seen mirrored too, and both answers
         shall be one. 0: patches are seen once, as they are.
+    teacher_weight, teacher_part, teacher_looks : of a teacher: weight of its answers, beside 1 of the labels;
+        part of the steps in which it is listened to; looks it takes, one at the patch as it is and a second at one of
+        its mirrors, whose mean it answers.
     specimens, specimen_edge, validation_specimens : the pool of simulated specimens, and how many are held back.
+    coarse : times as often specimens of 11 Å or more are drawn as others.
     validation_patches, validate_every : patches that are validated on, and after how many steps.
     patience : validations without a better Dice after which training stops, and the best is kept; 0: it never does.
     tolerance : training stops where the validation Dice is less than what it began with by more than this part of it,
@@ -61,9 +65,13 @@ class SegmentationTraining:
     heads: tuple[float, ...] = (1.0,)
     mirror_symmetric: bool = False
     mirror_loss: float = 0.0
+    teacher_weight: float = 1.0
+    teacher_part: float = 0.6
+    teacher_looks: int = 1
     augmentations: Augmentations = PRESETS["simulated"]
     specimens: int = 160
     specimen_edge: int = 112
+    coarse: int = 1
     validation_specimens: int = 8
     validation_patches: int = 24
     validate_every: int = 500

@@ -20,8 +20,6 @@ from membrain_cloud.training.labels import IGNORE, MEMBRANE
 from membrain_cloud.training.recipes import SegmentationTraining
 
 Batch = tuple[Tensor, Tensor]
-# Of the steps, in which a teacher is listened to; after that labels alone decide.
-TAUGHT_PART = 0.6
 # All but the patch as it is, one after the other.
 _MIRRORS = [flips for flips in itertools.product((False, True), repeat=3) if any(flips)]
 
@@ -118,11 +116,24 @@ class Trainer:
         loss, image, logits = (
             self._mirrored_loss(image, label) if self.settings.mirror_loss else self._plain_loss(image, label)
         )
-        if self.teacher is not None and self.step < TAUGHT_PART * self.settings.steps:
-            with torch.no_grad(), self._precision():
-                told = self.teacher(image.to(self.device, non_blocking=True, memory_format=torch.channels_last_3d))
-            loss = loss + losses.teacher_loss(logits, told.float())
+        if self.teacher is not None and self.step < self.settings.teacher_part * self.settings.steps:
+            loss = loss + self.settings.teacher_weight * losses.teacher_loss(logits, self._told(image))
         return loss
+
+    def _told(self, image: Tensor) -> Tensor:
+        """The teacher's logits: of one look, or the mean of two."""
+        image = image.to(self.device, non_blocking=True)
+        axes = [2 + axis for axis in range(3) if _MIRRORS[self.step % len(_MIRRORS)][axis]]
+        looks = [self._taught(image)]
+        if self.settings.teacher_looks > 1:
+            looks.append(self._taught(image.flip(axes)).flip(axes))
+        return torch.stack(looks).mean(0)
+
+    def _taught(self, image: Tensor) -> Tensor:
+        assert self.teacher is not None
+        with torch.no_grad(), self._precision():
+            told: Tensor = self.teacher(image.contiguous(memory_format=torch.channels_last_3d))
+        return told.float()
 
     def _plain_loss(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The loss, what the network was shown, and its logits."""

@@ -260,6 +260,7 @@ def test_options_that_do_not_fit_together_are_refused(tmp_path: Path, folder: Pa
     for words, says in (
         (["--labels", "membrane:alice/1@10"], "are for data of your own"),
         (["--specimens", 8], "8 are held back"),
+        (["--teacher-weight", 2], "--teacher-weight is given and no teacher"),
         (["--data", folder, "--labels", "membrane:alice/1@10"], "are for copick projects"),
         (["--data", project.config], "which annotations are the labels"),
         (["--data", project.config, "--labels", "membrane:alice/1@10", "--validation", "TS_3"], "none of the labels"),

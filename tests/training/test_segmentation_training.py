@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -95,6 +96,18 @@ def test_a_pool_is_made_once(tmp_path: Path) -> None:
     density, label, spacing = load_specimen(paths[0])
     assert density.shape == label.shape == (40, 40, 40)
     assert 8 <= spacing <= 14
+
+
+def test_coarse_specimens_are_drawn_so_many_times_as_often(tmp_path: Path) -> None:
+    settings = replace(TINY, specimens=9, specimen_edge=40, validation_specimens=1, seed=3)
+    plain, held_back = simulated_sources(tmp_path, settings, lambda *_: None)
+    often, same = simulated_sources(tmp_path, replace(settings, coarse=3), lambda *_: None)
+    counts = Counter(often.paths)
+    spacings = {path: load_specimen(path)[2] for path in plain.paths}
+    assert held_back.paths == same.paths
+    assert counts == {path: 3 if spacing >= 11.0 else 1 for path, spacing in spacings.items()}
+    assert set(counts.values()) == {1, 3}
+    assert often.identity != plain.identity
 
 
 def test_training_on_simulated_specimens_learns(tmp_path: Path) -> None:
@@ -388,6 +401,13 @@ def test_a_teachers_answers_are_learnt_while_it_teaches_also_where_nothing_is_la
             trainer.step = step
             left = float(trainer._loss(image, nothing)) - float(trainer.loss([logits], nothing))
             assert left == pytest.approx(share * float(expected), abs=1e-6)
+        trainer.settings = replace(settings, teacher_weight=3.0, teacher_part=1.0, teacher_looks=2)
+        for step, axes in ((1, [3]), (9, [3, 4])):
+            trainer.step = step
+            told = (teacher(image) + teacher(image.flip(axes)).flip(axes)) / 2
+            expected = functional.binary_cross_entropy_with_logits(logits, torch.sigmoid(told))
+            left = float(trainer._loss(image, nothing)) - float(trainer.loss([logits], nothing))
+            assert left == pytest.approx(3 * float(expected), abs=1e-5)
     unchanged = [parameter.clone() for parameter in teacher.parameters()]
     trainer.step = 0
     trainer.train(image, nothing)
