@@ -28,13 +28,11 @@ import mrcfile
 import numpy as np
 import torch
 
-from membrain_cloud.geometry import Block, Box
 from membrain_cloud.membranes.phantom import PhantomSettings, make_phantom
-from membrain_cloud.membranes.segmentation import density_statistics
 from membrain_cloud.networks import fused
 from membrain_cloud.networks.checkpoints import save_segmenter
 from membrain_cloud.networks.unet import UNetArchitecture, build_unet, window_flops
-from membrain_cloud.pipeline.looking import look_at, looked_slabs, segmenter
+from membrain_cloud.pipeline.looking import membranes_of, segmenter
 from membrain_cloud.pipeline.models import model_sha256
 from membrain_cloud.pipeline.settings import load_settings
 from membrain_cloud.training.scores import dice, surface_dice
@@ -145,12 +143,7 @@ def segmented(
     network = segmenter(chosen.model, model_sha256(chosen.model), chosen.chosen_precision)
     network.predict(np.zeros((1, 1, network.window, network.window, network.window), np.float32))
     started, cpu = time.perf_counter(), time.process_time()
-    everything = Box((0, 0, 0), density.shape)
-    slabs = looked_slabs(
-        chosen, look_at(chosen, spacing_angstrom), network, lambda box: density[box.slices], density.shape,
-        Block(0, everything, everything), statistics=density_statistics([density]), chunk_planes=64,
-    )  # fmt: skip
-    mask = np.concatenate([slab.logits > 0 for slab in slabs])
+    mask = membranes_of(chosen, density, spacing_angstrom)
     return mask, (time.perf_counter() - started, time.process_time() - cpu)
 
 

@@ -181,7 +181,7 @@ def train_picking(
 
     \b
     Examples:
-      membrain-cloud train picking --output picker.safetensors --work training --epochs 28
+      membrain-cloud train picking --output picker.safetensors --work training --phantoms 120
       membrain-cloud train picking --output psii.safetensors --work training --data folder --voxel-spacing 14.08
       membrain-cloud train picking --output psii.safetensors --work training --project project/config.json \\
           --meshes membrane:alice/1 --picks psii=psii:alice/1 --picks b6f=b6f:alice/1 --network subvolumes

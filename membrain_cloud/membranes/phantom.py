@@ -37,7 +37,7 @@ class PhantomSettings:
     membranes : about how many are placed (a stack counts as several); fewer where there is no room.
     leaflet_separation_angstrom : range, one draw a phantom, small variation between its membranes.
     membrane_contrast : range of the leaflets' peak density relative to protein.
-    particles : names of MEMBRANE_PARTICLES, or "random" for unnamed ones.
+    particles : names of MEMBRANE_PARTICLES, or of UNNAMED_PARTICLES: each of those is another.
     particles_per_um2 : range of membrane-bound particles per µm² of one-sided membrane.
     lattice_fraction : share of membranes whose particles stand at lattice spacing.
     cytosolic_per_um3, filaments, microtubules, gold_beads : distractors (ranges; counts a phantom for the last three).
@@ -254,9 +254,8 @@ class _Builder:
         return picks, tuple(classes)
 
     def _protein(self, name: str) -> proteins.Blobs:
-        if name == "random":
-            return proteins.random_membrane_particle(self.rng)
-        return proteins.MEMBRANE_PARTICLES[name](self.rng)
+        kinds = proteins.UNNAMED_PARTICLES if name in proteins.UNNAMED_PARTICLES else proteins.MEMBRANE_PARTICLES
+        return kinds[name](self.rng)
 
     def _sites(self, distance: Float32, wanted: int) -> tuple[Points, Points]:
         """Points on a mid-surface (xyz Å) with normals, at random with a hard core, or at lattice spacing."""

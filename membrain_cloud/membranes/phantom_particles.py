@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 Points = NDArray[np.float64]
 
@@ -92,6 +93,55 @@ def random_membrane_particle(rng: np.random.Generator) -> Blobs:
         x, y, z = x + rng.normal(0, 15), y + rng.normal(0, 15), z + 0.8 * radius
     reach = z + 90
     return fill(lambda p: np.any([_ball(p, c, r) for c, r in balls], axis=0) & (p[:, 2] > -28), reach, 15, rng)
+
+
+def random_assembly(rng: np.random.Generator) -> Blobs:
+    """A complex nobody has named: one to four subunits about an axis that leans a little, at times with domains on the
+    other side of the membrane too, a few Å higher or lower, and of any density."""
+    copies = int(rng.choice([1, 1, 2, 2, 3, 4]))
+    around = 0.0 if copies == 1 else float(rng.uniform(18, 60 if copies == 2 else 45))
+    foot = rng.uniform(14, 36 if copies == 1 else 28)
+    domains = _pile(rng, int(rng.integers(1, 5)), 14, 44 if copies == 1 else 32, rng.uniform(5, 22))
+    beneath = rng.random() < 0.4
+    if beneath:
+        domains += [((x, y, -z), r) for (x, y, z), r in _pile(rng, int(rng.integers(1, 3)), 12, 28, rng.uniform(5, 20))]
+    lowest = -np.inf if beneath else -rng.uniform(20, 30)
+
+    def inside(p: Points) -> NDArray[np.bool_]:
+        hit = np.zeros(len(p), bool)
+        for k in range(copies):
+            cosine, sine = np.cos(2 * np.pi * k / copies), np.sin(2 * np.pi * k / copies)
+            x, y = cosine * p[:, 0] + sine * p[:, 1] - around, cosine * p[:, 1] - sine * p[:, 0]
+            own = np.stack([x, y, p[:, 2]], axis=1)
+            hit |= _cylinder(own, 0, 0, foot, -24, 24)
+            hit |= np.any([_ball(own, centre, radius) for centre, radius in domains], axis=0)
+        return hit & (p[:, 2] > lowest)
+
+    reach = max(around + 80, max(abs(centre[2]) + radius for centre, radius in domains) + 5)
+    made = fill(inside, reach, 15, rng)
+    lean, towards = np.deg2rad(rng.normal(0, 7)), rng.uniform(0, 2 * np.pi)
+    points = Rotation.from_rotvec(lean * np.array([np.cos(towards), np.sin(towards), 0.0])).apply(made.points)
+    points[:, 2] += rng.normal(0, 4)
+    return Blobs(points, made.sigma_angstrom, made.weights * rng.uniform(0.7, 1.1))
+
+
+def _pile(
+    rng: np.random.Generator, count: int, least: float, most: float, start: float
+) -> list[tuple[tuple[float, float, float], float]]:
+    """Balls (centre, radius) one above the other, wandering sideways."""
+    x, y, z = rng.normal(0, 8), rng.normal(0, 8), start
+    made = []
+    for _ in range(count):
+        radius = rng.uniform(least, most)
+        made.append(((x, y, z + 0.6 * radius), radius))
+        x, y, z = x + rng.normal(0, 18), y + rng.normal(0, 18), z + 0.9 * radius
+    return made
+
+
+UNNAMED_PARTICLES: dict[str, Callable[[np.random.Generator], Blobs]] = {
+    "random": random_membrane_particle,
+    "assembly": random_assembly,
+}
 
 
 def random_cytosolic_particle(rng: np.random.Generator, largest_angstrom: float) -> Blobs:

@@ -12,10 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from membrain_cloud.errors import UsageError, VoxelSpacingError
-from membrain_cloud.geometry import Block, Zyx
+from membrain_cloud.geometry import Block, Box, Zyx
 from membrain_cloud.lattice import Lattice, Window, window_stride
-from membrain_cloud.membranes.segmentation import Canvas, Read, Slab, Statistics, segment_slabs
+from membrain_cloud.membranes.segmentation import Canvas, Read, Slab, Statistics, density_statistics, segment_slabs
 from membrain_cloud.pipeline.settings import SegmentSettings
 from membrain_cloud.pipeline.turns import Turn
 
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 # trained on zooms of about 0.7 to 1.4; within them rescaling gained nothing on phantoms (Surface-Dice).
 _NEAR_ENOUGH = 0.45
 _READ_BYTES = 2**30
+# Of a volume in memory that are made at once.
+_PLANES = 64
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,26 @@ def looked_slabs(
         return slabs_of(canvas)
     turn = turn or Turn()
     return _one_ahead(_until_done(slabs_of(_InTurn(canvas, turn.take)), turn))
+
+
+def membranes_of(chosen: SegmentSettings, density: NDArray[np.float32], spacing_angstrom: float) -> NDArray[np.bool_]:
+    """The mask of a tomogram in memory (Z, Y, X), small components included."""
+    from membrain_cloud.pipeline.models import model_sha256
+
+    network = segmenter(chosen.model, model_sha256(chosen.model), chosen.chosen_precision)
+    z, y, x = density.shape
+    everything = Box((0, 0, 0), (z, y, x))
+    slabs = looked_slabs(
+        chosen,
+        look_at(chosen, spacing_angstrom),
+        network,
+        lambda box: density[box.slices],
+        everything.shape,
+        Block(0, everything, everything),
+        statistics=density_statistics([density]),
+        chunk_planes=_PLANES,
+    )
+    return np.concatenate([slab.logits > chosen.threshold for slab in slabs])
 
 
 def _until_done(slabs: Iterator[Slab], turn: Turn) -> Iterator[Slab]:

@@ -135,7 +135,7 @@ def phantom_material(work: Path, *, classes: Sequence[str], progress: Report) ->
     check_phantom_classes(classes)
     phantom = replace(PhantomSettings(), particles=tuple(classes)) if classes else PhantomSettings()
     training = replace(PICKER_TRAINING, classes=tuple(classes))
-    examples = replace(PICKER_EXAMPLES, imperfect=0.0)
+    examples = replace(PICKER_EXAMPLES, imperfect=0.0, surfaces="masks")
     parts = {
         name: make_examples(seeds, examples, training, work / "phantoms", progress, phantom=phantom)
         for name, seeds in ROUND_SEEDS.items()

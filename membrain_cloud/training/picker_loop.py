@@ -79,7 +79,10 @@ class PickerTraining:
 
 @dataclass(frozen=True, eq=False)
 class TrainingPatch:
-    """A patch ready for the network: normalised profiles (n, C), targets (n, K), weights (n,), operators as tensors."""
+    """A patch ready for the network: normalised profiles (n, C), targets (n, K), weights (n,), operators as tensors.
+
+    surface : eigenvectors and their slopes in float16: all patches of a training are held at once.
+    """
 
     vertices: NDArray[np.float64]
     profiles: NDArray[np.float32]
@@ -116,7 +119,7 @@ def training_patches(examples: Sequence[PickingExample], settings: PickerTrainin
                     profiles=normalise_profiles(example.profiles[patch.vertices]),
                     targets=torch.from_numpy(targets[patch.vertices]),
                     weights=torch.from_numpy(patch.weights.astype(np.float32)),
-                    surface=surface_tensors(operators, mirrored=False, device=torch.device("cpu")),
+                    surface=_halved(surface_tensors(operators, mirrored=False, device=torch.device("cpu"))),
                     averaging=averaging_matrix(patch.faces, len(vertices)),
                 )
             )
@@ -137,9 +140,9 @@ def train_picker(
     Loss: sum((w (p - t))^2) / sum(w) over a patch's vertices (MemBrain-pick's).
     checkpoint, progress : as `epochs.run_epochs`. Going on gives the same weights as training without a pause.
     validation : membranes to choose the best epoch by; None: the last is taken.
-    base : a picker to begin with, of the same sampling and architecture (see `fits`); it stays as it is. What is
-        validated and returned has weights midway between it and the trained ones (`BASE_SHARE`). With a validation its
-        own weights count as epoch 0, so that what is returned validates no worse.
+    base : a picker to begin with, of the same sampling (see `fits`), which stays as it is; its sizes go before those of
+        the settings. What is validated and returned has weights midway between it and the trained ones (`BASE_SHARE`).
+        With a validation its own weights count as epoch 0, so that what is returned validates no worse.
 
     Raises InputError without any patch or particle, UsageError where the checkpoint is of other settings or the base
     does not fit.
@@ -153,7 +156,7 @@ def train_picker(
     if not any(float(patch.targets.min()) < FAR_SCORE for patch in patches):
         raise InputError("no particle lies on any of the meshes", "give examples with particles on their membranes")
     torch.manual_seed(settings.seed)
-    network = DiffusionNet(settings.architecture)
+    network = DiffusionNet(settings.architecture if base is None else base.network.architecture)
     if base is None:
         _start_well(network)
     else:
@@ -182,9 +185,10 @@ def train_picker(
 
 
 def fits(base: Picker, settings: PickerTraining) -> bool:
-    """Whether a picker can be trained on with these settings."""
+    """Whether a picker can be trained on with these settings; how wide and deep it is does not matter."""
+    own = base.network.architecture
     return (
-        base.network.architecture == settings.architecture
+        (own.channels, own.outputs) == (settings.window, settings.outputs)
         and np.array_equal(base.offsets_angstrom, settings.offsets_angstrom)
         and (base.eigenpairs, base.length_unit_angstrom, base.score_unit_angstrom, base.inward_normals)
         == (settings.eigenpairs, settings.length_unit_angstrom, settings.score_unit_angstrom, False)
@@ -221,9 +225,7 @@ def _train_epoch(
         patch = patches[index]
         x = augment_profiles(patch.profiles, patch.vertices, patch.averaging, rng, step_angstrom=step_angstrom)
         start = int(rng.integers(spare + 1))
-        surface = patch.surface
-        if rng.random() < 0.5:  # a mirrored membrane is a membrane too
-            surface = surface._replace(slopes_y=-surface.slopes_y)
+        surface = _whole(patch.surface, mirrored=rng.random() < 0.5)  # a mirrored membrane is a membrane too
         predicted = network(torch.from_numpy(x[:, start : start + settings.window].copy()), surface)
         loss = ((patch.weights[:, None] * (predicted - patch.targets)) ** 2).sum() / patch.weights.sum()
         (loss / settings.accumulate).backward()
@@ -233,6 +235,21 @@ def _train_epoch(
             optimiser.zero_grad(set_to_none=True)
             _hold_diffusion_times(network)
     return total / len(patches)
+
+
+def _halved(surface: SurfaceTensors) -> SurfaceTensors:
+    return surface._replace(
+        eigenvectors=surface.eigenvectors.half(), slopes_x=surface.slopes_x.half(), slopes_y=surface.slopes_y.half()
+    )
+
+
+def _whole(surface: SurfaceTensors, *, mirrored: bool) -> SurfaceTensors:
+    slopes_y = surface.slopes_y.float()
+    return surface._replace(
+        eigenvectors=surface.eigenvectors.float(),
+        slopes_x=surface.slopes_x.float(),
+        slopes_y=-slopes_y if mirrored else slopes_y,
+    )
 
 
 def _start_well(network: DiffusionNet) -> None:

@@ -6,135 +6,24 @@ import json
 import os
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
-from scipy.spatial import cKDTree
 
 import membrain_cloud
 from membrain_cloud.geometry import Mesh, Picks
-from membrain_cloud.membranes.instances import instance_boxes
-from membrain_cloud.membranes.meshing import mesh_membrane
-from membrain_cloud.membranes.phantom import Phantom, PhantomSettings, make_phantom
+from membrain_cloud.membranes.phantom import PhantomSettings, make_phantom
 from membrain_cloud.membranes.picking import Clustering
-from membrain_cloud.membranes.sampling import sample_along_normals
 from membrain_cloud.networks.picker import save_picker
 from membrain_cloud.training.examples import PickingExample
-from membrain_cloud.training.patches import random_imaging
+from membrain_cloud.training.phantom_examples import PhantomExamples, Segment, phantom_examples, random_phantom
 from membrain_cloud.training.picker_loop import PickerTraining, train_picker
 from membrain_cloud.training.picker_scores import evaluate_picker, suiting_settings
 
 Report = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class PhantomExamples:
-    """How examples are made of phantoms.
-
-    shape : (z, y, x) voxels of the phantoms.  snr : range, log-uniform.  particles_per_um2 : range.
-    smoothing_angstrom, vertex_area_angstrom2 : of the meshes.
-    imperfect : share of the membranes whose mask is spoilt as a network's is (thicker, thinner, rough, with holes).
-    """
-
-    shape: tuple[int, int, int]
-    voxel_spacing_angstrom: float
-    snr: tuple[float, float]
-    particles_per_um2: tuple[float, float]
-    smoothing_angstrom: float
-    vertex_area_angstrom2: float
-    imperfect: float
-
-
-def random_phantom(seed: int, settings: PhantomExamples) -> Phantom:
-    """A phantom with membrane particles of all kinds, imaged in one of many ways."""
-    rng = np.random.default_rng((seed, 1))
-    low = float(rng.uniform(28, 40))
-    snr = float(np.exp(rng.uniform(*np.log(settings.snr))))
-    density = float(np.exp(rng.uniform(*np.log(settings.particles_per_um2))))
-    phantom = PhantomSettings(
-        shape=settings.shape,
-        voxel_spacing_angstrom=settings.voxel_spacing_angstrom,
-        membranes=4,
-        leaflet_separation_angstrom=(low, low + 5.0),
-        membrane_contrast=(0.5, 1.0),
-        particles=("dimer", "tower", "head-on-stalk", "hump", "random", "random"),
-        particles_per_um2=(0.7 * density, 1.3 * density),
-        cytosolic_per_um3=(500.0, 2e4),
-        filaments=(0, 2),
-        imaging=replace(random_imaging(rng), snr=snr),
-    )
-    return make_phantom(seed, phantom)
-
-
-def imperfect_mask(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
-    """A mask as a network might draw it: its surface shifted and wavy by about a voxel, at times with holes."""
-    inside = ndimage.distance_transform_edt(mask) - ndimage.distance_transform_edt(~mask)
-    waves = ndimage.gaussian_filter(rng.standard_normal(mask.shape), 2.5)
-    waves *= rng.uniform(0.2, 0.6) / max(float(waves.std()), 1e-9)
-    spoilt: NDArray[np.bool_] = inside + waves + rng.uniform(-0.6, 0.8) > 0.0
-    if rng.random() < 0.4:
-        places = np.argwhere(mask)
-        coordinates = np.indices(mask.shape)
-        for middle in places[rng.integers(len(places), size=int(rng.integers(1, 4)))]:
-            away = ((coordinates - middle[:, None, None, None]) ** 2).sum(axis=0)
-            spoilt &= away > rng.uniform(3.0, 8.0) ** 2
-    return spoilt
-
-
-def phantom_examples(
-    phantom: Phantom,
-    settings: PhantomExamples,
-    *,
-    offsets_angstrom: Sequence[float],
-    spline_order: int,
-    seed: int,
-    classes: Sequence[str] = (),
-) -> list[PickingExample]:
-    """One example a membrane of the phantom; particles more than 60 Å from its mesh do not count as on it.
-
-    classes : kinds of particles to tell apart, by their names in the phantom; others count as none. Empty: all alike.
-    """
-    rng = np.random.default_rng((seed, 2))
-    examples = []
-    everywhere = phantom.grid.box
-    kinds = np.array([list(classes).index(name) if name in classes else -1 for name in phantom.particle_classes], int)
-    for number, box in instance_boxes(phantom.instances, margin=2).items():
-        mask = phantom.instances[box.slices] == number
-        if rng.random() < settings.imperfect:
-            mask = imperfect_mask(mask, rng)
-        mesh = mesh_membrane(
-            mask,
-            box,
-            phantom.grid,
-            smoothing_angstrom=settings.smoothing_angstrom,
-            vertex_area_angstrom2=settings.vertex_area_angstrom2,
-        )
-        if mesh is None:
-            continue
-        profiles = sample_along_normals(
-            phantom.density,
-            everywhere,
-            phantom.grid,
-            mesh.vertices,
-            mesh.vertex_normals(),
-            np.asarray(offsets_angstrom),
-            outside=float(phantom.density.mean()),
-            spline_order=spline_order,
-        )
-        on_it = _on_mesh(phantom.particles, number, mesh)
-        on_it &= kinds >= 0 if classes else True
-        particles = phantom.particles.chosen(on_it)
-        examples.append(PickingExample(mesh, profiles, particles, kinds[on_it] if classes else None))
-    return examples
-
-
-def _on_mesh(particles: Picks, number: int, mesh: Mesh) -> NDArray[np.bool_]:
-    chosen: NDArray[np.bool_] = particles.membrane_ids == number
-    return chosen & (cKDTree(mesh.vertices).query(particles.positions)[0] <= 60.0) if len(particles) else chosen
 
 
 def train_picker_on_phantoms(
@@ -148,15 +37,18 @@ def train_picker_on_phantoms(
     clustering: Clustering,
     workdir: Path | None,
     progress: Report,
+    segment: Segment | None = None,
 ) -> dict[str, Any]:
     """Train a picker on simulated tomograms, score it on others, and write it to `output` (.safetensors).
 
     workdir : a folder that keeps the examples and the state of the training, to go on from; None: nothing is kept.
     progress : is told a line of what is going on.
+    segment : see `phantom_examples`.
 
-    Returns the scores that are also in the model's header: on unseen phantoms with true and with imperfect masks.
+    Returns the scores that are also in the model's header: on unseen phantoms with true masks, with imperfect ones, and
+    where the training has such, with segmented ones.
     """
-    train = make_examples(range(seed, seed + n_phantoms), examples, training, workdir, progress)
+    train = make_examples(range(seed, seed + n_phantoms), examples, training, workdir, progress, segment=segment)
     picker = train_picker(
         train,
         settings=training,
@@ -165,8 +57,14 @@ def train_picker_on_phantoms(
     )
     unseen = range(seed + 1_000_000, seed + 1_000_000 + n_validation)
     scores = {}
-    for name, share in (("true_masks", 0.0), ("imperfect_masks", 1.0)):
-        held_out = make_examples(unseen, replace(examples, imperfect=share), training, workdir, progress)
+    scored = {
+        "true_masks": replace(examples, imperfect=0.0, surfaces="masks"),
+        "imperfect_masks": replace(examples, imperfect=1.0, surfaces="masks"),
+    }
+    if examples.surfaces != "masks":
+        scored["segmented_masks"] = replace(examples, surfaces="segmented")
+    for name, kind in scored.items():
+        held_out = make_examples(unseen, kind, training, workdir, progress, segment=segment)
         scores[name] = evaluate_picker(picker, held_out, clustering=clustering)
         progress(f"{name}: F1 {scores[name]['f1']:.3f} on {scores[name]['particles']} particles")
     notes = {
@@ -190,17 +88,18 @@ def make_examples(
     progress: Report,
     *,
     phantom: PhantomSettings | None = None,
+    segment: Segment | None = None,
 ) -> list[PickingExample]:
     """The membranes of phantoms as examples; those kept in `workdir` are not made again.
 
-    phantom : how they are simulated; None: in many ways, as `random_phantom` does.
+    phantom : how they are simulated; None: in many ways, as `random_phantom` does.  segment : see `phantom_examples`.
     """
     made: list[PickingExample] = []
     key = json.dumps([asdict(settings), training.offsets_angstrom, training.spline_order, training.classes])
     if phantom is not None:
         key += json.dumps(asdict(phantom))
     for count, seed in enumerate(seeds, start=1):
-        kept = None if workdir is None else workdir / f"examples-{settings.imperfect:g}-{seed}.npz"
+        kept = None if workdir is None else workdir / f"examples-{settings.surfaces}-{settings.imperfect:g}-{seed}.npz"
         found = None if kept is None else _load_examples(kept, key)
         if found is None:
             found = phantom_examples(
@@ -210,6 +109,7 @@ def make_examples(
                 spline_order=training.spline_order,
                 seed=seed,
                 classes=training.classes,
+                segment=segment,
             )
             if kept is not None:
                 _save_examples(kept, key, found)

@@ -15,7 +15,7 @@ from membrain_cloud.membranes.imaging import (
     tilt_sampling,
 )
 from membrain_cloud.membranes.phantom import KINDS, Phantom, PhantomSettings, _Builder, make_phantom, make_specimen
-from membrain_cloud.membranes.phantom_particles import Blobs, stamp
+from membrain_cloud.membranes.phantom_particles import MEMBRANE_PARTICLES, UNNAMED_PARTICLES, Blobs, stamp
 from membrain_cloud.membranes.phantom_shapes import Shape, ellipsoid, torus, tube
 
 SMALL = PhantomSettings(shape=(64, 80, 80), membranes=2)
@@ -63,6 +63,21 @@ def test_particles_keep_their_distance(phantom: Phantom) -> None:
         if len(places) > 1:
             apart = np.linalg.norm(places[:, None] - places[None], axis=2) + 1e9 * np.eye(len(places))
             assert apart.min() >= 89
+
+
+@pytest.mark.parametrize("name", [*MEMBRANE_PARTICLES, *UNNAMED_PARTICLES])
+def test_particles_stand_in_the_membrane_and_lean_to_their_side(name: str) -> None:
+    make = {**MEMBRANE_PARTICLES, **UNNAMED_PARTICLES}[name]
+    made = [make(np.random.default_rng(seed)) for seed in range(20)]
+    for blobs in made:
+        assert (np.abs(blobs.points[:, 2]) < 22).any()
+        assert np.linalg.norm(blobs.points, axis=1).max() < 330
+        assert blobs.weights.min() > 0
+    heights = [np.average(blobs.points[:, 2], weights=blobs.weights) for blobs in made]
+    assert min(heights) > -25
+    assert np.mean(heights) > 5
+    sizes = {len(blobs.points) for blobs in made}
+    assert len(sizes) > 10 if name in UNNAMED_PARTICLES else len(sizes) == 1
 
 
 def test_the_specimen_goes_on_beyond_the_tomogram_and_leaves_no_ghost_at_the_other_border() -> None:

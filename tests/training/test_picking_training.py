@@ -9,22 +9,23 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from scipy.spatial import cKDTree
 
 from membrain_cloud.errors import InputError, UsageError
 from membrain_cloud.geometry import Mesh, Picks, orientations_from_normals
 from membrain_cloud.membranes.operators import surface_operators
+from membrain_cloud.membranes.picking import Clustering
 from membrain_cloud.networks.picker import Picker, load_picker
 from membrain_cloud.training.examples import PickingExample
-from membrain_cloud.training.picker_loop import PickerTraining, train_picker
-from membrain_cloud.training.picker_scores import evaluate_picker, pooled_f1
-from membrain_cloud.training.picking import (
-    Clustering,
+from membrain_cloud.training.phantom_examples import (
     PhantomExamples,
     imperfect_mask,
     phantom_examples,
     random_phantom,
-    train_picker_on_phantoms,
 )
+from membrain_cloud.training.picker_loop import PickerTraining, train_picker
+from membrain_cloud.training.picker_scores import evaluate_picker, pooled_f1
+from membrain_cloud.training.picking import train_picker_on_phantoms
 from membrain_cloud.training.profile_augmentation import augment_profiles, averaging_matrix
 from membrain_cloud.training.targets import particle_targets
 
@@ -57,7 +58,7 @@ CLUSTERING = Clustering(
 )
 EXAMPLES = PhantomExamples(
     shape=(40, 56, 56),
-    voxel_spacing_angstrom=10.0,
+    voxel_spacing_angstrom=(10.0, 10.0),
     snr=(2.0, 3.0),
     particles_per_um2=(1500.0, 2500.0),
     smoothing_angstrom=10.0,
@@ -251,6 +252,55 @@ def test_phantom_examples_hold_their_truth() -> None:
         assert not len(example.particles) or targets.min() < 1.0
         # Dense is dark: the leaflet is darker than the solvent.
         assert example.profiles[:, 0].mean() < phantom.density.mean()
+
+
+def test_what_is_trained_on_keeps_the_sizes_of_its_base() -> None:
+    def trained(settings: PickerTraining, base: Picker | None) -> Picker:
+        return train_picker([easy_example(0)], settings=settings, checkpoint=None, progress=lambda *_: None, base=base)
+
+    base = trained(replace(TRAINING, width=12, blocks=2, epochs=1), None)
+    made = trained(replace(TRAINING, epochs=1), base)
+    assert made.network.architecture == base.network.architecture
+    assert made.network.architecture != TRAINING.architecture
+    pairs = zip(base.network.parameters(), made.network.parameters(), strict=True)
+    assert any(not torch.equal(one, other) for one, other in pairs)
+    with pytest.raises(UsageError, match="built otherwise"):
+        trained(replace(TRAINING, window=5), base)
+
+
+def test_surfaces_of_a_network_have_the_particles_that_are_nearest_to_them() -> None:
+    phantom = random_phantom(5, EXAMPLES)
+    half = np.arange(phantom.density.shape[0])[:, None, None] < 20
+    asked: list[float] = []
+
+    def segment(density: np.ndarray, spacing_angstrom: float) -> np.ndarray:
+        asked.append(spacing_angstrom)
+        assert density is phantom.density
+        return (phantom.instances > 0) & half
+
+    def made(surfaces: str, **more) -> list[PickingExample]:
+        settings = replace(EXAMPLES, surfaces=surfaces)
+        return phantom_examples(phantom, settings, offsets_angstrom=(-5.0, 5.0), spline_order=1, seed=5, **more)
+
+    found, masks, both = made("segmented", segment=segment), made("masks"), made("both", segment=segment)
+    assert asked == [10.0, 10.0]
+    assert len(both) == len(found) + len(masks)
+    counts = [sum(len(example.particles) for example in examples) for examples in (found, masks)]
+    assert 0 < counts[0] < counts[1]
+    for example in found:
+        away = cKDTree(example.mesh.vertices).query(example.particles.positions)[0]
+        assert (away <= 60.0).all()
+        assert example.mesh.vertices[:, 2].max() < 210.0
+    assert not made("segmented", segment=lambda density, _: np.zeros(density.shape, bool))
+    with pytest.raises(ValueError, match="need a network"):
+        made("both")
+
+
+@pytest.mark.parametrize("spacing", [8.0, 12.5])
+def test_phantoms_of_other_voxels_fill_the_same_room(spacing: float) -> None:
+    phantom = random_phantom(1, replace(EXAMPLES, voxel_spacing_angstrom=(spacing, spacing)))
+    assert phantom.voxel_spacing_angstrom == spacing
+    np.testing.assert_allclose(np.array(phantom.density.shape) * spacing, (400.0, 560.0, 560.0), atol=spacing)
 
 
 def test_a_picker_is_trained_on_phantoms_scored_and_written(tmp_path: Path) -> None:
