@@ -214,8 +214,9 @@ def test_a_picker_is_trained_on_from_a_base(tmp_path: Path, monkeypatch: pytest.
     )  # fmt: skip
     assert weights(watched) == before  # one step of that rate only spoils
     assert [row["epoch"] for row in log_of(tmp_path / "state.pt")] == ["0", "1"]
+    other_operators = replace(slow, eigenpairs=slow.eigenpairs - 1)
     with pytest.raises(UsageError, match="built otherwise"):
-        train_picker([example(1)], settings=replace(slow, width=8), checkpoint=None, progress=quiet, base=base)
+        train_picker([example(1)], settings=other_operators, checkpoint=None, progress=quiet, base=base)
     kept = train_picker([example(1)], settings=TRAINING, checkpoint=None, progress=quiet, base=base)
     monkeypatch.setattr(picker_loop, "BASE_SHARE", 0.0)
     trained = train_picker([example(1)], settings=TRAINING, checkpoint=None, progress=quiet, base=base)
