@@ -44,27 +44,17 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_
 
 def loop(project: Project, runs: Sequence[str]) -> None:
     """The pure functions, one tomogram after the other."""
-    import numpy as np
 
     from membrain_cloud.membranes.instances import instance_boxes, separate
     from membrain_cloud.membranes.meshing import mesh_membrane
-    from membrain_cloud.membranes.segmentation import density_statistics
-    from membrain_cloud.pipeline.looking import look_at, looked_slabs, segmenter
-    from membrain_cloud.pipeline.models import model_sha256
+    from membrain_cloud.pipeline.looking import membranes_of
 
     chosen = Settings()
     segment, mesh = chosen.segment, chosen.mesh
-    network = segmenter(segment.model, model_sha256(segment.model), segment.chosen_precision)
     for run in runs:
         (ref,) = project.tomograms([run], None, None)
         grid, density = project.grid(ref), project.read_density(ref)
-        look = look_at(segment, grid.voxel_spacing_angstrom)
-        (block,) = look.lattice.blocks(grid.shape, grid.shape)
-        slabs = looked_slabs(
-            segment, look, network, lambda box, density=density: density[box.slices], grid.shape, block,
-            statistics=density_statistics([density]), chunk_planes=64,
-        )  # fmt: skip
-        labels = np.concatenate([slab.logits > segment.threshold for slab in slabs]).astype(np.uint8)
+        labels = membranes_of(segment, density, grid.voxel_spacing_angstrom)
         instances = separate(labels, min_voxels=chosen.separate.min_voxels, split=True, drop_border=False)
         for number, box in instance_boxes(instances).items():
             mask = instances[box.slices] == number

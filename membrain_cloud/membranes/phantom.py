@@ -254,8 +254,7 @@ class _Builder:
         return picks, tuple(classes)
 
     def _protein(self, name: str) -> proteins.Blobs:
-        kinds = proteins.UNNAMED_PARTICLES if name in proteins.UNNAMED_PARTICLES else proteins.MEMBRANE_PARTICLES
-        return kinds[name](self.rng)
+        return (proteins.MEMBRANE_PARTICLES | proteins.UNNAMED_PARTICLES)[name](self.rng)
 
     def _sites(self, distance: Float32, wanted: int) -> tuple[Points, Points]:
         """Points on a mid-surface (xyz Å) with normals, at random with a hard core, or at lattice spacing."""

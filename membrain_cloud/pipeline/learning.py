@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from membrain_cloud.errors import UsageError
+from membrain_cloud.membranes.instances import separate
 from membrain_cloud.membranes.phantom_particles import MEMBRANE_PARTICLES
 from membrain_cloud.pipeline.looking import membranes_of
 from membrain_cloud.pipeline.picking import clustering_of
-from membrain_cloud.pipeline.settings import MeshSettings, PickSettings, load_settings
+from membrain_cloud.pipeline.settings import MeshSettings, PickSettings, Settings
 from membrain_cloud.training.phantom_examples import PhantomExamples
 from membrain_cloud.training.picker_loop import PickerTraining
 from membrain_cloud.training.picking import train_picker_on_phantoms
@@ -97,8 +100,15 @@ def train_picking(
         ),
         workdir=Path(work),
         progress=progress,
-        segment=functools.partial(membranes_of, load_settings(None, []).segment),
+        segment=_segmented,
     )
+
+
+def _segmented(density: NDArray[np.float32], spacing_angstrom: float) -> NDArray[np.unsignedinteger]:
+    """Membranes one by one, as `run` finds them at its defaults."""
+    defaults = Settings()
+    found, how = membranes_of(defaults.segment, density, spacing_angstrom), defaults.separate
+    return separate(found, min_voxels=how.min_voxels, split=how.split, drop_border=how.drop_border)
 
 
 def check_phantom_classes(classes: Sequence[str]) -> None:

@@ -36,7 +36,8 @@ _SAVE_SECONDS = 300.0
 _FIGURES = 4
 # Validation patches must not be those of the training, whatever the seed.
 _VALIDATION_SEED = 7919
-COARSE_ANGSTROM = 11.0
+# Voxels from which on `SegmentationTraining.coarse` draws a specimen oftener.
+_COARSE_ANGSTROM = 11.0
 # A GPU is not made to wait for the host at every step.
 _LOOK_EVERY = 25
 
@@ -59,7 +60,7 @@ def simulated_sources(
     )
     held_back, training = pool[: settings.validation_specimens], pool[settings.validation_specimens :]
     if settings.coarse > 1:
-        training += (settings.coarse - 1) * [path for path in training if voxel_spacing(path) >= COARSE_ANGSTROM]
+        training += (settings.coarse - 1) * [path for path in training if voxel_spacing(path) >= _COARSE_ANGSTROM]
     return (
         SpecimenPatches(tuple(training), settings.window, settings.augmentations),
         SpecimenPatches(tuple(held_back), settings.window, settings.augmentations),

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -108,14 +109,17 @@ def _make_and_save(job: tuple[Path, int, int]) -> None:
 def load_specimen(path: Path) -> tuple[NDArray[np.float16], NDArray[np.uint8], float]:
     """Returns density, label and voxel spacing (Å) of a pooled specimen."""
     with np.load(path, allow_pickle=False) as stored:
-        facts = json.loads(str(stored["facts"]))
-        return stored["density"], stored["label"], float(facts["voxel_spacing_angstrom"])
+        return stored["density"], stored["label"], _spacing(stored)
 
 
 def voxel_spacing(path: Path) -> float:
     """Of a pooled specimen, in Å, without reading its voxels."""
     with np.load(path, allow_pickle=False) as stored:
-        return float(json.loads(str(stored["facts"]))["voxel_spacing_angstrom"])
+        return _spacing(stored)
+
+
+def _spacing(stored: Mapping[str, NDArray[Any]]) -> float:
+    return float(json.loads(str(stored["facts"]))["voxel_spacing_angstrom"])
 
 
 def draw_patch(

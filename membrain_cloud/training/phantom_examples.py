@@ -16,7 +16,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from membrain_cloud.geometry import Mesh, Picks
-from membrain_cloud.membranes.instances import instance_boxes, separate
+from membrain_cloud.membranes.instances import instance_boxes
 from membrain_cloud.membranes.meshing import mesh_membrane
 from membrain_cloud.membranes.phantom import Phantom, PhantomSettings, make_phantom
 from membrain_cloud.membranes.phantom_particles import MEMBRANE_PARTICLES
@@ -25,10 +25,8 @@ from membrain_cloud.training.examples import PickingExample
 from membrain_cloud.training.patches import random_imaging
 
 Drawn = Callable[[NDArray[np.bool_]], NDArray[np.bool_]]
-Segment = Callable[[NDArray[np.float32], float], NDArray[np.bool_]]
-"""A density (Z, Y, X) and its voxel spacing in Å -> its membranes."""
-# Smaller segmented membranes are left out, as in `membrain-cloud run`.
-_LEAST_VOXELS = 1000
+Segment = Callable[[NDArray[np.float32], float], NDArray[np.unsignedinteger]]
+"""A density (Z, Y, X) and its voxel spacing in Å -> its membranes, numbered from 1."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +131,7 @@ def phantom_examples(
     if settings.surfaces != "masks":
         if segment is None:
             raise ValueError("surfaces that are segmented need a network")
-        found = segment(phantom.density, phantom.voxel_spacing_angstrom)
-        instances = separate(found, min_voxels=_LEAST_VOXELS, split=True, drop_border=False)
+        instances = segment(phantom.density, phantom.voxel_spacing_angstrom)
         meshes = [mesh for _, mesh in _meshes(instances, phantom, settings, lambda mask: mask)]
         examples += [
             example(mesh, on_it) for mesh, on_it in zip(meshes, _owned(phantom.particles, meshes), strict=True)

@@ -123,11 +123,11 @@ class Trainer:
     def _told(self, image: Tensor) -> Tensor:
         """The teacher's logits: of one look, or the mean of two."""
         image = image.to(self.device, non_blocking=True)
-        axes = [2 + axis for axis in range(3) if _MIRRORS[self.step % len(_MIRRORS)][axis]]
-        looks = [self._taught(image)]
+        told = self._taught(image)
         if self.settings.teacher_looks > 1:
-            looks.append(self._taught(image.flip(axes)).flip(axes))
-        return torch.stack(looks).mean(0)
+            axes = self._mirrored_axes()
+            told = (told + self._taught(image.flip(axes)).flip(axes)) / 2
+        return told
 
     def _taught(self, image: Tensor) -> Tensor:
         assert self.teacher is not None
@@ -142,12 +142,16 @@ class Trainer:
 
     def _mirrored_loss(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The same, of patches and of their mirror images."""
-        axes = [2 + axis for axis in range(3) if _MIRRORS[self.step % len(_MIRRORS)][axis]]
+        axes = self._mirrored_axes()
         image, label = (torch.cat([seen, seen.flip(axes)]) for seen in (image, label))
         outputs = self._outputs(image)
         plain, mirrored = outputs[0].chunk(2)
         apart = losses.mirror_loss(plain, mirrored.flip(axes), label.chunk(2)[0])
         return self.loss(outputs, label) + self.settings.mirror_loss * apart, image, outputs[0]
+
+    def _mirrored_axes(self) -> list[int]:
+        """Of a batch, flipped in this step's mirror."""
+        return [2 + axis for axis in range(3) if _MIRRORS[self.step % len(_MIRRORS)][axis]]
 
     def _outputs(self, image: Tensor) -> list[Tensor]:
         """Logits at full, half ... resolution. DynUNet's own forward would enlarge the coarser ones instead."""

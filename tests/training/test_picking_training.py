@@ -276,7 +276,7 @@ def test_surfaces_of_a_network_have_the_particles_that_are_nearest_to_them() -> 
     def segment(density: np.ndarray, spacing_angstrom: float) -> np.ndarray:
         asked.append(spacing_angstrom)
         assert density is phantom.density
-        return (phantom.instances > 0) & half
+        return np.where(half, phantom.instances, 0)
 
     def made(surfaces: str, **more) -> list[PickingExample]:
         settings = replace(EXAMPLES, surfaces=surfaces)
@@ -291,7 +291,7 @@ def test_surfaces_of_a_network_have_the_particles_that_are_nearest_to_them() -> 
         away = cKDTree(example.mesh.vertices).query(example.particles.positions)[0]
         assert (away <= 60.0).all()
         assert example.mesh.vertices[:, 2].max() < 210.0
-    assert not made("segmented", segment=lambda density, _: np.zeros(density.shape, bool))
+    assert not made("segmented", segment=lambda density, _: np.zeros(density.shape, np.uint16))
     with pytest.raises(ValueError, match="need a network"):
         made("both")
 
