@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +35,40 @@ def _files_and_output(function: Function) -> Function:
     return function
 
 
-@click.command(cls=Verb)
+# Of `membrain segment`: what it is here. A value that follows goes with the last word.
+_OF_MEMBRAIN_SEG: dict[str, tuple[str, ...]] = {
+    "--tomogram-path": (),
+    "--ckpt-path": ("--model",),
+    "--out-folder": ("--output",),
+    "--in-pixel-size": ("--voxel-spacing",),
+    "--rescale-patches": ("--rescale", "yes"),
+    "--no-rescale-patches": ("--rescale", "no"),
+    "--store-probabilities": ("--scores",),
+    "--no-store-probabilities": ("--no-scores",),
+    "--store-connected-components": ("--components",),
+    "--no-store-connected-components": (),
+    "--connected-component-thres": ("--min-voxels",),
+    "--test-time-augmentation": ("--mirrors", "yes"),
+    "--no-test-time-augmentation": ("--no-mirrors",),
+    "--store-uncertainty-map": ("--uncertainty",),
+    "--no-store-uncertainty-map": (),
+    "--segmentation-threshold": ("--threshold",),
+    "--sliding-window-size": ("--window",),
+}
+
+
+class _Segment(Verb):
+    """Takes the options of `membrain segment` too, under their names."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        words: list[str] = []
+        for word in args:
+            name, equals, value = word.partition("=")
+            words += [*_OF_MEMBRAIN_SEG[name], *([value] if equals else [])] if name in _OF_MEMBRAIN_SEG else [word]
+        return super().parse_args(ctx, words)
+
+
+@click.command(cls=_Segment)
 @_files_and_output
 @click.option("--model", metavar="NAME|PATH", help="A built-in model or a file (segment.model).")
 @click.option("--threshold", type=float, help="A voxel is membrane where its score is above it (segment.threshold).")
@@ -53,6 +88,7 @@ def segment(files: tuple[str, ...], as_json: bool, **chosen: Any) -> None:
     """Segment the membranes of files: <stem>_scores.mrc and <stem>_segmented.mrc for each FILE or 'pattern'.
 
     Files that are there already, made with the same settings, are not made again. A bad file does not stop the others.
+    The options of `membrain segment` are understood too (--tomogram-path, --ckpt-path, --out-folder ...).
 
     \b
     Examples:
@@ -60,6 +96,7 @@ def segment(files: tuple[str, ...], as_json: bool, **chosen: Any) -> None:
       membrain-cloud segment 'data/*.rec' --output out --components --min-voxels 1000
     """
     from membrain_cloud.errors import UsageError
+    from membrain_cloud.pipeline.derived import require_own_names
     from membrain_cloud.pipeline.looking import on_gpu
     from membrain_cloud.pipeline.settings import load_settings
     from membrain_cloud.pipeline.single import FileOptions, expand, segment_file
@@ -77,6 +114,8 @@ def segment(files: tuple[str, ...], as_json: bool, **chosen: Any) -> None:
         overwrite=chosen["overwrite"],
     )
 
+    found = expand(files)
+    require_own_names(found)
     with display.Bars() as bars:
 
         def work(file: str) -> Any:
@@ -84,7 +123,7 @@ def segment(files: tuple[str, ...], as_json: bool, **chosen: Any) -> None:
                 return segment_file(file, settings, options, progress=update)
 
         # On a GPU one file is read and written while another is looked at.
-        _do_all(expand(files), work, as_json, at_once=2 if on_gpu() else 1, bars=bars)
+        _do_all(found, work, as_json, at_once=2 if on_gpu() else 1, bars=bars)
 
 
 def _as_settings(chosen: dict[str, Any]) -> Iterator[str]:
@@ -127,7 +166,9 @@ def thresholds(
     Example:
       membrain-cloud thresholds out/tomogram_scores.mrc -t -0.5 -t 0.5 --output out
     """
-    from membrain_cloud.pipeline.derived import threshold_file
+    from membrain_cloud.pipeline.derived import require_own_names, threshold_file
+
+    require_own_names(files)
 
     def work(file: str) -> Derived:
         return threshold_file(file, values, output=output, voxel_spacing_angstrom=voxel_spacing, overwrite=overwrite)
@@ -153,7 +194,9 @@ def components(
     Example:
       membrain-cloud components out/tomogram_segmented.mrc --min-voxels 1000 --output out
     """
-    from membrain_cloud.pipeline.derived import components_file
+    from membrain_cloud.pipeline.derived import components_file, require_own_names
+
+    require_own_names(files)
 
     def work(file: str) -> Derived:
         return components_file(
@@ -175,7 +218,9 @@ def skeletonize(
     Example:
       membrain-cloud skeletonize out/tomogram_segmented.mrc --output out
     """
-    from membrain_cloud.pipeline.derived import skeletonize_file
+    from membrain_cloud.pipeline.derived import require_own_names, skeletonize_file
+
+    require_own_names(files)
 
     def work(file: str) -> Derived:
         return skeletonize_file(file, output=output, voxel_spacing_angstrom=voxel_spacing, overwrite=overwrite)
@@ -195,7 +240,7 @@ def _do_all(
     from membrain_cloud.errors import MembrainCloudError
 
     rows: list[dict[str, Any]] = []
-    with _begun(files, work, at_once) as results:
+    with _told_to_stop(), _begun(files, work, at_once) as results:
         for file, result in zip(files, results, strict=True):
             try:
                 made = result()
@@ -217,6 +262,23 @@ def _do_all(
     if failed:
         say(f"{failed} of {len(files)} files failed")
         raise click.exceptions.Exit(FAILED)
+
+
+@contextlib.contextmanager
+def _told_to_stop() -> Iterator[None]:
+    """SIGTERM ends as Ctrl-C does: what was begun is put away."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

@@ -56,7 +56,7 @@ def _training_options(function: Any) -> Any:
 @click.option("--batch", type=click.IntRange(1), help="Patches a step.")
 @click.option("--views", type=click.IntRange(1), help="Steps that each patch is trained on: where making them is slow.")
 @click.option("--optimizer", type=click.Choice(["adamw", "sgd"]), help="SGD has Nesterov's momentum of 0.99.")
-@click.option("--learning-rate", type=float, help="Where the schedule begins.")
+@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help="Where the schedule begins.")
 @click.option(
     "--surface-dice", type=click.FloatRange(0), help="Weight of the Surface-Dice loss beside 1 of the others."
 )
@@ -147,7 +147,7 @@ def _chances(augment: tuple[str, ...]) -> dict[str, float]:
 @click.option("--data", metavar="FOLDER", help="Train on MemBrain-pick's layout: train and val with .h5 and .star.")
 @click.option("--voxel-spacing", type=click.FloatRange(0, min_open=True), help="Of the voxels that --data counts, Å.")
 @click.option("--project", metavar="CONFIG", help="Train on this project's membranes in place of phantoms.")
-@click.option("-r", "--run", "runs", multiple=True, help="Of the project; may be repeated. Default: all others.")
+@click.option("-r", "--run", "runs", multiple=True, help="Of the project; may be repeated. Default: others with these.")
 @click.option("--validation-run", "validation_runs", multiple=True, help="Of the project: chooses the best epoch.")
 @click.option("--test-run", "test_runs", multiple=True, help="Of the project: scores rounds. Default: validation runs.")
 @click.option("--meshes", metavar="URI", help="The project's meshes, e.g. membrane:alice/1.")
@@ -257,6 +257,7 @@ def _material(
         picks=_named(given["picks"]),
         network=given["network"],
         shapes=[_half_axes(shape) for shape in given["shapes"]],
+        progress=say,
     )
 
 

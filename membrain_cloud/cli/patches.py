@@ -41,11 +41,6 @@ def _chosen_option(function: Function) -> Function:
     return click.option("--patch", "chosen", multiple=True, metavar="PATCH", help=text)(function)
 
 
-def _border_option(function: Function) -> Function:
-    text = "Voxels to be ignored on the sides where a patch was cut off."
-    return click.option("--border", type=click.IntRange(0), default=16, show_default=True, help=text)(function)
-
-
 @patches.command("propose", cls=Verb)
 @config_argument
 @runs_option
@@ -117,7 +112,13 @@ def _show(found: list[Patch]) -> None:
 @config_argument
 @_set_option
 @_chosen_option
-@_border_option
+@click.option(
+    "--border",
+    type=click.IntRange(0),
+    default=16,
+    show_default=True,
+    help="Voxels to be ignored on the sides where a patch was cut off.",
+)
 @click.option("--output", metavar="DIR", help="The patches' project (default: project/ in the set's own folder).")
 @click.option("--folder", metavar="DIR", help="Also MemBrain-seg's folders: imagesCorr, labelsCorr, corrections.")
 @json_option
@@ -157,7 +158,7 @@ def extract_patches(
 @patches.command("merge", cls=Verb)
 @config_argument
 @_set_option
-@_border_option
+@click.option("--border", type=click.IntRange(0), help="Voxels to be ignored there (default: as extracted).")
 @click.option(
     "--from",
     "annotators",
@@ -166,7 +167,11 @@ def extract_patches(
     help="Whose words count, in this order; may be repeated. Default: everybody's in the patches' project.",
 )
 @click.option(
-    "--corrections", "folders", multiple=True, metavar="DIR", help="A folder of Add, Remove and Ignore files for each."
+    "--corrections",
+    "folders",
+    multiple=True,
+    metavar="DIR",
+    help="That of `extract --folder`, with Add, Remove and Ignore files.",
 )
 @click.option(
     "--rule",
@@ -189,7 +194,7 @@ def extract_patches(
 def merge_patches(
     config: str,
     name: str,
-    border: int,
+    border: int | None,
     annotators: tuple[str, ...],
     folders: tuple[str, ...],
     rule: Any,

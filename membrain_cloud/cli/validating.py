@@ -44,7 +44,7 @@ def _shared_options(function: Function) -> Function:
         click.option("--channels", metavar="N,N,...", help="Of each level of the network, finest first."),
         click.option("--window", type=click.IntRange(16), help="Edge of the patches, in voxels."),
         click.option("--batch", type=click.IntRange(1), help="Patches a step."),
-        click.option("--learning-rate", type=float, help="Where the schedule begins."),
+        click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help="Where the schedule begins."),
         click.option(
             "--augmentations", type=click.Choice(["simulated", "membrain-seg", "none"]), help="All, by a name."
         ),

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
 from torch import Tensor
 
 from membrain_cloud.geometry import Box
@@ -31,6 +32,14 @@ _VOID_LOGIT = -10.0
 _UNDECIDED_MARGIN = 1.0
 _UNDECIDED_PART = 2e-3
 _SHARES_BYTES = 64 * 2**20
+
+
+def _sigmoid(logits: Tensor) -> Tensor:
+    """On the CPU of each voxel alone: torch's vectors round their last elements otherwise, so that a variance would
+    hang on how the volume was cut."""
+    if logits.device.type != "cpu":
+        return torch.sigmoid(logits)
+    return torch.from_numpy(expit(logits.numpy()))
 
 
 class _Seen:
@@ -172,7 +181,7 @@ class Canvas:
             self._read.popleft()
         made = [done[0]]
         if self._variance:
-            probability = torch.sigmoid(done)
+            probability = _sigmoid(done)
             several = len(probability) > 1
             made.append(torch.var(probability[1:], dim=0) if several else (probability * (1 - probability))[0])
         logits, *variance = (later.array() for later in [Later(values) for values in made])

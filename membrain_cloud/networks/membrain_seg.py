@@ -91,7 +91,11 @@ def _stored(path: Path) -> Mapping[str, Any]:
     try:
         with path.open("rb") as opened:
             is_zip = opened.read(4) == b"PK\x03\x04"  # what torch writes since 1.6, and all that can be mapped
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+            # By this ending torch takes it for safetensors, whatever is in it.
+            misnamed = path.suffix == ".safetensors"
+            opened.seek(0)
+            source, mapped = (opened, False) if misnamed else (path, is_zip)
+            content = torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         if found is None:
@@ -101,6 +105,8 @@ def _stored(path: Path) -> Mapping[str, Any]:
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise ModelError(f"model {path}: damaged or cut short ({_first_line(error)})", _GET_IT_AGAIN) from None
     state = content.get("state_dict") if isinstance(content, Mapping) else None
+    if state is None and isinstance(content, Mapping) and any(_OF_NETWORK.fullmatch(str(key)) for key in content):
+        state = content  # saved alone, as `_RESAVE` says
     if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
         raise ModelError(f"model {path}: a checkpoint without an entry `state_dict`", _NOT_OURS)
     return state

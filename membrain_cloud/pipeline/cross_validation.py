@@ -83,8 +83,9 @@ def cross_validate(
         others = tuple(sorted(run for part in parts if part is not held_out for run in part))
         name = f"fold-{number}"
         one = replace(
-            job, name=name, training=others, held_out=tuple(held_out), work=str(Path(job.work).absolute() / name)
-        )
+            job, name=name, training=others, validation=_held_back([others]), held_out=tuple(held_out),
+            work=str(Path(job.work).absolute() / name),
+        )  # fmt: skip
         jobs.append(one.with_digest(project))
     results = _carry_out(jobs, hire, progress)
     return _keep(table_of(results, "fold"), job.work, "cross-validation", "fold")
@@ -124,6 +125,7 @@ def train_rounds(
         name = f"round-{number}"
         one = replace(
             job, name=name, training=tuple(runs), held_out=tuple(sorted(tested)),
+            validation=_held_back([of_set[one.name] for one in data_sets[:number]]),
             work=str(Path(job.work).absolute() / name), user="rounds",
         )  # fmt: skip
         if anew:
@@ -138,6 +140,13 @@ def train_rounds(
         for row in table_of(results, "round")
     ]
     return _keep(rows, job.work, "rounds", "round")
+
+
+def _held_back(data_sets: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Every fifth run of each data set, to validate on; else the last of the largest, if that leaves any of it."""
+    every_fifth = {run for runs in data_sets for run in sorted(runs)[4::5]}
+    largest = max(data_sets, key=len)
+    return tuple(sorted(every_fifth or sorted(largest)[1:][-1:]))
 
 
 def _carry_out(jobs: Sequence[LearningJob], hire: Hire, progress: Progress) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from membrain_cloud.errors import TomogramError, UsageError, VoxelSpacingError
+from membrain_cloud.errors import TomogramError, UsageError
 from membrain_cloud.geometry import Box, Zyx, iterate_chunks
 from membrain_cloud.membranes.components import SLAB_VOXELS, find_components
 from membrain_cloud.membranes.score_volumes import scores_above
@@ -61,11 +61,8 @@ class Derived:
 
 
 def frame_of(volume: VolumeFile, voxel_spacing_angstrom: float | None) -> Frame:
-    """`voxel_spacing_angstrom` goes before the file's own. VoxelSpacingError where neither is known."""
-    spacing = voxel_spacing_angstrom or volume.voxel_spacing_angstrom
-    if spacing is None:
-        raise VoxelSpacingError(f"{volume.path}: no believable voxel spacing", "give it in Å: --voxel-spacing 10")
-    return Frame(volume.shape, spacing, volume.origin_angstrom)
+    """`voxel_spacing_angstrom` goes before the file's own; raises as `VolumeFile.spacing_angstrom`."""
+    return Frame(volume.shape, volume.spacing_angstrom(voxel_spacing_angstrom), volume.origin_angstrom)
 
 
 def notes_of(volume: VolumeFile) -> tuple[str, ...]:
@@ -76,6 +73,18 @@ def notes_of(volume: VolumeFile) -> tuple[str, ...]:
 def stem_of(path: str) -> str:
     """The file's name without folder and endings, as outputs begin with it."""
     return file_stem(path.rstrip("/").removesuffix(".bz2"))
+
+
+def require_own_names(files: Sequence[str]) -> None:
+    """UsageError for two files whose outputs would have one name."""
+    seen: dict[str, str] = {}
+    for file in files:
+        other = seen.setdefault(stem_of(file), file)
+        if other != file:
+            raise UsageError(
+                f"{other} and {file}: their outputs would have the same names",
+                "give them one by one, each with an --output of its own",
+            )
 
 
 def is_output(path: str) -> bool:
@@ -99,6 +108,8 @@ def threshold_file(
     """
     if not thresholds:
         raise UsageError("there is no threshold", "give --threshold 0.5; repeat it for several")
+    if not all(map(math.isfinite, thresholds)):
+        raise UsageError("a threshold is no finite number", "give e.g. --threshold 0.5")
     names = [os.path.join(output, f"{stem_of(path)}_threshold_{float(t)}.mrc") for t in dict.fromkeys(thresholds)]
     _check(names, overwrite)
     with open_volume_file(path) as scores:

@@ -73,12 +73,14 @@ def earlier_outputs(planned: SegmentedFile, recipe: dict[str, Any], *, overwrite
         record = json.load(file)
     sizes = record.get("outputs", {})
     same = record.get("recipe") == json.loads(json.dumps(recipe))
-    if same and all(_size(name) == sizes.get(os.path.basename(name)) for name in planned.outputs):
+    there = [name for name in planned.outputs if os.path.exists(name)]
+    vouched = same and all(_size(name) == sizes.get(os.path.basename(name)) for name in there)
+    if vouched and there == planned.outputs:
         counts = {key: record[key] for key in ("membrane_voxels", "components")}
         return replace(planned, state="skipped", notes=("all of it is there already",), **counts)
-    there = [name for name in planned.outputs if os.path.exists(name)]
-    if there and not overwrite:
-        why = "some of its companions are missing" if same else "it was made otherwise, or of another file"
+    # Made once more with a companion that was not asked for then, or has gone, they are what they were.
+    if there and not vouched and not overwrite:
+        why = "it was changed since" if same else "it was made otherwise, or of another file"
         raise UsageError(f"{there[0]}: exists already, and {why}", "give another --output, or --overwrite")
     return None
 

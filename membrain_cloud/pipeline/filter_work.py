@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from membrain_cloud.errors import TomogramError, UsageError, VoxelSpacingError
+from membrain_cloud.errors import TomogramError, UsageError
 from membrain_cloud.geometry import Box, Zyx, iterate_chunks
 from membrain_cloud.membranes.fourier import Affine, FourierVolume, Kernel, scratch_shape
 from membrain_cloud.membranes.resampling import SMALLEST_AXIS
@@ -21,7 +21,6 @@ from membrain_cloud.membranes.spectra import Spectrum, radial_spectrum
 from membrain_cloud.pipeline.preprocess_settings import Means, Output
 from membrain_cloud.store.raw_arrays import ScratchSpace
 from membrain_cloud.store.volume_files import VolumeFile, VolumeFileWriter, open_volume_file
-from membrain_cloud.store.volumes import LARGEST_SPACING_ANGSTROM, SMALLEST_SPACING_ANGSTROM
 
 Progress = Callable[[int, int], None]
 # What Python and the libraries take themselves, and the least to work in beside the scratch array.
@@ -73,7 +72,7 @@ class FilterWork:
             raise UsageError(f"{means.memory_gib:g} GiB of memory are too few", "give at least --memory-gib 0.5")
         scratch = ScratchSpace(means.scratch, memory_bytes=memory_bytes // 2, moved_by="--scratch")
         with open_volume_file(path, means.scratch) as volume, scratch as space, named(path):
-            given = checked_spacing(spacing or volume.voxel_spacing_angstrom, path, "--voxel-spacing 10")
+            given = volume.spacing_angstrom(spacing)
             if min(volume.shape) < SMALLEST_AXIS:
                 shape = " x ".join(map(str, volume.shape))
                 raise TomogramError(f"{shape} voxels are too few", f"give a volume of {SMALLEST_AXIS} on each axis")
@@ -177,13 +176,3 @@ def named(path: str) -> Iterator[None]:
         if path in error.message:
             raise
         raise type(error)(f"{path}: {error.message}", error.next_step) from error
-
-
-def checked_spacing(spacing: float | None, what: str, option: str) -> float:
-    if spacing is None:
-        raise VoxelSpacingError(f"{what}: no believable voxel spacing", f"give it in Å: {option}")
-    if not SMALLEST_SPACING_ANGSTROM <= spacing <= LARGEST_SPACING_ANGSTROM:
-        raise VoxelSpacingError(
-            f"{what}: a voxel spacing of {spacing:g} Å is absurd for a tomogram", f"give it in Å: {option}"
-        )
-    return spacing

@@ -86,7 +86,8 @@ def _marks(project: Project, ref: SegmentationRef, box: Box) -> NDArray:
     if values.size and values.max() > MARKED_BACKGROUND:
         raise InputError(
             f"{ref.key} holds the value {values.max()}",
-            "marks are 0 nothing, 1 membrane, 2 ignore, 3 background; of numbered membranes, say ?instance=true",
+            "marks are 0 nothing, 1 membrane, 2 ignore, 3 background; numbered membranes are read as "
+            "URI?instance=true once they are imported with `import segmentation --instances`",
         )
     return values
 

@@ -19,7 +19,7 @@ from membrain_cloud.pipeline.annotation_scores import Layers, segmentation_count
 from membrain_cloud.pipeline.chain import digest_of
 from membrain_cloud.pipeline.drive import carry_out
 from membrain_cloud.pipeline.label_data import layers_of
-from membrain_cloud.pipeline.models import model_sha256
+from membrain_cloud.pipeline.models import model_sha256, read_header
 from membrain_cloud.pipeline.plan import plan
 from membrain_cloud.pipeline.run.in_process import InProcess
 from membrain_cloud.pipeline.segmentation_training import TrainingData, TrainingPlan, train_segmentation
@@ -29,7 +29,7 @@ from membrain_cloud.store.files import Files
 from membrain_cloud.store.opening import open_project
 from membrain_cloud.store.project import Project
 
-DATA_VERSION = 1
+DATA_VERSION = 2
 # Fields that say where a job is done, and not what; of the base its content counts.
 _WHERE = ("config", "work", "device", "digest", "base")
 
@@ -37,6 +37,7 @@ _WHERE = ("config", "work", "device", "digest", "base")
 @dataclass(frozen=True)
 class LearningJob:
     """name : of the fold or the round.  labels : URIs, merged in this order.  training, held_out : runs.
+    validation : those of `training` that are held back to validate on; none: it validates on what it trains on.
     work : its own folder.  values, recipe, epochs, augmentations : of the training (`TrainingPlan`).
     base : model to go on from.  settings : `--set` words of the segmentation that is scored.
     user : of the masks.  digest : of all that decides the result.
@@ -50,6 +51,7 @@ class LearningJob:
     work: str
     recipe: str
     values: Mapping[str, Any]
+    validation: tuple[str, ...] = ()
     base: str | None = None
     epochs: int | None = None
     augmentations: str | None = None
@@ -63,7 +65,7 @@ class LearningJob:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> LearningJob:
-        lists = {name: tuple(values[name]) for name in ("labels", "training", "held_out", "settings")}
+        lists = {name: tuple(values[name]) for name in ("labels", "training", "validation", "held_out", "settings")}
         given = dict(values["values"])
         lists_of = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
         return cls(**{**values, **lists, "values": {**given, **lists_of}})
@@ -114,7 +116,7 @@ def work_job(values: Mapping[str, Any]) -> dict[str, Any]:
         "model": job.model,
         "model_sha256": model_sha256(job.model),
         "base_sha256": None if job.base is None else model_sha256(job.base),
-        "training": list(job.training),
+        "training": read_header(job.model)["trained_on"]["volumes"],
         "rows": rows,
     }
     Files(job.work).write("scores.json", json.dumps(result, indent=1, sort_keys=True).encode())
@@ -122,11 +124,8 @@ def work_job(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def train(job: LearningJob) -> str:
-    """The one place that calls the training; what it has done before it goes on from.
-
-    Every fifth tomogram is held back to validate on, or the last one, also where the training goes on from a model.
-    """
-    validation = job.training[4::5] or job.training[-1:]
+    """The one place that calls the training; what it has done before it goes on from."""
+    validation = job.validation or job.training
     # A worker is told its share of the cores, which is no part of the recipe.
     share = int(os.environ.get("OMP_NUM_THREADS") or 0)
     values = {**({"threads": share} if share else {}), **job.values}

@@ -21,6 +21,7 @@ from membrain_cloud.pipeline.chain import digest_of
 from membrain_cloud.pipeline.patch_sets import Patch, PatchSet
 from membrain_cloud.pipeline.provenance import versions
 from membrain_cloud.pipeline.stage import GENE_ONTOLOGY_MEMBRANE
+from membrain_cloud.store.exchange import read_volume
 from membrain_cloud.store.opening import open_project
 from membrain_cloud.store.project import Project
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
@@ -31,6 +32,8 @@ from membrain_cloud.training.labels import IGNORE, MARKED_BACKGROUND, MEMBRANE
 
 #: copick's mark, in a segmentation's name, of several labels in one volume.
 MULTILABEL = "membrane-multilabel"
+#: Voxels to be ignored where a patch was cut off, unless `extract` is told otherwise.
+BORDER_VOXELS = 16
 OBJECTS = {"membrane": MEMBRANE, "ignore": IGNORE, "background": MARKED_BACKGROUND}
 
 
@@ -142,6 +145,12 @@ def _extract(kept: PatchSet, project: Project, patch: Patch, border: NDArray[np.
     return Extracted(patch.patch, patch.run, tomogram.key, labels.key, "skipped" if whole else "done")
 
 
+def extracted_border(kept: PatchSet, patch: Patch) -> int:
+    """The border that a patch was extracted with; the default where it was not."""
+    told = kept.receipts.read(f"extracted/{patch.patch}")
+    return BORDER_VOXELS if told is None else int(told["border_voxels"])
+
+
 def prefill(kept: PatchSet, patch: Patch, border: int) -> Marks:
     """What annotators began with, of the prediction as it is now."""
     edge = border_of(patch.box, kept.project.grid(patch.tomogram).shape, border)
@@ -153,11 +162,14 @@ def extract_files(kept: PatchSet, patches: Sequence[Patch], folder: str, *, bord
 
     `imagesCorr/NAME_patch-0001.mrc`, `labelsCorr/` the same (0, 1, and 2 in the border), and an empty folder
     `corrections/NAME_patch-0001/` for files Add*, Remove* and Ignore*. Files that are there are kept.
+
+    Raises UsageError where an image is there that is not the patch's.
     """
     written = []
     for patch in patches:
         marks, stem = prefill(kept, patch, border), f"{kept.name}_{patch.patch}.mrc"
         image = kept.project.read_density(patch.tomogram, patch.box)
+        require_own_image(os.path.join(folder, "imagesCorr", stem), image, patch)
         os.makedirs(os.path.join(folder, "corrections", stem.removesuffix(".mrc")), exist_ok=True)
         for kind, array in (("imagesCorr", image), ("labelsCorr", marks.astype(np.int8))):
             path = os.path.join(folder, kind, stem)
@@ -165,6 +177,15 @@ def extract_files(kept: PatchSet, patches: Sequence[Patch], folder: str, *, bord
                 write_volume(path, array, patch, labels=kind == "labelsCorr")
                 written.append(path)
     return [path for path in written if "imagesCorr" in path]
+
+
+def require_own_image(path: str, image: NDArray[Any], patch: Patch) -> None:
+    """UsageError where another image is there: labels beside it would be those of another tomogram."""
+    if os.path.exists(path) and not np.array_equal(read_volume(path)[0], image.astype(np.float32)):
+        raise UsageError(
+            f"{path} is there, and not of {patch.patch} of {patch.run} as it is now",
+            "give another folder, or take the old files out",
+        )
 
 
 def write_volume(path: str, array: NDArray[Any], patch: Patch, *, labels: bool, overwrite: bool = False) -> None:

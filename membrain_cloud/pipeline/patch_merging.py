@@ -18,7 +18,7 @@ import numpy as np
 from membrain_cloud.errors import StorageError, UsageError
 from membrain_cloud.geometry import Box, Grid, iterate_chunks
 from membrain_cloud.pipeline.chain import digest_of
-from membrain_cloud.pipeline.patch_extraction import write_volume
+from membrain_cloud.pipeline.patch_extraction import require_own_image, write_volume
 from membrain_cloud.pipeline.patch_sets import Patch, PatchSet
 from membrain_cloud.pipeline.patch_sources import Sources, Word
 from membrain_cloud.pipeline.provenance import versions
@@ -68,11 +68,12 @@ class _Corrected:
     patch: Patch
     words: Sequence[Word]
     marks: Marks
+    border: int
 
     def digest(self, rule: Rule, sources: Sources) -> str:
         told = [[word.source, word.digest] for word in self.words]
         place = [self.patch.box.start, self.patch.box.stop]
-        return digest_of(DATA_VERSION, place, told, rule, sources.unmarked, sources.border)
+        return digest_of(DATA_VERSION, place, told, rule, sources.unmarked, self.border)
 
 
 def merge(
@@ -91,7 +92,10 @@ def merge(
     training_folder : also write each corrected patch as `imagesTr/..._0000.mrc` and `labelsTr/....mrc` (0, 1, and 2 to
     be ignored).
 
-    Raises UsageError where the output is an annotator's own, or somebody who is named has saved nothing; StorageError
+    Nothing is written there where an image is that is not the patch's.
+
+    Raises UsageError where the output is an annotator's own, somebody who is named has saved nothing, or the training
+    folder has images of other patches under these names; StorageError
     where something lies there that no merge has made, or that was changed since; InputError for annotations that do not
     fit their patch, before anything of that tomogram is written.
     """
@@ -107,6 +111,9 @@ def merge(
         own = [patch for patch in patches if output.of(patch.tomogram) == ref]
         found = [_joined(kept, patches_project, patch, sources, rule) for patch in own]
         corrected = [one for one in found if one is not None]
+        if training_folder is not None:
+            for one in corrected:
+                _require_own_pair(kept, one.patch, training_folder)
         outcome = _Merge(kept, ref, corrected, sources, rule).carry_out(
             kept.project.grid(own[0].tomogram), output.chunk
         )
@@ -114,7 +121,7 @@ def merge(
             continue
         if training_folder is not None:
             for one in corrected:
-                _write_pair(kept, one, training_folder, sources.border)
+                _write_pair(kept, one, training_folder)
         done.append(outcome)
         progress(outcome)
     return done
@@ -124,7 +131,9 @@ def _joined(
     kept: PatchSet, patches_project: Project | None, patch: Patch, sources: Sources, rule: Rule
 ) -> _Corrected | None:
     words = sources.words(kept, patches_project, patch)
-    return _Corrected(patch, words, joined([word.marks for word in words], rule)) if words else None
+    if not words:
+        return None
+    return _Corrected(patch, words, joined([word.marks for word in words], rule), sources.border_voxels(kept, patch))
 
 
 class _Merge:
@@ -173,8 +182,10 @@ class _Merge:
     def _write(self, grid: Grid, chunk: int, *, anew: bool) -> dict[str, list[Any]]:
         """Write all chunks, or those that a changed patch touches; returns size and checksum of each."""
         meter = Meter()
-        project, border = self.project.metered(meter), self.sources.border
-        places = [(one.patch.box, one.marks, border_of(one.patch.box, grid.shape, border)) for one in self.corrected]
+        project = self.project.metered(meter)
+        places = [
+            (one.patch.box, one.marks, border_of(one.patch.box, grid.shape, one.border)) for one in self.corrected
+        ]
         touched = [_box(self.before[name]) for name in self.changed if name in self.before]
         touched += [one.patch.box for one in self.corrected if one.patch.patch in self.changed]
         if anew:
@@ -193,7 +204,6 @@ class _Merge:
             "output_identity": self.project.identity(self.ref),
             "rule": self.rule,
             "unmarked": self.sources.unmarked,
-            "border_voxels": self.sources.border,
             "data_version": DATA_VERSION,
             "patches": {one.patch.patch: self._of_patch(one) for one in self.corrected},
             "versions": versions(),
@@ -204,6 +214,7 @@ class _Merge:
         return {
             "digest": self.digests[one.patch.patch],
             "box": [one.patch.box.start, one.patch.box.stop],
+            "border_voxels": one.border,
             "prediction": one.patch.prediction,
             "model_sha256": one.patch.model_sha256,
             "sources": [{"source": word.source, "sha256": word.digest} for word in one.words],
@@ -236,12 +247,23 @@ def _disagreed(words: Sequence[Word]) -> int:
     return int(np.count_nonzero(differs))
 
 
-def _write_pair(kept: PatchSet, one: _Corrected, folder: str, border: int) -> None:
+def _pair(kept: PatchSet, patch: Patch, folder: str) -> tuple[str, str]:
+    """Names of the image and of the labels."""
+    stem = f"{kept.name}_{patch.patch}"
+    return os.path.join(folder, "imagesTr", f"{stem}_0000.mrc"), os.path.join(folder, "labelsTr", f"{stem}.mrc")
+
+
+def _require_own_pair(kept: PatchSet, patch: Patch, folder: str) -> None:
+    image, _ = _pair(kept, patch, folder)
+    if os.path.exists(image):
+        require_own_image(image, kept.project.read_density(patch.tomogram, patch.box), patch)
+
+
+def _write_pair(kept: PatchSet, one: _Corrected, folder: str) -> None:
     """Image and labels of a patch; what is there and the same is left."""
-    patch, stem = one.patch, f"{kept.name}_{one.patch.patch}"
-    image, label = os.path.join(folder, "imagesTr", f"{stem}_0000.mrc"), os.path.join(folder, "labelsTr", f"{stem}.mrc")
+    patch, (image, label) = one.patch, _pair(kept, one.patch, folder)
     marks = one.marks.copy()
-    marks[border_of(patch.box, kept.project.grid(patch.tomogram).shape, border)] = IGNORE
+    marks[border_of(patch.box, kept.project.grid(patch.tomogram).shape, one.border)] = IGNORE
     labels = merge_labels([marks], partial=True)
     if not os.path.exists(image):
         write_volume(image, kept.project.read_density(patch.tomogram, patch.box), patch, labels=False)

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 
 from membrain_cloud.errors import InputError, ProjectError, UsageError
 from membrain_cloud.geometry import Box
-from membrain_cloud.pipeline.patch_extraction import MULTILABEL, open_patch_project, patch_refs, prefill
+from membrain_cloud.pipeline.patch_extraction import (
+    MULTILABEL,
+    extracted_border,
+    open_patch_project,
+    patch_refs,
+    prefill,
+)
 from membrain_cloud.pipeline.patch_sets import Patch, PatchSet
 from membrain_cloud.store.exchange import read_volume
 from membrain_cloud.store.project import Project
@@ -44,16 +50,19 @@ class Sources:
     saved something in the patches' project. Those named are also looked for in the tomograms' own project.
     folders : of MemBrain-seg's corrections, `DIR/NAME_patch-0001/Add1.mrc`.
     unmarked : what an annotator's 0 says within a patch, background (3) or ignore (2).
-    border : that `extract` has put around patches, in voxels.
+    border : around patches, in voxels; None: that which each was extracted with.
     """
 
     annotators: Sequence[tuple[str, str | None]]
     folders: Sequence[str]
     unmarked: int
-    border: int
+    border: int | None
+
+    def border_voxels(self, kept: PatchSet, patch: Patch) -> int:
+        return extracted_border(kept, patch) if self.border is None else self.border
 
     def require_annotators(self, kept: PatchSet, patches_project: Project | None, patches: Sequence[Patch]) -> None:
-        """UsageError for one who is named, and has saved nothing about any of the patches."""
+        """UsageError for one who is named, and has saved nothing about any of the patches; for a folder likewise."""
         people = {who for patch in patches for who, _ in self._annotations(kept, patches_project, patch)}
         for user, session in self.annotators:
             if not any(who[0] == user and session in (None, who[1]) for who in people):
@@ -61,6 +70,12 @@ class Sources:
                 raise UsageError(
                     f"{user}{'' if session is None else f'/{session}'} has saved nothing about these patches",
                     f"of those who are named, {known} has" if people else "see who has: membrain-cloud patches list",
+                )
+        for folder in self.folders:
+            if not any(any(_correction_files(kept, patch, folder).values()) for patch in patches):
+                raise UsageError(
+                    f"{folder} holds no correction of any of these patches",
+                    f"give the folder that holds {kept.name}_{patches[0].patch}/Add1.mrc or the like",
                 )
 
     def words(self, kept: PatchSet, patches_project: Project | None, patch: Patch) -> list[Word]:
@@ -72,7 +87,7 @@ class Sources:
             what = f"{user}/{session} on {patch.patch} ({run})"
             found.append(self._word(f"{user}/{session}", _painted(project, refs, box, patch, what), what))
         for folder in self.folders:
-            marks = _corrected(kept, patch, folder, self.border)
+            marks = _corrected(kept, patch, folder, self.border_voxels(kept, patch))
             if marks is not None:
                 found.append(self._word(folder, marks, f"{folder} on {patch.patch}"))
         return found
@@ -163,20 +178,27 @@ def _read(project: Project, ref: SegmentationRef, box: Box, patch: Patch, what: 
 
 def _corrected(kept: PatchSet, patch: Patch, folder: str, border: int) -> Marks | None:
     """MemBrain-seg's corrections of a patch; None where the folder has none."""
-    stem = f"{kept.name}_{patch.patch}"
-    place = next((p for p in (os.path.join(folder, stem), os.path.join(folder, patch.patch)) if os.path.isdir(p)), None)
-    if not os.path.isdir(folder):
-        raise ProjectError(f"{folder}: there is no such folder", "give the folder that holds a folder for each patch")
-    files: dict[str, list[str]] = {kind: [] for kind in _KINDS}
-    for name in sorted(os.listdir(place)) if place is not None else ():
-        kind = next((kind for kind in _KINDS if name.lower().startswith(kind)), None)
-        if kind is not None:
-            files[kind].append(os.path.join(str(place), name))
+    files = _correction_files(kept, patch, folder)
     if not any(files.values()):
         return None
     marked = {kind: _union(paths, patch) for kind, paths in files.items()}
     base = prefill(kept, patch, border)
     return apply_corrections(base, marked["remove"], marked["add"], marked["ignore"])
+
+
+def _correction_files(kept: PatchSet, patch: Patch, folder: str) -> dict[str, list[str]]:
+    """Files of each kind, in the folder or in the `corrections` that `extract --folder` has made in it."""
+    if not os.path.isdir(folder):
+        raise ProjectError(f"{folder}: there is no such folder", "give the folder that holds a folder for each patch")
+    names = [f"{kept.name}_{patch.patch}", patch.patch]
+    places = [os.path.join(root, name) for root in (folder, os.path.join(folder, "corrections")) for name in names]
+    place = next((place for place in places if os.path.isdir(place)), None)
+    files: dict[str, list[str]] = {kind: [] for kind in _KINDS}
+    for name in sorted(os.listdir(place)) if place is not None else ():
+        kind = next((kind for kind in _KINDS if name.lower().startswith(kind)), None)
+        if kind is not None:
+            files[kind].append(os.path.join(str(place), name))
+    return files
 
 
 def _union(paths: Sequence[str], patch: Patch) -> NDArray[np.bool_]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from membrain_cloud.errors import InputError, UsageError
+from membrain_cloud.errors import InputError, ProjectError, UsageError
 from membrain_cloud.geometry import Grid, Mesh, Picks
 from membrain_cloud.membranes.assignment import nearest_membranes
 from membrain_cloud.membranes.phantom import PhantomSettings
@@ -78,7 +79,7 @@ def folder_material(folder: str, *, voxel_spacing_angstrom: float | None, classe
         classes=kinds,
     )
     about = {"folder": Path(folder).name, "voxel_spacing_angstrom": voxel_spacing_angstrom}
-    return Material(parts["train"], parts["val"], parts.get("test", parts["val"]), training, about)
+    return _with_each_kind(Material(parts["train"], parts["val"], parts.get("test", parts["val"]), training, about))
 
 
 def project_material(
@@ -91,15 +92,17 @@ def project_material(
     picks: Mapping[str, str],
     network: Network,
     shapes: Sequence[ParticleShape],
+    progress: Report = lambda _: None,
 ) -> Material:
     """Of a project's meshes and picks.
 
-    runs : to train on; empty: all that are neither to validate nor to test with.
+    runs : to train on; empty: all with these annotations that are neither to validate nor to test with.
     meshes : URI of the meshes, `membrane:alice/1`.  picks : class name -> URI of its particles; a single class may
     have the name "".  network : which of the two.  shapes : as `training.targets` has them, one a class.
+    progress : is told which runs are left out, since they lack some of the annotations.
 
     Raises UsageError for shapes that are not as many as the kinds and runs that are in two parts, ProjectError where an
-    annotation is absent, InputError where no particle lies on any of the meshes.
+    annotation is absent, InputError where no particle, or none of some kind, lies on any of the meshes.
     """
     classes = tuple(check_object_name(name, "class") for name in picks if name)
     if shapes and len(shapes) != len(picks):
@@ -108,7 +111,7 @@ def project_material(
     if both := sorted(({*runs} & apart) | ({*validation_runs} & {*test_runs})):
         raise UsageError(f"run {both[0]} is in two parts", "name each run once: to train, to validate or to test")
     project = open_project(config)
-    own = list(runs) or [run for run in project.runs() if run not in apart]
+    own = list(runs) or _annotated(project, apart, [meshes, *picks.values()], progress)
     base = PICKER_TRAINING if network == "profiles" else SUBVOLUME_TRAINING
     training: Training = replace(base, classes=classes, shapes=tuple(shapes))
     parts = [
@@ -122,8 +125,38 @@ def project_material(
         raise InputError(
             f"no particle lies within {REACH_ANGSTROM:g} Å of any of {len(parts[0])} meshes", "check the URIs"
         )
-    about = {"runs": list(runs), "meshes": meshes, "picks": dict(picks)}
-    return Material(parts[0], parts[1], parts[2] or parts[1], training, about)
+    about = {"runs": own, "meshes": meshes, "picks": dict(picks)}
+    return _with_each_kind(Material(parts[0], parts[1], parts[2] or parts[1], training, about))
+
+
+def _annotated(project: Project, apart: Set[str], uris: Sequence[str], progress: Report) -> list[str]:
+    """The other runs that have all of the annotations. ProjectError where none has."""
+    others = [run for run in project.runs() if run not in apart]
+    own = []
+    for run in others:
+        with contextlib.suppress(ProjectError):
+            for uri in uris:
+                project.object(run, uri)
+            own.append(run)
+    if not own:
+        raise ProjectError(
+            f"{project.config}: none of {len(others)} runs to train on has {' and '.join(uris)}", "check the URIs"
+        )
+    if left := [run for run in others if run not in own]:
+        some = ", ".join(left[:5]) + (" ..." if len(left) > 5 else "")
+        progress(f"{len(left)} runs lack some of these annotations and are left out: {some}")
+    return own
+
+
+def _with_each_kind(material: Material) -> Material:
+    """The material. InputError where it has no particle of some kind to train on."""
+    for kind, count in material.counts().items():
+        if not count:
+            raise InputError(
+                f"not one particle of {kind!r} lies on the {len(material.train)} membranes to train on",
+                "add some, or leave this kind out",
+            )
+    return material
 
 
 def phantom_material(work: Path, *, classes: Sequence[str], progress: Report) -> Material:
@@ -135,7 +168,7 @@ def phantom_material(work: Path, *, classes: Sequence[str], progress: Report) ->
     check_phantom_classes(classes)
     phantom = replace(PhantomSettings(), particles=tuple(classes)) if classes else PhantomSettings()
     training = replace(PICKER_TRAINING, classes=tuple(classes))
-    examples = replace(PICKER_EXAMPLES, imperfect=0.0, surfaces="masks")
+    examples = replace(PICKER_EXAMPLES, imperfect=0.0, decoys=0, surfaces="masks")
     parts = {
         name: make_examples(seeds, examples, training, work / "phantoms", progress, phantom=phantom)
         for name, seeds in ROUND_SEEDS.items()

@@ -61,7 +61,10 @@ def _membranes(folder: Path) -> list[Path]:
         )
     meshes = sorted(folder.glob("*.h5"))
     if not meshes:
-        raise InputError(f"{folder} has no .h5 file", "write meshes with `membrain_pick convert` or `export h5`")
+        raise InputError(
+            f"{folder} has no .h5 file",
+            "`membrain_pick convert` writes them; a project's meshes and picks are trained on with --project",
+        )
     return meshes
 
 

@@ -15,7 +15,7 @@ from membrain_cloud.geometry import Zyx
 from membrain_cloud.membranes.deconvolution import deconvolution_kernel
 from membrain_cloud.membranes.resampling import resampled_labels, resampled_shape, smooth_border
 from membrain_cloud.membranes.spectra import Spectrum, check_spectrum, equalizer, equalizing_kernel
-from membrain_cloud.pipeline.filter_work import OWN_BYTES, Counter, FilterWork, Made, Progress, checked_spacing, named
+from membrain_cloud.pipeline.filter_work import OWN_BYTES, Counter, FilterWork, Made, Progress, named
 from membrain_cloud.pipeline.preprocess_settings import (
     DeconvolutionSettings,
     Means,
@@ -25,6 +25,7 @@ from membrain_cloud.pipeline.preprocess_settings import (
 )
 from membrain_cloud.store.spectrum_files import check_spectrum_output, read_spectrum, write_spectrum
 from membrain_cloud.store.volume_files import VolumeFile, VolumeFileWriter, check_output, open_volume_file
+from membrain_cloud.store.volumes import checked_spacing
 
 _PLANE_BYTES_OF_COPY = 16
 

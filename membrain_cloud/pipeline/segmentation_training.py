@@ -226,6 +226,9 @@ def _sources(
     volumes = _training_volumes(data, work, settings.window)
     require_membrane(volumes)
     named, validation = _validation(data, work, settings, volumes, fine_tuning, progress)
+    spacings = [volume.voxel_spacing_angstrom for volume in volumes]
+    if isinstance(validation, VolumePatches):
+        spacings += [volume.voxel_spacing_angstrom for volume in validation.labelled]
     training_volumes = [volume for volume in volumes if volume.name not in named] or volumes
     require_membrane(training_volumes)
     told: dict[str, Any] = {
@@ -234,7 +237,7 @@ def _sources(
             "labels": list(data.labels),
             "volumes": [volume.name for volume in training_volumes],
         },
-        "voxel_spacing_angstrom": _require_one_spacing([v.voxel_spacing_angstrom for v in volumes], data.source),
+        "voxel_spacing_angstrom": _require_one_spacing(spacings, data.source),
     }
     progress(0, f"{len(training_volumes)} volumes to train on")
     return _patches(training_volumes, settings, settings.augmentations), validation, told
@@ -272,6 +275,7 @@ def _validation(
         part = "Val" if (folder / "imagesVal").is_dir() else "Tr"
         found = folder_volumes(folder, part, work / "volumes" / f"validation-{part}", margin=margin)
         require_membrane(found)
+        _require_others(found, volumes, f"images{part}")
         return set(), _patches(found, settings, PRESETS["none"])
     if data.validation == SIMULATED or (fine_tuning and not data.validation):
         settings = replace(settings, augmentations=PRESETS[SIMULATED], specimens=settings.validation_specimens)
@@ -290,6 +294,21 @@ def _validation(
         progress(0, "validated on the volumes that are trained on: too few have membranes to hold some back")
         return set(), _patches(volumes, settings, PRESETS["none"])
     return names, _patches(chosen, settings, PRESETS["none"])
+
+
+def _require_others(validation: Sequence[LabelledVolume], training: Sequence[LabelledVolume], part: str) -> None:
+    """UsageError for an image that is in both: Dice on it would tell nothing."""
+
+    def middle(volume: LabelledVolume) -> tuple[tuple[int, ...], bytes]:
+        image = volume.image()
+        return image.shape, image[len(image) // 2].tobytes()
+
+    seen = {middle(volume): volume.name for volume in training}
+    for volume in validation:
+        if (other := seen.get(middle(volume))) is not None:
+            raise UsageError(
+                f"{volume.name} of {part} is the image {other} that is trained on", "keep it in one of the two"
+            )
 
 
 def _patches(

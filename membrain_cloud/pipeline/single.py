@@ -18,7 +18,7 @@ from membrain_cloud.membranes.segmentation import Slab, Statistics, density_stat
 from membrain_cloud.pipeline import derived
 from membrain_cloud.pipeline.file_outputs import SegmentedFile, earlier_outputs, identity, publish, staging
 from membrain_cloud.pipeline.looking import look_at, looked_slabs, segmenter
-from membrain_cloud.pipeline.models import model_sha256
+from membrain_cloud.pipeline.models import given_facts, model_sha256
 from membrain_cloud.pipeline.output_grid import View, pieces, view_of
 from membrain_cloud.pipeline.settings import SegmentSettings
 from membrain_cloud.store.raw_arrays import ScratchSpace
@@ -81,8 +81,11 @@ def segment_file(
     Raises TomogramError, ChunkError, VoxelSpacingError for a bad input; UsageError where other outputs are in the way;
     StorageError where `options.output` cannot be written.
     """
+    path = path.removeprefix("file://")
     if "://" not in path and not os.path.exists(path):
         raise UsageError(f"{path}: there is no such file", "give an .mrc, .rec, .zarr or .tif volume")
+    if "://" in options.output:
+        raise UsageError(f"--output {options.output}: this is no folder here", "give one, and copy the files after")
     planned = _planned(path, settings, options)
     with open_volume_file(path) as volume:
         own = derived.frame_of(volume, options.voxel_spacing_angstrom)
@@ -222,4 +225,5 @@ def _recipe(path: str, frame: derived.Frame, settings: SegmentSettings, options:
         "model_sha256": model_sha256(settings.model),
         "segment": settings.decisive(),
         "components": options.min_voxels if options.components else None,
+        **({"registry": facts} if (facts := given_facts(settings.model)) else {}),
     }

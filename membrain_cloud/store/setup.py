@@ -128,9 +128,7 @@ def _chosen_spacing(path: str, header: Header, given: float | None) -> float:
             why = "; ".join(note for note in header.notes if "spacing" in note or "cubes" in note)
             raise VoxelSpacingError(f"{path}: no believable voxel spacing ({why})", "give it in Å: --voxel-spacing 10")
         return header.voxel_spacing_angstrom
-    if not volumes.SMALLEST_SPACING_ANGSTROM <= given <= volumes.LARGEST_SPACING_ANGSTROM:
-        raise VoxelSpacingError(f"a voxel spacing of {given:g} Å is absurd", "give --voxel-spacing in Å, 0.5 to 100")
-    return given
+    return volumes.checked_spacing(given, path, "--voxel-spacing 10")
 
 
 def import_segmentation(

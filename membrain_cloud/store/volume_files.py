@@ -57,6 +57,11 @@ class VolumeFile:
             raise ValueError(f"{box} is not inside the volume of shape {self.shape}")
         return np.ascontiguousarray(self._source.read(box), self.dtype)
 
+    def spacing_angstrom(self, given: float | None) -> float:
+        """What is given goes before the file's own. VoxelSpacingError where neither is known, or it is absurd."""
+        own = self.voxel_spacing_angstrom
+        return volumes.checked_spacing(own if given is None else given, self.path, "--voxel-spacing 10")
+
     def levels(self, voxel_spacing_angstrom: float) -> list[Level]:
         """The levels of its pyramid, if the finest has that spacing; only OME-Zarr has coarser ones."""
         finest = Grid(self.shape, voxel_spacing_angstrom)
@@ -96,7 +101,10 @@ def open_volume_file(path: str, scratch: str | None = None) -> VolumeFile:
     Raises TomogramError for what is no readable volume, StorageError where there is no room to unpack, ChunkError
     (at `read`) for a damaged chunk.
     """
+    path = path.removeprefix("file://")
     lowered = path.lower().rstrip("/")
+    if "://" in path and not lowered.endswith(".zarr"):
+        raise TomogramError(f"{path}: of remote files only .zarr can be read in parts", "copy the file here first")
     if "://" not in path and not Path(path).exists():
         raise TomogramError(f"{path}: there is no such file", "check the path")
     with contextlib.ExitStack() as stack:

@@ -177,6 +177,17 @@ def grid_of(array: ChunkedArray, attributes: dict[str, Any], named_spacing: floa
     return Grid(array.format.shape, spacing)
 
 
+def checked_spacing(spacing_angstrom: float | None, what: str, option: str) -> float:
+    """VoxelSpacingError where it is not known, or no tomogram has such voxels."""
+    if spacing_angstrom is None:
+        raise VoxelSpacingError(f"{what}: no believable voxel spacing", f"give it in Å: {option}")
+    if not SMALLEST_SPACING_ANGSTROM <= spacing_angstrom <= LARGEST_SPACING_ANGSTROM:
+        raise VoxelSpacingError(
+            f"{what}: a voxel spacing of {spacing_angstrom:g} Å is absurd for a tomogram", f"give it in Å: {option}"
+        )
+    return spacing_angstrom
+
+
 def check_density_type(array: ChunkedArray, what: str) -> None:
     if array.format.dtype.newbyteorder("=").name not in DENSITY_TYPES:
         raise TomogramError(

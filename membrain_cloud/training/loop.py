@@ -211,7 +211,7 @@ class _Run:
         loss, rate = self.mean_loss, settings.rate(self.trainer.step - 1)
         self.rows.append([self.trainer.step, loss, dice, rate])
         self.loss_sum, self.loss_count = 0.0, 0
-        better = dice > self.best or len(self.rows) == 1
+        better = dice > self.best or (self.kept is None and len(self.rows) == 1)
         self.stale = 0 if better else self.stale + 1
         self.stopped = self._degraded(dice) or 0 < settings.patience <= self.stale
         if not self._degraded(dice) and (better or not settings.patience):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +16,15 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from membrain_cloud.geometry import Mesh, Picks
-from membrain_cloud.membranes.instances import instance_boxes
+from membrain_cloud.membranes.instances import instance_boxes, separate
 from membrain_cloud.membranes.meshing import mesh_membrane
 from membrain_cloud.membranes.phantom import Phantom, PhantomSettings, make_phantom
 from membrain_cloud.membranes.phantom_particles import MEMBRANE_PARTICLES
 from membrain_cloud.membranes.sampling import sample_along_normals
 from membrain_cloud.training.examples import PickingExample
 from membrain_cloud.training.patches import random_imaging
+
+_LEAST_DARK_ANGSTROM3 = 5e5
 
 Drawn = Callable[[NDArray[np.bool_]], NDArray[np.bool_]]
 Segment = Callable[[NDArray[np.float32], float], NDArray[np.unsignedinteger]]
@@ -37,8 +39,11 @@ class PhantomExamples:
     voxel_spacing_angstrom : range; half of the phantoms have 10 Å where that lies in it.
     snr, particles_per_um2 : ranges, log-uniform.  membrane_contrast, cytosolic_per_um3 : as `PhantomSettings` has them.
     particles : their kinds, as `PhantomSettings` has them, one a membrane.
+    cluttered : share of the phantoms with much beside the membranes (`CLUTTER`).
     smoothing_angstrom, vertex_area_angstrom2 : of the meshes.
     imperfect : share of the true masks that are spoilt as a network's are (thicker, thinner, rough, with holes).
+    decoys : at most so many dark places a phantom, off its membranes, are meshed as if they were one: on what a network
+        takes for a membrane by mistake nothing is to be picked.
     surfaces : what is meshed: the true masks, what a network segments, or once these and once that.
     """
 
@@ -52,7 +57,19 @@ class PhantomExamples:
     particles: tuple[str, ...] = (*MEMBRANE_PARTICLES, "random", "random", *("assembly",) * 4)
     membrane_contrast: tuple[float, float] = (0.35, 1.0)
     cytosolic_per_um3: tuple[float, float] = (500.0, 6e4)
+    cluttered: float = 0.0
+    decoys: int = 0
     surfaces: Literal["masks", "segmented", "both"] = "masks"
+
+
+CLUTTER: dict[str, Any] = {
+    "cytosolic_per_um3": (2e4, 1e5),
+    "filaments": (1, 4),
+    "microtubules": (2, 5),
+    "gold_beads": (0, 2),
+    "void_angstrom": (0.0, 150.0),
+}
+"""What `PhantomSettings` has in a cluttered phantom: more of all that is taken for a membrane, or for a particle."""
 
 
 def random_phantom(seed: int, settings: PhantomExamples) -> Phantom:
@@ -76,6 +93,9 @@ def random_phantom(seed: int, settings: PhantomExamples) -> Phantom:
         filaments=(0, 2),
         imaging=replace(imaging, snr=float(np.exp(rng.uniform(*np.log(settings.snr))))),
     )
+    # Drawn last: the other phantoms are the same whatever the share.
+    if rng.random() < settings.cluttered:
+        phantom = replace(phantom, **CLUTTER)
     return make_phantom(seed, phantom)
 
 
@@ -145,7 +165,33 @@ def phantom_examples(
         for number, mesh in _meshes(phantom.instances, phantom, settings, as_drawn):
             own = phantom.particles.membrane_ids == number
             examples.append(example(mesh, own & _owned(phantom.particles, [mesh])[0]))
+    if settings.decoys:
+        dark = dark_places(phantom, settings.decoys, np.random.default_rng((seed, 3)))
+        nothing = np.zeros(len(phantom.particles), bool)
+        examples += [example(mesh, nothing) for _, mesh in _meshes(dark, phantom, settings, lambda mask: mask)]
     return examples
+
+
+def dark_places(phantom: Phantom, most: int, rng: np.random.Generator) -> NDArray[np.uint16]:
+    """(Z, Y, X) the largest dark things that are no membrane, numbered from 1.
+
+    Walls of microtubules, filaments, proteins that touch; in a noisy phantom, noise.
+
+    They stay 60 Å off the membranes and 150 Å off the particles on them.
+    """
+    spacing = phantom.voxel_spacing_angstrom
+    smooth = ndimage.gaussian_filter(phantom.density, rng.uniform(12.0, 25.0) / spacing)
+    away = ndimage.distance_transform_edt(phantom.labels == 0) * spacing > 60.0
+    particle_free = np.ones_like(away)
+    particle_free[tuple(phantom.grid.to_voxels(phantom.particles.positions).round().astype(int).T)] = False
+    away &= ndimage.distance_transform_edt(particle_free) * spacing > 150.0
+    if not away.any():
+        return np.zeros(away.shape, np.uint16)
+    dark = away & (smooth < np.quantile(smooth[away], rng.uniform(0.01, 0.05)))
+    least = round(_LEAST_DARK_ANGSTROM3 / spacing**3)
+    found = separate(dark, min_voxels=least, split=False, drop_border=False)
+    found[found > most] = 0
+    return found.astype(np.uint16)
 
 
 def _meshes(

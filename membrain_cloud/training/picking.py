@@ -57,12 +57,13 @@ def train_picker_on_phantoms(
     )
     unseen = range(seed + 1_000_000, seed + 1_000_000 + n_validation)
     scores = {}
+    membranes = replace(examples, decoys=0)
     scored = {
-        "true_masks": replace(examples, imperfect=0.0, surfaces="masks"),
-        "imperfect_masks": replace(examples, imperfect=1.0, surfaces="masks"),
+        "true_masks": replace(membranes, imperfect=0.0, surfaces="masks"),
+        "imperfect_masks": replace(membranes, imperfect=1.0, surfaces="masks"),
     }
     if examples.surfaces != "masks":
-        scored["segmented_masks"] = replace(examples, surfaces="segmented")
+        scored["segmented_masks"] = replace(membranes, surfaces="segmented")
     for name, kind in scored.items():
         held_out = make_examples(unseen, kind, training, workdir, progress, segment=segment)
         scores[name] = evaluate_picker(picker, held_out, clustering=clustering)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -83,6 +84,13 @@ class SegmentationTraining:
     workers: int = 1
 
     def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if isinstance(value, float) and not 0 <= value < math.inf:
+                raise UsageError(f"--{name.replace('_', '-')} {value:g}: it cannot be that", "give a number above 0")
+        if len(self.channels) < 3 or min(self.channels) < 1:
+            raise UsageError(
+                f"a network of channels {self.channels} cannot be", "give three or more, each above 0, finest first"
+            )
         if self.window % self.architecture.multiple or self.window < 2 * self.architecture.multiple:
             least = 2 * self.architecture.multiple
             raise UsageError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -115,6 +116,59 @@ def test_options_that_make_no_sense(here: Path, model: str, arguments: list[str]
     result = call("segment", "TS_1.mrc", "--model", model, *arguments)
     assert result.exit_code == 2
     assert what in result.stderr
+
+
+def test_the_options_of_membrain_segment(here: Path, model: str) -> None:
+    theirs = ["--tomogram-path", "TS_1.mrc", f"--ckpt-path={model}", "--out-folder", "theirs", "--in-pixel-size", "11"]
+    theirs += ["--store-connected-components", "--connected-component-thres", "7", "--no-test-time-augmentation"]
+    theirs += ["--segmentation-threshold=-0.1", "--sliding-window-size", "16", "--no-rescale-patches"]
+    theirs += ["--store-probabilities", "--no-store-uncertainty-map"]
+    ours = ["TS_1.mrc", "--model", model, "--output", "ours", "--voxel-spacing", "11", "--components"]
+    ours += ["--min-voxels", "7", "--no-mirrors", "--threshold", "-0.1", "--window", "16", "--rescale", "no"]
+    ours += ["--scores"]
+    made = [call_json("segment", *words) for words in (theirs, ours)]
+    records = [json.loads(Path(row["segmented"].replace(".mrc", ".json")).read_text()) for row in made]
+    assert records[0] == records[1]
+    assert records[0]["recipe"]["components"] == 7
+    mirrored = call_json("segment", "TS_1.mrc", "--model", model, "--sliding-window-size=16", "--store-uncertainty-map")
+    assert Path(mirrored["uncertainty_map"]).is_file()
+    assert "No such option" in call("segment", "TS_1.mrc", "--out-pixel-size", "10").stderr
+
+
+def test_two_files_may_not_write_to_one_name(here: Path, model: str) -> None:
+    (here / "other").mkdir()
+    (here / "other" / "TS_1.mrc").write_bytes((here / "TS_2.mrc").read_bytes())
+    for verb, more in (
+        ("segment", ["--model", model, "--window", "16"]), ("thresholds", ["-t", "0"]), ("components", []),
+        ("skeletonize", []),
+    ):  # fmt: skip
+        result = call(verb, "TS_1.mrc", "other/TS_1.mrc", "--overwrite", *more)
+        assert result.exit_code == 2
+        assert "other/TS_1.mrc: their outputs would have the same names" in result.stderr
+    assert sorted(os.listdir(here)) == ["TS_1.mrc", "TS_2.mrc", "other"]
+
+
+def test_a_threshold_that_is_no_number_is_refused(here: Path) -> None:
+    result = call("thresholds", "TS_1.mrc", "-t", "0", "-t", "nan")
+    assert result.exit_code == 2
+    assert "finite" in result.stderr
+    assert sorted(os.listdir(here)) == ["TS_1.mrc", "TS_2.mrc"]
+
+
+def test_sigterm_ends_as_ctrl_c_does(here: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from membrain_cloud.pipeline import single
+
+    def told(*_: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+        raise AssertionError("it goes on")
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(single, "_make", told)
+    result = call("segment", "TS_1.mrc", "--model", model, "--window", "16", "-o", "out")
+    assert result.exit_code == 3
+    assert os.listdir(here / "out") == []
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_from_scores_to_sheets_without_the_network(here: Path, model: str) -> None:

@@ -177,6 +177,17 @@ def test_what_is_not_that_network_is_refused(checkpoint: Path, change: Callable[
         assert caught.value.next_step
 
 
+def test_weights_saved_alone_and_a_name_that_misleads_are_no_hindrance(checkpoint: Path, tmp_path: Path) -> None:
+    windows = torch.randn(1, 1, 32, 32, 32, generator=torch.Generator().manual_seed(0)).numpy()
+    expected = load_segmenter(str(checkpoint)).predict(windows)
+    alone, misnamed = tmp_path / "alone.ckpt", tmp_path / "checkpoint.safetensors"
+    torch.save(torch.load(checkpoint, weights_only=True)["state_dict"], alone)
+    misnamed.write_bytes(checkpoint.read_bytes())
+    for path in (alone, misnamed):
+        assert read_header(str(path))["format"] == "membrain-seg"
+        np.testing.assert_array_equal(load_segmenter(str(path)).predict(windows), expected)
+
+
 class Payload:
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from membrain_cloud.cli import main
 from membrain_cloud.errors import ProjectError, UsageError
 from membrain_cloud.pipeline.annotation_scores import annotation_scores
-from membrain_cloud.pipeline.cross_validation import DataSet, cross_validate, folds_of, train_rounds
+from membrain_cloud.pipeline.cross_validation import DataSet, _held_back, cross_validate, folds_of, train_rounds
 from membrain_cloud.pipeline.learning_jobs import LearningJob, work_job
 from membrain_cloud.pipeline.models import model_sha256
 from membrain_cloud.pipeline.run.jobs import run_jobs
@@ -99,7 +99,8 @@ def test_folds_are_scored_on_what_they_have_not_seen_and_done_once(project: Proj
     rows = cross_validate(project, (), job, hired, folds=2, seed=1, progress=quiet)
     assert hired.names == ["fold-1", "fold-2"]
     assert sorted(row["run"] for row in rows) == list(RUNS)
-    assert {row["trained_on"] for row in rows} == {2}
+    # of the two others one is held back to validate on
+    assert {row["trained_on"] for row in rows} == {1}
     work = Path(job.work)
     assert pq.read_table(work / "cross-validation.parquet").to_pylist() == rows
     with (work / "cross-validation.csv").open() as file:
@@ -157,6 +158,14 @@ def test_rounds_add_data_sets_and_go_on_from_the_model_before(project: Project, 
         train_rounds(project, job, hired, **how | {"held_out": [DataSet.parse("near=X*")]})  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="NAME=RUN"):
         DataSet.parse("TS_1")
+
+
+def test_every_data_set_of_a_round_is_trained_on() -> None:
+    many = [f"M_{k}" for k in range(1, 12)]
+    assert _held_back([["A"]]) == _held_back([["A"], ["B"]]) == ()
+    assert _held_back([["A_1", "A_2"], ["B"]]) == ("A_2",)
+    assert _held_back([["B"], ["A_1", "A_2", "A_3"], ["C_1", "C_2"]]) == ("A_3",)
+    assert _held_back([["B"], many, many[:4]]) == (sorted(many)[4], sorted(many)[9])
 
 
 @pytest.mark.slow

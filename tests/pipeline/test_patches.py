@@ -20,7 +20,14 @@ from membrain_cloud.errors import InputError, ProjectError, StorageError, UsageE
 from membrain_cloud.networks.checkpoints import save_segmenter
 from membrain_cloud.networks.unet import UNetArchitecture, build_unet
 from membrain_cloud.pipeline.drive import carry_out
-from membrain_cloud.pipeline.patch_extraction import MULTILABEL, extract, extract_files, open_patch_project, patch_refs
+from membrain_cloud.pipeline.patch_extraction import (
+    BORDER_VOXELS,
+    MULTILABEL,
+    extract,
+    extract_files,
+    open_patch_project,
+    patch_refs,
+)
 from membrain_cloud.pipeline.patch_merging import Merged, Output, merge
 from membrain_cloud.pipeline.patch_proposal import Wish, predicted_uri, propose
 from membrain_cloud.pipeline.patch_sets import PatchSet
@@ -33,6 +40,7 @@ from membrain_cloud.store.opening import open_project
 from membrain_cloud.store.project import Project
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
 from membrain_cloud.store.setup import create_project
+from membrain_cloud.training.corrections import border_of
 
 SHAPE = (24, 60, 64)
 EDGE, BORDER = 24, 4
@@ -317,7 +325,8 @@ def test_membrain_segs_folders_go_out_and_come_back(kept: PatchSet, tmp_path: Pa
     with mrcfile.open(folder / "labelsCorr" / "round-1_patch-0001.mrc") as file:
         labels = np.array(file.data)
     assert set(np.unique(labels)) <= {0, 1, 2}
-    assert merged(kept, sources=Sources((), [str(folder / "corrections")], 3, BORDER)) == []
+    with pytest.raises(UsageError, match="holds no correction of any of these patches"):
+        merged(kept, sources=Sources((), [str(folder)], 3, BORDER))
     marks = folder / "corrections" / "round-1_patch-0001"
     for name, rows in (("Remove1", slice(8, 16)), ("Add1", slice(8, 11)), ("ignore2", slice(10, 13))):
         array = np.zeros((EDGE,) * 3, np.int8)
@@ -326,7 +335,7 @@ def test_membrain_segs_folders_go_out_and_come_back(kept: PatchSet, tmp_path: Pa
             file.set_data(array)
     (marks / "notes.txt").write_text("looked at twice")
     target = tmp_path / "train"
-    sources = Sources((), [str(folder / "corrections")], 3, BORDER)
+    sources = Sources((), [str(folder)], 3, BORDER)
     (outcome,) = merged(kept, sources=sources, training_folder=str(target))
     assert outcome.patches == 1
     inside = kept.project.read_labels(Output("corrected", "round-1").of(patch.tomogram), patch.box)[12, :, 12]
@@ -334,6 +343,38 @@ def test_membrain_segs_folders_go_out_and_come_back(kept: PatchSet, tmp_path: Pa
     with mrcfile.open(target / "labelsTr" / "round-1_patch-0001.mrc") as file:
         np.testing.assert_array_equal(file.data[12, :, 12], np.where(inside == 3, 0, inside))
     assert (target / "imagesTr" / "round-1_patch-0001_0000.mrc").is_file()
+    (again,) = merged(kept, sources=replace(sources, folders=[str(folder / "corrections")]))
+    assert [(word.split("/")[-1], again.patches) for word in again.sources] == [("corrections", 1)]
+
+
+def test_a_merge_has_the_border_that_patches_were_extracted_with(kept: PatchSet) -> None:
+    patch = kept.patches()[0]
+    paint(kept, patch.patch, "alice/1", np.ones((EDGE,) * 3))
+    assert BORDER != BORDER_VOXELS
+    for border, expected in ((None, BORDER), (8, 8)):
+        merged(kept, sources=Sources((), (), 3, border))
+        inside = kept.project.read_labels(Output("corrected", "round-1").of(patch.tomogram), patch.box)
+        edge = border_of(patch.box, SHAPE, expected)
+        assert edge.any()
+        np.testing.assert_array_equal(inside, np.where(edge, 2, 1))
+
+
+def test_labels_never_come_to_another_tomograms_image(kept: PatchSet, tmp_path: Path) -> None:
+    patch, folder = kept.patches()[0], tmp_path / "train"
+    paint(kept, patch.patch, "alice/1", np.ones((EDGE,) * 3))
+    image = folder / "imagesTr" / "round-1_patch-0001_0000.mrc"
+    image.parent.mkdir(parents=True)
+    with mrcfile.new(image) as file:
+        file.set_data(np.zeros((EDGE,) * 3, np.float32))
+    before = image.read_bytes()
+    with pytest.raises(UsageError, match=r"patch-0001_0000\.mrc is there, and not of patch-0001 of TS_"):
+        merged(kept, training_folder=str(folder))
+    assert image.read_bytes() == before
+    assert not (folder / "labelsTr").exists()
+    shutil.copytree(folder / "imagesTr", folder / "imagesCorr")
+    (folder / "imagesCorr" / image.name).rename(folder / "imagesCorr" / "round-1_patch-0001.mrc")
+    with pytest.raises(UsageError, match="take the old files out"):
+        extract_files(kept, [patch], str(folder), border=BORDER)
 
 
 @pytest.mark.parametrize(

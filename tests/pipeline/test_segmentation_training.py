@@ -234,6 +234,27 @@ def test_bad_folders_are_refused_before_the_first_step(folder: Path, tmp_path: P
     assert "no voxel is labelled membrane" in refused()
 
 
+def test_validation_is_of_other_images_with_voxels_of_the_same_size(folder: Path, tmp_path: Path) -> None:
+    def refused() -> str:
+        said = run("--output", tmp_path / "m.safetensors", "--work", tmp_path / "w", "--data", folder, *SMALL)
+        assert not (tmp_path / "w" / "checkpoint.pt").exists()
+        return said
+
+    image, label = sheet(2)
+    for kind, array in (("images", image), ("labels", label)):
+        write_nifti(folder / f"{kind}Val" / f"set_2{'_0000' if kind == 'images' else ''}.nii.gz", array, spacing=20.0)
+    said = refused()
+    assert "voxels of 10 and of 20 Å in one training" in said
+    for kind in ("images", "labels"):
+        for path in (folder / f"{kind}Val").iterdir():
+            path.unlink()
+        name = f"set_0{'_0000' if kind == 'images' else ''}.nii.gz"
+        (folder / f"{kind}Val" / f"again{name[5:]}").write_bytes((folder / f"{kind}Tr" / name).read_bytes())
+    said = refused()
+    assert said.startswith("2:")
+    assert "again of imagesVal is the image set_0 that is trained on" in said
+
+
 def test_annotations_that_do_not_fit_are_refused(project: Project, tmp_path: Path) -> None:
     def prepared(*uris: str, runs: tuple[str, ...] = ("TS_1",)) -> None:
         project_volumes(project, runs, uris, tmp_path / "work", margin=0)
@@ -270,6 +291,11 @@ def test_options_that_do_not_fit_together_are_refused(tmp_path: Path, folder: Pa
         (["--data", folder, "--augment", "blur=1"], "there is no augmentation 'blur'"),
         (["--data", folder, "--augment", "noise"], "expected NAME=CHANCE"),
         (["--data", folder, "--from", "nobody"], "nobody"),
+        (["--data", folder, "--learning-rate", "-1"], "-1"),
+        (["--data", folder, "--learning-rate", "nan"], "--learning-rate nan: it cannot be that"),
+        (["--data", folder, "--surface-dice", "inf"], "--surface-dice inf: it cannot be that"),
+        (["--data", folder, "--channels", "0,-3,5"], "channels (0, -3, 5) cannot be"),
+        (["--data", folder, "--channels", "8"], "give three or more"),
         (["--data", folder, "--from", "membrain-cloud-picker"], "not for segmentation"),
     ):
         said = run(*files, *words)

@@ -187,7 +187,52 @@ def test_what_is_there_is_not_made_again(tomogram: str, model: str, tmp_path: Pa
     assert times == {name: os.stat(tmp_path / "out" / name).st_mtime_ns for name in counted(first)}
 
 
-@pytest.mark.parametrize("change", ["settings", "input", "options", "missing", "record"])
+def test_a_companion_that_is_asked_for_later_or_has_gone_is_made(tomogram: str, model: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = segment_file(tomogram, settings(model), options(out, scores=False))
+    before = Path(first.segmented).read_bytes()
+    more = segment_file(tomogram, settings(model), options(out, skeleton=True))
+    assert more.state == "done"
+    assert all(Path(name).is_file() for name in more.outputs)
+    assert len(more.outputs) == 3
+    assert Path(first.segmented).read_bytes() == before
+    os.unlink(more.scores or "")
+    assert segment_file(tomogram, settings(model), options(out, skeleton=True)).state == "done"
+    assert segment_file(tomogram, settings(model), options(out, skeleton=True)).state == "skipped"
+    Path(first.segmented).write_bytes(b"somebody's own")
+    os.unlink(more.scores or "")
+    with pytest.raises(UsageError, match="changed since"):
+        segment_file(tomogram, settings(model), options(out, skeleton=True))
+    assert Path(first.segmented).read_bytes() == b"somebody's own"
+
+
+@pytest.mark.parametrize("spacing", [0.0, -5.0, float("nan"), 1e4])
+def test_an_absurd_voxel_spacing_is_refused(tomogram: str, model: str, tmp_path: Path, spacing: float) -> None:
+    with pytest.raises(VoxelSpacingError, match="absurd"):
+        segment_file(tomogram, settings(model), options(tmp_path / "out", voxel_spacing_angstrom=spacing))
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_registry_says_decides_too(
+    tomogram: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment_file(tomogram, settings(model), options(tmp_path / "out"))
+    monkeypatch.setattr(single, "given_facts", lambda source: {"window": 32})
+    with pytest.raises(UsageError, match="made otherwise"):
+        segment_file(tomogram, settings(model), options(tmp_path / "out"))
+
+
+def test_addresses_of_files_and_of_outputs(tomogram: str, model: str, tmp_path: Path) -> None:
+    made = segment_file(f"file://{tomogram}", settings(model), options(tmp_path / "out"))
+    assert read(made.segmented).shape == SHAPE
+    with pytest.raises(TomogramError, match=r"only \.zarr"):
+        segment_file("memory://tomograms/TS_1.mrc", settings(model), options(tmp_path / "other"))
+    with pytest.raises(UsageError, match="no folder here"):
+        segment_file(tomogram, settings(model), FileOptions(**vars(options(tmp_path)) | {"output": "file://out"}))
+    assert sorted(os.listdir(tmp_path)) == ["TS_1.mrc", "out"]
+
+
+@pytest.mark.parametrize("change", ["settings", "input", "options", "record"])
 def test_what_was_made_otherwise_is_kept_unless_it_may_be_replaced(
     tomogram: str, model: str, tmp_path: Path, change: str
 ) -> None:
@@ -201,8 +246,6 @@ def test_what_was_made_otherwise_is_kept_unless_it_may_be_replaced(
         os.utime(tomogram, ns=(1, 1))
     elif change == "options":
         wanted = options(out, components=True)
-    elif change == "missing":
-        os.unlink(first.scores or "")
     else:
         os.unlink(out / "TS_1_segmented.json")
     with pytest.raises(UsageError, match="--overwrite"):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from membrain_cloud.errors import InputError, UsageError
@@ -19,6 +20,7 @@ from membrain_cloud.networks.picker import Picker, load_picker
 from membrain_cloud.training.examples import PickingExample
 from membrain_cloud.training.phantom_examples import (
     PhantomExamples,
+    dark_places,
     imperfect_mask,
     phantom_examples,
     random_phantom,
@@ -294,6 +296,45 @@ def test_surfaces_of_a_network_have_the_particles_that_are_nearest_to_them() -> 
     assert not made("segmented", segment=lambda density, _: np.zeros(density.shape, np.uint16))
     with pytest.raises(ValueError, match="need a network"):
         made("both")
+
+
+def test_a_share_of_the_phantoms_is_cluttered_and_the_others_stay_as_they_were() -> None:
+    def densities(share: float) -> list[np.ndarray]:
+        return [random_phantom(seed, replace(EXAMPLES, cluttered=share)).density for seed in range(4)]
+
+    clear, some, all_ = densities(0.0), densities(0.5), densities(1.0)
+    same = [np.array_equal(one, other) for one, other in zip(clear, some, strict=True)]
+    assert 0 < sum(same) < 4
+    assert not any(np.array_equal(one, other) for one, other in zip(clear, all_, strict=True))
+    for index, kept in enumerate(same):
+        assert np.array_equal(some[index], (clear if kept else all_)[index])
+
+
+def test_decoys_are_dark_things_off_the_membranes_without_particles() -> None:
+    settings = replace(EXAMPLES, shape=(60, 100, 100), cluttered=1.0, decoys=2)
+    phantom = random_phantom(3, settings)
+    dark = dark_places(phantom, 2, np.random.default_rng(0))
+    assert set(np.unique(dark)) == {0, 1, 2}
+    away = ndimage.distance_transform_edt(phantom.labels == 0)
+    assert away[dark > 0].min() > 6.0
+    others = (dark == 0) & (away > 6.0)
+    assert phantom.density[dark > 0].mean() < phantom.density[others].mean() - phantom.density[others].std()
+
+    def made(settings: PhantomExamples) -> list[PickingExample]:
+        return phantom_examples(phantom, settings, offsets_angstrom=(-5.0, 5.0), spline_order=1, seed=3)
+
+    membranes, everything = made(replace(settings, decoys=0)), made(settings)
+    decoys = everything[len(membranes) :]
+    assert 0 < len(decoys) <= 2
+    for decoy in decoys:
+        assert not len(decoy.particles)
+        assert particle_targets(decoy.mesh, decoy.particles, score_unit_angstrom=15.0).min() == 10.0
+
+
+def test_a_phantom_full_of_membranes_has_no_room_for_decoys() -> None:
+    phantom = random_phantom(5, EXAMPLES)
+    full = replace(phantom, labels=np.ones_like(phantom.labels))
+    assert not dark_places(full, 3, np.random.default_rng(0)).any()
 
 
 @pytest.mark.parametrize("spacing", [8.0, 12.5])

@@ -239,6 +239,24 @@ def test_fine_tuning_stops_where_it_forgets_and_keeps_what_it_knew(tmp_path: Pat
     assert_same(base, base)
 
 
+def test_a_better_base_is_kept_where_one_waits_for_something_better(tmp_path: Path) -> None:
+    base = train(tmp_path, "base", replace(TINY, batch=2, steps=100, validate_every=100))
+    settings = fine_tuning(TINY, UNetArchitecture((4, 8, 8)), 16)
+    settings = replace(settings, learning_rate=1e-30, steps=6, validate_every=1, patience=2, tolerance=0.9)
+    said: list[str] = []
+    values = iter([0.9, 0.8, 0.85, 0.7])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Trainer, "validate", lambda *_: next(values))
+        tuned = train_segmenter(
+            tmp_path / "tuned.safetensors", tmp_path / "tuning", settings, (Sheets(), Sheets()), FACTS, device="cpu",
+            progress=lambda _, line: said.append(line), start=load_network(str(base))[0],
+        )  # fmt: skip
+    assert "0.900 was the best for 2 validations" in said[-1]
+    _, header = load_network(str(tuned))
+    assert header["validation_dice"] == 0.9
+    assert_same(base, tuned)
+
+
 def test_a_loss_that_is_no_number_stops_the_training(tmp_path: Path) -> None:
     with pytest.raises(MembrainCloudError, match=r"the loss of step \d+ is"):
         train(tmp_path, "a", replace(TINY, steps=50, learning_rate=1e30, clip_norm=0.0, optimizer="sgd"))

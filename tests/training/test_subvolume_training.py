@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +13,12 @@ import trimesh
 from click.testing import CliRunner
 
 from membrain_cloud.cli import main
-from membrain_cloud.errors import InputError, UsageError
+from membrain_cloud.errors import InputError, ProjectError, UsageError
 from membrain_cloud.geometry import Grid, Mesh, Picks, orientations_from_normals
 from membrain_cloud.membranes.sampling import subvolumes_from_volume
 from membrain_cloud.networks.picker import Picker, load_picker
 from membrain_cloud.networks.subvolume_picker import SubvolumePicker
+from membrain_cloud.store.opening import open_project
 from membrain_cloud.store.refs import ObjectRef, TomogramRef
 from membrain_cloud.store.setup import create_project
 from membrain_cloud.training.examples import SubvolumeExample
@@ -182,6 +184,37 @@ def test_a_run_kept_aside_validates(tmp_path: Path, network: str, monkeypatch: p
     done = CliRunner().invoke(main, [*command, "--incremental", "1"])
     assert done.exit_code == 2
     assert "--validation-run" in done.output + (done.stderr or "")
+
+
+def test_runs_without_the_annotations_are_left_out_and_each_kind_must_be_there(
+    project: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from membrain_cloud.pipeline import picker_data
+
+    shutil.copytree(Path(project).parent, tmp_path / "p")
+    config = tmp_path / "p" / "config.json"
+    config.write_text(config.read_text().replace(str(Path(project).parent), str(tmp_path / "p")))
+    made = open_project(str(config))
+    made.write_tomogram(TomogramRef("TS_2", "wbp", 10.0), density(spots()))
+    made.write_meshes(ObjectRef("TS_2", "membrane", "alice", "1"), {1: ball()})
+    made.write_picks(ObjectRef("TS_2", "psii", "alice", "1"), spots())
+
+    def material(*kinds: str, runs: tuple[str, ...] = ()) -> picker_data.Material:
+        return picker_data.project_material(
+            made.config, runs=runs, validation_runs=(), test_runs=(), meshes="membrane:alice/1",
+            picks={name: f"{name}:alice/1" for name in kinds}, network="subvolumes", shapes=(), progress=said.append,
+        )  # fmt: skip
+
+    said: list[str] = []
+    assert material("psii").about["runs"] == ["TS_1", "TS_2"]
+    assert not said
+    assert material("psii", "b6f").about["runs"] == ["TS_1"]
+    assert said == ["1 runs lack some of these annotations and are left out: TS_2"]
+    with pytest.raises(ProjectError, match="TS_2: there is no mesh and there are no picks 'b6f"):
+        material("psii", "b6f", runs=("TS_2",))
+    made.write_picks(ObjectRef("TS_1", "b6f", "alice", "1"), Picks(np.zeros((0, 3)), np.zeros((0, 3, 3))))
+    with pytest.raises(InputError, match="not one particle of 'b6f' lies on the 1 membranes"):
+        material("psii", "b6f")
 
 
 @pytest.mark.parametrize(
