@@ -92,12 +92,10 @@ def merge(
     training_folder : also write each corrected patch as `imagesTr/..._0000.mrc` and `labelsTr/....mrc` (0, 1, and 2 to
     be ignored).
 
-    Nothing is written there where an image is that is not the patch's.
-
     Raises UsageError where the output is an annotator's own, somebody who is named has saved nothing, or the training
-    folder has images of other patches under these names; StorageError
-    where something lies there that no merge has made, or that was changed since; InputError for annotations that do not
-    fit their patch, before anything of that tomogram is written.
+    folder has other images under these names; StorageError where something lies there that no merge has made, or that
+    was changed since; InputError for annotations that do not fit their patch; each before anything of that tomogram is
+    written.
     """
     named = {(user, session) for user, session in sources.annotators}
     if (output.user, output.session) in named or (output.user, None) in named:
