@@ -175,16 +175,17 @@ def phantom_examples(
 def dark_places(phantom: Phantom, most: int, rng: np.random.Generator) -> NDArray[np.uint16]:
     """(Z, Y, X) the largest dark things that are no membrane, numbered from 1.
 
-    Walls of microtubules, filaments, proteins that touch; in a noisy phantom, noise.
-
-    They stay 60 Å off the membranes and 150 Å off the particles on them.
+    Walls of microtubules, filaments, proteins that touch; in a noisy phantom, noise. They stay 60 Å off the membranes
+    and 150 Å off the particles on them.
     """
     spacing = phantom.voxel_spacing_angstrom
     smooth = ndimage.gaussian_filter(phantom.density, rng.uniform(12.0, 25.0) / spacing)
-    away = ndimage.distance_transform_edt(phantom.labels == 0) * spacing > 60.0
-    particle_free = np.ones_like(away)
-    particle_free[tuple(phantom.grid.to_voxels(phantom.particles.positions).round().astype(int).T)] = False
-    away &= ndimage.distance_transform_edt(particle_free) * spacing > 150.0
+    particles = np.zeros(phantom.labels.shape, np.bool_)
+    particles[tuple(phantom.grid.to_voxels(phantom.particles.positions).round().astype(int).T)] = True
+    away = np.ones(phantom.labels.shape, np.bool_)
+    for there, angstrom in ((phantom.labels > 0, 60.0), (particles, 150.0)):
+        if there.any():  # a transform without anything to measure from is undefined
+            away &= ndimage.distance_transform_edt(~there) * spacing > angstrom
     if not away.any():
         return np.zeros(away.shape, np.uint16)
     dark = away & (smooth < np.quantile(smooth[away], rng.uniform(0.01, 0.05)))

@@ -331,8 +331,12 @@ def test_decoys_are_dark_things_off_the_membranes_without_particles() -> None:
         assert particle_targets(decoy.mesh, decoy.particles, score_unit_angstrom=15.0).min() == 10.0
 
 
-def test_a_phantom_full_of_membranes_has_no_room_for_decoys() -> None:
+def test_a_phantom_full_of_membranes_has_no_room_for_decoys_and_an_empty_one_has() -> None:
     phantom = random_phantom(5, EXAMPLES)
+    nobody = Picks(np.zeros((0, 3)), np.zeros((0, 3, 3)))
+    large = random_phantom(3, replace(EXAMPLES, shape=(60, 100, 100), cluttered=1.0))
+    empty = replace(large, labels=np.zeros_like(large.labels), particles=nobody)
+    assert dark_places(empty, 3, np.random.default_rng(0)).max() == 3
     full = replace(phantom, labels=np.ones_like(phantom.labels))
     assert not dark_places(full, 3, np.random.default_rng(0)).any()
 
