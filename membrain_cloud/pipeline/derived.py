@@ -5,6 +5,7 @@ Volumes of any size: they are read and written some planes or blocks at a time.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -76,10 +77,12 @@ def stem_of(path: str) -> str:
 
 
 def require_own_names(files: Sequence[str]) -> None:
-    """UsageError for two files whose outputs would have one name."""
+    """UsageError for two files whose outputs would have one name; one of no known kind has none, and fails alone."""
     seen: dict[str, str] = {}
     for file in files:
-        other = seen.setdefault(stem_of(file), file)
+        other = file
+        with contextlib.suppress(TomogramError):
+            other = seen.setdefault(stem_of(file), file)
         if other != file:
             raise UsageError(
                 f"{other} and {file}: their outputs would have the same names",

@@ -75,6 +75,10 @@ def test_a_bad_file_fails_alone(here: Path, model: str) -> None:
     assert [row["state"] for row in rows] == ["failed", "done"]
     assert rows[0]["next_step"]
     assert (here / "out" / "TS_1_segmented.mrc").exists()
+    (here / "notes.txt").write_text("of no kind that holds a volume")
+    unknown = call("segment", "notes.txt", *command[2:], "--json")
+    assert unknown.exit_code == 1
+    assert [row["state"] for row in json.loads(unknown.stdout)] == ["failed", "skipped"]
     alone = call("segment", "bad.mrc", "--model", model)
     assert alone.exit_code == 2
     assert alone.stderr.startswith("error: bad.mrc")
