@@ -96,7 +96,6 @@ def segment(files: tuple[str, ...], as_json: bool, **chosen: Any) -> None:
       membrain-cloud segment 'data/*.rec' --output out --components --min-voxels 1000
     """
     from membrain_cloud.errors import UsageError
-    from membrain_cloud.pipeline.derived import require_own_names
     from membrain_cloud.pipeline.looking import on_gpu
     from membrain_cloud.pipeline.settings import load_settings
     from membrain_cloud.pipeline.single import FileOptions, expand, segment_file
@@ -114,8 +113,6 @@ def segment(files: tuple[str, ...], as_json: bool, **chosen: Any) -> None:
         overwrite=chosen["overwrite"],
     )
 
-    found = expand(files)
-    require_own_names(found)
     with display.Bars() as bars:
 
         def work(file: str) -> Any:
@@ -123,7 +120,7 @@ def segment(files: tuple[str, ...], as_json: bool, **chosen: Any) -> None:
                 return segment_file(file, settings, options, progress=update)
 
         # On a GPU one file is read and written while another is looked at.
-        _do_all(found, work, as_json, at_once=2 if on_gpu() else 1, bars=bars)
+        _do_all(expand(files), work, as_json, at_once=2 if on_gpu() else 1, bars=bars)
 
 
 def _as_settings(chosen: dict[str, Any]) -> Iterator[str]:
@@ -166,9 +163,7 @@ def thresholds(
     Example:
       membrain-cloud thresholds out/tomogram_scores.mrc -t -0.5 -t 0.5 --output out
     """
-    from membrain_cloud.pipeline.derived import require_own_names, threshold_file
-
-    require_own_names(files)
+    from membrain_cloud.pipeline.derived import threshold_file
 
     def work(file: str) -> Derived:
         return threshold_file(file, values, output=output, voxel_spacing_angstrom=voxel_spacing, overwrite=overwrite)
@@ -194,9 +189,7 @@ def components(
     Example:
       membrain-cloud components out/tomogram_segmented.mrc --min-voxels 1000 --output out
     """
-    from membrain_cloud.pipeline.derived import components_file, require_own_names
-
-    require_own_names(files)
+    from membrain_cloud.pipeline.derived import components_file
 
     def work(file: str) -> Derived:
         return components_file(
@@ -218,9 +211,7 @@ def skeletonize(
     Example:
       membrain-cloud skeletonize out/tomogram_segmented.mrc --output out
     """
-    from membrain_cloud.pipeline.derived import require_own_names, skeletonize_file
-
-    require_own_names(files)
+    from membrain_cloud.pipeline.derived import skeletonize_file
 
     def work(file: str) -> Derived:
         return skeletonize_file(file, output=output, voxel_spacing_angstrom=voxel_spacing, overwrite=overwrite)
@@ -236,9 +227,14 @@ def _do_all(
     at_once: int = 1,
     bars: display.Bars | None = None,
 ) -> None:
-    """Files in their order. A single bad one ends as any bad input does; of several, the others are done."""
-    from membrain_cloud.errors import MembrainCloudError
+    """Files in their order. A single bad one ends as any bad input does; of several, the others are done.
 
+    UsageError, before any is done, where two would write to the same names.
+    """
+    from membrain_cloud.errors import MembrainCloudError
+    from membrain_cloud.pipeline.derived import require_own_names
+
+    require_own_names(files)
     rows: list[dict[str, Any]] = []
     with _told_to_stop(), _begun(files, work, at_once) as results:
         for file, result in zip(files, results, strict=True):

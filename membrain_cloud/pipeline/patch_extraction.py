@@ -169,7 +169,7 @@ def extract_files(kept: PatchSet, patches: Sequence[Patch], folder: str, *, bord
     for patch in patches:
         marks, stem = prefill(kept, patch, border), f"{kept.name}_{patch.patch}.mrc"
         image = kept.project.read_density(patch.tomogram, patch.box)
-        require_own_image(os.path.join(folder, "imagesCorr", stem), image, patch)
+        require_own_image(os.path.join(folder, "imagesCorr", stem), kept, patch)
         os.makedirs(os.path.join(folder, "corrections", stem.removesuffix(".mrc")), exist_ok=True)
         for kind, array in (("imagesCorr", image), ("labelsCorr", marks.astype(np.int8))):
             path = os.path.join(folder, kind, stem)
@@ -179,9 +179,12 @@ def extract_files(kept: PatchSet, patches: Sequence[Patch], folder: str, *, bord
     return [path for path in written if "imagesCorr" in path]
 
 
-def require_own_image(path: str, image: NDArray[Any], patch: Patch) -> None:
+def require_own_image(path: str, kept: PatchSet, patch: Patch) -> None:
     """UsageError where another image is there: labels beside it would be those of another tomogram."""
-    if os.path.exists(path) and not np.array_equal(read_volume(path)[0], image.astype(np.float32)):
+    if not os.path.exists(path):
+        return
+    image = kept.project.read_density(patch.tomogram, patch.box).astype(np.float32)
+    if not np.array_equal(read_volume(path)[0], image):
         raise UsageError(
             f"{path} is there, and not of {patch.patch} of {patch.run} as it is now",
             "give another folder, or take the old files out",

@@ -111,7 +111,7 @@ def merge(
         corrected = [one for one in found if one is not None]
         if training_folder is not None:
             for one in corrected:
-                _require_own_pair(kept, one.patch, training_folder)
+                require_own_image(_pair(kept, one.patch, training_folder)[0], kept, one.patch)
         outcome = _Merge(kept, ref, corrected, sources, rule).carry_out(
             kept.project.grid(own[0].tomogram), output.chunk
         )
@@ -249,12 +249,6 @@ def _pair(kept: PatchSet, patch: Patch, folder: str) -> tuple[str, str]:
     """Names of the image and of the labels."""
     stem = f"{kept.name}_{patch.patch}"
     return os.path.join(folder, "imagesTr", f"{stem}_0000.mrc"), os.path.join(folder, "labelsTr", f"{stem}.mrc")
-
-
-def _require_own_pair(kept: PatchSet, patch: Patch, folder: str) -> None:
-    image, _ = _pair(kept, patch, folder)
-    if os.path.exists(image):
-        require_own_image(image, kept.project.read_density(patch.tomogram, patch.box), patch)
 
 
 def _write_pair(kept: PatchSet, one: _Corrected, folder: str) -> None:

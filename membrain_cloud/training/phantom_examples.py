@@ -24,6 +24,7 @@ from membrain_cloud.membranes.sampling import sample_along_normals
 from membrain_cloud.training.examples import PickingExample
 from membrain_cloud.training.patches import random_imaging
 
+# Of a decoy: what `separate` drops by default is of twice this size.
 _LEAST_DARK_ANGSTROM3 = 5e5
 
 Drawn = Callable[[NDArray[np.bool_]], NDArray[np.bool_]]
