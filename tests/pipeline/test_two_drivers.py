@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
-from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,38 +42,89 @@ SETTINGS = load_settings(
 )
 
 
-class Lockstep:
-    """Lets two runs claim each lease in turn, each of them told that it is its own.
+@dataclass
+class Meeting:
+    """What two runs have done about one lease. arrived : they are about to look.  looked : they have found none."""
 
-    Both look, and find none; one writes it, and reads it back; then the other one does.
+    arrived: set[int] = field(default_factory=set)
+    looked: set[int] = field(default_factory=set)
+    wrote: list[int] = field(default_factory=list)
+    read_back: bool = False
+
+    @property
+    def is_made(self) -> bool:
+        return len(self.arrived) == RUNS
+
+
+class Lockstep:
+    """Lets two runs, each behind a proxy of its own, claim a lease in turn, each of them told that it is its own.
+
+    Both look, and find none; one writes it; it reads it back, and before it hears so the other one writes it as well.
+    Who comes to a lease first waits there for the other one, whatever that one does before.
     """
 
-    def __init__(self) -> None:
-        self.written: Counter[str] = Counter()
+    def __init__(self, proxies: Sequence[FaultProxy]) -> None:
         self.both_hold: set[str] = set()
-        self._lock = threading.Lock()
-        self._looked: dict[str, threading.Barrier] = {}
-        self._read_back: dict[str, threading.Event] = {}
+        self.log: list[str] = []
+        self._meetings: dict[str, Meeting] = {}
+        self._one_waits = False
+        self._moved = threading.Condition()
+        for run, proxy in enumerate(proxies):
+            proxy.gate, proxy.witness = partial(self.gate, run), partial(self.witness, run)
 
-    def gate(self, method: str, path: str) -> None:
+    def gate(self, run: int, method: str, path: str) -> None:
         if "leases/" not in path or "?" in path:
             return
-        with self._lock:
-            looked = self._looked.setdefault(path, threading.Barrier(2))
-            read_back = self._read_back.setdefault(path, threading.Event())
-            writes = self.written[path]
-            self.written[path] += method == "PUT"
-        if method == "GET" and not writes and not looked.broken:
-            try:
-                looked.wait(2.0 if self.both_hold else 60.0)  # both begin with the same task
-            except threading.BrokenBarrierError:  # the other one is not at this task
-                read_back.set()
-        elif method == "PUT" and writes == 1 and not read_back.is_set() and read_back.wait(60.0):
-            self.both_hold.add(path)
+        with self._moved:
+            self.log.append(f"run {run}: {method} {path}")
+            meeting = self._meetings.setdefault(path, Meeting())
+            if method == "GET" and not meeting.wrote:
+                self._arrive(run, meeting)
+            elif method == "PUT" and run not in meeting.wrote:
+                meeting.wrote.append(run)
+                self._moved.notify_all()
+                if not meeting.is_made:
+                    return
+                if meeting.wrote[0] == run:
+                    self._until(lambda: len(meeting.looked) == RUNS)
+                elif self._until(lambda: meeting.read_back):
+                    self.both_hold.add(path)
 
-    def witness(self, method: str, path: str, _headers: object, _body: bytes, status: int) -> None:
-        if method == "GET" and status == 200 and path in self._read_back:
-            self._read_back[path].set()
+    def _arrive(self, run: int, meeting: Meeting) -> None:
+        if self._one_waits and not meeting.arrived:
+            return  # the other one waits elsewhere: this one passes, and will come there
+        meeting.arrived.add(run)
+        self._moved.notify_all()
+        if not meeting.is_made:
+            self._one_waits = True
+            if not self._until(lambda: meeting.is_made, 2.0 if self.both_hold else 60.0):
+                meeting.arrived.clear()
+            self._one_waits = False
+
+    def witness(self, run: int, method: str, path: str, _headers: object, _body: bytes, status: int) -> None:
+        with self._moved:
+            meeting = self._meetings.get(path)
+            if method != "GET" or meeting is None or not meeting.is_made:
+                return
+            if status == 404:
+                meeting.looked.add(run)
+                self._moved.notify_all()
+            elif meeting.wrote[:1] == [run] and not meeting.read_back:
+                meeting.read_back = True
+                self._moved.notify_all()
+                self._until(lambda: len(meeting.wrote) == RUNS)
+
+    def _until(self, holds: Callable[[], bool], seconds: float = 60.0) -> bool:
+        return self._moved.wait_for(holds, seconds)
+
+
+def seen_through(project: Project, proxy: FaultProxy, folder: Path) -> Project:
+    """The same project, whose store is reached through another proxy."""
+    told = json.loads(Path(project.config).read_text())
+    told["overlay_fs_args"]["endpoint_url"] = proxy.url
+    config = folder / "seen-through-another-proxy.json"
+    config.write_text(json.dumps(told))
+    return Project.open(str(config))
 
 
 def add_inputs(project: Project) -> None:
@@ -100,12 +154,14 @@ def test_both_hold_every_lease_and_the_results_are_right(proxy: FaultProxy, tmp_
     assert {outcome.state for outcome in drive_it(planned(alone))} == {"done"}
     shared = make_project(tmp_path, "shared", proxy.url, RUNS)
     add_inputs(shared)
-    plans, steps = [planned(shared), planned(shared)], Lockstep()
-    proxy.dropped, proxy.gate, proxy.witness = {"if-none-match"}, steps.gate, steps.witness
-    with ThreadPoolExecutor(2) as threads:
-        outcomes = list(threads.map(drive_it, plans))
+    with FaultProxy(proxy.port) as other:
+        plans = [planned(shared), planned(seen_through(shared, other, tmp_path))]
+        steps = Lockstep([proxy, other])
+        proxy.dropped = other.dropped = {"if-none-match"}
+        with ThreadPoolExecutor(RUNS) as threads:
+            outcomes = list(threads.map(drive_it, plans))
     proxy.calm()
-    assert steps.both_hold, "the runs never were at one task at once"
+    assert steps.both_hold, "\n".join(["the runs never held one lease at once", *steps.log])
     assert [o.line() for of_run in outcomes for o in of_run if o.state not in ("done", "skipped")] == []
     assert results(shared) == results(alone)
     assert receipt_names(shared) == receipt_names(alone)
