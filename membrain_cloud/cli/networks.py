@@ -142,6 +142,12 @@ def _chances(augment: tuple[str, ...]) -> dict[str, float]:
 @train.command("picking", cls=Verb)
 @_training_options
 @click.option("--phantoms", type=click.IntRange(1), help="Simulated tomograms to train on.")
+@click.option(
+    "--cluttered",
+    type=click.FloatRange(0, 1),
+    help="Share of them with microtubules, filaments, gold and void, where dark places are trained on as having no "
+    "particles.",
+)
 @click.option("--epochs", type=click.IntRange(1), help="Passes over the membranes. Default: more of fewer membranes.")
 @click.option("--classes", metavar="NAME,NAME,...", help="Kinds of particles to tell apart, of phantoms or --data.")
 @click.option("--data", metavar="FOLDER", help="Train on MemBrain-pick's layout: train and val with .h5 and .star.")
@@ -199,7 +205,8 @@ def train_picking(
     if source == "phantoms" and incremental is None:
         if given["phantoms"] is not None:
             values["phantoms"] = given["phantoms"]
-        print_json(train_picking(output, work, values, classes=kinds, progress=say))
+        share, base = given["cluttered"] or 0.0, given["base"]
+        print_json(train_picking(output, work, values, classes=kinds, cluttered=share, base=base, progress=say))
         return
     material = _material(data, project, work, kinds, given)
     base = given["base"]
@@ -227,12 +234,11 @@ def _refuse_misplaced(given: Mapping[str, Any], source: str, *, rounds: bool) ->
         raise UsageError("--network subvolumes, --meshes, --picks, --shape and runs are for a project", "add --project")
     if source != "--data" and given["voxel_spacing"] is not None:
         raise UsageError("--voxel-spacing is for a folder of MemBrain-pick's", "add --data")
-    if given["phantoms"] is not None and (source != "phantoms" or rounds):
-        raise UsageError("--phantoms is for the built-in model's training", "leave it out")
+    for option in ("phantoms", "cluttered"):
+        if given[option] is not None and (source != "phantoms" or rounds):
+            raise UsageError(f"--{option} is for the built-in model's training", "leave it out")
     if source == "--project" and given["classes"] is not None:
         raise UsageError("--classes is for phantoms and --data", "name kinds by --picks NAME=URI")
-    if source == "phantoms" and not rounds and given["base"] is not None:
-        raise UsageError("--base is for one's own membranes", "add --data, --project or --incremental")
     if source == "--project" and (given["meshes"] is None or not given["picks"]):
         raise UsageError("a project is trained on with meshes and picks", "add --meshes URI and --picks URI")
 

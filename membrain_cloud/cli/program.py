@@ -6,6 +6,7 @@ Exit codes: 0 all done, 1 something failed, 2 bad usage or input, 3 interrupted.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import traceback
@@ -59,6 +60,14 @@ class Verb(click.Command):
         kwargs["params"] = [*(kwargs.get("params") or []), _debug_option()]
         kwargs.setdefault("context_settings", _CONTEXT)
         super().__init__(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """click's ranges let nan through: it is below and above nothing."""
+        for param in self.params:
+            given = ctx.params.get(param.name or "")
+            if any(isinstance(v, float) and math.isnan(v) for v in (given if isinstance(given, tuple) else [given])):
+                raise click.BadParameter("nan is no number", ctx, param)
+        return super().invoke(ctx)
 
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}

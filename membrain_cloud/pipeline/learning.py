@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from membrain_cloud.errors import UsageError
 from membrain_cloud.membranes.instances import separate
 from membrain_cloud.membranes.phantom_particles import MEMBRANE_PARTICLES
+from membrain_cloud.networks.picker import AnyPicker
 from membrain_cloud.pipeline.looking import membranes_of
+from membrain_cloud.pipeline.models import load_picker
 from membrain_cloud.pipeline.picking import clustering_of
 from membrain_cloud.pipeline.settings import MeshSettings, PickSettings, Settings
 from membrain_cloud.training.phantom_examples import PhantomExamples
@@ -67,6 +69,12 @@ PICKER_BANDWIDTH_ANGSTROM, PICKER_THRESHOLD = 55.0, 7.0
 PICKER_PHANTOMS, PICKER_VALIDATION_PHANTOMS = 120, 8
 # Of a hundred phantoms more is learnt by a wider network than of a few membranes.
 PICKER_RECIPE = replace(PICKER_TRAINING, width=40, epochs=9, learning_rate=4e-3, accumulate=8, seed=3000)
+# Of a phantom, where some are cluttered.
+PICKER_DECOYS = 3
+# From weights that are good already, in smaller steps.
+BASE_LEARNING_RATE = 1e-3
+NO_BASE = "none"
+"""In place of a base's name: random weights."""
 
 
 def train_picking(
@@ -75,17 +83,24 @@ def train_picking(
     values: Mapping[str, int],
     *,
     classes: Sequence[str] = (),
+    cluttered: float = 0.0,
+    base: str | None = None,
     progress: Callable[[str], None],
 ) -> dict[str, Any]:
     """Train a picker on phantoms; returns its scores on phantoms it has not seen.
 
     classes : kinds of the phantoms' particles to tell apart, one output each; empty: all are one kind.
+    cluttered : share of the phantoms with microtubules, filaments, gold and void beside the membranes; with any, what
+        is dark and no membrane is also trained on, as a surface without particles.
+    base : a picker to begin with, which stays as it is; None or `NO_BASE`: random weights.
     """
     check_phantom_classes(classes)
+    start = picker_base(None if base == NO_BASE else base, output)
     training = replace(
         PICKER_RECIPE,
         epochs=values.get("epochs", PICKER_RECIPE.epochs),
         seed=values.get("seed", PICKER_RECIPE.seed),
+        learning_rate=PICKER_RECIPE.learning_rate if start is None else BASE_LEARNING_RATE,
         classes=tuple(classes),
     )
     return train_picker_on_phantoms(
@@ -93,7 +108,7 @@ def train_picking(
         seed=training.seed,
         n_phantoms=values.get("phantoms", PICKER_PHANTOMS),
         n_validation=PICKER_VALIDATION_PHANTOMS,
-        examples=PICKER_EXAMPLES,
+        examples=replace(PICKER_EXAMPLES, cluttered=cluttered, decoys=PICKER_DECOYS if cluttered else 0),
         training=training,
         clustering=clustering_of(
             PickSettings(bandwidth_angstrom=PICKER_BANDWIDTH_ANGSTROM, threshold=PICKER_THRESHOLD)
@@ -101,6 +116,7 @@ def train_picking(
         workdir=Path(work),
         progress=progress,
         segment=_segmented,
+        base=start,
     )
 
 
@@ -109,6 +125,15 @@ def _segmented(density: NDArray[np.float32], spacing_angstrom: float) -> NDArray
     defaults = Settings()
     found, how = membranes_of(defaults.segment, density, spacing_angstrom), defaults.separate
     return separate(found, min_voxels=how.min_voxels, split=how.split, drop_border=how.drop_border)
+
+
+def picker_base(base: str | None, output: str) -> AnyPicker | None:
+    """The picker to begin with. UsageError where it is the file to write."""
+    if base is None:
+        return None
+    if Path(output).exists() and Path(base).exists() and Path(base).samefile(output):
+        raise UsageError(f"{output} is the picker to begin with", "write the new one to another file")
+    return load_picker(base)
 
 
 def check_phantom_classes(classes: Sequence[str]) -> None:

@@ -12,19 +12,16 @@ import membrain_cloud
 from membrain_cloud.errors import InputError, UsageError
 from membrain_cloud.membranes.picking import Clustering
 from membrain_cloud.networks.picker import AnyPicker, Picker, save_picker
-from membrain_cloud.pipeline.learning import Report
+from membrain_cloud.pipeline.learning import BASE_LEARNING_RATE, NO_BASE, Report, picker_base
 from membrain_cloud.pipeline.models import load_picker
 from membrain_cloud.pipeline.picker_data import Material, Training
 from membrain_cloud.pipeline.picking import clustering_of
 from membrain_cloud.pipeline.settings import PickSettings
 from membrain_cloud.training.examples import Example, PickingExample, SubvolumeExample
 from membrain_cloud.training.incremental import Protocol, run_rounds
-from membrain_cloud.training.picker_loop import BASE_SHARE, PickerTraining, fits, train_picker
+from membrain_cloud.training.picker_loop import BASE_SHARE, PickerTraining, fits, fitting, train_picker
 from membrain_cloud.training.picker_scores import Validation, evaluate_picker, suiting_settings
 from membrain_cloud.training.subvolume_loop import train_subvolume_picker
-
-NO_BASE = "none"
-"""In place of a base's name: random weights."""
 
 ENOUGH_MEMBRANES = 3
 """From so many on a picker learns new particles better from random weights than from the built-in picker's."""
@@ -32,7 +29,7 @@ ENOUGH_MEMBRANES = 3
 # Few membranes have many epochs, many have few: so many vertices are seen in all, those of overlaps
 # counted once; from a base on far fewer, in smaller steps.
 ROUND_VERTICES, ROUND_EPOCHS = 5_000_000, (12, 300)
-BASE_VERTICES, BASE_EPOCHS, BASE_LEARNING_RATE = 400_000, (4, 60), 1e-3
+BASE_VERTICES, BASE_EPOCHS = 400_000, (4, 60)
 
 
 def train_on(
@@ -51,7 +48,7 @@ def train_on(
     progress(f"{len(material.train)} membranes, particles: {kinds}; {len(material.validation)} to validate with")
     validation = _validation(material)
     picker = train_one(
-        material.train, training, Path(work), validation=validation, base=_base(base, output), progress=progress
+        material.train, training, Path(work), validation=validation, base=picker_base(base, output), progress=progress
     )
     told: dict[str, Any] = {"membranes": len(material.train), "particles": counts, "network": network_name(training)}
     about = told | dict(material.about) | ({} if base is None else {"base": base})
@@ -89,12 +86,12 @@ def train_in_rounds(
             "rounds are scored on membranes that none of them is trained on", "add --validation-run (and --test-run)"
         )
     training = replace(material.training, **values)
-    possible = _base(_chosen(base, training, 1), output)
+    possible = picker_base(_chosen(base, training, 1), output)
 
     def train(annotated: Sequence[Example], folder: Path) -> AnyPicker:
         chosen = _chosen(base, training, len(annotated))
         settings = _settings(material.training, values, annotated, chosen)
-        start = _base(chosen, output)
+        start = picker_base(chosen, output)
         return train_one(annotated, settings, folder, validation=validation, base=start, progress=progress)
 
     about = [
@@ -130,8 +127,6 @@ def train_one(
     if base is not None:
         progress(f"begins with the weights of {base.name}; --base {NO_BASE} begins with random ones")
     if isinstance(training, PickerTraining):
-        if base is not None and not isinstance(base, Picker):
-            raise UsageError(f"the picker {base.name} is of another kind of network", "give a picker of profiles")
         profiled = [example for example in examples if isinstance(example, PickingExample)]
         return train_picker(
             profiled,
@@ -139,7 +134,7 @@ def train_one(
             checkpoint=work / "picker-training.pt",
             progress=report,
             validation=validation,
-            base=base,
+            base=fitting(base, training),
         )
     if base is not None:
         raise UsageError("a network of subvolumes begins anew", "leave --base out")
@@ -203,11 +198,3 @@ def _chosen(base: str | None, training: Training, membranes: int) -> str | None:
     if not isinstance(picker, Picker) or not fits(picker, training):
         return None
     return usual
-
-
-def _base(base: str | None, output: str) -> AnyPicker | None:
-    if base is None:
-        return None
-    if Path(output).exists() and Path(base).exists() and Path(base).samefile(output):
-        raise UsageError(f"{output} is the picker to begin with", "write the new one to another file")
-    return load_picker(base)

@@ -18,7 +18,7 @@ from membrain_cloud.errors import InputError, UsageError
 from membrain_cloud.membranes.operators import surface_operators
 from membrain_cloud.membranes.partitions import cut_into_patches
 from membrain_cloud.networks.diffusion_net import SHORTEST_TIME, Architecture, Diffusion, DiffusionNet, SurfaceTensors
-from membrain_cloud.networks.picker import Picker, normalise_profiles, surface_tensors
+from membrain_cloud.networks.picker import AnyPicker, Picker, normalise_profiles, surface_tensors
 from membrain_cloud.training.epochs import Anchor, Course, run_epochs
 from membrain_cloud.training.examples import PickingExample, content_digest
 from membrain_cloud.training.picker_scores import Validation
@@ -134,6 +134,7 @@ def train_picker(
     progress: Callable[[int, float], None],
     validation: Validation | None = None,
     base: Picker | None = None,
+    base_share: float | None = None,
 ) -> Picker:
     """Train a DiffusionNet on membranes with known particles.
 
@@ -141,17 +142,13 @@ def train_picker(
     checkpoint, progress : as `epochs.run_epochs`. Going on gives the same weights as training without a pause.
     validation : membranes to choose the best epoch by; None: the last is taken.
     base : a picker to begin with, of the same sampling (see `fits`), which stays as it is; its sizes go before those of
-        the settings. What is validated and returned has weights midway between it and the trained ones (`BASE_SHARE`).
-        With a validation its own weights count as epoch 0, so that what is returned validates no worse.
+        the settings. With a validation its own weights count as epoch 0, so that what is returned validates no worse.
+    base_share : of its weights in what is validated and returned, beside the trained ones; None: `BASE_SHARE`.
 
     Raises InputError without any patch or particle, UsageError where the checkpoint is of other settings or the base
     does not fit.
     """
-    if base is not None and not fits(base, settings):
-        raise UsageError(
-            f"the picker {base.name} samples or is built otherwise than this training wants it",
-            "train without a base, or with one that this command made",
-        )
+    base, share = fitting(base, settings), BASE_SHARE if base_share is None else base_share
     patches = training_patches(examples, settings)
     if not any(float(patch.targets.min()) < FAR_SCORE for patch in patches):
         raise InputError("no particle lies on any of the meshes", "give examples with particles on their membranes")
@@ -165,7 +162,7 @@ def train_picker(
         settings.epochs,
         settings.learning_rate,
         settings.validate_every,
-        settings_digest=_settings_digest(settings, base),
+        settings_digest=_settings_digest(settings, base, share),
         data_digest=content_digest(examples) + ("" if validation is None else validation.digest()),
         checkpoint=checkpoint,
     )
@@ -178,10 +175,22 @@ def train_picker(
         validate=None if validation is None else lambda: validation.scores(_made(network, settings), settings.shapes),
         progress=progress,
         validate_first=base is not None,
-        anchor=None if base is None else Anchor(base.network.state_dict(), BASE_SHARE),
+        anchor=None if base is None else Anchor(base.network.state_dict(), share),
     )
     notes: dict[str, Any] = {} if validation is None else {"best_epoch": state.best_epoch}
     return replace(_made(network, settings), notes=notes)
+
+
+def fitting(base: AnyPicker | None, settings: PickerTraining) -> Picker | None:
+    """The base, if a training with these settings can begin with it. UsageError otherwise."""
+    if base is not None and not isinstance(base, Picker):
+        raise UsageError(f"the picker {base.name} is of another kind of network", "give a picker of profiles")
+    if base is not None and not fits(base, settings):
+        raise UsageError(
+            f"the picker {base.name} samples or is built otherwise than this training wants it",
+            "train without a base, or with one that this command made",
+        )
+    return base
 
 
 def fits(base: Picker, settings: PickerTraining) -> bool:
@@ -269,10 +278,10 @@ def _hold_diffusion_times(network: DiffusionNet) -> None:
                 module.diffusion_time.clamp_(min=SHORTEST_TIME)
 
 
-def _settings_digest(settings: PickerTraining, base: Picker | None) -> str:
+def _settings_digest(settings: PickerTraining, base: Picker | None, share: float) -> str:
     found = hashlib.sha256(json.dumps(asdict(settings), sort_keys=True).encode())
     if base is not None:
-        found.update(f"base {BASE_SHARE}".encode())
+        found.update(f"base {share}".encode())
         for name, value in sorted(base.network.state_dict().items()):
             found.update(name.encode() + value.cpu().numpy().tobytes())
     return found.hexdigest()

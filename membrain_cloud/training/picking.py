@@ -17,10 +17,10 @@ import membrain_cloud
 from membrain_cloud.geometry import Mesh, Picks
 from membrain_cloud.membranes.phantom import PhantomSettings, make_phantom
 from membrain_cloud.membranes.picking import Clustering
-from membrain_cloud.networks.picker import save_picker
+from membrain_cloud.networks.picker import AnyPicker, save_picker
 from membrain_cloud.training.examples import PickingExample
 from membrain_cloud.training.phantom_examples import PhantomExamples, Segment, phantom_examples, random_phantom
-from membrain_cloud.training.picker_loop import PickerTraining, train_picker
+from membrain_cloud.training.picker_loop import PickerTraining, fitting, train_picker
 from membrain_cloud.training.picker_scores import evaluate_picker, suiting_settings
 
 Report = Callable[[str], None]
@@ -38,22 +38,27 @@ def train_picker_on_phantoms(
     workdir: Path | None,
     progress: Report,
     segment: Segment | None = None,
+    base: AnyPicker | None = None,
 ) -> dict[str, Any]:
     """Train a picker on simulated tomograms, score it on others, and write it to `output` (.safetensors).
 
     workdir : a folder that keeps the examples and the state of the training, to go on from; None: nothing is kept.
     progress : is told a line of what is going on.
     segment : see `phantom_examples`.
+    base : see `train_picker`; none of its own weights are kept.
 
     Returns the scores that are also in the model's header: on unseen phantoms with true masks, with imperfect ones, and
     where the training has such, with segmented ones.
     """
+    start = fitting(base, training)
     train = make_examples(range(seed, seed + n_phantoms), examples, training, workdir, progress, segment=segment)
     picker = train_picker(
         train,
         settings=training,
         checkpoint=None if workdir is None else workdir / "picker-training.pt",
         progress=lambda epoch, loss: progress(f"epoch {epoch} of {training.epochs}: loss {loss:.3f}"),
+        base=start,
+        base_share=0.0,  # many phantoms teach no noise
     )
     unseen = range(seed + 1_000_000, seed + 1_000_000 + n_validation)
     scores = {}
@@ -75,6 +80,7 @@ def train_picker_on_phantoms(
         "clustering": asdict(clustering),
         "settings": suiting_settings(clustering),
         "scores": scores,
+        **({} if start is None else {"base": {"name": start.name, "sha256": start.sha256}}),
         "membrain_cloud": membrain_cloud.__version__,
     }
     save_picker(replace(picker, notes=notes), output)

@@ -152,10 +152,11 @@ def test_two_files_may_not_write_to_one_name(here: Path, model: str) -> None:
     assert sorted(os.listdir(here)) == ["TS_1.mrc", "TS_2.mrc", "other"]
 
 
-def test_a_threshold_that_is_no_number_is_refused(here: Path) -> None:
-    result = call("thresholds", "TS_1.mrc", "-t", "0", "-t", "nan")
+@pytest.mark.parametrize(("given", "said"), [("nan", "no number"), ("inf", "finite")])
+def test_a_threshold_that_is_no_number_is_refused(here: Path, given: str, said: str) -> None:
+    result = call("thresholds", "TS_1.mrc", "-t", "0", "-t", given)
     assert result.exit_code == 2
-    assert "finite" in result.stderr
+    assert said in result.stderr
     assert sorted(os.listdir(here)) == ["TS_1.mrc", "TS_2.mrc"]
 
 

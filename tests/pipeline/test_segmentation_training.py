@@ -292,7 +292,7 @@ def test_options_that_do_not_fit_together_are_refused(tmp_path: Path, folder: Pa
         (["--data", folder, "--augment", "noise"], "expected NAME=CHANCE"),
         (["--data", folder, "--from", "nobody"], "nobody"),
         (["--data", folder, "--learning-rate", "-1"], "-1"),
-        (["--data", folder, "--learning-rate", "nan"], "--learning-rate nan: it cannot be that"),
+        (["--data", folder, "--learning-rate", "nan"], "'--learning-rate': nan is no number"),
         (["--data", folder, "--surface-dice", "inf"], "--surface-dice inf: it cannot be that"),
         (["--data", folder, "--channels", "0,-3,5"], "channels (0, -3, 5) cannot be"),
         (["--data", folder, "--channels", "8"], "give three or more"),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import trimesh
+from click.testing import CliRunner
+from membrain_cloud.cli import main
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
@@ -17,6 +20,8 @@ from membrain_cloud.geometry import Mesh, Picks, orientations_from_normals
 from membrain_cloud.membranes.operators import surface_operators
 from membrain_cloud.membranes.picking import Clustering
 from membrain_cloud.networks.picker import Picker, load_picker
+from membrain_cloud.pipeline import learning
+from membrain_cloud.pipeline.learning import PICKER_EXAMPLES, PICKER_RECIPE
 from membrain_cloud.training.examples import PickingExample
 from membrain_cloud.training.phantom_examples import (
     PhantomExamples,
@@ -373,3 +378,55 @@ def test_a_picker_is_trained_on_phantoms_scored_and_written(tmp_path: Path) -> N
         slab().vertices, slab().faces, slab().vertex_normals(), eigenpairs=24, length_unit_angstrom=500.0
     )
     assert np.isfinite(picker.predict(np.zeros((len(slab().vertices), 7)), operators)).all()
+
+
+def test_a_picker_of_phantoms_goes_on_from_another_and_says_so(tmp_path: Path) -> None:
+    said: list[str] = []
+    arguments = {
+        "seed": 5,
+        "n_phantoms": 1,
+        "n_validation": 1,
+        "examples": EXAMPLES,
+        "clustering": CLUSTERING,
+        "workdir": tmp_path / "work",
+        "progress": said.append,
+    }
+    once = replace(TRAINING, epochs=1)
+    train_picker_on_phantoms(tmp_path / "base.safetensors", training=once, **arguments)
+    base = load_picker(tmp_path / "base.safetensors")
+    # Without a step there is nothing to learn: what comes out is the base.
+    still = replace(once, learning_rate=0.0)
+    for name, training in (("still", still), ("on", once)):
+        folder = {**arguments, "workdir": tmp_path / name}
+        train_picker_on_phantoms(tmp_path / f"{name}.safetensors", training=training, base=base, **folder)
+        made = load_picker(tmp_path / f"{name}.safetensors")
+        assert made.notes["base"] == {"name": base.name, "sha256": base.sha256}
+        pairs = zip(base.network.parameters(), made.network.parameters(), strict=True)
+        assert all(torch.equal(one, other) for one, other in pairs) == (name == "still")
+    said.clear()
+    with pytest.raises(UsageError, match="built otherwise"):
+        train_picker_on_phantoms(tmp_path / "x", training=replace(once, eigenpairs=30), base=base, **arguments)
+    assert not said, "refused before anything is simulated"
+
+
+def test_the_command_says_how_many_phantoms_are_cluttered_and_what_to_begin_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def noted(_output: Path, **arguments: Any) -> dict[str, Any]:
+        asked.append(arguments)
+        return {}
+
+    monkeypatch.setattr(learning, "train_picker_on_phantoms", noted)
+    command = ["train", "picking", "--output", str(tmp_path / "x.safetensors"), "--work", str(tmp_path / "w")]
+    for options in ([], ["--cluttered", "0.5", "--base", "membrain-cloud-picker"], ["--base", "none"]):
+        done = CliRunner().invoke(main, [*command, *options])
+        assert done.exit_code == 0, done.output
+    usual, crowded, none = asked
+    assert (usual["examples"], usual["base"], usual["training"]) == (PICKER_EXAMPLES, None, PICKER_RECIPE)
+    assert (none["base"], none["training"]) == (None, PICKER_RECIPE)
+    assert (crowded["examples"].cluttered, crowded["examples"].decoys) == (0.5, 3)
+    assert crowded["base"].name == "membrain-cloud-picker"
+    assert crowded["training"].learning_rate < PICKER_RECIPE.learning_rate
+    assert CliRunner().invoke(main, [*command, "--cluttered", "nan"]).exit_code == 2
