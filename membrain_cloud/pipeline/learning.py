@@ -63,9 +63,9 @@ PICKER_EXAMPLES = PhantomExamples(
     imperfect=0.6,
     surfaces="both",
 )
-# Of 50 to 60 Å the best on 20 phantoms as the training has them. A threshold of 8 is as good there as 7, and worse if
-# particles are few and other things many (F1 0.63 and 0.73 on 12 phantoms).
-PICKER_BANDWIDTH_ANGSTROM, PICKER_THRESHOLD = 55.0, 7.0
+# Of 50 to 60 Å the best on 20 phantoms as the first training has them. A threshold of 8 finds more on clear phantoms
+# than 7, which is right more often on crowded ones: the figures are in the model's card.
+PICKER_BANDWIDTH_ANGSTROM, PICKER_THRESHOLD = 55.0, 8.0
 PICKER_PHANTOMS, PICKER_VALIDATION_PHANTOMS = 120, 8
 # Of a hundred phantoms more is learnt by a wider network than of a few membranes.
 PICKER_RECIPE = replace(PICKER_TRAINING, width=40, epochs=9, learning_rate=4e-3, accumulate=8, seed=3000)
@@ -115,12 +115,12 @@ def train_picking(
         ),
         workdir=Path(work),
         progress=progress,
-        segment=_segmented,
+        segment=segmented_membranes,
         base=start,
     )
 
 
-def _segmented(density: NDArray[np.float32], spacing_angstrom: float) -> NDArray[np.unsignedinteger]:
+def segmented_membranes(density: NDArray[np.float32], spacing_angstrom: float) -> NDArray[np.unsignedinteger]:
     """Membranes one by one, as `run` finds them at its defaults."""
     defaults = Settings()
     found, how = membranes_of(defaults.segment, density, spacing_angstrom), defaults.separate

@@ -109,7 +109,15 @@ def pooled_chamfer(picks: Sequence[Picks], truths: Sequence[Picks]) -> float | N
 
 def evaluate_picker(picker: AnyPicker, examples: Sequence[Example], *, clustering: Clustering) -> dict[str, Any]:
     """Scores of a picker on examples it was not trained on: F1, precision, recall, and counts, classes apart."""
-    return _evaluated(examples, [predicted_scores(picker, example) for example in examples], clustering)
+    return evaluate_clusterings(picker, examples, [clustering])[0]
+
+
+def evaluate_clusterings(
+    picker: AnyPicker, examples: Sequence[Example], clusterings: Sequence[Clustering], cache: Cache | None = None
+) -> list[dict[str, Any]]:
+    """As `evaluate_picker`, of several clusterings of one prediction.  cache : as of `predicted_scores`."""
+    scores = [predicted_scores(picker, example, cache) for example in examples]
+    return [_evaluated(examples, scores, clustering) for clustering in clusterings]
 
 
 def _evaluated(

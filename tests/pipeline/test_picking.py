@@ -254,7 +254,7 @@ def test_what_the_settings_leave_open_is_what_suits_the_picker() -> None:
     assert both(PickSettings(), trained) == (44.0, 6.5)
     assert both(PickSettings(bandwidth_angstrom=80.0), trained) == (80.0, 6.5)
     assert both(PickSettings(threshold=5.0), trained) == (44.0, 5.0)
-    assert both(PickSettings(), built_in) == (55.0, 7.0)
+    assert both(PickSettings(), built_in) == (55.0, 8.0)
     assert both(PickSettings(), replace(built_in, notes={})) == both(PickSettings(), None) == (70.0, 7.0)
     assert load_settings(None, ["pick.bandwidth_angstrom=null"]).pick.bandwidth_angstrom is None
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 import trimesh
 from click.testing import CliRunner
-from membrain_cloud.cli import main
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from membrain_cloud.cli import main
 from membrain_cloud.errors import InputError, UsageError
 from membrain_cloud.geometry import Mesh, Picks, orientations_from_normals
 from membrain_cloud.membranes.operators import surface_operators
