@@ -16,6 +16,7 @@ help:
 	@echo "make test-all  all tests"
 	@echo "make check     ruff, format, mypy, and known weaknesses of the pinned packages where they can be looked up"
 	@echo "make audit     only the latter"
+	@echo "make picker    the picker that ships, from nothing: about three hours"
 	@echo "make image     the container image for CPUs, with buildah, and a try of it (root)"
 	@echo "make bench     benchmarks"
 	@echo "make setup     only set up .venv with the tools for the tests"

@@ -72,6 +72,13 @@ EXAMPLES = PhantomExamples(
     vertex_area_angstrom2=400.0,
     imperfect=0.0,
 )
+ONE_PHANTOM: dict[str, Any] = {
+    "seed": 5,
+    "n_phantoms": 1,
+    "n_validation": 1,
+    "examples": EXAMPLES,
+    "clustering": CLUSTERING,
+}
 
 
 def slab(radius: float = 300.0, thickness: float = 50.0) -> Mesh:
@@ -356,12 +363,8 @@ def test_phantoms_of_other_voxels_fill_the_same_room(spacing: float) -> None:
 def test_a_picker_is_trained_on_phantoms_scored_and_written(tmp_path: Path) -> None:
     said: list[str] = []
     arguments = {
-        "seed": 5,
-        "n_phantoms": 1,
-        "n_validation": 1,
-        "examples": EXAMPLES,
+        **ONE_PHANTOM,
         "training": replace(TRAINING, epochs=1),
-        "clustering": CLUSTERING,
         "progress": said.append,
     }
     one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
@@ -383,11 +386,7 @@ def test_a_picker_is_trained_on_phantoms_scored_and_written(tmp_path: Path) -> N
 def test_a_picker_of_phantoms_goes_on_from_another_and_says_so(tmp_path: Path) -> None:
     said: list[str] = []
     arguments = {
-        "seed": 5,
-        "n_phantoms": 1,
-        "n_validation": 1,
-        "examples": EXAMPLES,
-        "clustering": CLUSTERING,
+        **ONE_PHANTOM,
         "workdir": tmp_path / "work",
         "progress": said.append,
     }
