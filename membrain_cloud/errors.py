@@ -8,6 +8,7 @@ MembrainCloudError
 │   ├── TomogramError     empty, constant, NaN, a data type we cannot read
 │   ├── VoxelSpacingError missing or absurd voxel spacing
 │   └── ChunkError        a chunk is missing, truncated or cannot be decoded
+│       └── UnfinishedError of a volume that is being written
 ├── ModelError            a checkpoint or model file that is not what it should be
 ├── StorageError          writing failed for good: read-only, disk full, no permission
 └── TransientError        a fault that passes (503, lost connection): worth a retry
@@ -66,6 +67,10 @@ class VoxelSpacingError(InputError):
 
 class ChunkError(InputError):
     """A chunk is missing, truncated or cannot be decoded."""
+
+
+class UnfinishedError(ChunkError):
+    """A volume that is being written lacks a part: it was left out, or another run is making the volume anew."""
 
 
 class ModelError(MembrainCloudError):

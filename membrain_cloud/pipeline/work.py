@@ -16,7 +16,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from membrain_cloud.errors import ChunkError, MembrainCloudError, ProjectError, TransientError, storage_error
+from membrain_cloud.errors import (
+    ChunkError,
+    MembrainCloudError,
+    ProjectError,
+    TransientError,
+    UnfinishedError,
+    storage_error,
+)
 from membrain_cloud.pipeline.attempts import Attempts
 from membrain_cloud.pipeline.chain import Registry
 from membrain_cloud.pipeline.plan import open_tables
@@ -34,6 +41,7 @@ from membrain_cloud.store.receipts import Receipts
 
 ATTEMPTS = 3
 BACK_OFF_SECONDS = 1.0
+_TAKEN_OVER = MembrainCloudError("another run has taken it over meanwhile")
 
 
 @dataclass(frozen=True)
@@ -123,12 +131,14 @@ class _Work:
         return None
 
     def _is_in_the_making(self, error: MembrainCloudError) -> bool:
-        """Whether what is missing is the output of a stage before, which another run may be writing anew just now.
+        """Whether what is missing is the output of this or an earlier stage, which another run may be writing anew.
 
         It has happened where a store knows no conditional writes, so that two runs do one task: the results are the
         same, but while the second one writes them they are not whole.
         """
-        return bool(self.task.needs) and isinstance(error, ChunkError | ProjectError)
+        return isinstance(error, UnfinishedError) or (
+            bool(self.task.needs) and isinstance(error, ChunkError | ProjectError)
+        )
 
     def release(self) -> None:
         if self.lease is not None:
@@ -144,6 +154,8 @@ class _Work:
         receipts = tables.receipts if stage.keeps_receipts_in == "tables" else opened.receipts
         if self.lease is None and (elsewhere := self._take(receipts, opened)) is not None:
             return elsewhere
+        if number > 1 and not self._is_still_ours():  # two that do one task would spoil it for each other on and on
+            return self._outcome("held", _TAKEN_OVER)
         if receipts.has(task.receipt):
             self._forgive()
             return self._outcome("skipped")
@@ -155,12 +167,15 @@ class _Work:
             desk.turn.end()
             self.gpu_seconds += desk.turn.seconds
         self.meters["project"].flush()
-        if self.lease is not None and not self.lease.is_held():
-            return self._outcome("held", MembrainCloudError("another run has taken it over meanwhile"))
+        if not self._is_still_ours():
+            return self._outcome("held", _TAKEN_OVER)
         seconds = time.monotonic() - started
         receipts.write(task.receipt, receipt_of(desk, stage, counts, self.meters, seconds=seconds, attempt=number))
         self._forgive()
         return self._outcome("done", counts=counts)
+
+    def _is_still_ours(self) -> bool:
+        return self.lease is None or self.lease.is_held()
 
     def _take(self, receipts: Receipts, project: Project) -> Outcome | None:
         """Claim the task. An outcome where somebody else is at it, or where it has cost too many processes."""

@@ -203,7 +203,7 @@ class ChunkedArray:
             return name in present
         chunks = [key for key in present if not key.rsplit("/", 1)[-1].startswith(".")]
         if not chunks:
-            raise TomogramError(
+            raise ChunkError(
                 f"{self.files.url}/{self.path}: the volume is empty (announced, but no chunk was ever written)",
                 "write it again, or remove it",
             )

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from membrain_cloud.errors import ProjectError, TomogramError
+from membrain_cloud.errors import ChunkError, ProjectError, TomogramError, UnfinishedError
 from membrain_cloud.geometry import Box, Grid, Mesh, Picks, Zyx, iterate_chunks
 from membrain_cloud.store import annotation_files, volumes
 from membrain_cloud.store.catalog import Catalog
@@ -35,6 +35,7 @@ from membrain_cloud.store.refs import (
 
 USER = "membrain"
 RECEIPTS_FOLDER = "membrain-cloud/receipts"
+_WRITTEN_ANEW = "create it, write every chunk, then finish it; where another run is making it anew, run again"
 
 
 class Project(Catalog):
@@ -178,13 +179,17 @@ class Project(Catalog):
     def write_labels(self, ref: SegmentationRef, box: Box, array: NDArray[Any]) -> None:
         """Write whole chunks; safe beside other processes that write other chunks.
 
-        ValueError where `box` cuts a chunk or the type is not the volume's; StorageError when it cannot be written.
+        ValueError where `box` cuts a chunk or the type is not the volume's; StorageError when it cannot be written;
+        UnfinishedError where the volume was not created.
         """
         self._created(ref).write(box, array)
 
     def finish_labels(self, ref: SegmentationRef) -> None:
-        """Write pyramid levels 1 and 2 (every second voxel, so labels stay labels) and announce them."""
-        self._finish(ref, self.grid(ref).voxel_spacing_angstrom, mean=False)
+        """Write pyramid levels 1 and 2 (every second voxel, so labels stay labels) and announce them.
+
+        UnfinishedError where the volume, or a chunk of it, is not there.
+        """
+        self._finish(ref, None, mean=False)
 
     def write_segmentation(self, ref: SegmentationRef, array: NDArray[Any], chunk: int = volumes.DEFAULT_CHUNK) -> None:
         """Write a whole label volume with its pyramid."""
@@ -210,8 +215,8 @@ class Project(Catalog):
         self._created(ref).write(box, array)
 
     def finish_features(self, ref: FeaturesRef) -> None:
-        """Write pyramid levels 1 and 2 (local means) and announce them."""
-        self._finish(ref, self.grid(ref).voxel_spacing_angstrom, mean=True)
+        """Write pyramid levels 1 and 2 (local means) and announce them; UnfinishedError as in `finish_labels`."""
+        self._finish(ref, None, mean=True)
 
     def write_tomogram(self, ref: TomogramRef, array: Any, chunk: int = volumes.DEFAULT_CHUNK) -> None:
         """Write a tomogram with its pyramid (local means), chunk by chunk.
@@ -269,20 +274,24 @@ class Project(Catalog):
         self._forget(ref)
         return volumes.create_volume(self._overlay, ref.path, grid, dtype, chunk)
 
-    def _finish(self, ref: VolumeRef, spacing: float, *, mean: bool) -> None:
-        self._forget(ref)
-        volumes.finish_volume(self._overlay, ref.path, spacing, mean=mean)
+    def _finish(self, ref: VolumeRef, spacing: float | None, *, mean: bool) -> None:
+        """spacing : in Å; None: as the volume says."""
+        try:
+            spacing = self.grid(ref).voxel_spacing_angstrom if spacing is None else spacing
+            self._forget(ref)
+            volumes.finish_volume(self._overlay, ref.path, spacing, mean=mean)
+        except (ChunkError, ProjectError, FileNotFoundError) as error:
+            why = getattr(error, "message", f"there is no {error}")
+            raise UnfinishedError(f"{ref.key} cannot be finished: {why}", _WRITTEN_ANEW) from error
 
     def _created(self, ref: VolumeRef) -> ChunkedArray:
-        """Level 0 of a volume that `create_labels` or `create_features` made; ProjectError where it did not."""
+        """Level 0 of a volume that `create_labels` or `create_features` made; UnfinishedError where it is not there."""
         if self._known is not None and ref.path in self._known and self._known[ref.path][0] is self._overlay:
             return self._known[ref.path][1]
         try:
             return ChunkedArray.open(self._overlay, f"{ref.path}/0")
         except FileNotFoundError as error:
-            raise ProjectError(
-                f"{ref.key} was not created", "run again: it is created when the run is prepared"
-            ) from error
+            raise UnfinishedError(f"{ref.key} cannot be written to: it was not created", _WRITTEN_ANEW) from error
 
     def _looked_up(self, ref: VolumeRef) -> tuple[Files, ChunkedArray, dict[str, Any]]:
         """Where a volume lies, its finest level and its attributes."""

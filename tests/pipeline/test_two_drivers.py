@@ -26,6 +26,8 @@ from membrain_cloud.pipeline.stages import STAGES
 from membrain_cloud.pipeline.sweeping import sweep
 from membrain_cloud.pipeline.tasks import Outcome
 from membrain_cloud.pipeline.verification import verify
+from membrain_cloud.pipeline.work import work
+from membrain_cloud.store.leases import Holder
 from membrain_cloud.store.project import USER, Project
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef
 
@@ -145,6 +147,61 @@ def planned(project: Project) -> Plan:
 
 def drive_it(made: Plan) -> list[Outcome]:
     return drive(made, InProcess(), STAGES, patience=Patience(held_seconds=0.3, again_seconds=0.5))
+
+
+@dataclass
+class Rival:
+    """Another run, which begins to make a volume anew just when this run is at `moment` with it, once."""
+
+    moment: str
+    begin: Callable[[], None]
+    created: bool = False
+    has_begun: bool = False
+
+    def gate(self, method: str, path: str) -> None:
+        what = f"{method} {path.partition('InstanceSegmentations')[2].partition('.zarr')[2]}"
+        self.created |= what == "PUT /0/.zarray"
+        if self.created and not self.has_begun and what == self.moment:
+            self.has_begun = True
+            self.begin()
+
+
+MOMENTS = {"before it writes a chunk": "GET /0/.zarray", "before the pyramid": "PUT /1/.zarray"}
+
+
+@pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS)
+@pytest.mark.parametrize("has_lease", [True, False], ids=["holds the lease", "has lost the lease"])
+def test_what_another_run_wipes_is_written_again_by_who_holds_the_lease(
+    proxy: FaultProxy, tmp_path: Path, moment: str, has_lease: bool
+) -> None:
+    """`separate` of a mask that was given: it needs no other task, and yet what it misses is no fault of its input."""
+    made = make_project(tmp_path, f"wiped-{moment[:3]}-{has_lease}".lower(), proxy.url, 1)
+    add_inputs(made)
+    task = planned(made).tasks[0]
+    assert (task.stage, task.needs) == ("separate", ())
+    lease = f"{task.address}/{task.part}.json"
+    other = Holder("other", 0, "another-machine/1/1.0").__dict__
+
+    def begin() -> None:
+        if not has_lease:
+            rival.receipts.beside("leases").write(lease, json.dumps(other).encode())
+        rival.remove(task.output)
+
+    with FaultProxy(proxy.port) as unwatched:
+        rival = seen_through(made, unwatched, tmp_path)
+        proxy.gate = (meets := Rival(moment, begin)).gate
+        outcome = work(task, STAGES, sleep=lambda _: None)
+        proxy.calm()
+        assert meets.has_begun
+        assert outcome.measured["retries"] == 1, outcome.line()
+        if not has_lease:
+            assert outcome.state == "held", outcome.line()
+            assert not made.is_complete(task.output), "it has let the other run be"
+            rival.receipts.beside("leases").remove(lease)
+            outcome = work(task, STAGES)
+    assert outcome.state == "done", outcome.line()
+    assert made.is_complete(task.output)
+    assert np.array_equal(made.read_labels(task.output) > 0, vesicle(int(task.run[-2:]))[1])
 
 
 def test_both_hold_every_lease_and_the_results_are_right(proxy: FaultProxy, tmp_path: Path) -> None:

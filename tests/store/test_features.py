@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from membrain_cloud.errors import ChunkError, ProjectError
+from membrain_cloud.errors import ChunkError, UnfinishedError
 from membrain_cloud.geometry import Box, Grid, iterate_chunks
 from membrain_cloud.store.project import Project
 from membrain_cloud.store.refs import FeaturesRef, TomogramRef
@@ -80,7 +80,7 @@ def test_they_are_listed_beside_their_tomogram_and_are_no_tomograms(
 
 
 def test_complete_only_when_finished(project: Project, tomogram: TomogramRef, density: np.ndarray) -> None:
-    with pytest.raises(ProjectError, match="not created"):
+    with pytest.raises(UnfinishedError, match="not created"):
         project.write_features(SCORES, Box((0, 0, 0), (16, 16, 16)), density[:16, :16, :16])
     project.create_features(SCORES, Grid((40, 37, 50), 10.0), "float32", chunk=16)
     assert not project.is_complete(SCORES)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import zarr
 
-from membrain_cloud.errors import ChunkError, ProjectError, TomogramError, VoxelSpacingError
+from membrain_cloud.errors import ChunkError, ProjectError, TomogramError, UnfinishedError, VoxelSpacingError
 from membrain_cloud.geometry import Box, Grid, iterate_chunks
 from membrain_cloud.store.project import Project
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
@@ -164,7 +164,7 @@ def test_empty_volumes(project: Project) -> None:
     announced = TomogramRef("TS_1", "wbp", 10.0)
     zarr.open_group(str(path_of(project, announced)), "w").create_dataset("0", shape=(8, 8, 8), chunks=(4, 4, 4))
     assert project.grid(announced).shape == (8, 8, 8)
-    with pytest.raises(TomogramError, match="empty"):
+    with pytest.raises(ChunkError, match="empty"):
         project.read_density(announced)
     flat = TomogramRef("TS_2", "wbp", 10.0)
     zarr.open_group(str(path_of(project, flat)), "w").create_dataset("0", shape=(0, 8, 8), chunks=(4, 4, 4))
@@ -258,7 +258,7 @@ def test_in_our_volumes_an_absent_chunk_is_an_error_and_an_empty_one_is_written(
     assert not project.read_labels(LABELS, box).any()
     with pytest.raises(ChunkError, match=r"chunk 0/0/2 .* missing"):
         project.read_labels(LABELS)
-    with pytest.raises(ChunkError):
+    with pytest.raises(UnfinishedError, match=r"membrane.*cannot be finished: chunk 0/0/2 .* missing"):
         project.finish_labels(LABELS)
     assert not project.is_complete(LABELS)
 
@@ -269,9 +269,9 @@ def test_creating_again_wipes_what_was_there(project: Project) -> None:
     project.create_labels(LABELS, GRID, "uint16", chunk=32)
     assert not project.is_complete(LABELS)
     assert sorted(p.name for p in path_of(project, LABELS).iterdir()) == [".zattrs", ".zgroup", "0"]
-    with pytest.raises(TomogramError, match="empty"):
+    with pytest.raises(ChunkError, match="empty"):
         project.read_labels(LABELS)
-    with pytest.raises(ProjectError, match="was not created"):
+    with pytest.raises(UnfinishedError, match="was not created"):
         project.write_labels(SegmentationRef("TS_1", "membrane", "x", "1", 10.0), GRID.box, np.zeros(GRID.shape))
 
 
