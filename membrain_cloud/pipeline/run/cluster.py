@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import dask
@@ -108,6 +108,15 @@ def workers_of(client: Client) -> dict[str, Facts]:
     with scheduler_faults(client):
         told = client.sync(client.scheduler.identity, n_workers=-1, callback_timeout=30)["workers"]
     return {address: _facts(address, worker) for address, worker in told.items()}
+
+
+def restart_worker(client: Client, address: str) -> None:
+    """Have a worker's nanny kill it and start another, waiting for that for a minute at most.
+
+    That the run ended meanwhile, or the scheduler was lost, is noticed elsewhere.
+    """
+    with suppress(SchedulerLost), scheduler_faults(client):
+        client.restart_workers([address], timeout=60, raise_for_error=False)
 
 
 def _facts(address: str, told: Mapping[str, Any]) -> Facts:

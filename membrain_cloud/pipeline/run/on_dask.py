@@ -337,9 +337,7 @@ class OnDask:
         asked = self._restarting.get(address)
         if asked is None:
             self._restarting[address] = now
-            restart = self._client.restart_workers
-            arguments = {"timeout": 60, "raise_for_error": False}
-            threading.Thread(target=restart, args=([address],), kwargs=arguments, daemon=True).start()
+            threading.Thread(target=cluster.restart_worker, args=(self._client, address), daemon=True).start()
         elif now - asked > 90:
             self._gone[address] = worker.facts.last_seen
             self._restarting.pop(address)
