@@ -8,10 +8,10 @@ MembrainCloudError
 │   ├── TomogramError     empty, constant, NaN, a data type we cannot read
 │   ├── VoxelSpacingError missing or absurd voxel spacing
 │   └── ChunkError        a chunk is missing, truncated or cannot be decoded
-│       └── UnfinishedError of a volume that is being written
 ├── ModelError            a checkpoint or model file that is not what it should be
 ├── StorageError          writing failed for good: read-only, disk full, no permission
 └── TransientError        a fault that passes (503, lost connection): worth a retry
+    └── UnfinishedError   a volume that is being written lacks a part
 """
 
 from __future__ import annotations
@@ -69,10 +69,6 @@ class ChunkError(InputError):
     """A chunk is missing, truncated or cannot be decoded."""
 
 
-class UnfinishedError(ChunkError):
-    """A volume that is being written lacks a part: it was left out, or another run is making the volume anew."""
-
-
 class ModelError(MembrainCloudError):
     """A checkpoint or a model file that is not what it should be."""
 
@@ -83,6 +79,10 @@ class StorageError(MembrainCloudError):
 
 class TransientError(MembrainCloudError):
     """A fault that passes by itself: the task is tried again."""
+
+
+class UnfinishedError(TransientError):
+    """A volume that is being written lacks a part: another run is making it anew, or the part was left out."""
 
 
 _LASTING_WRITE_FAULTS = {

@@ -16,14 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from membrain_cloud.errors import (
-    ChunkError,
-    MembrainCloudError,
-    ProjectError,
-    TransientError,
-    UnfinishedError,
-    storage_error,
-)
+from membrain_cloud.errors import ChunkError, MembrainCloudError, ProjectError, TransientError, storage_error
 from membrain_cloud.pipeline.attempts import Attempts
 from membrain_cloud.pipeline.chain import Registry
 from membrain_cloud.pipeline.plan import open_tables
@@ -131,14 +124,12 @@ class _Work:
         return None
 
     def _is_in_the_making(self, error: MembrainCloudError) -> bool:
-        """Whether what is missing is the output of this or an earlier stage, which another run may be writing anew.
+        """Whether what is missing is the output of a stage before, which another run may be writing anew just now.
 
         It has happened where a store knows no conditional writes, so that two runs do one task: the results are the
         same, but while the second one writes them they are not whole.
         """
-        return isinstance(error, UnfinishedError) or (
-            bool(self.task.needs) and isinstance(error, ChunkError | ProjectError)
-        )
+        return bool(self.task.needs) and isinstance(error, ChunkError | ProjectError)
 
     def release(self) -> None:
         if self.lease is not None:
