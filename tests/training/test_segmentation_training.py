@@ -11,7 +11,9 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -152,6 +154,34 @@ def test_a_stopped_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "log.csv").read_text() == (tmp_path / "b" / "log.csv").read_text()
     # Done is done: a third call writes the same model and takes no step.
     assert_same(straight, train(tmp_path, "b", TINY, progress=lambda step, line: pytest.fail(line)))
+
+
+def test_the_curve_goes_to_tensorboard_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for its writer: the package itself is none of ours."""
+    shown: dict[str, list[tuple[int, float]]] = {}
+
+    class Writer:
+        def __init__(self, folder: str, purge_step: int) -> None:
+            assert (folder, purge_step) == (str(tmp_path / "a" / "tensorboard"), 3)
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            shown.setdefault(name, []).append((step, value))
+
+        def flush(self) -> None:
+            pass
+
+    installed, board = ModuleType("tensorboard"), ModuleType("torch.utils.tensorboard")
+    installed.__spec__ = ModuleSpec("tensorboard", None)
+    vars(board)["SummaryWriter"] = Writer
+    monkeypatch.setitem(sys.modules, "tensorboard", installed)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", board)
+    train(tmp_path, "a", TINY)
+    names, *rows = [line.split(",") for line in (tmp_path / "a" / "log.csv").read_text().splitlines()]
+    assert list(shown) == names[1:]
+    for column, name in enumerate(names[1:], 1):
+        wanted = [(int(row[0]), float(row[column])) for row in rows]
+        assert [step for step, _ in shown[name]] == [step for step, _ in wanted]
+        assert [value for _, value in shown[name]] == pytest.approx([value for _, value in wanted], rel=1e-2, abs=1e-5)
 
 
 KILLED = """
