@@ -17,19 +17,19 @@ import numpy as np
 import torch
 
 from membrain_cloud.geometry import Mesh
-from membrain_cloud.lattice import Lattice, window_stride
-from membrain_cloud.membranes.instances import instance_boxes, separate
-from membrain_cloud.membranes.meshing import mesh_membrane
-from membrain_cloud.membranes.phantom import Phantom, PhantomSettings, make_phantom
-from membrain_cloud.membranes.segmentation import density_statistics, segment_slabs
-from membrain_cloud.membranes.skeleton import skeletonize
-from membrain_cloud.membranes.surface import Surface
-from membrain_cloud.networks.canvas import Canvas
+from membrain_cloud.tiling import Lattice, window_stride
+from membrain_cloud.segmentation.instances import instance_boxes, separate
+from membrain_cloud.mesh.conversion.mask_to_mesh import mesh_membrane
+from membrain_cloud.simulation.phantom import Phantom, PhantomSettings, make_phantom
+from membrain_cloud.segmentation.sliding_window import density_statistics, segment_slabs
+from membrain_cloud.image.skeleton import skeletonize
+from membrain_cloud.mesh.surface import Surface
+from membrain_cloud.networks.segmentation.window_averaging import Canvas
 from membrain_cloud.report.data import SliceView
 from membrain_cloud.report.figures import slice_figure, surface_figure
-from membrain_cloud.store.project import Project
+from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.refs import TomogramRef
-from membrain_cloud.store.setup import create_project
+from membrain_cloud.store.projects.create_import import create_project
 
 WINDOW, OVERLAP = 64, 0.5
 

@@ -18,17 +18,17 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from membrain_cloud.geometry import Picks
-from membrain_cloud.membranes.instances import instance_boxes
-from membrain_cloud.membranes.meshing import mesh_membrane
-from membrain_cloud.membranes.phantom import Phantom, PhantomSettings, make_phantom
-from membrain_cloud.membranes.picking import pick_membrane
-from membrain_cloud.pipeline.learning import SUBVOLUME_TRAINING
-from membrain_cloud.pipeline.picker_data import Membrane, subvolume_example
-from membrain_cloud.pipeline.picking import clustering_of
+from membrain_cloud.segmentation.instances import instance_boxes
+from membrain_cloud.mesh.conversion.mask_to_mesh import mesh_membrane
+from membrain_cloud.simulation.phantom import Phantom, PhantomSettings, make_phantom
+from membrain_cloud.picking.pick_membrane import pick_membrane
+from membrain_cloud.pipeline.training.picker_defaults import SUBVOLUME_TRAINING
+from membrain_cloud.pipeline.training.picker_data import Membrane, subvolume_example
+from membrain_cloud.pipeline.stages.pick import clustering_of
 from membrain_cloud.pipeline.settings import MeshSettings, PickSettings
-from membrain_cloud.training.placement import placement
-from membrain_cloud.training.scores import pick_f1
-from membrain_cloud.training.subvolume_loop import train_subvolume_picker
+from membrain_cloud.metrics.pick_placement import placement
+from membrain_cloud.metrics.overlap import pick_f1
+from membrain_cloud.training.picking.subvolume_picker import train_subvolume_picker
 
 RADIUS = 63.36
 HALF_AXES = (72.0, 34.0, 40.0)

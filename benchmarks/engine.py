@@ -19,11 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from membrain_cloud.pipeline.plan import open_tables, plan
+from membrain_cloud.pipeline.planning.plan import open_tables, plan
 from membrain_cloud.pipeline.settings import Settings
-from membrain_cloud.pipeline.stages import STAGES
-from membrain_cloud.store.manifest import write_manifest
-from membrain_cloud.store.opening import open_project
+from membrain_cloud.pipeline.stages.registry import STAGES
+from membrain_cloud.store.projects.manifest import write_manifest
+from membrain_cloud.store.projects.open import open_project
 
 # (x, y, z) of usual tomograms at about 10 Å, and how many in a hundred have them; every fiftieth is at 5 Å.
 SIZES = (((928, 960, 500), 40), ((1024, 1024, 512), 25), ((630, 630, 200), 20), ((464, 480, 250), 15))

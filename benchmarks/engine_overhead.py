@@ -26,14 +26,14 @@ from pathlib import Path
 
 import psutil
 
-from membrain_cloud.membranes.phantom import PhantomSettings
-from membrain_cloud.pipeline.drive import Runner, drive
-from membrain_cloud.pipeline.plan import plan
-from membrain_cloud.pipeline.run import open_runner
+from membrain_cloud.simulation.phantom import PhantomSettings
+from membrain_cloud.pipeline.execution.driver import Runner, drive
+from membrain_cloud.pipeline.planning.plan import plan
+from membrain_cloud.pipeline.runners import open_runner
 from membrain_cloud.pipeline.settings import Settings
-from membrain_cloud.pipeline.simulation import Simulated, simulate_project
-from membrain_cloud.pipeline.stages import STAGES
-from membrain_cloud.store.project import Project
+from membrain_cloud.pipeline.projects.simulate import Simulated, simulate_project
+from membrain_cloud.pipeline.stages.registry import STAGES
+from membrain_cloud.store.projects.project import Project
 
 CHOSEN = ("segment", "separate", "mesh")
 # Tomograms of the start-up: enough for two workers to have done each stage.
@@ -45,9 +45,9 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_
 def loop(project: Project, runs: Sequence[str]) -> None:
     """The pure functions, one tomogram after the other."""
 
-    from membrain_cloud.membranes.instances import instance_boxes, separate
-    from membrain_cloud.membranes.meshing import mesh_membrane
-    from membrain_cloud.pipeline.looking import membranes_of
+    from membrain_cloud.segmentation.instances import instance_boxes, separate
+    from membrain_cloud.mesh.conversion.mask_to_mesh import mesh_membrane
+    from membrain_cloud.pipeline.stages.inference import membranes_of
 
     chosen = Settings()
     segment, mesh = chosen.segment, chosen.mesh

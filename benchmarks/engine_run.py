@@ -19,15 +19,15 @@ import cloudpickle
 import psutil
 
 from membrain_cloud.geometry import Grid
-from membrain_cloud.pipeline.chain import digest_of
-from membrain_cloud.pipeline.drive import drive
-from membrain_cloud.pipeline.plan import Plan
-from membrain_cloud.pipeline.run import open_runner
+from membrain_cloud.pipeline.planning.digests import digest_of
+from membrain_cloud.pipeline.execution.driver import drive
+from membrain_cloud.pipeline.planning.plan import Plan
+from membrain_cloud.pipeline.runners import open_runner
 from membrain_cloud.pipeline.settings import Settings
-from membrain_cloud.pipeline.stage import Desk, Site, Stage
+from membrain_cloud.pipeline.stages.base import Desk, Site, Stage
 from membrain_cloud.pipeline.tasks import Job, Outcome, Ref, Task
-from membrain_cloud.store.receipts import receipt_name
-from membrain_cloud.store.setup import create_project
+from membrain_cloud.store.run_state.receipts import receipt_name
+from membrain_cloud.store.projects.create_import import create_project
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 STAGES = ("first", "second")

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from benchmarks.segmentation import say, segmented
 from membrain_cloud.geometry import Block, Box
-from membrain_cloud.lattice import ALL_FLIPS, Window, looks
-from membrain_cloud.membranes.phantom import PhantomSettings, make_phantom
-from membrain_cloud.membranes.segmentation import density_statistics, segment_slabs
-from membrain_cloud.networks.canvas import Canvas
-from membrain_cloud.pipeline.looking import look_at, segmenter
+from membrain_cloud.tiling import ALL_FLIPS, Window, looks
+from membrain_cloud.simulation.phantom import PhantomSettings, make_phantom
+from membrain_cloud.segmentation.sliding_window import density_statistics, segment_slabs
+from membrain_cloud.networks.segmentation.window_averaging import Canvas
+from membrain_cloud.pipeline.stages.inference import look_at, segmenter
 from membrain_cloud.pipeline.models import model_sha256
 from membrain_cloud.pipeline.settings import load_settings
-from membrain_cloud.training.scores import dice, surface_dice
+from membrain_cloud.metrics.overlap import dice, surface_dice
 
 MARGINS, PARTS, POWERS, MOST = (0.5, 1.0, 2.0), (4e-3, 2e-3, 1e-3, 5e-4, 2.5e-4), (1.0, 1.5), (4, 8)
 

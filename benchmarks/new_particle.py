@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from membrain_cloud.membranes import phantom_particles
-from membrain_cloud.membranes.phantom_particles import Blobs, Points
-from membrain_cloud.pipeline.learning import NO_BASE
-from membrain_cloud.pipeline.picker_data import phantom_material
-from membrain_cloud.pipeline.picker_training import train_in_rounds
+from membrain_cloud.simulation import proteins as phantom_particles
+from membrain_cloud.simulation.proteins import Blobs, Points
+from membrain_cloud.pipeline.training.picker_defaults import NO_BASE
+from membrain_cloud.pipeline.training.picker_data import phantom_material
+from membrain_cloud.pipeline.training.picker import train_in_rounds
 
 COLUMNS = ("annotated_membranes", "annotated_particles", "f1", "precision", "recall", "f1_one_to_one")
 

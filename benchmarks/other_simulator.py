@@ -17,7 +17,7 @@ import numpy as np
 from scipy import ndimage
 
 from benchmarks.segmentation import say, segmented
-from membrain_cloud.training.scores import dice, surface_dice
+from membrain_cloud.metrics.overlap import dice, surface_dice
 
 DATA = Path(__file__).parents[2] / "shared" / "reference" / "simulated-mixed"
 SPACING_ANGSTROM, COARSER_ANGSTROM = 10.0, 13.0

@@ -64,9 +64,9 @@ def make_inputs(folder: Path) -> None:
     """A phantom's tomogram, a mask for each membrane, a random checkpoint, and scored vertices of a wide sheet."""
     import torch
 
-    from membrain_cloud.membranes.phantom import PhantomSettings, make_phantom
-    from membrain_cloud.networks.diffusion_net import Architecture, DiffusionNet
-    from membrain_cloud.store.exchange import write_mrc
+    from membrain_cloud.simulation.phantom import PhantomSettings, make_phantom
+    from membrain_cloud.networks.picking.diffusion_net import Architecture, DiffusionNet
+    from membrain_cloud.store.formats.any_volume import write_mrc
 
     phantom = make_phantom(3, PhantomSettings(shape=(96, 160, 160)))
     write_mrc(str(folder / "tomo.mrc"), phantom.density, 10.0)
@@ -97,7 +97,7 @@ def seeds() -> tuple[Any, Any]:
 def clustering() -> None:
     import resource
 
-    from membrain_cloud.membranes.clustering import dense_clusters, mean_shift
+    from membrain_cloud.picking.clustering import dense_clusters, mean_shift
 
     points, scores = seeds()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -119,15 +119,15 @@ def ours(folder: Path) -> dict[str, Any]:
     import torch
 
     from membrain_cloud.geometry import Box, Grid, Mesh
-    from membrain_cloud.membranes.clustering import dense_clusters, mean_shift
-    from membrain_cloud.membranes.instances import instance_boxes
-    from membrain_cloud.membranes.meshing import mesh_membrane
-    from membrain_cloud.membranes.operators import Operators
-    from membrain_cloud.membranes.sampling import sample_along_normals
-    from membrain_cloud.membranes.scoring import vertex_scores
-    from membrain_cloud.networks.picker import load_picker
-    from membrain_cloud.store.exchange import read_volume
-    from membrain_cloud.store.mesh_files import read_h5
+    from membrain_cloud.picking.clustering import dense_clusters, mean_shift
+    from membrain_cloud.segmentation.instances import instance_boxes
+    from membrain_cloud.mesh.conversion.mask_to_mesh import mesh_membrane
+    from membrain_cloud.mesh.spectral.operators import Operators
+    from membrain_cloud.mesh.density_sampling import sample_along_normals
+    from membrain_cloud.picking.vertex_scores import vertex_scores
+    from membrain_cloud.networks.picking.picker import load_picker
+    from membrain_cloud.store.formats.any_volume import read_volume
+    from membrain_cloud.store.formats.meshes import read_h5
 
     torch.set_num_threads(1)
     found: dict[str, Any] = {}
@@ -207,9 +207,9 @@ def ours(folder: Path) -> dict[str, Any]:
 def warm_up() -> None:
     """Compile what numba compiles."""
     from membrain_cloud.geometry import Mesh
-    from membrain_cloud.membranes.clustering import mean_shift
-    from membrain_cloud.membranes.heat import HeatDistances
-    from membrain_cloud.membranes.operators import surface_operators
+    from membrain_cloud.picking.clustering import mean_shift
+    from membrain_cloud.mesh.spectral.heat_method import HeatDistances
+    from membrain_cloud.mesh.spectral.operators import surface_operators
 
     corner = np.arange(19 * 20).reshape(19, 20)[:, :-1].ravel()
     sheet = np.concatenate([corner[:, None] + [0, 1, 20], corner[:, None] + [1, 21, 20]])

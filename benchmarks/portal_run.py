@@ -21,13 +21,13 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from membrain_cloud.pipeline.attempts import Attempts
-from membrain_cloud.pipeline.chain import Registry, digest_of
-from membrain_cloud.pipeline.drive import Observe, drive
-from membrain_cloud.pipeline.plan import Plan
-from membrain_cloud.pipeline.run.roster import Facts, Roster, Seat, Worker
+from membrain_cloud.pipeline.execution.crash_records import Attempts
+from membrain_cloud.pipeline.planning.digests import Registry, digest_of
+from membrain_cloud.pipeline.execution.driver import Observe, drive
+from membrain_cloud.pipeline.planning.plan import Plan
+from membrain_cloud.pipeline.runners.worker_roster import Facts, Roster, Seat, Worker
 from membrain_cloud.pipeline.settings import Settings
-from membrain_cloud.pipeline.stages import STAGES
+from membrain_cloud.pipeline.stages.registry import STAGES
 from membrain_cloud.pipeline.tasks import Job, Kind, Outcome, Task
 
 ORDER = ("segment", "separate", "mesh", "pick", "measure")

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from membrain_cloud.geometry import Box, Zyx
-from membrain_cloud.store.volume_files import VolumeFileWriter, open_volume_file
+from membrain_cloud.store.formats.volume_reader import VolumeFileWriter, open_volume_file
 
 PEER = Path(__file__).parent / ".peers" / "bin" / "python"
 SMALL, LARGE, SPACING = (256, 384, 384), (512, 1024, 1024), 7.84

@@ -28,14 +28,14 @@ import mrcfile
 import numpy as np
 import torch
 
-from membrain_cloud.membranes.phantom import PhantomSettings, make_phantom
-from membrain_cloud.networks import fused
-from membrain_cloud.networks.checkpoints import save_segmenter
-from membrain_cloud.networks.unet import UNetArchitecture, build_unet, window_flops
-from membrain_cloud.pipeline.looking import membranes_of, segmenter
+from membrain_cloud.simulation.phantom import PhantomSettings, make_phantom
+from membrain_cloud.networks.segmentation.gpu import forward as fused
+from membrain_cloud.networks.segmentation.segmenter import save_segmenter
+from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, build_unet, window_flops
+from membrain_cloud.pipeline.stages.inference import membranes_of, segmenter
 from membrain_cloud.pipeline.models import model_sha256
 from membrain_cloud.pipeline.settings import load_settings
-from membrain_cloud.training.scores import dice, surface_dice
+from membrain_cloud.metrics.overlap import dice, surface_dice
 
 PEER = Path(__file__).parent / ".peers" / "bin"
 OURS = Path(sys.executable).parent / "membrain-cloud"
@@ -177,7 +177,7 @@ def gpu(folder: Path, shape: tuple[int, int, int]) -> None:
 
 def throughput() -> None:
     """Windows a second of one forward pass, against the peak of a bf16 matrix product, in the same process."""
-    from membrain_cloud.networks.inference import WindowNetwork
+    from membrain_cloud.networks.segmentation.window_network import WindowNetwork
 
     device = torch.device("cuda")
     a = torch.randn((8192, 8192), device=device, dtype=torch.bfloat16)

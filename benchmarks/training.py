@@ -80,12 +80,12 @@ import json, sys, time
 from pathlib import Path
 import torch
 from dataclasses import replace
-from membrain_cloud.pipeline.label_data import folder_volumes
-from membrain_cloud.training.augmentation import CHANCES
-from membrain_cloud.training.batches import batches
-from membrain_cloud.training.recipes import MEMBRAIN_SEG
-from membrain_cloud.training.sources import VolumePatches
-from membrain_cloud.training.trainer import Trainer
+from membrain_cloud.pipeline.training.labelled_volumes import folder_volumes
+from membrain_cloud.training.augmentation.policy import CHANCES
+from membrain_cloud.training.segmentation.batches import batches
+from membrain_cloud.training.segmentation.config import MEMBRAIN_SEG
+from membrain_cloud.training.segmentation.labelled_patches import VolumePatches
+from membrain_cloud.training.segmentation.trainer import Trainer
 asked = json.loads(sys.argv[1])
 torch.set_num_threads(1)
 augmentations = MEMBRAIN_SEG.augmentations
@@ -155,7 +155,7 @@ def _measured(python: str, code: str, asked: dict[str, Any]) -> dict[str, float]
 
 def augmentation(window: int, draws: int) -> None:
     """CPU seconds of one patch on one core: each augmentation by itself, and the mean over `draws`."""
-    from membrain_cloud.training.augmentation import CHANCES, PRESETS, Augmentations
+    from membrain_cloud.training.augmentation.policy import CHANCES, PRESETS, Augmentations
 
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)

@@ -147,7 +147,7 @@ def _rights(server: Server) -> Iterator[tuple[str, bool]]:
 def _scaling(server: Server) -> Iterator[tuple[str, bool]]:
     # The driver's own code, with nothing but its service account's rights.
     code = (
-        "from membrain_cloud.pipeline.scaling import Scaler, WorkerGroup\n"
+        "from membrain_cloud.pipeline.runners.kubernetes_scaling import Scaler, WorkerGroup\n"
         f"scaler = Scaler([WorkerGroup.parse('gpu={RUN}-gpu:3')], {NAMESPACE!r})\n"
         "scaler.start()\n"
         "scaler.follow({'gpu': 10, 'cpu': 0}, {'gpu': 2, 'cpu': 1}, 1e9)\n"

@@ -167,8 +167,8 @@ def make_project(folder: str, tomograms: int) -> None:
 
     import fsspec
 
-    from membrain_cloud.membranes.phantom import PhantomSettings
-    from membrain_cloud.pipeline.simulation import Simulated, simulate_project
+    from membrain_cloud.simulation.phantom import PhantomSettings
+    from membrain_cloud.pipeline.projects.simulate import Simulated, simulate_project
 
     phantom = PhantomSettings(shape=(64, 96, 96), membranes=2)
     wanted = [Simulated(f"phantom-{number}", 90_000 + number, phantom) for number in range(1, tomograms + 1)]
@@ -191,7 +191,7 @@ def make_project(folder: str, tomograms: int) -> None:
 
 def receipts(config: str) -> int:
     """Receipts of whole tasks beside a project's results."""
-    from membrain_cloud.store.opening import open_project
+    from membrain_cloud.store.projects.open import open_project
 
     return len(open_project(config).receipts.names())
 
@@ -213,7 +213,7 @@ def same_tables(one: str, other: str) -> None:
 
 
 def _root(config: str) -> str:
-    from membrain_cloud.store.opening import open_project
+    from membrain_cloud.store.projects.open import open_project
 
     return open_project(config).root_url
 

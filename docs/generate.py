@@ -82,7 +82,7 @@ def _split(docstring: str) -> tuple[str, dict[str, str]]:
 
 def tables_page() -> str:
     """Every table with its columns, from membranes/statistics.py."""
-    from membrain_cloud.membranes.statistics import TABLES
+    from membrain_cloud.statistics.measure import TABLES
 
     lines = ["# Tables", "", GENERATED, ""]
     lines += [

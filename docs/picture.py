@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from membrain_cloud.geometry import Mesh
-from membrain_cloud.membranes.instances import instance_boxes
-from membrain_cloud.membranes.meshing import mesh_membrane
-from membrain_cloud.membranes.phantom import Phantom, PhantomSettings, make_phantom
+from membrain_cloud.segmentation.instances import instance_boxes
+from membrain_cloud.mesh.conversion.mask_to_mesh import mesh_membrane
+from membrain_cloud.simulation.phantom import Phantom, PhantomSettings, make_phantom
 from membrain_cloud.report.data import SliceView
 from membrain_cloud.report.figures import density_figure, slice_figure, surface_figure
 

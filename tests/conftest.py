@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
-from fault_proxy import FaultProxy
+from standins.fault_proxy import FaultProxy
+from standins.shapes import GRID, OPTIONS, Shapes
+
+from membrain_cloud.geometry import Mesh, Picks
+from membrain_cloud.statistics.measure import Options, measure_membrane
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
 
@@ -76,21 +82,11 @@ def lightning_checkpoint() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def portal_stub() -> ModuleType:
-    """The module `portal_stub.py`: a stand-in for the CryoET Data Portal."""
+    """Return the module `standins.portal_stub`, a stand-in for the CryoET Data Portal."""
     pytest.importorskip("cryoet_data_portal")
-    return load_helper("portal_stub")
+    from standins import portal_stub
 
-
-def load_helper(name: str) -> ModuleType:
-    """A module of this folder that is no test."""
-    spec = importlib.util.spec_from_file_location(
-        f"membrain_cloud_tests_{name}", Path(__file__).with_name(f"{name}.py")
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return portal_stub
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +103,33 @@ def proxy() -> Iterator[FaultProxy]:
 
 @pytest.fixture(scope="session")
 def browser_kit() -> ModuleType:
-    """The module `browser.py`: a headless Chromium. Skips where there is none."""
-    kit = load_helper("browser")
-    if kit.executable() is None:
+    """Return the module `standins.browser`; skip the test where no Chromium is installed."""
+    from standins import browser
+
+    if browser.executable() is None:
         pytest.skip("no Chromium on this machine: pages are not looked at")
-    return kit
+    return browser
+
+
+@pytest.fixture(scope="session")
+def shapes() -> Shapes:
+    """Return the maker of meshes with closed forms."""
+    return Shapes()
+
+
+@pytest.fixture(scope="session")
+def measure() -> Callable[..., dict[str, list[dict[str, Any]]]]:
+    """Return `measure_membrane` with defaults: any of its parameters and options can be given by name."""
+
+    def call(mesh: Mesh, picks: Picks | None, **changes: Any) -> dict[str, list[dict[str, Any]]]:
+        parameters = {"grid": GRID, "object_names": "protein", "border_vertices": np.zeros(len(mesh.vertices), bool)}
+        options = {field.name: changes.pop(field.name) for field in fields(Options) if field.name in changes}
+        return measure_membrane(mesh, picks, **{**parameters, **changes}, options=replace(OPTIONS, **options))
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def options() -> Options:
+    """Return the options that `measure` uses by default."""
+    return OPTIONS

@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from membrain_cloud.cli.program import say
+from membrain_cloud.cli.app import say
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from membrain_cloud.pipeline.elsewhere import Activity
-    from membrain_cloud.pipeline.estimates import Estimate
-    from membrain_cloud.pipeline.plan import Plan
+    from membrain_cloud.pipeline.monitoring.activity import Activity
+    from membrain_cloud.pipeline.planning.estimates import Estimate
+    from membrain_cloud.pipeline.planning.plan import Plan
     from membrain_cloud.pipeline.tasks import Outcome, Task
-    from membrain_cloud.pipeline.verification import Finding
+    from membrain_cloud.pipeline.maintenance.verify import Finding
 
 GIB = 1024**3
 
@@ -64,7 +64,7 @@ class Progress:
         from rich import progress
         from rich.console import Console
 
-        from membrain_cloud.pipeline.tally import Tally
+        from membrain_cloud.pipeline.monitoring.progress import Tally
 
         self._console = Console(stderr=True, highlight=False)
         self._live = self._console.is_terminal

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 
 from membrain_cloud.errors import ModelError, UsageError, storage_error
-from membrain_cloud.networks import checkpoints
-from membrain_cloud.networks.checkpoints import Segmenter, built_in_models
-from membrain_cloud.networks.picker import AnyPicker, Picker
-from membrain_cloud.networks.picker import load_picker as read_picker
-from membrain_cloud.store import model_files
-from membrain_cloud.store.model_files import RegistryEntry
+from membrain_cloud.networks.segmentation import segmenter as checkpoints
+from membrain_cloud.networks.segmentation.segmenter import Segmenter, built_in_models
+from membrain_cloud.networks.picking.picker import AnyPicker, Picker
+from membrain_cloud.networks.picking.picker import load_picker as read_picker
+from membrain_cloud.store import model_registry as model_files
+from membrain_cloud.store.model_registry import RegistryEntry
 
 Origin = Literal["built-in", "file", "url", "registry"]
 

@@ -26,7 +26,7 @@ from pydantic_core import PydanticCustomError
 from membrain_cloud.errors import UsageError
 
 if TYPE_CHECKING:
-    from membrain_cloud.membranes.options import Options
+    from membrain_cloud.statistics.model.options import Options
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$")]
 
@@ -327,7 +327,7 @@ class MeasureSettings(Section):
     @field_validator("against")
     @classmethod
     def _check_against(cls, value: str) -> str:
-        from membrain_cloud.membranes.properties import PROPERTY_NAMES
+        from membrain_cloud.statistics.membrane.surface_properties import PROPERTY_NAMES
 
         for name in _listed(value):
             if name not in PROPERTY_NAMES:
@@ -345,8 +345,8 @@ class MeasureSettings(Section):
 
     def options(self) -> Options:
         """The same, as the science takes it."""
-        from membrain_cloud.membranes.chains import ChainRules
-        from membrain_cloud.membranes.options import Options
+        from membrain_cloud.statistics.spatial.chains import ChainRules
+        from membrain_cloud.statistics.model.options import Options
 
         rules = ChainRules(
             distance_nm=self.chain_distance_nm,

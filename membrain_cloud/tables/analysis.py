@@ -24,7 +24,7 @@ from membrain_cloud.tables.grouping import (
 )
 
 if TYPE_CHECKING:
-    from membrain_cloud.store.tables import Tables
+    from membrain_cloud.store.tables.parquet_tables import Tables
     from membrain_cloud.tables.curves import Curve, RandomCurves
 
 KEYS = ["dataset", "dataset_id", "run_name", "tomogram_id", "voxel_spacing_angstrom", "segmentation", "digest"]
@@ -36,10 +36,10 @@ def open(url: str, where: pd.DataFrame | None = None) -> Analysis:
 
     where : rows to keep, by any of the key columns it has; its other columns can be grouped by. None: all.
     """
-    from membrain_cloud.pipeline.plan import open_tables
+    from membrain_cloud.pipeline.planning.plan import open_tables
     from membrain_cloud.pipeline.settings import Settings
-    from membrain_cloud.store.opening import is_config, open_project
-    from membrain_cloud.store.tables import Tables
+    from membrain_cloud.store.projects.open import is_config, open_project
+    from membrain_cloud.store.tables.parquet_tables import Tables
 
     tables = open_tables(open_project(url), Settings()) if is_config(url) else Tables(url)
     return Analysis(tables, where)
@@ -148,7 +148,7 @@ class Analysis:
         g, g_error : there.  significance : of g above 1, in standard errors of chance; peaks below
         `least_significance` are left out.
         """
-        from membrain_cloud.membranes.peaks import pair_correlation_peaks
+        from membrain_cloud.statistics.spatial.correlation_peaks import pair_correlation_peaks
 
         names = names_of(by, *PAIR)
         rows = [
@@ -217,7 +217,7 @@ class Analysis:
 
         name : a property of the table membrane_histograms.
         """
-        from membrain_cloud.membranes.properties import scale_of
+        from membrain_cloud.statistics.membrane.surface_properties import scale_of
 
         names = names_of(by)
         table = self._of_property("membrane_histograms", "property", name, names)

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from membrain_cloud.errors import UsageError
-from membrain_cloud.membranes.ripley import ripley_from_pair_counts
+from membrain_cloud.statistics.spatial.ripley import ripley_from_pair_counts
 
 _COLUMNS = ("bin", "r_max_nm", "n_pairs", "area_sum_nm2", "expected_pairs", "n_start")
 CURVES = ("g", "k_nm2", "l_minus_r_nm")

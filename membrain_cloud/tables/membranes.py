@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from membrain_cloud.membranes.properties import Scale
+from membrain_cloud.statistics.membrane.surface_properties import Scale
 from membrain_cloud.tables.curves import share_at_least
 from membrain_cloud.tables.grouping import groups, joined, ratio, sums
 

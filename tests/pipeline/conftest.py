@@ -17,11 +17,11 @@ import pytest
 from membrain_cloud.errors import TransientError
 from membrain_cloud.geometry import Grid, Picks
 from membrain_cloud.pipeline.settings import Settings
-from membrain_cloud.pipeline.stage import Desk, Site, Stage, labels_ref
+from membrain_cloud.pipeline.stages.base import Desk, Site, Stage, labels_ref
 from membrain_cloud.pipeline.tasks import Ref
-from membrain_cloud.store.project import Project
+from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.refs import ObjectRef, TomogramRef
-from membrain_cloud.store.setup import create_project
+from membrain_cloud.store.projects.create_import import create_project
 
 RUNS = ("TS_1", "TS_2", "TS_3")
 

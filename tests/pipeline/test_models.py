@@ -15,12 +15,12 @@ import torch
 from safetensors import safe_open
 
 from membrain_cloud.errors import ModelError, UsageError
-from membrain_cloud.networks.checkpoints import built_in_models, save_segmenter
-from membrain_cloud.networks.unet import UNetArchitecture, build_unet, own_state
+from membrain_cloud.networks.segmentation.segmenter import built_in_models, save_segmenter
+from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, build_unet, own_state
 from membrain_cloud.pipeline import models
-from membrain_cloud.pipeline.chain import Chain
+from membrain_cloud.pipeline.planning.digests import Chain
 from membrain_cloud.pipeline.settings import settings_from
-from membrain_cloud.pipeline.stages import STAGES
+from membrain_cloud.pipeline.stages.registry import STAGES
 
 Write = Callable[..., Path]
 WINDOWS = np.random.default_rng(0).standard_normal((1, 1, 16, 16, 16)).astype(np.float32)
@@ -262,7 +262,7 @@ def test_a_network_of_ours_and_of_the_peer_have_headers_of_the_same_keys(checkpo
 
 
 def test_a_picker_is_refused_for_segmentation_before_anything_is_read() -> None:
-    from membrain_cloud.pipeline.looking import look_at
+    from membrain_cloud.pipeline.stages.inference import look_at
     from membrain_cloud.pipeline.settings import load_settings
 
     with pytest.raises(ModelError, match="is for picking, not for segmentation"):
@@ -277,9 +277,9 @@ def test_a_picker_is_refused_for_segmentation_before_anything_is_read() -> None:
     ],
 )
 def test_a_model_for_another_task_is_refused_at_planning(line: str, message: str) -> None:
-    from membrain_cloud.pipeline.chain import Chain
+    from membrain_cloud.pipeline.planning.digests import Chain
     from membrain_cloud.pipeline.settings import load_settings
-    from membrain_cloud.pipeline.stages import STAGES
+    from membrain_cloud.pipeline.stages.registry import STAGES
 
     with pytest.raises(ModelError, match=message):
         Chain.of(load_settings(None, [line]), STAGES, ("measure",))

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from membrain_cloud.store.project import Project
+from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.refs import TomogramRef
-from membrain_cloud.store.setup import create_project
+from membrain_cloud.store.projects.create_import import create_project
 
 OBJECTS = [("membrane", False, "GO:0016020"), ("ribosome", True, None)]
 

@@ -10,12 +10,12 @@ import pytest
 from numpy.typing import NDArray
 
 from membrain_cloud.geometry import Box, Grid, Mesh, Picks, orientations_from_normals
-from membrain_cloud.membranes.meshing import mesh_membrane
-from membrain_cloud.membranes.statistics import Density, Membrane, measure_tomogram, tomogram_row
+from membrain_cloud.mesh.conversion.mask_to_mesh import mesh_membrane
+from membrain_cloud.statistics.measure import Density, Membrane, measure_tomogram, tomogram_row
 from membrain_cloud.pipeline.settings import MeasureSettings
-from membrain_cloud.store.receipts import receipt_name
-from membrain_cloud.store.setup import MEMBRANE_OBJECT, create_project
-from membrain_cloud.store.tables import Tables
+from membrain_cloud.store.run_state.receipts import receipt_name
+from membrain_cloud.store.projects.create_import import MEMBRANE_OBJECT, create_project
+from membrain_cloud.store.tables.parquet_tables import Tables
 
 GRID = Grid((52, 52, 92), 10.0)
 # number -> centre x and radius of the mid-surface, in voxels; 26 is the centre in y and z

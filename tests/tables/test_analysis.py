@@ -13,11 +13,11 @@ from scipy.spatial import ConvexHull
 from membrain_cloud import tables
 from membrain_cloud.errors import UsageError
 from membrain_cloud.geometry import Grid, Mesh, Picks
-from membrain_cloud.membranes.simulation import random_points
-from membrain_cloud.membranes.statistics import STATISTICS, measure_membrane
-from membrain_cloud.membranes.surface import Surface
+from membrain_cloud.statistics.spatial.random_placement import random_points
+from membrain_cloud.statistics.measure import STATISTICS, measure_membrane
+from membrain_cloud.mesh.surface import Surface
 from membrain_cloud.pipeline.settings import MeasureSettings
-from membrain_cloud.store.tables import Tables
+from membrain_cloud.store.tables.parquet_tables import Tables
 
 GRID = Grid((80, 80, 80), 10.0)
 CENTRE = 400.0

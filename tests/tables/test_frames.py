@@ -10,8 +10,8 @@ import pytest
 
 from membrain_cloud import tables
 from membrain_cloud.errors import UsageError
-from membrain_cloud.store.table_check import check_tables
-from membrain_cloud.store.tables import Tables
+from membrain_cloud.store.tables.check import check_tables
+from membrain_cloud.store.tables.parquet_tables import Tables
 from membrain_cloud.tables import Analysis
 
 PSII = ("psii", "psii")

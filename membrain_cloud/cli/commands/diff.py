@@ -1,0 +1,60 @@
+"""The verb diff: what changed between two sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from membrain_cloud.cli import display
+from membrain_cloud.cli.app import Program, Verb, config_argument, json_option, print_json, runs_option
+
+_ONLY_COUNTED = ("matched", "split", "merged", "mixed", "gone", "new")
+
+
+def register(main: Program) -> None:
+    main.add_command(diff)
+
+
+@click.command(cls=Verb)
+@config_argument
+@click.argument("first", metavar="FIRST")
+@click.argument("second", metavar="SECOND")
+@runs_option
+@click.option(
+    "--radius", type=click.FloatRange(0, min_open=True), default=63.36, show_default=True, help="Of picks, in Å."
+)
+@json_option
+def diff(config: str, first: str, second: str, runs: tuple[str, ...], radius: float, as_json: bool) -> None:
+    """Show what changed between two annotations: voxels, membranes, picks.
+
+    FIRST and SECOND are copick URIs, or user/session for all that somebody made in a session. Membranes are matched
+    by what they share, picks one to one within the radius.
+
+    \b
+    Examples:
+      membrain-cloud diff project/config.json membrane:membrain/1a2b3c4d@10.0 membrane:alice/3@10.0 -r TS_1
+      membrain-cloud diff project/config.json membrain/1a2b3c4d alice/3
+    """
+    from membrain_cloud.pipeline.evaluation.diff import differences
+    from membrain_cloud.store.projects.open import open_project
+
+    found = differences(open_project(config), list(runs), first, second, radius_angstrom=radius)
+    if as_json:
+        print_json(found)
+        return
+    for kind in dict.fromkeys(row["kind"] for row in found):
+        _show(kind, [row for row in found if row["kind"] == kind])
+
+
+def _show(kind: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    columns = [key for key in dict.fromkeys(key for row in rows for key in row) if key != "kind"]
+    cells = [
+        [len(row[key]) if key in _ONLY_COUNTED and key in row else row.get(key) for key in columns] for row in rows
+    ]
+    display.show_table(kind, [column.replace("_", " ") for column in columns], cells)
+
+
+def _cell(row: Mapping[str, Any], key: str) -> Any:
+    return len(row[key]) if key in _ONLY_COUNTED and key in row else row.get(key)

@@ -1,1 +1,0 @@
-"""Pure science: arrays, meshes and points in and out. Knows no Dask, Zarr, copick or files."""

@@ -1,0 +1,240 @@
+"""Membrane masks as triangle meshes: one closed, even, outward-wound shell around each slab."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pyacvd
+import pyvista
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import connected_components
+
+from membrain_cloud.geometry import Box, Grid, Mesh
+from membrain_cloud.mesh.conversion.isosurface import Field, level_surface
+
+# A binary mask has no smoother surface than this: below it the staircase comes back. In voxels.
+_LEAST_SIGMA = 0.85
+# Part of a mask's voxels that smoothing may put outside the surface. Rims of slabs stay below 3 %.
+_LARGEST_LOSS = 0.05
+_MOST_THICKENING = 3
+# Closed pieces of fewer vertices are holes inside the slab or specks, not leaflets.
+_LEAST_VERTICES = 16
+# Vertices to cluster into one: fewer make the triangles uneven, more only cost time.
+_PER_CLUSTER = 8
+_RELAXATIONS = 4
+
+
+def mesh_membrane(
+    mask: NDArray, box: Box, grid: Grid, *, smoothing_angstrom: float, vertex_area_angstrom2: float
+) -> Mesh | None:
+    """Mesh one membrane: a closed shell around the slab, normals pointing out of it.
+
+    Parameters
+    ----------
+    mask : (Z, Y, X) bool, the membrane cut out with `box`; what lies outside is taken as background.
+    box : where the mask lies in the volume.
+    grid : of the whole volume.
+    smoothing_angstrom : sigma of the smoothing of the mask, in Å; at least 0.85 voxel is applied. Curvature and
+        thickness survive it (see `isosurface`), steps of the mask do not. Sheets too thin to survive it (thinner than
+        about 1.2 sigma, e.g. a skeleton) are thickened by a voxel on either side until they do.
+    vertex_area_angstrom2 : area per vertex, in Å².
+
+    Returns
+    -------
+    Mesh with vertices (V, 3) float64 xyz in Å and faces (F, 3) int32: every edge has two faces, every vertex one fan
+    of faces. A vesicle has two pieces, its outer and its inner surface. Pieces with room for fewer than 16 vertices
+    are left out; None when nothing is left. Where the volume's border cuts the membrane, the shell is closed there:
+    `border_vertices` finds these caps. The same input gives the same bytes.
+
+    Level surface of the smoothed mask, then vertices spread evenly by clustering (ACVD, Valette & Chassery 2004;
+    pyacvd), then relaxed along the surface and fitted to it.
+    """
+    if mask.shape != box.shape:
+        raise ValueError(f"mask {mask.shape} does not fill its box {box.shape}")
+    spacing = grid.voxel_spacing_angstrom
+    vertex_area = vertex_area_angstrom2 / spacing**2
+    field, grown = _field(np.asarray(mask) != 0, smoothing_angstrom / spacing)
+    vertices, faces = _large_pieces(*level_surface(field), least_area=_LEAST_VERTICES * vertex_area)
+    if not len(faces):
+        return None
+    vertices, faces = _even(vertices, faces, vertex_area)
+    vertices = _fit(vertices, faces, field)
+    points = grid.to_angstrom(vertices + np.array(box.start) - grown)
+    return Mesh(np.ascontiguousarray(points), faces.astype(np.int32))
+
+
+def border_vertices(mesh: Mesh, grid: Grid, *, margin_angstrom: float) -> NDArray[np.bool_]:
+    """(V,) which vertices close a shell at the volume's border: there the area is a cut, not membrane.
+
+    These are the vertices within `margin_angstrom` of one of the volume's faces whose normals point out through that
+    face (cosine above 0.6, so that what rounded edges add and take cancels in the area). A voxel and a half is a good
+    margin: the caps lie half a voxel beyond the last voxel's centre, with rounded edges.
+    """
+    normals = mesh.vertex_normals()
+    spacing = grid.voxel_spacing_angstrom
+    found = np.zeros(len(mesh.vertices), bool)
+    for axis, size in enumerate(grid.size_angstrom):
+        position = mesh.vertices[:, axis]
+        # the volume reaches half a voxel beyond the centres of its outer voxels
+        found |= (position < -spacing / 2 + margin_angstrom) & (normals[:, axis] < -0.6)
+        found |= (position > size - spacing / 2 - margin_angstrom) & (normals[:, axis] > 0.6)
+    return found
+
+
+def _field(mask: NDArray[np.bool_], sigma: float) -> tuple[Field, int]:
+    """The smoothed mask, and by how many voxels its array was grown: one for each time the mask was thickened."""
+    sigma, grown = max(sigma, _LEAST_SIGMA), 0
+    # a sheet of one voxel has holes between the corners of its voxels however little it is smoothed: judged at 1
+    field = Field(mask, max(sigma, 1.0))
+    while grown < _MOST_THICKENING and field.lost() > _LARGEST_LOSS:
+        field = Field(ndimage.binary_dilation(np.pad(field.mask, 1)), field.sigma)
+        grown += 1
+    return field if field.sigma == sigma else Field(field.mask, sigma), grown
+
+
+def _areas(vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> NDArray[np.float64]:
+    a, b, c = (vertices[faces[:, k]] for k in range(3))
+    return 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1)
+
+
+def _adjacency(count: int, faces: NDArray[np.int64]) -> csr_array:
+    """(V, V) ones where two vertices share an edge."""
+    rows, columns = np.concatenate([faces[:, [i, j]] for i, j in ((0, 1), (1, 2), (2, 0))]).T
+    ones = np.ones(2 * len(rows), np.float64)
+    graph = coo_array((ones, (np.r_[rows, columns], np.r_[columns, rows])), shape=(count, count)).tocsr()
+    graph.data[:] = 1.0
+    return graph
+
+
+def _used(vertices: NDArray, faces: NDArray[np.int64]) -> tuple[NDArray, NDArray[np.int64]]:
+    """Drop the vertices without faces."""
+    used = np.zeros(len(vertices), bool)
+    used[faces] = True
+    return vertices[used], (np.cumsum(used) - 1)[faces]
+
+
+def _large_pieces(
+    vertices: NDArray[np.float64], faces: NDArray[np.int64], *, least_area: float
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The connected pieces of at least that area."""
+    if not len(faces):
+        return vertices, faces
+    piece = connected_components(_adjacency(len(vertices), faces), directed=False)[1][faces[:, 0]]
+    return _used(vertices, faces[np.bincount(piece, weights=_areas(vertices, faces))[piece] >= least_area])
+
+
+def _even(
+    vertices: NDArray[np.float64], faces: NDArray[np.int64], vertex_area: float
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """About one vertex per `vertex_area` in place of the surface's own, evenly spread; every piece stays closed.
+
+    The vertices are clustered; each cluster becomes a vertex at its centre of area, and each face that touches three
+    clusters a face, wound as it was.
+    """
+    wanted = max(_LEAST_VERTICES, round(_areas(vertices, faces).sum() / vertex_area))
+    while len(vertices) < _PER_CLUSTER * wanted:
+        vertices, faces = _subdivide(vertices, faces)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pyacvd uses what pyvista has deprecated
+        clustering = pyacvd.Clustering(pyvista.PolyData.from_regular_faces(vertices, faces))
+        labels = np.asarray(clustering.cluster(wanted), np.int64)
+        weights = np.asarray(clustering.area, np.float64)
+    coarse = _cluster_faces(labels, faces)
+    while len(bad := _tangled(coarse)):
+        labels = _split(labels, bad, vertices)
+        coarse = _cluster_faces(labels, faces)
+    sums = np.stack([np.bincount(labels, weights=weights * vertices[:, k]) for k in range(3)], axis=1)
+    return _used(sums / np.maximum(np.bincount(labels, weights=weights), 1e-30)[:, None], coarse)
+
+
+def _subdivide(
+    vertices: NDArray[np.float64], faces: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Four faces for each, through the middles of the edges."""
+    pairs = np.sort(np.stack([faces, np.roll(faces, -1, axis=1)], axis=2), axis=2)
+    keys, inverse = np.unique(pairs[..., 0] * len(vertices) + pairs[..., 1], return_inverse=True)
+    first, second = np.divmod(keys, len(vertices))
+    middles = (inverse + len(vertices)).reshape(-1, 3)
+    corners = [np.stack([faces[:, k], middles[:, k], middles[:, k - 1]], axis=1) for k in range(3)]
+    return np.concatenate([vertices, (vertices[first] + vertices[second]) / 2.0]), np.concatenate([*corners, middles])
+
+
+def _cluster_faces(labels: NDArray[np.int64], faces: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The faces between clusters, each once for each winding, the lowest vertex first."""
+    touching = labels[faces]
+    a, b, c = touching.T
+    touching = touching[(a != b) & (b != c) & (c != a)]
+    lowest = touching.argmin(axis=1)[:, None]
+    turned = np.take_along_axis(touching, (lowest + np.arange(3)) % 3, axis=1)
+    turned = turned[np.lexsort(turned.T[::-1])]
+    fresh = np.ones(len(turned), bool)
+    fresh[1:] = (turned[1:] != turned[:-1]).any(axis=1)
+    return turned[fresh]
+
+
+def _tangled(faces: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Vertices at which the faces are no closed surface: edges without exactly two opposite faces, or several fans."""
+    count = int(faces.max()) + 1 if len(faces) else 0
+    start, end = faces.ravel(), np.roll(faces, -1, axis=1).ravel()
+    edges = start * count + end
+    order = np.argsort(edges, kind="stable")
+    # the place in `edges` of each edge's opposite: edge k belongs to face k // 3
+    found = np.minimum(np.searchsorted(edges[order], end * count + start), max(len(edges) - 1, 0))
+    opposite = order[found]
+    wrong = (start[opposite] != end) | (end[opposite] != start)
+    wrong[order[1:]] |= edges[order[1:]] == edges[order[:-1]]
+    wrong[order[:-1]] |= edges[order[1:]] == edges[order[:-1]]
+    # two faces back to back: they share an edge and have the same third vertex
+    third = np.roll(faces, -2, axis=1).ravel()
+    wrong |= third[opposite] == third
+    if wrong.any():
+        return np.unique(np.concatenate([start[wrong], end[wrong], third[wrong]]))
+    # the corners of one vertex that hang together through its edges are one fan
+    next_corner = opposite // 3 * 3 + (opposite % 3 + 1) % 3
+    graph = coo_array((np.ones(len(edges), bool), (np.arange(len(edges)), next_corner)), shape=(len(edges),) * 2)
+    fans, fan = connected_components(graph, directed=False)
+    owner = np.zeros(fans, np.int64)
+    owner[fan] = start
+    return np.flatnonzero(np.bincount(owner, minlength=count) > 1)
+
+
+def _split(labels: NDArray[np.int64], bad: NDArray[np.int64], points: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Halve these clusters along their longest axis. In the end each is a vertex of the fine mesh, which is closed."""
+    labels, fresh = labels.copy(), int(labels.max()) + 1
+    order = np.argsort(labels, kind="stable")
+    bounds = np.searchsorted(labels[order], np.stack([bad, bad + 1]))
+    for low, high in bounds.T:
+        members = order[low:high]
+        if len(members) < 2:
+            continue
+        centred = points[members] - points[members].mean(axis=0)
+        along = centred @ np.linalg.eigh(centred.T @ centred)[1][:, -1]
+        labels[members[np.argsort(along, kind="stable")[len(members) // 2 :]]] = fresh
+        fresh += 1
+    return labels
+
+
+def _fit(vertices: NDArray[np.float64], faces: NDArray[np.int64], field: Field) -> NDArray[np.float64]:
+    """Even the vertices out along the surface and lay the faces onto it.
+
+    The vertices go so far beyond the level surface that it cuts the edges: with all vertices on it, the flat faces
+    would have too little area where the surface bends. Half of the offset is a vertex's own, half that of the middles
+    of its edges: on spheres that makes the area right to second order.
+    """
+    adjacency = _adjacency(len(vertices), faces)
+    degree = adjacency.sum(axis=1)[:, None]
+    rows, columns = adjacency.nonzero()
+    upper = rows < columns
+    rows, columns = rows[upper], columns[upper]
+    incidence = csr_array((np.ones(2 * len(rows)), (np.r_[rows, columns], np.tile(np.arange(len(rows)), 2))))
+    for _ in range(_RELAXATIONS):
+        normals = Mesh(vertices, faces.astype(np.int32)).vertex_normals()
+        pull = adjacency @ vertices / degree - vertices
+        vertices = vertices + 0.5 * (pull - (pull * normals).sum(axis=1, keepdims=True) * normals)
+        offsets = field.offsets(np.concatenate([vertices, (vertices[rows] + vertices[columns]) / 2.0]))
+        own, middles = offsets[: len(vertices)], offsets[len(vertices) :]
+        vertices = vertices + 0.5 * (own + incidence @ middles / degree)
+    return vertices

@@ -1,0 +1,46 @@
+"""The fans about a mesh's vertices. Compiled: apart from `topology`, which must be quick to import."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from membrain_cloud.jit import compiled_bare
+
+
+def fans_about_vertices(
+    faces: NDArray[np.int32], twins: NDArray[np.int32]
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """(F, 3) fan that each corner belongs to, and (N,) vertex of each fan: faces about a vertex, edge to edge.
+
+    A vertex has one fan, unless several sheets touch in it; no way leads from one sheet to another there.
+    """
+    label = np.full(len(twins), -1, np.int32)
+    _label_fans(twins, label)
+    first = np.flatnonzero(np.diff(np.maximum.accumulate(label), prepend=np.int32(-1)))
+    used = faces.reshape(-1)[first].astype(np.int64)
+    order = np.argsort(used, kind="stable")
+    number = np.empty(len(order), np.int32)
+    number[order] = np.arange(len(order))
+    return number[label].reshape(-1, 3), used[order]
+
+
+@compiled_bare
+def _label_fans(twins: NDArray[np.int32], label: NDArray[np.int32]) -> None:
+    """Number the fans in the order of their first corners, by going about each; label (3F,) holds -1."""
+    count = 0
+    for corner in range(len(twins)):
+        if label[corner] >= 0:
+            continue
+        at = corner
+        while at >= 0 and label[at] < 0:  # over each face's last edge
+            label[at] = count
+            at = twins[at - 1 if at % 3 else at + 2]
+        at = twins[corner]
+        while at >= 0:  # from a boundary back: over the first edges
+            at = at + 1 if at % 3 < 2 else at - 2
+            if label[at] >= 0:
+                break
+            label[at] = count
+            at = twins[at]
+        count += 1

@@ -1,0 +1,229 @@
+"""The discrete differential operators of a triangle mesh that a DiffusionNet works with.
+
+Cotangent Laplacian, lumped mass, its lowest eigenpairs, and the gradient in each vertex's tangent plane
+(Sharp, Attaiki, Crane and Ovsjanikov, DiffusionNet, ACM TOG 2022). Nothing here loops over vertices.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+
+from membrain_cloud.geometry import FloatArray
+from membrain_cloud.jit import compiled
+from membrain_cloud.mesh.spectral.eigenpairs import eigenpairs_of
+
+
+@dataclass(frozen=True, eq=False)
+class Operators:
+    """Operators of one patch of V vertices, in the network's unit of length; float32.
+
+    mass : (V,) vertex areas.  eigenvalues : (k,).  eigenvectors : (V, k), orthonormal under the mass.
+    gradient_x, gradient_y : (V, V) sparse rows; the derivative along the two axes of each vertex's tangent plane.
+    """
+
+    mass: NDArray[np.float32]
+    eigenvalues: NDArray[np.float32]
+    eigenvectors: NDArray[np.float32]
+    gradient_x: scipy.sparse.csr_matrix
+    gradient_y: scipy.sparse.csr_matrix
+
+
+def surface_operators(
+    vertices_angstrom: FloatArray,
+    faces: NDArray[np.integer],
+    normals: FloatArray,
+    *,
+    eigenpairs: int,
+    length_unit_angstrom: float,
+) -> Operators:
+    """The operators of a mesh (V, 3), (F, 3) with unit normals (V, 3); lengths are divided by `length_unit_angstrom`.
+
+    A mesh of fewer than `eigenpairs` vertices gets as many eigenpairs as it has vertices.
+    """
+    vertices = np.asarray(vertices_angstrom, np.float64) / length_unit_angstrom
+    # Subtracting the mean keeps what float32 can hold; the operators do not depend on it otherwise.
+    vertices = (vertices - vertices.mean(axis=0)).astype(np.float32).astype(np.float64)
+    laplacian = cotan_laplacian(vertices, faces)
+    mass = vertex_areas(vertices, faces)
+    mass = mass + 1e-8 * mass.mean()
+    values, vectors = eigenpairs_of(laplacian, mass, vertices, eigenpairs)
+    gradient_x, gradient_y = tangent_gradients(vertices, faces, normals)
+    return Operators(
+        mass.astype(np.float32),
+        values.astype(np.float32),
+        vectors.astype(np.float32),
+        gradient_x.astype(np.float32),
+        gradient_y.astype(np.float32),
+    )
+
+
+def cached_operators(
+    cache: MutableMapping[str, Operators] | None,
+    vertices_angstrom: FloatArray,
+    faces: NDArray[np.integer],
+    normals: FloatArray,
+    *,
+    eigenpairs: int,
+    length_unit_angstrom: float,
+) -> Operators:
+    """`surface_operators`, kept in `cache` under a hash of all that goes into them."""
+    if cache is not None:
+        content = hashlib.sha256(f"{eigenpairs} {length_unit_angstrom!r}".encode())
+        for array, kind in ((vertices_angstrom, np.float64), (faces, np.int64), (normals, np.float64)):
+            content.update(np.ascontiguousarray(array, kind).tobytes())
+        key = content.hexdigest()
+        if key in cache:
+            return cache[key]
+    found = surface_operators(
+        vertices_angstrom, faces, normals, eigenpairs=eigenpairs, length_unit_angstrom=length_unit_angstrom
+    )
+    if cache is not None:
+        cache[key] = found
+    return found
+
+
+def cotan_laplacian(vertices: FloatArray, faces: NDArray[np.integer]) -> scipy.sparse.csr_matrix:
+    """(V, V) positive semi-definite cotangent Laplacian, without the mass."""
+    half_cotangents = np.empty(faces.shape)
+    for corner in range(3):
+        i, j, k = (faces[:, (corner + s) % 3] for s in range(3))
+        u, v = vertices[j] - vertices[i], vertices[k] - vertices[i]
+        doubled_area = np.linalg.norm(np.cross(u, v), axis=1)
+        # The small number bounds the cotangent of degenerate triangles.
+        half_cotangents[:, corner] = 0.5 * (u * v).sum(axis=1) / (doubled_area + 1e-10)
+    starts, ends, weights = neighbour_rows(faces, half_cotangents, len(vertices))
+    return _difference_matrix(starts, ends, -weights)
+
+
+def vertex_areas(vertices: FloatArray, faces: NDArray[np.integer]) -> NDArray[np.float64]:
+    """(V,) a third of the area of the faces around each vertex."""
+    a, b, c = (vertices[faces[:, k]] for k in range(3))
+    thirds = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 6.0
+    return _sums(faces.ravel(), np.repeat(thirds, 3), len(vertices))
+
+
+def tangent_gradients(
+    vertices: FloatArray, faces: NDArray[np.integer], normals: FloatArray
+) -> tuple[scipy.sparse.csr_matrix, scipy.sparse.csr_matrix]:
+    """Least-squares gradients over the edges at each vertex, as two (V, V) sparse matrices.
+
+    The x axis of a vertex's tangent plane is the coordinate axis x (y where the normal is near x), projected;
+    the y axis is normal cross x.
+    """
+    count = len(vertices)
+    starts, j, _ = neighbour_rows(faces, np.zeros(faces.shape), count)
+    i = np.repeat(np.arange(count), np.diff(starts))
+    axis_x, axis_y = _tangent_axes(np.asarray(normals, np.float64))
+    edge = vertices[j] - vertices[i]
+    u, v = np.einsum("ek,ek->e", edge, axis_x[i]), np.einsum("ek,ek->e", edge, axis_y[i])
+
+    uu, uv, vv = (_sums(i, w, count) for w in (u * u, u * v, v * v))
+    uu, vv = uu + 1e-5, vv + 1e-5  # keeps vertices with one edge, or with edges in one line, solvable
+    determinant = uu * vv - uv * uv
+    along_x = (vv[i] * u - uv[i] * v) / determinant[i]
+    along_y = (uu[i] * v - uv[i] * u) / determinant[i]
+    return _difference_matrix(starts, j, along_x), _difference_matrix(starts, j, along_y)
+
+
+def directed_edges(faces: NDArray[np.integer]) -> NDArray[np.int64]:
+    """(E, 2) every edge of the faces once in each direction, sorted."""
+    count = int(faces.max(initial=-1)) + 1
+    starts, ends, _ = neighbour_rows(faces, np.zeros(faces.shape), count)
+    return np.stack([np.repeat(np.arange(count), np.diff(starts)), ends.astype(np.int64)], axis=1)
+
+
+def neighbour_rows(
+    faces: NDArray[np.integer], weights: NDArray[np.float64], count: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]:
+    """The neighbours of each vertex in rising order: rows' starts (V + 1,), neighbours (E,), and for each the sum of
+    the weights (F, 3) of the corners opposite to that edge.
+    """
+    starts, ends, sums = _neighbour_rows(np.ascontiguousarray(faces, np.int64), weights, count)
+    return starts, ends, sums
+
+
+@compiled
+def _neighbour_rows(
+    faces: NDArray, weights: NDArray, count: int
+) -> tuple[NDArray, NDArray, NDArray]:  # pragma: no cover - compiled
+    room = np.zeros(count + 1, np.int64)
+    for face in range(len(faces)):
+        for k in range(3):
+            room[faces[face, k] + 1] += 2
+    for vertex in range(count):
+        room[vertex + 1] += room[vertex]
+    used, ends, sums = np.zeros(count, np.int64), np.empty(room[count], np.int32), np.empty(room[count])
+    for face in range(len(faces)):
+        for k in range(3):
+            for turn in range(2):
+                one, two = faces[face, (k + 1 + turn) % 3], faces[face, (k + 2 - turn) % 3]
+                first = room[one]
+                place = first + used[one]
+                while place > first and ends[place - 1] > two:
+                    place -= 1
+                if place > first and ends[place - 1] == two:
+                    sums[place - 1] += weights[face, k]
+                    continue
+                for later in range(first + used[one], place, -1):
+                    ends[later], sums[later] = ends[later - 1], sums[later - 1]
+                ends[place], sums[place] = two, weights[face, k]
+                used[one] += 1
+    starts = np.zeros(count + 1, np.int32)
+    for vertex in range(count):
+        starts[vertex + 1] = starts[vertex] + used[vertex]
+        for k in range(used[vertex]):
+            ends[starts[vertex] + k] = ends[room[vertex] + k]
+            sums[starts[vertex] + k] = sums[room[vertex] + k]
+    return starts, ends[: starts[count]].copy(), sums[: starts[count]].copy()
+
+
+def _tangent_axes(normals: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    reference = np.where(np.abs(normals[:, :1]) < 0.9, np.array([1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0]))
+    axis_x = reference - (reference * normals).sum(axis=1, keepdims=True) * normals
+    axis_x /= np.linalg.norm(axis_x, axis=1, keepdims=True)
+    return axis_x, np.cross(normals, axis_x)
+
+
+def _difference_matrix(
+    starts: NDArray[np.int32], ends: NDArray[np.int32], weights: NDArray[np.float64]
+) -> scipy.sparse.csr_matrix:
+    """The matrix that maps f to the sum over a vertex's edges (i, j) of weight * (f_j - f_i)."""
+    count = len(starts) - 1
+    parts = _difference_rows(starts, ends, weights)
+    matrix = scipy.sparse.csr_matrix(parts, shape=(count, count))
+    matrix.has_sorted_indices = True
+    return matrix
+
+
+@compiled
+def _difference_rows(
+    starts: NDArray, ends: NDArray, weights: NDArray
+) -> tuple[NDArray, NDArray, NDArray]:  # pragma: no cover - compiled
+    count = len(starts) - 1
+    values, columns = np.zeros(len(ends) + count), np.empty(len(ends) + count, np.int32)
+    rows, at = np.zeros(count + 1, np.int32), 0
+    for vertex in range(count):
+        diagonal, total = -1, 0.0
+        for edge in range(starts[vertex], starts[vertex + 1]):
+            if diagonal < 0 and ends[edge] >= vertex:
+                diagonal, at = at, at + 1
+            if ends[edge] == vertex:
+                continue
+            values[at], columns[at] = weights[edge], ends[edge]
+            total += weights[edge]
+            at += 1
+        if diagonal < 0:
+            diagonal, at = at, at + 1
+        values[diagonal], columns[diagonal] = -total, vertex
+        rows[vertex + 1] = at
+    return values[:at].copy(), columns[:at].copy(), rows
+
+
+def _sums(index: NDArray[np.integer], weights: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    return np.bincount(index, weights=weights, minlength=count).astype(np.float64, copy=False)

@@ -1,0 +1,262 @@
+"""Segmentation models in files: our safetensors, whose header says what they are, and MemBrain-seg's checkpoints."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from membrain_cloud.errors import ModelError
+from membrain_cloud.geometry import Block
+from membrain_cloud.tiling import Lattice
+from membrain_cloud.networks.segmentation.architecture import membrain_seg_checkpoint as membrain_seg
+from membrain_cloud.networks.segmentation.window_averaging import Canvas
+from membrain_cloud.networks.segmentation.gpu.cuda_graphs import Compilation
+from membrain_cloud.networks.segmentation.window_network import WindowNetwork, faithful_precision, fastest_precision
+from membrain_cloud.networks.segmentation.architecture.mirror_symmetry import mirrors_are_tied
+from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, build_unet, load_own_state, own_state
+
+MODELS = Path(__file__).parents[2] / "models"
+FORMAT = "membrain_cloud"
+_USE_OURS = "give a model made by `membrain-cloud train`, a MemBrain-seg .ckpt, or see `membrain-cloud models list`"
+
+
+def built_in_models() -> list[str]:
+    """Names of the models that ship with the package."""
+    return sorted(path.stem for path in MODELS.glob("*.safetensors"))
+
+
+def resolve_model(source: str) -> Path:
+    """A built-in name or a path -> the path of an existing file. Raises ModelError."""
+    for candidate in (MODELS / f"{source}.safetensors", Path(source)):
+        if candidate.is_file():
+            return candidate
+    known = ", ".join(built_in_models()) or "none"
+    raise ModelError(f"model {source!r}: no such file or built-in model", f"give a path, or one of: {known}")
+
+
+def model_sha256(source: str) -> str:
+    """Hex digest of the model's file; read once as long as the file stays as it is."""
+    path = resolve_model(source)
+    stat = path.stat()
+    return _sha256(str(path), stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=32)
+def _sha256(path: str, size: int, mtime_ns: int) -> str:
+    with open(path, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def read_header(source: str) -> dict[str, Any]:
+    """The facts of a model file, of either kind, without reading its weights.
+
+    Of a segmentation model: `task`, `architecture` ({channels, residual}), `window`, `voxel_spacing_angstrom`, `format`
+    ("membrain_cloud" or "membrain-seg"), and whatever else its header says.
+    Raises ModelError where the file is no model or does not say these.
+    """
+    path = resolve_model(source)
+    if _is_checkpoint(path):
+        architecture, _ = membrain_seg.read_checkpoint(path)
+        return _membrain_seg_header(architecture)
+    try:
+        with safe_open(path, framework="pt") as stored:
+            text = (stored.metadata() or {}).get("membrain_cloud")
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"model {source!r}: neither safetensors nor a checkpoint ({error})", _USE_OURS) from None
+    if text is None:
+        raise ModelError(f"model {source!r}: its header does not say what network it is", _USE_OURS)
+    header = _parsed(text)
+    if header is None or (header["task"] == "segmentation" and not _says_enough(header)):
+        raise ModelError(f"model {source!r}: its header is not one that membrain_cloud writes", _USE_OURS)
+    return {**header, "format": FORMAT}
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Whether it is a zip or, before version 1.6, a pickle of torch's, whatever its name.
+
+    Safetensors begin with a length of 8 bytes and "{".
+    """
+    with path.open("rb") as opened:
+        start = opened.read(9)
+    return start[:4] == b"PK\x03\x04" or (start[:2] == b"\x80\x02" and start[8:9] != b"{")
+
+
+def _membrain_seg_header(architecture: UNetArchitecture) -> dict[str, Any]:
+    return {
+        "task": "segmentation",
+        "architecture": architecture.as_dict(),
+        "window": membrain_seg.WINDOW,
+        "voxel_spacing_angstrom": membrain_seg.VOXEL_SPACING_ANGSTROM,
+        "format": membrain_seg.FORMAT,
+    }
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    try:
+        header = json.loads(text)
+    except ValueError:
+        return None
+    return header if isinstance(header, dict) and isinstance(header.get("task"), str) else None
+
+
+def _says_enough(header: Mapping[str, Any]) -> bool:
+    try:
+        multiple = UNetArchitecture.from_dict(header["architecture"]).multiple
+        window, spacing = int(header["window"]), float(header["voxel_spacing_angstrom"])
+    except (KeyError, TypeError, ValueError):
+        return False
+    return window >= 2 * multiple and window % multiple == 0 and 0 < spacing < float("inf")
+
+
+def load_network(source: str) -> tuple[nn.Module, dict[str, Any]]:
+    """A segmentation network in float32 on the CPU, ready for inference, and its header. Raises ModelError."""
+    path, header = resolve_model(source), read_header(source)
+    if header["task"] != "segmentation":
+        raise ModelError(
+            f"model {source!r} is for {header['task']!r}, not for segmentation", "see `membrain-cloud models list`"
+        )
+    with torch.device("meta"):  # 91 million random numbers would take seconds, and be overwritten
+        network = build_unet(UNetArchitecture.from_dict(header["architecture"]))
+    try:
+        if header["format"] == membrain_seg.FORMAT:
+            _, state = membrain_seg.read_checkpoint(path)
+        else:
+            with safe_open(path, framework="pt") as stored:
+                state = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
+        # Copied: a single weight that stayed mapped would keep the whole file in memory.
+        load_own_state(network, {name: value.to(torch.float32, copy=True) for name, value in state.items()})
+    except (KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"model {source!r}: weights do not fit its architecture ({error})", "get it again") from None
+    return network.eval(), header
+
+
+@dataclass(frozen=True, eq=False)
+class Segmenter:
+    """A segmentation network ready to run.
+
+    look : the network at work on windows.
+    window : edge of the windows it was made for (voxels).  voxel_spacing_angstrom : what it was trained at.
+    symmetric : a mirrored window has the mirrored logits (`networks.symmetry`).
+    """
+
+    look: WindowNetwork
+    architecture: UNetArchitecture
+    name: str
+    sha256: str
+    window: int
+    voxel_spacing_angstrom: float
+    symmetric: bool
+    device: torch.device
+    precision: str
+
+    def predict(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(B, 1, w, w, w) float32, normalised -> (B, 1, w, w, w) float32 logits (membrane where positive)."""
+        logits: NDArray[np.float32] = self.look(torch.from_numpy(windows).to(self.device)).cpu().numpy()
+        return logits
+
+    def canvas(
+        self,
+        lattice: Lattice,
+        block: Block,
+        *,
+        window: int,
+        mean: float,
+        std: float,
+        variance: bool,
+        skip_void: bool,
+        batch: int,
+    ) -> Canvas:
+        """Where this network paints a block of a volume.
+
+        window : edge the network sees; where `lattice.reach` differs, windows are rescaled.
+        mean, std : of the whole tomogram.  The others as `Canvas` has them.
+        """
+        seen = None if window == lattice.reach else window
+        return Canvas(
+            lambda windows: self.look(windows, seen),
+            self.device,
+            reach=lattice.reach,
+            halo=block.halo,
+            core=block.core,
+            mean=mean,
+            std=std,
+            symmetric=self.symmetric,
+            variance=variance,
+            skip_void=skip_void,
+            batch=batch,
+        )
+
+
+def load_segmenter(
+    source: str, *, device: str = "cpu", precision: str = "auto", compilation: Compilation = "no"
+) -> Segmenter:
+    """Load one of our models or a MemBrain-seg checkpoint, by built-in name or path.
+
+    precision : of its arithmetic: "float32", "bfloat16", "float16", "int8"; "auto" (`fastest_precision`) or "faithful"
+        (`faithful_precision`).
+    compilation : as `WindowNetwork`.
+    Raises ModelError for a file that is neither.
+    """
+    network, header = load_network(source)
+    where = torch.device(device)
+    architecture = UNetArchitecture.from_dict(header["architecture"])
+    symmetric = mirrors_are_tied(network)
+    known = {"auto": fastest_precision(where, architecture, symmetric=symmetric), "faithful": faithful_precision(where)}
+    chosen = known.get(precision, precision)
+    return Segmenter(
+        WindowNetwork(_placed(network, where), where, chosen, compilation),
+        architecture,
+        Path(source).stem,
+        model_sha256(source),
+        int(header["window"]),
+        float(header["voxel_spacing_angstrom"]),
+        symmetric,
+        where,
+        chosen,
+    )
+
+
+def _placed(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network on its device, in the memory layout that is fastest there."""
+    placed: nn.Module = network.to(device, memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
+    return placed
+
+
+def save_segmenter(
+    path: Path,
+    network: nn.Module,
+    architecture: UNetArchitecture,
+    facts: Mapping[str, Any],
+    *,
+    dtype: torch.dtype = torch.float16,
+) -> None:
+    """Write weights (contiguous, as `dtype`) and facts, atomically; the same input gives the same bytes.
+
+    facts : must hold `window` and `voxel_spacing_angstrom`.
+    Raises ModelError where a weight is not finite, or not any more as `dtype`.
+    """
+    header = {"task": "segmentation", "architecture": architecture.as_dict(), **facts}
+    state = {name: value.detach().cpu().to(dtype).contiguous() for name, value in own_state(network).items()}
+    for name, value in state.items():
+        if not bool(value.isfinite().all()):
+            kind = str(dtype).removeprefix("torch.")
+            raise ModelError(f"model {path}: {name} is not finite as {kind}", "save it as float32, or train it again")
+    staging = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(state, staging, {FORMAT: json.dumps(header, sort_keys=True)})
+        staging.replace(path)
+    finally:
+        staging.unlink(missing_ok=True)

@@ -1,0 +1,285 @@
+"""Where windows are cut out, looked at and put together again: on the device, some planes of the volume at a time.
+
+Voxels cross to the device once, logits come back once. Only as many planes are held as a window is deep (and what was
+read ahead), so memory does not grow with the depth of the volume.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import expit
+from torch import Tensor
+
+from membrain_cloud.geometry import Box
+from membrain_cloud.tiling import ALL_FLIPS, MOST_LOOKS, Flips, Window
+from membrain_cloud.networks.segmentation.gpu.async_transfer import Later
+
+Forward = Callable[[Tensor], Tensor]
+# MONAI's and so MemBrain-seg's: windows weigh as a Gaussian of an eighth of their edge, never less than 1e-3.
+_SIGMA_FRACTION = 0.125
+_LEAST_WEIGHT = 1e-3
+# A window that varies less than this (in the tomogram's standard deviations) is void, and is not looked at.
+_VOID_STD = 1e-3
+_VOID_LOGIT = -10.0
+# A window is looked at again while more than this part of its voxels is undecided: has a logit nearer to 0 than the
+# margin, each voxel counted by its share in the average, and all by how much one look more can still move it.
+_UNDECIDED_MARGIN = 1.0
+_UNDECIDED_PART = 2e-3
+_SHARES_BYTES = 64 * 2**20
+
+
+def _sigmoid(logits: Tensor) -> Tensor:
+    """On the CPU of each voxel alone: torch's vectors round their last elements otherwise, so that a variance would
+    hang on how the volume was cut."""
+    if logits.device.type != "cpu":
+        return torch.sigmoid(logits)
+    return torch.from_numpy(expit(logits.numpy()))
+
+
+class _Seen:
+    """A window that is being looked at.
+
+    logits : the average of its looks so far, of its own orientation; None before the first.
+    numbers : on their way to the host: its group's deviations, or how many voxels are undecided.
+    """
+
+    def __init__(self, window: Window, voxels: Tensor, most_looks: int) -> None:
+        self.window, self.voxels, self.most_looks = window, voxels, most_looks
+        self.logits: Tensor | None = None
+        self.looks, self.finished = 0, False
+        self.numbers: Later
+
+    @property
+    def flips(self) -> Flips:
+        """Of the next look."""
+        return self.window.further[self.looks - 1] if self.looks else self.window.flips
+
+    @property
+    def may_look_on(self) -> bool:
+        return self.looks < self.most_looks and self.looks <= len(self.window.further)
+
+    def add(self, logits: Tensor) -> None:
+        self.looks += 1
+        if self.logits is None:
+            self.logits = logits
+        else:
+            self.logits += (logits - self.logits) / self.looks
+
+
+class Canvas:
+    """Paints logits window by window, from the first plane of a core to its last.
+
+    forward : (B, 1, s, s, s) float32 on the device -> logits of the same shape, float32.
+    device : where windows are looked at and added up.
+    reach : edge s of the windows.  halo : what is fed, of the volume.  core : what is painted.
+    mean, std : of the whole tomogram; windows are normalised by them.
+    symmetric : `forward` answers a mirrored window with the mirrored logits, so that one look tells all.
+    variance : of the sigmoid over the mirrors too: their averages are kept apart (nine times the memory). Where
+        `forward` is symmetric there is none, and in its place stands that of the answer itself, p (1 - p).
+    skip_void : leave out windows without any signal (their logit is -10).
+    batch : windows a call of `forward`.
+    """
+
+    def __init__(
+        self,
+        forward: Forward,
+        device: torch.device,
+        *,
+        reach: int,
+        halo: Box,
+        core: Box,
+        mean: float,
+        std: float,
+        symmetric: bool,
+        variance: bool,
+        skip_void: bool,
+        batch: int,
+    ) -> None:
+        self.forward, self.device = forward, device
+        self.reach, self.halo, self.core = reach, halo, core
+        self.mean, self.std, self.skip_void, self.batch = mean, std, skip_void, batch
+        _, height, width = core.shape
+        # The average first; then, where they are asked for, the mirrors'.
+        apart = variance and not symmetric
+        self._total = torch.zeros((1 + len(ALL_FLIPS) if apart else 1, reach, height, width), device=device)
+        self._variance, self._most_looks = variance, 1 if symmetric else MOST_LOOKS
+        self._first = 0
+        self._read: deque[tuple[int, Tensor]] = deque()
+        self._gauss = _gaussian(reach).to(device)
+        # Groups of windows on their way at once.
+        self._ahead = 1 if device.type == "cpu" else 2
+        self._shares: OrderedDict[tuple[tuple[int, ...], ...], Tensor] = OrderedDict()
+
+    def start(self, plane: int) -> None:
+        """The first plane that any window reaches; negative in a volume thinner than a window."""
+        self._first = plane
+
+    def feed(self, plane: int, voxels: NDArray[Any]) -> None:
+        """Planes of the halo from `plane` on, of any real type: (n, height, width)."""
+        if voxels.dtype not in (np.int8, np.uint8, np.int16, np.float16, np.float32):
+            voxels = voxels.astype(np.float32)
+        native = np.ascontiguousarray(voxels, dtype=voxels.dtype.newbyteorder("="))
+        planes = torch.from_numpy(native)
+        if self.device.type == "cuda":
+            # From pinned memory, so that the copy goes on while windows before it are looked at; torch keeps that
+            # memory from being used again until the copy is done.
+            planes = planes.pin_memory()
+        self._read.append((plane, planes.to(self.device, non_blocking=True)))
+
+    def paint(self, windows: Sequence[Window], progress: Callable[[int], None]) -> None:
+        """Look at windows that all start within the planes held, and add up what is seen, in their order.
+
+        On a GPU the next windows are sent to the network before it is asked what became of the last ones, so that it
+        does not wait for the host's decisions.
+        """
+        fresh, again = deque(windows), deque[_Seen]()
+        cut, flying, order = deque[list[_Seen]](), deque[list[_Seen]](), deque[_Seen]()
+        while True:
+            while fresh and len(cut) < self._ahead:
+                group = [self._cut(fresh.popleft()) for _ in range(min(self.batch, len(fresh)))]
+                if self.skip_void:
+                    self._note(group, [seen.voxels.std() for seen in group])
+                cut.append(group)
+                order.extend(group)
+            if again:
+                group = [again.popleft() for _ in range(min(self.batch, len(again)))]
+            elif cut:
+                group = cut.popleft()
+                if self.skip_void:
+                    for seen, std in zip(group, group[0].numbers.wait(), strict=True):
+                        seen.finished = std < _VOID_STD
+            else:
+                group = []
+            if group:
+                self._look([seen for seen in group if not seen.finished])
+                flying.append(group)
+            if flying and (not group or len(flying) == self._ahead):
+                again.extend(self._undecided(flying.popleft()))
+            while order and order[0].finished:
+                self._add(order.popleft())
+                progress(1)
+            if not (fresh or cut or again or flying):
+                return
+
+    def take(self, planes: int) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """The next `planes` planes, finished: logits, and where it is wanted the variance (ddof 1 over mirrors).
+
+        (planes, height, width) float32 of the core's height and width each.
+        """
+        depth = self._total.shape[1]
+        at = [(self._first + k) % depth for k in range(planes)]
+        done = self._total[:, at]
+        self._total[:, at] = 0
+        self._first += planes
+        while self._read and self._read[0][0] + len(self._read[0][1]) <= self._first:
+            self._read.popleft()
+        made = [done[0]]
+        if self._variance:
+            probability = _sigmoid(done)
+            several = len(probability) > 1
+            made.append(torch.var(probability[1:], dim=0) if several else (probability * (1 - probability))[0])
+        logits, *variance = (later.array() for later in [Later(values) for values in made])
+        return logits, variance[0] if variance else None
+
+    def _look(self, group: list[_Seen]) -> None:
+        """One look more at each, and how many of its voxels are undecided after that."""
+        if not group:
+            return
+        axes = [[axis for axis in range(3) if seen.flips[axis]] for seen in group]
+        looked = self.forward(torch.stack([seen.voxels.flip(a) for seen, a in zip(group, axes, strict=True)])[:, None])
+        counts = []
+        for seen, made, flipped in zip(group, looked[:, 0], axes, strict=True):
+            seen.add(made.flip(flipped))
+            if seen.may_look_on:
+                counts.append(self._undecided_voxels(seen))
+        if counts:
+            self._note([seen for seen in group if seen.may_look_on], counts)
+
+    def _undecided(self, group: list[_Seen]) -> list[_Seen]:
+        """Of a group that was looked at, the windows that one look more would change; the others are finished."""
+        group = [seen for seen in group if not seen.finished]
+        open_ones = [seen for seen in group if seen.may_look_on]
+        counts = dict(zip(map(id, open_ones), open_ones[0].numbers.wait() if open_ones else [], strict=True))
+        for seen in group:
+            allowed = _UNDECIDED_PART * self.reach**3 * seen.looks**1.5
+            seen.finished = counts.get(id(seen), 0.0) <= allowed
+        return [seen for seen in group if not seen.finished]
+
+    def _undecided_voxels(self, seen: _Seen) -> Tensor:
+        inside, logits = seen.window.box.intersection(self.halo), seen.logits
+        assert inside is not None
+        assert logits is not None
+        part = inside.within(seen.window.box)
+        return torch.where(logits[part].abs() < _UNDECIDED_MARGIN, self._share(seen.window)[part], 0.0).sum()
+
+    @staticmethod
+    def _note(group: list[_Seen], values: list[Tensor]) -> None:
+        """Values of the windows of a group, on their way to the host."""
+        numbers = Later(torch.stack(values))
+        for seen in group:
+            seen.numbers = numbers
+
+    def _cut(self, window: Window) -> _Seen:
+        """A window, normalised; zero (the mean) outside of the volume."""
+        box, voxels = window.box, torch.zeros((self.reach,) * 3, device=self.device)
+        inside = box.intersection(self.halo)
+        assert inside is not None
+        for plane, planes in self._read:
+            part = inside.intersection(Box((plane, *self.halo.start[1:]), (plane + len(planes), *self.halo.stop[1:])))
+            if part is not None:
+                z, y, x = part.within(self.halo)
+                z = slice(part.start[0] - plane, part.stop[0] - plane)
+                voxels[part.within(box)] = (planes[z, y, x].float() - self.mean) / self.std
+        return _Seen(window, voxels, self._most_looks)
+
+    def _add(self, seen: _Seen) -> None:
+        window, logits = seen.window, seen.logits
+        common = window.box.intersection(self.core)
+        if common is None:
+            return
+        inner = common.within(window.box)
+        added = self._share(window)[inner] * (_VOID_LOGIT if logits is None else logits[inner])
+        self._add_to(self._total[0], common, added * window.weight if window.weight != 1 else added)
+        if len(self._total) > 1:
+            self._add_to(self._total[1 + window.copy], common, added)
+
+    def _add_to(self, total: Tensor, where: Box, added: Tensor) -> None:
+        """The planes are a ring: a window is added in at most two pieces."""
+        _, y, x = where.within(self.core)
+        depth, done = len(total), 0
+        while done < len(added):
+            at = (where.start[0] + done) % depth
+            count = min(len(added) - done, depth - at)
+            total[at : at + count, y, x] += added[done : done + count]
+            done += count
+
+    def _share(self, window: Window) -> Tensor:
+        """(s, s, s): the window's weight over the sum of the weights of all windows of its lattice there."""
+        known = self._shares.get(window.neighbours)
+        if known is not None:
+            self._shares.move_to_end(window.neighbours)
+            return known
+        total = torch.zeros_like(self._gauss)
+        for z in window.neighbours[0]:
+            for y in window.neighbours[1]:
+                for x in window.neighbours[2]:
+                    here = tuple(slice(max(d, 0), self.reach + min(d, 0)) for d in (z, y, x))
+                    there = tuple(slice(max(-d, 0), self.reach + min(-d, 0)) for d in (z, y, x))
+                    total[here] += self._gauss[there]
+        share = self._gauss / total
+        self._shares[window.neighbours] = share
+        while len(self._shares) > max(1, _SHARES_BYTES // (4 * self.reach**3)):
+            self._shares.popitem(last=False)
+        return share
+
+
+def _gaussian(edge: int) -> Tensor:
+    axis = torch.arange(edge, dtype=torch.float32) - (edge - 1) / 2
+    line = torch.exp(axis**2 / (-2 * (_SIGMA_FRACTION * edge) ** 2))
+    return torch.clamp(line[:, None, None] * line[None, :, None] * line[None, None, :], min=_LEAST_WEIGHT)

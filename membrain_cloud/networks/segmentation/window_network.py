@@ -1,0 +1,118 @@
+"""A segmentation network at work on windows: in slabs on a CPU, under autocast on a GPU, rescaled where asked for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from membrain_cloud.errors import ModelError
+from membrain_cloud.networks.segmentation.gpu.forward import FusedForward, fused_is_available
+from membrain_cloud.networks.segmentation.gpu.cuda_graphs import Compilation, CompiledModule, RecordedForward
+from membrain_cloud.networks.segmentation.cpu.int8 import has_integer_kernels
+from membrain_cloud.networks.segmentation.window_rescaling import fourier_resize, trilinear_resize
+from membrain_cloud.networks.segmentation.cpu.slab_forward import StreamedUNet
+from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture
+
+_LOG = logging.getLogger(__name__)
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def has_matrix_units(device: torch.device) -> bool:
+    """Whether it multiplies matrices of bfloat16 many times faster than of float32: a GPU, or a CPU with AMX."""
+    return device.type != "cpu" or bool(torch.cpu._is_amx_tile_supported())
+
+
+def fastest_precision(device: torch.device, architecture: UNetArchitecture, *, symmetric: bool = False) -> str:
+    """The fastest arithmetic that keeps the masks.
+
+    bfloat16 on a GPU and on a CPU with AMX; else int8 with VNNI, for networks without residual blocks (with them eight
+    bits are too few: logits of a random one were off by a sixth of their spread); else bfloat16 with AVX-512 BF16;
+    else float32. Of a symmetric network (`networks.symmetry`) one look decides, and no other averages its rounding
+    away: bfloat16 with AVX-512 BF16 even where there is VNNI (a tenth slower, with a tenth of the error).
+    """
+    bfloat16_is_fast = torch.cpu._is_avx512_bf16_supported()
+    if has_matrix_units(device) or (symmetric and bfloat16_is_fast):
+        return "bfloat16"
+    if has_integer_kernels() and not architecture.residual:
+        return "int8"
+    return "bfloat16" if bfloat16_is_fast else "float32"
+
+
+def faithful_precision(device: torch.device) -> str:
+    """What MemBrain-seg computes in: float16 autocast on a GPU, float32 on a CPU."""
+    return "float16" if device.type == "cuda" else "float32"
+
+
+class WindowNetwork:
+    """A network that turns windows into logits.
+
+    precision : "float32", "bfloat16" or "float16", of maps and convolutions; "int8", of convolutions on a CPU, where
+        maps are bfloat16 or float32, whichever is fast. What the device cannot do is refused (ModelError).
+    compilation : on a GPU: "compile" compiles the network, "graphs" records it as CUDA graphs. On a CPU nothing.
+    In half precision an NVIDIA GPU with Triton runs it with fused kernels (`FusedUNet`), unless it is compiled.
+    """
+
+    def __init__(
+        self, network: nn.Module, device: torch.device, precision: str, compilation: Compilation = "no"
+    ) -> None:
+        if device.type == "cpu" and precision == "float16":
+            raise ModelError("float16 on a CPU is slower than float32", "take float32, bfloat16 or int8")
+        if precision == "int8" and not (device.type == "cpu" and has_integer_kernels()):
+            raise ModelError("int8 needs a CPU with AVX-512 VNNI", "take segment.precision=auto, or bfloat16 on a GPU")
+        self.device, self.dtype = device, DTYPES[_precision_of_maps(precision)]
+        self._forward: Callable[[Tensor], Tensor]
+        if device.type == "cpu":
+            self._streamed = StreamedUNet(network, self.dtype, integers=precision == "int8")
+            self._forward = lambda windows: torch.stack([self._streamed(window) for window in windows[:, 0]])[:, None]
+        else:
+            # All windows have one size: cuDNN may try which of its algorithms is fastest for it.
+            torch.backends.cudnn.benchmark = True
+            self._module = CompiledModule(network) if compilation in ("compile", "both") else network
+            self._forward = self._with_autocast
+            if compilation in ("no", "graphs") and self.dtype != torch.float32 and fused_is_available(device):
+                self._forward = FusedForward(network, self.dtype, self._with_autocast)
+            if compilation in ("graphs", "both"):
+                self._forward = RecordedForward(self._forward)
+
+    def __call__(self, windows: Tensor, window: int | None = None) -> Tensor:
+        """(B, 1, s, s, s) float32, normalised, on the device -> logits of that shape (membrane where positive).
+
+        window : edge the network is to see, where it differs from s; windows are resampled to it and logits back.
+        A GPU out of memory is met with smaller batches, down to single windows; then ModelError says what to do.
+        """
+        with torch.inference_mode():
+            edge = windows.shape[-1]
+            seen = windows if window is None else fourier_resize(windows, window)
+            return trilinear_resize(self._in_parts(seen), edge)
+
+    def _in_parts(self, windows: Tensor) -> Tensor:
+        try:
+            return self._forward(windows)
+        except torch.OutOfMemoryError:
+            count, edge = len(windows), windows.shape[-1]
+        # Outside of the handler, which would keep the failed batch's maps alive.
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if count == 1:
+            raise ModelError(
+                f"the GPU has no memory for one window of {edge} voxels",
+                "take smaller windows: --set segment.window=96 (MemBrain-seg's models do a little worse with them)",
+            )
+        _LOG.warning("the GPU has no memory for %d windows of %d voxels at once: trying %d", count, edge, count // 2)
+        halves = windows.split(-(-count // 2))
+        return torch.cat([self._in_parts(half) for half in halves])
+
+    def _with_autocast(self, windows: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            logits = self._module(windows.contiguous(memory_format=torch.channels_last_3d))
+        result: Tensor = logits.float().contiguous()
+        return result
+
+
+def _precision_of_maps(precision: str) -> str:
+    if precision != "int8":
+        return precision
+    return "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"

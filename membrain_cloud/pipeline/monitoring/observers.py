@@ -1,0 +1,55 @@
+"""All who watch a run: counts, metrics, log, Dask's own report. What they need is set up and taken down here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from membrain_cloud.pipeline.execution.driver import Observe, Runner
+from membrain_cloud.pipeline.planning.plan import Plan
+from membrain_cloud.pipeline.monitoring.json_log import RunLog
+from membrain_cloud.pipeline.monitoring.progress import Tally
+from membrain_cloud.pipeline.tasks import Outcome, Task
+
+
+@dataclass(frozen=True)
+class Watch:
+    """A run under watch. `log` is written to where `run_log.log_to` says."""
+
+    tally: Tally
+    log: RunLog
+    observers: tuple[Observe, ...]
+
+    def and_also(self, other: Observe) -> Observe:
+        """All observers and one more, as one."""
+
+        def observe(event: str, task: Task, outcome: Outcome | None) -> None:
+            for observer in (*self.observers, other):
+                observer(event, task, outcome)
+
+        return observe
+
+
+@contextmanager
+def watching(
+    plan: Plan, runner: Runner, *, metrics_port: int | None = None, dask_report: str | None = None
+) -> Iterator[Watch]:
+    """Watch a run of `plan` on `runner`.
+
+    metrics_port : serve Prometheus metrics there.  dask_report : write Dask's performance report to this HTML file.
+    Raises UsageError for a port that is taken, or a report that cannot be made.
+    """
+    tally, log = Tally(plan), RunLog(plan)
+    observers: list[Observe] = [tally.observe, log.observe]
+    with ExitStack() as stack:
+        if metrics_port is not None:
+            from membrain_cloud.pipeline.monitoring.prometheus import Metrics
+
+            metrics = Metrics(plan, tally, runner.snapshot)
+            stack.callback(metrics.serve(metrics_port))
+            observers.append(metrics.observe)
+        if dask_report is not None:
+            stack.enter_context(runner.report(dask_report))
+        yield Watch(tally, log, tuple(observers))
+        log.end({state: int(count) for state, count in tally.tomograms.items()})

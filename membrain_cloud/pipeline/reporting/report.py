@@ -1,0 +1,209 @@
+"""Gathering what the report page shows: plain arrays and numbers out of the project and its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+import membrain_cloud
+from membrain_cloud.geometry import Box, Grid
+from membrain_cloud.pipeline.execution.failure_log import FailureLedger
+from membrain_cloud.pipeline.planning.plan import Plan
+from membrain_cloud.pipeline.reporting.statistics import curves_by_run, measured_runs, statistics
+from membrain_cloud.pipeline.settings import Settings
+from membrain_cloud.pipeline.tasks import Ref
+from membrain_cloud.report.data import (
+    Column,
+    Curves,
+    Failure,
+    MembraneRow,
+    Number,
+    ReportData,
+    SliceView,
+    Table,
+    TomogramReport,
+)
+from membrain_cloud.report.page import render_page
+from membrain_cloud.store.objects.object_store import Files
+from membrain_cloud.store.projects.project import Project
+from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
+from membrain_cloud.tables import Analysis
+
+
+def write_report(
+    project: Project,
+    settings: Settings,
+    plan: Plan,
+    output: str | None = None,
+    *,
+    scores: Table | None = None,
+    truth: Mapping[str, ObjectRef] | None = None,
+    truth_neighbors_nm: Mapping[str, np.ndarray] | None = None,
+) -> str:
+    """Write the page (default: `report.html` beside the config) and return where it is.
+
+    truth : true particles of a run, where known; truth_neighbors_nm : distances between them.
+    """
+    folder, _, name = (output or f"{project.config.rpartition('/')[0]}/report.html").rpartition("/")
+    data = gather(
+        project, settings, plan, scores=scores, truth=truth or {}, truth_neighbors_nm=truth_neighbors_nm or {}
+    )
+    files = Files(folder or ".")
+    files.write(name, render_page(data).encode())
+    return f"{files.url}/{name}"
+
+
+def gather(
+    project: Project,
+    settings: Settings,
+    plan: Plan,
+    *,
+    scores: Table | None,
+    truth: Mapping[str, ObjectRef],
+    truth_neighbors_nm: Mapping[str, np.ndarray],
+) -> ReportData:
+    """All that the page shows of a plan's runs: what is not there (yet) is left out."""
+    found = measured_runs(project, settings, plan)
+    rows = rows_by_run(found)
+    curves = curves_by_run(found, truth_neighbors_nm)
+    tomograms = [
+        tomogram_report(project, run, plan.refs[run], rows.get(run, {}), truth.get(run), curves.get(run))
+        for run in plan.runs
+        if plan.refs.get(run)
+    ]
+    failures = [
+        Failure(record["run"], record["stage"], record["message"], record["next_step"])
+        for record in FailureLedger(project.receipts).records()
+    ]
+    membranes = sum(len(tomogram.membranes) for tomogram in tomograms)
+    particles = sum(len(tomogram.picks) for tomogram in tomograms if tomogram.picks is not None)
+    return ReportData(
+        title=str(project.settings.get("name") or "membrain-cloud"),
+        facts=(
+            ("config", project.config),
+            ("tables", plan.job.tables),
+            ("annotations", ", ".join(f"{stage}: {session}" for stage, session in plan.sessions.items())),
+            ("version", f"membrain_cloud {membrain_cloud.__version__}"),
+        ),
+        numbers=(
+            Number("tomograms", len(tomograms)),
+            Number("membranes", membranes),
+            Number("particles", particles),
+            Number("failures", len(failures)),
+        ),
+        stages=stages_table(plan),
+        scores=scores,
+        statistics=None if found is None else statistics(found),
+        failures=failures,
+        tomograms=tomograms,
+        settings=settings.as_dict(),
+    )
+
+
+def stages_table(plan: Plan) -> Table:
+    """How far each tomogram is."""
+    left = {(task.run, task.stage) for task in plan.tasks}
+    settled = {(outcome.run, outcome.stage): outcome.state for outcome in plan.settled}
+    words = {"skipped": "done"}
+
+    def state(run: str, stage: str) -> str | None:
+        if (run, stage) in left:
+            return "to do"
+        found = settled.get((run, stage))
+        return None if found is None else words.get(found, found)
+
+    runs = sorted({*plan.runs, *(run for run, _ in settled)})
+    columns = (Column("tomogram"), *(Column(stage) for stage in plan.stages))
+    return Table(columns, tuple((run, *(state(run, stage) for stage in plan.stages)) for run in runs))
+
+
+def rows_by_run(found: Analysis | None) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Rows of membranes and neighbours, by run and table."""
+    rows: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    if found is None:
+        return rows
+    for table in ("membranes", "neighbors"):
+        frame = found.frame(table)
+        known = frame.astype(object).where(frame.notna(), None)
+        for run, part in known.groupby("run_name"):
+            records = [{str(name): value for name, value in row.items()} for row in part.to_dict("records")]
+            rows.setdefault(str(run), {})[table] = records
+    return rows
+
+
+def tomogram_report(
+    project: Project,
+    run: str,
+    refs: Mapping[str, Ref],
+    rows: Mapping[str, Sequence[Mapping[str, Any]]],
+    truth: ObjectRef | None = None,
+    curves: Curves | None = None,
+) -> TomogramReport:
+    """What the page shows of one run; `rows` are those of the tables that are about it."""
+    there = {role: ref for role, ref in refs.items() if project.has(ref)}
+    density, instances = there.get("density"), there.get("instances") or there.get("labels")
+    meshes, picks = there.get("meshes"), there.get("picks")
+    volume = density if isinstance(density, TomogramRef) else instances
+    assert isinstance(volume, TomogramRef | SegmentationRef)
+    grid = project.grid(volume)
+    failed = [row for row in rows.get("membranes", ()) if row["error"] is not None]
+    notes = [f"membrane {row['membrane_id']} could not be measured: {row['error']}" for row in failed]
+    if not rows.get("membranes"):
+        notes.append("it has not been measured with these settings yet")
+    return TomogramReport(
+        name=run,
+        grid=grid,
+        slices=_slices(
+            project,
+            grid,
+            density if isinstance(density, TomogramRef) else None,
+            instances if isinstance(instances, SegmentationRef) else None,
+        ),
+        meshes=project.read_meshes(meshes) if isinstance(meshes, ObjectRef) else {},
+        picks=project.read_picks(picks) if isinstance(picks, ObjectRef) else None,
+        truth_picks=project.read_picks(truth) if truth is not None else None,
+        membranes=tuple(_membrane(row, rows.get("neighbors", ())) for row in rows.get("membranes", ())),
+        curves=curves or Curves(),
+        notes=tuple(notes),
+    )
+
+
+def _slices(
+    project: Project, grid: Grid, density: TomogramRef | None, instances: SegmentationRef | None
+) -> tuple[SliceView, ...]:
+    """The middle planes; where the tomogram or the segmentation is not there (or of another shape), zeros."""
+    z, y, x = grid.shape
+    planes = {"xy": Box((z // 2, 0, 0), (z // 2 + 1, y, x)), "xz": Box((0, y // 2, 0), (z, y // 2 + 1, x))}
+    if instances is not None and project.grid(instances).shape != grid.shape:
+        instances = None
+    views = []
+    for plane, box in planes.items():
+        shape = tuple(n for n in box.shape if n > 1)
+        if len(shape) != 2:
+            continue
+        grey = np.zeros(shape) if density is None else project.read_density(density, box).reshape(shape)
+        marked = np.zeros(shape, int) if instances is None else project.read_labels(instances, box).reshape(shape)
+        views.append(SliceView("xy" if plane == "xy" else "xz", z // 2 if plane == "xy" else y // 2, grey, marked))
+    return tuple(views)
+
+
+def _membrane(row: Mapping[str, Any], neighbors: Sequence[Mapping[str, Any]]) -> MembraneRow:
+    distances = nearest_neighbors_nm([n for n in neighbors if n["membrane_id"] == row["membrane_id"]])
+    return MembraneRow(
+        membrane_id=row["membrane_id"],
+        area_nm2=row["one_sided_area_nm2"],
+        closed=row["is_closed"],
+        particles=row["n_particles"],
+        particles_per_um2=row["particles_per_um2"],
+        nearest_neighbor_nm=float(np.median(distances)) if len(distances) else None,
+        bilayer_nm=row["bilayer_thickness_nm"],
+    )
+
+
+def nearest_neighbors_nm(neighbors: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Distance of each particle to its nearest neighbour of its own kind, from rows of the table `neighbors`."""
+    return np.array(
+        [n["geodesic_nm"] for n in neighbors if n["rank"] == 1 and n["object_name"] == n["target_object_name"]]
+    )

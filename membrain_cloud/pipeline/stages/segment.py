@@ -1,0 +1,215 @@
+"""The stage `segment`: tomogram -> mask of membranes, whole or cut into blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from membrain_cloud.errors import InputError
+from membrain_cloud.geometry import Box, Grid, Zyx, iterate_chunks
+from membrain_cloud.segmentation.score_encoding import scores_above
+from membrain_cloud.segmentation.sliding_window import Slab, Statistics, density_statistics
+from membrain_cloud.pipeline.stages.score_cache import KeptScores, Rows
+from membrain_cloud.pipeline.stages.inference import look_at, look_flops, looked_slabs, network_bytes, planes_per_read, segmenter
+from membrain_cloud.pipeline.stages.output_grid import Piece, View, expected_levels, pieces, view_of
+from membrain_cloud.pipeline.settings import Settings
+from membrain_cloud.pipeline.stages.base import BASE_BYTES, WHOLE, Desk, Part, Site, Stage, declare_membrane, labels_ref
+from membrain_cloud.pipeline.tasks import Ref
+from membrain_cloud.store.projects.project import Project
+from membrain_cloud.store.refs import SegmentationRef, TomogramRef
+from membrain_cloud.store.volumes.ome_zarr import Level
+
+
+class Segment(Stage):
+    """Tomogram -> mask of membranes; where asked for, scores and their uncertainty as copick features too.
+
+    A volume above `segment.block_voxels` is cut: `prepare` takes the statistics of the whole tomogram and creates the
+    empty mask, `block-0` ... write their own chunks, `finish` adds the pyramid. A smaller one is one task, `whole`,
+    which does the three in a row.
+
+    Scores that are kept have a receipt of their own, whose digest leaves out the threshold: a run with
+    another threshold finds them and does without the network.
+    """
+
+    name = "segment"
+    data_version = 3
+    model_task = "segmentation"
+    needs_gpu = True
+    tomogram_reads = 2  # once for its statistics
+
+    def after(self, settings: Settings) -> Sequence[str]:
+        return ()
+
+    def decisive(self, settings: Settings) -> Mapping[str, Any]:
+        return settings.segment.decisive() | {"input": settings.input.decisive()}
+
+    def model(self, settings: Settings) -> str | None:
+        return settings.segment.model
+
+    def is_given(self, settings: Settings) -> bool:
+        return settings.separate.segmentation is not None
+
+    def inputs(self, site: Site) -> Mapping[str, Ref]:
+        return {"density": site.require_tomogram(self.name)}
+
+    def output(self, site: Site) -> SegmentationRef:
+        tomogram = site.require_tomogram(self.name)
+        if site.settings.segment.output_grid == "tomogram":
+            return labels_ref(site, self.name, tomogram.voxel_spacing_angstrom)
+        view = _view(site, tomogram)
+        return labels_ref(site, self.name, view.output.voxel_spacing_angstrom)
+
+    def parts(self, site: Site, grid: Grid) -> Sequence[Part]:
+        view = _view(site, site.require_tomogram(self.name))
+        # Refuses what cannot be looked at.
+        look_at(site.settings.segment, view.source.voxel_spacing_angstrom)
+        if view.output.voxels <= site.settings.segment.block_voxels:
+            return WHOLE
+        chunk = site.project.label_chunk(view.output, site.settings.output.chunk)
+        cut = segment_pieces(view, site.settings, chunk)
+        # Blocks count for the cut they belong to: their cores, and the preparation that made their chunks.
+        cores = [[piece.core.start, piece.core.stop] for piece in cut]
+        names = tuple(f"block-{piece.index}" for piece in cut)
+        pieces = [Part(name, ("prepare",), [chunk, core]) for name, core in zip(names, cores, strict=True)]
+        return [Part("prepare", (), [chunk, cores]), *pieces, Part("finish", names)]
+
+    def memory_bytes(self, grid: Grid, settings: Settings) -> int:
+        """The planes held of density and logits, a row of chunks on its way out, and the network's maps."""
+        chosen, view = settings.segment, view_of(settings.segment, expected_levels(grid))
+        reach = look_at(chosen, view.source.voxel_spacing_angstrom).lattice.reach
+        edge, shape = settings.output.chunk, view.output.shape
+        chunk = (min(edge, shape[0]), min(edge, shape[1]), min(edge, shape[2]))
+        cut = segment_pieces(view, settings, chunk)
+        halos = (tuple(map(max, piece.block.halo.shape, piece.core.shape)) for piece in cut)
+        _, height, width = max(halos, key=lambda shape: shape[1] * shape[2])
+        held = reach * (9 if chosen.uncertainty else 1) + reach + 3 * planes_per_read((1, height, width), edge)
+        rows = 2 * chunk[0] * (1 + 2 * (chosen.scores != "no") + 2 * chosen.uncertainty)
+        return BASE_BYTES + (4 * held + rows) * height * width + network_bytes(chosen)
+
+    def flops(self, grid: Grid, settings: Settings) -> float:
+        """One look at every window: void windows that are skipped, and second looks, are not foreseen."""
+        look = look_at(settings.segment, grid.voxel_spacing_angstrom)
+        return look.lattice.count(grid.shape) * look_flops(settings.segment, look.window)
+
+    def declare(self, project: Project, settings: Settings) -> None:
+        declare_membrane(project)
+
+    def work(self, desk: Desk) -> Mapping[str, Any]:
+        part = desk.task.part
+        if part == "prepare":
+            return self._prepare(desk)
+        if part == "finish":
+            parts = desk.receipts.parts(desk.task.address)
+            names = ["prepare", *(f"block-{piece.index}" for piece in _cut(desk))]
+            return self._finish(desk, [_receipt(desk, parts, name) for name in names])
+        if part != "whole":
+            prepared = _receipt(desk, desk.receipts.parts(desk.task.address), "prepare")["counts"]
+            return self._block(desk, _cut(desk)[int(part.removeprefix("block-"))], prepared)
+        prepared = self._prepare(desk)
+        done = [{"counts": self._block(desk, piece, prepared)} for piece in _cut(desk)]
+        return prepared | self._finish(desk, done)
+
+    def _prepare(self, desk: Desk) -> dict[str, Any]:
+        density, labels = desk.tomogram("density"), desk.written_segmentation()
+        kept, view = KeptScores.of(desk, self.data_version), _view(desk, desk.tomogram("density"))
+        # Whatever was written there is about to be wiped, so nothing may vouch for it.
+        desk.receipts.forget(desk.task.address)
+        desk.project.create_labels(labels, view.output, "uint8", desk.settings.output.chunk)
+        if kept.are_stored(desk):
+            return {"scores": "stored"}
+        kept.create(desk, view.output)
+        statistics = density_statistics(tomogram_chunks(desk.project, density, view.source, level=view.level))
+        return {"scores": "new", "mean": statistics.mean, "std": statistics.std, "voxels": statistics.voxels}
+
+    def _block(self, desk: Desk, piece: Piece, prepared: Mapping[str, Any]) -> dict[str, Any]:
+        kept, labels = KeptScores.of(desk, self.data_version), desk.written_segmentation()
+        is_new, count = prepared["scores"] == "new", 0
+        writers: dict[str, Callable[[Box, NDArray[Any]], None]] = {"mask": partial(desk.project.write_labels, labels)}
+        for name, ref in (("scores", kept.scores), ("variance", kept.variance)):
+            if is_new and ref is not None:
+                writers[name] = partial(desk.project.write_features, ref)
+        pieces: Iterable[tuple[NDArray[Any], NDArray[Any] | None]]
+        if is_new:
+            pieces = (
+                (kept.encoded(slab.logits), kept.halved(slab.variance)) for slab in self._looked(desk, piece, prepared)
+            )
+        else:
+            pieces = ((scores, None) for scores in kept.read(desk, piece.core))
+        depth = desk.project.label_chunk(desk.project.grid(labels), desk.settings.output.chunk)[0]
+        with Rows(piece.core, depth, writers) as rows:
+            for scores, variance in pieces:
+                mask = scores_above(scores, desk.settings.segment.threshold).astype(np.uint8)
+                count += int(np.count_nonzero(mask))
+                rows.add({"mask": mask, "scores": scores, "variance": variance})
+        return {"membrane_voxels": count}
+
+    def _looked(self, desk: Desk, piece: Piece, prepared: Mapping[str, Any]) -> Iterator[Slab]:
+        density, chosen, view = desk.tomogram("density"), desk.settings.segment, _view(desk, desk.tomogram("density"))
+        network = segmenter(chosen.model, desk.task.model_sha256, chosen.chosen_precision, chosen.compilation)
+        slabs = looked_slabs(
+            chosen,
+            look_at(chosen, view.source.voxel_spacing_angstrom),
+            network,
+            lambda box: desk.project.read_density(density, box, level=view.level),
+            view.source.shape,
+            piece.block,
+            statistics=Statistics(prepared["mean"], prepared["std"], prepared["voxels"]),
+            chunk_planes=desk.project.stored_chunk(density, level=view.level)[0],
+            turn=desk.turn,
+        )
+        return view.regridding.apply(slabs, piece.core)
+
+    def _finish(self, desk: Desk, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """`parts` : receipts of the tasks before this one, in the order of their work, or just their counts."""
+        kept = KeptScores.of(desk, self.data_version)
+        desk.project.finish_labels(desk.written_segmentation())
+        if not kept.are_stored(desk):
+            kept.finish(desk, parts)
+        count = sum(part["counts"].get("membrane_voxels", 0) for part in parts)
+        return {"membrane_voxels": count} | ({} if kept.first is None else {"kept": kept.first.key})
+
+
+def segment_pieces(view: View, settings: Settings, chunk: Zyx) -> list[Piece]:
+    """The pieces of a volume: cores of whole chunks with at most `segment.block_voxels` (at least one chunk).
+
+    The longest edge is halved until that holds: pieces near to cubes need the least halo.
+    """
+    core = list(view.output.shape)
+    while core[0] * core[1] * core[2] > settings.segment.block_voxels:
+        # Only an axis of more than one chunk can be cut.
+        cuttable = [axis for axis in range(3) if core[axis] > chunk[axis]]
+        if not cuttable:
+            break
+        longest = max(cuttable, key=lambda axis: core[axis])
+        core[longest] = chunk[longest] * -(-core[longest] // (2 * chunk[longest]))
+    lattice = look_at(settings.segment, view.source.voxel_spacing_angstrom).lattice
+    return pieces(view, lattice, (core[0], core[1], core[2]))
+
+
+def tomogram_chunks(project: Project, density: TomogramRef, grid: Grid, *, level: int = 0) -> Iterator[NDArray[Any]]:
+    """The voxels of a tomogram, or of a level of its pyramid with that grid, a stored chunk at a time."""
+    for box in iterate_chunks(grid.shape, project.stored_chunk(density, level=level)):
+        yield project.read_density(density, box, level=level)
+
+
+def _view(place: Site | Desk, density: TomogramRef) -> View:
+    """How a tomogram is read and written; its pyramid is looked up only where a level of it may be taken."""
+    project, settings = place.project, place.settings
+    if settings.segment.output_grid == "level":
+        return view_of(settings.segment, project.levels(density))
+    return view_of(settings.segment, [Level("", project.grid(density), 0.0)])
+
+
+def _cut(desk: Desk) -> list[Piece]:
+    view = _view(desk, desk.tomogram("density"))
+    return segment_pieces(view, desk.settings, desk.project.label_chunk(view.output, desk.settings.output.chunk))
+
+
+def _receipt(desk: Desk, parts: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any]:
+    if name not in parts:
+        raise InputError(f"{desk.task.run}: {name} of segment has gone missing", "run again")
+    return parts[name]

@@ -1,0 +1,274 @@
+"""Membrane instances: the membranes of a segmentation one by one, in an order that never changes."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from membrain_cloud.geometry import Box, Zyx
+from membrain_cloud.image.connected_components import SLAB_VOXELS, find_components
+from membrain_cloud.segmentation.split_touching import split_touching
+
+Slices = tuple[slice, slice, slice]
+
+
+class Labels(Protocol):
+    """A volume of labels that is read and written box by box: in memory, in a scratch file, wherever."""
+
+    def read(self, box: Box) -> NDArray: ...
+    def write(self, box: Box, array: NDArray) -> None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Separation:
+    """What `separate_volume` found.
+
+    numbers : the membrane, from 1 by falling size, that each label of the scratch volume is; 0 for what is none.
+    count : of membranes.  unsplit : components too large to be looked at for touching membranes.
+    """
+
+    numbers: NDArray[np.unsignedinteger]
+    count: int
+    unsplit: int
+
+
+def separate(
+    labels: NDArray, *, min_voxels: int, split: bool, drop_border: bool, foreground: int | None = None
+) -> NDArray[np.unsignedinteger]:
+    """Number the membranes of a segmentation in memory by size; see `separate_volume`.
+
+    Parameters
+    ----------
+    labels : (Z, Y, X) bool or integers; 0 is background.
+    foreground : the one value that is membrane (e.g. 1 where 2 is lumen); None takes every value but 0 as membrane.
+
+    Returns
+    -------
+    (Z, Y, X) uint16, or uint32 beyond 65 535 membranes: 0 background, 1..N the membranes.
+    """
+    if not labels.size:
+        return np.zeros(labels.shape, np.uint16)
+
+    def read(box: Box) -> NDArray:
+        part = labels[box.slices]
+        return part != 0 if foreground is None else part == foreground
+
+    scratch = _InMemory(np.zeros(labels.shape, np.uint32))
+    found = separate_volume(
+        read, labels.shape, scratch, min_voxels=min_voxels, split=split, drop_border=drop_border, split_voxels=None
+    )
+    return np.asarray(found.numbers[scratch.array])
+
+
+def separate_volume(
+    read: Callable[[Box], NDArray],
+    shape: Zyx,
+    scratch: Labels,
+    *,
+    min_voxels: int,
+    split: bool,
+    drop_border: bool,
+    split_voxels: int | None,
+    slab_voxels: int = SLAB_VOXELS,
+) -> Separation:
+    """Number the membranes of a segmentation of any size.
+
+    Parameters
+    ----------
+    read : box -> voxels; nonzero is membrane. Read twice, in slabs of whole planes.
+    scratch : uint32 labels of the same shape to work in; afterwards `numbers[scratch]` are the membranes.
+    min_voxels : smaller components are dropped, and no membrane is split into smaller pieces.
+    split : cut 26-connected components where membranes touch or cross (see `splitting`); otherwise each is one.
+    drop_border : leave out membranes that reach the volume's outermost voxels: they are cut there.
+    split_voxels : a component whose bounding box has more voxels is left whole, since splitting holds the box in memory
+        (about 14 bytes a voxel); None: none is.
+    slab_voxels : of the slabs; the result does not depend on it.
+
+    1 is the largest membrane; equal sizes are ordered by their first voxel in zyx order. The result depends on nothing
+    but the input and these settings. Memory: one slab, one component's box, and a few numbers a component.
+    """
+    found = find_components(read, shape, min_voxels=max(1, min_voxels), slab_voxels=slab_voxels)
+    for index, slab in enumerate(found.slabs):
+        scratch.write(slab, found.labels(index, read(slab)).astype(np.uint32))
+    boxes = boxes_of_labels(scratch.read, shape, found.slabs)
+    sizes = dict(enumerate(found.sizes.tolist(), start=1))
+    unsplit = 0
+    for number in sorted(boxes) if split else ():
+        # a voxel of margin within the volume: what ends at the box ends there, what ends at the volume may go on
+        around = _grown(boxes[number].slices, 1, shape)
+        if split_voxels is not None and math.prod(around.shape) > split_voxels:
+            unsplit += 1
+            continue
+        for new, (box, size) in _split_component(scratch, number, around, len(sizes), min_voxels).items():
+            boxes[new], sizes[new] = box, size
+    kept = [i for i in boxes if not (drop_border and _on_border(boxes[i].slices, shape))]
+    first = {i: _first_voxel(scratch, i, boxes[i], shape) for i in _tied(sizes, kept)}
+    kept.sort(key=lambda i: (-sizes[i], first.get(i, 0)))
+    kind = np.uint16 if len(kept) <= np.iinfo(np.uint16).max else np.uint32
+    numbers: NDArray[np.unsignedinteger] = np.zeros(len(sizes) + 1, kind)
+    numbers[kept] = np.arange(1, len(kept) + 1)
+    return Separation(numbers, len(kept), unsplit)
+
+
+class _InMemory:
+    def __init__(self, array: NDArray) -> None:
+        self.array = array
+
+    def read(self, box: Box) -> NDArray:
+        return self.array[box.slices].copy()
+
+    def write(self, box: Box, array: NDArray) -> None:
+        self.array[box.slices] = array
+
+
+def _split_component(
+    scratch: Labels, number: int, around: Box, count: int, min_voxels: int
+) -> dict[int, tuple[Box, int]]:
+    """Cut one component apart in the scratch volume; its pieces' boxes and sizes. One keeps its number, the others
+    count on from `count`; nothing where it is one piece."""
+    part = scratch.read(around)
+    pieces = split_touching(part == number, min_voxels=min_voxels)
+    if pieces.max() < 2:
+        return {}
+    found: dict[int, tuple[Box, int]] = {}
+    for piece, slices in enumerate(ndimage.find_objects(pieces), start=1):
+        new = number if piece == 1 else (count := count + 1)
+        inside = pieces[slices] == piece
+        part[slices][inside] = new
+        start = tuple(a + s.start for a, s in zip(around.start, slices, strict=True))
+        stop = tuple(a + s.stop for a, s in zip(around.start, slices, strict=True))
+        found[new] = Box(start, stop), int(np.count_nonzero(inside))
+    scratch.write(around, part)
+    return found
+
+
+def boxes_of_labels(read: Callable[[Box], NDArray], shape: Zyx, parts: Iterable[Box]) -> dict[int, Box]:
+    """The box around each label of a volume that `parts` tile, ascending; see `instance_boxes`."""
+    found: dict[int, Box] = {}
+    for part in parts:
+        for number, box in instance_boxes(read(part)).items():
+            start = [a + o for a, o in zip(box.start, part.start, strict=True)]
+            stop = [b + o for b, o in zip(box.stop, part.start, strict=True)]
+            if number in found:
+                start = [min(pair) for pair in zip(start, found[number].start, strict=True)]
+                stop = [max(pair) for pair in zip(stop, found[number].stop, strict=True)]
+            found[number] = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+    return dict(sorted(found.items()))
+
+
+def masks_of_labels(
+    read: Callable[[Box], NDArray], shape: Zyx, parts: Iterable[Box]
+) -> Iterator[tuple[int, Box, NDArray[np.bool_]]]:
+    """Each label of a volume that `parts` tile, ascending: its number, the box around it, and its mask in there.
+
+    Every part is read once. Held are the places of the labelled voxels (4 bytes each, 8 in volumes of more than
+    4 G voxels), a part, and one mask at a time. Labels as `instance_boxes` takes them.
+    """
+    index = np.uint32 if math.prod(shape) <= 2**32 else np.uint64
+    pieces: dict[int, list[NDArray]] = {}
+    for part in parts:
+        labels = read(part)
+        _check_labels(labels)
+        step = max(1, SLAB_VOXELS // max(1, math.prod(labels.shape[1:])))
+        for first in range(0, len(labels), step):
+            start = (part.start[0] + first, *part.start[1:])
+            for number, places in _places(labels[first : first + step], start, shape):
+                pieces.setdefault(number, []).append(places.astype(index))
+    for number in sorted(pieces):
+        own = pieces.pop(number)
+        box = _around(own, shape)
+        mask = np.zeros(box.shape, bool)
+        for places in own:
+            z, y, x = np.unravel_index(places, shape)
+            mask[z - box.start[0], y - box.start[1], x - box.start[2]] = True
+        yield number, box, mask
+
+
+def _places(labels: NDArray, start: Sequence[int], shape: Zyx) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Of a part of a volume that begins at `start`: each label and the flat indices, in the volume, of its voxels."""
+    flat = np.flatnonzero(labels)
+    if not len(flat):
+        return
+    numbers = labels.ravel()[flat]
+    order = np.argsort(numbers, kind="stable")
+    z, y, x = (i + a for i, a in zip(np.unravel_index(flat[order], labels.shape), start, strict=True))
+    places = np.ravel_multi_index((z, y, x), shape)
+    found, first = np.unique(numbers[order], return_index=True)
+    for number, begin, end in zip(found.tolist(), first, [*first[1:], len(places)], strict=True):
+        yield int(number), places[begin:end]
+
+
+def _around(pieces: Sequence[NDArray], shape: Zyx) -> Box:
+    low, high = np.array(shape), np.zeros(3, np.int64)
+    for places in pieces:
+        zyx = np.stack(np.unravel_index(places, shape))
+        low, high = np.minimum(low, zyx.min(axis=1)), np.maximum(high, zyx.max(axis=1) + 1)
+    start, stop = low.tolist(), high.tolist()
+    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+
+
+def _check_labels(instances: NDArray) -> None:
+    if instances.dtype.kind not in "bui":
+        raise ValueError(f"instances must be integers, not {instances.dtype}")
+    if instances.dtype.kind == "i" and instances.size and instances.min() < 0:
+        raise ValueError("instances must not be negative")
+
+
+def _on_border(box: Slices, shape: tuple[int, ...]) -> bool:
+    """Whether a box reaches the volume's outermost voxels; an axis of one voxel has none."""
+    return any(n > 1 and (s.start == 0 or s.stop == n) for s, n in zip(box, shape, strict=True))
+
+
+def instance_boxes(instances: NDArray, *, margin: int = 0) -> dict[int, Box]:
+    """The box around each instance, grown by `margin` voxels on every side and clipped to the volume; ids ascending.
+
+    Ids may have gaps (somebody's edited instances); ids that do not occur are left out. Raises ValueError for
+    negative or non-integer ids.
+    """
+    if instances.dtype.kind == "b":
+        instances = instances.view(np.uint8)
+    _check_labels(instances)
+    if instances.size == 0:
+        return {}
+    # find_objects makes a list as long as the highest id: ids above the number of voxels are made compact first
+    ids: NDArray | None = None
+    if instances.max() >= instances.size:
+        ids, instances = _compact(instances)
+    found: dict[int, Box] = {}
+    for number, slices in enumerate(ndimage.find_objects(instances), start=1):
+        if slices is not None:
+            found[int(ids[number]) if ids is not None else number] = _grown(slices, margin, instances.shape)
+    return found
+
+
+def _compact(instances: NDArray) -> tuple[NDArray, NDArray]:
+    """The ids in ascending order, and each voxel's index into them; 0 has index 0 whether it occurs or not."""
+    ids, inverse = np.unique(np.append(instances.ravel(), 0), return_inverse=True)
+    return ids, inverse[:-1].reshape(instances.shape)
+
+
+def _grown(slices: Sequence[slice], margin: int, shape: tuple[int, ...]) -> Box:
+    start = tuple(max(0, int(s.start) - margin) for s in slices)
+    stop = tuple(min(n, int(s.stop) + margin) for s, n in zip(slices, shape, strict=True))
+    return Box(start, stop)  # type: ignore[arg-type]
+
+
+def _tied(sizes: Mapping[int, int], kept: list[int]) -> list[int]:
+    """Those of `kept` that share their size with another."""
+    counts = Counter(sizes[i] for i in kept)
+    return [i for i in kept if counts[sizes[i]] > 1]
+
+
+def _first_voxel(scratch: Labels, number: int, box: Box, shape: Zyx) -> int:
+    """Flat index, in the volume, of the component's first voxel: it lies in the first slice of its box."""
+    z = box.start[0]
+    plane: NDArray = scratch.read(Box(box.start, (z + 1, box.stop[1], box.stop[2])))[0] == number
+    y, x = divmod(int(plane.argmax()), plane.shape[1])
+    return z * math.prod(shape[1:]) + (box.start[1] + y) * shape[2] + box.start[2] + x

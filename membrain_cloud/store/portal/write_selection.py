@@ -1,0 +1,63 @@
+"""Writing a selection down: a manifest that `run` takes, and a copick config over the same results."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from membrain_cloud.errors import UsageError
+from membrain_cloud.store.objects.object_store import Files
+from membrain_cloud.store.projects.manifest import write_manifest
+from membrain_cloud.store.portal.selection import PortalQuery, Selection, copick_config
+
+MANIFEST_FILE, CONFIG_FILE = "manifest.parquet", "config.json"
+_SECRETS = {"key", "secret", "token", "password", "client_kwargs"}
+
+
+def refuse_earlier(folder: str) -> None:
+    """UsageError where `folder` holds a selection already: it is what runs are resumed from."""
+    files = Files(folder)
+    for name in (MANIFEST_FILE, CONFIG_FILE):
+        if files.exists(name):
+            raise UsageError(f"{files.url}/{name} is there already", "choose another folder, or say --overwrite")
+
+
+def write_selection(
+    folder: str,
+    selection: Selection,
+    query: PortalQuery,
+    *,
+    overlay: str,
+    overlay_fs_args: Mapping[str, Any],
+    source_fs_args: Mapping[str, Any],
+    how: Mapping[str, Any],
+) -> dict[str, str]:
+    """Write manifest and config into `folder`; their places, by name. UsageError for secrets among the options."""
+    secret = sorted(_SECRETS & {*overlay_fs_args, *source_fs_args})
+    if secret:
+        raise UsageError(
+            f"option {secret[0]} would be written into the manifest",
+            "leave secrets to the environment: AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        )
+    files = Files(folder)
+    files.make_folder()
+    if "://" not in overlay:
+        Files(overlay).make_folder("ExperimentRuns")
+    config = copick_config(selection, overlay, overlay_fs_args, files.url.rsplit("/", 1)[-1])
+    when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    asked = {key: value for key, value in asdict(query).items() if value not in ((), None, False)}
+    files.write(CONFIG_FILE, json.dumps(config, indent=4).encode())
+    write_manifest(
+        f"{files.url}/{MANIFEST_FILE}",
+        [tomogram.row() for tomogram in selection.tomograms],
+        overlay_root=overlay,
+        overlay_fs_args=dict(config["overlay_fs_args"]),
+        source_fs_args=dict(source_fs_args),
+        objects=config["pickable_objects"],
+        copick_config=f"{files.url}/{CONFIG_FILE}",
+        selection={"query": asked, **how, "when": when, "left_out": dict(selection.left_out)},
+    )
+    return {"manifest": f"{files.url}/{MANIFEST_FILE}", "config": f"{files.url}/{CONFIG_FILE}"}

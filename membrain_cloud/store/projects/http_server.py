@@ -1,0 +1,116 @@
+"""A project's volumes and meshes over HTTP on this machine, for a viewer in a browser.
+
+    http://127.0.0.1:PORT/TOKEN/LAYER/...     an object of a volume, read from wherever the project lies
+    http://127.0.0.1:PORT/TOKEN/LAYER/info    of meshes: Neuroglancer's precomputed format, made from the GLB file
+
+Only what was added can be asked for, by those who know the token.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import struct
+import threading
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+
+from membrain_cloud.errors import MembrainCloudError
+from membrain_cloud.geometry import Mesh
+from membrain_cloud.store.objects.object_store import Files
+
+_NAME = re.compile(r"[A-Za-z0-9._:-]+(/[A-Za-z0-9._:-]+)*")
+# Viewers count metres; Neuroglancer's meshes are in nanometres.
+_NM_PER_ANGSTROM = 0.1
+
+
+class LayerServer:
+    """Serves layers from a thread of its own until it is closed. `requests` lists what was asked for."""
+
+    def __init__(self, bind: str = "127.0.0.1", port: int = 0) -> None:
+        self._volumes: dict[str, tuple[Files, str]] = {}
+        self._objects: dict[str, bytes] = {}
+        self.requests: list[str] = []
+        self._token = secrets.token_urlsafe(18)
+        self._server = ThreadingHTTPServer((bind, port), self._handler())
+        self._server.daemon_threads = True
+        self.url = f"http://{bind}:{self._server.server_address[1]}/{self._token}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def __enter__(self) -> LayerServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def add_volume(self, layer: str, files: Files, path: str) -> str:
+        """Serve every object below `path`; the layer's URL."""
+        self._volumes[layer] = (files, path)
+        return f"{self.url}/{layer}"
+
+    def add_meshes(self, layer: str, meshes: Mapping[int, Mesh]) -> str:
+        """Serve meshes in Neuroglancer's precomputed format, one object a membrane; the layer's URL."""
+        self._objects[f"{layer}/info"] = json.dumps({"@type": "neuroglancer_legacy_mesh"}).encode()
+        for number, mesh in meshes.items():
+            self._objects[f"{layer}/{number}:0"] = json.dumps({"fragments": [f"{number}.mesh"]}).encode()
+            self._objects[f"{layer}/{number}.mesh"] = precomputed_mesh(mesh)
+        return f"{self.url}/{layer}"
+
+    def answer(self, path: str) -> tuple[int, bytes]:
+        """Status and body for a request's path."""
+        token, _, name = path.lstrip("/").partition("/")
+        if not secrets.compare_digest(token.encode(), self._token.encode()):
+            return 403, b"no such token"
+        self.requests.append(name)
+        if not _NAME.fullmatch(name) or ".." in name.split("/"):
+            return 404, b"no such object"
+        if name in self._objects:
+            return 200, self._objects[name]
+        layer, _, rest = name.partition("/")
+        if layer not in self._volumes or not rest:
+            return 404, b"no such layer"
+        files, base = self._volumes[layer]
+        try:
+            return 200, files.read(f"{base}/{rest}")
+        except FileNotFoundError:
+            return 404, b"no such object"
+        except MembrainCloudError as error:  # a viewer shows it; a 404 would be taken for an empty chunk
+            return 502, str(error).encode()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                status, body = server.answer(self.path.split("?")[0])
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.send_header("Content-Type", "application/octet-stream")
+                self.send_header("Access-Control-Allow-Origin", "*")
+                self.send_header("Cache-Control", "no-store")
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(body)
+
+            do_HEAD = do_GET
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        return Handler
+
+
+def precomputed_mesh(mesh: Mesh) -> bytes:
+    """One fragment of Neuroglancer's legacy mesh format: number of vertices, vertices in nm, triangles."""
+    vertices = (mesh.vertices * _NM_PER_ANGSTROM).astype("<f4")
+    return struct.pack("<I", len(vertices)) + vertices.tobytes() + np.asarray(mesh.faces, "<u4").tobytes()

@@ -1,0 +1,144 @@
+"""A compact copy of the tables: one Parquet file a table and dataset, in the folder `compact` beside the parts.
+
+Queries over thousands of tomograms are faster on few large files. The parts stay: they are what `measure` writes and
+what receipts vouch for, so a run may go on meanwhile, and nothing is lost whenever a compaction is stopped. A compact
+file is replaced whole, and holds in its own metadata which parts it was made of: `Tables.read` takes rows from it only
+where the part is still the same, and from the part itself where a run has written a newer one since.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from membrain_cloud.errors import ChunkError
+from membrain_cloud.store.objects.object_store import Files, ObjectInfo
+
+if TYPE_CHECKING:
+    from membrain_cloud.store.tables.parquet_tables import Tables
+
+FOLDER = "compact"
+_MANIFEST = b"membrain_cloud.parts"
+# Rows of one group in a compact file: readers skip groups, and a group is held in memory while it is written.
+_GROUP_ROWS = 2**18
+# A local file's time stamp has steps of some milliseconds: what is younger than this may be replaced within one.
+_UNSETTLED_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class CompactFile:
+    """What a compact file holds: for each part its tag when it was read (None: not to be relied on) and its rows."""
+
+    rows: pa.Table
+    parts: Mapping[str, tuple[str | None, int, int]]
+
+    def of(self, part: str, info: ObjectInfo) -> pa.Table | None:
+        """The rows of a part; None where it is not in the file, or has been replaced since."""
+        tag, first, count = self.parts.get(part, (None, 0, 0))
+        return self.rows.slice(first, count) if tag is not None and tag == _tag(info) else None
+
+
+def compact_name(table: str, folder: str) -> str:
+    """folder : the partition's, `dataset=...`."""
+    return f"{FOLDER}/{table}/{folder}/all.parquet"
+
+
+def read_compact(files: Files, name: str) -> CompactFile | None:
+    """None where there is no such file, or one that was not written here."""
+    try:
+        file = pq.ParquetFile(io.BytesIO(files.read(name)))
+        stored = file.read()
+    except FileNotFoundError:
+        return None
+    except (pa.ArrowException, OSError) as error:
+        raise ChunkError(
+            f"{files.url}/{name} cannot be read as Parquet ({error})", "run `tables compact` again, or remove it"
+        ) from error
+    manifest = (file.metadata.metadata or {}).get(_MANIFEST)
+    if manifest is None:
+        return None
+    parts = {part: (tag, first, count) for part, tag, first, count in json.loads(manifest)}
+    return CompactFile(stored, parts)
+
+
+def is_current(files: Files, name: str, parts: Mapping[str, ObjectInfo]) -> bool:
+    """Whether the compact file holds just these parts as they are; reads the file's last bytes only."""
+    manifest = _manifest(files, name)
+    return manifest is not None and {part: tag for part, tag, _, _ in manifest} == {
+        part: _tag(info) for part, info in parts.items()
+    }
+
+
+def _manifest(files: Files, name: str) -> list[tuple[str, str | None, int, int]] | None:
+    """None where there is no such file, or a torn one: then it is written anew."""
+    footer = read_footer(files, name)
+    manifest = None if footer is None else (footer.metadata or {}).get(_MANIFEST)
+    return None if manifest is None else json.loads(manifest)
+
+
+def read_footer(files: Files, name: str) -> Any:
+    """What a Parquet file says of itself at its end (pyarrow's FileMetaData); None where it is absent or torn."""
+    try:
+        with files.open(name) as handle:
+            try:
+                return pq.read_metadata(handle)
+            except pa.ArrowException:
+                return None
+    except FileNotFoundError:
+        return None
+
+
+def write_compact(
+    source: Tables, table: str, dataset: str, parts: Mapping[str, ObjectInfo], target: Files, name: str
+) -> int:
+    """Write a compact file of these parts below `target`, whole or not at all; returns the number of its rows.
+
+    A part that is removed meanwhile is left out. Raises ChunkError for a torn part; then nothing is replaced.
+    """
+    started, manifest, first = time.time(), [], 0
+    schema = source.schema(table)
+    with tempfile.TemporaryDirectory(prefix="membrain-cloud-compact-") as folder:
+        path = os.path.join(folder, "all.parquet")
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            waiting: list[pa.Table] = []
+            for part, info in sorted(parts.items()):
+                rows = source.read_part(table, dataset, part)
+                if rows is None:
+                    continue
+                settled = not target.local or _modified(info) < started - _UNSETTLED_SECONDS
+                manifest.append((part, _tag(info) if settled else None, first, rows.num_rows))
+                first += rows.num_rows
+                waiting.append(rows)
+                if sum(rows.num_rows for rows in waiting) >= _GROUP_ROWS:
+                    writer.write_table(pa.concat_tables(waiting))
+                    waiting = []
+            writer.write_table(pa.concat_tables([*waiting, schema.empty_table()]))
+            writer.add_key_value_metadata({_MANIFEST: json.dumps(manifest).encode()})
+        target.write_from(path, name)
+    return first
+
+
+def _tag(info: ObjectInfo) -> str:
+    return f"{info.size}:{info.tag}"
+
+
+def _modified(info: ObjectInfo) -> float:
+    """Seconds; a local file's tag is its time stamp in nanoseconds."""
+    return int(info.tag) / 1e9 if info.tag.isdigit() else 0.0
+
+
+def compact_files(files: Files) -> Iterator[tuple[str, str]]:
+    """(table, partition's folder) of each compact file."""
+    for name in files.listing(FOLDER):
+        words = name.split("/")
+        if len(words) == 3 and words[2] == "all.parquet":
+            yield words[0], words[1]

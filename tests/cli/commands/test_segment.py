@@ -1,0 +1,230 @@
+"""segment, thresholds, components and skeletonize from the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import mrcfile
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from membrain_cloud.cli import display
+from membrain_cloud.cli import main
+from membrain_cloud.cli.commands.segment import _do_all
+from membrain_cloud.errors import InputError
+from membrain_cloud.pipeline.files.postprocess import Derived
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory, lightning_checkpoint: Callable[..., Path]) -> str:
+    return str(lightning_checkpoint(tmp_path_factory.mktemp("models") / "random.ckpt"))
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with two tomograms."""
+    monkeypatch.chdir(tmp_path)
+    for k in (1, 2):
+        with mrcfile.new(f"TS_{k}.mrc") as file:
+            file.set_data(np.random.default_rng(k).normal(size=(20, 24, 18)).astype(np.float32))
+            file.voxel_size = 10.0
+    return tmp_path
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments))
+
+
+def call_json(*arguments: str) -> Any:
+    result = call(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_patterns_are_segmented_once(here: Path, model: str) -> None:
+    command = ["segment", "TS_*.mrc", "--model", model, "--window", "16", "--no-mirrors"]
+    assert call(*command).exit_code == 0
+    assert sorted(os.listdir(here)) == [
+        *("TS_1.mrc", "TS_1_scores.mrc", "TS_1_segmented.json", "TS_1_segmented.mrc"),
+        *("TS_2.mrc", "TS_2_scores.mrc", "TS_2_segmented.json", "TS_2_segmented.mrc"),
+    ]
+    # what was written does not fit the pattern the second time
+    again = call_json(*command)
+    assert [(row["file"], row["state"]) for row in again] == [("TS_1.mrc", "skipped"), ("TS_2.mrc", "skipped")]
+    other = call(*command, "--threshold", "0.01")
+    assert other.exit_code == 1
+    assert "--overwrite" in other.stderr
+    assert call(*command, "--threshold", "0.01", "--overwrite").exit_code == 0
+
+
+def test_a_bad_file_fails_alone(here: Path, model: str) -> None:
+    (here / "bad.mrc").write_bytes(b"nothing")
+    command = ["segment", "bad.mrc", "TS_1.mrc", "--model", model, "--window", "16", "--no-mirrors", "-o", "out"]
+    result = call(*command, "--json")
+    assert result.exit_code == 1
+    assert "bad.mrc" in result.stderr
+    rows = json.loads(result.stdout)
+    assert [row["state"] for row in rows] == ["failed", "done"]
+    assert rows[0]["next_step"]
+    assert (here / "out" / "TS_1_segmented.mrc").exists()
+    (here / "notes.txt").write_text("of no kind that holds a volume")
+    unknown = call("segment", "notes.txt", *command[2:], "--json")
+    assert unknown.exit_code == 1
+    assert [row["state"] for row in json.loads(unknown.stdout)] == ["failed", "skipped"]
+    alone = call("segment", "bad.mrc", "--model", model)
+    assert alone.exit_code == 2
+    assert alone.stderr.startswith("error: bad.mrc")
+
+
+def test_the_options_are_settings(here: Path, model: str) -> None:
+    short = ["--window", "16", "--threshold", "0.02", "--mirrors", "yes", "--rescale", "no"]
+    long = [f"--set=segment.{key}" for key in ("window=16", "threshold=0.02", "mirrors=yes", "rescale=no")]
+    made = [
+        call_json("segment", "TS_1.mrc", "--model", model, *words, "-o", name)
+        for words, name in ((short, "short"), (long, "long"))
+    ]
+    for name in ("scores", "segmented"):
+        assert Path(made[0][name]).read_bytes() == Path(made[1][name]).read_bytes()
+    recipes = [json.loads(Path(row["segmented"].replace(".mrc", ".json")).read_text())["recipe"] for row in made]
+    assert recipes[0] == recipes[1]
+    assert recipes[0]["segment"]["mirrors"] == "yes"
+
+
+def test_uncertainty_takes_the_mirrors_it_needs(here: Path, model: str) -> None:
+    made = call_json("segment", "TS_1.mrc", "--model", model, "--window", "16", "--uncertainty", "--no-scores")
+    assert made["scores"] is None
+    assert mrcfile.read(made["uncertainty_map"]).max() > 0
+    refused = call("segment", "TS_1.mrc", "--model", model, "--window", "16", "--uncertainty", "--no-mirrors")
+    assert refused.exit_code == 2
+    assert "mirrors" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["--min-voxels", "5"], "--components"),
+        (["--no-mirrors", "--mirrors", "yes"], "exclude"),
+        (["--window", "17"], "try 16"),
+        (["--mirrors", "maybe"], "adaptive"),
+    ],
+)
+def test_options_that_make_no_sense(here: Path, model: str, arguments: list[str], what: str) -> None:
+    result = call("segment", "TS_1.mrc", "--model", model, *arguments)
+    assert result.exit_code == 2
+    assert what in result.stderr
+
+
+def test_the_options_of_membrain_segment(here: Path, model: str) -> None:
+    theirs = ["--tomogram-path", "TS_1.mrc", f"--ckpt-path={model}", "--out-folder", "theirs", "--in-pixel-size", "11"]
+    theirs += ["--store-connected-components", "--connected-component-thres", "7", "--no-test-time-augmentation"]
+    theirs += ["--segmentation-threshold=-0.1", "--sliding-window-size", "16", "--no-rescale-patches"]
+    theirs += ["--store-probabilities", "--no-store-uncertainty-map"]
+    ours = ["TS_1.mrc", "--model", model, "--output", "ours", "--voxel-spacing", "11", "--components"]
+    ours += ["--min-voxels", "7", "--no-mirrors", "--threshold", "-0.1", "--window", "16", "--rescale", "no"]
+    ours += ["--scores"]
+    made = [call_json("segment", *words) for words in (theirs, ours)]
+    records = [json.loads(Path(row["segmented"].replace(".mrc", ".json")).read_text()) for row in made]
+    assert records[0] == records[1]
+    assert records[0]["recipe"]["components"] == 7
+    mirrored = call_json("segment", "TS_1.mrc", "--model", model, "--sliding-window-size=16", "--store-uncertainty-map")
+    assert Path(mirrored["uncertainty_map"]).is_file()
+    assert "No such option" in call("segment", "TS_1.mrc", "--out-pixel-size", "10").stderr
+
+
+def test_two_files_may_not_write_to_one_name(here: Path, model: str) -> None:
+    (here / "other").mkdir()
+    (here / "other" / "TS_1.mrc").write_bytes((here / "TS_2.mrc").read_bytes())
+    for verb, more in (
+        ("segment", ["--model", model, "--window", "16"]), ("thresholds", ["-t", "0"]), ("components", []),
+        ("skeletonize", []),
+    ):  # fmt: skip
+        result = call(verb, "TS_1.mrc", "other/TS_1.mrc", "--overwrite", *more)
+        assert result.exit_code == 2
+        assert "other/TS_1.mrc: their outputs would have the same names" in result.stderr
+    assert sorted(os.listdir(here)) == ["TS_1.mrc", "TS_2.mrc", "other"]
+
+
+@pytest.mark.parametrize(("given", "said"), [("nan", "no number"), ("inf", "finite")])
+def test_a_threshold_that_is_no_number_is_refused(here: Path, given: str, said: str) -> None:
+    result = call("thresholds", "TS_1.mrc", "-t", "0", "-t", given)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert sorted(os.listdir(here)) == ["TS_1.mrc", "TS_2.mrc"]
+
+
+def test_sigterm_ends_as_ctrl_c_does(here: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from membrain_cloud.pipeline.files import segment_file as single
+
+    def told(*_: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+        raise AssertionError("it goes on")
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(single, "_make", told)
+    result = call("segment", "TS_1.mrc", "--model", model, "--window", "16", "-o", "out")
+    assert result.exit_code == 3
+    assert os.listdir(here / "out") == []
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_from_scores_to_sheets_without_the_network(here: Path, model: str) -> None:
+    made = call_json(
+        "segment", "TS_1.mrc", "--model", model, "--window", "16", "--no-mirrors", "--components", "--min-voxels", "9",
+        "--skeleton",
+    )  # fmt: skip
+    scores = mrcfile.read(made["scores"])
+    masks = call_json("thresholds", made["scores"], "-t", "-0.5", "--threshold", "0", "-o", "masks")
+    assert [os.path.basename(name) for name in masks["outputs"]] == [
+        "TS_1_scores_threshold_-0.5.mrc",
+        "TS_1_scores_threshold_0.0.mrc",
+    ]
+    for name, threshold in zip(masks["outputs"], (-0.5, 0.0), strict=True):
+        np.testing.assert_array_equal(mrcfile.read(name), scores > threshold)
+    numbered = call_json("components", masks["outputs"][1], "--min-voxels", "9", "-o", "numbered")
+    np.testing.assert_array_equal(mrcfile.read(numbered["outputs"][0]), mrcfile.read(made["segmented"]))
+    assert numbered["counts"] == [made["components"]]
+    sheets = call("skeletonize", made["segmented"], "-o", "sheets")
+    assert sheets.output.strip() == os.path.join("sheets", "TS_1_segmented_skel.mrc")
+    np.testing.assert_array_equal(mrcfile.read(sheets.output.strip()), mrcfile.read(made["skeleton"]))
+    refused = call("skeletonize", made["segmented"], "-o", "sheets")
+    assert refused.exit_code == 2
+    assert "--overwrite" in refused.stderr
+
+
+def test_files_that_overlap_are_told_of_in_their_order(capsys: pytest.CaptureFixture[str]) -> None:
+    """As on a GPU, where one is read and written while another is looked at."""
+    both = threading.Barrier(2, timeout=10)
+
+    def work(file: str) -> Derived:
+        if file != "c":
+            both.wait()  # neither ends before the other has begun
+        if file == "a":
+            time.sleep(0.05)
+        if file == "b":
+            raise InputError("b is no volume", "look at it")
+        return Derived(file, (f"{file}_out.mrc",), (1,), ())
+
+    with pytest.raises(click.exceptions.Exit) as ended, display.Bars() as bars:
+        _do_all(["a", "b", "c"], work, False, at_once=2, bars=bars)
+    assert ended.value.exit_code == 1
+    told = capsys.readouterr()
+    assert told.out.split() == ["a_out.mrc", "c_out.mrc"]
+    assert "1 of 3 files failed" in told.err
+
+
+def test_a_bug_in_one_of_overlapping_files_is_not_hidden() -> None:
+    def work(file: str) -> Derived:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        _do_all(["a", "b", "c"], work, False, at_once=2)

@@ -1,0 +1,113 @@
+"""The commands of README and tutorials, run one after the other as a newcomer would, on tiny simulated tomograms."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import test_docs
+from click.testing import CliRunner
+
+from membrain_cloud.cli import main
+from membrain_cloud.geometry import Picks
+from membrain_cloud.simulation.phantom import PhantomSettings, make_phantom
+from membrain_cloud.store.formats.mrc import write_mrc
+from membrain_cloud.store.projects.open import open_project
+from membrain_cloud.store.formats.star import write_star
+
+SETTINGS = PhantomSettings(shape=(40, 56, 56), membranes=2, void_angstrom=(0.0, 0.0))
+# What is not run here, and why.
+ELSEWHERE = {
+    r"membrain-cloud demo\b": "tests/pipeline/projects/test_demo.py runs it",
+    r"membrain-cloud portal\b|chlamy/": "tests/end_to_end/test_portal_run.py does, with a portal of its own",
+    r"--scheduler\b": "tests/pipeline/runners/test_runners.py does, with a scheduler of its own",
+    r"membrain-cloud view\b": "it serves until it is stopped: tests/pipeline/reporting/test_neuroglancer.py",
+    r"membrain-cloud (patches|train)\b": "tests of their own, with networks of a few weights",
+    r"(corrected/|segment\.model=)round-1|psii:alice/1 psii:bob/1": "tests/end_to_end/test_annotation_loop.py does, with annotators",
+}
+# The same, smaller: workers cost seconds each to start.
+INSTEAD = {"--workers 4": "", "membrain-cloud run ": "membrain-cloud run --in-process "}
+# What stands before a page's first command: the pages build on one another.
+FIRST = [
+    "membrain-cloud project init my-project --tomograms data/TS_1.mrc",
+    "membrain-cloud run my-project/config.json",
+]
+PAGES = {
+    "README.md": [],
+    "docs/tutorials/one-tomogram.md": [],
+    "docs/tutorials/annotate-together.md": FIRST,
+    "docs/tutorials/query-the-tables.md": FIRST,
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory, lightning_checkpoint: Callable[..., Path]) -> Path:
+    """A folder with the files that the pages name."""
+    folder = tmp_path_factory.mktemp("newcomer")
+    (folder / "data").mkdir()
+    for seed, name in enumerate(("TS_001", "TS_002")):
+        phantom = make_phantom(seed + 1, SETTINGS)
+        write_mrc(str(folder / "data" / f"{name}.mrc"), phantom.density, 10.0)
+    write_mrc(str(folder / "tomogram.mrc"), phantom.density, 10.0)
+    for name in ("labels", "corrected"):
+        write_mrc(str(folder / f"{name}.mrc"), phantom.labels.astype(np.int8), 10.0)
+    picks = phantom.particles if len(phantom.particles) else Picks(np.array([[200.0, 200, 200]]))
+    write_star(str(folder / "psii.star"), picks, voxel_spacing_angstrom=10.0, tomogram="TS_001")
+    (folder / "settings.yaml").write_text(
+        next(block for block in test_docs.blocks(test_docs.ROOT / "README.md", "yaml") if "settings.yaml" in block)
+    )
+    lightning_checkpoint(folder / "MemBrain_seg_v10_alpha.ckpt")
+    return folder
+
+
+def sessions_of(folder: Path, kind: str) -> list[str]:
+    """Those of the masks or meshes that are there, the oldest first."""
+    pattern, at = {"masks": ("Segmentations/*_membrain_*_membrane.zarr", 2), "meshes": ("Meshes/membrain_*.glb", 1)}[
+        kind
+    ]
+    found = sorted((folder / "my-project/ExperimentRuns").glob(f"*/{pattern}"), key=lambda path: path.stat().st_ctime)
+    return list(dict.fromkeys(path.name.split("_")[at] for path in found))
+
+
+def run_line(line: str, folder: Path) -> None:
+    """Run a command of a page, with the sessions that there are in place of the page's."""
+    for said, instead in INSTEAD.items():
+        line = line.replace(said, instead)
+    for kind, first, last in (("masks", "1a2b3c4d", "5e6f7a8b"), ("meshes", "9c8d7e6f", "0f1e2d3c")):
+        if f"/{first}" in line:
+            sessions = sessions_of(folder, kind)
+            line = line.replace(first, sessions[0]).replace(last, sessions[-1])
+    words = shlex.split(line, comments=True)[1:]
+    if any("*" in word for word in words):  # quoted in the page: the command itself looks for the files
+        assert "--tomograms" in words
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, f"{line}\n{done.output}"
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[] if page == "README.md" else [pytest.mark.slow]) for page in PAGES],
+)
+def test_the_commands_of_a_page_work_one_after_the_other(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str
+) -> None:
+    folder = tmp_path / "here"
+    shutil.copytree(files, folder)
+    if page != "README.md":
+        shutil.copy(folder / "data/TS_001.mrc", folder / "data/TS_1.mrc")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MEMBRAIN_CLOUD_CACHE", str(tmp_path / "cache"))
+    lines = PAGES[page] + test_docs.shell_lines(test_docs.ROOT / page)
+    here = [line for line in lines if not any(re.search(pattern, line) for pattern in ELSEWHERE)]
+    assert here
+    for line in here:
+        run_line(line, folder)
+    project = open_project("my-project/config.json")
+    assert all(project.segmentations(run) for run in project.runs())
+    for block in test_docs.blocks(test_docs.ROOT / page, "python"):
+        exec(compile(block, page, "exec"), {})

@@ -1,0 +1,469 @@
+"""Patches are proposed once, extracted as copick projects that copick opens, and merged by a stated rule."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import copick
+import mrcfile
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from membrain_cloud.cli import main
+from membrain_cloud.errors import InputError, ProjectError, StorageError, UsageError
+from membrain_cloud.networks.segmentation.segmenter import save_segmenter
+from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, build_unet
+from membrain_cloud.pipeline.execution.driver import carry_out
+from membrain_cloud.pipeline.annotation.extract import (
+    BORDER_VOXELS,
+    MULTILABEL,
+    extract,
+    extract_files,
+    open_patch_project,
+    patch_refs,
+)
+from membrain_cloud.pipeline.annotation.merge import Merged, Output, merge
+from membrain_cloud.pipeline.annotation.propose import Wish, predicted_uri, propose
+from membrain_cloud.pipeline.annotation.patch_set import PatchSet
+from membrain_cloud.pipeline.annotation.annotators import Sources, standing
+from membrain_cloud.pipeline.planning.plan import plan
+from membrain_cloud.pipeline.runners import InProcess
+from membrain_cloud.pipeline.settings import Settings, load_settings
+from membrain_cloud.pipeline.stages.registry import STAGES
+from membrain_cloud.store.projects.open import open_project
+from membrain_cloud.store.projects.project import Project
+from membrain_cloud.store.refs import SegmentationRef, TomogramRef
+from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.training.corrections import border_of
+
+SHAPE = (24, 60, 64)
+EDGE, BORDER = 24, 4
+QUICK = ("segment.scores=float16", "segment.mirrors=no", "segment.overlap=0", "segment.precision=float32")
+WISH = Wish(4, 0, EDGE, 3)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Settings]:
+    """Two tomograms segmented by a small random network, with scores."""
+    folder = tmp_path_factory.mktemp("patches")
+    torch.manual_seed(0)
+    architecture = UNetArchitecture((4, 8, 8))
+    model = folder / "m.safetensors"
+    save_segmenter(model, build_unet(architecture), architecture, {"window": 16, "voxel_spacing_angstrom": 10.0})
+    project = create_project(str(folder / "p"), objects=[("membrane", False, "GO:0016020")])
+    for seed, run in enumerate(("TS_1", "TS_2")):
+        density = np.random.default_rng(seed).normal(size=SHAPE).astype(np.float32)
+        project.write_tomogram(TomogramRef(run, "wbp", 10.0), density, chunk=32)
+    settings = load_settings(None, [f"segment.model={model}", "output.chunk=32", *QUICK])
+    outcomes = carry_out(project, settings, plan(project, settings, STAGES, stages=["segment"]), InProcess(), STAGES)
+    assert {outcome.state for outcome in outcomes} == {"done"}, [o.line() for o in outcomes]
+    return folder / "p", settings
+
+
+@pytest.fixture
+def settings(made: tuple[Path, Settings]) -> Settings:
+    return made[1]
+
+
+@pytest.fixture
+def project(made: tuple[Path, Settings], tmp_path: Path) -> Project:
+    folder = tmp_path / "p"
+    shutil.copytree(made[0], folder, copy_function=shutil.copy2)
+    config = folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"overlay_root": str(folder)}))
+    return open_project(str(config))
+
+
+@pytest.fixture
+def kept(project: Project, settings: Settings) -> PatchSet:
+    """Four patches proposed and extracted."""
+    propose(project, (), "round-1", WISH, prediction=predicted_uri(settings))
+    kept = PatchSet(project, "round-1")
+    extract(kept, kept.patches(), border=BORDER, output=None)
+    return kept
+
+
+def paint(kept: PatchSet, patch: str, who: str, marks: np.ndarray, name: str = MULTILABEL) -> SegmentationRef:
+    user, _, session = who.partition("/")
+    ref = SegmentationRef(patch, name, user, session, 10.0)
+    open_patch_project(kept).write_segmentation(ref, marks.astype(np.uint8))
+    return ref
+
+
+def merged(kept: PatchSet, **more: object) -> list[Merged]:
+    sources = more.pop("sources", Sources((), (), 3, BORDER))
+    output = more.pop("output", Output("corrected", "round-1", 16))
+    rule = more.pop("rule", "agree")
+    return merge(kept, kept.patches(), open_patch_project(kept), sources, rule, output, **more)  # type: ignore[arg-type]
+
+
+def test_proposals_are_the_most_doubtful_places_and_the_same_again(project: Project, settings: Settings) -> None:
+    uri = predicted_uri(settings)
+    first = propose(project, (), "round-1", WISH, prediction=uri)
+    assert (first.added, len(first.patches)) == (4, 4)
+    assert [p.patch for p in first.patches] == [f"patch-{k:04d}" for k in range(1, 5)]
+    assert [p.doubt for p in first.patches] == sorted((p.doubt for p in first.patches), reverse=True)
+    assert {p.run for p in first.patches} == {"TS_1", "TS_2"}
+    assert {p.evidence for p in first.patches} == {"scores"}
+    receipt = project.receipts.parts(f"segment/membrain_{uri.rpartition('/')[2]}/TS_1/membrane@10.000")["complete"]
+    assert {p.model_sha256 for p in first.patches} == {receipt["model"]["sha256"]}
+    for one in first.patches:
+        others = [p.box for p in first.patches if p.run == one.run and p is not one]
+        assert not any(one.box.intersection(box) for box in others)
+    again = propose(project, (), "round-1", WISH, prediction=uri)
+    assert (again.added, list(again.patches)) == (0, list(first.patches))
+    other = propose(project, (), "other", WISH, prediction=uri)
+    assert list(other.patches) == list(first.patches), "the same results give the same patches"
+
+
+def test_more_patches_are_added_beside_those_there_are(project: Project, settings: Settings) -> None:
+    uri = predicted_uri(settings)
+    first = propose(project, (), "a", WISH, prediction=uri)
+    second = propose(project, (), "a", Wish(4, 1, EDGE, 3), prediction=uri)
+    assert second.added == 1
+    assert list(second.patches[:4]) == list(first.patches)
+    assert second.patches[4].patch == "patch-0005"
+    full = propose(project, (), "a", Wish(4, 9, EDGE, 3), prediction=uri)
+    assert len(full.patches) == 6, "three of each tomogram"
+    assert "raise --per-tomogram" in full.notes[-1]
+    kept = PatchSet(project, "a")
+    assert [p.patch for p in kept.patches()] == [f"patch-{k:04d}" for k in range(1, 7)]
+    text = (Path(project.root_url) / "membrain-cloud/patches/a/patches.csv").read_text()
+    rows = list(csv.DictReader(text.splitlines()))
+    assert [row["patch"] for row in rows] == [p.patch for p in kept.patches()]
+    with pytest.raises(UsageError, match="edge of 24"):
+        propose(project, (), "a", Wish(9, 0, 32, 3), prediction=uri)
+
+
+def test_scores_are_read_once(project: Project, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = predicted_uri(settings)
+    propose(project, (), "a", Wish(1, 0, EDGE, 3), prediction=uri)
+    monkeypatch.setattr(Project, "read_features", None)
+    assert propose(project, (), "a", Wish(1, 1, EDGE, 3), prediction=uri).added == 1
+    with pytest.raises(TypeError):
+        propose(project, (), "b", Wish(1, 0, EDGE, 3), prediction=uri)
+
+
+def test_runs_without_scores_are_named(project: Project, settings: Settings) -> None:
+    (score,) = Path(project.root_url).glob("ExperimentRuns/TS_1/*/*score*.zarr")
+    shutil.rmtree(score)
+    made = propose(project, (), "a", Wish(2, 0, EDGE, 3), prediction=predicted_uri(settings))
+    assert {p.run for p in made.patches} == {"TS_2"}
+    assert any(note.startswith("TS_1: no scores") for note in made.notes)
+    with pytest.raises(InputError, match=r"segment\.scores=uint8"):
+        propose(project, ["TS_1"], "b", Wish(2, 0, EDGE, 3), prediction=predicted_uri(settings))
+    with pytest.raises(UsageError, match="multiple of 8"):
+        propose(project, (), "b", Wish(2, 0, 30, 3), prediction=predicted_uri(settings))
+
+
+def test_copick_opens_extracted_patches_for_painting(kept: PatchSet) -> None:
+    config = str(Path(kept.url) / "project" / "config.json")
+    root = copick.from_file(config)
+    assert {o.name: o.label for o in root.config.pickable_objects} == {"membrane": 1, "ignore": 2, "background": 3}
+    patch = kept.patches()[0]
+    run = root.get_run(patch.patch)
+    (tomogram,) = run.get_voxel_spacing(10.0).tomograms
+    np.testing.assert_array_equal(tomogram.numpy(), kept.project.read_density(patch.tomogram, patch.box))
+    (segmentation,) = run.segmentations
+    assert segmentation.is_multilabel
+    assert (segmentation.name, segmentation.user_id) == ("membrane", "membrain")
+    marks = segmentation.numpy()
+    inner = kept.project.read_labels(patch.predicted, patch.box)
+    assert (marks[marks != 2] == (inner[marks != 2] != 0)).all()
+    assert 0 < (marks == 2).mean() < 1
+    # As napari-copick saves what was painted.
+    mine = run.new_segmentation(
+        voxel_size=10.0, name="membrane", session_id="1", user_id="alice", is_multilabel=True, exist_ok=True
+    )
+    mine.from_numpy(np.ones(EDGE * np.ones(3, int), np.uint8), levels=1)
+    (outcome,) = merged(kept)
+    assert (outcome.run, outcome.sources, outcome.patches) == (patch.run, ["alice/1"], 1)
+    whole = kept.project.read_labels(kept.project.segmentation(patch.run, "membrane:corrected/round-1"))
+    assert set(np.unique(whole[patch.box.slices])) == {1, 2}
+
+
+def test_extraction_leaves_what_is_there_and_annotators_files(kept: PatchSet) -> None:
+    patch = kept.patches()[0]
+    ref = paint(kept, patch.patch, "alice/1", np.ones((EDGE, EDGE, EDGE)))
+    project = open_patch_project(kept)
+    before = project.identity(ref)
+    _, again = extract(kept, kept.patches(), border=BORDER, output=None)
+    assert {one.state for one in again} == {"skipped"}
+    _, other = extract(kept, kept.patches(), border=2, output=None)
+    assert {one.state for one in other} == {"done"}, "another border is another prefilled segmentation"
+    assert project.identity(ref) == before
+    assert [row["annotators"] for row in standing(kept)] == [["alice/1"], [], [], []]
+    with pytest.raises(UsageError, match="leaves nothing"):
+        extract(kept, kept.patches(), border=EDGE, output=None)
+
+
+def test_two_annotators_are_merged_by_the_rule(kept: PatchSet) -> None:
+    patch = kept.patches()[0]
+    alice, bob = np.zeros((EDGE,) * 3), np.zeros((EDGE,) * 3)
+    alice[:, 8:16] = 1
+    bob[:, 8:12], bob[:, 12:14] = 1, 2
+    files = {who: paint(kept, patch.patch, who, marks) for who, marks in (("alice/1", alice), ("bob/7", bob))}
+    project = open_patch_project(kept)
+    before = {who: project.identity(ref) for who, ref in files.items()}
+    expected = {"agree": (1, 2, 2, 3), "majority": (1, 1, 2, 3), "last": (1, 1, 3, 3)}
+    for rule, values in expected.items():
+        output = Output("corrected", rule, 16)
+        (outcome,) = merged(kept, rule=rule, output=output)
+        assert outcome.sources == ["alice/1", "bob/7"]
+        whole = kept.project.read_labels(output.of(patch.tomogram))
+        inside = whole[patch.box.slices]
+        centre = tuple(inside[EDGE // 2, y, EDGE // 2] for y in (9, 13, 15, 17))
+        assert centre == values, rule
+        outside = whole.copy()
+        outside[patch.box.slices] = 0
+        assert not outside.any(), "nothing is said outside of the patch"
+        assert set(np.unique(inside)) <= {1, 2, 3}
+    assert {who: project.identity(ref) for who, ref in files.items()} == before
+    receipt = kept.receipts.read("merged/corrected_agree/" + f"{patch.run}-10.000")
+    assert receipt is not None
+    told = receipt["patches"][patch.patch]
+    assert [source["source"] for source in told["sources"]] == ["alice/1", "bob/7"]
+    assert told["model_sha256"] == patch.model_sha256
+    assert told["disagreed_voxels"] == EDGE * EDGE * 4
+
+
+def test_an_edit_redoes_its_patch_alone(kept: PatchSet) -> None:
+    own = [p for p in kept.patches() if p.run == kept.patches()[0].run][:2]
+    assert len(own) == 2
+    for patch in own:
+        paint(kept, patch.patch, "alice/1", np.ones((EDGE,) * 3))
+    output = Output("corrected", "round-1", 12)
+    (first,) = merged(kept, output=output)
+    assert (first.state, first.changed) == ("done", sorted(p.patch for p in own))
+    ref = output.of(own[0].tomogram)
+    (again,) = merged(kept, output=output)
+    assert (again.state, again.changed) == ("skipped", ())
+    # Saved again with the same voxels: nothing to do. With others: that patch alone.
+    paint(kept, own[0].patch, "alice/1", np.ones((EDGE,) * 3))
+    assert merged(kept, output=output)[0].state == "skipped"
+    stamps = {p: p.stat().st_mtime_ns for p in Path(kept.project.root_url, ref.path, "0").rglob("*") if p.is_file()}
+    paint(kept, own[0].patch, "alice/1", np.zeros((EDGE,) * 3))
+    (edited,) = merged(kept, output=output)
+    assert (edited.state, edited.changed) == ("done", [own[0].patch])
+    chunk = kept.project.stored_chunk(ref)
+    touched = [
+        tuple(int(part) for part in path.relative_to(Path(kept.project.root_url, ref.path, "0")).parts)
+        for path, stamp in stamps.items()
+        if path.stat().st_mtime_ns != stamp
+    ]
+    box = own[0].box
+    expected = {
+        (z // chunk[0], y // chunk[1], x // chunk[2])
+        for z in range(box.start[0], box.stop[0])
+        for y in range(box.start[1], box.stop[1])
+        for x in range(box.start[2], box.stop[2])
+    }
+    assert set(touched) == expected
+    whole = kept.project.read_labels(ref)
+    assert 1 not in whole[own[0].box.slices]
+    assert 1 in whole[own[1].box.slices]
+
+
+def test_a_killed_merge_is_done_again_whole(kept: PatchSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    patch = kept.patches()[0]
+    paint(kept, patch.patch, "alice/1", np.ones((EDGE,) * 3))
+    whole = Project.write_labels
+    left = [2]
+
+    def dying(self: Project, ref: SegmentationRef, box: object, array: object) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        whole(self, ref, box, array)  # type: ignore[arg-type]
+
+    output = Output("corrected", "round-1", 16)
+    monkeypatch.setattr(Project, "write_labels", dying)
+    with pytest.raises(KeyboardInterrupt):
+        merged(kept, output=output)
+    monkeypatch.setattr(Project, "write_labels", whole)
+    (outcome,) = merged(kept, output=output)
+    assert outcome.state == "done"
+    assert kept.project.is_complete(output.of(patch.tomogram))
+    assert merged(kept, output=output)[0].state == "skipped"
+
+
+def test_masks_of_objects_and_of_whole_tomograms_count_too(kept: PatchSet) -> None:
+    first, second = kept.patches()[:2]
+    stripe = np.zeros((EDGE,) * 3)
+    stripe[:, 8:12] = 1
+    paint(kept, first.patch, "alice/1", stripe, "membrane")
+    paint(kept, first.patch, "alice/1", np.roll(stripe, 4, 1), "ignore")
+    whole = np.zeros(SHAPE, np.uint8)
+    whole[:, :, ::2] = 1
+    kept.project.write_segmentation(SegmentationRef(second.run, "membrane", "carol", "3", 10.0), whole)
+    sources = Sources([("alice", None), ("carol", "3")], (), 3, BORDER)
+    merged(kept, sources=sources)
+    output = Output("corrected", "round-1")
+    inside = kept.project.read_labels(output.of(first.tomogram), first.box)
+    if first.run != second.run:
+        assert [inside[12, y, 12] for y in (9, 13, 17)] == [1, 2, 3]
+    inner = kept.project.read_labels(output.of(second.tomogram), second.box)[12, 12, 8:14]
+    expected = np.where(whole[second.box.slices][12, 12, 8:14], 1, 3)
+    np.testing.assert_array_equal(inner, expected)
+
+
+def test_membrain_segs_folders_go_out_and_come_back(kept: PatchSet, tmp_path: Path) -> None:
+    folder = tmp_path / "membrain-seg"
+    patch = kept.patches()[0]
+    images = extract_files(kept, [patch], str(folder), border=BORDER)
+    assert [Path(image).name for image in images] == ["round-1_patch-0001.mrc"]
+    with mrcfile.open(images[0]) as file:
+        np.testing.assert_array_equal(file.data, kept.project.read_density(patch.tomogram, patch.box))
+        assert float(file.voxel_size.x) == pytest.approx(10.0)
+        assert float(file.header.origin.x) == pytest.approx(patch.x * 10.0)
+    with mrcfile.open(folder / "labelsCorr" / "round-1_patch-0001.mrc") as file:
+        labels = np.array(file.data)
+    assert set(np.unique(labels)) <= {0, 1, 2}
+    with pytest.raises(UsageError, match="holds no correction of any of these patches"):
+        merged(kept, sources=Sources((), [str(folder)], 3, BORDER))
+    marks = folder / "corrections" / "round-1_patch-0001"
+    for name, rows in (("Remove1", slice(8, 16)), ("Add1", slice(8, 11)), ("ignore2", slice(10, 13))):
+        array = np.zeros((EDGE,) * 3, np.int8)
+        array[:, rows] = 1
+        with mrcfile.new(marks / f"{name}.mrc") as file:
+            file.set_data(array)
+    (marks / "notes.txt").write_text("looked at twice")
+    target = tmp_path / "train"
+    sources = Sources((), [str(folder)], 3, BORDER)
+    (outcome,) = merged(kept, sources=sources, training_folder=str(target))
+    assert outcome.patches == 1
+    inside = kept.project.read_labels(Output("corrected", "round-1").of(patch.tomogram), patch.box)[12, :, 12]
+    assert [inside[y] for y in (8, 9, 10, 12, 13, 15)] == [1, 1, 2, 2, 3, 3]
+    with mrcfile.open(target / "labelsTr" / "round-1_patch-0001.mrc") as file:
+        np.testing.assert_array_equal(file.data[12, :, 12], np.where(inside == 3, 0, inside))
+    assert (target / "imagesTr" / "round-1_patch-0001_0000.mrc").is_file()
+    (again,) = merged(kept, sources=replace(sources, folders=[str(folder / "corrections")]))
+    assert [(word.split("/")[-1], again.patches) for word in again.sources] == [("corrections", 1)]
+
+
+def test_a_merge_has_the_border_that_patches_were_extracted_with(kept: PatchSet) -> None:
+    patch = kept.patches()[0]
+    paint(kept, patch.patch, "alice/1", np.ones((EDGE,) * 3))
+    assert BORDER != BORDER_VOXELS
+    for border, expected in ((None, BORDER), (8, 8)):
+        merged(kept, sources=Sources((), (), 3, border))
+        inside = kept.project.read_labels(Output("corrected", "round-1").of(patch.tomogram), patch.box)
+        edge = border_of(patch.box, SHAPE, expected)
+        assert edge.any()
+        np.testing.assert_array_equal(inside, np.where(edge, 2, 1))
+
+
+def test_labels_never_come_to_another_tomograms_image(kept: PatchSet, tmp_path: Path) -> None:
+    patch, folder = kept.patches()[0], tmp_path / "train"
+    paint(kept, patch.patch, "alice/1", np.ones((EDGE,) * 3))
+    image = folder / "imagesTr" / "round-1_patch-0001_0000.mrc"
+    image.parent.mkdir(parents=True)
+    with mrcfile.new(image) as file:
+        file.set_data(np.zeros((EDGE,) * 3, np.float32))
+    before = image.read_bytes()
+    with pytest.raises(UsageError, match=r"patch-0001_0000\.mrc is there, and not of patch-0001 of TS_"):
+        merged(kept, training_folder=str(folder))
+    assert image.read_bytes() == before
+    assert not (folder / "labelsTr").exists()
+    shutil.copytree(folder / "imagesTr", folder / "imagesCorr")
+    (folder / "imagesCorr" / image.name).rename(folder / "imagesCorr" / "round-1_patch-0001.mrc")
+    with pytest.raises(UsageError, match="take the old files out"):
+        extract_files(kept, [patch], str(folder), border=BORDER)
+
+
+@pytest.mark.parametrize(
+    ("marks", "message"),
+    [(np.full((EDGE,) * 3, 9), "values from 9 to 9"), (np.ones((8, 8, 8)), "8, 8, 8")],
+)
+def test_annotations_that_do_not_fit_are_refused_before_anything_is_written(
+    kept: PatchSet, marks: np.ndarray, message: str
+) -> None:
+    paint(kept, "patch-0001", "alice/1", marks)
+    with pytest.raises(InputError, match=message):
+        merged(kept)
+    assert not [ref for run in ("TS_1", "TS_2") for ref in kept.project.segmentations(run) if ref.user == "corrected"]
+
+
+def test_nobodys_segmentation_is_written_over(kept: PatchSet) -> None:
+    patch = kept.patches()[0]
+    paint(kept, patch.patch, "alice/1", np.ones((EDGE,) * 3))
+    with pytest.raises(UsageError, match="annotators"):
+        merged(kept, sources=Sources([("alice", "1")], (), 3, BORDER), output=Output("alice", "1"))
+    theirs = SegmentationRef(patch.run, "membrane", "corrected", "round-1", 10.0)
+    kept.project.write_segmentation(theirs, np.ones(SHAPE, np.uint8))
+    with pytest.raises(StorageError, match="no merge has made it"):
+        merged(kept)
+    with pytest.raises(UsageError, match=r"bob has saved nothing .* alice/1 has"):
+        merged(kept, sources=Sources([("alice", "1"), ("bob", None)], (), 3, BORDER))
+
+
+def test_a_merged_segmentation_that_somebody_has_changed_is_kept(kept: PatchSet) -> None:
+    patch = kept.patches()[0]
+    paint(kept, patch.patch, "alice/1", np.ones((EDGE,) * 3))
+    output = Output("corrected", "round-1", 16)
+    merged(kept, output=output)
+    ref = output.of(patch.tomogram)
+    folder = Path(kept.project.root_url, ref.path, "0")
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes())  # as a copy of the project has it: other times, the same content
+    assert merged(kept, output=output)[0].state == "skipped"
+    kept.project.write_segmentation(ref, np.ones(SHAPE, np.uint8), 16)
+    with pytest.raises(StorageError, match="changed since it was merged"):
+        merged(kept, output=output)
+    kept.project.remove(ref)
+    assert merged(kept, output=output)[0].state == "done"
+
+
+def test_what_was_not_done_before_is_said(project: Project) -> None:
+    with pytest.raises(ProjectError, match="patches propose"):
+        PatchSet(project, "none").require_patches()
+    with pytest.raises(ProjectError, match="patches extract"):
+        open_patch_project(PatchSet(project, "none"))
+
+
+def test_the_command_line_goes_the_same_way(project: Project, settings: Settings) -> None:
+    def call(*words: str) -> object:
+        result = CliRunner().invoke(main, ["patches", words[0], project.config, *words[1:], "--json"])
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    chosen = [word for key in (f"segment.model={settings.segment.model}", *QUICK) for word in ("--set", key)]
+    proposed = call("propose", *chosen, "--count", "2", "--edge", str(EDGE))
+    assert proposed["added"] == 2  # type: ignore[index]
+    assert call("extract", "--border", "4")["project"].endswith("patches/project/config.json")  # type: ignore[index]
+    kept = PatchSet(project, "patches")
+    paint(kept, "patch-0001", "alice/1", np.ones((EDGE,) * 3))
+    (outcome,) = call("merge", "--border", "4")  # type: ignore[misc]
+    assert outcome["segmentation"] == "membrane:corrected/patches@10.000"
+    listed = call("list")
+    assert [row["annotators"] for row in listed] == [["alice/1"], []]  # type: ignore[attr-defined]
+
+
+def test_refs_of_a_patch_name_its_own_run(kept: PatchSet) -> None:
+    tomogram, labels = patch_refs(kept.patches()[1])
+    assert (tomogram.run, labels.run) == ("patch-0002", "patch-0002")
+    assert labels.path.endswith("_membrane-multilabel.zarr")
+
+
+def test_uncertainties_go_before_scores(project: Project, settings: Settings) -> None:
+    (tomogram,) = project.all_tomograms("TS_1")
+    (score,) = project.features(tomogram)
+    variance = np.zeros(SHAPE, np.float16)
+    variance[:, 30:40, 40:50] = 0.2
+    ref = replace(score, feature_type=score.feature_type.replace("score", "uncertainty"))
+    project.create_features(ref, project.grid(tomogram), "float16", 64)
+    project.write_features(ref, project.grid(tomogram).box, variance)
+    project.finish_features(ref)
+    (patch,) = propose(project, ["TS_1"], "a", Wish(1, 0, EDGE, 3), prediction=predicted_uri(settings)).patches
+    assert patch.evidence == "uncertainty"
+    assert patch.y <= 31 < 39 <= patch.y + EDGE
+    assert patch.x <= 41 < 49 <= patch.x + EDGE
+    # 24 x 8 x 8 voxels are left once the surface of the doubted place is taken off.
+    assert patch.doubt == pytest.approx(0.2 * 24 * 8 * 8 / EDGE**3, rel=0.01)

@@ -1,0 +1,274 @@
+"""verify finds what is lost, torn, changed or foreign; clean removes what nothing vouches for, and no more."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from membrain_cloud.cli import main
+from membrain_cloud.geometry import Picks
+from membrain_cloud.networks.segmentation.segmenter import save_segmenter
+from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, build_unet
+from membrain_cloud.pipeline.maintenance.clean import find_litter, remove_litter
+from membrain_cloud.pipeline.execution.driver import carry_out
+from membrain_cloud.pipeline.planning.plan import open_tables, plan
+from membrain_cloud.pipeline.runners import InProcess
+from membrain_cloud.pipeline.settings import Settings, load_settings
+from membrain_cloud.pipeline.stages.registry import STAGES
+from membrain_cloud.pipeline.maintenance.verify import verify
+from membrain_cloud.store.projects.open import open_project
+from membrain_cloud.store.projects.project import USER, Project
+from membrain_cloud.store.refs import FeaturesRef, ObjectRef, SegmentationRef, TomogramRef
+from membrain_cloud.store.projects.create_import import create_project
+
+SHAPE = (32, 40, 40)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A project gone through segment (in blocks, with scores), separate, mesh and measure, and its settings."""
+    folder = tmp_path_factory.mktemp("truth")
+    torch.manual_seed(0)
+    architecture = UNetArchitecture((4, 8, 8))
+    model = folder / "m.safetensors"
+    facts = {"window": 16, "voxel_spacing_angstrom": 10.0}
+    save_segmenter(model, build_unet(architecture), architecture, facts)
+    project = create_project(str(folder / "p"), objects=[("membrane", False, "GO:0016020")])
+    rng = np.random.default_rng(0)
+    z, y, x = np.indices(SHAPE, dtype=np.float32)
+    shell = np.abs(np.sqrt((z - 16) ** 2 + (y - 20) ** 2 + (x - 20) ** 2) - 11) <= 2.5
+    for run in ("TS_1", "TS_2"):
+        project.write_tomogram(TomogramRef(run, "wbp", 10.0), rng.normal(size=SHAPE).astype(np.float32), chunk=16)
+        project.write_segmentation(SegmentationRef(run, "membrane", "alice", "1", 10.0), shell.astype(np.uint8))
+    shared = [f"segment.model={model}", "output.chunk=16", "segment.block_voxels=30000", "segment.scores=float16"]
+    given = [*shared, "separate.segmentation=membrane:alice/1", "measure.picks=none"]
+    for overrides, stages in ((shared, ["segment"]), (given, None)):
+        settings = load_settings(None, overrides)
+        todo = plan(project, settings, STAGES, stages=stages)
+        outcomes = carry_out(project, settings, todo, InProcess(), STAGES)
+        assert {outcome.state for outcome in outcomes} == {"done"}, [o.line() for o in outcomes]
+    return folder / "p", shared
+
+
+@pytest.fixture
+def project(made: tuple[Path, list[str]], tmp_path: Path) -> Project:
+    """A copy, times of modification kept."""
+    folder = tmp_path / "p"
+    shutil.copytree(made[0], folder, copy_function=shutil.copy2)
+    config = folder / "config.json"
+    settings = json.loads(config.read_text())
+    config.write_text(json.dumps(settings | {"overlay_root": str(folder)}))
+    return open_project(str(config))
+
+
+def found(project: Project, **how: bool) -> dict[str, str]:
+    """What is not ok."""
+    findings = verify(project, open_tables(project, Settings()), USER, **how)
+    return {finding.output: finding.state for finding in findings if finding.state != "ok"}
+
+
+def files_of(project: Project, pattern: str) -> list[Path]:
+    return sorted(path for path in Path(project.root_url).glob(pattern) if path.is_file())
+
+
+def litter(project: Project, **how: float) -> set[tuple[str, str]]:
+    return {(item.kind, item.name) for item in find_litter(project, open_tables(project, Settings()), USER, **how)}
+
+
+def test_what_was_done_is_found_whole_and_nothing_is_litter(project: Project) -> None:
+    findings = verify(project, open_tables(project, Settings()), USER)
+    assert {finding.state for finding in findings} == {"ok"}
+    stages = {finding.receipt.split("/")[0] for finding in findings}
+    assert stages == {"segment", "scores", "separate", "mesh", "measure"}
+    assert found(project, content=True) == {}
+    assert litter(project, hours=0.0) == set()
+
+
+def change_a_byte(path: Path) -> None:
+    """Another byte of the same size, and the old time: as a disk that rots."""
+    status = path.stat()
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-3])
+
+
+MASK = "ExperimentRuns/TS_1/Segmentations/10.000_membrain_*_membrane.zarr/0/1/1/1"
+SCORES = "ExperimentRuns/TS_1/VoxelSpacing10.000/wbp_membrane-score-*_features.zarr/0/0/1/1"
+MESH = "ExperimentRuns/TS_1/Meshes/membrain_*.glb"
+ROWS = "membrain-cloud/tables/membranes/dataset=local/TS_1*.parquet"
+
+
+@pytest.mark.parametrize("pattern", [MASK, MASK.replace("/0/1/1/1", "/1/0/0/0"), SCORES, MESH, ROWS])
+@pytest.mark.parametrize(
+    ("harm", "state"), [(Path.unlink, "missing or torn"), (cut, "torn"), (change_a_byte, "changed")]
+)
+def test_harm_is_found_and_mended_by_the_next_run(
+    project: Project, made: tuple[Path, list[str]], pattern: str, harm: Callable[[Path], None], state: str
+) -> None:
+    (path,) = files_of(project, pattern)
+    before = path.read_bytes()
+    harm(path)
+    bad = found(project, content=True)
+    assert len(bad) == 1, bad
+    assert next(iter(bad.values())) in state
+    if state == "changed":
+        assert found(project) == {}, "sizes and times say nothing"
+    found(project, content=True, forget_missing=True)
+    given = ["separate.segmentation=membrane:alice/1", "measure.picks=none"] if pattern in (MESH, ROWS) else []
+    settings = load_settings(None, [*made[1], *given])
+    stages = None if given else ["segment"]
+    todo = plan(project, settings, STAGES, stages=stages)
+    assert {task.run for task in todo.tasks} == {"TS_1"}
+    carry_out(project, settings, todo, InProcess(), STAGES)
+    assert path.read_bytes() == before
+    assert found(project, content=True) == {}
+
+
+def test_a_copied_project_is_changed_until_its_content_is_looked_at(project: Project) -> None:
+    for path in files_of(project, "ExperimentRuns/*/Meshes/*.glb"):
+        os.utime(path)
+    assert set(found(project).values()) == {"changed"}
+    assert found(project, content=True) == {}
+
+
+def test_what_does_not_belong_is_foreign(project: Project) -> None:
+    (chunk,) = files_of(project, MASK)
+    chunk.with_name("9").write_bytes(b"what is this")
+    project.write_picks(ObjectRef("TS_2", "membrane", USER, "byhand"), Picks(np.ones((1, 3))))
+    project.write_picks(ObjectRef("TS_2", "membrane", "bob", "1"), Picks(np.ones((1, 3))))
+    assert sorted(found(project).values()) == ["foreign", "foreign"]
+    assert "ExperimentRuns/TS_2/Picks/membrain_byhand_membrane.json" in found(project)
+
+
+def test_clean_removes_what_nothing_vouches_for_and_no_more(project: Project) -> None:
+    root, tables = Path(project.root_url), open_tables(project, Settings())
+    kept = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    orphan = SegmentationRef("TS_1", "membrane", USER, "0badc0de", 10.0)
+    project.write_segmentation(orphan, np.ones(SHAPE, np.uint8))
+    feature = FeaturesRef("TS_1", "wbp", 10.0, "membrane-score-0badc0de")
+    project.create_features(feature, project.grid(orphan), "float16")
+    for name in ("membrane-score-mine", "other"):
+        project.create_features(FeaturesRef("TS_1", "wbp", 10.0, name), project.grid(orphan), "float16")
+    project.write_picks(ObjectRef("TS_1", "membrane", USER, "0badc0de"), Picks(np.ones((1, 3))))
+    project.write_picks(ObjectRef("TS_1", "membrane", "bob", "0badc0de"), Picks(np.ones((1, 3))))
+    tables.write_part("membranes", "local", "TS_9/wbp@10.000", [])
+    project.receipts.write("segment/membrain_1/TS_1/membrane@10.000/complete", {"digest": "old"})
+    (root / "membrain-cloud/receipts/segment/empty-0123456789abcdef.json").touch()
+    (root / "ExperimentRuns/.doomed.zarr.0123456789ab.tmp").mkdir()
+    (root / "ExperimentRuns/TS_1/Meshes/.x.glb.0123456789ab.tmp").write_bytes(b"half")
+    (root / "ExperimentRuns/TS_1/Meshes/.somebody.tmp").write_bytes(b"not ours")
+    expected = {
+        ("annotation", orphan.path),
+        ("annotation", "ExperimentRuns/TS_1/Picks/membrain_0badc0de_membrane.json"),
+        ("features", feature.path),
+        ("table part", "membranes/dataset=local/TS_9%2Fwbp@10.000.parquet"),
+        ("receipt", "membrain-cloud/receipts/segment/membrain_1/TS_1/membrane@10.000/complete.json"),
+        ("receipt", "membrain-cloud/receipts/segment/empty-0123456789abcdef.json"),
+    }
+    assert litter(project) == expected, "temporary files are young"
+    for name in ("ExperimentRuns/.doomed.zarr.0123456789ab.tmp", "ExperimentRuns/TS_1/Meshes/.x.glb.0123456789ab.tmp"):
+        os.utime(root / name, (time.time() - 7200, time.time() - 7200))
+        expected.add(("temporary file", name))
+    assert litter(project) == expected
+    remove_litter(project, tables, find_litter(project, tables, USER))
+    assert litter(project, hours=0.0) == set()
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert (root / "ExperimentRuns/TS_1/Meshes/.somebody.tmp").exists()
+    assert (root / "ExperimentRuns/TS_1/Picks/bob_0badc0de_membrane.json").exists()
+    assert {kind.feature_type for kind in project.features(TomogramRef("TS_1", "wbp", 10.0))} > {"other"}
+
+
+def test_what_is_in_work_is_left_alone(project: Project) -> None:
+    """A lease beside the receipts names it, and has moved lately by the store's clock."""
+    orphan = SegmentationRef("TS_1", "membrane", USER, "0badc0de", 10.0)
+    project.write_segmentation(orphan, np.ones(SHAPE, np.uint8))
+    lease = Path(project.root_url) / "membrain-cloud/leases/segment/membrain_0badc0de/TS_1/membrane@10.000/whole.json"
+    lease.parent.mkdir(parents=True)
+    lease.write_text("{}")
+    assert litter(project) == set()
+    os.utime(lease, (time.time() - 3600, time.time() - 3600))
+    left = ("lease", "membrain-cloud/leases/segment/membrain_0badc0de/TS_1/membrane@10.000/whole.json")
+    assert litter(project) == {("annotation", orphan.path), left}
+
+
+@pytest.mark.parametrize("store", ["project", "tables"])
+def test_a_lease_whose_work_is_done_is_void(project: Project, store: str) -> None:
+    """Whoever holds it: `clean` names it, a run that has nothing to do removes it, and no other lease."""
+    tables = open_tables(project, Settings())
+    receipts, stage = (project.receipts, "mesh") if store == "project" else (tables.receipts, "measure")
+    (name, receipt), *_ = [(n, r) for n, r in receipts.read_all(sorted(receipts.names(stage))) if r is not None]
+    address, leases = name.rpartition("/")[0], receipts.beside("leases")
+    holder = {"token": "t", "count": 3, "process": "another-machine/1/1.0", "facts": {"digest": receipt["digest"]}}
+    other = {**holder, "facts": {"digest": "0" * 64}}
+    leases.write(f"{address}/whole.json", json.dumps(holder).encode())
+    leases.write(f"{address}/other.json", json.dumps(other).encode())
+    attempts = project.receipts.sibling("attempts")
+    attempts.write(f"{address}/whole", {"digest": receipt["digest"]})
+    attempts.write(f"{address}/other", {"digest": "0" * 64})
+    folder = "_leases" if store == "tables" else "membrain-cloud/leases"
+    assert [found for kind, found in litter(project) if kind == "lease"] == [f"{folder}/{address}/whole.json"]
+    settings = load_settings(None, ["separate.segmentation=membrane:alice/1", "measure.picks=none"])
+    todo = plan(project, settings, STAGES)
+    assert not todo.tasks
+    carry_out(project, settings, todo, InProcess(), STAGES)
+    assert set(leases.listing()) == {f"{address}/other.json"}
+    assert attempts.names() == {f"{address}/other"}
+
+
+def test_a_clock_that_is_wrong_here_changes_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ages are told by the store's clock alone."""
+    young = Path(project.root_url) / "ExperimentRuns/.x.zarr.0123456789ab.tmp"
+    young.mkdir()
+    now = time.time()
+    for skew in (-1e6, 1e6):
+        monkeypatch.setattr(time, "time", lambda skew=skew: now + skew)
+        assert litter(project) == set()
+        assert {kind for kind, _ in litter(project, hours=0.0)} == {"temporary file"}
+
+
+def test_a_mask_without_a_receipt_is_told_from_instances_of_its_name(project: Project) -> None:
+    """In a named session both have one name: then the receipts are read."""
+    receipts = [name for name in project.receipts.names() if name.startswith("separate/")]
+    (instances,) = [ref for ref in project.segmentations("TS_1") if ref.instance]
+    mask = SegmentationRef("TS_1", "membrane", USER, instances.session, 10.0)
+    project.write_segmentation(mask, np.ones(SHAPE, np.uint8))
+    assert len(receipts) == 2
+    assert litter(project) == {("annotation", mask.path)}
+
+
+def test_tables_without_receipts_are_somebodys_copy(project: Project, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(Path(project.root_url) / "membrain-cloud/tables", copy)
+    shutil.rmtree(copy / "_receipts")
+    listed = CliRunner().invoke(main, ["clean", project.config, "--tables", str(copy), "--json"])
+    assert json.loads(listed.stdout)["found"] == []
+
+
+def test_verify_and_clean_from_the_command_line(project: Project) -> None:
+    assert CliRunner().invoke(main, ["verify", project.config, "--content"]).exit_code == 0
+    (mesh,) = files_of(project, MESH)
+    cut(mesh)
+    done = CliRunner().invoke(main, ["verify", project.config])
+    assert done.exit_code == 1
+    assert "torn" in done.stdout
+    assert "--forget-missing" in done.stderr
+    told = json.loads(CliRunner().invoke(main, ["verify", project.config, "--forget-missing", "--json"]).stdout)
+    assert [row["state"] for row in told].count("torn") == 1
+    listed = CliRunner().invoke(main, ["clean", project.config, "--json"])
+    assert [row["name"] for row in json.loads(listed.stdout)["found"]] == [str(mesh.relative_to(project.root_url))]
+    assert CliRunner().invoke(main, ["clean", project.config, "--yes"]).exit_code == 0
+    assert not mesh.exists()

@@ -1,0 +1,62 @@
+"""Long jobs over workers: one each at a time, given to another when a worker dies, errors as they were."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import pytest
+from distributed import get_worker
+
+from membrain_cloud.errors import InputError
+from membrain_cloud.pipeline.runners.job_pool import run_jobs
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+def job(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Says who did it and when; dies once, or fails, where it is told to."""
+    order = Path(values["order"])
+    if values["what"] == "die" and not order.exists():
+        order.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if values["what"] == "fail":
+        raise InputError("the data are bad", "give better ones")
+    began = time.time()
+    time.sleep(0.3)
+    return {"number": values["number"], "worker": get_worker().address, "began": began, "ended": time.time()}
+
+
+def jobs(tmp_path: Path, *what: str) -> list[dict[str, Any]]:
+    return [{"number": k, "what": word, "order": str(tmp_path / f"order-{k}")} for k, word in enumerate(what)]
+
+
+def test_each_worker_has_one_job_at_a_time_and_a_lost_one_is_done_again(tmp_path: Path) -> None:
+    told: list[int] = []
+    todo = jobs(tmp_path, "work", "die", "work", "work", "work")
+    results = run_jobs(job, todo, workers=2, done=lambda index, result: told.append(index))
+    assert [result["number"] for result in results] == [0, 1, 2, 3, 4]
+    assert sorted(told) == [0, 1, 2, 3, 4]
+    assert (tmp_path / "order-1").exists()
+    for one in results:
+        for other in results:
+            if one is not other and one["worker"] == other["worker"]:
+                assert one["ended"] <= other["began"] or other["ended"] <= one["began"]
+
+
+def test_an_error_is_raised_as_it_was_and_what_was_done_is_told(tmp_path: Path) -> None:
+    told: list[int] = []
+    with pytest.raises(InputError, match="bad") as caught:
+        run_jobs(job, jobs(tmp_path, "work", "fail", "work"), workers=1, done=lambda i, _: told.append(i))
+    assert caught.value.next_step == "give better ones"
+    assert told == [0]
+
+
+def test_no_jobs_need_no_workers() -> None:
+    assert run_jobs(job, []) == []

@@ -1,0 +1,86 @@
+"""The settings of `separate`, through the real stage on a small project."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from membrain_cloud.errors import UsageError
+from membrain_cloud.pipeline.execution.driver import carry_out
+from membrain_cloud.pipeline.planning.plan import plan
+from membrain_cloud.pipeline.runners import InProcess
+from membrain_cloud.pipeline.settings import load_settings
+from membrain_cloud.pipeline.stages.registry import STAGES
+from membrain_cloud.store.projects.project import Project
+from membrain_cloud.store.refs import SegmentationRef, TomogramRef
+from membrain_cloud.store.projects.create_import import create_project
+
+SHAPE = (48, 48, 80)
+
+
+def vesicle(x: float, radius: float = 13.0) -> np.ndarray:
+    z, y, along = np.indices(SHAPE, dtype=np.float32)
+    return np.abs(np.sqrt((z - 24) ** 2 + (y - 24) ** 2 + (along - x) ** 2) - radius) <= 2.7
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Two vesicles that touch, and a region that holds the left one."""
+    made = create_project(str(tmp_path_factory.mktemp("p") / "project"), objects=[("membrane", False, None)])
+    made.write_tomogram(TomogramRef("TS_1", "wbp", 10.0), np.zeros(SHAPE, np.float32))
+    labels = (vesicle(18.0) | vesicle(49.0)).astype(np.uint8)
+    made.write_segmentation(SegmentationRef("TS_1", "membrane", "alice", "1", 10.0), labels)
+    region = np.zeros(SHAPE, np.uint8)
+    region[:, :, :34] = 1
+    made.ensure_object("cell", is_particle=False, identifier=None)
+    made.write_segmentation(SegmentationRef("TS_1", "cell", "alice", "1", 10.0), region)
+    made.write_segmentation(SegmentationRef("TS_1", "cell", "alice", "2", 10.0), region[:20])
+    return made
+
+
+def separated(project: Project, *overrides: str) -> tuple[np.ndarray | None, list[str]]:
+    settings = load_settings(None, ["separate.segmentation=membrane:alice/1", *overrides])
+    made = plan(project, settings, STAGES, stages=["separate"])
+    outcomes = carry_out(project, settings, made, InProcess(), STAGES)
+    failures = [o.line() for o in outcomes if o.state not in ("done", "skipped")]
+    output = made.tasks[-1].output if made.tasks else None
+    if failures or not isinstance(output, SegmentationRef):
+        return None, failures
+    return project.read_labels(output), failures
+
+
+def test_what_touches_is_split_by_default(project: Project) -> None:
+    found, _ = separated(project)
+    assert found is not None
+    assert found.max() == 2
+    np.testing.assert_array_equal(found > 0, vesicle(18.0) | vesicle(49.0))
+    whole, _ = separated(project, "separate.split=no")
+    assert whole is not None
+    assert whole.max() == 1
+
+
+@pytest.mark.parametrize("region", ["cell:alice/1@10.0", "0,0,0,330,1000,1000"])
+def test_only_what_lies_in_the_region(project: Project, region: str) -> None:
+    found, failures = separated(project, f"separate.region={region}", "separate.min_voxels=3000")
+    assert failures == []
+    assert found is not None
+    assert found.max() == 1
+    assert not found[:, :, 34:].any()
+
+
+def test_a_region_cuts_but_is_no_border(project: Project) -> None:
+    found, _ = separated(project, "separate.region=0,0,0,200,1000,1000", "separate.drop_border=yes")
+    assert found is not None
+    assert found.max() == 1
+
+
+def test_a_region_on_another_grid_is_refused(project: Project) -> None:
+    found, failures = separated(project, "separate.region=cell:alice/2@10.0")
+    assert found is None
+    assert "on the segmentation's grid" in failures[0]
+
+
+@pytest.mark.parametrize("region", ["1,2,3", "a,b,c,d,e,f", "9,0,0,1,1,1"])
+def test_a_region_that_is_none_is_refused(region: str) -> None:
+    with pytest.raises(UsageError, match=r"separate\.region"):
+        load_settings(None, [f"separate.region={region}"])

@@ -1,0 +1,182 @@
+"""Folds and rounds: every tomogram held out once, nothing finished done again, one table."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from membrain_cloud.cli import main
+from membrain_cloud.errors import ProjectError, UsageError
+from membrain_cloud.pipeline.evaluation.scores import annotation_scores
+from membrain_cloud.pipeline.training.cross_validation import DataSet, _held_back, cross_validate, folds_of, train_rounds
+from membrain_cloud.pipeline.training.training_job import LearningJob, work_job
+from membrain_cloud.pipeline.models import model_sha256
+from membrain_cloud.pipeline.runners.job_pool import run_jobs
+from membrain_cloud.store.projects.open import open_project
+from membrain_cloud.store.projects.project import Project
+from membrain_cloud.store.refs import SegmentationRef, TomogramRef
+from membrain_cloud.store.projects.create_import import create_project
+
+RUNS = ("TS_1", "TS_2", "TS_3", "TS_4")
+SHAPE = (32, 32, 32)
+LABELS = ("membrane:alice/1@10.0",)
+TINY = {
+    "channels": (4, 8, 8),
+    "window": 16,
+    "batch": 1,
+    "steps": 2,
+    "workers": 0,
+    "threads": 1,
+    "validation_patches": 1,
+}
+QUICK = ("segment.mirrors=no", "segment.overlap=0", "segment.precision=float32")
+
+
+def make(folder: Path) -> Project:
+    project = create_project(str(folder), objects=[("membrane", False, "GO:0016020")])
+    z, y, x = np.indices(SHAPE)
+    for seed, run in enumerate(RUNS):
+        shell = np.abs(np.sqrt((z - 16) ** 2 + (y - 14 - seed) ** 2 + (x - 16) ** 2) - 9) < 2.5
+        density = np.random.default_rng(seed).normal(size=SHAPE) - 3 * shell
+        project.write_tomogram(TomogramRef(run, "wbp", 10.0), density.astype(np.float32))
+        project.write_segmentation(SegmentationRef(run, "membrane", "alice", "1", 10.0), shell.astype(np.uint8))
+    return project
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return make(tmp_path / "p")
+
+
+@pytest.fixture
+def job(project: Project, tmp_path: Path) -> LearningJob:
+    return LearningJob(
+        name="", config=project.config, labels=LABELS, training=(), held_out=(), work=str(tmp_path / "work"),
+        recipe="built-in", values=TINY, augmentations="none", settings=QUICK, device="cpu",
+    )  # fmt: skip
+
+
+class Hired:
+    """Does jobs here, and remembers which."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def __call__(
+        self, jobs: Sequence[Mapping[str, Any]], done: Callable[[int, dict[str, Any]], None]
+    ) -> list[dict[str, Any]]:
+        self.names += [job["name"] for job in jobs]
+        # As they travel to a worker.
+        return run_jobs(work_job, json.loads(json.dumps(jobs)), in_process=True, done=done)
+
+
+def quiet(_line: str) -> None:
+    pass
+
+
+def test_every_tomogram_is_held_out_once_whatever_the_order() -> None:
+    runs = [f"TS_{k}" for k in range(11)]
+    folds = folds_of(runs, 4, 7)
+    assert sorted(run for fold in folds for run in fold) == sorted(runs)
+    assert {len(fold) for fold in folds} == {2, 3}
+    assert folds_of(runs[::-1], 4, 7) == folds
+    assert folds_of(runs, 4, 8) != folds
+    with pytest.raises(UsageError, match="11 tomograms"):
+        folds_of(runs, 12, 7)
+
+
+def test_folds_are_scored_on_what_they_have_not_seen_and_done_once(project: Project, job: LearningJob) -> None:
+    hired = Hired()
+    rows = cross_validate(project, (), job, hired, folds=2, seed=1, progress=quiet)
+    assert hired.names == ["fold-1", "fold-2"]
+    assert sorted(row["run"] for row in rows) == list(RUNS)
+    # of the two others one is held back to validate on
+    assert {row["trained_on"] for row in rows} == {1}
+    work = Path(job.work)
+    assert pq.read_table(work / "cross-validation.parquet").to_pylist() == rows
+    with (work / "cross-validation.csv").open() as file:
+        assert [row["run"] for row in csv.DictReader(file)] == [row["run"] for row in rows]
+    assert (work / "cross-validation.png").read_bytes().startswith(b"\x89PNG")
+    for row in rows:
+        told = json.loads((work / row["fold"] / "scores.json").read_text())
+        assert row["run"] not in told["training"]
+        assert row["model_sha256"] == model_sha256(str(work / row["fold"] / "model.safetensors"))
+        (mask,) = [ref for ref in project.segmentations(row["run"]) if ref.user == "cross-validation"]
+        again = annotation_scores(
+            project, [row["run"]], mask.uri, LABELS[0], radius_angstrom=60.0, tolerance_angstrom=20.0
+        ).rows
+        assert again[0]["dice"] == row["dice"]
+        receipts = project.receipts.parts(f"segment/{mask.user}_{mask.session}/{row['run']}/membrane@10.000")
+        assert receipts["complete"]["model"]["sha256"] == row["model_sha256"]
+    lines: list[str] = []
+    assert cross_validate(project, (), job, hired, folds=2, seed=1, progress=lines.append) == rows
+    assert hired.names == ["fold-1", "fold-2"], "nothing is done again"
+    assert all("was finished" in line for line in lines)
+    (work / "fold-2" / "scores.json").unlink()
+    cross_validate(project, (), job, hired, folds=2, seed=1, progress=quiet)
+    assert hired.names[2:] == ["fold-2"]
+
+
+def test_edited_labels_and_other_recipes_are_trained_anew(project: Project, job: LearningJob) -> None:
+    one = replace(job, name="fold-1", training=("TS_1",), held_out=("TS_2",))
+    first = one.with_digest(project)
+    assert replace(one, values={**TINY, "threads": 2}).with_digest(project).digest == first.digest
+    assert replace(one, values={**TINY, "steps": 3}).with_digest(project).digest != first.digest
+    project.write_segmentation(SegmentationRef("TS_2", "membrane", "alice", "1", 10.0), np.ones(SHAPE, np.uint8))
+    assert one.with_digest(project).digest != first.digest
+    with pytest.raises(ProjectError, match="TS_1 has none"):
+        replace(one, labels=("membrane:nobody/1@10.0",)).with_digest(project)
+
+
+def test_rounds_add_data_sets_and_go_on_from_the_model_before(project: Project, job: LearningJob) -> None:
+    hired = Hired()
+    sets = [DataSet.parse("first=TS_1"), DataSet.parse("second=TS_2")]
+    held_out = [DataSet.parse("near=TS_3"), DataSet.parse("far=TS_4*")]
+    how = {"data_sets": sets, "held_out": held_out, "anew": False, "progress": quiet}
+    rows = train_rounds(project, job, hired, **how)  # type: ignore[arg-type]
+    assert [(row["round"], row["added"], row["data_set"], row["trained_on"]) for row in rows] == [
+        ("round-1", "first", "near", 1), ("round-1", "first", "far", 1),
+        ("round-2", "second", "near", 2), ("round-2", "second", "far", 2),
+    ]  # fmt: skip
+    assert pq.read_table(Path(job.work) / "rounds.parquet").to_pylist() == rows
+    second = json.loads((Path(job.work) / "round-2" / "scores.json").read_text())
+    assert second["base_sha256"] == rows[0]["model_sha256"]
+    assert train_rounds(project, job, hired, **how) == rows  # type: ignore[arg-type]
+    assert hired.names == ["round-1", "round-2"]
+    with pytest.raises(UsageError, match="TS_1 is trained on and held out"):
+        train_rounds(project, job, hired, **how | {"held_out": [DataSet.parse("near=TS_1")]})  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="fits 'X"):
+        train_rounds(project, job, hired, **how | {"held_out": [DataSet.parse("near=X*")]})  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="NAME=RUN"):
+        DataSet.parse("TS_1")
+
+
+def test_every_data_set_of_a_round_is_trained_on() -> None:
+    many = [f"M_{k}" for k in range(1, 12)]
+    assert _held_back([["A"]]) == _held_back([["A"], ["B"]]) == ()
+    assert _held_back([["A_1", "A_2"], ["B"]]) == ("A_2",)
+    assert _held_back([["B"], ["A_1", "A_2", "A_3"], ["C_1", "C_2"]]) == ("A_3",)
+    assert _held_back([["B"], many, many[:4]]) == (sorted(many)[4], sorted(many)[9])
+
+
+@pytest.mark.slow
+def test_folds_are_done_by_dask_workers(project: Project, job: LearningJob, tmp_path: Path) -> None:
+    words = [
+        "train", "cross-validate", project.config, "--labels", LABELS[0], "--work", str(tmp_path / "dask"),
+        "--folds", "2", "--workers", "2", "--steps", "2", "--channels", "4,8,8", "--window", "16", "--batch", "1",
+        "--threads", "1", "--loaders", "1", "--augmentations", "none", "--device", "cpu",
+    ]  # fmt: skip
+    words += [word for key in QUICK for word in ("--set", key)]
+    result = CliRunner().invoke(main, [*words, "--json"])
+    assert result.exit_code == 0, result.output
+    assert sorted(row["run"] for row in json.loads(result.stdout)) == list(RUNS)
+    assert open_project(project.config).segmentations("TS_1")

@@ -1,0 +1,1 @@
+"""Stand-ins for servers, clusters and browsers, and shapes with closed forms."""

@@ -1,0 +1,225 @@
+"""A small world for tests that kill things: tomograms on S3, tiny networks, a Dask cluster of processes to hurt.
+
+`Ledger` stands at the store's door and writes down who began which work: leases are made by conditional writes, so
+every piece of work begun is one of them, whatever drivers and workers may say of it, or cannot say any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import psutil
+import torch
+import torch.nn.functional as F
+
+from membrain_cloud.networks.segmentation.segmenter import save_segmenter
+from membrain_cloud.networks.picking.diffusion_net import Architecture, DiffusionNet
+from membrain_cloud.networks.picking.picker import Picker, save_picker
+from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, build_unet
+from membrain_cloud.store.objects.object_store import Files
+from membrain_cloud.store.run_state.leases import Holder
+from membrain_cloud.store.projects.project import Project
+from membrain_cloud.store.run_state.receipts import ReceiptName
+from membrain_cloud.store.refs import TomogramRef
+
+SHAPE, SPACING = (28, 30, 32), 10.0
+STAGES = 5
+
+
+def vesicle(number: int, shape: tuple[int, int, int] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
+    """A noisy tomogram with one dark vesicle in it, and which voxels are its membrane."""
+    z, y, x = np.indices(shape)
+    radius = 7.0 + 0.1 * (number % 40)
+    height = np.sqrt((z - 14) ** 2 + (y - 15) ** 2 + (x - 16) ** 2) - radius
+    noise = np.random.default_rng(number).normal(size=shape)
+    return (0.1 * noise - np.exp(-0.5 * (height / 1.2) ** 2)).astype(np.float32), abs(height) < 2
+
+
+def tiny_models(folder: Path) -> list[str]:
+    """Settings that name a network trained for a moment on one vesicle, and a picker that is not trained at all."""
+    torch.manual_seed(0)
+    architecture = UNetArchitecture((4, 8, 8))
+    network = build_unet(architecture)
+    density, membrane = vesicle(0, (32, 32, 32))
+    seen = torch.from_numpy((density - density.mean()) / density.std())[None, None]
+    truth = torch.from_numpy(membrane.astype(np.float32))[None, None]
+    optimiser = torch.optim.Adam(network.parameters(), lr=3e-2)
+    for _ in range(16):
+        optimiser.zero_grad()
+        F.binary_cross_entropy_with_logits(network(seen), truth).backward()
+        optimiser.step()
+    facts = {"window": 32, "voxel_spacing_angstrom": SPACING}
+    save_segmenter(folder / "segmenter.safetensors", network, architecture, facts)
+    diffusion = DiffusionNet(Architecture(channels=6, width=5, outputs=1, blocks=2, hidden=4, profile_blocks=1)).eval()
+    picker = Picker(
+        network=diffusion,
+        offsets_angstrom=np.linspace(-10.0, 25.0, 8),
+        spline_order=1,
+        window_starts=(0, 1, 2),
+        eigenpairs=12,
+        partition_vertices=300,
+        length_unit_angstrom=500.0,
+        score_unit_angstrom=15.0,
+        inward_normals=False,
+    )
+    save_picker(picker, folder / "picker.safetensors")
+    return [f"segment.model={folder / 'segmenter.safetensors'}", f"pick.model={folder / 'picker.safetensors'}"]
+
+
+def make_project(folder: Path, name: str, endpoint: str, runs: int, *, tall_every: int = 0) -> Project:
+    """The same tomograms in a bucket of that name; every so manieth is tall enough to be cut into blocks."""
+    options = {"key": "x", "secret": "x", "endpoint_url": endpoint}
+    Files(f"s3://{name}", options).filesystem.mkdir(name)
+    objects = [{"name": "membrane", "is_particle": False}, {"name": "membrane-protein", "is_particle": True}]
+    overlay = {"overlay_root": f"s3://{name}/one", "overlay_fs_args": options}
+    config = folder / f"{name}.json"
+    config.write_text(json.dumps({"config_type": "filesystem", "pickable_objects": objects, **overlay}))
+    project = Project.open(str(config))
+    for number in range(runs):
+        tall = tall_every and number % tall_every == tall_every - 1
+        density, _ = vesicle(number, (56, *SHAPE[1:]) if tall else SHAPE)
+        project.write_tomogram(TomogramRef(f"TS_{number:02d}", "wbp", SPACING), density, chunk=16)
+    return project
+
+
+def results(project: Project) -> dict[str, bytes]:
+    """All that was made, byte for byte; what tells of times, hosts and attempts is left out."""
+    told = ("/receipts/", "/leases/", "/attempts/", "/_receipts/", "/_leases/", "/VoxelSpacing")
+    files = project._overlay
+    return {name: files.read(name) for name in files.listing() if not any(part in f"/{name}" for part in told)}
+
+
+def receipt_names(project: Project) -> set[str]:
+    return {name for name in project._overlay.listing() if "receipts/" in name}
+
+
+@dataclass
+class Ledger:
+    """What the store was asked, as far as it tells who was at work.
+
+    begun : of each piece of work, by the name of its lease, those who claimed it before it had a receipt.
+    bereaved : how often it went on to the next one because the process of the one before was dead.
+    handed_on : how often although that process lives: it had given up.
+    """
+
+    begun: Counter[str] = field(default_factory=Counter)
+    bereaved: Counter[str] = field(default_factory=Counter)
+    handed_on: Counter[str] = field(default_factory=Counter)
+    done: set[str] = field(default_factory=set)
+    _last: dict[str, Holder] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def note(self, method: str, path: str, headers: Mapping[str, str], body: bytes, status: int) -> None:
+        """As `FaultProxy.witness`."""
+        if method != "PUT" or status >= 300:
+            return
+        _, _, name = unquote(path.partition("?")[0]).partition("/membrain-cloud/")
+        for kind in ("leases/", "receipts/"):
+            before, found, rest = name.partition(kind)
+            if found and before in ("", "tables/_"):
+                with self._lock:
+                    if kind == "receipts/":
+                        self._finish(rest.removesuffix(".json"))
+                    elif "if-none-match" in headers:
+                        self._begin(rest.removesuffix(".json"), body)
+
+    def _begin(self, work: str, body: bytes) -> None:
+        if work in self.done:
+            return
+        told = json.loads(body)
+        holder = Holder(told["token"], told["count"], told["process"], told["facts"])
+        self.begun[work] += 1
+        last, self._last[work] = self._last.get(work), holder
+        if last is not None:
+            (self.bereaved if last.is_dead() else self.handed_on)[work] += 1
+
+    def _finish(self, receipt: str) -> None:
+        known = ReceiptName.parse(receipt)
+        if known is not None:
+            parts = ("whole", "finish") if known.part == "complete" else (known.part,)
+            self.done |= {f"{known.address}/{part}" for part in parts}
+
+
+class Cluster:
+    """A scheduler, workers and a driver; whoever dies is started again, but for the driver once it is done."""
+
+    def __init__(self, config: str, given: list[str], log: Path, workers: int) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.address = f"tcp://127.0.0.1:{self.port}"
+        self.config, self.given, self.log = config, given, log
+        self.scheduler = self.start_scheduler()
+        self.workers = [self.start_worker(number) for number in range(workers)]
+        self.driver = self.start_driver()
+
+    def start(self, *command: str) -> subprocess.Popen[bytes]:
+        return start(*command, complaints=self.log.with_suffix(".err"))
+
+    def start_scheduler(self) -> subprocess.Popen[bytes]:
+        return self.start("dask", "scheduler", "--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard")
+
+    def start_worker(self, number: int) -> subprocess.Popen[bytes]:
+        return self.start("dask", "worker", self.address, "--nthreads", "1", "--no-dashboard", "--name", f"w{number}")
+
+    def start_driver(self) -> subprocess.Popen[bytes]:
+        how = ["--scheduler", self.address, "--log-file", str(self.log)]
+        return self.start("membrain_cloud", "run", self.config, *self.given, *how)
+
+    def tend(self) -> None:
+        if self.scheduler.poll() is not None:
+            self.scheduler = self.start_scheduler()
+        for number, worker in enumerate(self.workers):
+            if worker.poll() is not None:
+                self.workers[number] = self.start_worker(number)
+
+    def hurt_a_worker(self, chance: random.Random) -> None:
+        """SIGKILL or SIGTERM to a worker, or to the nanny that would start another."""
+        nanny = psutil.Process(chance.choice(self.workers).pid)
+        victims = [nanny]
+        with contextlib.suppress(psutil.Error):
+            victims += [child for child in nanny.children() if "spawn_main" in " ".join(child.cmdline())] * 3
+        with contextlib.suppress(psutil.Error):
+            chance.choice(victims).send_signal(chance.choice([signal.SIGKILL, signal.SIGTERM]))
+
+    def kill_the_scheduler(self) -> None:
+        self.scheduler.kill()
+        self.scheduler.wait()
+        self.scheduler = self.start_scheduler()
+
+    def kill_the_driver(self) -> None:
+        self.driver.kill()
+        self.driver.wait()
+        self.driver = self.start_driver()
+
+    def end(self) -> None:
+        for process in (self.driver, *self.workers, self.scheduler):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def start(*command: str, complaints: Path) -> subprocess.Popen[bytes]:
+    """A Python module as a process in a session of its own, with one thread for every library."""
+    with complaints.open("ab") as err:
+        return subprocess.Popen(
+            [sys.executable, "-m", *command],
+            stdout=subprocess.DEVNULL,
+            stderr=err,
+            start_new_session=True,
+            env=os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+        )
