@@ -44,6 +44,7 @@ check: $(TEST_READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	deploy/audit.sh
 
 audit:

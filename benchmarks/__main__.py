@@ -10,26 +10,29 @@ import sys
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from membrain_cloud.geometry import Mesh
-from membrain_cloud.tiling import Lattice, window_stride
-from membrain_cloud.segmentation.instances import instance_boxes, separate
-from membrain_cloud.mesh.conversion.mask_to_mesh import mesh_membrane
-from membrain_cloud.simulation.phantom import Phantom, PhantomSettings, make_phantom
-from membrain_cloud.segmentation.sliding_window import density_statistics, segment_slabs
 from membrain_cloud.image.skeleton import skeletonize
+from membrain_cloud.mesh.conversion.mask_to_mesh import mesh_membrane
 from membrain_cloud.mesh.surface import Surface
-from membrain_cloud.networks.segmentation.window_averaging import Canvas
+from membrain_cloud.networks.segmentation.window_averaging import WindowAverager
 from membrain_cloud.report.data import SliceView
 from membrain_cloud.report.figures import slice_figure, surface_figure
-from membrain_cloud.store.projects.project import Project
-from membrain_cloud.store.refs import TomogramRef
+from membrain_cloud.segmentation.instances import instance_boxes, separate
+from membrain_cloud.segmentation.sliding_window import density_statistics, segment_slabs
+from membrain_cloud.simulation.phantom import Phantom, PhantomSettings, make_phantom
 from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.refs import TomogramRef
+from membrain_cloud.tiling import Tiling, window_stride
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from membrain_cloud.geometry import Mesh
+    from membrain_cloud.store.projects.project import Project
 
 WINDOW, OVERLAP = 64, 0.5
 
@@ -74,16 +77,16 @@ def bench_segmentation(phantom: Phantom) -> None:
     """The windows' own cost: the network is a copy."""
     shape = phantom.grid.shape
     statistics = measure("statistics of the density", lambda: density_statistics([phantom.density]))
-    lattice = Lattice(WINDOW, window_stride(WINDOW, OVERLAP), "no")
-    (block,) = lattice.blocks(shape, shape)
+    tiling = Tiling(WINDOW, window_stride(WINDOW, OVERLAP), "no")
+    (block,) = tiling.blocks(shape, shape)
 
     def all_windows() -> int:
-        canvas = Canvas(
+        averager = WindowAverager(
             torch.clone, torch.device("cpu"), reach=WINDOW, halo=block.halo, core=block.core, mean=statistics.mean,
             std=statistics.std, apart=False, skip_void=False, batch=1,
         )  # fmt: skip
         slabs = segment_slabs(
-            canvas, lambda box: phantom.density[box.slices], shape, block, lattice=lattice, planes_per_read=64,
+            averager, lambda box: phantom.density[box.slices], shape, block, tiling=tiling, planes_per_read=64,
             progress=lambda _: None,
         )  # fmt: skip
         return sum(len(slab.logits) for slab in slabs)

@@ -14,17 +14,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.segmentation import say
+from membrain_cloud.pipeline.models import load_picker
+from membrain_cloud.pipeline.settings import PickSettings
+from membrain_cloud.pipeline.stages.pick import clustering_of
 from membrain_cloud.pipeline.training.picker_defaults import (
     PICKER_BANDWIDTH_ANGSTROM,
     PICKER_EXAMPLES,
     PICKER_RECIPE,
     segmented_membranes,
 )
-from membrain_cloud.pipeline.models import load_picker
-from membrain_cloud.pipeline.stages.pick import clustering_of
-from membrain_cloud.pipeline.settings import PickSettings
-from membrain_cloud.training.picking.validation import Cache, evaluate_clusterings
 from membrain_cloud.training.picking.built_in_picker import make_examples
+from membrain_cloud.training.picking.validation import Cache, evaluate_clusterings
 
 CROWDED = replace(PICKER_EXAMPLES, cluttered=1.0, particles_per_um2=(60.0, 600.0), snr=(0.2, 1.0), surfaces="segmented")
 CLEAR = replace(PICKER_EXAMPLES, surfaces="segmented")

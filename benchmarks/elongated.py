@@ -18,16 +18,16 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from membrain_cloud.geometry import Picks
-from membrain_cloud.segmentation.instances import instance_boxes
 from membrain_cloud.mesh.conversion.mask_to_mesh import mesh_membrane
-from membrain_cloud.simulation.phantom import Phantom, PhantomSettings, make_phantom
-from membrain_cloud.picking.pick_membrane import pick_membrane
-from membrain_cloud.pipeline.training.picker_defaults import SUBVOLUME_TRAINING
-from membrain_cloud.pipeline.training.picker_data import Membrane, subvolume_example
-from membrain_cloud.pipeline.stages.pick import clustering_of
-from membrain_cloud.pipeline.settings import MeshSettings, PickSettings
-from membrain_cloud.metrics.pick_placement import placement
 from membrain_cloud.metrics.overlap import pick_f1
+from membrain_cloud.metrics.pick_placement import placement
+from membrain_cloud.picking.pick_membrane import pick_membrane
+from membrain_cloud.pipeline.settings import MeshSettings, PickSettings
+from membrain_cloud.pipeline.stages.pick import clustering_of
+from membrain_cloud.pipeline.training.picker_data import Membrane, subvolume_example
+from membrain_cloud.pipeline.training.picker_defaults import SUBVOLUME_TRAINING
+from membrain_cloud.segmentation.instances import instance_boxes
+from membrain_cloud.simulation.phantom import Phantom, PhantomSettings, make_phantom
 from membrain_cloud.training.picking.subvolume_picker import train_subvolume_picker
 
 RADIUS = 63.36
@@ -51,7 +51,7 @@ def membranes(made: Phantom) -> list[Membrane]:
             vertex_area_angstrom2=chosen.vertex_area_angstrom2,
         )
         if mesh is not None:
-            on_it = made.particles.chosen(made.particles.membrane_ids == number)
+            on_it = made.particles.select(made.particles.membrane_ids == number)
             found.append((mesh, lambda box, density=made.density: density[box.slices], made.grid, (on_it,)))
     return found
 

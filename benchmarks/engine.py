@@ -19,11 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
-from membrain_cloud.pipeline.planning.plan import open_tables, plan
+from membrain_cloud.pipeline.planning.plan import plan
 from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.pipeline.stages.registry import STAGES
 from membrain_cloud.store.projects.manifest import write_manifest
 from membrain_cloud.store.projects.open import open_project
+from membrain_cloud.store.tables.open import open_tables
 
 # (x, y, z) of usual tomograms at about 10 Å, and how many in a hundred have them; every fiftieth is at 5 Å.
 SIZES = (((928, 960, 500), 40), ((1024, 1024, 512), 25), ((630, 630, 200), 20), ((464, 480, 250), 15))
@@ -75,7 +76,7 @@ def write_receipts(manifest: str) -> tuple[int, float]:
     project, began = open_project(manifest), time.perf_counter()
     roots = {
         "project": project.receipts.url,
-        "tables": open_tables(project, Settings()).receipts.url,
+        "tables": open_tables(project).receipts.url,
     }
     tasks = plan(project, Settings(), STAGES).tasks
     for task in tasks:

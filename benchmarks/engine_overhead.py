@@ -21,19 +21,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
-from membrain_cloud.simulation.phantom import PhantomSettings
 from membrain_cloud.pipeline.execution.driver import Runner, drive
 from membrain_cloud.pipeline.planning.plan import plan
+from membrain_cloud.pipeline.projects.simulate import Simulated, simulate_project
 from membrain_cloud.pipeline.runners import open_runner
 from membrain_cloud.pipeline.settings import Settings
-from membrain_cloud.pipeline.projects.simulate import Simulated, simulate_project
 from membrain_cloud.pipeline.stages.registry import STAGES
+from membrain_cloud.simulation.phantom import PhantomSettings
 from membrain_cloud.store.projects.project import Project
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 CHOSEN = ("segment", "separate", "mesh")
 # Tomograms of the start-up: enough for two workers to have done each stage.
@@ -44,17 +47,16 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_
 
 def loop(project: Project, runs: Sequence[str]) -> None:
     """The pure functions, one tomogram after the other."""
-
-    from membrain_cloud.segmentation.instances import instance_boxes, separate
     from membrain_cloud.mesh.conversion.mask_to_mesh import mesh_membrane
-    from membrain_cloud.pipeline.stages.inference import membranes_of
+    from membrain_cloud.pipeline.stages.inference import segment_in_memory
+    from membrain_cloud.segmentation.instances import instance_boxes, separate
 
     chosen = Settings()
     segment, mesh = chosen.segment, chosen.mesh
     for run in runs:
         (ref,) = project.tomograms([run], None, None)
         grid, density = project.grid(ref), project.read_density(ref)
-        labels = membranes_of(segment, density, grid.voxel_spacing_angstrom)
+        labels = segment_in_memory(segment, density, grid.voxel_spacing_angstrom)
         instances = separate(labels, min_voxels=chosen.separate.min_voxels, split=True, drop_border=False)
         for number, box in instance_boxes(instances).items():
             mask = instances[box.slices] == number

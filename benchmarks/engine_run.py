@@ -12,22 +12,25 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 import psutil
 
-from membrain_cloud.geometry import Grid
-from membrain_cloud.pipeline.planning.digests import digest_of
+from membrain_cloud.pipeline.digest import digest_of
 from membrain_cloud.pipeline.execution.driver import drive
 from membrain_cloud.pipeline.planning.plan import Plan
 from membrain_cloud.pipeline.runners import open_runner
 from membrain_cloud.pipeline.settings import Settings
-from membrain_cloud.pipeline.stages.base import Desk, Site, Stage
+from membrain_cloud.pipeline.stages.base import RunContext, Stage, TaskContext
 from membrain_cloud.pipeline.tasks import Job, Outcome, Ref, Task
-from membrain_cloud.store.run_state.receipts import receipt_name
 from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.run_state.receipts import receipt_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from membrain_cloud.geometry import Grid
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 STAGES = ("first", "second")
@@ -42,19 +45,19 @@ class Nothing(Stage):
     def after(self, settings: Settings) -> Sequence[str]:
         return STAGES[: STAGES.index(self.name)]
 
-    def decisive(self, settings: Settings) -> Mapping[str, Any]:
+    def digest_settings(self, settings: Settings) -> Mapping[str, Any]:
         return {}
 
-    def inputs(self, site: Site) -> Mapping[str, Ref]:
+    def inputs(self, context: RunContext) -> Mapping[str, Ref]:
         return {}
 
-    def output(self, site: Site) -> Ref | None:
+    def output(self, context: RunContext) -> Ref | None:
         return None
 
     def memory_bytes(self, grid: Grid, settings: Settings) -> int:
         return 0
 
-    def work(self, desk: Desk) -> Mapping[str, Any]:
+    def execute(self, context: TaskContext) -> Mapping[str, Any]:
         return {}
 
 

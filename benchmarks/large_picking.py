@@ -18,14 +18,17 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from membrain_cloud.geometry import Box, Grid, iterate_chunks
+from membrain_cloud.store.projects.create_import import create_project
 from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
-from membrain_cloud.store.projects.create_import import create_project
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 CHUNK, GIB = 128, 1024**3
 RADIUS, HALF = 16.0, 2.5

@@ -1,7 +1,7 @@
 """How many looks a window of fast mode should get: `python -m benchmarks.looks --seeds 4001,4002,3001`.
 
 Each phantom is segmented once in exact mode and looked at once in all mirrors of every window of fast mode; what other
-margins, parts and powers (`networks/canvas.py`) would have looked at, and how near they come to exact mode, is then
+margins, parts and powers (`networks/averager.py`) would have looked at, and how near they come to exact mode, is then
 reckoned without the network. Passes are those of fast mode over those of exact mode.
 """
 
@@ -10,21 +10,24 @@ from __future__ import annotations
 import argparse
 import itertools
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from benchmarks.segmentation import say, segmented
 from membrain_cloud.geometry import Block, Box
-from membrain_cloud.tiling import ALL_FLIPS, Window, looks
-from membrain_cloud.simulation.phantom import PhantomSettings, make_phantom
-from membrain_cloud.segmentation.sliding_window import density_statistics, segment_slabs
-from membrain_cloud.networks.segmentation.window_averaging import Canvas
-from membrain_cloud.pipeline.stages.inference import look_at, segmenter
+from membrain_cloud.metrics.overlap import dice, surface_dice
+from membrain_cloud.networks.segmentation.window_averaging import WindowAverager
 from membrain_cloud.pipeline.models import model_sha256
 from membrain_cloud.pipeline.settings import load_settings
-from membrain_cloud.metrics.overlap import dice, surface_dice
+from membrain_cloud.pipeline.stages.inference import segmenter, sliding_window
+from membrain_cloud.segmentation.sliding_window import density_statistics, segment_slabs
+from membrain_cloud.simulation.phantom import PhantomSettings, make_phantom
+from membrain_cloud.tiling import ALL_FLIPS, Window, looks
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MARGINS, PARTS, POWERS, MOST = (0.5, 1.0, 2.0), (4e-3, 2e-3, 1e-3, 5e-4, 2.5e-4), (1.0, 1.5), (4, 8)
 
@@ -39,7 +42,7 @@ class Seen:
     edge: int
 
 
-class AllLooks(Canvas):
+class AllLooks(WindowAverager):
     """Notes what every look at every window shows."""
 
     seen: list[Seen]
@@ -61,27 +64,27 @@ class AllLooks(Canvas):
 def all_looks(density: NDArray[np.float32], spacing_angstrom: float) -> list[Seen]:
     chosen = load_settings(None, ["segment.mode=fast"]).segment
     network = segmenter(chosen.model, model_sha256(chosen.model), chosen.chosen_precision)
-    look, statistics = look_at(chosen, spacing_angstrom), density_statistics([density])
+    look, statistics = sliding_window(chosen, spacing_angstrom), density_statistics([density])
     everything = Box((0, 0, 0), density.shape)
-    canvas = AllLooks(
-        lambda windows: network.look(windows, None if look.window == look.lattice.reach else look.window),
-        network.device, reach=look.lattice.reach, halo=everything, core=everything, mean=statistics.mean,
+    averager = AllLooks(
+        lambda windows: network.network(windows, None if look.window == look.tiling.reach else look.window),
+        network.device, reach=look.tiling.reach, halo=everything, core=everything, mean=statistics.mean,
         std=statistics.std, apart=False, skip_void=True, batch=1,
     )  # fmt: skip
-    canvas.seen = []
+    averager.seen = []
     slabs = segment_slabs(
-        canvas, lambda box: density[box.slices], density.shape, Block(0, everything, everything),
-        lattice=look.lattice, planes_per_read=64, progress=lambda _: None,
+        averager, lambda box: density[box.slices], density.shape, Block(0, everything, everything),
+        tiling=look.tiling, planes_per_read=64, progress=lambda _: None,
     )  # fmt: skip
     for _ in slabs:
         pass
-    return canvas.seen
+    return averager.seen
 
 
 def reckoned(
     seen: list[Seen], shape: tuple[int, ...], margin: float, part: float, power: float, most: int
 ) -> tuple[NDArray[np.float32], float]:
-    """The logits that such a rule gives, and looks a window; as `Canvas._undecided`."""
+    """The logits that such a rule gives, and looks a window; as `WindowAverager._undecided`."""
     total, count = np.zeros(shape, np.float32), 0
     for window in seen:
         share = window.share.astype(np.float32)

@@ -12,14 +12,17 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from membrain_cloud.simulation import proteins as phantom_particles
-from membrain_cloud.simulation.proteins import Blobs, Points
-from membrain_cloud.pipeline.training.picker_defaults import NO_BASE
-from membrain_cloud.pipeline.training.picker_data import phantom_material
 from membrain_cloud.pipeline.training.picker import train_in_rounds
+from membrain_cloud.pipeline.training.picker_data import phantom_material
+from membrain_cloud.pipeline.training.picker_defaults import NO_BASE
+from membrain_cloud.simulation import proteins as phantom_particles
+
+if TYPE_CHECKING:
+    from membrain_cloud.simulation.proteins import Blobs, Points
 
 COLUMNS = ("annotated_membranes", "annotated_particles", "f1", "precision", "recall", "f1_one_to_one")
 

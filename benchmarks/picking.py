@@ -19,12 +19,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from membrain_cloud.mesh.spectral.operators import Operators
 
 PEER = Path(__file__).parent / ".peers" / "bin" / "python"
 THREADS = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -64,8 +68,8 @@ def make_inputs(folder: Path) -> None:
     """A phantom's tomogram, a mask for each membrane, a random checkpoint, and scored vertices of a wide sheet."""
     import torch
 
-    from membrain_cloud.simulation.phantom import PhantomSettings, make_phantom
     from membrain_cloud.networks.picking.diffusion_net import Architecture, DiffusionNet
+    from membrain_cloud.simulation.phantom import PhantomSettings, make_phantom
     from membrain_cloud.store.formats.any_volume import write_mrc
 
     phantom = make_phantom(3, PhantomSettings(shape=(96, 160, 160)))
@@ -119,13 +123,12 @@ def ours(folder: Path) -> dict[str, Any]:
     import torch
 
     from membrain_cloud.geometry import Box, Grid, Mesh
-    from membrain_cloud.picking.clustering import dense_clusters, mean_shift
-    from membrain_cloud.segmentation.instances import instance_boxes
     from membrain_cloud.mesh.conversion.mask_to_mesh import mesh_membrane
-    from membrain_cloud.mesh.spectral.operators import Operators
     from membrain_cloud.mesh.density_sampling import sample_along_normals
-    from membrain_cloud.picking.vertex_scores import vertex_scores
     from membrain_cloud.networks.picking.picker import load_picker
+    from membrain_cloud.picking.clustering import dense_clusters, mean_shift
+    from membrain_cloud.picking.vertex_scores import vertex_scores
+    from membrain_cloud.segmentation.instances import instance_boxes
     from membrain_cloud.store.formats.any_volume import read_volume
     from membrain_cloud.store.formats.meshes import read_h5
 
@@ -207,9 +210,9 @@ def ours(folder: Path) -> dict[str, Any]:
 def warm_up() -> None:
     """Compile what numba compiles."""
     from membrain_cloud.geometry import Mesh
-    from membrain_cloud.picking.clustering import mean_shift
     from membrain_cloud.mesh.spectral.heat_method import HeatDistances
     from membrain_cloud.mesh.spectral.operators import surface_operators
+    from membrain_cloud.picking.clustering import mean_shift
 
     corner = np.arange(19 * 20).reshape(19, 20)[:, :-1].ravel()
     sheet = np.concatenate([corner[:, None] + [0, 1, 20], corner[:, None] + [1, 21, 20]])

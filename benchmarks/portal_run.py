@@ -17,18 +17,22 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from membrain_cloud.pipeline.execution.crash_records import Attempts
-from membrain_cloud.pipeline.planning.digests import Registry, digest_of
+from membrain_cloud.pipeline.digest import digest_of
 from membrain_cloud.pipeline.execution.driver import Observe, drive
 from membrain_cloud.pipeline.planning.plan import Plan
 from membrain_cloud.pipeline.runners.worker_roster import Facts, Roster, Seat, Worker
 from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.pipeline.stages.registry import STAGES
 from membrain_cloud.pipeline.tasks import Job, Kind, Outcome, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from membrain_cloud.pipeline.execution.crash_records import CrashRecords
+    from membrain_cloud.pipeline.planning.digests import Registry
 
 ORDER = ("segment", "separate", "mesh", "pick", "measure")
 
@@ -110,7 +114,7 @@ class Simulated:
 
     # -- what drive() asks for
 
-    def attend(self, attempts: Attempts, note: Observe) -> None: ...
+    def attend(self, attempts: CrashRecords, note: Observe) -> None: ...
 
     def now(self) -> float:
         return self.time

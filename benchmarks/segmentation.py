@@ -28,14 +28,14 @@ import mrcfile
 import numpy as np
 import torch
 
-from membrain_cloud.simulation.phantom import PhantomSettings, make_phantom
+from membrain_cloud.metrics.overlap import dice, surface_dice
+from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, build_unet, window_flops
 from membrain_cloud.networks.segmentation.gpu import forward as fused
 from membrain_cloud.networks.segmentation.segmenter import save_segmenter
-from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, build_unet, window_flops
-from membrain_cloud.pipeline.stages.inference import membranes_of, segmenter
 from membrain_cloud.pipeline.models import model_sha256
 from membrain_cloud.pipeline.settings import load_settings
-from membrain_cloud.metrics.overlap import dice, surface_dice
+from membrain_cloud.pipeline.stages.inference import segment_in_memory, segmenter
+from membrain_cloud.simulation.phantom import PhantomSettings, make_phantom
 
 PEER = Path(__file__).parent / ".peers" / "bin"
 OURS = Path(sys.executable).parent / "membrain-cloud"
@@ -143,7 +143,7 @@ def segmented(
     network = segmenter(chosen.model, model_sha256(chosen.model), chosen.chosen_precision)
     network.predict(np.zeros((1, 1, network.window, network.window, network.window), np.float32))
     started, cpu = time.perf_counter(), time.process_time()
-    mask = membranes_of(chosen, density, spacing_angstrom)
+    mask = segment_in_memory(chosen, density, spacing_angstrom)
     return mask, (time.perf_counter() - started, time.process_time() - cpu)
 
 

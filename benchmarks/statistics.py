@@ -14,8 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -24,13 +24,16 @@ from scipy.spatial import ConvexHull
 
 from membrain_cloud.geometry import Grid, Mesh, Picks, orientations_from_normals
 from membrain_cloud.mesh.curvature import curvature
-from membrain_cloud.statistics.spatial.neighbors import Pairs, count_pairs
-from membrain_cloud.statistics.spatial.random_placement import random_points
-from membrain_cloud.statistics.measure import Density, Membrane, measure_tomogram
 from membrain_cloud.mesh.surface import Surface
 from membrain_cloud.pipeline.settings import MeasureSettings
+from membrain_cloud.statistics.measure import Density, Membrane, measure_tomogram
+from membrain_cloud.statistics.spatial.neighbors import Pairs, count_pairs
+from membrain_cloud.statistics.spatial.random_placement import random_points
 from membrain_cloud.store.formats.meshes import read_obj
 from membrain_cloud.store.formats.star import read_star_picks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PEER = Path(__file__).parent / ".peers/bin/python"
 RADIUS, CUTOFF, BIN, CENTRE = 500.0, 400.0, 50.0, 700.0  # Å

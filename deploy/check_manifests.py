@@ -16,14 +16,16 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.metadata import distribution
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from manifest_rules import broken_rules, pods_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 ROOT = Path(__file__).parents[1]
 VERSIONS = tuple(f"1.{minor}" for minor in range(26, 38))

@@ -9,8 +9,10 @@ import ipaddress
 import itertools
 import re
 import zoneinfo
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
 
 Manifest = dict[str, Any]
 ENVIRONMENT = re.compile(r"(?<!\$)\$\(([A-Za-z_][A-Za-z0-9_]*)\)")

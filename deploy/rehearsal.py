@@ -28,13 +28,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from rehearsal_network import Loopback, Namespaces, choose
 from rehearsal_parts import Pod, certificates, strangers_are_refused, with_options, without_options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[1]
 BASE = ROOT / "deploy" / "k8s" / "base"

@@ -11,10 +11,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rehearsal_parts import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
 
 INSIDE = "REHEARSAL_INSIDE"
 CLUSTER_PORTS = {"s3": 9000, "scheduler": 8786, "dashboard": 8787, "metrics": 9100}

@@ -10,9 +10,11 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 
 class Pod:
@@ -167,8 +169,8 @@ def make_project(folder: str, tomograms: int) -> None:
 
     import fsspec
 
-    from membrain_cloud.simulation.phantom import PhantomSettings
     from membrain_cloud.pipeline.projects.simulate import Simulated, simulate_project
+    from membrain_cloud.simulation.phantom import PhantomSettings
 
     phantom = PhantomSettings(shape=(64, 96, 96), membranes=2)
     wanted = [Simulated(f"phantom-{number}", 90_000 + number, phantom) for number in range(1, tomograms + 1)]

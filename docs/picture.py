@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from membrain_cloud.geometry import Mesh
-from membrain_cloud.segmentation.instances import instance_boxes
 from membrain_cloud.mesh.conversion.mask_to_mesh import mesh_membrane
-from membrain_cloud.simulation.phantom import Phantom, PhantomSettings, make_phantom
 from membrain_cloud.report.data import SliceView
 from membrain_cloud.report.figures import density_figure, slice_figure, surface_figure
+from membrain_cloud.segmentation.instances import instance_boxes
+from membrain_cloud.simulation.phantom import Phantom, PhantomSettings, make_phantom
+
+if TYPE_CHECKING:
+    from membrain_cloud.geometry import Mesh
 
 SEED, WIDTH, GAP = 5, 640, 20
 

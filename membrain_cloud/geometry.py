@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 Zyx = tuple[int, int, int]
 FloatArray = NDArray[np.floating]
@@ -163,7 +166,7 @@ class Picks:
         """(N, 3, 3) the orientations, of picks without any the tomogram's own frame."""
         return np.tile(np.eye(3), (len(self), 1, 1)) if self.orientations is None else self.orientations
 
-    def chosen(self, which: NDArray[np.bool_] | NDArray[np.integer]) -> Picks:
+    def select(self, which: NDArray[np.bool_] | NDArray[np.integer]) -> Picks:
         """Those of a mask (N,) or of indices, with all that is known of them."""
         return Picks(
             self.positions[which],
@@ -171,6 +174,38 @@ class Picks:
             self.scores[which],
             self.membrane_ids[which],
             None if self.in_plane is None else self.in_plane[which],
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Picks]) -> Picks:
+        """Join picks in their order.
+
+        Parameters
+        ----------
+        parts : sequence of Picks
+            Empty ones are left out.
+
+        Returns
+        -------
+        Picks
+            All picks. Where some parts have orientations, those of the others are NaN; where some tell `in_plane`, it
+            is True for the others.
+        """
+        parts = [picks for picks in parts if len(picks)]
+        if not parts:
+            return cls(np.zeros((0, 3)), np.zeros((0, 3, 3)))
+        orientations: list[NDArray[np.float64]] = [
+            np.full((len(picks), 3, 3), np.nan) if picks.orientations is None else picks.orientations for picks in parts
+        ]
+        in_plane = [np.full(len(picks), True) if picks.in_plane is None else picks.in_plane for picks in parts]
+        any_orientation = any(picks.orientations is not None for picks in parts)
+        any_in_plane = any(picks.in_plane is not None for picks in parts)
+        return cls(
+            np.concatenate([picks.positions for picks in parts]),
+            np.concatenate(orientations) if any_orientation else None,
+            np.concatenate([picks.scores for picks in parts]),
+            np.concatenate([picks.membrane_ids for picks in parts]),
+            np.concatenate(in_plane) if any_in_plane else None,
         )
 
 
@@ -195,3 +230,33 @@ def iterate_chunks(shape: Zyx, chunk: Zyx) -> Iterator[Box]:
     """The chunk boxes of a volume, clipped to its shape, in zyx order."""
     for start in itertools.product(*(range(0, n, c) for n, c in zip(shape, chunk, strict=True))):
         yield Box(start, tuple(min(a + c, n) for a, c, n in zip(start, chunk, shape, strict=True)))  # type: ignore[arg-type]
+
+
+def box_around(mesh: Mesh, grid: Grid, *, margin_angstrom: float) -> Box | None:
+    """Return the voxels within a margin of a mesh's bounding box.
+
+    Parameters
+    ----------
+    mesh : Mesh
+        Vertices xyz in Å.
+    grid : Grid
+        The volume's grid.
+    margin_angstrom : float
+        Margin in Å, added on all six sides.
+
+    Returns
+    -------
+    Box or None
+        The box in voxels, clipped to the volume; None where it misses the volume.
+
+    Raises
+    ------
+    ValueError
+        If the mesh has no vertices, or some that are not finite.
+    """
+    if not len(mesh.vertices) or not np.isfinite(mesh.vertices).all():
+        raise ValueError("the mesh has vertices that are not finite" if len(mesh.vertices) else "the mesh is empty")
+    corners = np.stack([mesh.vertices.min(0) - margin_angstrom, mesh.vertices.max(0) + margin_angstrom])
+    low, high = np.floor(grid.to_voxels(corners)[0]), np.ceil(grid.to_voxels(corners)[1]) + 1
+    start, stop = ([int(n) for n in corner] for corner in (low, high))
+    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])).intersection(grid.box)

@@ -6,10 +6,12 @@ kernels call, remove `membranes/__pycache__/*.nb?`, or those go on with the old 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numba
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def compiled(function: Callable[..., Any]) -> Any:

@@ -1,4 +1,4 @@
-"""The lattice of windows of a volume: where a network looks, in which mirrors, and with which weights.
+"""The tiling of windows of a volume: where a network mirror_sequence, in which mirrors, and with which weights.
 
 Everything here is a function of the volume's shape and of the settings, never of a block: that is what makes a result
 independent of how the volume was cut.
@@ -7,19 +7,21 @@ independent of how the volume was cut.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from membrain_cloud.errors import UsageError
 from membrain_cloud.geometry import Block, Box, Zyx
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Mirrors = Literal["no", "yes", "adaptive"]
 Flips = tuple[bool, bool, bool]
 NO_FLIPS: Flips = (False, False, False)
 ALL_FLIPS: tuple[Flips, ...] = tuple(itertools.product((False, True), (False, True), (False, True)))
 # Of one window in adaptive mode: on phantoms more than four changed nothing but the time.
-MOST_LOOKS = 4
+MAX_MIRRORS = 4
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,10 @@ class Window:
 
     box : in the volume's voxels; it may reach beyond a volume that is thinner than the window.
     flips : axes (z, y, x) along which the network sees it mirrored.
-    further : mirrors of further looks, taken in this order as long as what was seen is undecided.
+    further : mirrors of further mirror_sequence, taken in this order as long as what was seen is undecided.
     copy : which of the averages it belongs to; averages of different mirrors can be kept apart.
     weight : what it counts for among the copies.
-    neighbours : along z, y and x, the starts of its lattice's windows that overlap it (itself included), relative to
+    neighbours : along z, y and x, the starts of its tiling's windows that overlap it (itself included), relative to
         its own: what its share of each voxel depends on.
     """
 
@@ -44,12 +46,12 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Lattice:
+class Tiling:
     """How windows lie over any volume.
 
     reach : a window's edge in the volume's voxels; the network sees as much, or that resampled to its own window.
     stride : distance of windows.
-    mirrors : "no"; "yes": every window in all eight mirrors, each on the mirrored lattice, as flipping the whole volume
+    mirrors : "no"; "yes": every window in all eight mirrors, each on the mirrored tiling, as flipping the whole volume
         does (MemBrain-seg's test-time augmentation); "adaptive": every window in one mirror, chosen by its place so
         that with an overlap of one half a voxel is seen in all eight, and in up to three further ones, the opposite
         one first, as long as voxels that count stay undecided.
@@ -66,8 +68,8 @@ class Lattice:
     def windows(self, shape: Zyx, core: Box | None = None) -> list[Window]:
         """The windows of a volume that touch `core` (default: all), in the order in which they are added up."""
         found = []
-        for copy, lattice in enumerate(ALL_FLIPS if self.mirrors == "yes" else (NO_FLIPS,)):
-            axes = [self.starts(n, flipped) for n, flipped in zip(shape, lattice, strict=True)]
+        for copy, tiling in enumerate(ALL_FLIPS if self.mirrors == "yes" else (NO_FLIPS,)):
+            axes = [self.starts(n, flipped) for n, flipped in zip(shape, tiling, strict=True)]
             places = [list(enumerate(axis)) for axis in axes]
             if core is not None:
                 places = [
@@ -76,10 +78,10 @@ class Lattice:
                 ]
             around = [{s: self._around(s, axis) for s in axis} for axis in axes]
             for (i, z), (j, y), (k, x) in itertools.product(*places):
-                flips: Flips = lattice
+                flips: Flips = tiling
                 further: tuple[Flips, ...] = ()
                 if self.mirrors == "adaptive":
-                    flips, *rest = looks((i % 2 == 1, j % 2 == 1, k % 2 == 1))
+                    flips, *rest = mirror_sequence((i % 2 == 1, j % 2 == 1, k % 2 == 1))
                     further = tuple(rest)
                 box = Box((z, y, x), (z + self.reach, y + self.reach, x + self.reach))
                 neighbours = (around[0][z], around[1][y], around[2][x])
@@ -87,7 +89,7 @@ class Lattice:
         return sorted(found, key=lambda w: (w.box.start[0], w.copy, w.box.start[1:]))
 
     def count(self, shape: Zyx) -> int:
-        """Windows of a whole volume, further looks left out."""
+        """Windows of a whole volume, further mirror_sequence left out."""
         per_axis = [len(self.starts(n, False)) for n in shape]
         return self.copies * per_axis[0] * per_axis[1] * per_axis[2]
 
@@ -129,13 +131,13 @@ class Lattice:
         return tuple(other - start for other in starts if abs(other - start) < self.reach)
 
 
-def looks(first: Flips) -> list[Flips]:
-    """`MOST_LOOKS` mirrors from `first` on, each followed by its opposite: the two that differ most."""
+def mirror_sequence(first: Flips) -> list[Flips]:
+    """`MAX_MIRRORS` mirrors from `first` on, each followed by its opposite: the two that differ most."""
     found: list[Flips] = []
     for flips in (first, *ALL_FLIPS):
         if flips not in found:
             found += [flips, (not flips[0], not flips[1], not flips[2])]
-    return found[:MOST_LOOKS]
+    return found[:MAX_MIRRORS]
 
 
 def window_stride(window: int, overlap: float) -> int:

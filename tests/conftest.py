@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from standins.fault_proxy import FaultProxy
 from standins.shapes import GRID, OPTIONS, Shapes
 
-from membrain_cloud.geometry import Mesh, Picks
 from membrain_cloud.statistics.measure import Options, measure_membrane
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from types import ModuleType
+
+    from membrain_cloud.geometry import Mesh, Picks
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
 

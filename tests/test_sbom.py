@@ -5,14 +5,16 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import re
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
 
-from membrain_cloud.sbom import bill_of_materials, installed_packages, licence_list, normalised
 from membrain_cloud.cli import main
+from membrain_cloud.sbom import bill_of_materials, installed_packages, licence_list, normalised
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def package(folder: Path, name: str, *lines: str) -> None:

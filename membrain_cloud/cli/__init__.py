@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
+from membrain_cloud.cli.app import Program
 from membrain_cloud.cli.commands import diff as comparing
-from membrain_cloud.cli.commands import export_deposition as depositing
 from membrain_cloud.cli.commands import evaluate as evaluating
-from membrain_cloud.cli.commands import segment as files
-from membrain_cloud.cli.commands import sbom as installation
-from membrain_cloud.cli.commands import models
-from membrain_cloud.cli.commands import train as networks
-from membrain_cloud.cli.commands import patches
-from membrain_cloud.cli.commands import portal
-from membrain_cloud.cli.commands import preprocess
-from membrain_cloud.cli.commands import project as projects
-from membrain_cloud.cli.commands import run
+from membrain_cloud.cli.commands import export_deposition as depositing
 from membrain_cloud.cli.commands import inspect as running
-from membrain_cloud.cli.commands import tables
+from membrain_cloud.cli.commands import models, patches, portal, preprocess, run, tables
+from membrain_cloud.cli.commands import project as projects
+from membrain_cloud.cli.commands import sbom as installation
+from membrain_cloud.cli.commands import segment as files
+from membrain_cloud.cli.commands import train as networks
 from membrain_cloud.cli.commands import train_validation as validating
 from membrain_cloud.cli.commands import view as viewing
-from membrain_cloud.cli.app import Program
 
 main = Program(
     "membrain-cloud",

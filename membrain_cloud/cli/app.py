@@ -62,7 +62,7 @@ class Verb(click.Command):
         super().__init__(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """click's ranges let nan through: it is below and above nothing."""
+        """Click's ranges let nan through: it is below and above nothing."""
         for param in self.params:
             given = ctx.params.get(param.name or "")
             if any(isinstance(v, float) and math.isnan(v) for v in (given if isinstance(given, tuple) else [given])):

@@ -6,12 +6,14 @@ copick imports this module at every call, so nothing heavy is imported at the to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from membrain_cloud.cli.app import Function, absolute
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # Where CZII's runs of MemBrain-seg on the portal put their results, and how they were made.
 PRESETS = {
@@ -219,8 +221,8 @@ def _guard(
 ) -> None:
     """With `overwrite`, what is done is forgotten; without it, what somebody else made is not touched."""
     from membrain_cloud.errors import MembrainCloudError
-    from membrain_cloud.pipeline.planning.plan import plan
     from membrain_cloud.pipeline.planning.invalidate import foreign_outputs, forget_done
+    from membrain_cloud.pipeline.planning.plan import plan
     from membrain_cloud.pipeline.settings import load_settings
     from membrain_cloud.pipeline.stages.registry import STAGES
     from membrain_cloud.store.projects.open import open_project

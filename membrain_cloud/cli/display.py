@@ -5,22 +5,22 @@ from __future__ import annotations
 import contextlib
 import datetime
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from membrain_cloud.cli.app import say
+from membrain_cloud.units import GIB
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from types import TracebackType
+
     from rich.console import Console
 
+    from membrain_cloud.pipeline.maintenance.verify import Finding
     from membrain_cloud.pipeline.monitoring.activity import Activity
     from membrain_cloud.pipeline.planning.estimates import Estimate
     from membrain_cloud.pipeline.planning.plan import Plan
     from membrain_cloud.pipeline.tasks import Outcome, Task
-    from membrain_cloud.pipeline.maintenance.verify import Finding
-
-GIB = 1024**3
 
 
 def console() -> Console:
@@ -291,7 +291,7 @@ def show_summary(plan: Plan, outcomes: Sequence[Outcome]) -> None:
 
 
 def status_grid(plan: Plan, failures: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
-    """run -> stage -> done | to do | partly | failed | refused | blocked."""
+    """Run -> stage -> done | to do | partly | failed | refused | blocked."""
     grid: dict[str, dict[str, str]] = {}
     for task in plan.tasks:
         grid.setdefault(task.run, {})[task.stage] = "to do"

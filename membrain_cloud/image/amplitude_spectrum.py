@@ -13,16 +13,19 @@ since there it is not right:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from membrain_cloud.errors import InputError, UsageError
-from membrain_cloud.geometry import Zyx
 from membrain_cloud.image.fourier import Kernel, cycles_per_voxel, half_weights, radial_kernel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from membrain_cloud.geometry import Zyx
 
 Float64 = NDArray[np.float64]
 # Bins reach to the corner of the spectrum, where each axis has half a cycle a voxel.

@@ -7,13 +7,16 @@ R. Righetto): the CTF is Mindell & Grigorieff's (J. Struct. Biol. 2003).
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from membrain_cloud.errors import UsageError
-from membrain_cloud.geometry import Zyx
 from membrain_cloud.image.fourier import Kernel, cycles_per_voxel, radial_kernel
+
+if TYPE_CHECKING:
+    from membrain_cloud.geometry import Zyx
 
 Float64 = NDArray[np.float64]
 # The zero frequency is filtered as this one, in cycles a voxel (MemBrain-seg's): the mean gets a finite factor.

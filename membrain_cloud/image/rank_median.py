@@ -6,12 +6,14 @@ into 256 levels once, and a histogram slides along the rows: a median needs no m
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from membrain_cloud.jit import compiled
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _LEVELS, _FINE, _COARSE = 256, 16, 16
 _BINS = 1 << 14
@@ -49,7 +51,7 @@ def _levels(image: NDArray[np.float32], bins: NDArray[np.uint16]) -> tuple[NDArr
 
 @compiled
 def _slide(padded: Any, size: int, rank: int, result: Any) -> None:  # pragma: no cover - compiled
-    """result : levels (uint8) of rank `rank` among each cube; padded : levels, size - 1 longer on each axis."""
+    """Result : levels (uint8) of rank `rank` among each cube; padded : levels, size - 1 longer on each axis."""
     depth, rows, length = result.shape
     wide = length + size - 1
     columns = np.empty((wide, _LEVELS), np.uint16)

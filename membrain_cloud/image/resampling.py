@@ -6,16 +6,20 @@ outside an ellipsoid 12.5 voxels within its border fades over 12 voxels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
 from membrain_cloud.errors import UsageError, VoxelSpacingError
 from membrain_cloud.geometry import Box, Zyx
-from membrain_cloud.image.fourier import Advance, Kernel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from membrain_cloud.image.fourier import Advance, Kernel
 
 SMALLEST_AXIS = 16
 _BORDER, _FADE = 12.5, 12.0

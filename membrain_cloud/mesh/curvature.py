@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from membrain_cloud.mesh.surface import Surface
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from membrain_cloud.mesh.surface import Surface
 
 # Vertices fitted at once: bounds the memory.
 VERTICES_AT_ONCE = 20_000

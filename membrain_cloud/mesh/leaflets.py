@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import coo_matrix, csr_matrix, diags
 from scipy.sparse.linalg import eigsh
 from scipy.spatial import cKDTree
 
-from membrain_cloud.mesh.surface import Surface
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from membrain_cloud.mesh.surface import Surface
 
 # Two vertices are opposite when the second lies where the first one's inward normal comes out, within this share of the
 # thickness, and their normals' cosine is below this.

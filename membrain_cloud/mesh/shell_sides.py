@@ -11,15 +11,18 @@ round; what has none is the slab's rim: the edge of a sheet, of a hole, or a cap
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from membrain_cloud.geometry import Mesh
 from membrain_cloud.jit import compiled
 from membrain_cloud.mesh.spectral.operators import directed_edges, vertex_areas
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _AGAINST = -0.7  # cosine of the normals of vertices across from each other
 _ASIDE = 0.5  # of the way across that they may lie beside each other

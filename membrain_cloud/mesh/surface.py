@@ -9,14 +9,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from membrain_cloud.geometry import Mesh
 from membrain_cloud.mesh import topology
 from membrain_cloud.mesh.closest_point import ClosestFaces
 from membrain_cloud.mesh.geodesics.surface_points import SurfacePoints, Survey
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from membrain_cloud.geometry import Mesh
     from membrain_cloud.mesh.geodesics.solver import Geodesics
 
 __all__ = ["Surface", "SurfacePoints", "Survey"]

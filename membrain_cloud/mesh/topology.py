@@ -6,10 +6,14 @@ than two, or between faces wound against each other, is a boundary.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def twin_halfedges(faces: NDArray[np.int32], n_vertices: int) -> NDArray[np.int32]:

@@ -6,8 +6,8 @@ Points stand for equal areas, so that means, quantiles and shares are those of a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from scipy.sparse.csgraph import connected_components
 
 from membrain_cloud.geometry import Mesh
 from membrain_cloud.mesh.bounding_volume_tree import FaceTree
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 Floats = NDArray[np.float64]
 

@@ -19,15 +19,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse
-from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components, dijkstra
 
-from membrain_cloud.geometry import Mesh
 from membrain_cloud.mesh.spectral.heat_method import HeatDistances
 from membrain_cloud.mesh.spectral.operators import directed_edges
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from membrain_cloud.geometry import Mesh
 
 _RELEASED_SIGMA, _RELEASED_DONE, _RELEASED_PATIENCE = 0.5, 0.35, 10  # MemBrain-pick's
 SMALLEST_PATCH = 4  # vertices; a surface of fewer has no neighbourhood to look at

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from membrain_cloud.geometry import Grid, Mesh, Picks
-from membrain_cloud.picking.clustering import Shift, dense_clusters, mean_shift, split_crowded
-from membrain_cloud.mesh.spectral.operators import Operators, vertex_areas
-from membrain_cloud.picking.orientation import orient
-from membrain_cloud.mesh.density_sampling import Read
-from membrain_cloud.picking.vertex_scores import FAR_SCORE, PickerModel, membrane_scores
 from membrain_cloud.mesh.shell_sides import membrane_sides
+from membrain_cloud.mesh.spectral.operators import Operators, vertex_areas
 from membrain_cloud.mesh.surface import Surface
+from membrain_cloud.picking.clustering import Shift, dense_clusters, mean_shift, split_crowded
+from membrain_cloud.picking.orientation import orient
+from membrain_cloud.picking.vertex_scores import FAR_SCORE, PickerModel, membrane_scores
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, MutableMapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from membrain_cloud.mesh.density_sampling import Read
 
 NO_PICKS = Picks(np.zeros((0, 3)), np.zeros((0, 3, 3)), in_plane=np.zeros(0, bool))
 
@@ -270,4 +275,4 @@ def best_of_classes(found: Sequence[Picks], *, within_angstrom: float) -> list[P
             rivals = np.asarray(near[index], np.int64)
             rivals = rivals[(owner[rivals] != owner[index]) & (facing[rivals] @ facing[index] > 0)]
             kept[rivals] = False
-    return [picks.chosen(kept[owner == k]) for k, picks in enumerate(found)]
+    return [picks.select(kept[owner == k]) for k, picks in enumerate(found)]

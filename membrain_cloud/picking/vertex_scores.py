@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from membrain_cloud.geometry import Grid, Mesh
+from membrain_cloud.mesh.density_sampling import Read, profiles_from_volume, subvolumes_from_volume
 from membrain_cloud.mesh.spectral.operators import Operators, cached_operators
 from membrain_cloud.picking.mesh_patches import cut_into_patches, released_patches
-from membrain_cloud.mesh.density_sampling import Read, profiles_from_volume, subvolumes_from_volume
+
+if TYPE_CHECKING:
+    from membrain_cloud.geometry import Grid, Mesh
 
 FAR_SCORE = 10.0
 """The score of a vertex far from every particle: scores are clipped here in training."""

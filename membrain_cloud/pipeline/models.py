@@ -7,21 +7,26 @@ does not have. The networks' room below knows local files alone, the store's kno
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
 from membrain_cloud.errors import ModelError, UsageError, storage_error
-from membrain_cloud.networks.segmentation import segmenter as checkpoints
-from membrain_cloud.networks.segmentation.segmenter import Segmenter, built_in_models
+from membrain_cloud.networks import model_file
+from membrain_cloud.networks.model_file import built_in_models
 from membrain_cloud.networks.picking.picker import AnyPicker, Picker
 from membrain_cloud.networks.picking.picker import load_picker as read_picker
+from membrain_cloud.networks.segmentation import segmenter as checkpoints
 from membrain_cloud.store import model_registry as model_files
-from membrain_cloud.store.model_registry import RegistryEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from membrain_cloud.networks.segmentation.segmenter import Segmenter
+    from membrain_cloud.store.model_registry import RegistryEntry
 
 Origin = Literal["built-in", "file", "url", "registry"]
 
@@ -55,7 +60,7 @@ def resolve(source: str) -> Model:
     """
     location, pin = model_files.split_pin(source)
     if location in built_in_models():
-        path = checkpoints.resolve_model(location)
+        path = model_file.resolve_model(location)
         return Model(source, "built-in", path, _require(source, path, pin), pin)
     if model_files.is_url(location):
         path, sha256 = _fetched(source, location, pin)
@@ -183,6 +188,7 @@ def put_in(folder: str, name: str, source: str) -> Model:
     """Fetch a model and lay it at `folder`/`name`, in one move; `source` must pin its sha256.
 
     A file that is there already with the pinned content is left.
+
     Raises
     ------
     ModelError : as `resolve`; no pin; `name` is not a plain file name.
@@ -191,7 +197,7 @@ def put_in(folder: str, name: str, source: str) -> Model:
     if pin is None:
         raise ModelError(f"model {location}: no sha256 is pinned", "add `#sha256=` and what `sha256sum FILE` prints")
     target = model_files.place_in(folder, name)
-    if not (target.is_file() and checkpoints.model_sha256(str(target)) == pin):
+    if not (target.is_file() and model_file.model_sha256(str(target)) == pin):
         model_files.copy_to(resolve(source).path, target)
     return Model(source, "file", target, pin, pin)
 
@@ -265,14 +271,14 @@ def _registered(name: str) -> RegistryEntry:
 
 def _fetched(source: str, url: str, promised: str | None) -> tuple[Path, str]:
     path = model_files.fetch(url, promised)
-    sha256 = checkpoints.model_sha256(str(path))
+    sha256 = model_file.model_sha256(str(path))
     if promised is not None and sha256 != promised and model_files.drop(path):
         path = model_files.fetch(url, promised)  # what lay in the cache had been changed
     return path, _require(source, path, promised)
 
 
 def _require(source: str, path: Path, promised: str | None) -> str:
-    sha256 = checkpoints.model_sha256(str(path))
+    sha256 = model_file.model_sha256(str(path))
     if promised not in (None, sha256):
         cure = "get the file again, or correct its sha256"
         raise ModelError(f"model {source}: {path} has sha256 {sha256}, not {promised}", cure)

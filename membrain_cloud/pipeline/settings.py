@@ -50,11 +50,11 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
 
     #: Settings that change how a result is computed, but not the result: they are left out of the digest.
-    effortless: ClassVar[tuple[str, ...]] = ()
+    excluded_from_digest: ClassVar[tuple[str, ...]] = ()
 
-    def decisive(self) -> dict[str, Any]:
+    def digest_settings(self) -> dict[str, Any]:
         """The settings that decide the result, JSON-able: what a digest covers."""
-        return self.model_dump(mode="json", exclude=set(self.effortless))
+        return self.model_dump(mode="json", exclude=set(self.excluded_from_digest))
 
 
 class InputSettings(Section):
@@ -91,7 +91,7 @@ class SegmentSettings(Section):
     block_voxels : a larger volume is cut into blocks, one task each; the result does not depend on it.
     """
 
-    effortless = ("mode", "batch", "compilation", "block_voxels", "model")
+    excluded_from_digest = ("mode", "batch", "compilation", "block_voxels", "model")
 
     model: str = "membrain-cloud-small"
     mode: Literal["exact", "fast"] = "fast"
@@ -132,9 +132,9 @@ class SegmentSettings(Section):
     def skip_void(self) -> bool:
         return self.mode == "fast"
 
-    def decisive(self) -> dict[str, Any]:
+    def digest_settings(self) -> dict[str, Any]:
         chosen = {"mirrors": self.chosen_mirrors, "precision": self.chosen_precision, "skip_void": self.skip_void}
-        return super().decisive() | chosen | {"rescale": self.rescale if self.rescale is not None else self.mode}
+        return super().digest_settings() | chosen | {"rescale": self.rescale if self.rescale is not None else self.mode}
 
 
 class SeparateSettings(Section):
@@ -151,7 +151,7 @@ class SeparateSettings(Section):
         `?instance=true` its instances are meshed as they are.
     """
 
-    effortless = ("segmentation",)
+    excluded_from_digest = ("segmentation",)
 
     min_voxels: int = Field(1000, ge=1)
     split: bool = True
@@ -204,7 +204,7 @@ class MeshSettings(Section):
 
     @property
     def seed_point(self) -> tuple[float, ...] | None:
-        """xyz in Å."""
+        """Xyz in Å."""
         return None if self.seed is None else tuple(float(part) for part in self.seed.split(","))
 
     @field_validator("seed")
@@ -251,7 +251,7 @@ class PickSettings(Section):
     object : name under which the picks are stored.
     """
 
-    effortless = ("model", "cache")
+    excluded_from_digest = ("model", "cache")
 
     model: str = "membrain-cloud-picker"
     bandwidth_angstrom: Annotated[Annotated[float, Field(gt=0)] | None, _OrNull] = None
@@ -293,7 +293,7 @@ class MeasureSettings(Section):
     lamella : copick URI of a mask of the lamella, `lamella:alice/1@10.0`, for distances to its surfaces.
     """
 
-    effortless = ("picks",)
+    excluded_from_digest = ("picks",)
 
     cutoff_nm: float = Field(40.0, gt=0)
     bin_width_nm: float = Field(1.0, gt=0)
@@ -345,8 +345,8 @@ class MeasureSettings(Section):
 
     def options(self) -> Options:
         """The same, as the science takes it."""
-        from membrain_cloud.statistics.spatial.chains import ChainRules
         from membrain_cloud.statistics.model.options import Options
+        from membrain_cloud.statistics.spatial.chains import ChainRules
 
         rules = ChainRules(
             distance_nm=self.chain_distance_nm,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Ref = TomogramRef | SegmentationRef | ObjectRef
 # What a task needs: a GPU where there are any, or none.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 
-from membrain_cloud.geometry import Grid, Mesh, Picks
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from membrain_cloud.geometry import Grid, Mesh, Picks
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +59,8 @@ class Curves:
 @dataclass(frozen=True)
 class MembraneRow:
     """One membrane in the table of a tomogram; None is unknown. `area_nm2` is that of one side, `bilayer_nm` the
-    distance between the leaflets' density peaks."""
+    distance between the leaflets' density peaks.
+    """
 
     membrane_id: int
     area_nm2: float | None

@@ -5,22 +5,25 @@ from __future__ import annotations
 import functools
 import io
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from numpy.typing import NDArray
 from PIL import Image
 from scipy.spatial import cKDTree
 
-from membrain_cloud.geometry import Grid, Mesh, Picks
 from membrain_cloud.report import plots
-from membrain_cloud.report.data import Curves, SliceView, StatisticsReport
 from membrain_cloud.report.rendering import Camera, render
 from membrain_cloud.report.theme import SERIES, Theme
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from membrain_cloud.geometry import Grid, Mesh, Picks
+    from membrain_cloud.report.data import Curves, SliceView, StatisticsReport
 
 PICK_COLOUR = "#ffd23f"
 
@@ -197,7 +200,7 @@ def _draw_neighbors(axes: Any, curves: Curves, theme: Theme) -> None:
 def _draw_curve(
     axes: Any, radii: NDArray, values: NDArray, limits: NDArray | None, at_random: float, label: str, theme: Theme
 ) -> None:
-    """limits : (2, B) the envelope of what is random; None: not known."""
+    """Limits : (2, B) the envelope of what is random; None: not known."""
     axes.set_xlabel("geodesic distance r / nm")
     axes.set_ylabel(label)
     if not np.isfinite(values).any():

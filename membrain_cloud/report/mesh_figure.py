@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from membrain_cloud.geometry import Mesh
 from membrain_cloud.report.figures import png
 from membrain_cloud.report.plots import nothing_to_show, style
 from membrain_cloud.report.rendering import Camera, render
 from membrain_cloud.report.theme import LIGHT, SERIES, Theme
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+
+    from membrain_cloud.geometry import Mesh
 
 _WAYS = ("first to second", "second to first")
 _PAINTED = ("first, by its distance to the second", "second, by its distance to the first")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -23,6 +22,9 @@ from membrain_cloud.report.figures import (
     surface_figure,
 )
 from membrain_cloud.report.theme import DARK, LIGHT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 UNKNOWN = "–"
 #: More would make the page slow to open: a tomogram takes about 0.7 MB.

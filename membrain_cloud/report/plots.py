@@ -9,14 +9,17 @@ A frame with several groups (kinds of particles, leaflets, runs, ...) is drawn i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 
 from membrain_cloud.report.theme import LIGHT, SERIES, Theme
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd
+    from numpy.typing import NDArray
 
 _PAIR = ("object_name", "target_object_name")
 #: Columns that no frame is grouped by.
@@ -42,7 +45,7 @@ def nearest_neighbors(axes: Any, frame: pd.DataFrame, theme: Theme = LIGHT) -> N
 
 
 def pair_correlation(axes: Any, frame: pd.DataFrame, theme: Theme = LIGHT) -> None:
-    """g of `ripley()` over distance, with the envelope of particles at random where there are simulations."""
+    """G of `ripley()` over distance, with the envelope of particles at random where there are simulations."""
     _curve(axes, frame, "g", 1.0, theme, middle=True)
     limits = frame["g_high"].to_numpy(float) if "g_high" in frame.columns else np.zeros(0)
     axes.set_ylim(0, top_of(frame["g"].to_numpy(float), limits) if len(frame) else None)

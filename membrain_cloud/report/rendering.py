@@ -6,14 +6,18 @@ light is computed once, on the finished buffers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from membrain_cloud.geometry import Mesh
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from membrain_cloud.geometry import Mesh
 
 Rgb = tuple[float, float, float]
 

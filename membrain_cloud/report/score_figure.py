@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -12,6 +11,9 @@ from matplotlib.figure import Figure
 
 from membrain_cloud.report.plots import style
 from membrain_cloud.report.theme import LIGHT, SERIES, Theme
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 #: Scores between 0 and 1, in the order in which they are drawn.
 SCORES = (

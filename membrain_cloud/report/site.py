@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from membrain_cloud.report.data import Number, TomogramReport
 from membrain_cloud.report.figures import density_figure, slice_figure
 from membrain_cloud.report.page import make_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from membrain_cloud.report.data import Number, TomogramReport
 
 _PICTURE_WIDTH = 288
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from membrain_cloud.report.figures import png
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _LABELS = ListedColormap(["#f4f4f4", "#0072b2", "#c8c8c8"])  # background, membrane, ignore
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from membrain_cloud.geometry import Grid, Picks
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from membrain_cloud.geometry import Grid, Picks
 
 # How long the lines are that show which way a particle points.
 NORMAL_LENGTH_ANGSTROM = 100.0

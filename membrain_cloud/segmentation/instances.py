@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from membrain_cloud.geometry import Box, Zyx
 from membrain_cloud.image.connected_components import SLAB_VOXELS, find_components
 from membrain_cloud.segmentation.split_touching import split_touching
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
 Slices = tuple[slice, slice, slice]
 
@@ -132,7 +135,8 @@ def _split_component(
     scratch: Labels, number: int, around: Box, count: int, min_voxels: int
 ) -> dict[int, tuple[Box, int]]:
     """Cut one component apart in the scratch volume; its pieces' boxes and sizes. One keeps its number, the others
-    count on from `count`; nothing where it is one piece."""
+    count on from `count`; nothing where it is one piece.
+    """
     part = scratch.read(around)
     pieces = split_touching(part == number, min_voxels=min_voxels)
     if pieces.max() < 2:

@@ -7,14 +7,17 @@ counts. What a voxel gets depends on its place alone, so the result does not dep
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from membrain_cloud.geometry import Box, Zyx
 from membrain_cloud.segmentation.sliding_window import Slab
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 Float32 = NDArray[np.float32]
 

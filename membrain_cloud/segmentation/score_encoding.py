@@ -7,11 +7,14 @@ With either, the mask at threshold 0 is the one that the full scores give.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from membrain_cloud.errors import TomogramError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SCORE_TYPES = ("float16", "uint8")
 _LARGEST = float(np.finfo(np.float16).max)

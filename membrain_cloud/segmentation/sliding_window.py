@@ -1,7 +1,7 @@
 """Windowed segmentation: a network's windows over a volume, averaged with Gaussian weights, plane by plane.
 
-The windows form one lattice that depends on the volume's shape alone (`lattice.Lattice`). A block looks at every window
-that touches its core, in the lattice's order, and keeps its core: so the result does not depend on how
+The windows form one tiling that depends on the volume's shape alone (`tiling.Tiling`). A block looks at every window
+that touches its core, in the tiling's order, and keeps its core: so the result does not depend on how
 the volume was cut. Planes are read as windows come to need them and handed out as soon as no window adds to them.
 """
 
@@ -12,14 +12,16 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from membrain_cloud.errors import TomogramError
 from membrain_cloud.geometry import Block, Box, Zyx
-from membrain_cloud.tiling import Lattice, Window
+
+if TYPE_CHECKING:
+    from membrain_cloud.tiling import Tiling, Window
 
 Float32 = NDArray[np.float32]
 Read = Callable[[Box], NDArray[Any]]
@@ -68,8 +70,8 @@ def density_statistics(parts: Iterable[NDArray[np.generic]]) -> Statistics:
     return Statistics(mean, std, count)
 
 
-class Canvas(Protocol):
-    """Looks at windows and adds them up; `networks.canvas.Canvas` on any device."""
+class WindowAverager(Protocol):
+    """Looks at windows and adds them up; `networks.averager.WindowAverager` on any device."""
 
     def start(self, plane: int) -> None: ...
 
@@ -95,12 +97,12 @@ class Slab:
 
 
 def segment_slabs(
-    canvas: Canvas,
+    averager: WindowAverager,
     read: Read,
     shape: Zyx,
     block: Block,
     *,
-    lattice: Lattice,
+    tiling: Tiling,
     planes_per_read: int,
     progress: Callable[[int], None],
 ) -> Iterator[Slab]:
@@ -108,10 +110,10 @@ def segment_slabs(
 
     Parameters
     ----------
-    canvas : made for this block (`networks.canvas.Canvas`): knows the network and the tomogram's statistics.
+    averager : made for this block (a `WindowAverager`): knows the network and the tomogram's statistics.
     read : box of the block's halo -> voxels of the tomogram, of any real type. Called from a second thread, for the
         planes that come next.
-    shape : of the tomogram.  block : one of `lattice.blocks(...)`.
+    shape : of the tomogram.  block : one of `tiling.blocks(...)`.
     planes_per_read : depth of what is read at once; best that of the stored chunks.
     progress : told the windows done.
 
@@ -119,17 +121,17 @@ def segment_slabs(
     ------
     Slab : of the core's height and width; together they are the core.
     """
-    windows = lattice.windows(shape, block.core)
+    windows = tiling.windows(shape, block.core)
     layers = [list(group) for _, group in itertools.groupby(windows, lambda w: w.box.start[0])]
     starts = [layer[0].box.start[0] for layer in layers]
-    canvas.start(starts[0])
+    averager.start(starts[0])
     with ThreadPoolExecutor(max_workers=1) as reader:
         reading = _Ahead(reader, read, block.halo, planes_per_read)
-        for layer, start, then in zip(layers, starts, [*starts[1:], starts[-1] + lattice.reach], strict=True):
-            for plane, voxels in reading.until(start + lattice.reach):
-                canvas.feed(plane, voxels)
-            canvas.paint(layer, progress)
-            logits, variance = canvas.take(then - start)
+        for layer, start, then in zip(layers, starts, [*starts[1:], starts[-1] + tiling.reach], strict=True):
+            for plane, voxels in reading.until(start + tiling.reach):
+                averager.feed(plane, voxels)
+            averager.paint(layer, progress)
+            logits, variance = averager.take(then - start)
             low, high = max(start, block.core.start[0]), min(then, block.core.stop[0])
             if low < high:
                 part = slice(low - start, high - start)

@@ -16,22 +16,26 @@ So only orientation cuts. Thin spots, holes, bulges, buds with solid necks and s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import TYPE_CHECKING
 
 import cc3d
 import numpy as np
 import scipy.sparse
-from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from skimage.segmentation import watershed
 
 from membrain_cloud.geometry import Box, iterate_chunks
-from membrain_cloud.jit import compiled
 from membrain_cloud.image.skeleton import skeletonize
+from membrain_cloud.jit import compiled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
 
 # All lengths in voxels, all angles as cosines. A membrane is 4 to 7 voxels thick at 10 Å.
 _NORMAL_REACH = 3.5  # of the surroundings that give a normal: less than half the distance of two sheets that touch

@@ -9,14 +9,17 @@ that, vanishes, and a membrane that is doubted right through stays.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from membrain_cloud.geometry import Box, Zyx
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
 Evidence = Literal["uncertainty", "scores"]
 #: A box is so many cells wide: its place is chosen to an eighth of its edge.
@@ -71,7 +74,7 @@ class CellSums:
         self.sums = np.zeros([-(-n // cell) for n in shape])
 
     def add(self, box: Box, values: NDArray) -> None:
-        """values : of the voxels of `box`, each voxel of the volume once."""
+        """Values : of the voxels of `box`, each voxel of the volume once."""
         for axis, (start, stop) in enumerate(zip(box.start, box.stop, strict=True)):
             first = start // self.cell
             edges = np.arange(first * self.cell, stop, self.cell)

@@ -12,11 +12,15 @@ the network knows; then a median. Two things are different here:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
 
 _NEAREST = 6
 _MEDIAN = (1, 5, 5)

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from membrain_cloud.geometry import Zyx
+if TYPE_CHECKING:
+    from membrain_cloud.geometry import Zyx
 
 Float32 = NDArray[np.float32]
 

@@ -7,12 +7,15 @@ particle protrudes. Cytosolic particles use the same frame, about their centre.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Points = NDArray[np.float64]
 
@@ -97,7 +100,8 @@ def random_membrane_particle(rng: np.random.Generator) -> Blobs:
 
 def random_assembly(rng: np.random.Generator) -> Blobs:
     """A complex nobody has named: one to four subunits about an axis that leans a little, at times with domains on the
-    other side of the membrane too, a few Å higher or lower, and of any density."""
+    other side of the membrane too, a few Å higher or lower, and of any density.
+    """
     copies = int(rng.choice([1, 1, 2, 2, 3, 4]))
     around = 0.0 if copies == 1 else float(rng.uniform(18, 60 if copies == 2 else 45))
     foot = rng.uniform(14, 36 if copies == 1 else 28)

@@ -6,23 +6,19 @@ To add a statistic: write a function from `Measured` to rows, name its columns i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from membrain_cloud.geometry import Grid, Mesh, Picks
 from membrain_cloud.rotations import relion_angles
 from membrain_cloud.statistics.membrane.bilayer_thickness import Density
-from membrain_cloud.statistics.rows.chains import chain_member_rows, chain_rows, random_chain_rows
-from membrain_cloud.statistics.schema.tables import MEMBRANE_KEYS, TABLES, TOMOGRAM_KEYS, Column
 from membrain_cloud.statistics.membrane.gaps import find_gaps, pair_rows
 from membrain_cloud.statistics.membrane.lamella import Lamella
 from membrain_cloud.statistics.model.measured_membrane import Measured, prepare
-from membrain_cloud.statistics.schema.membranes import MEMBRANES
-from membrain_cloud.statistics.rows.membranes import class_rows, density_profile_rows, histogram_rows, membrane_rows
 from membrain_cloud.statistics.model.options import Options
+from membrain_cloud.statistics.rows.chains import chain_member_rows, chain_rows, random_chain_rows
+from membrain_cloud.statistics.rows.membranes import class_rows, density_profile_rows, histogram_rows, membrane_rows
 from membrain_cloud.statistics.rows.pair_counts import binned_pair_count_rows, pair_count_rows, random_pair_count_rows
 from membrain_cloud.statistics.rows.particles import (
     binned_neighbor_rows,
@@ -30,8 +26,17 @@ from membrain_cloud.statistics.rows.particles import (
     particle_histogram_rows,
     particle_rows,
 )
-from membrain_cloud.statistics.spatial.ripley import Ripley, ripley_from_pair_counts
+from membrain_cloud.statistics.schema.membranes import MEMBRANES
 from membrain_cloud.statistics.schema.row import Row
+from membrain_cloud.statistics.schema.tables import MEMBRANE_KEYS, TABLES, TOMOGRAM_KEYS, Column
+from membrain_cloud.statistics.spatial.ripley import Ripley, ripley_from_pair_counts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from membrain_cloud.geometry import Grid, Mesh, Picks
 
 __all__ = [
     "MEMBRANE_KEYS",

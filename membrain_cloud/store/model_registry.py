@@ -127,6 +127,7 @@ def fetch(url: str, sha256: str | None) -> Path:
     """The local file of `url`: a local path or file:// URL as it lies, anything else from the cache or downloaded.
 
     sha256 : what a download must have, and under which it is looked for in the cache; None takes what comes.
+
     Raises
     ------
     ModelError : nothing is there, the server refuses it, or it has another sha256 (the download is removed).
@@ -235,7 +236,7 @@ def _copy(url: str, target: Path) -> None:
 
 
 def _patience(url: str) -> dict[str, Any]:
-    """aiohttp gives a whole download five minutes; we give each part of it one."""
+    """Aiohttp gives a whole download five minutes; we give each part of it one."""
     if not url.startswith(("http://", "https://")):
         return {}
     from aiohttp import ClientTimeout

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from membrain_cloud.errors import BadNameError, ProjectError, VoxelSpacingError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # What copick replaces in object, user and session names; in run names it lets them pass, so "a/b" would nest.
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\s]')

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,9 @@ import pandas as pd
 from membrain_cloud.tables.curves import Curve
 from membrain_cloud.tables.grouping import groups, joined, ratio, sums, with_group
 from membrain_cloud.tables.membranes import sides
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _BIN = ["bin", "bin_min", "bin_max"]
 

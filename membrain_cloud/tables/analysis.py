@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +23,8 @@ from membrain_cloud.tables.grouping import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from membrain_cloud.store.tables.parquet_tables import Tables
     from membrain_cloud.tables.curves import Curve, RandomCurves
 
@@ -36,12 +37,11 @@ def open(url: str, where: pd.DataFrame | None = None) -> Analysis:
 
     where : rows to keep, by any of the key columns it has; its other columns can be grouped by. None: all.
     """
-    from membrain_cloud.pipeline.planning.plan import open_tables
-    from membrain_cloud.pipeline.settings import Settings
     from membrain_cloud.store.projects.open import is_config, open_project
+    from membrain_cloud.store.tables.open import open_tables
     from membrain_cloud.store.tables.parquet_tables import Tables
 
-    tables = open_tables(open_project(url), Settings()) if is_config(url) else Tables(url)
+    tables = open_tables(open_project(url)) if is_config(url) else Tables(url)
     return Analysis(tables, where)
 
 

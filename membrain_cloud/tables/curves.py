@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +10,9 @@ from numpy.typing import NDArray
 
 from membrain_cloud.errors import UsageError
 from membrain_cloud.statistics.spatial.ripley import ripley_from_pair_counts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _COLUMNS = ("bin", "r_max_nm", "n_pairs", "area_sum_nm2", "expected_pairs", "n_start")
 CURVES = ("g", "k_nm2", "l_minus_r_nm")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from membrain_cloud.statistics.membrane.surface_properties import Scale
 from membrain_cloud.tables.curves import share_at_least
 from membrain_cloud.tables.grouping import groups, joined, ratio, sums
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from membrain_cloud.statistics.membrane.surface_properties import Scale
 
 
 def area_histogram(table: pd.DataFrame, names: Sequence[str], scale: Scale) -> pd.DataFrame:

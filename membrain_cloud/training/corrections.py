@@ -6,15 +6,18 @@ whole, so what an annotator leaves at 0 in one is background, unless it is asked
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from membrain_cloud.errors import InputError, UsageError
-from membrain_cloud.geometry import Box, Zyx
 from membrain_cloud.training.labels import IGNORE, MARKED_BACKGROUND, MEMBRANE, UNMARKED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from membrain_cloud.geometry import Box, Zyx
 
 Marks = NDArray[np.uint8]
 Rule = Literal["agree", "majority", "last"]
@@ -72,7 +75,8 @@ def spoken(marks: NDArray, what: str, *, unmarked: int = MARKED_BACKGROUND) -> M
 
 def from_objects(membrane: NDArray | None, background: NDArray | None, ignore: NDArray | None, shape: Zyx) -> Marks:
     """One annotator's yes/no masks of three objects as marks; where they overlap, ignore goes before background before
-    membrane. A `membrane` of marks (values to 3) is taken as it is."""
+    membrane. A `membrane` of marks (values to 3) is taken as it is.
+    """
     marks = np.zeros(shape, np.uint8)
     if membrane is not None:
         marks[:] = np.minimum(membrane, 255)

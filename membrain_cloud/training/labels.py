@@ -7,12 +7,16 @@ in a mask of a whole tomogram it means that, in a few corrected patches it means
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from membrain_cloud.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
 UNMARKED, MEMBRANE, IGNORE, MARKED_BACKGROUND = 0, 1, 2, 3
 BACKGROUND = 0

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -17,9 +16,12 @@ from click.testing import CliRunner, Result
 from membrain_cloud.cli import main
 from membrain_cloud.geometry import Picks
 from membrain_cloud.store.formats.any_volume import read_volume, write_mrc
+from membrain_cloud.store.projects.create_import import create_project
 from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
-from membrain_cloud.store.projects.create_import import create_project
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def call(*arguments: str) -> Result:

@@ -7,6 +7,7 @@ import sys
 import tomllib
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
@@ -14,9 +15,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from membrain_cloud.cli import copick_plugin as copick_commands
-from membrain_cloud.store.projects.project import Project
-from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
 from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
+
+if TYPE_CHECKING:
+    from membrain_cloud.store.projects.project import Project
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 ENTRY_POINTS = [

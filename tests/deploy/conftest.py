@@ -5,9 +5,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -16,6 +15,9 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "deploy"))
 
 from render import CHART, find_helm, helm_template  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Manifest = dict[str, Any]
 
@@ -61,7 +63,7 @@ def values_of(name: str) -> Path:
 
 @pytest.fixture(scope="session")
 def rendered(helm: str) -> Callable[[str], list[Manifest]]:
-    """name of a values file -> objects of the chart (a fresh copy each time)."""
+    """Name of a values file -> objects of the chart (a fresh copy each time)."""
     kept: dict[str, str] = {}
 
     def render(name: str) -> list[Manifest]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 from manifest_rules import commands_exist
 from render import CHART, ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PAGES = sorted((ROOT / "docs" / "deploy").glob("*.md"))
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))

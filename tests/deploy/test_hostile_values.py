@@ -257,7 +257,7 @@ def test_names_of_releases_and_namespaces_stay_names(helm: str, release: str, na
 
 
 def test_a_key_with_a_default_cannot_be_taken_away(render_with: RenderWith) -> None:
-    """helm lets null remove a default; a template would then break in words that nobody understands."""
+    """Helm lets null remove a default; a template would then break in words that nobody understands."""
     defaults = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
     with pytest.raises(subprocess.CalledProcessError) as caught:
         render_with("base", dict.fromkeys(defaults))

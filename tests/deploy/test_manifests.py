@@ -7,8 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -17,6 +16,9 @@ from manifest_rules import pods_of
 from render import CHART, OVERLAYS, ROOT, helm_template, name_of, wanted_files
 
 from membrain_cloud.pipeline.settings import settings_from
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Manifest = dict[str, Any]
 Render = Callable[[str], list[Manifest]]

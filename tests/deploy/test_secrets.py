@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from membrain_cloud.cli import main
-from membrain_cloud.simulation.phantom import PhantomSettings
 from membrain_cloud.pipeline.projects.simulate import Simulated, simulate_project
+from membrain_cloud.simulation.phantom import PhantomSettings
 
 SECRET = "hunter2Seeded"
 

@@ -6,9 +6,8 @@ import importlib.util
 import itertools
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from typing import TYPE_CHECKING
 
 import click
 import pytest
@@ -16,6 +15,10 @@ import yaml
 
 from membrain_cloud.errors import UsageError
 from membrain_cloud.pipeline.settings import load_settings, settings_from
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])

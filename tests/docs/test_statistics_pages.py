@@ -9,8 +9,8 @@ from typing import Any
 import duckdb
 import pytest
 
-from membrain_cloud.statistics.schema.tables import TABLES
 from membrain_cloud.statistics.membrane.surface_properties import PROPERTY_NAMES
+from membrain_cloud.statistics.schema.tables import TABLES
 
 PAGES = sorted((Path(__file__).parents[2] / "docs" / "statistics").glob("*.md"))
 COLUMNS = {column.name for columns in TABLES.values() for column in columns} | set(PROPERTY_NAMES)

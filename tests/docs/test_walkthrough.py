@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -17,8 +16,12 @@ from membrain_cloud.cli import main
 from membrain_cloud.geometry import Picks
 from membrain_cloud.simulation.phantom import PhantomSettings, make_phantom
 from membrain_cloud.store.formats.mrc import write_mrc
-from membrain_cloud.store.projects.open import open_project
 from membrain_cloud.store.formats.star import write_star
+from membrain_cloud.store.projects.open import open_project
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 SETTINGS = PhantomSettings(shape=(40, 56, 56), membranes=2, void_angstrom=(0.0, 0.0))
 # What is not run here, and why.
@@ -28,7 +31,7 @@ ELSEWHERE = {
     r"--scheduler\b": "tests/pipeline/runners/test_runners.py does, with a scheduler of its own",
     r"membrain-cloud view\b": "it serves until it is stopped: tests/pipeline/reporting/test_neuroglancer.py",
     r"membrain-cloud (patches|train)\b": "tests of their own, with networks of a few weights",
-    r"(corrected/|segment\.model=)round-1|psii:alice/1 psii:bob/1": "tests/end_to_end/test_annotation_loop.py does, with annotators",
+    r"(corrected/|segment\.model=)round-1|psii:alice/1 psii:bob/1": "tests/end_to_end/test_annotation_loop.py",
 }
 # The same, smaller: workers cost seconds each to start.
 INSTEAD = {"--workers 4": "", "membrain-cloud run ": "membrain-cloud run --in-process "}

@@ -12,18 +12,20 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from standins.chaos_cluster import STAGES, Cluster, Ledger, make_project, receipt_names, results, start, tiny_models
 from standins.fault_proxy import FaultProxy, Faults
 
 from membrain_cloud.pipeline.maintenance.clean import find_litter
-from membrain_cloud.pipeline.planning.plan import open_tables
-from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.pipeline.maintenance.verify import verify
 from membrain_cloud.store.projects.project import USER, Project
+from membrain_cloud.store.tables.open import open_tables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 pytest.importorskip("s3fs")
 GIVEN = ["segment.mode=exact", "segment.block_voxels=40000", "mesh.vertex_area_angstrom2=1000", "measure.simulations=0"]
@@ -87,14 +89,14 @@ def check_that_nothing_is_left(project: Project) -> None:
     """No lease, no attempt, no failure, no output that nobody vouches for, and every byte as it was written."""
     left = ("/leases/", "/_leases/", "/attempts/", "/failures/")
     assert [name for name in project._overlay.listing() if any(part in f"/{name}" for part in left)] == []
-    tables = open_tables(project, Settings())
+    tables = open_tables(project)
     assert [finding for finding in verify(project, tables, USER, content=True) if finding.state != "ok"] == []
     assert find_litter(project, tables, USER, hours=0.0) == []
 
 
 def check_that_nothing_is_zero(project: Project, runs: int) -> None:
     """Every tomogram has a membrane of a vesicle's size, and particles on it."""
-    tables = open_tables(project, Settings())
+    tables = open_tables(project)
     membranes, particles = tables.read("membranes").to_pylist(), tables.read("particles").to_pylist()
     assert len({row["run_name"] for row in particles}) == len({row["run_name"] for row in membranes}) == runs
     for run in project.runs():

@@ -8,16 +8,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from membrain_cloud.geometry import Picks
-from membrain_cloud.store.projects.project import Project
-from membrain_cloud.store.refs import ObjectRef, SegmentationRef
 from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.refs import ObjectRef, SegmentationRef
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from membrain_cloud.store.projects.project import Project
 
 RUNS = 3
 GIVEN = ["--stages", "separate,mesh,measure", "--set", "separate.segmentation=membrane:alice/3@10.0"]

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from membrain_cloud.cli import main
-from membrain_cloud.pipeline.planning.digests import Registry
-from membrain_cloud.pipeline.execution.driver import carry_out
-from membrain_cloud.pipeline.planning.plan import open_tables, plan
-from membrain_cloud.pipeline.runners import InProcess, open_runner
+from membrain_cloud.pipeline.execution.driver import execute_plan
+from membrain_cloud.pipeline.planning.plan import plan
+from membrain_cloud.pipeline.runners import InProcessRunner, open_runner
 from membrain_cloud.pipeline.settings import Settings, load_settings
 from membrain_cloud.pipeline.stages.registry import STAGES
 from membrain_cloud.store.objects.object_store import Files
+from membrain_cloud.store.projects.create_import import create_project
 from membrain_cloud.store.projects.manifest import read_manifest, write_manifest
 from membrain_cloud.store.projects.open import open_project
-from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.tables.open import open_tables
+
+if TYPE_CHECKING:
+    from membrain_cloud.pipeline.planning.digests import Registry
+    from membrain_cloud.store.projects.project import Project
 
 
 def frozen(project: Project, output: Path, *arguments: str) -> Project:
@@ -55,7 +59,7 @@ def test_a_manifest_runs_like_its_project(
     made = plan(manifest, Settings(), registry)
     assert [task.digest for task in made.tasks] == [task.digest for task in plan(project, Settings(), registry).tasks]
     with open_runner(workers=workers, scheduler=None, in_process=workers is None) as runner:
-        outcomes = carry_out(manifest, Settings(), made, runner, registry)
+        outcomes = execute_plan(manifest, Settings(), made, runner, registry)
     assert {outcome.state for outcome in outcomes} == {"done"}
     assert {len(manifest.picks(run)) for run in manifest.runs()} == {1}
     assert not any(project.picks(run) for run in project.runs())
@@ -63,7 +67,7 @@ def test_a_manifest_runs_like_its_project(
 
 
 def test_what_the_project_has_done_counts_in_its_manifest(project: Project, tmp_path: Path, registry: Registry) -> None:
-    carry_out(project, Settings(), plan(project, Settings(), registry, runs=["TS_2"]), InProcess(), registry)
+    execute_plan(project, Settings(), plan(project, Settings(), registry, runs=["TS_2"]), InProcessRunner(), registry)
     manifest = frozen(project, tmp_path / "all.parquet")
     assert {task.run for task in plan(manifest, Settings(), registry).tasks} == {"TS_1", "TS_3"}
     only = frozen(project, tmp_path / "one.parquet", "-r", "TS_3")
@@ -88,7 +92,7 @@ def test_planning_a_manifest_asks_the_store_for_receipts_only(
 def test_a_wrong_row_fails_alone(project: Project, tmp_path: Path, registry: Registry) -> None:
     manifest = elsewhere(frozen(project, tmp_path / "all.parquet"), tmp_path)
     (Path(project.root_url) / "ExperimentRuns/TS_2/VoxelSpacing10.000/wbp.zarr/0/.zarray").unlink()
-    outcomes = carry_out(manifest, Settings(), plan(manifest, Settings(), registry), InProcess(), registry)
+    outcomes = execute_plan(manifest, Settings(), plan(manifest, Settings(), registry), InProcessRunner(), registry)
     failed = {outcome.run for outcome in outcomes if outcome.state == "failed"}
     assert failed == {"TS_2"}
     assert any("make the manifest again" in outcome.next_step for outcome in outcomes)
@@ -106,9 +110,9 @@ def test_rows_of_tables_lie_with_the_dataset_of_the_row(tmp_path: Path) -> None:
     manifest = frozen(project, tmp_path / "all.parquet", "--dataset", "10301")
     settings = load_settings(None, ["separate.segmentation=membrane:alice/1", "measure.picks=none"])
     made = plan(manifest, settings, STAGES)
-    outcomes = carry_out(manifest, settings, made, InProcess(), STAGES)
+    outcomes = execute_plan(manifest, settings, made, InProcessRunner(), STAGES)
     assert {outcome.state for outcome in outcomes} == {"done"}, [outcome.line() for outcome in outcomes]
-    rows = open_tables(manifest, settings).read("tomograms").to_pylist()
+    rows = open_tables(manifest, settings.output.tables).read("tomograms").to_pylist()
     assert [(row["dataset"], row["dataset_id"], row["run_name"], row["tomogram_id"]) for row in rows] == [
         ("10301", "10301", "TS_1", "TS_1/wbp@10.000"),
         ("10301", "10301", "TS_2", "TS_2/wbp@10.000"),

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from membrain_cloud.cli import main
-from membrain_cloud.store.volumes import ome_zarr as volumes
 from membrain_cloud.store.objects.object_store import Files
-from membrain_cloud.store.projects.open import open_project
-from membrain_cloud.store.projects.project import Project
-from membrain_cloud.store.refs import SegmentationRef, TomogramRef
 from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.projects.open import open_project
+from membrain_cloud.store.refs import SegmentationRef, TomogramRef
+from membrain_cloud.store.volumes import ome_zarr as volumes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from membrain_cloud.store.projects.project import Project
 
 pytest.importorskip("cryoet_data_portal")
 pytest.importorskip("moto.server")

@@ -7,25 +7,30 @@ import os
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from standins.fault_proxy import FaultProxy, Faults
 
 from membrain_cloud.errors import ChunkError, MembrainCloudError, StorageError, TransientError
-from membrain_cloud.pipeline.planning.digests import Registry
-from membrain_cloud.pipeline.execution.driver import carry_out
-from membrain_cloud.pipeline.planning.plan import open_tables, plan
-from membrain_cloud.pipeline.runners import InProcess
-from membrain_cloud.pipeline.settings import Settings
-from membrain_cloud.pipeline.tasks import Outcome, Task
+from membrain_cloud.pipeline.execution.driver import execute_plan
+from membrain_cloud.pipeline.execution.execute_task import execute_task
 from membrain_cloud.pipeline.maintenance.verify import verify
-from membrain_cloud.pipeline.execution.execute_task import work
+from membrain_cloud.pipeline.planning.plan import plan
+from membrain_cloud.pipeline.runners import InProcessRunner
+from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.store.objects.object_store import Files
 from membrain_cloud.store.projects.project import USER, Project
 from membrain_cloud.store.refs import TomogramRef
+from membrain_cloud.store.tables.open import open_tables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from membrain_cloud.pipeline.planning.digests import Registry
+    from membrain_cloud.pipeline.tasks import Outcome, Task
 
 pytest.importorskip("s3fs")
 SHAPE = (16, 24, 28)
@@ -52,7 +57,9 @@ def bucket(proxy: FaultProxy, tmp_path: Path) -> Project:
 
 
 def run(project: Project, registry: Registry, *runs: str) -> list[Outcome]:
-    return carry_out(project, Settings(), plan(project, Settings(), registry, runs=runs), InProcess(), registry)
+    return execute_plan(
+        project, Settings(), plan(project, Settings(), registry, runs=runs), InProcessRunner(), registry
+    )
 
 
 def results(project: Project) -> dict[str, bytes]:
@@ -110,14 +117,16 @@ def test_a_write_that_was_done_and_not_answered_is_done_once_more(bucket: Projec
 
 def test_no_permission_to_write_is_said_at_once(bucket: Project, proxy: FaultProxy, registry: Registry) -> None:
     proxy.rule("", "403", method="PUT")
-    for check in (bucket.check_writable, open_tables(bucket, Settings()).check_writable):
+    for check in (bucket.check_writable, open_tables(bucket).check_writable):
         with pytest.raises(StorageError, match="cannot be written") as caught:
             check()
         assert "writable overlay" in caught.value.next_step
     with pytest.raises(StorageError, match="cannot be written"):
         run(bucket, registry)
     proxy.requests.clear()
-    outcome = work(plan(bucket, Settings(), registry).tasks[0], registry, sleep=lambda _: pytest.fail("tried again"))
+    outcome = execute_task(
+        plan(bucket, Settings(), registry).tasks[0], registry, sleep=lambda _: pytest.fail("tried again")
+    )
     assert outcome.state == "failed"
     assert "no permission" in outcome.message + outcome.next_step
     assert sum(request.startswith("PUT") for request in proxy.requests) == 1
@@ -139,7 +148,7 @@ def test_a_bucket_that_vanishes_ends_the_run_with_a_table(
     ):
         with pytest.raises(MembrainCloudError, match=f"{name}.*no such bucket"):
             verb()
-    outcomes = [work(task, registry, sleep=lambda _: pytest.fail("tried again")) for task in made.tasks[:2]]
+    outcomes = [execute_task(task, registry, sleep=lambda _: pytest.fail("tried again")) for task in made.tasks[:2]]
     assert {outcome.state for outcome in outcomes} == {"failed"}
     assert all("no such bucket" in outcome.message for outcome in outcomes)
 
@@ -157,7 +166,7 @@ def test_a_bucket_that_vanishes_in_the_middle_of_a_run_ends_it_in_order(
             bucket._overlay.filesystem.rm(name, recursive=True)
 
     made = plan(bucket, Settings(), registry)
-    outcomes = carry_out(bucket, Settings(), made, InProcess(), registry, observe)
+    outcomes = execute_plan(bucket, Settings(), made, InProcessRunner(), registry, observe)
     assert sorted(ended) == sorted(task.key for task in made.tasks)
     states = [outcome.state for outcome in outcomes]
     assert states.count("done") == 1
@@ -174,7 +183,7 @@ def test_verify_asks_for_receipts_folders_and_metadata_alone(
 ) -> None:
     """Whether outputs are there, of what size, with what tag, is told by listings, however many objects they have."""
     assert {outcome.state for outcome in run(bucket, registry)} == {"done"}
-    tables = open_tables(bucket, Settings())
+    tables = open_tables(bucket)
     proxy.requests.clear()
     findings = verify(bucket, tables, USER)
     assert [finding.state for finding in findings] == ["ok"] * 4
@@ -210,7 +219,7 @@ def test_a_disk_that_fills_up_fails_what_has_no_room_and_no_more(
     config = small_disk.parent / "small.json"
     config.write_text(json.dumps(settings))
     small = Project.open(str(config))
-    carry_out(small, Settings(), plan(small, Settings(), registry, runs=["TS_1"]), InProcess(), registry)
+    execute_plan(small, Settings(), plan(small, Settings(), registry, runs=["TS_1"]), InProcessRunner(), registry)
     filler = small_disk / "filler"
     free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
     filler.write_bytes(b"1" * max(0, free - 8192))

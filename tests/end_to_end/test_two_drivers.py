@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -17,19 +17,24 @@ from standins.chaos_cluster import make_project, receipt_names, results, vesicle
 from standins.fault_proxy import FaultProxy
 
 from membrain_cloud.geometry import Picks
-from membrain_cloud.pipeline.maintenance.clean import find_litter
 from membrain_cloud.pipeline.execution.driver import Patience, drive
-from membrain_cloud.pipeline.planning.plan import Plan, open_tables, plan
-from membrain_cloud.pipeline.runners import InProcess
+from membrain_cloud.pipeline.execution.execute_task import execute_task
+from membrain_cloud.pipeline.execution.stale_leases import sweep
+from membrain_cloud.pipeline.maintenance.clean import find_litter
+from membrain_cloud.pipeline.maintenance.verify import verify
+from membrain_cloud.pipeline.planning.plan import Plan, plan
+from membrain_cloud.pipeline.runners import InProcessRunner
 from membrain_cloud.pipeline.settings import load_settings
 from membrain_cloud.pipeline.stages.registry import STAGES
-from membrain_cloud.pipeline.execution.stale_leases import sweep
-from membrain_cloud.pipeline.tasks import Outcome
-from membrain_cloud.pipeline.maintenance.verify import verify
-from membrain_cloud.pipeline.execution.execute_task import work
-from membrain_cloud.store.run_state.leases import Holder
 from membrain_cloud.store.projects.project import USER, Project
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef
+from membrain_cloud.store.run_state.leases import Holder
+from membrain_cloud.store.tables.open import open_tables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from membrain_cloud.pipeline.tasks import Outcome
 
 pytest.importorskip("s3fs")
 RUNS = 2
@@ -146,7 +151,7 @@ def planned(project: Project) -> Plan:
 
 
 def drive_it(made: Plan) -> list[Outcome]:
-    return drive(made, InProcess(), STAGES, patience=Patience(held_seconds=0.3, again_seconds=0.5))
+    return drive(made, InProcessRunner(), STAGES, patience=Patience(held_seconds=0.3, again_seconds=0.5))
 
 
 @dataclass
@@ -190,7 +195,7 @@ def test_what_another_run_wipes_is_written_again_by_who_holds_the_lease(
     with FaultProxy(proxy.port) as unwatched:
         rival = seen_through(made, unwatched, tmp_path)
         proxy.gate = (meets := Rival(moment, begin)).gate
-        outcome = work(task, STAGES, sleep=lambda _: None)
+        outcome = execute_task(task, STAGES, sleep=lambda _: None)
         proxy.calm()
         assert meets.has_begun
         assert outcome.measured["retries"] == 1, outcome.line()
@@ -198,7 +203,7 @@ def test_what_another_run_wipes_is_written_again_by_who_holds_the_lease(
             assert outcome.state == "held", outcome.line()
             assert not made.is_complete(task.output), "it has let the other run be"
             rival.receipts.beside("leases").remove(lease)
-            outcome = work(task, STAGES)
+            outcome = execute_task(task, STAGES)
     assert outcome.state == "done", outcome.line()
     assert made.is_complete(task.output)
     assert np.array_equal(made.read_labels(task.output) > 0, vesicle(int(task.run[-2:]))[1])
@@ -222,7 +227,7 @@ def test_both_hold_every_lease_and_the_results_are_right(proxy: FaultProxy, tmp_
     assert [o.line() for of_run in outcomes for o in of_run if o.state not in ("done", "skipped")] == []
     assert results(shared) == results(alone)
     assert receipt_names(shared) == receipt_names(alone)
-    tables = open_tables(shared, SETTINGS)
+    tables = open_tables(shared, SETTINGS.output.tables)
     assert [finding for finding in verify(shared, tables, USER, content=True) if finding.state != "ok"] == []
     sweep([shared.receipts, tables.receipts])
     assert find_litter(shared, tables, USER, hours=0.0) == []

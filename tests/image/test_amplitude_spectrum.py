@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import scipy.fft
 
 from membrain_cloud.errors import InputError, UsageError
-from membrain_cloud.geometry import Zyx
 from membrain_cloud.image.amplitude_spectrum import (
     Spectrum,
     bin_middles,
@@ -19,6 +18,11 @@ from membrain_cloud.image.amplitude_spectrum import (
     equalizing_kernel,
     radial_spectrum,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from membrain_cloud.geometry import Zyx
 
 
 def spectrum_of(volume: np.ndarray, spacing: float = 10.0) -> Spectrum:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from membrain_cloud.geometry import Box, Zyx
 from membrain_cloud.image.connected_components import SLAB_VOXELS, ComponentMap, find_components
+
+if TYPE_CHECKING:
+    from membrain_cloud.geometry import Box, Zyx
 
 
 def _found(mask: np.ndarray, min_voxels: int, slab_voxels: int) -> tuple[ComponentMap, np.ndarray]:
@@ -20,7 +24,7 @@ def _found(mask: np.ndarray, min_voxels: int, slab_voxels: int) -> tuple[Compone
 
 
 def _expected(mask: np.ndarray, min_voxels: int) -> np.ndarray:
-    """scipy numbers components by their first voxel in zyx order."""
+    """Scipy numbers components by their first voxel in zyx order."""
     labels, count = ndimage.label(mask, np.ones((3, 3, 3)))
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     keep = [i for i in range(1, count + 1) if sizes[i] >= min_voxels]

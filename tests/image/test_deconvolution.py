@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from membrain_cloud.errors import UsageError
-from membrain_cloud.geometry import Zyx
 from membrain_cloud.image.deconvolution import (
     contrast_transfer,
     deconvolution_kernel,
     electron_wavelength_angstrom,
     first_zero_per_angstrom,
 )
+
+if TYPE_CHECKING:
+    from membrain_cloud.geometry import Zyx
 
 LENS: dict[str, float] = {
     "defocus_angstrom": 50000.0,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 import scipy.fft
 
 from membrain_cloud.errors import UsageError
-from membrain_cloud.geometry import Box, Zyx
 from membrain_cloud.image.fourier import (
     Affine,
     FourierVolume,
@@ -17,6 +18,9 @@ from membrain_cloud.image.fourier import (
     radial_kernel,
     scratch_shape,
 )
+
+if TYPE_CHECKING:
+    from membrain_cloud.geometry import Box, Zyx
 
 
 class Memory:

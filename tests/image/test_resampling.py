@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
 
 from membrain_cloud.errors import UsageError, VoxelSpacingError
-from membrain_cloud.geometry import Zyx
 from membrain_cloud.image.resampling import nearest_indices, resampled_labels, resampled_shape, smooth_border
+
+if TYPE_CHECKING:
+    from membrain_cloud.geometry import Zyx
 
 
 def test_shapes_are_scaled_rounded_and_even() -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from membrain_cloud.geometry import Box, Grid
 from membrain_cloud.mesh import density_sampling as sampling
@@ -16,6 +15,11 @@ from membrain_cloud.mesh.density_sampling import (
     sample_along_normals,
     subvolumes_from_volume,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
 
 GRID = Grid((20, 24, 28), 10.0)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,6 +13,9 @@ from scipy.spatial import ConvexHull, Delaunay
 from membrain_cloud.geometry import Mesh
 from membrain_cloud.mesh.curvature import curvature
 from membrain_cloud.mesh.surface import Surface, SurfacePoints
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def sphere(count: int, radius: float, centre: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Mesh:

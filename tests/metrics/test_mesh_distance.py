@@ -7,8 +7,8 @@ import pytest
 import trimesh
 
 from membrain_cloud.geometry import Mesh
-from membrain_cloud.metrics import mesh_distance as mesh_comparison
 from membrain_cloud.mesh.bounding_volume_tree import FaceTree
+from membrain_cloud.metrics import mesh_distance as mesh_comparison
 from membrain_cloud.metrics.mesh_distance import (
     compared,
     component_count,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mrcfile
 import numpy as np
@@ -10,6 +10,9 @@ import pytest
 
 from membrain_cloud.geometry import Box, iterate_chunks
 from membrain_cloud.metrics import overlap as scores
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def _slab(low: int, high: int) -> np.ndarray:

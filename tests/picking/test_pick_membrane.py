@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import scipy.sparse
 import trimesh
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from membrain_cloud.geometry import Grid, Mesh, Picks
-from membrain_cloud.picking import clustering
-from membrain_cloud.picking.clustering import dense_clusters, mean_shift
 from membrain_cloud.mesh.spectral.heat_method import HeatDistances
 from membrain_cloud.mesh.spectral.operators import (
     Operators,
@@ -24,9 +20,17 @@ from membrain_cloud.mesh.spectral.operators import (
     tangent_gradients,
     vertex_areas,
 )
+from membrain_cloud.picking import clustering
+from membrain_cloud.picking.clustering import dense_clusters, mean_shift
 from membrain_cloud.picking.mesh_patches import cut_into_patches, edge_graph, released_patches
 from membrain_cloud.picking.pick_membrane import Clustering, best_of_classes, cluster_picks, pick_membrane
 from membrain_cloud.picking.vertex_scores import FAR_SCORE, vertex_scores
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
 
 
 def sphere(radius: float = 400.0, subdivisions: int = 4, center: tuple[float, float, float] = (0, 0, 0)) -> Mesh:

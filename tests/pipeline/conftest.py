@@ -6,9 +6,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 import numpy as np
@@ -16,12 +15,16 @@ import pytest
 
 from membrain_cloud.errors import TransientError
 from membrain_cloud.geometry import Grid, Picks
-from membrain_cloud.pipeline.settings import Settings
-from membrain_cloud.pipeline.stages.base import Desk, Site, Stage, labels_ref
-from membrain_cloud.pipeline.tasks import Ref
-from membrain_cloud.store.projects.project import Project
-from membrain_cloud.store.refs import ObjectRef, TomogramRef
+from membrain_cloud.pipeline.stages.base import RunContext, Stage, TaskContext, labels_ref
 from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.refs import ObjectRef, TomogramRef
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from membrain_cloud.pipeline.settings import Settings
+    from membrain_cloud.pipeline.tasks import Ref
+    from membrain_cloud.store.projects.project import Project
 
 RUNS = ("TS_1", "TS_2", "TS_3")
 
@@ -37,20 +40,20 @@ class Mask(Stage):
     def after(self, settings: Settings) -> Sequence[str]:
         return ()
 
-    def decisive(self, settings: Settings) -> Mapping[str, Any]:
+    def digest_settings(self, settings: Settings) -> Mapping[str, Any]:
         return {"threshold": settings.segment.threshold}
 
-    def inputs(self, site: Site) -> Mapping[str, Ref]:
-        return {"density": site.require_tomogram(self.name)}
+    def inputs(self, context: RunContext) -> Mapping[str, Ref]:
+        return {"density": context.require_tomogram(self.name)}
 
-    def output(self, site: Site) -> Ref:
-        return labels_ref(site, self.name, 10.0)
+    def output(self, context: RunContext) -> Ref:
+        return labels_ref(context, self.name, 10.0)
 
     def memory_bytes(self, grid: Grid, settings: Settings) -> int:
         return 1000 * grid.voxels
 
-    def work(self, desk: Desk) -> Mapping[str, Any]:
-        order = Path(desk.project.config).with_name(f"order-{desk.task.run}")
+    def execute(self, context: TaskContext) -> Mapping[str, Any]:
+        order = Path(context.project.config).with_name(f"order-{context.task.run}")
         text = order.read_text() if order.exists() else ""
         if text == "transient":
             order.unlink()
@@ -60,11 +63,11 @@ class Mask(Stage):
         if text == "disk":
             raise OSError(28, "No space left on device")
         _obey(text.split(), order)
-        density = desk.project.read_density(desk.tomogram("density"))
-        mask = (density > desk.settings.segment.threshold).astype(np.uint8)
-        desk.project.write_segmentation(desk.written_segmentation(), mask)
+        density = context.project.read_density(context.tomogram("density"))
+        mask = (density > context.settings.segment.threshold).astype(np.uint8)
+        context.project.write_segmentation(context.written_segmentation(), mask)
         with order.with_name("journal").open("a") as journal:
-            journal.write(f"{desk.task.key}\n")
+            journal.write(f"{context.task.key}\n")
         return {"voxels": int(mask.sum())}
 
 
@@ -90,24 +93,24 @@ class Size(Stage):
     def after(self, settings: Settings) -> Sequence[str]:
         return ("mask",)
 
-    def decisive(self, settings: Settings) -> Mapping[str, Any]:
+    def digest_settings(self, settings: Settings) -> Mapping[str, Any]:
         return {"min_voxels": settings.separate.min_voxels}
 
-    def inputs(self, site: Site) -> Mapping[str, Ref]:
-        return {"mask": Mask().output(site)}
+    def inputs(self, context: RunContext) -> Mapping[str, Ref]:
+        return {"mask": Mask().output(context)}
 
-    def output(self, site: Site) -> Ref:
-        return ObjectRef(site.run, "voxels", site.settings.output.user, site.sessions[self.name])
+    def output(self, context: RunContext) -> Ref:
+        return ObjectRef(context.run, "voxels", context.settings.output.user, context.sessions[self.name])
 
     def memory_bytes(self, grid: Grid, settings: Settings) -> int:
         return 1000
 
-    def work(self, desk: Desk) -> Mapping[str, Any]:
-        mask = desk.project.read_labels(desk.segmentation("mask"))
+    def execute(self, context: TaskContext) -> Mapping[str, Any]:
+        mask = context.project.read_labels(context.segmentation("mask"))
         positions = np.argwhere(mask)[:, ::-1] * 10.0
-        desk.project.write_picks(desk.written_object(), Picks(positions))
-        with Path(desk.project.config).with_name("journal").open("a") as journal:
-            journal.write(f"{desk.task.key}\n")
+        context.project.write_picks(context.written_object(), Picks(positions))
+        with Path(context.project.config).with_name("journal").open("a") as journal:
+            journal.write(f"{context.task.key}\n")
         return {"picks": len(positions)}
 
 

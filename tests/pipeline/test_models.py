@@ -15,8 +15,9 @@ import torch
 from safetensors import safe_open
 
 from membrain_cloud.errors import ModelError, UsageError
-from membrain_cloud.networks.segmentation.segmenter import built_in_models, save_segmenter
+from membrain_cloud.networks.model_file import built_in_models
 from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, build_unet, own_state
+from membrain_cloud.networks.segmentation.segmenter import save_segmenter
 from membrain_cloud.pipeline import models
 from membrain_cloud.pipeline.planning.digests import Chain
 from membrain_cloud.pipeline.settings import settings_from
@@ -262,11 +263,11 @@ def test_a_network_of_ours_and_of_the_peer_have_headers_of_the_same_keys(checkpo
 
 
 def test_a_picker_is_refused_for_segmentation_before_anything_is_read() -> None:
-    from membrain_cloud.pipeline.stages.inference import look_at
     from membrain_cloud.pipeline.settings import load_settings
+    from membrain_cloud.pipeline.stages.inference import sliding_window
 
     with pytest.raises(ModelError, match="is for picking, not for segmentation"):
-        look_at(load_settings(None, ["segment.model=membrain-cloud-picker"]).segment, 10.0)
+        sliding_window(load_settings(None, ["segment.model=membrain-cloud-picker"]).segment, 10.0)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
 from membrain_cloud.errors import UsageError
 from membrain_cloud.pipeline.settings import Settings, load_settings, settings_from
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_overrides_win_over_the_file_which_wins_over_defaults(tmp_path: Path) -> None:
@@ -31,8 +34,11 @@ def test_mode_sets_mirrors_and_precision_unless_they_are_given() -> None:
 
 def test_settings_of_the_same_effect_have_one_digest() -> None:
     exact = load_settings(None, ["segment.mode=exact"]).segment
-    assert exact.decisive() == load_settings(None, ["segment.mode=exact", "segment.mirrors=yes"]).segment.decisive()
-    assert exact.decisive() != Settings().segment.decisive()
+    assert (
+        exact.digest_settings()
+        == load_settings(None, ["segment.mode=exact", "segment.mirrors=yes"]).segment.digest_settings()
+    )
+    assert exact.digest_settings() != Settings().segment.digest_settings()
 
 
 def test_uncertainty_without_mirrors_is_refused() -> None:
@@ -85,8 +91,8 @@ def test_null_takes_a_value_back(tmp_path: Path) -> None:
 
 
 def test_what_does_not_decide_the_result_is_not_in_a_digest() -> None:
-    base = Settings().segment.decisive()
-    assert load_settings(None, ["segment.batch=4", "segment.block_voxels=1000"]).segment.decisive() == base
+    base = Settings().segment.digest_settings()
+    assert load_settings(None, ["segment.batch=4", "segment.block_voxels=1000"]).segment.digest_settings() == base
     explicit = load_settings(None, ["segment.overlap=0.5", "segment.mirrors=adaptive", "segment.precision=auto"])
-    assert explicit.segment.decisive() == base
-    assert load_settings(None, ["segment.threshold=1"]).segment.decisive() != base
+    assert explicit.segment.digest_settings() == base
+    assert load_settings(None, ["segment.threshold=1"]).segment.digest_settings() != base

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -22,6 +22,9 @@ from membrain_cloud.report.figures import (
 )
 from membrain_cloud.report.rendering import Camera, render
 from membrain_cloud.report.theme import LIGHT, SERIES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 GRID = Grid((20, 40, 60), 10.0)
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from membrain_cloud import tables
 from membrain_cloud.report import plots
 from membrain_cloud.report.theme import DARK
-from membrain_cloud.tables import Analysis
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from membrain_cloud.tables import Analysis
 
 
 @pytest.fixture(scope="module")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import threading
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 
 from membrain_cloud.errors import ChunkError, TomogramError
-from membrain_cloud.geometry import Box, Zyx
-from membrain_cloud.tiling import Lattice
+from membrain_cloud.networks.segmentation.window_averaging import Forward, WindowAverager
 from membrain_cloud.segmentation.sliding_window import density_statistics, segment_slabs
-from membrain_cloud.networks.segmentation.window_averaging import Canvas, Forward
+from membrain_cloud.tiling import Tiling
+
+if TYPE_CHECKING:
+    from membrain_cloud.geometry import Box, Zyx
 
 WINDOW = 16
 
@@ -36,19 +39,19 @@ def run(
     ahead: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Logits and variances of a volume, put together from all its blocks."""
-    lattice = Lattice(WINDOW, WINDOW // 2, mirrors)  # type: ignore[arg-type]
+    tiling = Tiling(WINDOW, WINDOW // 2, mirrors)  # type: ignore[arg-type]
     statistics = density_statistics([volume])
     logits, variance = np.full(volume.shape, np.nan, np.float32), np.full(volume.shape, np.nan, np.float32)
-    for block in lattice.blocks(volume.shape, core_shape or volume.shape):
-        canvas = Canvas(
+    for block in tiling.blocks(volume.shape, core_shape or volume.shape):
+        averager = WindowAverager(
             forward, torch.device("cpu"), reach=WINDOW, halo=block.halo, core=block.core,
             mean=statistics.mean, std=statistics.std, symmetric=symmetric, variance=apart,
             skip_void=skip_void, batch=batch,
         )  # fmt: skip
-        canvas._ahead = ahead
+        averager._ahead = ahead
         read = lambda box: volume[box.slices]  # noqa: E731
         for slab in segment_slabs(
-            canvas, read, volume.shape, block, lattice=lattice, planes_per_read=planes, progress=lambda n: None
+            averager, read, volume.shape, block, tiling=tiling, planes_per_read=planes, progress=lambda n: None
         ):
             at = (slice(slab.start, slab.start + len(slab.logits)), *block.core.slices[1:])
             assert np.isnan(logits[at]).all()
@@ -135,11 +138,11 @@ def test_a_symmetric_network_is_asked_once_and_its_doubt_is_its_answers() -> Non
         return windows / 4
 
     logits, variance = run(volume, mirrors="adaptive", forward=forward, apart=True, symmetric=True)
-    assert looks == Lattice(WINDOW, WINDOW // 2, "adaptive").count(volume.shape)
+    assert looks == Tiling(WINDOW, WINDOW // 2, "adaptive").count(volume.shape)
     sure = 1 / (1 + np.exp(-logits))
     np.testing.assert_allclose(variance, sure * (1 - sure), atol=1e-6)
     run(volume, mirrors="adaptive", forward=forward)
-    assert looks > 2 * Lattice(WINDOW, WINDOW // 2, "adaptive").count(volume.shape)
+    assert looks > 2 * Tiling(WINDOW, WINDOW // 2, "adaptive").count(volume.shape)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint16", "int32", "float16", "float64", ">f4"])
@@ -187,9 +190,9 @@ def test_looks_end_where_undecided_voxels_are_few() -> None:
 
 
 def test_what_reading_raises_reaches_the_caller() -> None:
-    lattice, shape = Lattice(WINDOW, 8, "no"), (40, 16, 16)
-    (block,) = lattice.blocks(shape, shape)
-    canvas = Canvas(
+    tiling, shape = Tiling(WINDOW, 8, "no"), (40, 16, 16)
+    (block,) = tiling.blocks(shape, shape)
+    averager = WindowAverager(
         position_dependent, torch.device("cpu"), reach=WINDOW, halo=block.halo, core=block.core,
         mean=0.0, std=1.0, symmetric=False, variance=False, skip_void=False, batch=1,
     )  # fmt: skip
@@ -199,7 +202,7 @@ def test_what_reading_raises_reaches_the_caller() -> None:
             raise ChunkError("chunk 0/2/0/0 is torn", "copy it again")
         return np.ones(box.shape, np.float32)
 
-    slabs = segment_slabs(canvas, read, shape, block, lattice=lattice, planes_per_read=10, progress=lambda n: None)
+    slabs = segment_slabs(averager, read, shape, block, tiling=tiling, planes_per_read=10, progress=lambda n: None)
     with pytest.raises(ChunkError, match="torn"):
         list(slabs)
     assert threading.active_count() < 20
@@ -207,9 +210,9 @@ def test_what_reading_raises_reaches_the_caller() -> None:
 
 def test_only_some_planes_are_held_at_a_time() -> None:
     shape = (400, 16, 16)
-    lattice = Lattice(WINDOW, 8, "yes")
-    (block,) = lattice.blocks(shape, shape)
-    canvas = Canvas(
+    tiling = Tiling(WINDOW, 8, "yes")
+    (block,) = tiling.blocks(shape, shape)
+    averager = WindowAverager(
         position_dependent, torch.device("cpu"), reach=WINDOW, halo=block.halo, core=block.core,
         mean=0.0, std=1.0, symmetric=False, variance=False, skip_void=False, batch=1,
     )  # fmt: skip
@@ -219,7 +222,7 @@ def test_only_some_planes_are_held_at_a_time() -> None:
         asked.append(box)
         return np.ones(box.shape, np.float32)
 
-    for slab in segment_slabs(canvas, read, shape, block, lattice=lattice, planes_per_read=10, progress=lambda n: None):
+    for slab in segment_slabs(averager, read, shape, block, tiling=tiling, planes_per_read=10, progress=lambda n: None):
         ahead = asked[-1].stop[0] - (slab.start + len(slab.logits))
         assert ahead <= WINDOW + 3 * 10
         assert len(slab.logits) <= WINDOW

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from membrain_cloud.segmentation import split_touching as splitting
 from membrain_cloud.segmentation.instances import separate
 from membrain_cloud.segmentation.split_touching import midsurface, split_touching
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 HALF = 2.75  # voxels: a membrane of 55 Å at 10 Å
 SIZE = 64

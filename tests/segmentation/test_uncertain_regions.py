@@ -7,8 +7,8 @@ import pytest
 from scipy import ndimage
 
 from membrain_cloud.geometry import Box, iterate_chunks
-from membrain_cloud.segmentation.uncertain_regions import CellSums, doubt, doubtful_boxes, least_around
 from membrain_cloud.segmentation.score_encoding import encode_scores
+from membrain_cloud.segmentation.uncertain_regions import CellSums, doubt, doubtful_boxes, least_around
 
 
 def test_doubt_is_largest_at_the_threshold_and_alike_for_every_kind_of_score() -> None:

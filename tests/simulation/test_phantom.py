@@ -14,9 +14,9 @@ from membrain_cloud.simulation.imaging import (
     image_density,
     tilt_sampling,
 )
+from membrain_cloud.simulation.membrane_shapes import Shape, ellipsoid, torus, tube
 from membrain_cloud.simulation.phantom import KINDS, Phantom, PhantomSettings, _Builder, make_phantom, make_specimen
 from membrain_cloud.simulation.proteins import MEMBRANE_PARTICLES, UNNAMED_PARTICLES, Blobs, stamp
-from membrain_cloud.simulation.membrane_shapes import Shape, ellipsoid, torus, tube
 
 SMALL = PhantomSettings(shape=(64, 80, 80), membranes=2)
 

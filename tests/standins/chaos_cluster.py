@@ -9,16 +9,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import numpy as np
@@ -26,15 +24,20 @@ import psutil
 import torch
 import torch.nn.functional as F
 
-from membrain_cloud.networks.segmentation.segmenter import save_segmenter
 from membrain_cloud.networks.picking.diffusion_net import Architecture, DiffusionNet
 from membrain_cloud.networks.picking.picker import Picker, save_picker
 from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, build_unet
+from membrain_cloud.networks.segmentation.segmenter import save_segmenter
 from membrain_cloud.store.objects.object_store import Files
-from membrain_cloud.store.run_state.leases import Holder
 from membrain_cloud.store.projects.project import Project
-from membrain_cloud.store.run_state.receipts import ReceiptName
 from membrain_cloud.store.refs import TomogramRef
+from membrain_cloud.store.run_state.leases import Holder
+from membrain_cloud.store.run_state.receipts import ReceiptName
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Mapping
+    from pathlib import Path
 
 SHAPE, SPACING = (28, 30, 32), 10.0
 STAGES = 5

@@ -12,12 +12,14 @@ import fnmatch
 import json
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import graphql
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
 
 Record = dict[str, Any]
 DATE = "2024-05-01T00:00:00+00:00"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.spatial import ConvexHull
 
 from membrain_cloud.geometry import Grid, Mesh
-from membrain_cloud.statistics.spatial.chains import ChainRules
 from membrain_cloud.statistics.measure import Options
+from membrain_cloud.statistics.spatial.chains import ChainRules
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 OPTIONS = Options(
     cutoff_nm=20.0,

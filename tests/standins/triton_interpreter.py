@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from membrain_cloud.networks.segmentation.gpu import forward as fused
-from membrain_cloud.networks.segmentation.gpu import layers as fused_layers
-from membrain_cloud.networks.segmentation.gpu import instance_norm_backward as fused_training
-from membrain_cloud.networks.segmentation.gpu import instance_norm as normalisation
-from membrain_cloud.networks.segmentation.gpu.instance_norm import Moments
 from membrain_cloud.networks.segmentation.architecture.mirror_symmetry import tie_mirrors
 from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, build_unet
+from membrain_cloud.networks.segmentation.gpu import forward as fused
+from membrain_cloud.networks.segmentation.gpu import instance_norm as normalisation
+from membrain_cloud.networks.segmentation.gpu import instance_norm_backward as fused_training
+from membrain_cloud.networks.segmentation.gpu import layers as fused_layers
+from membrain_cloud.networks.segmentation.gpu.instance_norm import Moments
 
 FOUND: dict[str, float] = {}
 

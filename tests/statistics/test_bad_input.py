@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from membrain_cloud.geometry import Grid, Mesh, Picks, orientations_from_normals
-from membrain_cloud.statistics.schema.membranes import MEMBRANES
 from membrain_cloud.mesh.repair import repaired
 from membrain_cloud.statistics.measure import Membrane, measure_tomogram
+from membrain_cloud.statistics.schema.membranes import MEMBRANES
 
 CENTRE = (1000.0, 1000.0, 1000.0)
 GRID = Grid((200, 200, 200), 10.0)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from membrain_cloud.mesh.curvature import curvature
+from membrain_cloud.mesh.surface import Surface, SurfacePoints
 from membrain_cloud.statistics.spatial.neighbors import Pairs, count_pairs
 from membrain_cloud.statistics.spatial.random_placement import random_points
-from membrain_cloud.mesh.surface import Surface, SurfacePoints
 
 RADIUS = 500.0
 

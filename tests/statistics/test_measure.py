@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
 from dataclasses import fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -14,9 +13,8 @@ from scipy.spatial import ConvexHull
 from scipy.spatial.transform import Rotation
 
 from membrain_cloud.geometry import Grid, Mesh, Picks, orientations_from_normals
+from membrain_cloud.mesh.surface import Surface
 from membrain_cloud.rotations import in_plane_angle_degrees
-from membrain_cloud.statistics.spatial.chains import ChainRules
-from membrain_cloud.statistics.spatial.neighbors import count_pairs
 from membrain_cloud.statistics.measure import (
     MEMBRANE_KEYS,
     STATISTICS,
@@ -29,7 +27,11 @@ from membrain_cloud.statistics.measure import (
     ripley_from_pair_counts,
     tomogram_row,
 )
-from membrain_cloud.mesh.surface import Surface
+from membrain_cloud.statistics.spatial.chains import ChainRules
+from membrain_cloud.statistics.spatial.neighbors import count_pairs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 GRID = Grid((100, 200, 200), 10.0)
 OPTIONS = Options(

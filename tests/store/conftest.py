@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from membrain_cloud.store.projects.project import Project
-from membrain_cloud.store.refs import TomogramRef
 from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.refs import TomogramRef
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from membrain_cloud.store.projects.project import Project
 
 OBJECTS = [("membrane", False, "GO:0016020"), ("ribosome", True, None)]
 

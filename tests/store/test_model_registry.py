@@ -8,9 +8,8 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import fsspec
 import pytest
@@ -24,6 +23,10 @@ from membrain_cloud.store.model_registry import (
     registry_location,
     split_pin,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 CONTENT = b"weights " * 100_000
 SUM = hashlib.sha256(CONTENT).hexdigest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -10,6 +10,9 @@ import trimesh
 
 from membrain_cloud.mesh.spectral.operators import Operators, cached_operators
 from membrain_cloud.store.operator_cache import OperatorFiles
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def operators_of(cache: OperatorFiles | None, radius: float = 100.0) -> Operators:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from membrain_cloud.geometry import Box, Grid, Mesh, Picks, orientations_from_normals
 from membrain_cloud.mesh.conversion.mask_to_mesh import mesh_membrane
-from membrain_cloud.statistics.measure import Density, Membrane, measure_tomogram, tomogram_row
 from membrain_cloud.pipeline.settings import MeasureSettings
-from membrain_cloud.store.run_state.receipts import receipt_name
+from membrain_cloud.statistics.measure import Density, Membrane, measure_tomogram, tomogram_row
 from membrain_cloud.store.projects.create_import import MEMBRANE_OBJECT, create_project
+from membrain_cloud.store.run_state.receipts import receipt_name
 from membrain_cloud.store.tables.parquet_tables import Tables
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
 
 GRID = Grid((52, 52, 92), 10.0)
 # number -> centre x and radius of the mid-surface, in voxels; 26 is the centre in y and z
@@ -51,7 +54,7 @@ def directions(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def particles(number: int, clustered: bool) -> tuple[Picks, list[str]]:
-    """psii on the outer leaflet, at random or in groups of five; cytb6f at random."""
+    """Psii on the outer leaflet, at random or in groups of five; cytb6f at random."""
     rng = np.random.default_rng([number, clustered])
     centre, radius = VESICLES[number]
     if clustered:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -13,11 +12,14 @@ from scipy.spatial import ConvexHull
 from membrain_cloud import tables
 from membrain_cloud.errors import UsageError
 from membrain_cloud.geometry import Grid, Mesh, Picks
-from membrain_cloud.statistics.spatial.random_placement import random_points
-from membrain_cloud.statistics.measure import STATISTICS, measure_membrane
 from membrain_cloud.mesh.surface import Surface
 from membrain_cloud.pipeline.settings import MeasureSettings
+from membrain_cloud.statistics.measure import STATISTICS, measure_membrane
+from membrain_cloud.statistics.spatial.random_placement import random_points
 from membrain_cloud.store.tables.parquet_tables import Tables
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 GRID = Grid((80, 80, 80), 10.0)
 CENTRE = 400.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,11 @@ from membrain_cloud import tables
 from membrain_cloud.errors import UsageError
 from membrain_cloud.store.tables.check import check_tables
 from membrain_cloud.store.tables.parquet_tables import Tables
-from membrain_cloud.tables import Analysis
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from membrain_cloud.tables import Analysis
 
 PSII = ("psii", "psii")
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from membrain_cloud.cli import display
 from membrain_cloud.cli.app import Program, Verb, config_argument, json_option, print_json, runs_option
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 _ONLY_COUNTED = ("matched", "split", "merged", "mixed", "gone", "new")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +20,8 @@ from membrain_cloud.cli.app import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
     from membrain_cloud.pipeline.evaluation.mesh_scores import MeshScores
     from membrain_cloud.store.projects.project import Project
 
@@ -138,7 +139,7 @@ def _of_a_run(
     radius: float,
     chosen: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
-    from membrain_cloud.cli.commands.inspect import chosen_settings, make_plan
+    from membrain_cloud.cli.options import chosen_settings, make_plan
     from membrain_cloud.pipeline.evaluation.truth import Truth, evaluate_plan
 
     settings = chosen_settings(chosen["settings_file"], chosen["overrides"], chosen["tables"])

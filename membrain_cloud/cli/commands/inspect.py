@@ -21,10 +21,9 @@ from membrain_cloud.cli.app import (
     say,
     settings_options,
 )
+from membrain_cloud.cli.options import chosen_settings, make_plan
 
 if TYPE_CHECKING:
-    from membrain_cloud.pipeline.planning.plan import Plan
-    from membrain_cloud.pipeline.settings import Settings
     from membrain_cloud.store.projects.project import Project
     from membrain_cloud.store.tables.parquet_tables import Tables
 
@@ -32,23 +31,6 @@ if TYPE_CHECKING:
 def register(main: Program) -> None:
     for command in (plan, status, failures, verify, clean, report):
         main.add_command(command)
-
-
-def chosen_settings(settings_file: str | None, overrides: tuple[str, ...], tables: str | None = None) -> Settings:
-    from membrain_cloud.pipeline.settings import load_settings
-
-    extra = () if tables is None else (f"output.tables={absolute(tables)}",)
-    return load_settings(settings_file, (*overrides, *extra))
-
-
-def make_plan(
-    project: Project, settings: Settings, runs: tuple[str, ...], stages: str | None, memory: int | None = None
-) -> Plan:
-    from membrain_cloud.pipeline.planning.plan import plan
-    from membrain_cloud.pipeline.stages.registry import STAGES
-
-    chosen = [name.strip() for name in stages.split(",") if name.strip()] if stages else None
-    return plan(project, settings, STAGES, runs=runs or None, stages=chosen, worker_memory_bytes=memory)
 
 
 @click.command(cls=Verb)
@@ -90,14 +72,14 @@ def status(config: str, runs: tuple[str, ...], as_json: bool, **chosen: Any) -> 
     Example:
       membrain-cloud status project/config.json
     """
+    from membrain_cloud.pipeline.execution.failure_log import FailureLog
     from membrain_cloud.pipeline.monitoring.activity import activity
-    from membrain_cloud.pipeline.execution.failure_log import FailureLedger
     from membrain_cloud.store.projects.open import open_project
 
     project = open_project(config)
     settings = chosen_settings(chosen["settings_file"], chosen["overrides"], chosen["tables"])
     made = make_plan(project, settings, runs, chosen["stages"])
-    grid = display.status_grid(made, FailureLedger(project.receipts).records())
+    grid = display.status_grid(made, FailureLog(project.receipts).records())
     now = activity(project, settings, made)
     if as_json:
         print_json({"stages": list(made.stages), "sessions": dict(made.sessions), "runs": grid} | vars(now))
@@ -116,10 +98,10 @@ def failures(config: str, as_json: bool) -> None:
     Example:
       membrain-cloud failures project/config.json
     """
-    from membrain_cloud.pipeline.execution.failure_log import FailureLedger
+    from membrain_cloud.pipeline.execution.failure_log import FailureLog
     from membrain_cloud.store.projects.open import open_project
 
-    records = FailureLedger(open_project(config).receipts).records()
+    records = FailureLog(open_project(config).receipts).records()
     if as_json:
         print_json(records)
     else:
@@ -136,12 +118,12 @@ def _outputs_options(function: Function) -> Function:
 
 
 def _open_outputs(config: str, tables: str | None, user: str | None) -> tuple[Project, Tables, str]:
-    from membrain_cloud.pipeline.planning.plan import open_tables
     from membrain_cloud.store.projects.open import open_project
+    from membrain_cloud.store.tables.open import open_tables
 
     settings = chosen_settings(None, (), tables)
     project = open_project(config)
-    return project, open_tables(project, settings), user or settings.output.user
+    return project, open_tables(project, settings.output.tables), user or settings.output.user
 
 
 @click.command(cls=Verb)
@@ -230,8 +212,8 @@ def report(config: str, runs: tuple[str, ...], output: str | None, site: str | N
       membrain-cloud report project/config.json --output report.html
       membrain-cloud report chlamy/manifest.parquet --site chlamy/report
     """
-    from membrain_cloud.pipeline.reporting.site import write_site
     from membrain_cloud.pipeline.reporting.report import write_report
+    from membrain_cloud.pipeline.reporting.site import write_site
     from membrain_cloud.store.projects.open import open_project
 
     settings = chosen_settings(chosen["settings_file"], chosen["overrides"], chosen["tables"])

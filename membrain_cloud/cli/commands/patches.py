@@ -78,7 +78,7 @@ def propose_patches(
       membrain-cloud patches propose project/config.json --set segment.scores=uint8 --count 20
       membrain-cloud patches propose project/config.json --set segment.scores=uint8 --more 10
     """
-    from membrain_cloud.cli.commands.inspect import chosen_settings
+    from membrain_cloud.cli.options import chosen_settings
     from membrain_cloud.pipeline.annotation.propose import Wish, predicted_uri, propose
     from membrain_cloud.store.projects.open import open_project
 
@@ -218,9 +218,9 @@ def merge_patches(
       membrain-cloud patches merge project/config.json --name round-1 --from alice/1 --from bob --rule last
     """
     from membrain_cloud.errors import ProjectError
+    from membrain_cloud.pipeline.annotation.annotators import Sources, parse_annotator
     from membrain_cloud.pipeline.annotation.extract import open_patch_project
     from membrain_cloud.pipeline.annotation.merge import Output, merge
-    from membrain_cloud.pipeline.annotation.annotators import Sources, parse_annotator
     from membrain_cloud.training.labels import IGNORE, MARKED_BACKGROUND
 
     kept = _open(config, name)

@@ -131,8 +131,8 @@ def select(
 def _select(
     settings: PortalSettings, query: PortalQuery, refresh: bool, limit: int | None, seed: int | None
 ) -> Selection:
-    from membrain_cloud.store.portal.selection import select as choose
     from membrain_cloud.store.portal.client import PortalClient
+    from membrain_cloud.store.portal.selection import select as choose
 
     client = PortalClient(settings.endpoint, page=settings.page, cache_hours=settings.cache_hours, report=say)
     if refresh:

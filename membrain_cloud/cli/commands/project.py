@@ -176,8 +176,8 @@ def segmentation(config: str, file: str, run: str, voxel_spacing: float | None, 
     Example:
       membrain-cloud import segmentation project/config.json labels.mrc -r TS_1 --user alice --session 3
     """
-    from membrain_cloud.store.projects.open import open_project
     from membrain_cloud.store.projects.create_import import import_segmentation
+    from membrain_cloud.store.projects.open import open_project
 
     opened = open_project(config)
     ref = import_segmentation(
@@ -208,8 +208,8 @@ def picks(
     Example:
       membrain-cloud import picks project/config.json psii.star -r TS_1 --object psii --user expert
     """
-    from membrain_cloud.store.projects.open import open_project
     from membrain_cloud.store.projects.create_import import import_picks
+    from membrain_cloud.store.projects.open import open_project
 
     ref = import_picks(
         open_project(config),
@@ -236,8 +236,8 @@ def meshes(config: str, files: tuple[str, ...], run: str, **names: Any) -> None:
     Example:
       membrain-cloud import meshes project/config.json mb1.h5 mb2.h5 -r TS_1 --user alice --voxel-spacing 10
     """
-    from membrain_cloud.store.projects.open import open_project
     from membrain_cloud.store.projects.create_import import import_meshes
+    from membrain_cloud.store.projects.open import open_project
 
     spacing = names.pop("voxel_spacing")
     ref = import_meshes(open_project(config), run, list(files), voxel_spacing_angstrom=spacing, **names)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,9 +20,11 @@ from membrain_cloud.cli.app import (
     say,
     settings_options,
 )
-from membrain_cloud.cli.commands.inspect import chosen_settings, make_plan
+from membrain_cloud.cli.options import chosen_settings, make_plan
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from membrain_cloud.pipeline.planning.plan import Plan
     from membrain_cloud.pipeline.runners.kubernetes_scaling import Scaler
     from membrain_cloud.pipeline.tasks import Outcome
@@ -96,12 +97,12 @@ def run(config: str, runs: tuple[str, ...], as_json: bool, grace: float, retry_p
       membrain-cloud run portal.parquet --scheduler tcp://scheduler:8786 --metrics-port 9100 --log-file - \\
           --scale gpu=membrain-gpu:64 --scale cpu=membrain-cpu:32
     """
-    from membrain_cloud.pipeline.execution.driver import carry_out
-    from membrain_cloud.pipeline.runners import open_runner
-    from membrain_cloud.pipeline.monitoring.json_log import log_to
-    from membrain_cloud.pipeline.stages.registry import STAGES
+    from membrain_cloud.pipeline.execution.driver import execute_plan
     from membrain_cloud.pipeline.execution.graceful_stop import stopping
+    from membrain_cloud.pipeline.monitoring.json_log import log_to
     from membrain_cloud.pipeline.monitoring.observers import watching
+    from membrain_cloud.pipeline.runners import open_runner
+    from membrain_cloud.pipeline.stages.registry import STAGES
     from membrain_cloud.store.projects.open import open_project
 
     settings = chosen_settings(chosen["settings_file"], chosen["overrides"], chosen["tables"])
@@ -112,7 +113,7 @@ def run(config: str, runs: tuple[str, ...], as_json: bool, grace: float, retry_p
     with log_to(chosen["log_file"]), stopping(grace) as stop, open_runner(**where, scaler=scaler) as runner:
         made = make_plan(project, settings, runs, chosen["stages"], runner.memory_bytes)
         with watching(made, runner, **watch) as watched, display.Progress(made, runner.snapshot) as progress:
-            outcomes = carry_out(
+            outcomes = execute_plan(
                 project,
                 settings,
                 made,

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +14,8 @@ from membrain_cloud.cli import display
 from membrain_cloud.cli.app import FAILED, Function, Program, Verb, json_option, print_json, say
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
     from membrain_cloud.pipeline.files.postprocess import Derived
 
 
@@ -96,9 +97,9 @@ def segment(files: tuple[str, ...], as_json: bool, **chosen: Any) -> None:
       membrain-cloud segment 'data/*.rec' --output out --components --min-voxels 1000
     """
     from membrain_cloud.errors import UsageError
-    from membrain_cloud.pipeline.stages.inference import on_gpu
-    from membrain_cloud.pipeline.settings import load_settings
     from membrain_cloud.pipeline.files.segment_file import FileOptions, expand, segment_file
+    from membrain_cloud.pipeline.settings import load_settings
+    from membrain_cloud.pipeline.stages.inference import on_gpu
 
     if chosen["min_voxels"] is not None and not chosen["components"]:
         raise UsageError("--min-voxels drops components", "add --components")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from membrain_cloud.cli import display
-from membrain_cloud.cli.commands import project as projects
 from membrain_cloud.cli.app import FAILED, Function, Program, Verb, absolute, json_option, print_json, say
+from membrain_cloud.cli.commands import project as projects
 
 if TYPE_CHECKING:
     from membrain_cloud.store.tables.parquet_tables import Tables
@@ -169,7 +169,12 @@ def import_statistics(
     Example:
       membrain-cloud import statistics meshes --tables statistics --pixel-size-multiplier-positions 14.08
     """
-    from membrain_cloud.pipeline.projects.measure_folder import FolderOptions, RunMeasured, measure_folder, parse_classes
+    from membrain_cloud.pipeline.projects.measure_folder import (
+        FolderOptions,
+        RunMeasured,
+        measure_folder,
+        parse_classes,
+    )
     from membrain_cloud.pipeline.settings import load_settings
     from membrain_cloud.store.formats.membrain_stats import Units
     from membrain_cloud.store.tables.parquet_tables import Tables
@@ -200,11 +205,10 @@ def import_statistics(
 
 
 def _open(url: str) -> Tables:
-    from membrain_cloud.pipeline.planning.plan import open_tables
-    from membrain_cloud.pipeline.settings import Settings
     from membrain_cloud.store.projects.open import is_config, open_project
+    from membrain_cloud.store.tables.open import open_tables
     from membrain_cloud.store.tables.parquet_tables import Tables
 
     if is_config(url):
-        return open_tables(open_project(url), Settings())
+        return open_tables(open_project(url))
     return Tables(url)

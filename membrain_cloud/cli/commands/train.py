@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from membrain_cloud.cli import display
 from membrain_cloud.cli.app import Program, Verb, print_json, say
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 def register(main: Program) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from membrain_cloud.cli import display
-from membrain_cloud.cli.commands.train import train
 from membrain_cloud.cli.app import (
     Function,
     Program,
@@ -20,8 +18,11 @@ from membrain_cloud.cli.app import (
     runs_option,
     say,
 )
+from membrain_cloud.cli.commands.train import train
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
     from membrain_cloud.pipeline.training.cross_validation import Hire
     from membrain_cloud.pipeline.training.training_job import LearningJob
 
@@ -105,8 +106,8 @@ def _hire(chosen: Mapping[str, Any]) -> Hire:
         raise UsageError("--workers, --scheduler and --in-process exclude each other", "give one of them")
 
     def hire(jobs: Sequence[Mapping[str, Any]], done: Callable[[int, dict[str, Any]], None]) -> list[dict[str, Any]]:
-        from membrain_cloud.pipeline.training.training_job import work_job
         from membrain_cloud.pipeline.runners.job_pool import run_jobs
+        from membrain_cloud.pipeline.training.training_job import work_job
 
         return run_jobs(work_job, jobs, done=done, **where)
 

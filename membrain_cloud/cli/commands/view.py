@@ -43,11 +43,11 @@ def view(
       membrain-cloud view project/config.json -r TS_1
       membrain-cloud view project/config.json -r TS_1 --with membrane:alice/3@10.0 --with psii:expert/1
     """
-    from membrain_cloud.cli.commands.inspect import chosen_settings, make_plan
+    from membrain_cloud.cli.options import chosen_settings, make_plan
     from membrain_cloud.pipeline.reporting.neuroglancer import state_of_run
     from membrain_cloud.report.neuroglancer_page import NeuroglancerPage
-    from membrain_cloud.store.projects.open import open_project
     from membrain_cloud.store.projects.http_server import LayerServer
+    from membrain_cloud.store.projects.open import open_project
 
     project = open_project(config)
     settings = chosen_settings(chosen["settings_file"], chosen["overrides"], chosen["tables"])

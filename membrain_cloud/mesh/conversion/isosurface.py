@@ -8,10 +8,14 @@ order (a kernel of fourth order). A sheet stays above the level when it is at le
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pyvista
-from numpy.typing import NDArray
 from scipy import ndimage
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 LEVEL = 0.5
 _TRUNCATE = 4.0

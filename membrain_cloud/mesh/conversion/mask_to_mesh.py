@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import warnings
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyacvd
 import pyvista
-from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
 from membrain_cloud.geometry import Box, Grid, Mesh
 from membrain_cloud.mesh.conversion.isosurface import Field, level_surface
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # A binary mask has no smoother surface than this: below it the staircase comes back. In voxels.
 _LEAST_SIGMA = 0.85

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
-from membrain_cloud.geometry import Box, Grid, Mesh
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from membrain_cloud.geometry import Box, Grid, Mesh
 
 
 def is_closed(mesh: Mesh) -> bool:

@@ -5,11 +5,12 @@ The method is described in `windows`. `distances` calls these and owns the buffe
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
-from membrain_cloud.mesh.geodesics.annuli import add_face
+import numpy as np
+
 from membrain_cloud.jit import compiled_bare, inlined
+from membrain_cloud.mesh.geodesics.annuli import add_face
 from membrain_cloud.mesh.geodesics.state import (
     FREE,
     FULL,
@@ -28,6 +29,9 @@ from membrain_cloud.mesh.geodesics.state import (
     clear,
 )
 from membrain_cloud.mesh.geodesics.windows import HIGH, LOW, SIGMA, X, Y, bend, enter, fan, hypot, pass_on, place, start
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @compiled_bare

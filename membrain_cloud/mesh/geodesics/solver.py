@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
 from membrain_cloud.mesh.geodesics import propagation as geodesics
-from membrain_cloud.mesh.geodesics.vertex_fans import fans_about_vertices
-from membrain_cloud.mesh.geodesics.surface_points import SurfacePoints, Survey
 from membrain_cloud.mesh.geodesics.state import KINDS, Buffers, Net, new_buffers
+from membrain_cloud.mesh.geodesics.surface_points import SurfacePoints, Survey
+from membrain_cloud.mesh.geodesics.vertex_fans import fans_about_vertices
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # By how much of the mean edge two edges of a triangle are together longer than the third, at least.
 LEAST_SPARE = 1e-6

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from numpy.typing import NDArray
 
 from membrain_cloud.jit import compiled_bare
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def fans_about_vertices(

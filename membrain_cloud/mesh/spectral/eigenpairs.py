@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import scipy.linalg
 import scipy.sparse
-from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 from threadpoolctl import ThreadpoolController
 
-from membrain_cloud.geometry import FloatArray
 from membrain_cloud.mesh.spectral.ldl import BLOCK, Factor, dissection
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from membrain_cloud.geometry import FloatArray
 
 DENSE_BELOW = 5  # the sparse solver pays off only where far fewer eigenpairs than vertices / this are wanted
 

@@ -9,14 +9,19 @@ holes and odd edges do no harm. The distances are smooth and cheap, but some per
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import scipy.sparse
 import scipy.sparse.linalg
-from numpy.typing import NDArray
 
-from membrain_cloud.geometry import Mesh
 from membrain_cloud.jit import compiled
 from membrain_cloud.mesh.spectral.operators import directed_edges
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from membrain_cloud.geometry import Mesh
 
 _DELAUNAY = -1e-6  # edges whose cotangents sum to less are flipped
 _FLIPS_AN_EDGE = 100
@@ -132,7 +137,7 @@ def _flip_to_delaunay(
     far = np.empty(4, np.int64)
     sizes = np.empty(4)
     origins = np.empty(4, np.int64)
-    while len(waiting) and flips < most:
+    while waiting and flips < most:
         h = waiting.pop()
         queued[h] = False
         g = twins[h]

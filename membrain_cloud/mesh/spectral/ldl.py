@@ -8,12 +8,17 @@ tried before they are trusted.
 
 from __future__ import annotations
 
-import numpy as np
-import scipy.sparse
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
-from membrain_cloud.geometry import FloatArray
+import numpy as np
+
 from membrain_cloud.jit import compiled, compiled_fused
+
+if TYPE_CHECKING:
+    import scipy.sparse
+    from numpy.typing import NDArray
+
+    from membrain_cloud.geometry import FloatArray
 
 BLOCK = 8
 """Vectors that are solved for at once: what a processor's widest register holds of double precision."""
@@ -27,7 +32,7 @@ class Factor:
     """
 
     def __init__(self, matrix: scipy.sparse.csr_matrix, order: NDArray[np.int64]) -> None:
-        """order : of elimination, as `dissection` gives it."""
+        """Order : of elimination, as `dissection` gives it."""
         rows, self._order = matrix.tocsr(), order
         self._parts = _ldl(rows.indptr, rows.indices, rows.data.astype(np.float64, copy=False), order)
         self._work = np.empty((len(order), BLOCK))
@@ -51,7 +56,7 @@ def _dissect(starts: NDArray, columns: NDArray, points: NDArray) -> NDArray:  # 
     order = np.arange(len(points))
     side = np.zeros(len(points), np.int8)
     parts = [(0, len(points))]
-    while len(parts):
+    while parts:
         start, end = parts.pop()
         count = end - start
         if count <= _LEAF:
@@ -164,7 +169,7 @@ def _ldl(starts: NDArray, columns: NDArray, values: NDArray, order: NDArray) -> 
 def _eliminate(
     total: NDArray, begin: int, end: int, where: NDArray, values: NDArray, x: NDArray
 ) -> None:  # pragma: no cover - compiled
-    """total -= sum of values[p] * x[where[p]]; four at a time, so that they need not wait for each other."""
+    """Total -= sum of values[p] * x[where[p]]; four at a time, so that they need not wait for each other."""
     p = begin
     while p + 4 <= end:
         a, b, c, d = values[p], values[p + 1], values[p + 2], values[p + 3]

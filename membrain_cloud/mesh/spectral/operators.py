@@ -7,16 +7,21 @@ Cotangent Laplacian, lumped mass, its lowest eigenpairs, and the gradient in eac
 from __future__ import annotations
 
 import hashlib
-from collections.abc import MutableMapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse
-from numpy.typing import NDArray
 
-from membrain_cloud.geometry import FloatArray
 from membrain_cloud.jit import compiled
 from membrain_cloud.mesh.spectral.eigenpairs import eigenpairs_of
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+    from numpy.typing import NDArray
+
+    from membrain_cloud.geometry import FloatArray
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,14 +13,16 @@ Lightning checkpoints (under `model.`), so that these load strictly.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SHORTEST_TIME = 1e-12
 """Diffusion times are held at or above this: by the forward pass, and in training after each step, since a time

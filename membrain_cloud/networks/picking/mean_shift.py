@@ -8,11 +8,14 @@ Tested on torch's CPU device; it was never run on a GPU.
 from __future__ import annotations
 
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _PAIRS_AT_ONCE = {"cpu": 1_000_000, "cuda": 16_000_000}
 _STOP = 1e-3  # of the bandwidth: mean movement at which it ends

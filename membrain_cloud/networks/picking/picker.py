@@ -7,23 +7,26 @@ import io
 import json
 import os
 import pickle
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import safetensors.torch
-import scipy.sparse
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from membrain_cloud.errors import ModelError
-from membrain_cloud.networks.segmentation.segmenter import resolve_model
+from membrain_cloud.networks.model_file import resolve_model
 from membrain_cloud.networks.picking.diffusion_net import Architecture, DiffusionNet, SurfaceTensors
 from membrain_cloud.networks.picking.subvolume_net import SubvolumeNet
 from membrain_cloud.networks.picking.subvolume_picker import SubvolumePicker, class_names
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import scipy.sparse
+    from numpy.typing import NDArray
 
 TASK = "picking"
 SUBVOLUMES = "subvolumes"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from membrain_cloud.networks.picking.subvolume_net import SubvolumeNet
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from membrain_cloud.networks.picking.subvolume_net import SubvolumeNet
 
 _BOXES_AT_ONCE = 256
 

@@ -2,62 +2,42 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
 from membrain_cloud.errors import ModelError
-from membrain_cloud.geometry import Block
-from membrain_cloud.tiling import Lattice
+from membrain_cloud.networks.model_file import model_sha256, resolve_model
 from membrain_cloud.networks.segmentation.architecture import membrain_seg_checkpoint as membrain_seg
-from membrain_cloud.networks.segmentation.window_averaging import Canvas
-from membrain_cloud.networks.segmentation.gpu.cuda_graphs import Compilation
-from membrain_cloud.networks.segmentation.window_network import WindowNetwork, faithful_precision, fastest_precision
 from membrain_cloud.networks.segmentation.architecture.mirror_symmetry import mirrors_are_tied
-from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, build_unet, load_own_state, own_state
+from membrain_cloud.networks.segmentation.architecture.unet import (
+    UNetArchitecture,
+    build_unet,
+    load_own_state,
+    own_state,
+)
+from membrain_cloud.networks.segmentation.window_averaging import WindowAverager
+from membrain_cloud.networks.segmentation.window_network import WindowNetwork, faithful_precision, fastest_precision
 
-MODELS = Path(__file__).parents[2] / "models"
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from membrain_cloud.geometry import Block
+    from membrain_cloud.networks.segmentation.gpu.cuda_graphs import Compilation
+    from membrain_cloud.tiling import Tiling
+
 FORMAT = "membrain_cloud"
 _USE_OURS = "give a model made by `membrain-cloud train`, a MemBrain-seg .ckpt, or see `membrain-cloud models list`"
-
-
-def built_in_models() -> list[str]:
-    """Names of the models that ship with the package."""
-    return sorted(path.stem for path in MODELS.glob("*.safetensors"))
-
-
-def resolve_model(source: str) -> Path:
-    """A built-in name or a path -> the path of an existing file. Raises ModelError."""
-    for candidate in (MODELS / f"{source}.safetensors", Path(source)):
-        if candidate.is_file():
-            return candidate
-    known = ", ".join(built_in_models()) or "none"
-    raise ModelError(f"model {source!r}: no such file or built-in model", f"give a path, or one of: {known}")
-
-
-def model_sha256(source: str) -> str:
-    """Hex digest of the model's file; read once as long as the file stays as it is."""
-    path = resolve_model(source)
-    stat = path.stat()
-    return _sha256(str(path), stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=32)
-def _sha256(path: str, size: int, mtime_ns: int) -> str:
-    with open(path, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def read_header(source: str) -> dict[str, Any]:
@@ -147,12 +127,12 @@ def load_network(source: str) -> tuple[nn.Module, dict[str, Any]]:
 class Segmenter:
     """A segmentation network ready to run.
 
-    look : the network at work on windows.
+    network : the network at work on windows.
     window : edge of the windows it was made for (voxels).  voxel_spacing_angstrom : what it was trained at.
     symmetric : a mirrored window has the mirrored logits (`networks.symmetry`).
     """
 
-    look: WindowNetwork
+    network: WindowNetwork
     architecture: UNetArchitecture
     name: str
     sha256: str
@@ -164,12 +144,12 @@ class Segmenter:
 
     def predict(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
         """(B, 1, w, w, w) float32, normalised -> (B, 1, w, w, w) float32 logits (membrane where positive)."""
-        logits: NDArray[np.float32] = self.look(torch.from_numpy(windows).to(self.device)).cpu().numpy()
+        logits: NDArray[np.float32] = self.network(torch.from_numpy(windows).to(self.device)).cpu().numpy()
         return logits
 
-    def canvas(
+    def averager(
         self,
-        lattice: Lattice,
+        tiling: Tiling,
         block: Block,
         *,
         window: int,
@@ -178,17 +158,17 @@ class Segmenter:
         variance: bool,
         skip_void: bool,
         batch: int,
-    ) -> Canvas:
+    ) -> WindowAverager:
         """Where this network paints a block of a volume.
 
-        window : edge the network sees; where `lattice.reach` differs, windows are rescaled.
-        mean, std : of the whole tomogram.  The others as `Canvas` has them.
+        window : edge the network sees; where `tiling.reach` differs, windows are rescaled.
+        mean, std : of the whole tomogram.  The others as `WindowAverager` has them.
         """
-        seen = None if window == lattice.reach else window
-        return Canvas(
-            lambda windows: self.look(windows, seen),
+        seen = None if window == tiling.reach else window
+        return WindowAverager(
+            lambda windows: self.network(windows, seen),
             self.device,
-            reach=lattice.reach,
+            reach=tiling.reach,
             halo=block.halo,
             core=block.core,
             mean=mean,

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.special import expit
 from torch import Tensor
 
 from membrain_cloud.geometry import Box
-from membrain_cloud.tiling import ALL_FLIPS, MOST_LOOKS, Flips, Window
 from membrain_cloud.networks.segmentation.gpu.async_transfer import Later
+from membrain_cloud.tiling import ALL_FLIPS, MAX_MIRRORS, Flips, Window
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Forward = Callable[[Tensor], Tensor]
 # MONAI's and so MemBrain-seg's: windows weigh as a Gaussian of an eighth of their edge, never less than 1e-3.
@@ -36,7 +38,8 @@ _SHARES_BYTES = 64 * 2**20
 
 def _sigmoid(logits: Tensor) -> Tensor:
     """On the CPU of each voxel alone: torch's vectors round their last elements otherwise, so that a variance would
-    hang on how the volume was cut."""
+    hang on how the volume was cut.
+    """
     if logits.device.type != "cpu":
         return torch.sigmoid(logits)
     return torch.from_numpy(expit(logits.numpy()))
@@ -72,7 +75,7 @@ class _Seen:
             self.logits += (logits - self.logits) / self.looks
 
 
-class Canvas:
+class WindowAverager:
     """Paints logits window by window, from the first plane of a core to its last.
 
     forward : (B, 1, s, s, s) float32 on the device -> logits of the same shape, float32.
@@ -108,7 +111,7 @@ class Canvas:
         # The average first; then, where they are asked for, the mirrors'.
         apart = variance and not symmetric
         self._total = torch.zeros((1 + len(ALL_FLIPS) if apart else 1, reach, height, width), device=device)
-        self._variance, self._most_looks = variance, 1 if symmetric else MOST_LOOKS
+        self._variance, self._most_looks = variance, 1 if symmetric else MAX_MIRRORS
         self._first = 0
         self._read: deque[tuple[int, Tensor]] = deque()
         self._gauss = _gaussian(reach).to(device)
@@ -260,7 +263,7 @@ class Canvas:
             done += count
 
     def _share(self, window: Window) -> Tensor:
-        """(s, s, s): the window's weight over the sum of the weights of all windows of its lattice there."""
+        """(s, s, s): the window's weight over the sum of the weights of all windows of its tiling there."""
         known = self._shares.get(window.neighbours)
         if known is not None:
             self._shares.move_to_end(window.neighbours)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from membrain_cloud.errors import ModelError
-from membrain_cloud.networks.segmentation.gpu.forward import FusedForward, fused_is_available
-from membrain_cloud.networks.segmentation.gpu.cuda_graphs import Compilation, CompiledModule, RecordedForward
 from membrain_cloud.networks.segmentation.cpu.int8 import has_integer_kernels
-from membrain_cloud.networks.segmentation.window_rescaling import fourier_resize, trilinear_resize
 from membrain_cloud.networks.segmentation.cpu.slab_forward import StreamedUNet
-from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture
+from membrain_cloud.networks.segmentation.gpu.cuda_graphs import Compilation, CompiledModule, RecordedForward
+from membrain_cloud.networks.segmentation.gpu.forward import FusedForward, fused_is_available
+from membrain_cloud.networks.segmentation.window_rescaling import fourier_resize, trilinear_resize
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture
 
 _LOG = logging.getLogger(__name__)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from membrain_cloud.errors import InputError, ProjectError, UsageError
 from membrain_cloud.geometry import Box
@@ -20,11 +18,17 @@ from membrain_cloud.pipeline.annotation.extract import (
     patch_refs,
     prefill,
 )
-from membrain_cloud.pipeline.annotation.patch_set import Patch, PatchSet
 from membrain_cloud.store.formats.any_volume import read_volume
 from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.refs import SegmentationRef
 from membrain_cloud.training.corrections import Marks, apply_corrections, from_objects, spoken
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from membrain_cloud.pipeline.annotation.patch_set import Patch, PatchSet
 
 _OBJECTS = ("membrane", "background", "ignore")
 _KINDS = ("remove", "add", "ignore")
@@ -80,7 +84,8 @@ class Sources:
 
     def words(self, kept: PatchSet, patches_project: Project | None, patch: Patch) -> list[Word]:
         """Everybody's, of one patch; empty where nobody has looked at it. InputError for a shape or values that do not
-        fit."""
+        fit.
+        """
         found = []
         for ref_sets in self._annotations(kept, patches_project, patch):
             (user, session), (project, run, box, refs) = ref_sets

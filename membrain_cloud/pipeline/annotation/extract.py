@@ -9,26 +9,30 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from membrain_cloud.errors import ProjectError, UsageError
-from membrain_cloud.pipeline.planning.digests import digest_of
-from membrain_cloud.pipeline.annotation.patch_set import Patch, PatchSet
+from membrain_cloud.pipeline.digest import digest_of
 from membrain_cloud.pipeline.execution.provenance import versions
 from membrain_cloud.pipeline.stages.base import GENE_ONTOLOGY_MEMBRANE
 from membrain_cloud.store.formats.any_volume import read_volume
-from membrain_cloud.store.projects.open import open_project
-from membrain_cloud.store.projects.project import Project
-from membrain_cloud.store.refs import SegmentationRef, TomogramRef
-from membrain_cloud.store.projects.create_import import create_project
 from membrain_cloud.store.formats.volume_reader import VolumeFileWriter
+from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.projects.open import open_project
+from membrain_cloud.store.refs import SegmentationRef, TomogramRef
 from membrain_cloud.training.corrections import Marks, border_of, prefilled
 from membrain_cloud.training.labels import IGNORE, MARKED_BACKGROUND, MEMBRANE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from membrain_cloud.pipeline.annotation.patch_set import Patch, PatchSet
+    from membrain_cloud.store.projects.project import Project
 
 #: copick's mark, in a segmentation's name, of several labels in one volume.
 MULTILABEL = "membrane-multilabel"

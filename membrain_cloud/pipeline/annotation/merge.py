@@ -9,27 +9,30 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from membrain_cloud.errors import StorageError, UsageError
 from membrain_cloud.geometry import Box, Grid, iterate_chunks
-from membrain_cloud.pipeline.planning.digests import digest_of
 from membrain_cloud.pipeline.annotation.extract import require_own_image, write_volume
-from membrain_cloud.pipeline.annotation.patch_set import Patch, PatchSet
-from membrain_cloud.pipeline.annotation.annotators import Sources, Word
+from membrain_cloud.pipeline.digest import digest_of
 from membrain_cloud.pipeline.execution.provenance import versions
 from membrain_cloud.pipeline.stages.base import MEMBRANE, declare_membrane
 from membrain_cloud.store.formats.any_volume import read_volume
 from membrain_cloud.store.objects.io_meter import Meter, checksum
-from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
 from membrain_cloud.store.volumes.ome_zarr import DEFAULT_CHUNK
 from membrain_cloud.training.corrections import Marks, Rule, border_of, compose, joined
 from membrain_cloud.training.labels import IGNORE, merge_labels
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from membrain_cloud.pipeline.annotation.annotators import Sources, Word
+    from membrain_cloud.pipeline.annotation.patch_set import Patch, PatchSet
+    from membrain_cloud.store.projects.project import Project
 
 # Raised when the same words give other marks.
 DATA_VERSION = 1
@@ -112,7 +115,7 @@ def merge(
         if training_folder is not None:
             for one in corrected:
                 require_own_image(_pair(kept, one.patch, training_folder)[0], kept, one.patch)
-        outcome = _Merge(kept, ref, corrected, sources, rule).carry_out(
+        outcome = _Merge(kept, ref, corrected, sources, rule).execute_plan(
             kept.project.grid(own[0].tomogram), output.chunk
         )
         if outcome is None:
@@ -150,7 +153,7 @@ class _Merge:
         was = {name: told["digest"] for name, told in self.before.items()}
         self.changed = sorted(name for name in names if was.get(name) != self.digests.get(name))
 
-    def carry_out(self, grid: Grid, chunk: int) -> Merged | None:
+    def execute_plan(self, grid: Grid, chunk: int) -> Merged | None:
         """None where nobody has ever said anything. StorageError for what lies there and is not a merge's."""
         there = self.project.has(self.ref)
         whole = self.told is not None and there and _is_as_merged(self.project, self.ref, self.told)

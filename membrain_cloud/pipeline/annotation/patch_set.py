@@ -10,18 +10,21 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from membrain_cloud.errors import ProjectError, UsageError
 from membrain_cloud.geometry import Box
 from membrain_cloud.statistics.schema.column import Column, count, number, text
 from membrain_cloud.store.objects.object_store import Files
-from membrain_cloud.store.projects.project import Project
-from membrain_cloud.store.run_state.receipts import Receipts
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef, check_object_name, parse_uri
+from membrain_cloud.store.run_state.receipts import Receipts
 from membrain_cloud.store.tables.parquet_tables import Tables
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from membrain_cloud.store.projects.project import Project
 
 FOLDER = "membrain-cloud/patches"
 MEMBRANE = "membrane"

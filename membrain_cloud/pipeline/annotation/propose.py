@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import datetime
 import io
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from membrain_cloud.errors import InputError, MembrainCloudError, ProjectError, UsageError
 from membrain_cloud.geometry import iterate_chunks
-from membrain_cloud.segmentation.uncertain_regions import CELLS, CellSums, Evidence, doubt, doubtful_boxes, least_around
-from membrain_cloud.pipeline.planning.digests import Chain, digest_of
 from membrain_cloud.pipeline.annotation.patch_set import Patch, PatchSet
+from membrain_cloud.pipeline.digest import digest_of
 from membrain_cloud.pipeline.execution.provenance import versions
-from membrain_cloud.pipeline.settings import Settings
+from membrain_cloud.pipeline.planning.digests import Chain
 from membrain_cloud.pipeline.stages.base import MEMBRANE
 from membrain_cloud.pipeline.stages.registry import STAGES
-from membrain_cloud.store.projects.project import Project
-from membrain_cloud.store.refs import FeaturesRef, SegmentationRef
+from membrain_cloud.segmentation.uncertain_regions import CELLS, CellSums, Evidence, doubt, doubtful_boxes, least_around
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from membrain_cloud.pipeline.settings import Settings
+    from membrain_cloud.store.projects.project import Project
+    from membrain_cloud.store.refs import FeaturesRef, SegmentationRef
 
 # Raised when doubt is counted in another way.
 DATA_VERSION = 1

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from membrain_cloud.errors import InputError, ProjectError, UsageError
 from membrain_cloud.geometry import iterate_chunks
 from membrain_cloud.metrics.changes import Overlap, matched_points, membrane_changes
-from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from membrain_cloud.store.projects.project import Project
 
 Annotation = SegmentationRef | ObjectRef
 

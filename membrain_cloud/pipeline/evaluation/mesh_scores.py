@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from membrain_cloud.errors import InputError, UsageError
-from membrain_cloud.geometry import Mesh
 from membrain_cloud.metrics.mesh_distance import (
     Reach,
     compared,
@@ -19,9 +16,16 @@ from membrain_cloud.metrics.mesh_distance import (
     vertex_distances,
     whole,
 )
-from membrain_cloud.pipeline.evaluation.pairing import Pair
-from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.refs import ObjectRef
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from membrain_cloud.geometry import Mesh
+    from membrain_cloud.pipeline.evaluation.pairing import Pair
+    from membrain_cloud.store.projects.project import Project
 
 # Boxes whose sides differ by one factor, at least so large, are taken for one thing in two units.
 _OTHER_UNIT, _SAME_FACTOR = 2.0, 0.05

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from membrain_cloud.errors import ProjectError, UsageError
 from membrain_cloud.pipeline.evaluation.diff import project_finds
-from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, parse_uri
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from membrain_cloud.store.projects.project import Project
 
 #: In the order in which a URI is taken to mean them: one may name several, as our membranes' masks and meshes.
 KINDS = ("segmentations", "picks", "meshes")

@@ -5,19 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from membrain_cloud.errors import InputError
 from membrain_cloud.geometry import Box, Zyx, iterate_chunks
 from membrain_cloud.image.skeleton import skeleton_blocks
-from membrain_cloud.pipeline.evaluation.pairing import Pair, pairs_of_one_kind
-from membrain_cloud.pipeline.evaluation.mesh_scores import MeshScores, mesh_scores
-from membrain_cloud.store.projects.project import Project
-from membrain_cloud.store.refs import ObjectRef, SegmentationRef
-from membrain_cloud.training.labels import IGNORE, MARKED_BACKGROUND, MEMBRANE, merge_labels
 from membrain_cloud.metrics.overlap import (
     MaskCounts,
     Score,
@@ -26,6 +20,15 @@ from membrain_cloud.metrics.overlap import (
     pick_f1,
     pick_f1_one_to_one,
 )
+from membrain_cloud.pipeline.evaluation.mesh_scores import MeshScores, mesh_scores
+from membrain_cloud.pipeline.evaluation.pairing import Pair, pairs_of_one_kind
+from membrain_cloud.store.refs import ObjectRef, SegmentationRef
+from membrain_cloud.training.labels import IGNORE, MARKED_BACKGROUND, MEMBRANE, merge_labels
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from membrain_cloud.store.projects.project import Project
 
 #: In place of a run's name: all runs together, their counts added up. No run can be called so.
 ALL_RUNS = "*"

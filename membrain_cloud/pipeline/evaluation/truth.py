@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from membrain_cloud.errors import UsageError
-from membrain_cloud.pipeline.evaluation.scores import Layers, pick_scores, segmentation_counts, segmentation_scores
-from membrain_cloud.pipeline.planning.plan import Plan
-from membrain_cloud.pipeline.tasks import Ref
-from membrain_cloud.store.projects.project import Project
-from membrain_cloud.store.refs import ObjectRef, SegmentationRef
-from membrain_cloud.metrics.pick_placement import placement
 from membrain_cloud.metrics.overlap import matched_instances
+from membrain_cloud.metrics.pick_placement import placement
+from membrain_cloud.pipeline.evaluation.scores import Layers, pick_scores, segmentation_counts, segmentation_scores
+from membrain_cloud.store.refs import ObjectRef, SegmentationRef
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from membrain_cloud.pipeline.planning.plan import Plan
+    from membrain_cloud.pipeline.tasks import Ref
+    from membrain_cloud.store.projects.project import Project
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from membrain_cloud.errors import MembrainCloudError
 from membrain_cloud.pipeline.tasks import Outcome, Task
-from membrain_cloud.store.run_state.receipts import Receipts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from membrain_cloud.store.run_state.receipts import Receipts
 
 Cause = Literal["worker_died", "machine_lost", "driver_died"]
 _KEPT = 20
@@ -52,7 +55,7 @@ class Record:
         return Outcome(self.stage, self.run, self.part, "failed", message, cure)
 
 
-class Attempts:
+class CrashRecords:
     """The records of a project; without a store they last as long as this object."""
 
     def __init__(self, store: Receipts | None) -> None:

@@ -10,19 +10,23 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from membrain_cloud.pipeline.execution.crash_records import Attempts
-from membrain_cloud.pipeline.planning.digests import Registry
-from membrain_cloud.pipeline.execution.failure_log import FailureLedger
-from membrain_cloud.pipeline.execution.outcome_store import Outcomes
-from membrain_cloud.pipeline.planning.plan import Plan, open_tables
-from membrain_cloud.pipeline.settings import Settings
+from membrain_cloud.pipeline.execution.crash_records import CrashRecords
+from membrain_cloud.pipeline.execution.failure_log import FailureLog
+from membrain_cloud.pipeline.execution.outcome_store import OutcomeStore
 from membrain_cloud.pipeline.execution.stale_leases import sweep
 from membrain_cloud.pipeline.tasks import Kind, Outcome, Task
-from membrain_cloud.store.projects.project import Project
+from membrain_cloud.store.tables.open import open_tables
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from membrain_cloud.pipeline.planning.digests import Registry
+    from membrain_cloud.pipeline.planning.plan import Plan
+    from membrain_cloud.pipeline.settings import Settings
+    from membrain_cloud.store.projects.project import Project
 
 # event is "started" (outcome None), "finished", "again" (tried again later), or "held" (another run is at it).
 Observe = Callable[[str, Task, Outcome | None], None]
@@ -35,7 +39,7 @@ class Runner(Protocol):
 
     memory_bytes: int
 
-    def attend(self, attempts: Attempts, note: Observe) -> None:
+    def attend(self, attempts: CrashRecords, note: Observe) -> None:
         """Learn where attempts are counted, and who is told of tasks that are tried again."""
 
     def now(self) -> float:
@@ -89,7 +93,7 @@ def drive(
     settled: Mapping[str, Outcome] | None = None,
     patience: Patience | None = None,
     stop: Callable[[], bool] = lambda: False,
-) -> Outcomes:
+) -> OutcomeStore:
     """Do all tasks of a plan in the order their needs allow; a failure blocks what hangs on it and nothing else.
 
     observe : called with ("started", task, None) and ("finished", task, outcome), blocked tasks included.
@@ -140,7 +144,7 @@ class _Driving:
         self._index = {task.key: index for index, task in enumerate(plan.tasks)}
         self._waits = [len(set(task.needs)) for task in plan.tasks]
         self._followers: dict[int, list[int]] = {}
-        self.outcomes = Outcomes(plan.tasks)
+        self.outcomes = OutcomeStore(plan.tasks)
         self._left = len(plan.tasks)
         self._ready: dict[Kind, list[tuple[int, int]]] = {kind: [] for kind in KINDS}
         self._later = _Later()
@@ -251,7 +255,7 @@ class _Driving:
             self._close(follower, blocked)
 
 
-def carry_out(
+def execute_plan(
     project: Project,
     settings: Settings,
     plan: Plan,
@@ -262,7 +266,7 @@ def carry_out(
     retry_poison: bool = False,
     stop: Callable[[], bool] = lambda: False,
     grace_seconds: float = 20.0,
-) -> Outcomes:
+) -> OutcomeStore:
     """Do a plan: declare the objects it writes, drive its tasks, keep its failures where `failures` finds them.
 
     retry_poison : try what was set aside because processes died at it.
@@ -270,9 +274,9 @@ def carry_out(
     Returns all outcomes, those settled by the plan first; when stopped, of those tasks that were settled.
     Raises StorageError before anything is begun where results could not be written.
     """
-    ledger = FailureLedger(project.receipts)
+    ledger = FailureLog(project.receipts)
     ledger.settle(plan.settled)
-    attempts = Attempts(project.receipts.sibling("attempts"))
+    attempts = CrashRecords(project.receipts.sibling("attempts"))
     poisoned = attempts.read(plan.tasks)
     if retry_poison:
         for task in plan.tasks:
@@ -295,7 +299,7 @@ def carry_out(
     chosen = settings.run
     patience = Patience(requeues=chosen.requeues, lease_seconds=60 * chosen.lease_minutes, grace_seconds=grace_seconds)
     outcomes = drive(plan, runner, registry, note, settled=poisoned, patience=patience, stop=stop)
-    sweep([project.receipts, open_tables(project, settings).receipts])
+    sweep([project.receipts, open_tables(project, settings.output.tables).receipts])
     return outcomes.after(plan.settled)
 
 
@@ -304,4 +308,4 @@ def _check_writable(project: Project, settings: Settings, stores: set[str]) -> N
     if "project" in stores:
         project.check_writable()
     if "tables" in stores:
-        open_tables(project, settings).check_writable()
+        open_tables(project, settings.output.tables).check_writable()

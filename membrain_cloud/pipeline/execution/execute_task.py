@@ -12,25 +12,28 @@ import time
 import traceback
 import uuid
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from membrain_cloud.errors import ChunkError, MembrainCloudError, ProjectError, TransientError, storage_error
-from membrain_cloud.pipeline.execution.crash_records import Attempts
-from membrain_cloud.pipeline.planning.digests import Registry
-from membrain_cloud.pipeline.planning.plan import open_tables
+from membrain_cloud.pipeline.execution.crash_records import CrashRecords
 from membrain_cloud.pipeline.execution.provenance import receipt_of
-from membrain_cloud.pipeline.settings import Settings, settings_from
-from membrain_cloud.pipeline.stages.base import Desk
 from membrain_cloud.pipeline.planning.receipt_index import clear_the_way
+from membrain_cloud.pipeline.settings import Settings, settings_from
+from membrain_cloud.pipeline.stages.base import TaskContext
 from membrain_cloud.pipeline.tasks import Job, Outcome, Task
 from membrain_cloud.redaction import without_keys
-from membrain_cloud.store.run_state.leases import Holder, Lease, Leases
 from membrain_cloud.store.objects.io_meter import Meter
 from membrain_cloud.store.projects.open import open_project
-from membrain_cloud.store.projects.project import Project
-from membrain_cloud.store.run_state.receipts import Receipts
+from membrain_cloud.store.run_state.leases import Holder, Lease, Leases
+from membrain_cloud.store.tables.open import open_tables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from membrain_cloud.pipeline.planning.digests import Registry
+    from membrain_cloud.store.projects.project import Project
+    from membrain_cloud.store.run_state.receipts import Receipts
 
 ATTEMPTS = 3
 BACK_OFF_SECONDS = 1.0
@@ -65,7 +68,7 @@ def _settings_of(job: Job) -> Settings:
     return known[1]
 
 
-def work(
+def execute_task(
     task: Task, registry: Registry, *, claim: Claim | None = None, sleep: Callable[[float], None] = time.sleep
 ) -> Outcome:
     """Do a task and say what became of it. Raises nothing but what stops the process."""
@@ -92,7 +95,7 @@ class _Work:
         self.retries: Counter[str] = Counter()
         self.gpu_seconds = 0.0
         self.lease: Lease | None = None
-        self.inherited: Attempts | None = None
+        self.inherited: CrashRecords | None = None
 
     def attempt(self, number: int) -> Outcome | None:
         """The outcome; None where it should be tried again."""
@@ -141,7 +144,7 @@ class _Work:
         self.meters = {"project": Meter(late=True), "tables": Meter()}
         opened = open_project(task.job.config)
         project = opened.metered(self.meters["project"])
-        tables = open_tables(opened, self.settings).metered(self.meters["tables"])
+        tables = open_tables(opened, self.settings.output.tables).metered(self.meters["tables"])
         receipts = tables.receipts if stage.keeps_receipts_in == "tables" else opened.receipts
         if self.lease is None and (elsewhere := self._take(receipts, opened)) is not None:
             return elsewhere
@@ -151,17 +154,17 @@ class _Work:
             self._forgive()
             return self._outcome("skipped")
         clear_the_way(receipts, task, self.settings)
-        desk = Desk(project, tables, self.settings, receipts, task, self.meters["project"])
+        context = TaskContext(project, tables, self.settings, receipts, task, self.meters["project"])
         try:
-            counts = dict(stage.work(desk))
+            counts = dict(stage.execute(context))
         finally:
-            desk.turn.end()
-            self.gpu_seconds += desk.turn.seconds
+            context.turn.end()
+            self.gpu_seconds += context.turn.seconds
         self.meters["project"].flush()
         if not self._is_still_ours():
             return self._outcome("held", _TAKEN_OVER)
         seconds = time.monotonic() - started
-        receipts.write(task.receipt, receipt_of(desk, stage, counts, self.meters, seconds=seconds, attempt=number))
+        receipts.write(task.receipt, receipt_of(context, stage, counts, self.meters, seconds=seconds, attempt=number))
         self._forgive()
         return self._outcome("done", counts=counts)
 
@@ -188,11 +191,11 @@ class _Work:
                 return self._outcome("skipped")
             return self._outcome("held", MembrainCloudError(other.state))
         if other is not None and other.token != claim.take_over:
-            self.inherited = Attempts(project.receipts.sibling("attempts"))
+            self.inherited = CrashRecords(project.receipts.sibling("attempts"))
             return self._inherit(other, self.inherited)
         return None
 
-    def _inherit(self, dead: Holder, attempts: Attempts) -> Outcome | None:
+    def _inherit(self, dead: Holder, attempts: CrashRecords) -> Outcome | None:
         """The last one at it vanished with the run that would have noticed: count that before it happens again."""
         alone = bool(dead.facts.get("alone")) and dead.is_dead()
         cause: Any = "driver_died" if alone else "machine_lost"

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from membrain_cloud.errors import MembrainCloudError
-from membrain_cloud.pipeline.tasks import Outcome
-from membrain_cloud.store.run_state.receipts import Receipts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from membrain_cloud.pipeline.tasks import Outcome
+    from membrain_cloud.store.run_state.receipts import Receipts
 
 FAILURES = "failures"
 
 
-class FailureLedger:
+class FailureLog:
     """Failures of a project, one record a run and stage, until that stage succeeds there.
 
     A record is a service to people; where it cannot be written (a full disk, a read-only store), the run goes on and

@@ -12,11 +12,11 @@ from membrain_cloud.pipeline.tasks import Outcome, State, Task
 _Shared = tuple[str, str, tuple[str, ...]]
 
 
-class Outcomes(Sequence[Outcome]):
+class OutcomeStore(Sequence[Outcome]):
     """What became of some tasks, in their order; those that have no outcome yet are left out.
 
-    Of one that went well some tens of bytes are kept, and Outcomes are made of them when they are asked for; one with a
-    message is kept as it is.
+    A success is kept as some tens of bytes, from which its Outcome is made again on request. An outcome with a message
+    is kept as it is.
 
     before : outcomes that were known without the tasks, and come first.
     """
@@ -35,9 +35,9 @@ class Outcomes(Sequence[Outcome]):
     def has(self, index: int) -> bool:
         return self._kept[index] is not None
 
-    def after(self, before: Sequence[Outcome]) -> Outcomes:
+    def after(self, before: Sequence[Outcome]) -> OutcomeStore:
         """These as they are now, and others before them."""
-        other = object.__new__(Outcomes)
+        other = object.__new__(OutcomeStore)
         vars(other).update(vars(self), _before=(*before, *self._before))
         return other
 
@@ -64,7 +64,7 @@ class Outcomes(Sequence[Outcome]):
             task.stage,
             task.run,
             task.part,
-            cast(State, state),
+            cast("State", state),
             seconds=seconds,
             counts=counts,
             passing=passing,

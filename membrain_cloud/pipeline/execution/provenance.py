@@ -11,30 +11,38 @@ import resource
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import membrain_cloud
-from membrain_cloud.pipeline.stages.base import Desk, Stage
 from membrain_cloud.pipeline.tasks import Ref, ref_as_dict
 from membrain_cloud.redaction import all_without_keys, without_keys
-from membrain_cloud.store.objects.io_meter import Meter
-from membrain_cloud.store.run_state.receipts import RECEIPT_VERSION
 from membrain_cloud.store.refs import ObjectRef
+from membrain_cloud.store.run_state.receipts import RECEIPT_VERSION
+
+if TYPE_CHECKING:
+    from membrain_cloud.pipeline.stages.base import Stage, TaskContext
+    from membrain_cloud.store.objects.io_meter import Meter
 
 Objects = Mapping[str, tuple[int, str]]
 
 
 def receipt_of(
-    desk: Desk, stage: Stage, counts: Mapping[str, Any], meters: Mapping[str, Meter], *, seconds: float, attempt: int
+    context: TaskContext,
+    stage: Stage,
+    counts: Mapping[str, Any],
+    meters: Mapping[str, Meter],
+    *,
+    seconds: float,
+    attempt: int,
 ) -> dict[str, Any]:
-    """The receipt of the task at `desk`, whose work is done.
+    """The receipt of the task at `context`, whose work is done.
 
     meters : what went through the stores "project" and "tables". Sizes and checksums are those of the bytes that were
     written; what lies in the store is compared with them by `verify`.
     """
-    task = desk.task
+    task = context.task
     places = [] if task.output is None else [*output_paths(task.output), *kinds_beside(task.output, counts)]
-    objects = _objects(desk, meters[stage.keeps_receipts_in], places)
+    objects = _objects(context, meters[stage.keeps_receipts_in], places)
     return {
         "receipt_version": RECEIPT_VERSION,
         "digest": task.digest,
@@ -50,12 +58,12 @@ def receipt_of(
             }
         ),
         "output": None if task.output is None else ref_as_dict(task.output) | {"uri": task.output.key},
-        "output_identity": desk.project.identity(task.output) if task.output and task.completes else None,
+        "output_identity": context.project.identity(task.output) if task.output and task.completes else None,
         "output_checksum": content_checksum(objects),
         "paths": places or sorted(objects),
         "objects": {name: list(entry) for name, entry in sorted(objects.items())},
-        "settings": stage.decisive(desk.settings),
-        "model": _model(stage.model(desk.settings), task.model_sha256),
+        "settings": stage.digest_settings(context.settings),
+        "model": _model(stage.model(context.settings), task.model_sha256),
         "versions": versions(),
         "host": socket.gethostname(),
         "accelerator": _accelerator() if stage.needs_gpu else None,
@@ -92,14 +100,14 @@ def content_checksum(objects: Objects) -> str:
     return hashlib.blake2b(lines.encode(), digest_size=16).hexdigest()
 
 
-def _objects(desk: Desk, meter: Meter, places: Sequence[str]) -> dict[str, tuple[int, str]]:
+def _objects(context: TaskContext, meter: Meter, places: Sequence[str]) -> dict[str, tuple[int, str]]:
     """What the output consists of: of the last of several parts all of it, of another part what it wrote itself."""
-    task = desk.task
+    task = context.task
     if not task.completes or task.output is None:
         return dict(meter.objects)
     found: dict[str, tuple[int, str]] = {}
     if task.part != "whole":
-        parts = desk.receipts.parts(task.address)
+        parts = context.receipts.parts(task.address)
         for part in sorted(parts, key=lambda name: (name != "prepare", name)):
             found |= {name: (size, summed) for name, (size, summed) in parts[part].get("objects", {}).items()}
     found |= meter.objects

@@ -8,13 +8,16 @@ the next one who takes it on knows what it has cost.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from membrain_cloud.errors import MembrainCloudError
 from membrain_cloud.pipeline.planning.receipt_index import LOOKUPS
 from membrain_cloud.store.run_state.leases import Leases
 from membrain_cloud.store.run_state.receipts import Receipts, receipt_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 LEASES, ATTEMPTS = "leases", "attempts"
 

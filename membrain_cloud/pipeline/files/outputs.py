@@ -15,13 +15,15 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import membrain_cloud
 from membrain_cloud.errors import StorageError, UsageError, storage_error
 from membrain_cloud.store.objects.object_store import Files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _STAGING, _LOCK = ".segmenting-", "lock"
 # Between making a lock and holding it.

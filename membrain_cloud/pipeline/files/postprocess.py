@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from membrain_cloud.errors import TomogramError, UsageError
 from membrain_cloud.geometry import Box, Zyx, iterate_chunks
 from membrain_cloud.image.connected_components import SLAB_VOXELS, find_components
-from membrain_cloud.segmentation.score_encoding import scores_above
 from membrain_cloud.image.skeleton import skeleton_blocks, skeletonize_box
+from membrain_cloud.segmentation.score_encoding import scores_above
 from membrain_cloud.segmentation.uncertainty import HALO, uncertainty_planes
 from membrain_cloud.store.formats.any_volume import file_stem
 from membrain_cloud.store.formats.volume_reader import VolumeFile, VolumeFileWriter, check_output, open_volume_file
@@ -53,7 +53,8 @@ class Frame:
 @dataclass(frozen=True)
 class Derived:
     """What was written of one file. `notes` say what was assumed about it; `count` is what was asked for in it:
-    membrane voxels of each mask, components, or voxels of the skeleton."""
+    membrane voxels of each mask, components, or voxels of the skeleton.
+    """
 
     file: str
     outputs: tuple[str, ...]

@@ -5,24 +5,27 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from membrain_cloud.errors import TomogramError, UsageError
 from membrain_cloud.geometry import Box, iterate_chunks
-from membrain_cloud.segmentation.score_encoding import scores_above
-from membrain_cloud.segmentation.sliding_window import Slab, Statistics, density_statistics
 from membrain_cloud.pipeline.files import postprocess as derived
 from membrain_cloud.pipeline.files.outputs import SegmentedFile, earlier_outputs, identity, publish, staging
-from membrain_cloud.pipeline.stages.inference import look_at, looked_slabs, segmenter
 from membrain_cloud.pipeline.models import given_facts, model_sha256
+from membrain_cloud.pipeline.stages.inference import predict_slabs, segmenter, sliding_window
 from membrain_cloud.pipeline.stages.output_grid import View, pieces, view_of
-from membrain_cloud.pipeline.settings import SegmentSettings
-from membrain_cloud.store.volumes.scratch_array import ScratchSpace
+from membrain_cloud.segmentation.score_encoding import scores_above
+from membrain_cloud.segmentation.sliding_window import Slab, Statistics, density_statistics
 from membrain_cloud.store.formats.volume_reader import VolumeFile, open_volume_file
+from membrain_cloud.store.volumes.scratch_array import ScratchSpace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from membrain_cloud.pipeline.settings import SegmentSettings
 
 # Masks and variances wait in memory up to here, beyond it in files without a name.
 _SCRATCH_BYTES = 2**28
@@ -99,7 +102,7 @@ def segment_file(
             return earlier
         with staging(options.output) as folder:
             staged = _moved(planned, folder)
-            notes = (*derived.notes_of(volume), *look_at(settings, view.source.voxel_spacing_angstrom).notes)
+            notes = (*derived.notes_of(volume), *sliding_window(settings, view.source.voxel_spacing_angstrom).notes)
             made = replace(_make(seen, view, frame, settings, options, staged, progress), notes=notes)
             return publish(made, staged, planned, recipe)
 
@@ -181,16 +184,16 @@ def _slabs(
     settings: SegmentSettings,
     progress: Callable[[int, int], None],
 ) -> Iterator[Slab]:
-    look, shape = look_at(settings, view.source.voxel_spacing_angstrom), view.source.shape
-    (piece,) = pieces(view, look.lattice, view.output.shape)
-    total, done = look.lattice.count(shape), 0
+    look, shape = sliding_window(settings, view.source.voxel_spacing_angstrom), view.source.shape
+    (piece,) = pieces(view, look.tiling, view.output.shape)
+    total, done = look.tiling.count(shape), 0
 
     def count(more: int) -> None:
         nonlocal done
         done += more
         progress(done, total)
 
-    slabs = looked_slabs(
+    slabs = predict_slabs(
         settings,
         look,
         segmenter(settings.model, model_sha256(settings.model), settings.chosen_precision, settings.compilation),
@@ -223,7 +226,7 @@ def _recipe(path: str, frame: derived.Frame, settings: SegmentSettings, options:
         "input": {"name": os.path.basename(path.rstrip("/")), "identity": identity(path)},
         "voxel_spacing_angstrom": frame.voxel_spacing_angstrom,
         "model_sha256": model_sha256(settings.model),
-        "segment": settings.decisive(),
+        "segment": settings.digest_settings(),
         "components": options.min_voxels if options.components else None,
         **({"registry": facts} if (facts := given_facts(settings.model)) else {}),
     }

@@ -8,19 +8,22 @@ What a lease says to be in work is left alone, and so is everybody else's. Ages 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from membrain_cloud.pipeline.stages.score_cache import SCORES
 from membrain_cloud.pipeline.execution.provenance import output_paths
-from membrain_cloud.pipeline.planning.receipt_index import LOOKUPS
 from membrain_cloud.pipeline.execution.stale_leases import LEASES, void_leases
+from membrain_cloud.pipeline.planning.receipt_index import LOOKUPS
+from membrain_cloud.pipeline.stages.score_cache import SCORES
 from membrain_cloud.pipeline.tasks import Ref, ref_from_dict
-from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.run_state.receipts import ReceiptName, Receipts
 from membrain_cloud.store.tables.parquet_tables import Tables, part_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from membrain_cloud.store.projects.project import Project
 
 Kind = Literal["annotation", "features", "table part", "receipt", "lease", "temporary file"]
 Owner = tuple[str, str, str]

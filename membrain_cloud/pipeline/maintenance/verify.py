@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from membrain_cloud.errors import InputError
 from membrain_cloud.pipeline.maintenance.clean import foreign_outputs
-from membrain_cloud.pipeline.stages.score_cache import SCORES
 from membrain_cloud.pipeline.planning.receipt_index import LOOKUPS
+from membrain_cloud.pipeline.stages.score_cache import SCORES
 from membrain_cloud.pipeline.tasks import ref_from_dict
-from membrain_cloud.store.objects.object_store import Files, ObjectInfo
 from membrain_cloud.store.objects.io_meter import checksum
-from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.run_state.receipts import ReceiptName, Receipts
-from membrain_cloud.store.tables.parquet_tables import Tables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from membrain_cloud.store.objects.object_store import Files, ObjectInfo
+    from membrain_cloud.store.projects.project import Project
+    from membrain_cloud.store.tables.parquet_tables import Tables
 
 State = Literal["ok", "missing", "torn", "changed", "foreign"]
 # Outputs in these states are not what a receipt vouches for.
@@ -96,7 +99,7 @@ def _complete(receipts: Receipts) -> list[str]:
 
 
 def _verified(receipts: Receipts, files: Files, project: Project | None, *, content: bool) -> Iterator[Finding]:
-    """project : where identities are compared too."""
+    """Project : where identities are compared too."""
     listed = _Listed(files, whole=receipts.url.startswith(f"{files.url}/_"))
 
     def check(name: str) -> Finding:

@@ -5,15 +5,19 @@ Times are those of the store's own clock, of its objects; no machine's clock is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from membrain_cloud.pipeline.planning.plan import Plan, open_tables
-from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.store.run_state.leases import Holder, Leases
-from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.run_state.receipts import ReceiptName, Receipts
+from membrain_cloud.store.tables.open import open_tables
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from membrain_cloud.pipeline.planning.plan import Plan
+    from membrain_cloud.pipeline.settings import Settings
+    from membrain_cloud.store.projects.project import Project
 
 # The rate is that of the last hour in which anything was done, or of less where there is less.
 RATE_SECONDS = 3600.0
@@ -37,7 +41,7 @@ class Activity:
 
 def activity(project: Project, settings: Settings, plan: Plan) -> Activity:
     """Look at leases and receipts; `plan` says what is left to do. Nothing is written."""
-    kept = (project.receipts, open_tables(project, settings).receipts)
+    kept = (project.receipts, open_tables(project, settings.output.tables).receipts)
     at_work: list[Mapping[str, Any]] = []
     left: list[Mapping[str, Any]] = []
     times: list[float] = []

@@ -9,12 +9,15 @@ import logging
 import sys
 import uuid
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from membrain_cloud.errors import UsageError
-from membrain_cloud.pipeline.planning.plan import Plan
-from membrain_cloud.pipeline.tasks import Outcome, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from membrain_cloud.pipeline.planning.plan import Plan
+    from membrain_cloud.pipeline.tasks import Outcome, Task
 
 _LOGGER = logging.getLogger("membrain_cloud.run")
 # Events of a run go to the log that was asked for, never to what another package has set up for the process.

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from membrain_cloud.pipeline.execution.driver import Observe, Runner
-from membrain_cloud.pipeline.planning.plan import Plan
 from membrain_cloud.pipeline.monitoring.json_log import RunLog
 from membrain_cloud.pipeline.monitoring.progress import Tally
-from membrain_cloud.pipeline.tasks import Outcome, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from membrain_cloud.pipeline.execution.driver import Observe, Runner
+    from membrain_cloud.pipeline.planning.plan import Plan
+    from membrain_cloud.pipeline.tasks import Outcome, Task
 
 
 @dataclass(frozen=True)

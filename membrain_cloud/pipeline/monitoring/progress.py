@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from membrain_cloud.pipeline.planning.plan import Plan
-from membrain_cloud.pipeline.tasks import Outcome, Task
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from membrain_cloud.pipeline.planning.plan import Plan
+    from membrain_cloud.pipeline.tasks import Outcome, Task
 
 TomogramState = Literal["pending", "running", "done", "failed", "blocked"]
 TOMOGRAM_STATES: tuple[TomogramState, ...] = ("done", "failed", "blocked", "running", "pending")

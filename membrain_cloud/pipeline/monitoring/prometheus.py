@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from membrain_cloud.errors import UsageError
 from membrain_cloud.pipeline.execution.driver import KINDS
-from membrain_cloud.pipeline.planning.plan import Plan
 from membrain_cloud.pipeline.monitoring.progress import TOMOGRAM_STATES, Tally
-from membrain_cloud.pipeline.tasks import Outcome, Task
+
+if TYPE_CHECKING:
+    from membrain_cloud.pipeline.planning.plan import Plan
+    from membrain_cloud.pipeline.tasks import Outcome, Task
 
 # From a second to a day, for stages of any size.
 _SECONDS = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 43200, 86400)

@@ -2,45 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from membrain_cloud.errors import InputError, MembrainCloudError
-from membrain_cloud.geometry import Grid
-from membrain_cloud.pipeline.planning.digests import Chain, Registry, digest_of
-from membrain_cloud.pipeline.settings import Settings
-from membrain_cloud.pipeline.stages.base import GIB, Part, Site, Stage
+from membrain_cloud.pipeline.digest import digest_of
+from membrain_cloud.pipeline.planning.digests import Chain, Registry
 from membrain_cloud.pipeline.planning.receipt_index import LOOKUPS, Standing
+from membrain_cloud.pipeline.planning.records import RunDraft, Step
+from membrain_cloud.pipeline.stages.base import Part, RunContext, Stage
 from membrain_cloud.pipeline.tasks import Job, Outcome, Ref, Task
-from membrain_cloud.store.projects.project import Project
-from membrain_cloud.store.run_state.receipts import receipt_name
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
+from membrain_cloud.store.run_state.receipts import receipt_name
+from membrain_cloud.units import GIB
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from membrain_cloud.geometry import Grid
+    from membrain_cloud.pipeline.settings import Settings
+    from membrain_cloud.store.projects.project import Project
 
 # The part that a receipt of a whole output names.
 COMPLETE = "complete"
-
-
-@dataclass
-class Step:
-    """One stage on one run, before it is known what of it is done. `refusal` is why it cannot be done."""
-
-    stage: Stage
-    tasks: list[Task] = field(default_factory=list)
-    memory_bytes: int = 0
-    refusal: MembrainCloudError | None = None
-
-
-@dataclass
-class RunDraft:
-    """Every task there could be on one run. grid : None where it is not known. begun : something of it is done."""
-
-    run: str
-    steps: dict[str, Step] = field(default_factory=dict)
-    refs: dict[str, Ref] = field(default_factory=dict)
-    grid: Grid | None = None
-    begun: bool = False
 
 
 class Draft:
@@ -76,14 +61,14 @@ class Draft:
         """Every task there could be on one run; refusals are kept with the stage they meet."""
         draft = RunDraft(run, {name: Step(self.registry[name]) for name in self.chain.links})
         try:
-            site, grid = self._site(run)
+            context, grid = self._site(run)
         except MembrainCloudError as error:
             for step in draft.steps.values():
                 step.refusal = error
             return draft
         draft.grid = grid
-        if site.tomogram is not None:
-            draft.refs["density"] = site.tomogram
+        if context.tomogram is not None:
+            draft.refs["density"] = context.tomogram
         identities: dict[Ref, str] = {}
         digests: dict[str, str] = {}
         made: dict[Ref, str] = {}
@@ -91,16 +76,16 @@ class Draft:
             if any(upstream not in digests for upstream in self.after[name]):
                 continue
             try:
-                inputs = step.stage.inputs(site)
+                inputs = step.stage.inputs(context)
                 draft.refs |= inputs
-                output = step.stage.output(site)
+                output = step.stage.output(context)
                 for ref in inputs.values():
                     if ref not in made and ref not in identities:
                         identities[ref] = self.project.identity(ref)
                 seen = {role: identities[ref] for role, ref in inputs.items() if ref not in made}
                 digest = digest_of(self.chain.links[name], seen, [digests[other] for other in self.after[name]])
                 whence = {role: made.get(ref) or identities[ref] for role, ref in inputs.items()}
-                self._cut(step, site, grid, inputs, output, digest, whence)
+                self._cut(step, context, grid, inputs, output, digest, whence)
             except MembrainCloudError as error:
                 step.refusal = error
                 continue
@@ -109,7 +94,7 @@ class Draft:
                 made[output] = digest[:16]
         return draft
 
-    def _site(self, run: str) -> tuple[Site, Grid]:
+    def _site(self, run: str) -> tuple[RunContext, Grid]:
         given = self.settings.separate.segmentation
         kind, spacing = self.settings.input.tomogram_type, self.settings.input.voxel_spacing_angstrom
         tomogram: TomogramRef | None = None
@@ -119,15 +104,15 @@ class Draft:
         except InputError:
             if given is None:
                 raise
-        site = Site(self.project, run, tomogram, self.settings, self.chain.sessions)
+        context = RunContext(self.project, run, tomogram, self.settings, self.chain.sessions)
         if given is not None:
-            return site, self.project.grid(self.project.segmentation(run, given))
-        return site, self.project.grid(site.require_tomogram(next(iter(self.chain.links))))
+            return context, self.project.grid(self.project.segmentation(run, given))
+        return context, self.project.grid(context.require_tomogram(next(iter(self.chain.links))))
 
     def _cut(
         self,
         step: Step,
-        site: Site,
+        context: RunContext,
         grid: Grid,
         inputs: Mapping[str, Ref],
         output: Ref | None,
@@ -137,11 +122,11 @@ class Draft:
         stage = step.stage
         known = self._cuts.get((stage.name, grid))
         if known is None:
-            known = stage.parts(site, grid), stage.memory_bytes(grid, self.settings)
+            known = stage.parts(context, grid), stage.memory_bytes(grid, self.settings)
             self._cuts[stage.name, grid] = known
         parts, step.memory_bytes = known
-        place = _place(site.tomogram, inputs)
-        address = _address(stage, site, place, output)
+        place = _place(context.tomogram, inputs)
+        address = _address(stage, context, place, output)
         for part in parts:
             completes = part.name in ("whole", "finish")
             own = digest if completes else digest_of(digest, part.name, part.material)
@@ -149,7 +134,7 @@ class Draft:
                 Task(
                     job=self.job,
                     stage=stage.name,
-                    run=site.run,
+                    run=context.run,
                     part=part.name,
                     digest=own,
                     inputs=inputs,
@@ -157,7 +142,7 @@ class Draft:
                     receipt=receipt_name(address, COMPLETE if completes else part.name, own),
                     place=place,
                     link=self.chain.links[stage.name],
-                    needs=tuple(f"{stage.name}/{site.run}/{other}" for other in part.needs),
+                    needs=tuple(f"{stage.name}/{context.run}/{other}" for other in part.needs),
                     model_sha256=self.chain.models[stage.name],
                     identities=identities,
                     voxels=grid.voxels,
@@ -239,15 +224,15 @@ class Draft:
         self.settled.append(Outcome(stage, run, "whole", state, message, next_step))
 
 
-def _address(stage: Stage, site: Site, place: str, output: Ref | None) -> str:
+def _address(stage: Stage, context: RunContext, place: str, output: Ref | None) -> str:
     """Where the output lies, as receipts' names begin; table rows are about the tomogram, in whatever session."""
     if isinstance(output, SegmentationRef):
         name = f"{output.name}@{output.voxel_spacing_angstrom:.3f}"
     elif isinstance(output, ObjectRef):
         name = output.name
     else:
-        return f"{stage.name}/{site.dataset}/{site.run}/{place}"
-    return f"{stage.name}/{output.user}_{output.session}/{site.run}/{name}"
+        return f"{stage.name}/{context.dataset}/{context.run}/{place}"
+    return f"{stage.name}/{output.user}_{output.session}/{context.run}/{name}"
 
 
 def _place(tomogram: TomogramRef | None, inputs: Mapping[str, Ref]) -> str:

@@ -10,15 +10,16 @@ that a task is done. So a changed setting or input redoes exactly what hangs on 
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from membrain_cloud.errors import UsageError
-from membrain_cloud.pipeline.settings import Settings
+from membrain_cloud.pipeline.digest import digest_of
 from membrain_cloud.pipeline.stages.base import Stage
+
+if TYPE_CHECKING:
+    from membrain_cloud.pipeline.settings import Settings
 
 Registry = Mapping[str, Stage]
 
@@ -42,8 +43,8 @@ class Chain:
         for name in needed:
             stage = registry[name]
             before = [links[upstream] for upstream in stage.after(settings)]
-            decisive = {**stage.decisive(settings), **_model_facts(stage, settings)}
-            links[name] = digest_of(name, decisive, models[name], stage.data_version, before)
+            digest_settings = {**stage.digest_settings(settings), **_model_facts(stage, settings)}
+            links[name] = digest_of(name, digest_settings, models[name], stage.data_version, before)
         named = settings.output.session
         sessions = {name: link[:8] if named == "auto" else named for name, link in links.items()}
         return cls(links, sessions, models)
@@ -59,12 +60,6 @@ def choose_stages(stages: Sequence[str] | None, settings: Settings, registry: Re
             hint = f"did you mean {near[0]}?" if near else f"stages are {', '.join(registry)}"
             raise UsageError(f"no stage {name!r}", hint)
     return tuple(name for name in registry if name in stages)
-
-
-def digest_of(*parts: Any) -> str:
-    """sha256 of JSON-able parts, hex."""
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _with_upstream(settings: Settings, registry: Registry, chosen: Sequence[str]) -> list[str]:

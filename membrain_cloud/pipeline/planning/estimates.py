@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from membrain_cloud.geometry import Grid
-from membrain_cloud.pipeline.planning.digests import Registry
-from membrain_cloud.pipeline.settings import PlanSettings, Settings
-from membrain_cloud.pipeline.stages.base import Stage
-from membrain_cloud.pipeline.tasks import Task
-from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.refs import TomogramRef
 
 if TYPE_CHECKING:
-    from membrain_cloud.pipeline.planning.candidates import RunDraft
+    from collections.abc import Mapping, Sequence
+
+    from membrain_cloud.geometry import Grid
+    from membrain_cloud.pipeline.planning.digests import Registry
     from membrain_cloud.pipeline.planning.receipt_index import Standing
+    from membrain_cloud.pipeline.planning.records import RunDraft
+    from membrain_cloud.pipeline.settings import PlanSettings, Settings
+    from membrain_cloud.pipeline.stages.base import Stage
+    from membrain_cloud.pipeline.tasks import Task
+    from membrain_cloud.store.projects.project import Project
 
 # Operations a second that a convolutional network really gets, in 10^12. One core with AMX in bfloat16: measured with
 # the shipped network on 1000 x 1000 x 500 voxels. A data centre GPU in bfloat16: assumed, not measured.

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from membrain_cloud.pipeline.planning.digests import Chain
-from membrain_cloud.pipeline.planning.plan import Plan, open_tables
-from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.pipeline.stages.registry import STAGES
-from membrain_cloud.pipeline.tasks import Ref
-from membrain_cloud.store.volumes import ome_zarr as volumes
-from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef
+from membrain_cloud.store.tables.open import open_tables
+from membrain_cloud.store.volumes import ome_zarr as volumes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from membrain_cloud.pipeline.planning.plan import Plan
+    from membrain_cloud.pipeline.settings import Settings
+    from membrain_cloud.pipeline.tasks import Ref
+    from membrain_cloud.store.projects.project import Project
 
 
 def forget_done(project: Project, settings: Settings, stages: Sequence[str], runs: Sequence[str] | None) -> int:
@@ -20,7 +25,7 @@ def forget_done(project: Project, settings: Settings, stages: Sequence[str], run
     In a named session those of other settings go too, which a plan would refuse to write beside.
     """
     chain = Chain.of(settings, STAGES, tuple(stages))
-    tables = open_tables(project, settings)
+    tables = open_tables(project, settings.output.tables)
     removed = 0
     for stage in stages:
         in_tables = STAGES[stage].keeps_receipts_in == "tables"

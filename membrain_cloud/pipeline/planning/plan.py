@@ -12,18 +12,22 @@ next tomogram's first stage is ready for them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from membrain_cloud.errors import InputError
-from membrain_cloud.pipeline.planning.digests import Registry, choose_stages
 from membrain_cloud.pipeline.planning.candidates import Draft
+from membrain_cloud.pipeline.planning.digests import Registry, choose_stages
 from membrain_cloud.pipeline.planning.estimates import Estimate, Total, estimates, total
-from membrain_cloud.pipeline.settings import PlanSettings, Settings
 from membrain_cloud.pipeline.planning.receipt_index import Standing
+from membrain_cloud.pipeline.settings import PlanSettings, Settings
 from membrain_cloud.pipeline.tasks import Job, Outcome, Ref, Task
-from membrain_cloud.store.projects.project import Project
-from membrain_cloud.store.tables.parquet_tables import Tables
+from membrain_cloud.store.tables.open import open_tables
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from membrain_cloud.store.projects.project import Project
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ def plan(
     A run whose input is bad does not raise: it is among `settled`, failed.
     """
     chosen = choose_stages(stages, settings, registry)
-    tables = open_tables(project, settings)
+    tables = open_tables(project, settings.output.tables)
     names = _choose_runs(project, runs)
     job = Job(project.config, tables.url, settings.as_dict())
     draft = Draft(project, settings, registry, chosen, job, worker_memory_bytes)
@@ -97,15 +101,6 @@ def plan(
         {run.run: run.refs for run in drafts},
         estimates(project, settings, registry, chosen, tasks, drafts, standing),
     )
-
-
-def open_tables(project: Project, settings: Settings) -> Tables:
-    """The tables a run writes: `output.tables`, or those beside the annotations."""
-    url = settings.output.tables
-    if url is None:
-        return Tables(f"{project.root_url}/membrain-cloud/tables", project.storage_options)
-    same_store = url.partition("://")[0] == project.root_url.partition("://")[0] and "://" in url
-    return Tables(url, project.storage_options if same_store else None)
 
 
 def _choose_runs(project: Project, runs: Sequence[str] | None) -> tuple[str, ...]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from membrain_cloud.errors import StorageError, UsageError
-from membrain_cloud.pipeline.settings import Settings
-from membrain_cloud.pipeline.stages.base import Stage
-from membrain_cloud.pipeline.tasks import Task
 from membrain_cloud.store.run_state.receipts import RECEIPT_VERSION, ReceiptName, Receipts, refuse_newer
 
 if TYPE_CHECKING:
-    from membrain_cloud.pipeline.planning.candidates import RunDraft, Step
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from membrain_cloud.pipeline.planning.records import RunDraft, Step
+    from membrain_cloud.pipeline.settings import Settings
+    from membrain_cloud.pipeline.stages.base import Stage
+    from membrain_cloud.pipeline.tasks import Task
 
 # Requests to a store at once.
 LOOKUPS = 16

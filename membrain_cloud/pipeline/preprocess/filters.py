@@ -7,25 +7,28 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from membrain_cloud.errors import UsageError
-from membrain_cloud.geometry import Zyx
+from membrain_cloud.image.amplitude_spectrum import Spectrum, check_spectrum, equalizer, equalizing_kernel
 from membrain_cloud.image.deconvolution import deconvolution_kernel
 from membrain_cloud.image.resampling import resampled_labels, resampled_shape, smooth_border
-from membrain_cloud.image.amplitude_spectrum import Spectrum, check_spectrum, equalizer, equalizing_kernel
 from membrain_cloud.pipeline.preprocess.volume_filter import OWN_BYTES, Counter, FilterWork, Made, Progress, named
-from membrain_cloud.pipeline.preprocess.settings import (
-    DeconvolutionSettings,
-    Means,
-    Output,
-    PixelSizeSettings,
-    SpectrumSettings,
-)
 from membrain_cloud.store.formats.spectra import check_spectrum_output, read_spectrum, write_spectrum
 from membrain_cloud.store.formats.volume_reader import VolumeFile, VolumeFileWriter, check_output, open_volume_file
 from membrain_cloud.store.volumes.ome_zarr import checked_spacing
+
+if TYPE_CHECKING:
+    from membrain_cloud.geometry import Zyx
+    from membrain_cloud.pipeline.preprocess.settings import (
+        DeconvolutionSettings,
+        Means,
+        Output,
+        PixelSizeSettings,
+        SpectrumSettings,
+    )
 
 _PLANE_BYTES_OF_COPY = 16
 

@@ -7,20 +7,23 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from membrain_cloud.errors import TomogramError, UsageError
 from membrain_cloud.geometry import Box, Zyx, iterate_chunks
+from membrain_cloud.image.amplitude_spectrum import Spectrum, radial_spectrum
 from membrain_cloud.image.fourier import Affine, FourierVolume, Kernel, scratch_shape
 from membrain_cloud.image.resampling import SMALLEST_AXIS
 from membrain_cloud.segmentation.sliding_window import Statistics, density_statistics
-from membrain_cloud.image.amplitude_spectrum import Spectrum, radial_spectrum
-from membrain_cloud.pipeline.preprocess.settings import Means, Output
-from membrain_cloud.store.volumes.scratch_array import ScratchSpace
 from membrain_cloud.store.formats.volume_reader import VolumeFile, VolumeFileWriter, open_volume_file
+from membrain_cloud.store.volumes.scratch_array import ScratchSpace
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from membrain_cloud.pipeline.preprocess.settings import Means, Output
 
 Progress = Callable[[int, int], None]
 # What Python and the libraries take themselves, and the least to work in beside the scratch array.

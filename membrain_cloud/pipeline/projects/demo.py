@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from membrain_cloud.simulation.phantom import PhantomSettings
-from membrain_cloud.pipeline.execution.driver import Observe, Runner, carry_out
 from membrain_cloud.pipeline.evaluation.truth import Truth, evaluate_plan
-from membrain_cloud.pipeline.planning.plan import Plan, open_tables, plan
-from membrain_cloud.pipeline.reporting.report import nearest_neighbors_nm, write_report
-from membrain_cloud.pipeline.settings import Settings, load_settings
+from membrain_cloud.pipeline.execution.driver import Observe, Runner, execute_plan
+from membrain_cloud.pipeline.planning.plan import Plan, plan
 from membrain_cloud.pipeline.projects.simulate import (
     SURFACE_SESSION,
     TRUTH_SESSION,
@@ -23,12 +19,20 @@ from membrain_cloud.pipeline.projects.simulate import (
     true_areas_nm2,
     true_picks,
 )
+from membrain_cloud.pipeline.reporting.report import nearest_neighbors_nm, write_report
+from membrain_cloud.pipeline.settings import Settings, load_settings
 from membrain_cloud.pipeline.stages.base import MEMBRANE
 from membrain_cloud.pipeline.stages.registry import STAGES
-from membrain_cloud.pipeline.tasks import Outcome
 from membrain_cloud.report.data import Column, Table
+from membrain_cloud.simulation.phantom import PhantomSettings
 from membrain_cloud.store.objects.object_store import Files
-from membrain_cloud.store.projects.project import Project
+from membrain_cloud.store.tables.open import open_tables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from membrain_cloud.pipeline.tasks import Outcome
+    from membrain_cloud.store.projects.project import Project
 
 # Seeds that no training takes.
 SEEDS = (90_001, 90_002, 90_003, 90_004)
@@ -58,7 +62,7 @@ def plan_demo(project: Project, memory_bytes: int) -> Plan:
 
 
 def run_demo(project: Project, made: Plan, runner: Runner, observe: Observe) -> Sequence[Outcome]:
-    return carry_out(project, settings(), made, runner, STAGES, observe)
+    return execute_plan(project, settings(), made, runner, STAGES, observe)
 
 
 def score(project: Project, made: Plan, runner: Runner) -> Scores:
@@ -73,7 +77,7 @@ def score(project: Project, made: Plan, runner: Runner) -> Scores:
     )
     truth_settings = _truth_settings(project)
     truth_plan = plan(project, truth_settings, STAGES)
-    carry_out(project, truth_settings, truth_plan, runner, STAGES)
+    execute_plan(project, truth_settings, truth_plan, runner, STAGES)
     ours, true = _tables(project, settings()), _tables(project, truth_settings)
     scores = evaluate_plan(project, made, truth, radius_angstrom=RADIUS_ANGSTROM)
     for row in scores:
@@ -144,7 +148,7 @@ def _truth_settings(project: Project) -> Settings:
 
 
 def _tables(project: Project, chosen: Settings) -> dict[str, list[dict[str, Any]]]:
-    tables = open_tables(project, chosen)
+    tables = open_tables(project, chosen.output.tables)
     return {name: tables.read(name).to_pylist() for name in ("membranes", "neighbors")}
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from membrain_cloud.errors import UsageError
 from membrain_cloud.store.portal.deposition import DepositedRun
 from membrain_cloud.store.projects.manifest import further_columns
 from membrain_cloud.store.projects.manifest_project import ManifestProject
-from membrain_cloud.store.projects.project import Project
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from membrain_cloud.store.projects.project import Project
 
 _OF_THE_PORTAL = ("portal_run_name", "full_voxel_spacing_angstrom")
 

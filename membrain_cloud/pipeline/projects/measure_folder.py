@@ -9,24 +9,20 @@ from __future__ import annotations
 import datetime
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import membrain_cloud
 from membrain_cloud.errors import InputError, MembrainCloudError, ProjectError, UsageError
 from membrain_cloud.geometry import Grid, Mesh, Picks
-from membrain_cloud.pipeline.planning.digests import digest_of
-from membrain_cloud.pipeline.stages.measure import chosen_picks, joined
+from membrain_cloud.pipeline.digest import digest_of
 from membrain_cloud.pipeline.execution.provenance import versions
-from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.pipeline.stages.registry import MEASURE
-from membrain_cloud.store.run_state.receipts import RECEIPT_VERSION, receipt_name
 from membrain_cloud.store.formats.membrain_stats import (
     MembraneFile,
     Units,
@@ -35,7 +31,13 @@ from membrain_cloud.store.formats.membrain_stats import (
     read_particles,
     read_star,
 )
-from membrain_cloud.store.tables.parquet_tables import Tables
+from membrain_cloud.store.run_state.receipts import RECEIPT_VERSION, receipt_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from membrain_cloud.pipeline.settings import Settings
+    from membrain_cloud.store.tables.parquet_tables import Tables
 
 # The part of a run's rows: there is no tomogram to name it by.
 PLACE = "meshes"
@@ -111,7 +113,7 @@ def measure_folder(
 def _measure_run(
     run: str, files: Sequence[MembraneFile], tables: Tables, settings: Settings, options: FolderOptions
 ) -> RunMeasured:
-    link = digest_of("measure-folder", MEASURE.decisive(settings), MEASURE.data_version)
+    link = digest_of("measure-folder", MEASURE.digest_settings(settings), MEASURE.data_version)
     digest = digest_of(link, [file.sha256 for file in files], _decisive(options))
     address = f"measure/{options.dataset}/{run}/{PLACE}"
     receipt, receipts = receipt_name(address, "complete", digest), tables.receipts
@@ -137,7 +139,7 @@ def _measure_run(
             "inputs": {
                 str(file.number): [os.path.basename(path) for path in (file.mesh, file.star) if path] for file in files
             },
-            "settings": {**MEASURE.decisive(settings), **_decisive(options)},
+            "settings": {**MEASURE.digest_settings(settings), **_decisive(options)},
             "versions": versions(),
             "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "counts": counts,
@@ -200,7 +202,7 @@ def _particles(
                 parts.append((replace(found, membrane_ids=numbers), classes))
     if not parts:
         return None, [], 0
-    picks = joined([picks for picks, _ in parts])
+    picks = Picks.concatenate([picks for picks, _ in parts])
     if len(picks) and not picks.membrane_ids.any():
         raise InputError(
             f"{run}: none of the {len(picks)} particles lies within {reach_nm:g} nm of its membrane",
@@ -241,7 +243,7 @@ def measure_meshes(
         on_it = None if picks is None else picks.membrane_ids == number
         membranes[number] = Membrane(
             mesh,
-            None if picks is None else chosen_picks(picks, number),
+            None if picks is None else picks.select(np.flatnonzero(picks.membrane_ids == number)),
             np.zeros(len(mesh.vertices), bool),
             "" if on_it is None else [name for name, here in zip(names, on_it, strict=True) if here],
         )

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from membrain_cloud.geometry import Picks
-from membrain_cloud.simulation.phantom import PhantomSettings, make_phantom
 from membrain_cloud.pipeline.stages.base import GENE_ONTOLOGY_MEMBRANE, MEMBRANE
+from membrain_cloud.simulation.phantom import PhantomSettings, make_phantom
+from membrain_cloud.store.projects.create_import import create_project
 from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
-from membrain_cloud.store.projects.create_import import create_project
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from membrain_cloud.geometry import Picks
 
 TRUTH_USER, TRUTH_SESSION, SURFACE_SESSION = "truth", "0", "surface"
 # From the middle of a simulated membrane to the surface of its label: half the leaflets' distance and 8 Å more.

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from membrain_cloud.errors import ProjectError
 from membrain_cloud.geometry import Box, iterate_chunks
-from membrain_cloud.pipeline.tasks import Ref
 from membrain_cloud.report.viewer_state import View, ViewedSegmentation, viewer_state
-from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
-from membrain_cloud.store.projects.http_server import LayerServer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from membrain_cloud.pipeline.tasks import Ref
+    from membrain_cloud.store.projects.http_server import LayerServer
+    from membrain_cloud.store.projects.project import Project
 
 # Densities outside of these percentiles of the middle plane are shown as black and as white.
 _GREY_PERCENTILES = (1.0, 99.0)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import membrain_cloud
 from membrain_cloud.geometry import Box, Grid
-from membrain_cloud.pipeline.execution.failure_log import FailureLedger
-from membrain_cloud.pipeline.planning.plan import Plan
+from membrain_cloud.pipeline.execution.failure_log import FailureLog
 from membrain_cloud.pipeline.reporting.statistics import curves_by_run, measured_runs, statistics
-from membrain_cloud.pipeline.settings import Settings
-from membrain_cloud.pipeline.tasks import Ref
 from membrain_cloud.report.data import (
     Column,
     Curves,
@@ -27,9 +23,16 @@ from membrain_cloud.report.data import (
 )
 from membrain_cloud.report.page import render_page
 from membrain_cloud.store.objects.object_store import Files
-from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
-from membrain_cloud.tables import Analysis
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from membrain_cloud.pipeline.planning.plan import Plan
+    from membrain_cloud.pipeline.settings import Settings
+    from membrain_cloud.pipeline.tasks import Ref
+    from membrain_cloud.store.projects.project import Project
+    from membrain_cloud.tables import Analysis
 
 
 def write_report(
@@ -75,7 +78,7 @@ def gather(
     ]
     failures = [
         Failure(record["run"], record["stage"], record["message"], record["next_step"])
-        for record in FailureLedger(project.receipts).records()
+        for record in FailureLog(project.receipts).records()
     ]
     membranes = sum(len(tomogram.membranes) for tomogram in tomograms)
     particles = sum(len(tomogram.picks) for tomogram in tomograms if tomogram.picks is not None)

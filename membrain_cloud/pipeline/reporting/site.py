@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import membrain_cloud
 from membrain_cloud.errors import MembrainCloudError
-from membrain_cloud.pipeline.execution.failure_log import FailureLedger
-from membrain_cloud.pipeline.planning.plan import Plan
-from membrain_cloud.pipeline.reporting.statistics import curves_by_run, measured_runs
+from membrain_cloud.pipeline.execution.failure_log import FailureLog
 from membrain_cloud.pipeline.reporting.report import rows_by_run, tomogram_report
-from membrain_cloud.pipeline.settings import Settings
+from membrain_cloud.pipeline.reporting.statistics import curves_by_run, measured_runs
 from membrain_cloud.report.data import Curves, Failure, Number, ReportData, TomogramReport
 from membrain_cloud.report.page import render_page
 from membrain_cloud.report.site import IndexRow, SiteIndex, render_index, thumbnail
 from membrain_cloud.store.objects.object_store import Files
-from membrain_cloud.store.projects.project import Project
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from membrain_cloud.pipeline.planning.plan import Plan
+    from membrain_cloud.pipeline.settings import Settings
+    from membrain_cloud.store.projects.project import Project
 
 _PAGES, _PICTURES = "tomograms", "thumbnails"
 
@@ -37,7 +40,7 @@ def write_site(
     files = Files(target, options)
     measured = measured_runs(project, settings, plan)
     rows, curves = rows_by_run(measured), curves_by_run(measured, {})
-    failures = {record["run"]: record for record in FailureLedger(project.receipts).records()}
+    failures = {record["run"]: record for record in FailureLog(project.receipts).records()}
     states = _states(plan, failures)
     index: list[IndexRow] = []
     names = sorted({*plan.runs, *states})

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from membrain_cloud.pipeline.planning.plan import Plan, open_tables
-from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.report.data import Column, Curves, StatisticsReport, Table
-from membrain_cloud.store.projects.project import Project
+from membrain_cloud.store.tables.open import open_tables
 from membrain_cloud.tables import Analysis
 from membrain_cloud.tables.curves import Curve, RandomCurves, significance
 from membrain_cloud.tables.grouping import groups
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from membrain_cloud.pipeline.planning.plan import Plan
+    from membrain_cloud.pipeline.settings import Settings
+    from membrain_cloud.store.projects.project import Project
 
 # Simulations of more tomograms are not read to draw a page: they are the largest table by far.
 MOST_WITH_ENVELOPES = 200
@@ -27,7 +32,7 @@ def measured_runs(project: Project, settings: Settings, plan: Plan) -> Analysis 
     """The tables' rows of a plan's runs, of our datasets, and none of other settings; None where there are none."""
     stale = {task.run for task in plan.tasks if task.stage == "measure"}
     current = sorted(set(plan.runs) - stale)
-    tables = open_tables(project, settings)
+    tables = open_tables(project, settings.output.tables)
     if not current or "membranes" not in tables.known():
         return None
     datasets = [project.dataset_of(run) or settings.output.dataset for run in current]

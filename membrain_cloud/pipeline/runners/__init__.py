@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from membrain_cloud.errors import UsageError
-from membrain_cloud.pipeline.execution.driver import Runner
-from membrain_cloud.pipeline.runners.in_process import InProcess
 from membrain_cloud.pipeline.runners.host_resources import default_workers
-from membrain_cloud.pipeline.runners.kubernetes_scaling import Scaler
+from membrain_cloud.pipeline.runners.in_process import InProcessRunner
 
-__all__ = ["InProcess", "default_workers", "open_runner"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from membrain_cloud.pipeline.execution.driver import Runner
+    from membrain_cloud.pipeline.runners.kubernetes_scaling import Scaler
+
+__all__ = ["InProcessRunner", "default_workers", "open_runner"]
 
 
 @contextmanager
@@ -28,14 +32,14 @@ def open_runner(
         raise UsageError("--scale is for the worker groups of a scheduler", "give --scheduler as well")
     runner: Runner
     if in_process:
-        runner = InProcess()
+        runner = InProcessRunner()
     else:
-        from membrain_cloud.pipeline.runners.dask_runner import OnDask
+        from membrain_cloud.pipeline.runners.dask_runner import DaskRunner
 
         if scheduler is not None:
-            runner = OnDask(scheduler=scheduler, scaler=scaler)
+            runner = DaskRunner(scheduler=scheduler, scaler=scaler)
         else:
-            runner = OnDask(workers=workers or default_workers())
+            runner = DaskRunner(workers=workers or default_workers())
     try:
         yield runner
     finally:

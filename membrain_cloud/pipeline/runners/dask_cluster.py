@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dask
 from distributed import Client, Nanny, Scheduler, SpecCluster
@@ -15,7 +14,11 @@ from distributed.comm import CommClosedError
 from membrain_cloud.errors import TransientError, UsageError
 from membrain_cloud.pipeline.runners.host_resources import LIBRARY_THREADS, total_memory_bytes
 from membrain_cloud.pipeline.runners.worker_roster import Facts
-from membrain_cloud.pipeline.tasks import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from membrain_cloud.pipeline.tasks import Kind
 
 CONNECT_SECONDS = 20
 # Tasks a GPU worker holds: while one computes, the next one reads ahead (pipeline/turns.py).

@@ -1,6 +1,6 @@
 """The runner on a Dask cluster: every task to one worker by name, few in flight, nothing forgotten.
 
-Dask carries Tasks and Outcomes, never a voxel. The driver (drive.py) holds the graph, this runner knows
+Dask carries Tasks and OutcomeStore, never a voxel. The driver (drive.py) holds the graph, this runner knows
 who works on what (roster.py), and the store what is done: so a scheduler or a worker may die at any moment, and costs
 no more than the tasks that were in flight there.
 """
@@ -13,22 +13,25 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from membrain_cloud.errors import TransientError
-from membrain_cloud.pipeline.execution.crash_records import Attempts, Cause
-from membrain_cloud.pipeline.planning.digests import Registry
+from membrain_cloud.pipeline.execution.crash_records import Cause, CrashRecords
 from membrain_cloud.pipeline.execution.driver import KINDS, Observe
 from membrain_cloud.pipeline.runners import dask_cluster as cluster
-from membrain_cloud.pipeline.runners.task_bundles import Bundle, Outbox, packed_registry
 from membrain_cloud.pipeline.runners.dask_cluster import SchedulerLost
-from membrain_cloud.pipeline.runners.host_resources import total_memory_bytes
-from membrain_cloud.pipeline.runners.worker_roster import Death, Facts, Roster, Seat, Worker
 from membrain_cloud.pipeline.runners.dask_worker import Attendance, work_bundle
-from membrain_cloud.pipeline.runners.kubernetes_scaling import Scaler
+from membrain_cloud.pipeline.runners.host_resources import total_memory_bytes
+from membrain_cloud.pipeline.runners.task_bundles import Bundle, Outbox, packed_registry
+from membrain_cloud.pipeline.runners.worker_roster import Death, Facts, Roster, Seat, Worker
 from membrain_cloud.pipeline.tasks import Kind, Outcome, Task, overdue
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from membrain_cloud.pipeline.planning.digests import Registry
+    from membrain_cloud.pipeline.runners.kubernetes_scaling import Scaler
 
 WORKER_WAIT_SECONDS = 120.0
 # A first worker may need a new machine, and that an image.
@@ -41,7 +44,7 @@ RECONNECT_SECONDS = 900.0
 OVERDUE_SECONDS = 60.0
 
 
-class OnDask:
+class DaskRunner:
     """Tasks on a local cluster of `workers` processes, or on the one whose scheduler is at `scheduler`.
 
     scaler : of worker groups on Kubernetes; their workers may not be there yet, and are none at the end.
@@ -55,7 +58,7 @@ class OnDask:
         scaler: Scaler | None = None,
     ) -> None:
         self.workers, self.scheduler = workers, scheduler
-        self.attend(Attempts(None), lambda *_: None)
+        self.attend(CrashRecords(None), lambda *_: None)
         self.deaths = 0
         self._id = uuid.uuid4().hex[:12]
         self._sent = 0
@@ -91,7 +94,7 @@ class OnDask:
 
     # -- what drive() asks for
 
-    def attend(self, attempts: Attempts, note: Observe) -> None:
+    def attend(self, attempts: CrashRecords, note: Observe) -> None:
         self.attempts, self.note = attempts, note
 
     def now(self) -> float:

@@ -14,17 +14,20 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dask.system import CPU_COUNT
 from distributed import WorkerPlugin, get_worker
 
-from membrain_cloud.pipeline.runners.task_bundles import Bundle, Order, unpacked_registry
+from membrain_cloud.pipeline.execution.execute_task import Claim, execute_task
 from membrain_cloud.pipeline.runners.host_resources import LIBRARY_THREADS
-from membrain_cloud.pipeline.stages.base import Stage
-from membrain_cloud.pipeline.execution.execute_task import Claim, work
+from membrain_cloud.pipeline.runners.task_bundles import Bundle, Order, unpacked_registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from membrain_cloud.pipeline.stages.base import Stage
 
 # What a worker that was told to stop may still take to finish its task (a nanny kills it after 8 s).
 DRAIN_SECONDS = 7.0
@@ -56,7 +59,7 @@ def _done(worker: Any, bundle: Bundle, order: Order, registry: Mapping[str, Stag
     limit_seconds = 3600 * order.task.job.limit("task_hours")
     overdue = {"what": "overdue", "token": order.token}
     with _WATCH.over(limit_seconds, lambda: worker.log_event(bundle.topic, overdue)):
-        return work(order.task, registry, claim=claim).as_dict()
+        return execute_task(order.task, registry, claim=claim).as_dict()
 
 
 def _is_wanted(worker: Any, key: Any) -> bool:

@@ -6,7 +6,7 @@ import os
 
 import psutil
 
-from membrain_cloud.pipeline.stages.base import GIB
+from membrain_cloud.units import GIB
 
 LEAST_WORKER_BYTES = 3 * GIB
 # What says to torch, BLAS and numba how many threads they may use.

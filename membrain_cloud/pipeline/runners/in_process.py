@@ -7,21 +7,24 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from membrain_cloud.errors import UsageError
-from membrain_cloud.pipeline.execution.crash_records import Attempts
-from membrain_cloud.pipeline.planning.digests import Registry
-from membrain_cloud.pipeline.execution.driver import Observe
+from membrain_cloud.pipeline.execution.execute_task import Claim, execute_task
 from membrain_cloud.pipeline.runners.host_resources import total_memory_bytes
 from membrain_cloud.pipeline.tasks import Kind, Outcome, Task, overdue
-from membrain_cloud.pipeline.execution.execute_task import Claim, work
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from types import FrameType
+
+    from membrain_cloud.pipeline.execution.crash_records import CrashRecords
+    from membrain_cloud.pipeline.execution.driver import Observe
+    from membrain_cloud.pipeline.planning.digests import Registry
 
 
-class InProcess:
+class InProcessRunner:
     """A runner without workers. A task that kills the process leaves its lease behind, by which the next run knows."""
 
     def __init__(self) -> None:
@@ -30,7 +33,7 @@ class InProcess:
         self._task: tuple[Task, Registry, str] | None = None
         self._ready: Mapping[Kind, int] = {"gpu": 0, "cpu": 0}
 
-    def attend(self, attempts: Attempts, note: Observe) -> None:
+    def attend(self, attempts: CrashRecords, note: Observe) -> None:
         """Nothing to learn: who would notice a death here is dead."""
 
     def now(self) -> float:
@@ -51,7 +54,7 @@ class InProcess:
         limit_hours = task.job.limit("task_hours")
         try:
             with _limited(limit_hours * 3600):
-                return [work(task, registry, claim=claim)]
+                return [execute_task(task, registry, claim=claim)]
         except _Overdue:
             return [overdue(task, limit_hours)]
 

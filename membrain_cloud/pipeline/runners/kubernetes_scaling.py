@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from membrain_cloud.errors import TransientError, UsageError
-from membrain_cloud.pipeline.tasks import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from membrain_cloud.pipeline.tasks import Kind
 
 # Between two patches of a group; and how long fewer must be enough before there are fewer.
 PATCH_SECONDS = 10.0

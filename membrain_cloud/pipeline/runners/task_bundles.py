@@ -8,16 +8,18 @@ in the roster, its lease, and word of its beginning and its end.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from distributed.protocol import pickle
 
-from membrain_cloud.pipeline.planning.digests import Registry
-from membrain_cloud.pipeline.runners.worker_roster import Seat, Worker
-from membrain_cloud.pipeline.stages.base import Stage
-from membrain_cloud.pipeline.tasks import Task
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from membrain_cloud.pipeline.planning.digests import Registry
+    from membrain_cloud.pipeline.runners.worker_roster import Seat, Worker
+    from membrain_cloud.pipeline.stages.base import Stage
+    from membrain_cloud.pipeline.tasks import Task
 
 _T = TypeVar("_T")
 

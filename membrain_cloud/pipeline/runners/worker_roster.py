@@ -11,10 +11,13 @@ suspected, and goes on alone, on a worker that does nothing else meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from membrain_cloud.pipeline.tasks import Kind, Task
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from membrain_cloud.pipeline.tasks import Kind, Task
 
 # Where tasks take no longer than a message, some more are sent before the last ones are back.
 AHEAD_SECONDS = 0.1

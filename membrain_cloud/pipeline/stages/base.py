@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from membrain_cloud.errors import ProjectError
-from membrain_cloud.geometry import Grid
-from membrain_cloud.pipeline.settings import Settings
-from membrain_cloud.pipeline.tasks import Ref, Task
 from membrain_cloud.pipeline.stages.gpu_turn import Turn
-from membrain_cloud.store.objects.io_meter import Meter
-from membrain_cloud.store.projects.project import Project
-from membrain_cloud.store.run_state.receipts import Receipts
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
-from membrain_cloud.store.tables.parquet_tables import Tables
+from membrain_cloud.units import GIB
 
-GIB = 1024**3
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from membrain_cloud.geometry import Grid
+    from membrain_cloud.pipeline.settings import Settings
+    from membrain_cloud.pipeline.tasks import Ref, Task
+    from membrain_cloud.store.objects.io_meter import Meter
+    from membrain_cloud.store.projects.project import Project
+    from membrain_cloud.store.run_state.receipts import Receipts
+    from membrain_cloud.store.tables.parquet_tables import Tables
+
 # What a worker's interpreter and libraries take before it has read a voxel.
 BASE_BYTES = GIB // 2
 MEMBRANE = "membrane"
@@ -26,7 +29,7 @@ GENE_ONTOLOGY_MEMBRANE = "GO:0016020"
 
 
 @dataclass(frozen=True)
-class Site:
+class RunContext:
     """Where a stage is about to work: one run of a project. `tomogram` is None where only a segmentation exists."""
 
     project: Project
@@ -62,7 +65,7 @@ WHOLE = (Part("whole"),)
 
 
 @dataclass(frozen=True)
-class Desk:
+class TaskContext:
     """What a stage has at hand while it works on a task.
 
     meter : knows what was written to the project so far.  turn : at the GPU; the engine ends it.
@@ -78,7 +81,7 @@ class Desk:
 
     @property
     def dataset(self) -> str:
-        """As `Site.dataset`."""
+        """As `RunContext.dataset`."""
         return self.project.dataset_of(self.task.run) or self.settings.output.dataset
 
     def tomogram(self, role: str) -> TomogramRef:
@@ -126,7 +129,7 @@ class Stage(ABC):
         """The stages whose output it reads under these settings."""
 
     @abstractmethod
-    def decisive(self, settings: Settings) -> Mapping[str, Any]:
+    def digest_settings(self, settings: Settings) -> Mapping[str, Any]:
         """All settings that decide its result, JSON-able, and the copick URIs it is given."""
 
     def model(self, settings: Settings) -> str | None:
@@ -138,14 +141,14 @@ class Stage(ABC):
         return False
 
     @abstractmethod
-    def inputs(self, site: Site) -> Mapping[str, Ref]:
+    def inputs(self, context: RunContext) -> Mapping[str, Ref]:
         """What it reads, by role. Raises ProjectError where a given input does not exist."""
 
     @abstractmethod
-    def output(self, site: Site) -> Ref | None:
+    def output(self, context: RunContext) -> Ref | None:
         """The annotation it writes; None where it writes table rows."""
 
-    def parts(self, site: Site, grid: Grid) -> Sequence[Part]:
+    def parts(self, context: RunContext, grid: Grid) -> Sequence[Part]:
         """The tasks it is cut into on a volume of `grid`, the same for all of that grid; the last one completes it."""
         return WHOLE
 
@@ -161,14 +164,14 @@ class Stage(ABC):
         return None
 
     @abstractmethod
-    def work(self, desk: Desk) -> Mapping[str, Any]:
-        """Do `desk.task`: read, compute, write. Returns counts for the receipt, JSON-able."""
+    def execute(self, context: TaskContext) -> Mapping[str, Any]:
+        """Do `context.task`: read, compute, write. Returns counts for the receipt, JSON-able."""
 
 
-def labels_ref(site: Site, stage: str, spacing_angstrom: float, *, instance: bool = False) -> SegmentationRef:
+def labels_ref(context: RunContext, stage: str, spacing_angstrom: float, *, instance: bool = False) -> SegmentationRef:
     """The segmentation that a stage of ours writes."""
-    user, session = site.settings.output.user, site.sessions[stage]
-    return SegmentationRef(site.run, MEMBRANE, user, session, spacing_angstrom, instance)
+    user, session = context.settings.output.user, context.sessions[stage]
+    return SegmentationRef(context.run, MEMBRANE, user, session, spacing_angstrom, instance)
 
 
 def declare_membrane(project: Project) -> None:

@@ -7,23 +7,32 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from membrain_cloud.errors import UsageError, VoxelSpacingError
 from membrain_cloud.geometry import Block, Box, Zyx
-from membrain_cloud.tiling import Lattice, Window, window_stride
-from membrain_cloud.segmentation.sliding_window import Canvas, Read, Slab, Statistics, density_statistics, segment_slabs
-from membrain_cloud.pipeline.settings import SegmentSettings
 from membrain_cloud.pipeline.stages.gpu_turn import Turn
+from membrain_cloud.segmentation.sliding_window import (
+    Read,
+    Slab,
+    Statistics,
+    WindowAverager,
+    density_statistics,
+    segment_slabs,
+)
+from membrain_cloud.tiling import Tiling, Window, window_stride
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
     from membrain_cloud.networks.segmentation.segmenter import Segmenter
+    from membrain_cloud.pipeline.settings import SegmentSettings
 
 # Farther from the model's voxel spacing than this, fast mode rescales its windows. MemBrain-seg's networks and ours are
 # trained on zooms of about 0.7 to 1.4; within them rescaling gained nothing on phantoms (Surface-Dice).
@@ -34,18 +43,18 @@ _PLANES = 64
 
 
 @dataclass(frozen=True)
-class Look:
-    """lattice : of the tomogram's own voxels.  window : edge the network sees; it differs where windows are rescaled.
+class SlidingWindow:
+    """tiling : of the tomogram's own voxels.  window : edge the network sees; it differs where windows are rescaled.
 
     notes : what a user should know, in sentences.
     """
 
-    lattice: Lattice
+    tiling: Tiling
     window: int
     notes: tuple[str, ...]
 
 
-def look_at(chosen: SegmentSettings, spacing_angstrom: float) -> Look:
+def sliding_window(chosen: SegmentSettings, spacing_angstrom: float) -> SlidingWindow:
     """Raises UsageError for a window that the network cannot take, VoxelSpacingError for an absurd rescaling."""
     from membrain_cloud.networks.segmentation.window_rescaling import rescaled_edge
 
@@ -69,12 +78,14 @@ def look_at(chosen: SegmentSettings, spacing_angstrom: float) -> Look:
             f"{spacing_angstrom:g} Å a voxel, the network was trained at {trained_at:g} Å: expect it to do worse, "
             "or rescale with --set segment.rescale=yes"
         )
-    return Look(Lattice(reach, window_stride(reach, chosen.overlap), chosen.chosen_mirrors), window, tuple(notes))
+    return SlidingWindow(
+        Tiling(reach, window_stride(reach, chosen.overlap), chosen.chosen_mirrors), window, tuple(notes)
+    )
 
 
-def looked_slabs(
+def predict_slabs(
     chosen: SegmentSettings,
-    look: Look,
+    sliding: SlidingWindow,
     network: Segmenter,
     read: Read,
     shape: Zyx,
@@ -90,39 +101,41 @@ def looked_slabs(
     read : box of the block's halo -> voxels.  chunk_planes : depth of the stored chunks that it reads.
     turn : at a GPU: taken when all that can be done without it is done, ended with the last window.
     """
-    canvas = network.canvas(
-        look.lattice,
+    averager = network.averager(
+        sliding.tiling,
         block,
-        window=look.window,
+        window=sliding.window,
         mean=statistics.mean,
         std=statistics.std,
         variance=chosen.uncertainty,
         skip_void=chosen.skip_void,
-        batch=chosen.batch or default_batch(look.window, network.device.type),
+        batch=chosen.batch or default_batch(sliding.window, network.device.type),
     )
     planes = planes_per_read(block.halo.shape, chunk_planes)
 
-    def slabs_of(painted: Canvas) -> Iterator[Slab]:
+    def slabs_of(painted: WindowAverager) -> Iterator[Slab]:
         return segment_slabs(
-            painted, read, shape, block, lattice=look.lattice, planes_per_read=planes, progress=progress
+            painted, read, shape, block, tiling=sliding.tiling, planes_per_read=planes, progress=progress
         )
 
     if network.device.type == "cpu":
-        return slabs_of(canvas)
+        return slabs_of(averager)
     turn = turn or Turn()
-    return _one_ahead(_until_done(slabs_of(_InTurn(canvas, turn.take)), turn))
+    return _one_ahead(_until_done(slabs_of(_InTurn(averager, turn.take)), turn))
 
 
-def membranes_of(chosen: SegmentSettings, density: NDArray[np.float32], spacing_angstrom: float) -> NDArray[np.bool_]:
+def segment_in_memory(
+    chosen: SegmentSettings, density: NDArray[np.float32], spacing_angstrom: float
+) -> NDArray[np.bool_]:
     """The mask of a tomogram in memory (Z, Y, X), small components included."""
     from membrain_cloud.pipeline.models import model_sha256
 
     network = segmenter(chosen.model, model_sha256(chosen.model), chosen.chosen_precision)
     z, y, x = density.shape
     everything = Box((0, 0, 0), (z, y, x))
-    slabs = looked_slabs(
+    slabs = predict_slabs(
         chosen,
-        look_at(chosen, spacing_angstrom),
+        sliding_window(chosen, spacing_angstrom),
         network,
         lambda box: density[box.slices],
         everything.shape,
@@ -150,11 +163,11 @@ def _one_ahead(slabs: Iterator[Slab]) -> Iterator[Slab]:
 
 
 class _InTurn:
-    """A canvas that waits for its turn before it paints."""
+    """A averager that waits for its turn before it paints."""
 
-    def __init__(self, canvas: Canvas, take_turn: Callable[[], None]) -> None:
-        self.start, self.feed, self.take = canvas.start, canvas.feed, canvas.take
-        self._canvas, self._take_turn = canvas, take_turn
+    def __init__(self, averager: WindowAverager, take_turn: Callable[[], None]) -> None:
+        self.start, self.feed, self.take = averager.start, averager.feed, averager.take
+        self._canvas, self._take_turn = averager, take_turn
 
     def paint(self, windows: Sequence[Window], progress: Callable[[int], None]) -> None:
         self._take_turn()
@@ -180,7 +193,7 @@ def network_bytes(chosen: SegmentSettings) -> int:
     return int(maps + 2 * weights)
 
 
-def look_flops(chosen: SegmentSettings, window: int) -> float:
+def window_forward_flops(chosen: SegmentSettings, window: int) -> float:
     """Floating point operations of one forward pass on a window."""
     from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, window_flops
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from membrain_cloud.errors import VoxelSpacingError
 from membrain_cloud.geometry import Block, Box, Grid
-from membrain_cloud.tiling import Lattice
-from membrain_cloud.segmentation.regridding import Regridding
 from membrain_cloud.pipeline.stages.inference import model_spacing_angstrom
-from membrain_cloud.pipeline.settings import SegmentSettings
+from membrain_cloud.segmentation.regridding import Regridding
 from membrain_cloud.store.volumes.ome_zarr import Level
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from membrain_cloud.pipeline.settings import SegmentSettings
+    from membrain_cloud.tiling import Tiling
 
 # Copick addresses voxel spacings by three decimals.
 _DECIMALS = 3
@@ -83,10 +87,10 @@ def expected_levels(grid: Grid, count: int = 3) -> list[Level]:
     return found
 
 
-def pieces(view: View, lattice: Lattice, core_shape: tuple[int, int, int]) -> list[Piece]:
+def pieces(view: View, tiling: Tiling, core_shape: tuple[int, int, int]) -> list[Piece]:
     """The output cut into cores of `core_shape`, in order."""
     regridding, found = view.regridding, []
-    for index, cut in enumerate(lattice.blocks(view.output.shape, core_shape)):
-        block = lattice.block(index, view.source.shape, regridding.source_core(cut.core))
+    for index, cut in enumerate(tiling.blocks(view.output.shape, core_shape)):
+        block = tiling.block(index, view.source.shape, regridding.source_core(cut.core))
         found.append(Piece(index, cut.core, block))
     return found

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from membrain_cloud.errors import InputError, ModelError
-from membrain_cloud.geometry import Grid, Mesh, Picks
-from membrain_cloud.pipeline.stages.measure import box_around, joined
+from membrain_cloud.geometry import Grid, Mesh, Picks, box_around
+from membrain_cloud.pipeline.settings import PickSettings, Settings
+from membrain_cloud.pipeline.stages.base import BASE_BYTES, RunContext, Stage, TaskContext
 from membrain_cloud.pipeline.stages.segment import tomogram_chunks
 from membrain_cloud.pipeline.stages.separate import MESH
-from membrain_cloud.pipeline.settings import PickSettings, Settings
-from membrain_cloud.pipeline.stages.base import BASE_BYTES, GIB, Desk, Site, Stage
-from membrain_cloud.pipeline.tasks import Ref
-from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.refs import ObjectRef, TomogramRef
+from membrain_cloud.units import GIB
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from membrain_cloud.networks.picking.picker import AnyPicker
     from membrain_cloud.picking.clustering import Shift
     from membrain_cloud.picking.pick_membrane import Clustering
-    from membrain_cloud.networks.picking.picker import AnyPicker
+    from membrain_cloud.pipeline.tasks import Ref
+    from membrain_cloud.store.projects.project import Project
 
 # Of pickers that do not say what suits them.
 BANDWIDTH_ANGSTROM, THRESHOLD = 70.0, 7.0
@@ -45,8 +46,8 @@ class Pick(Stage):
     def after(self, settings: Settings) -> Sequence[str]:
         return ("mesh",)
 
-    def decisive(self, settings: Settings) -> Mapping[str, Any]:
-        return settings.pick.decisive() | {"input": settings.input.decisive()}
+    def digest_settings(self, settings: Settings) -> Mapping[str, Any]:
+        return settings.pick.digest_settings() | {"input": settings.input.digest_settings()}
 
     def model(self, settings: Settings) -> str | None:
         return settings.pick.model
@@ -54,12 +55,12 @@ class Pick(Stage):
     def is_given(self, settings: Settings) -> bool:
         return settings.measure.picks is not None
 
-    def inputs(self, site: Site) -> Mapping[str, Ref]:
-        return {"meshes": MESH.output(site), "density": site.require_tomogram(self.name)}
+    def inputs(self, context: RunContext) -> Mapping[str, Ref]:
+        return {"meshes": MESH.output(context), "density": context.require_tomogram(self.name)}
 
-    def output(self, site: Site) -> ObjectRef:
-        chosen = site.settings
-        return ObjectRef(site.run, chosen.pick.object, chosen.output.user, site.sessions[self.name])
+    def output(self, context: RunContext) -> ObjectRef:
+        chosen = context.settings
+        return ObjectRef(context.run, chosen.pick.object, chosen.output.user, context.sessions[self.name])
 
     def memory_bytes(self, grid: Grid, settings: Settings) -> int:
         # meshes and patches; of the density, blocks near the membranes
@@ -71,21 +72,21 @@ class Pick(Stage):
         for name in (settings.pick.object, *picker_classes(settings.pick.model)):
             project.ensure_object(name, is_particle=True, identifier=None)
 
-    def work(self, desk: Desk) -> Mapping[str, Any]:
-        network = picker(desk.settings.pick, desk.task.model_sha256)
+    def execute(self, context: TaskContext) -> Mapping[str, Any]:
+        network = picker(context.settings.pick, context.task.model_sha256)
         classes = network.class_names
-        found, failed = self._picks(desk, network, max(1, len(classes)))
-        main = desk.written_object()
+        found, failed = self._picks(context, network, max(1, len(classes)))
+        main = context.written_object()
         counts = {}
         for name, picks in zip(classes, found, strict=False):
-            desk.project.write_picks(replace(main, name=name), picks)
+            context.project.write_picks(replace(main, name=name), picks)
             counts[name] = len(picks)
-        everything = joined(found)
-        desk.project.write_picks(main, everything)
+        everything = Picks.concatenate(found)
+        context.project.write_picks(main, everything)
         told = {"classes": counts} if counts else {}
         return {"picks": len(everything)} | told | ({"membranes_failed": failed} if failed else {})
 
-    def _picks(self, desk: Desk, network: AnyPicker, kinds: int) -> tuple[list[Picks], dict[str, str]]:
+    def _picks(self, context: TaskContext, network: AnyPicker, kinds: int) -> tuple[list[Picks], dict[str, str]]:
         """For each kind of particle its picks on all membranes; and why there are none on some, by their numbers.
 
         InputError where not one mesh can be used.
@@ -93,21 +94,21 @@ class Pick(Stage):
         from membrain_cloud.picking.pick_membrane import pick_membrane
         from membrain_cloud.store.operator_cache import OperatorFiles
 
-        density, chosen = desk.tomogram("density"), desk.settings.pick
-        grid = desk.project.grid(density)
-        meshes = desk.project.read_meshes(desk.object("meshes"))
+        density, chosen = context.tomogram("density"), context.settings.pick
+        grid = context.project.grid(density)
+        meshes = context.project.read_meshes(context.object("meshes"))
         reach = network.reach_angstrom + density.voxel_spacing_angstrom
         near, failed = _usable(meshes, grid, reach)
         # only samples beyond the border take the mean, and only for it the whole tomogram is read
         leaves = any(_leaves(mesh, grid, reach) for mesh in near.values())
-        mean = _mean(desk.project, density, grid) if leaves else 0.0
+        mean = _mean(context.project, density, grid) if leaves else 0.0
         clustering = clustering_of(chosen, network)
         found: list[list[Picks]] = [[] for _ in range(kinds)]
         for number, mesh in sorted(near.items()):
             try:
                 picks, _ = pick_membrane(
                     mesh,
-                    functools.partial(desk.project.read_density, density),
+                    functools.partial(context.project.read_density, density),
                     grid,
                     network,
                     outside=mean,
@@ -125,10 +126,11 @@ class Pick(Stage):
         if failed and len(failed) == len(meshes):
             first, reason = next(iter(failed.items()))
             raise InputError(
-                f"{desk.object('meshes').uri}: no mesh of {len(meshes)} can be picked on (membrane {first}: {reason})",
+                f"{context.object('meshes').uri}: no mesh of {len(meshes)} can be picked on "
+                f"(membrane {first}: {reason})",
                 "correct the meshes, or make them again with the stage mesh",
             )
-        return [joined(parts) for parts in found], failed
+        return [Picks.concatenate(parts) for parts in found], failed
 
 
 PICK = Pick()

@@ -5,10 +5,14 @@ segment -> separate -> mesh -> pick -> measure
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from membrain_cloud.pipeline.stages.measure import Measure
 from membrain_cloud.pipeline.stages.pick import PICK
 from membrain_cloud.pipeline.stages.separate import MESH, SEGMENT, SEPARATE, instances_of
-from membrain_cloud.pipeline.stages.base import Stage
+
+if TYPE_CHECKING:
+    from membrain_cloud.pipeline.stages.base import Stage
 
 MEASURE = Measure(MESH, PICK, instances_of)
 

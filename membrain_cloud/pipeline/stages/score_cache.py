@@ -6,22 +6,25 @@ tomogram. The first eight digits stand in the features' names, so scores of diff
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from membrain_cloud.geometry import Box, Grid
+from membrain_cloud.pipeline.digest import digest_of
+from membrain_cloud.pipeline.stages.inference import sliding_window
 from membrain_cloud.segmentation.score_encoding import encode_scores
-from membrain_cloud.pipeline.planning.digests import digest_of
-from membrain_cloud.pipeline.stages.inference import look_at
-from membrain_cloud.pipeline.stages.base import Desk
-from membrain_cloud.store.run_state.receipts import RECEIPT_VERSION, receipt_name
 from membrain_cloud.store.refs import FeaturesRef
+from membrain_cloud.store.run_state.receipts import RECEIPT_VERSION, receipt_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from types import TracebackType
+
+    from membrain_cloud.pipeline.stages.base import TaskContext
 
 Array = NDArray[Any]
 # Where their receipts lie.
@@ -38,13 +41,15 @@ class KeptScores:
     variance: FeaturesRef | None
 
     @classmethod
-    def of(cls, desk: Desk, data_version: int) -> KeptScores:
-        chosen, density = desk.settings.segment, desk.tomogram("density")
-        decisive = {key: value for key, value in chosen.decisive().items() if key != "threshold"}
-        look = look_at(chosen, desk.project.grid(density).voxel_spacing_angstrom)
-        windows = [look.window, look.lattice.reach, look.lattice.stride]
-        identity = desk.project.identity(density)
-        digest = digest_of("scores", decisive, windows, desk.task.model_sha256, data_version, density.key, identity)
+    def of(cls, context: TaskContext, data_version: int) -> KeptScores:
+        chosen, density = context.settings.segment, context.tomogram("density")
+        digest_settings = {key: value for key, value in chosen.digest_settings().items() if key != "threshold"}
+        look = sliding_window(chosen, context.project.grid(density).voxel_spacing_angstrom)
+        windows = [look.window, look.tiling.reach, look.tiling.stride]
+        identity = context.project.identity(density)
+        digest = digest_of(
+            "scores", digest_settings, windows, context.task.model_sha256, data_version, density.key, identity
+        )
 
         def features(kind: str) -> FeaturesRef:
             name = f"membrane-{kind}-{digest[:8]}"
@@ -70,36 +75,36 @@ class KeptScores:
         """A variance as it is kept."""
         return None if variance is None else variance.astype(np.float16)
 
-    def are_stored(self, desk: Desk) -> bool:
+    def are_stored(self, context: TaskContext) -> bool:
         """Whether an earlier run has kept just these scores, whole."""
         if self.scores is None:
             return False
-        receipt = desk.receipts.read(self._receipt)
+        receipt = context.receipts.read(self._receipt)
         wanted = [ref for ref in (self.scores, self.variance) if ref is not None]
         return (
             receipt is not None
             and receipt.get("digest") == self.digest
-            and all(desk.project.is_complete(ref) for ref in wanted)
-            and receipt.get("identity") == desk.project.identity(self.scores)
+            and all(context.project.is_complete(ref) for ref in wanted)
+            and receipt.get("identity") == context.project.identity(self.scores)
         )
 
-    def create(self, desk: Desk, grid: Grid) -> None:
+    def create(self, context: TaskContext, grid: Grid) -> None:
         if self.first is not None:
-            desk.receipts.forget(self._address)
+            context.receipts.forget(self._address)
         if self.scores is not None:
-            desk.project.create_features(self.scores, grid, self.dtype, desk.settings.output.chunk)
+            context.project.create_features(self.scores, grid, self.dtype, context.settings.output.chunk)
         if self.variance is not None:
-            desk.project.create_features(self.variance, grid, "float16", desk.settings.output.chunk)
+            context.project.create_features(self.variance, grid, "float16", context.settings.output.chunk)
 
-    def finish(self, desk: Desk, parts: Sequence[Mapping[str, Any]]) -> None:
+    def finish(self, context: TaskContext, parts: Sequence[Mapping[str, Any]]) -> None:
         """Add the pyramids, and the receipt last. `parts` : receipts of the tasks that wrote blocks, if any."""
         refs = [ref for ref in (self.scores, self.variance) if ref is not None]
         for ref in refs:
-            desk.project.finish_features(ref)
+            context.project.finish_features(ref)
         if self.first is None:
             return
         written: dict[str, Any] = {}
-        for objects in (*(part.get("objects", {}) for part in parts), desk.meter.objects):
+        for objects in (*(part.get("objects", {}) for part in parts), context.meter.objects):
             written |= objects
         folders = tuple(f"{ref.path}/" for ref in refs)
         receipt = {
@@ -108,22 +113,22 @@ class KeptScores:
             "stage": SCORES,
             "run": self.first.run,
             "part": "complete",
-            "identity": desk.project.identity(self.first),
+            "identity": context.project.identity(self.first),
             "uri": self.first.key,
             "paths": [ref.path for ref in refs],
             "objects": {name: entry for name, entry in sorted(written.items()) if name.startswith(folders)},
         }
-        desk.meter.flush()
-        desk.receipts.write(self._receipt, receipt)
+        context.meter.flush()
+        context.receipts.write(self._receipt, receipt)
 
-    def read(self, desk: Desk, core: Box) -> Iterator[Array]:
+    def read(self, context: TaskContext, core: Box) -> Iterator[Array]:
         """Stored scores of a core, a row of chunks at a time."""
         assert self.scores is not None
-        depth = desk.project.stored_chunk(self.scores)[0]
+        depth = context.project.stored_chunk(self.scores)[0]
         for start in range(core.start[0], core.stop[0], depth):
             stop = min(start + depth, core.stop[0])
             box = Box((start, *core.start[1:]), (stop, *core.stop[1:]))
-            yield desk.project.read_features(self.scores, box)
+            yield context.project.read_features(self.scores, box)
 
     @property
     def _address(self) -> str:

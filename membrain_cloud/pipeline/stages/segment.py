@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from membrain_cloud.errors import InputError
 from membrain_cloud.geometry import Box, Grid, Zyx, iterate_chunks
+from membrain_cloud.pipeline.stages.base import (
+    BASE_BYTES,
+    WHOLE,
+    Part,
+    RunContext,
+    Stage,
+    TaskContext,
+    declare_membrane,
+    labels_ref,
+)
+from membrain_cloud.pipeline.stages.inference import (
+    network_bytes,
+    planes_per_read,
+    predict_slabs,
+    segmenter,
+    sliding_window,
+    window_forward_flops,
+)
+from membrain_cloud.pipeline.stages.output_grid import Piece, View, expected_levels, pieces, view_of
+from membrain_cloud.pipeline.stages.score_cache import KeptScores, Rows
 from membrain_cloud.segmentation.score_encoding import scores_above
 from membrain_cloud.segmentation.sliding_window import Slab, Statistics, density_statistics
-from membrain_cloud.pipeline.stages.score_cache import KeptScores, Rows
-from membrain_cloud.pipeline.stages.inference import look_at, look_flops, looked_slabs, network_bytes, planes_per_read, segmenter
-from membrain_cloud.pipeline.stages.output_grid import Piece, View, expected_levels, pieces, view_of
-from membrain_cloud.pipeline.settings import Settings
-from membrain_cloud.pipeline.stages.base import BASE_BYTES, WHOLE, Desk, Part, Site, Stage, declare_membrane, labels_ref
-from membrain_cloud.pipeline.tasks import Ref
-from membrain_cloud.store.projects.project import Project
-from membrain_cloud.store.refs import SegmentationRef, TomogramRef
 from membrain_cloud.store.volumes.ome_zarr import Level
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from membrain_cloud.pipeline.settings import Settings
+    from membrain_cloud.pipeline.tasks import Ref
+    from membrain_cloud.store.projects.project import Project
+    from membrain_cloud.store.refs import SegmentationRef, TomogramRef
 
 
 class Segment(Stage):
@@ -44,8 +64,8 @@ class Segment(Stage):
     def after(self, settings: Settings) -> Sequence[str]:
         return ()
 
-    def decisive(self, settings: Settings) -> Mapping[str, Any]:
-        return settings.segment.decisive() | {"input": settings.input.decisive()}
+    def digest_settings(self, settings: Settings) -> Mapping[str, Any]:
+        return settings.segment.digest_settings() | {"input": settings.input.digest_settings()}
 
     def model(self, settings: Settings) -> str | None:
         return settings.segment.model
@@ -53,24 +73,24 @@ class Segment(Stage):
     def is_given(self, settings: Settings) -> bool:
         return settings.separate.segmentation is not None
 
-    def inputs(self, site: Site) -> Mapping[str, Ref]:
-        return {"density": site.require_tomogram(self.name)}
+    def inputs(self, context: RunContext) -> Mapping[str, Ref]:
+        return {"density": context.require_tomogram(self.name)}
 
-    def output(self, site: Site) -> SegmentationRef:
-        tomogram = site.require_tomogram(self.name)
-        if site.settings.segment.output_grid == "tomogram":
-            return labels_ref(site, self.name, tomogram.voxel_spacing_angstrom)
-        view = _view(site, tomogram)
-        return labels_ref(site, self.name, view.output.voxel_spacing_angstrom)
+    def output(self, context: RunContext) -> SegmentationRef:
+        tomogram = context.require_tomogram(self.name)
+        if context.settings.segment.output_grid == "tomogram":
+            return labels_ref(context, self.name, tomogram.voxel_spacing_angstrom)
+        view = _view(context, tomogram)
+        return labels_ref(context, self.name, view.output.voxel_spacing_angstrom)
 
-    def parts(self, site: Site, grid: Grid) -> Sequence[Part]:
-        view = _view(site, site.require_tomogram(self.name))
+    def parts(self, context: RunContext, grid: Grid) -> Sequence[Part]:
+        view = _view(context, context.require_tomogram(self.name))
         # Refuses what cannot be looked at.
-        look_at(site.settings.segment, view.source.voxel_spacing_angstrom)
-        if view.output.voxels <= site.settings.segment.block_voxels:
+        sliding_window(context.settings.segment, view.source.voxel_spacing_angstrom)
+        if view.output.voxels <= context.settings.segment.block_voxels:
             return WHOLE
-        chunk = site.project.label_chunk(view.output, site.settings.output.chunk)
-        cut = segment_pieces(view, site.settings, chunk)
+        chunk = context.project.label_chunk(view.output, context.settings.output.chunk)
+        cut = segment_pieces(view, context.settings, chunk)
         # Blocks count for the cut they belong to: their cores, and the preparation that made their chunks.
         cores = [[piece.core.start, piece.core.stop] for piece in cut]
         names = tuple(f"block-{piece.index}" for piece in cut)
@@ -80,7 +100,7 @@ class Segment(Stage):
     def memory_bytes(self, grid: Grid, settings: Settings) -> int:
         """The planes held of density and logits, a row of chunks on its way out, and the network's maps."""
         chosen, view = settings.segment, view_of(settings.segment, expected_levels(grid))
-        reach = look_at(chosen, view.source.voxel_spacing_angstrom).lattice.reach
+        reach = sliding_window(chosen, view.source.voxel_spacing_angstrom).tiling.reach
         edge, shape = settings.output.chunk, view.output.shape
         chunk = (min(edge, shape[0]), min(edge, shape[1]), min(edge, shape[2]))
         cut = segment_pieces(view, settings, chunk)
@@ -92,83 +112,90 @@ class Segment(Stage):
 
     def flops(self, grid: Grid, settings: Settings) -> float:
         """One look at every window: void windows that are skipped, and second looks, are not foreseen."""
-        look = look_at(settings.segment, grid.voxel_spacing_angstrom)
-        return look.lattice.count(grid.shape) * look_flops(settings.segment, look.window)
+        look = sliding_window(settings.segment, grid.voxel_spacing_angstrom)
+        return look.tiling.count(grid.shape) * window_forward_flops(settings.segment, look.window)
 
     def declare(self, project: Project, settings: Settings) -> None:
         declare_membrane(project)
 
-    def work(self, desk: Desk) -> Mapping[str, Any]:
-        part = desk.task.part
+    def execute(self, context: TaskContext) -> Mapping[str, Any]:
+        part = context.task.part
         if part == "prepare":
-            return self._prepare(desk)
+            return self._prepare(context)
         if part == "finish":
-            parts = desk.receipts.parts(desk.task.address)
-            names = ["prepare", *(f"block-{piece.index}" for piece in _cut(desk))]
-            return self._finish(desk, [_receipt(desk, parts, name) for name in names])
+            parts = context.receipts.parts(context.task.address)
+            names = ["prepare", *(f"block-{piece.index}" for piece in _cut(context))]
+            return self._finish(context, [_receipt(context, parts, name) for name in names])
         if part != "whole":
-            prepared = _receipt(desk, desk.receipts.parts(desk.task.address), "prepare")["counts"]
-            return self._block(desk, _cut(desk)[int(part.removeprefix("block-"))], prepared)
-        prepared = self._prepare(desk)
-        done = [{"counts": self._block(desk, piece, prepared)} for piece in _cut(desk)]
-        return prepared | self._finish(desk, done)
+            prepared = _receipt(context, context.receipts.parts(context.task.address), "prepare")["counts"]
+            return self._block(context, _cut(context)[int(part.removeprefix("block-"))], prepared)
+        prepared = self._prepare(context)
+        done = [{"counts": self._block(context, piece, prepared)} for piece in _cut(context)]
+        return prepared | self._finish(context, done)
 
-    def _prepare(self, desk: Desk) -> dict[str, Any]:
-        density, labels = desk.tomogram("density"), desk.written_segmentation()
-        kept, view = KeptScores.of(desk, self.data_version), _view(desk, desk.tomogram("density"))
+    def _prepare(self, context: TaskContext) -> dict[str, Any]:
+        density, labels = context.tomogram("density"), context.written_segmentation()
+        kept, view = KeptScores.of(context, self.data_version), _view(context, context.tomogram("density"))
         # Whatever was written there is about to be wiped, so nothing may vouch for it.
-        desk.receipts.forget(desk.task.address)
-        desk.project.create_labels(labels, view.output, "uint8", desk.settings.output.chunk)
-        if kept.are_stored(desk):
+        context.receipts.forget(context.task.address)
+        context.project.create_labels(labels, view.output, "uint8", context.settings.output.chunk)
+        if kept.are_stored(context):
             return {"scores": "stored"}
-        kept.create(desk, view.output)
-        statistics = density_statistics(tomogram_chunks(desk.project, density, view.source, level=view.level))
+        kept.create(context, view.output)
+        statistics = density_statistics(tomogram_chunks(context.project, density, view.source, level=view.level))
         return {"scores": "new", "mean": statistics.mean, "std": statistics.std, "voxels": statistics.voxels}
 
-    def _block(self, desk: Desk, piece: Piece, prepared: Mapping[str, Any]) -> dict[str, Any]:
-        kept, labels = KeptScores.of(desk, self.data_version), desk.written_segmentation()
+    def _block(self, context: TaskContext, piece: Piece, prepared: Mapping[str, Any]) -> dict[str, Any]:
+        kept, labels = KeptScores.of(context, self.data_version), context.written_segmentation()
         is_new, count = prepared["scores"] == "new", 0
-        writers: dict[str, Callable[[Box, NDArray[Any]], None]] = {"mask": partial(desk.project.write_labels, labels)}
+        writers: dict[str, Callable[[Box, NDArray[Any]], None]] = {
+            "mask": partial(context.project.write_labels, labels)
+        }
         for name, ref in (("scores", kept.scores), ("variance", kept.variance)):
             if is_new and ref is not None:
-                writers[name] = partial(desk.project.write_features, ref)
+                writers[name] = partial(context.project.write_features, ref)
         pieces: Iterable[tuple[NDArray[Any], NDArray[Any] | None]]
         if is_new:
             pieces = (
-                (kept.encoded(slab.logits), kept.halved(slab.variance)) for slab in self._looked(desk, piece, prepared)
+                (kept.encoded(slab.logits), kept.halved(slab.variance))
+                for slab in self._looked(context, piece, prepared)
             )
         else:
-            pieces = ((scores, None) for scores in kept.read(desk, piece.core))
-        depth = desk.project.label_chunk(desk.project.grid(labels), desk.settings.output.chunk)[0]
+            pieces = ((scores, None) for scores in kept.read(context, piece.core))
+        depth = context.project.label_chunk(context.project.grid(labels), context.settings.output.chunk)[0]
         with Rows(piece.core, depth, writers) as rows:
             for scores, variance in pieces:
-                mask = scores_above(scores, desk.settings.segment.threshold).astype(np.uint8)
+                mask = scores_above(scores, context.settings.segment.threshold).astype(np.uint8)
                 count += int(np.count_nonzero(mask))
                 rows.add({"mask": mask, "scores": scores, "variance": variance})
         return {"membrane_voxels": count}
 
-    def _looked(self, desk: Desk, piece: Piece, prepared: Mapping[str, Any]) -> Iterator[Slab]:
-        density, chosen, view = desk.tomogram("density"), desk.settings.segment, _view(desk, desk.tomogram("density"))
-        network = segmenter(chosen.model, desk.task.model_sha256, chosen.chosen_precision, chosen.compilation)
-        slabs = looked_slabs(
+    def _looked(self, context: TaskContext, piece: Piece, prepared: Mapping[str, Any]) -> Iterator[Slab]:
+        density, chosen, view = (
+            context.tomogram("density"),
+            context.settings.segment,
+            _view(context, context.tomogram("density")),
+        )
+        network = segmenter(chosen.model, context.task.model_sha256, chosen.chosen_precision, chosen.compilation)
+        slabs = predict_slabs(
             chosen,
-            look_at(chosen, view.source.voxel_spacing_angstrom),
+            sliding_window(chosen, view.source.voxel_spacing_angstrom),
             network,
-            lambda box: desk.project.read_density(density, box, level=view.level),
+            lambda box: context.project.read_density(density, box, level=view.level),
             view.source.shape,
             piece.block,
             statistics=Statistics(prepared["mean"], prepared["std"], prepared["voxels"]),
-            chunk_planes=desk.project.stored_chunk(density, level=view.level)[0],
-            turn=desk.turn,
+            chunk_planes=context.project.stored_chunk(density, level=view.level)[0],
+            turn=context.turn,
         )
         return view.regridding.apply(slabs, piece.core)
 
-    def _finish(self, desk: Desk, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def _finish(self, context: TaskContext, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """`parts` : receipts of the tasks before this one, in the order of their work, or just their counts."""
-        kept = KeptScores.of(desk, self.data_version)
-        desk.project.finish_labels(desk.written_segmentation())
-        if not kept.are_stored(desk):
-            kept.finish(desk, parts)
+        kept = KeptScores.of(context, self.data_version)
+        context.project.finish_labels(context.written_segmentation())
+        if not kept.are_stored(context):
+            kept.finish(context, parts)
         count = sum(part["counts"].get("membrane_voxels", 0) for part in parts)
         return {"membrane_voxels": count} | ({} if kept.first is None else {"kept": kept.first.key})
 
@@ -186,8 +213,8 @@ def segment_pieces(view: View, settings: Settings, chunk: Zyx) -> list[Piece]:
             break
         longest = max(cuttable, key=lambda axis: core[axis])
         core[longest] = chunk[longest] * -(-core[longest] // (2 * chunk[longest]))
-    lattice = look_at(settings.segment, view.source.voxel_spacing_angstrom).lattice
-    return pieces(view, lattice, (core[0], core[1], core[2]))
+    tiling = sliding_window(settings.segment, view.source.voxel_spacing_angstrom).tiling
+    return pieces(view, tiling, (core[0], core[1], core[2]))
 
 
 def tomogram_chunks(project: Project, density: TomogramRef, grid: Grid, *, level: int = 0) -> Iterator[NDArray[Any]]:
@@ -196,7 +223,7 @@ def tomogram_chunks(project: Project, density: TomogramRef, grid: Grid, *, level
         yield project.read_density(density, box, level=level)
 
 
-def _view(place: Site | Desk, density: TomogramRef) -> View:
+def _view(place: RunContext | TaskContext, density: TomogramRef) -> View:
     """How a tomogram is read and written; its pyramid is looked up only where a level of it may be taken."""
     project, settings = place.project, place.settings
     if settings.segment.output_grid == "level":
@@ -204,12 +231,14 @@ def _view(place: Site | Desk, density: TomogramRef) -> View:
     return view_of(settings.segment, [Level("", project.grid(density), 0.0)])
 
 
-def _cut(desk: Desk) -> list[Piece]:
-    view = _view(desk, desk.tomogram("density"))
-    return segment_pieces(view, desk.settings, desk.project.label_chunk(view.output, desk.settings.output.chunk))
+def _cut(context: TaskContext) -> list[Piece]:
+    view = _view(context, context.tomogram("density"))
+    return segment_pieces(
+        view, context.settings, context.project.label_chunk(view.output, context.settings.output.chunk)
+    )
 
 
-def _receipt(desk: Desk, parts: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any]:
+def _receipt(context: TaskContext, parts: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any]:
     if name not in parts:
-        raise InputError(f"{desk.task.run}: {name} of segment has gone missing", "run again")
+        raise InputError(f"{context.task.run}: {name} of segment has gone missing", "run again")
     return parts[name]

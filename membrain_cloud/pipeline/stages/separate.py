@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from membrain_cloud.errors import InputError, ProjectError
 from membrain_cloud.geometry import Box, Grid, Mesh, iterate_chunks
+from membrain_cloud.pipeline.stages.base import (
+    BASE_BYTES,
+    MEMBRANE,
+    RunContext,
+    Stage,
+    TaskContext,
+    declare_membrane,
+    labels_ref,
+)
 from membrain_cloud.pipeline.stages.output_grid import mask_grid
 from membrain_cloud.pipeline.stages.segment import Segment
-from membrain_cloud.pipeline.settings import MeshSettings, Settings
-from membrain_cloud.pipeline.stages.base import BASE_BYTES, GIB, MEMBRANE, Desk, Site, Stage, declare_membrane, labels_ref
-from membrain_cloud.pipeline.tasks import Ref
-from membrain_cloud.store.projects.project import Project
-from membrain_cloud.store.volumes.scratch_array import ScratchSpace
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef
+from membrain_cloud.store.volumes.scratch_array import ScratchSpace
+from membrain_cloud.units import GIB
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from membrain_cloud.pipeline.settings import MeshSettings, Settings
+    from membrain_cloud.pipeline.tasks import Ref
+    from membrain_cloud.store.projects.project import Project
 
 # Labels of a larger tomogram are worked on in a file.
 SCRATCH_BYTES = GIB // 2
@@ -33,22 +46,22 @@ class Separate(Stage):
     def after(self, settings: Settings) -> Sequence[str]:
         return () if settings.separate.segmentation else ("segment",)
 
-    def decisive(self, settings: Settings) -> Mapping[str, Any]:
-        return settings.separate.decisive() | {"given": settings.separate.segmentation}
+    def digest_settings(self, settings: Settings) -> Mapping[str, Any]:
+        return settings.separate.digest_settings() | {"given": settings.separate.segmentation}
 
     def is_given(self, settings: Settings) -> bool:
         return settings.separate.given_instances
 
-    def inputs(self, site: Site) -> Mapping[str, Ref]:
-        chosen = site.settings.separate
-        found: dict[str, Ref] = {"labels": given_segmentation(site) or SEGMENT.output(site)}
+    def inputs(self, context: RunContext) -> Mapping[str, Ref]:
+        chosen = context.settings.separate
+        found: dict[str, Ref] = {"labels": given_segmentation(context) or SEGMENT.output(context)}
         if chosen.region is not None and chosen.region_box is None:
-            found["region"] = _region_ref(site, chosen.region)
+            found["region"] = _region_ref(context, chosen.region)
         return found
 
-    def output(self, site: Site) -> SegmentationRef:
-        labels = given_segmentation(site) or SEGMENT.output(site)
-        return labels_ref(site, self.name, labels.voxel_spacing_angstrom, instance=True)
+    def output(self, context: RunContext) -> SegmentationRef:
+        labels = given_segmentation(context) or SEGMENT.output(context)
+        return labels_ref(context, self.name, labels.voxel_spacing_angstrom, instance=True)
 
     def memory_bytes(self, grid: Grid, settings: Settings) -> int:
         voxels = _instances_grid(grid, settings).voxels
@@ -58,12 +71,12 @@ class Separate(Stage):
     def declare(self, project: Project, settings: Settings) -> None:
         declare_membrane(project)
 
-    def work(self, desk: Desk) -> Mapping[str, Any]:
+    def execute(self, context: TaskContext) -> Mapping[str, Any]:
         from membrain_cloud.segmentation.instances import separate_volume
 
-        source, target = desk.segmentation("labels"), desk.written_segmentation()
-        project, grid, chosen = desk.project, desk.project.grid(source), desk.settings.separate
-        inside = self._region(desk, grid)
+        source, target = context.segmentation("labels"), context.written_segmentation()
+        project, grid, chosen = context.project, context.project.grid(source), context.settings.separate
+        inside = self._region(context, grid)
 
         def read(box: Box) -> Any:
             labels = project.read_labels(source, box)
@@ -80,24 +93,24 @@ class Separate(Stage):
                 drop_border=chosen.drop_border,
                 split_voxels=chosen.split_voxels,
             )
-            project.create_labels(target, grid, str(found.numbers.dtype), desk.settings.output.chunk)
-            for box in iterate_chunks(grid.shape, project.label_chunk(grid, desk.settings.output.chunk)):
+            project.create_labels(target, grid, str(found.numbers.dtype), context.settings.output.chunk)
+            for box in iterate_chunks(grid.shape, project.label_chunk(grid, context.settings.output.chunk)):
                 project.write_labels(target, box, found.numbers[scratch.read(box)])
         project.finish_labels(target)
         counts = {"membranes": found.count}
         return counts | ({"too_large_to_split": found.unsplit} if found.unsplit else {})
 
-    def _region(self, desk: Desk, grid: Grid) -> Callable[[Box], Any] | None:
+    def _region(self, context: TaskContext, grid: Grid) -> Callable[[Box], Any] | None:
         """Which voxels of a box lie in the region of interest; None: all."""
         from membrain_cloud.mesh.conversion.mesh_to_mask import inside_mesh, is_closed
 
-        chosen, project = desk.settings.separate, desk.project
+        chosen, project = context.settings.separate, context.project
         if chosen.region is None:
             return None
         if chosen.region_box is not None:
             low, high = (np.round(grid.to_voxels(np.array([corner]))[0]) for corner in chosen.region_box)
             return functools.partial(_in_box, low, high)
-        source = desk.task.inputs["region"]
+        source = context.task.inputs["region"]
         if isinstance(source, ObjectRef):
             meshes = list(project.read_meshes(source).values())
             if not meshes or not all(map(is_closed, meshes)):
@@ -124,15 +137,15 @@ class MakeMeshes(Stage):
     def after(self, settings: Settings) -> Sequence[str]:
         return () if settings.separate.given_instances else ("separate",)
 
-    def decisive(self, settings: Settings) -> Mapping[str, Any]:
+    def digest_settings(self, settings: Settings) -> Mapping[str, Any]:
         given = settings.separate.segmentation if settings.separate.given_instances else None
-        return settings.mesh.decisive() | {"given": given}
+        return settings.mesh.digest_settings() | {"given": given}
 
-    def inputs(self, site: Site) -> Mapping[str, Ref]:
-        return {"instances": instances_of(site)}
+    def inputs(self, context: RunContext) -> Mapping[str, Ref]:
+        return {"instances": instances_of(context)}
 
-    def output(self, site: Site) -> ObjectRef:
-        return ObjectRef(site.run, MEMBRANE, site.settings.output.user, site.sessions[self.name])
+    def output(self, context: RunContext) -> ObjectRef:
+        return ObjectRef(context.run, MEMBRANE, context.settings.output.user, context.sessions[self.name])
 
     def memory_bytes(self, grid: Grid, settings: Settings) -> int:
         # slabs, and the box around the largest membrane: rarely all of the volume
@@ -141,16 +154,16 @@ class MakeMeshes(Stage):
     def declare(self, project: Project, settings: Settings) -> None:
         declare_membrane(project)
 
-    def work(self, desk: Desk) -> Mapping[str, Any]:
-        from membrain_cloud.segmentation.instances import masks_of_labels
+    def execute(self, context: TaskContext) -> Mapping[str, Any]:
         from membrain_cloud.mesh.conversion.mask_to_mesh import mesh_membrane
+        from membrain_cloud.segmentation.instances import masks_of_labels
 
-        source, chosen = desk.segmentation("instances"), desk.settings.mesh
-        grid = desk.project.grid(source)
-        read = functools.partial(desk.project.read_labels, source)
+        source, chosen = context.segmentation("instances"), context.settings.mesh
+        grid = context.project.grid(source)
+        read = functools.partial(context.project.read_labels, source)
         meshes: dict[int, Mesh] = {}
         small: list[int] = []
-        chunks = iterate_chunks(grid.shape, desk.project.stored_chunk(source))
+        chunks = iterate_chunks(grid.shape, context.project.stored_chunk(source))
         for number, box, mask in masks_of_labels(read, grid.shape, chunks):
             shell = mesh_membrane(
                 mask,
@@ -164,7 +177,7 @@ class MakeMeshes(Stage):
                 small.append(number)
             else:
                 meshes[number] = mesh
-        desk.project.write_meshes(desk.written_object(), meshes)
+        context.project.write_meshes(context.written_object(), meshes)
         return {
             "membranes": len(meshes),
             "vertices": sum(len(mesh.vertices) for mesh in meshes.values()),
@@ -180,25 +193,25 @@ def _instances_grid(grid: Grid, settings: Settings) -> Grid:
     return grid if settings.separate.segmentation else mask_grid(settings.segment, grid)
 
 
-def given_segmentation(site: Site) -> SegmentationRef | None:
-    uri = site.settings.separate.segmentation
-    return None if uri is None else site.project.segmentation(site.run, uri)
+def given_segmentation(context: RunContext) -> SegmentationRef | None:
+    uri = context.settings.separate.segmentation
+    return None if uri is None else context.project.segmentation(context.run, uri)
 
 
-def instances_of(site: Site) -> SegmentationRef:
-    given = given_segmentation(site) if site.settings.separate.given_instances else None
-    return given or SEPARATE.output(site)
+def instances_of(context: RunContext) -> SegmentationRef:
+    given = given_segmentation(context) if context.settings.separate.given_instances else None
+    return given or SEPARATE.output(context)
 
 
-def _region_ref(site: Site, uri: str) -> Ref:
+def _region_ref(context: RunContext, uri: str) -> Ref:
     """A segmentation, or else meshes, of that name."""
     try:
-        return site.project.segmentation(site.run, uri)
+        return context.project.segmentation(context.run, uri)
     except ProjectError:
         if "@" in uri:
             raise
-        found = site.project.object(site.run, uri)
-        if found not in site.project.meshes(site.run):
+        found = context.project.object(context.run, uri)
+        if found not in context.project.meshes(context.run):
             raise
         return found
 

@@ -7,14 +7,16 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from membrain_cloud.errors import UsageError
 from membrain_cloud.pipeline.training.labelled_volumes import layers_of
 from membrain_cloud.pipeline.training.training_job import LearningJob, table_of
 from membrain_cloud.report.score_figure import scores_figure
-from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.tables.row_export import write_bytes, write_rows
+
+if TYPE_CHECKING:
+    from membrain_cloud.store.projects.project import Project
 
 # Does jobs in some order and returns their results in the given one; `done` is told of each.
 Hire = Callable[[Sequence[Mapping[str, Any]], Callable[[int, dict[str, Any]], None]], list[dict[str, Any]]]

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from membrain_cloud.errors import InputError, ProjectError, TomogramError, VoxelSpacingError
 from membrain_cloud.geometry import Box, Zyx
 from membrain_cloud.store.formats.any_volume import file_stem, read_header, read_volume
-from membrain_cloud.store.projects.project import Project
-from membrain_cloud.store.refs import SegmentationRef, TomogramRef
 from membrain_cloud.training.labels import MARKED_BACKGROUND, merge_labels
 from membrain_cloud.training.segmentation.labelled_patches import CELL, LabelledVolume, Planes, prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from membrain_cloud.store.projects.project import Project
+    from membrain_cloud.store.refs import SegmentationRef, TomogramRef
 
 _SLAB_BYTES = 1 << 29
 
@@ -117,7 +122,7 @@ class _Slabs:
     """Planes of a chunked volume, read as deep as its chunks are: else each chunk would be unpacked many times."""
 
     def __init__(self, read: Callable[[Box], NDArray], shape: Zyx, depth: int) -> None:
-        """depth : a multiple of what is asked for, which must begin at a multiple of that."""
+        """Depth : a multiple of what is asked for, which must begin at a multiple of that."""
         self._read, self._shape, self._depth = read, shape, depth
         self._first, self._planes = -1, np.zeros((0, 0, 0))
 

@@ -7,11 +7,10 @@ begins.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from membrain_cloud.errors import InputError, ProjectError, UsageError, VoxelSpacingError
@@ -19,6 +18,11 @@ from membrain_cloud.geometry import Mesh, Picks
 from membrain_cloud.store.formats.meshes import StoredMesh, read_h5
 from membrain_cloud.store.formats.star import read_star_picks
 from membrain_cloud.training.picking.examples import PickingExample
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
 PARTS = ("train", "val", "test")
 
@@ -117,7 +121,7 @@ def _particles(star: Path, stored: StoredMesh, spacing: float | None) -> Picks:
         )
     normals = stored.mesh.vertex_normals()[nearest]
     turned = None if picks.orientations is None else _agreeing(picks.orientations, normals)
-    return Picks(picks.positions, turned).chosen(on_it)
+    return Picks(picks.positions, turned).select(on_it)
 
 
 def _agreeing(orientations: NDArray[np.float64], normals: NDArray[np.float64]) -> NDArray[np.float64] | None:

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import membrain_cloud
 from membrain_cloud.errors import InputError, UsageError
-from membrain_cloud.picking.pick_membrane import Clustering
 from membrain_cloud.networks.picking.picker import AnyPicker, Picker, save_picker
-from membrain_cloud.pipeline.training.picker_defaults import BASE_LEARNING_RATE, NO_BASE, Report, picker_base
 from membrain_cloud.pipeline.models import load_picker
-from membrain_cloud.pipeline.training.picker_data import Material, Training
-from membrain_cloud.pipeline.stages.pick import clustering_of
 from membrain_cloud.pipeline.settings import PickSettings
+from membrain_cloud.pipeline.stages.pick import clustering_of
+from membrain_cloud.pipeline.training.picker_defaults import BASE_LEARNING_RATE, NO_BASE, Report, picker_base
 from membrain_cloud.training.picking.examples import Example, PickingExample, SubvolumeExample
 from membrain_cloud.training.picking.learning_curve import Protocol, run_rounds
 from membrain_cloud.training.picking.profile_picker import BASE_SHARE, PickerTraining, fits, fitting, train_picker
-from membrain_cloud.training.picking.validation import Validation, evaluate_picker, suiting_settings
 from membrain_cloud.training.picking.subvolume_picker import train_subvolume_picker
+from membrain_cloud.training.picking.validation import Validation, evaluate_picker, suiting_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from membrain_cloud.picking.pick_membrane import Clustering
+    from membrain_cloud.pipeline.training.picker_data import Material, Training
 
 ENOUGH_MEMBRANES = 3
 """From so many on a picker learns new particles better from random weights than from the built-in picker's."""

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from membrain_cloud.errors import InputError, ProjectError, UsageError
 from membrain_cloud.geometry import Grid, Mesh, Picks
-from membrain_cloud.picking.assignment import nearest_membranes
-from membrain_cloud.simulation.phantom import PhantomSettings
 from membrain_cloud.mesh.density_sampling import Read, profiles_from_volume, subvolumes_from_volume
-from membrain_cloud.picking.vertex_scores import evenly_chosen
 from membrain_cloud.networks.picking.subvolume_net import EDGE
+from membrain_cloud.picking.assignment import nearest_membranes
+from membrain_cloud.picking.vertex_scores import evenly_chosen
+from membrain_cloud.pipeline.training.membrain_pick_folder import (
+    OFFSETS_ANGSTROM,
+    REACH_ANGSTROM,
+    read_training_folder,
+    together,
+)
 from membrain_cloud.pipeline.training.picker_defaults import (
     PICKER_EXAMPLES,
     PICKER_TRAINING,
@@ -25,15 +29,19 @@ from membrain_cloud.pipeline.training.picker_defaults import (
     Report,
     check_phantom_classes,
 )
-from membrain_cloud.pipeline.training.membrain_pick_folder import OFFSETS_ANGSTROM, REACH_ANGSTROM, read_training_folder, together
+from membrain_cloud.simulation.phantom import PhantomSettings
 from membrain_cloud.store.projects.open import open_project
-from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.refs import check_object_name
+from membrain_cloud.training.picking.built_in_picker import make_examples
 from membrain_cloud.training.picking.examples import Example, PickingExample, SubvolumeExample
 from membrain_cloud.training.picking.profile_picker import PickerTraining
-from membrain_cloud.training.picking.built_in_picker import make_examples
 from membrain_cloud.training.picking.subvolume_picker import SubvolumeTraining
-from membrain_cloud.training.picking.targets import ParticleShape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence, Set
+
+    from membrain_cloud.store.projects.project import Project
+    from membrain_cloud.training.picking.targets import ParticleShape
 
 # Phantoms of the incremental protocol: those of the demo's kind, on seeds that nothing else takes.
 ROUND_SEEDS = {"train": range(7000, 7010), "val": range(7100, 7101), "test": range(7200, 7203)}
@@ -178,7 +186,7 @@ def phantom_material(work: Path, *, classes: Sequence[str], progress: Report) ->
 
 
 def _example(membrane: Membrane, training: Training, *, whole: bool) -> Example:
-    """whole : the membrane shall be picked on, not only trained on."""
+    """Whole : the membrane shall be picked on, not only trained on."""
     mesh, read, grid, particles = membrane
     if isinstance(training, SubvolumeTraining):
         return subvolume_example(*membrane, spacing_angstrom=training.spacing_angstrom, whole=whole)
@@ -222,5 +230,5 @@ def _membranes(project: Project, runs: Sequence[str], meshes: str, picks: Sequen
         particles = [project.read_picks(project.object(run, uri)) for uri in picks]
         owners = [nearest_membranes(surfaces, p.positions, within_angstrom=REACH_ANGSTROM) for p in particles]
         for number, mesh in sorted(surfaces.items()):
-            on_it = tuple(p.chosen(owner == number) for p, owner in zip(particles, owners, strict=True))
+            on_it = tuple(p.select(owner == number) for p, owner in zip(particles, owners, strict=True))
             yield mesh, functools.partial(project.read_density, tomogram), grid, on_it

@@ -5,23 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from membrain_cloud.errors import UsageError
+from membrain_cloud.pipeline.models import load_picker
+from membrain_cloud.pipeline.settings import MeshSettings, PickSettings, Settings
+from membrain_cloud.pipeline.stages.inference import segment_in_memory
+from membrain_cloud.pipeline.stages.pick import clustering_of
 from membrain_cloud.segmentation.instances import separate
 from membrain_cloud.simulation.proteins import MEMBRANE_PARTICLES
-from membrain_cloud.networks.picking.picker import AnyPicker
-from membrain_cloud.pipeline.stages.inference import membranes_of
-from membrain_cloud.pipeline.models import load_picker
-from membrain_cloud.pipeline.stages.pick import clustering_of
-from membrain_cloud.pipeline.settings import MeshSettings, PickSettings, Settings
-from membrain_cloud.training.picking.simulated_examples import PhantomExamples
-from membrain_cloud.training.picking.profile_picker import PickerTraining
 from membrain_cloud.training.picking.built_in_picker import train_picker_on_phantoms
+from membrain_cloud.training.picking.profile_picker import PickerTraining
+from membrain_cloud.training.picking.simulated_examples import PhantomExamples
 from membrain_cloud.training.picking.subvolume_picker import SubvolumeTraining
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from membrain_cloud.networks.picking.picker import AnyPicker
 
 Report = Callable[[str], None]
 
@@ -123,7 +125,7 @@ def train_picking(
 def segmented_membranes(density: NDArray[np.float32], spacing_angstrom: float) -> NDArray[np.unsignedinteger]:
     """Membranes one by one, as `run` finds them at its defaults."""
     defaults = Settings()
-    found, how = membranes_of(defaults.segment, density, spacing_angstrom), defaults.separate
+    found, how = segment_in_memory(defaults.segment, density, spacing_angstrom), defaults.separate
     return separate(found, min_voxels=how.min_voxels, split=how.split, drop_border=how.drop_border)
 
 

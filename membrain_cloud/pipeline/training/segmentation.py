@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from membrain_cloud.errors import UsageError, VoxelSpacingError
-from membrain_cloud.networks.segmentation.segmenter import load_network
 from membrain_cloud.networks.segmentation.architecture.mirror_symmetry import mirrors_are_tied
 from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture
+from membrain_cloud.networks.segmentation.segmenter import load_network
 from membrain_cloud.pipeline import models
 from membrain_cloud.pipeline.training.labelled_volumes import folder_volumes, project_volumes
 from membrain_cloud.report.training_figures import predictions_figure
 from membrain_cloud.store.projects.open import is_config, open_project
-from membrain_cloud.training.segmentation import config as recipes
 from membrain_cloud.training.augmentation.policy import PRESETS, Augmentations
+from membrain_cloud.training.segmentation import config as recipes
+from membrain_cloud.training.segmentation.labelled_patches import (
+    LabelledVolume,
+    PatchSource,
+    VolumePatches,
+    require_membrane,
+)
 from membrain_cloud.training.segmentation.loop import Picture, Progress, simulated_sources, train_segmenter
 from membrain_cloud.training.segmentation.simulated_patches import MARGIN
-from membrain_cloud.training.segmentation.config import SegmentationTraining
-from membrain_cloud.training.segmentation.labelled_patches import LabelledVolume, PatchSource, VolumePatches, require_membrane
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from membrain_cloud.training.segmentation.config import SegmentationTraining
 
 SIMULATED = "simulated"
 # Where neither header nor model says it; what MemBrain-seg's data have.

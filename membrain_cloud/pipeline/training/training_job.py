@@ -9,25 +9,28 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from membrain_cloud.errors import InputError, ProjectError
+from membrain_cloud.pipeline.digest import digest_of
 from membrain_cloud.pipeline.evaluation.scores import Layers, segmentation_counts, segmentation_scores
-from membrain_cloud.pipeline.planning.digests import digest_of
-from membrain_cloud.pipeline.execution.driver import carry_out
-from membrain_cloud.pipeline.training.labelled_volumes import layers_of
+from membrain_cloud.pipeline.execution.driver import execute_plan
 from membrain_cloud.pipeline.models import model_sha256, read_header
 from membrain_cloud.pipeline.planning.plan import plan
-from membrain_cloud.pipeline.runners.in_process import InProcess
-from membrain_cloud.pipeline.training.segmentation import TrainingData, TrainingPlan, train_segmentation
+from membrain_cloud.pipeline.runners.in_process import InProcessRunner
 from membrain_cloud.pipeline.settings import load_settings
 from membrain_cloud.pipeline.stages.registry import STAGES
+from membrain_cloud.pipeline.training.labelled_volumes import layers_of
+from membrain_cloud.pipeline.training.segmentation import TrainingData, TrainingPlan, train_segmentation
 from membrain_cloud.store.objects.object_store import Files
 from membrain_cloud.store.projects.open import open_project
-from membrain_cloud.store.projects.project import Project
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from membrain_cloud.store.projects.project import Project
 
 DATA_VERSION = 2
 # Fields that say where a job is done, and not what; of the base its content counts.
@@ -145,7 +148,7 @@ def score(job: LearningJob) -> list[dict[str, Any]]:
     chosen = [f"segment.model={job.model}", f"output.user={job.user}"]
     settings = load_settings(None, [*job.settings, *chosen])
     made = plan(project, settings, STAGES, runs=job.held_out, stages=["segment"])
-    outcomes = carry_out(project, settings, made, InProcess(), STAGES)
+    outcomes = execute_plan(project, settings, made, InProcessRunner(), STAGES)
     failed = [outcome for outcome in outcomes if outcome.state == "failed"]
     if failed:
         raise InputError(failed[0].line(), failed[0].next_step)

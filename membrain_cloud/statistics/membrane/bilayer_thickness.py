@@ -9,18 +9,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from membrain_cloud.geometry import Box, Grid
 from membrain_cloud.mesh.density_sampling import sample_along_normals
-from membrain_cloud.mesh.surface import Surface
+from membrain_cloud.units import ANGSTROM_PER_NM
+
+if TYPE_CHECKING:
+    from membrain_cloud.geometry import Box, Grid
+    from membrain_cloud.mesh.surface import Surface
 
 Floats = NDArray[np.float64]
-NM = 10.0  # Å
 # Profiles reach so far to either side of the middle, in steps of BIN.
 REACH_NM, BIN_NM = 10.0, 0.25
 # Patches have about this area, and are no more than so many.
@@ -86,7 +88,14 @@ def measure_bilayer(
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), np.finfo(np.float64).tiny)
     middle = surface.vertices[surface.faces[faces]].mean(axis=1) - 0.5 * across[faces, None] * normals
     profiles = sample_along_normals(
-        density.values, density.box, density.grid, middle, normals, offsets_nm() * NM, outside=np.nan, spline_order=1
+        density.values,
+        density.box,
+        density.grid,
+        middle,
+        normals,
+        offsets_nm() * ANGSTROM_PER_NM,
+        outside=np.nan,
+        spline_order=1,
     ).astype(np.float64)
     inside = np.isfinite(profiles).all(axis=1)
     if not inside.any():
@@ -104,9 +113,9 @@ def measure_bilayer(
     return Bilayer(
         whole,
         float(areas.sum()),
-        float(found[0]) * NM if np.isfinite(found[0]) else None,
+        float(found[0]) * ANGSTROM_PER_NM if np.isfinite(found[0]) else None,
         _error(found[1:], weights),
-        _at_all_faces(surface, of_leaflet, faces, found[1:][patch] * NM),
+        _at_all_faces(surface, of_leaflet, faces, found[1:][patch] * ANGSTROM_PER_NM),
     )
 
 
@@ -174,7 +183,7 @@ def _designs() -> _Designs:
 
 def _patches(points: Floats, areas: Floats) -> NDArray[np.int64]:
     """(N,) patch of each point: the nearest of seeds, each of which is the point farthest from those before it."""
-    count = int(np.clip(areas.sum() / NM**2 / PATCH_NM2, 1, MOST_PATCHES))
+    count = int(np.clip(areas.sum() / ANGSTROM_PER_NM**2 / PATCH_NM2, 1, MOST_PATCHES))
     seed = int(((points - points.mean(axis=0)) ** 2).sum(axis=1).argmax())
     nearest, patch = np.full(len(points), np.inf), np.zeros(len(points), np.int64)
     for number in range(count):
@@ -191,7 +200,7 @@ def _error(found: Floats, weights: Floats) -> float | None:
         return None
     share = weights[known] / weights[known].sum()
     variance = (share * (found[known] - (share * found[known]).sum()) ** 2).sum() / (1.0 - (share**2).sum())
-    return float(np.sqrt(variance * (share**2).sum())) * NM
+    return float(np.sqrt(variance * (share**2).sum())) * ANGSTROM_PER_NM
 
 
 def _at_all_faces(surface: Surface, of_leaflet: NDArray[np.bool_], faces: NDArray[np.int64], values: Floats) -> Floats:

@@ -6,20 +6,24 @@ Distances are from surface to surface of the shells: from middle to middle it is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from membrain_cloud.geometry import Mesh
 from membrain_cloud.mesh.closest_point import ClosestFaces
 from membrain_cloud.statistics.membrane.weighted import weighted_quantile
+from membrain_cloud.units import ANGSTROM_PER_NM
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from membrain_cloud.geometry import Mesh
 
 Row = dict[str, Any]
-NM = 10.0  # Å
 # A ray starts so far inside its face, so that a membrane that touches this one is met. Å
 INSIDE = 1e-6
 
@@ -89,10 +93,10 @@ def pair_rows(number: int, gaps: Gaps, meshes: Mapping[int, Mesh], *, contact_an
         rows.append(
             {
                 "other_membrane_id": other,
-                "min_distance_nm": None if nearest is None else nearest / NM,
-                "median_gap_nm": None if median is None else median / NM,
-                "facing_area_nm2": float(areas[facing].sum()) / NM**2,
-                "contact_area_nm2": float(areas[distances <= contact_angstrom].sum()) / NM**2,
+                "min_distance_nm": None if nearest is None else nearest / ANGSTROM_PER_NM,
+                "median_gap_nm": None if median is None else median / ANGSTROM_PER_NM,
+                "facing_area_nm2": float(areas[facing].sum()) / ANGSTROM_PER_NM**2,
+                "contact_area_nm2": float(areas[distances <= contact_angstrom].sum()) / ANGSTROM_PER_NM**2,
             }
         )
     return rows

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from membrain_cloud.geometry import Grid
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from membrain_cloud.geometry import Grid
 
 # A surface that reaches the volume's end in more than this share of its columns was not imaged.
 MOST_AT_END = 0.5

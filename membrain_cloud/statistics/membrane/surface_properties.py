@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from membrain_cloud.mesh.surface import Surface, SurfacePoints
+from membrain_cloud.units import ANGSTROM_PER_NM
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from membrain_cloud.mesh.surface import Surface, SurfacePoints
 
 Floats = NDArray[np.float64]
-NM = 10.0  # Å
 Curvatures = tuple[Floats, Floats]
 # Faces are cut in CUTS² where a property changes from corner to corner; nearer to a particle than NEAR_EDGES of a
 # face's edges, distances to it are those in the plane.
@@ -127,18 +130,18 @@ def of_distances(
     at_particles = np.where(at_particles > reach, np.inf, at_particles)
     areas = np.repeat(surface.face_areas / len(shares), len(shares))
     faces = np.repeat(np.arange(len(corners)), len(shares))
-    return Values(scale, values.reshape(-1) / NM, areas, faces, at_particles / NM, of_class)
+    return Values(scale, values.reshape(-1) / ANGSTROM_PER_NM, areas, faces, at_particles / ANGSTROM_PER_NM, of_class)
 
 
 def of_curvatures(name: str, mean: Floats, gauss: Floats) -> Floats:
     """A property of mean (1/Å) and Gaussian (1/Å²) curvature, in the unit of its name."""
     if name == "mean_curvature_per_nm":
-        return mean * NM
+        return mean * ANGSTROM_PER_NM
     if name == "gaussian_curvature_per_nm2":
-        return gauss * NM**2
+        return gauss * ANGSTROM_PER_NM**2
     # The principal curvatures are H ± √(H² - K); the root is 0, not below, where noise makes K greater.
     root = np.sqrt(np.maximum(mean**2 - gauss, 0.0))
-    largest, least = (mean + root) * NM, (mean - root) * NM
+    largest, least = (mean + root) * ANGSTROM_PER_NM, (mean - root) * ANGSTROM_PER_NM
     found: dict[str, Callable[[], Floats]] = {
         "largest_curvature_per_nm": lambda: largest,
         "least_curvature_per_nm": lambda: least,

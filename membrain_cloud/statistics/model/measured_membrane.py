@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from membrain_cloud.geometry import Grid, Mesh, Picks
-from membrain_cloud.statistics.membrane import surface_properties as properties
-from membrain_cloud.rotations import in_plane_angles_degrees
-from membrain_cloud.statistics.membrane.bilayer_thickness import Bilayer, Density, measure_bilayer
-from membrain_cloud.statistics.spatial.chains import Linked, candidates, find_chains
 from membrain_cloud.mesh.curvature import curvature
-from membrain_cloud.statistics.membrane.gaps import Gaps
-from membrain_cloud.statistics.membrane.lamella import Lamella
 from membrain_cloud.mesh.leaflets import split_leaflets
-from membrain_cloud.statistics.model.options import Options
-from membrain_cloud.statistics.spatial.neighbors import Pairs, count_pairs
-from membrain_cloud.statistics.membrane.surface_properties import Values
 from membrain_cloud.mesh.repair import repaired
 from membrain_cloud.mesh.surface import Surface, SurfacePoints
+from membrain_cloud.rotations import in_plane_angles_degrees
+from membrain_cloud.statistics.membrane import surface_properties as properties
+from membrain_cloud.statistics.membrane.bilayer_thickness import Bilayer, Density, measure_bilayer
+from membrain_cloud.statistics.spatial.chains import Linked, candidates, find_chains
+from membrain_cloud.statistics.spatial.neighbors import Pairs, count_pairs
+from membrain_cloud.units import ANGSTROM_PER_NM
 
-NM = 10.0  # Å
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from membrain_cloud.statistics.membrane.gaps import Gaps
+    from membrain_cloud.statistics.membrane.lamella import Lamella
+    from membrain_cloud.statistics.membrane.surface_properties import Values
+    from membrain_cloud.statistics.model.options import Options
+
 # Rings of neighbours that a vertex's curvature is fitted to.
 CURVATURE_RINGS = 2
 # Points of a boundary edge from which distances to it are measured.
@@ -145,7 +150,7 @@ class Measured:
     def one_sided_area_nm2(self) -> float | None:
         """None where only border caps are left of the membrane."""
         only_caps = self.touches_border and len(self.surface.faces) == len(self.shell.faces)
-        return None if only_caps else float(self.surface.face_areas.sum()) / 2.0 / NM**2
+        return None if only_caps else float(self.surface.face_areas.sum()) / 2.0 / ANGSTROM_PER_NM**2
 
     @cached_property
     def pairs(self) -> Pairs:
@@ -154,7 +159,7 @@ class Measured:
             self.at,
             self.kinds,
             cutoff_angstrom=self.options.cutoff_angstrom,
-            bin_width_angstrom=self.options.bin_width_nm * NM,
+            bin_width_angstrom=self.options.bin_width_nm * ANGSTROM_PER_NM,
             boundary_cutoff_angstrom=self.options.edge_width_angstrom,
             n_neighbors=max(
                 self.options.n_neighbors, 0 if self.options.chains is None else self.options.chains.n_neighbors
@@ -203,10 +208,10 @@ class Measured:
         at_faces = {scale.name: properties.of_curvatures(scale.name, mean, gauss) for scale in properties.CURVATURES}
         at_faces["verticality"] = properties.verticality(surface)
         if self.bilayer is not None:
-            at_faces["bilayer_thickness_nm"] = self.bilayer.at_faces / NM
+            at_faces["bilayer_thickness_nm"] = self.bilayer.at_faces / ANGSTROM_PER_NM
         if self.gaps is not None:
-            at_faces["distance_to_next_membrane_nm"] = self.gaps.to_next / NM
-            at_faces["distance_to_itself_nm"] = self.gaps.to_itself / NM
+            at_faces["distance_to_next_membrane_nm"] = self.gaps.to_next / ANGSTROM_PER_NM
+            at_faces["distance_to_itself_nm"] = self.gaps.to_itself / ANGSTROM_PER_NM
         found = [properties.of_faces(known[name], values, surface, at) for name, values in at_faces.items()]
         found.append(
             properties.of_distances(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from membrain_cloud.rotations import InPlane
-from membrain_cloud.statistics.spatial.chains import ChainRules
+from membrain_cloud.units import ANGSTROM_PER_NM
 
-NM = 10.0  # Å
+if TYPE_CHECKING:
+    from membrain_cloud.rotations import InPlane
+    from membrain_cloud.statistics.spatial.chains import ChainRules
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,8 @@ class Options:
 
     @property
     def cutoff_angstrom(self) -> float:
-        return self.cutoff_nm * NM
+        return self.cutoff_nm * ANGSTROM_PER_NM
 
     @property
     def edge_width_angstrom(self) -> float:
-        return self.edge_width_nm * NM
+        return self.edge_width_nm * ANGSTROM_PER_NM

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
-from membrain_cloud.statistics.spatial.chains import find_chains, turns_degrees
-from membrain_cloud.statistics.model.measured_membrane import Measured
+import numpy as np
+
 from membrain_cloud.statistics.rows.pair_counts import SEED
-from membrain_cloud.statistics.schema.row import NM, Row
+from membrain_cloud.statistics.spatial.chains import find_chains, turns_degrees
+from membrain_cloud.units import ANGSTROM_PER_NM
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from membrain_cloud.statistics.model.measured_membrane import Measured
+    from membrain_cloud.statistics.schema.row import Row
 
 
 def chain_rows(measured: Measured) -> list[Row]:
@@ -25,8 +31,9 @@ def chain_rows(measured: Measured) -> list[Row]:
                     "object_name": measured.kind_names[linked.kind],
                     "component_id": int(measured.components[chain[0]]),
                     "n_members": len(chain),
-                    "length_nm": float(steps.sum()) / NM,
-                    "span_nm": float(np.linalg.norm(measured.positions[chain[-1]] - measured.positions[chain[0]])) / NM,
+                    "length_nm": float(steps.sum()) / ANGSTROM_PER_NM,
+                    "span_nm": float(np.linalg.norm(measured.positions[chain[-1]] - measured.positions[chain[0]]))
+                    / ANGSTROM_PER_NM,
                     "mean_in_plane_angle_degrees": float(measured.angles_between(members[:-1], members[1:]).mean()),
                     "mean_turn_degrees": float(turns.mean()) if len(turns) else None,
                 }
@@ -40,7 +47,7 @@ def chain_member_rows(measured: Measured) -> list[Row]:
     chains = [(linked.kind, chain) for linked in measured.linked for chain in linked.chains]
     for number, (kind, chain) in enumerate(chains):
         members = np.array(chain)
-        steps = np.linalg.norm(np.diff(measured.positions[members], axis=0), axis=1) / NM
+        steps = np.linalg.norm(np.diff(measured.positions[members], axis=0), axis=1) / ANGSTROM_PER_NM
         angles = measured.angles_between(members[:-1], members[1:])
         turns = turns_degrees(measured.positions, chain)
         for place, particle in enumerate(chain):

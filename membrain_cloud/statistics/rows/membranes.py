@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from membrain_cloud.geometry import Mesh
+from membrain_cloud.mesh.surface import Surface
 from membrain_cloud.statistics.membrane import surface_properties as properties
 from membrain_cloud.statistics.membrane.bilayer_thickness import BIN_NM, offsets_nm
-from membrain_cloud.statistics.model.measured_membrane import Measured
-from membrain_cloud.statistics.schema.row import NM, Row
-from membrain_cloud.mesh.surface import Surface
 from membrain_cloud.statistics.membrane.weighted import weighted_mean, weighted_quantile
+from membrain_cloud.units import ANGSTROM_PER_NM
+
+if TYPE_CHECKING:
+    from membrain_cloud.statistics.model.measured_membrane import Measured
+    from membrain_cloud.statistics.schema.row import Row
 
 # An inner surface of a vesicle has at least this share of the outer one's area; smaller ones are holes in the slab.
 LEAST_INNER_SHARE = 0.2
@@ -20,7 +25,7 @@ def membrane_rows(measured: Measured) -> list[Row]:
     """One row: the membrane itself."""
     shell, surface, area = measured.shell, measured.surface, measured.one_sided_area_nm2
     used = shell.vertices[np.unique(shell.faces)]
-    volume = shell.volume / NM**3 if shell.is_closed and shell.volume > 0.0 else None
+    volume = shell.volume / ANGSTROM_PER_NM**3 if shell.is_closed and shell.volume > 0.0 else None
     lumen = None if measured.touches_border else _lumen_nm3(shell)
     count = None if measured.picks is None else len(measured.order)
     inner_area, inner_count = _without_edges(measured)
@@ -31,7 +36,7 @@ def membrane_rows(measured: Measured) -> list[Row]:
             "n_vertices": len(used),
             "n_faces": len(shell.faces),
             "n_components": surface.n_components,
-            "shell_area_nm2": float(shell.face_areas.sum()) / NM**2,
+            "shell_area_nm2": float(shell.face_areas.sum()) / ANGSTROM_PER_NM**2,
             "one_sided_area_nm2": area,
             **_leaflet_areas(measured),
             "area_without_edges_nm2": inner_area,
@@ -40,8 +45,8 @@ def membrane_rows(measured: Measured) -> list[Row]:
             "has_edge": bool(len(surface.boundary_edges)),
             "touches_border": measured.touches_border,
             "touches_lamella": _touches_lamella(measured),
-            "boundary_length_nm": surface.boundary_length / NM,
-            "rim_length_nm": surface.seam_length / NM,
+            "boundary_length_nm": surface.boundary_length / ANGSTROM_PER_NM,
+            "rim_length_nm": surface.seam_length / ANGSTROM_PER_NM,
             "euler_characteristic": shell.euler_characteristic,
             "volume_nm3": volume,
             "lumen_volume_nm3": lumen,
@@ -89,7 +94,7 @@ def histogram_rows(measured: Measured) -> list[Row]:
         of_sample = leaflets[found.faces]
         for leaflet in np.unique(leaflets).tolist():
             here = of_sample == leaflet
-            areas = found.scale.histogram(found.values[here], found.areas[here]) / NM**2
+            areas = found.scale.histogram(found.values[here], found.areas[here]) / ANGSTROM_PER_NM**2
             for number in np.flatnonzero(areas > 0.0).tolist():
                 rows.append(
                     {
@@ -106,7 +111,7 @@ def density_profile_rows(measured: Measured) -> list[Row]:
     bilayer = measured.bilayer
     if bilayer is None:
         return []
-    area = bilayer.area / NM**2
+    area = bilayer.area / ANGSTROM_PER_NM**2
     return [
         {
             "bin": number,
@@ -123,7 +128,7 @@ def _leaflet_areas(measured: Measured) -> dict[str, float | None]:
     """Without border caps."""
     if measured.leaflets is None:
         return {"outer_leaflet_area_nm2": None, "inner_leaflet_area_nm2": None}
-    areas = np.bincount(measured.leaflets, measured.surface.face_areas, minlength=2) / NM**2
+    areas = np.bincount(measured.leaflets, measured.surface.face_areas, minlength=2) / ANGSTROM_PER_NM**2
     return {"outer_leaflet_area_nm2": float(areas[0]), "inner_leaflet_area_nm2": float(areas[1])}
 
 
@@ -133,7 +138,7 @@ def _without_edges(measured: Measured) -> tuple[float | None, int | None]:
         return None, None
     (found,) = (values for values in measured.properties if values.scale.name == "distance_to_edge_nm")
     inner = found.values > measured.options.edge_width_nm
-    area = float(found.areas[inner].sum()) / 2.0 / NM**2
+    area = float(found.areas[inner].sum()) / 2.0 / ANGSTROM_PER_NM**2
     if measured.picks is None:
         return area, None
     return area, int((~measured.is_edge).sum()) if len(measured.order) else 0
@@ -146,7 +151,7 @@ def _lumen_nm3(shell: Surface) -> float | None:
     for component in np.flatnonzero(areas >= LEAST_INNER_SHARE * areas.max()):
         part = Surface(Mesh(shell.vertices, shell.faces[shell.face_components == component]))
         inner += max(-part.volume, 0.0) if part.is_closed else 0.0
-    return inner / NM**3 if inner > 0.0 else None
+    return inner / ANGSTROM_PER_NM**3 if inner > 0.0 else None
 
 
 def _touches_lamella(measured: Measured) -> bool | None:
@@ -160,8 +165,8 @@ def _bilayer(measured: Measured) -> dict[str, float | None]:
     found = measured.bilayer
     thickness, error = (None, None) if found is None else (found.thickness, found.error)
     return {
-        "bilayer_thickness_nm": None if thickness is None else thickness / NM,
-        "bilayer_thickness_error_nm": None if thickness is None or error is None else error / NM,
+        "bilayer_thickness_nm": None if thickness is None else thickness / ANGSTROM_PER_NM,
+        "bilayer_thickness_error_nm": None if thickness is None or error is None else error / ANGSTROM_PER_NM,
     }
 
 

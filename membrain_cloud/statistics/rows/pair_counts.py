@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from membrain_cloud.statistics.model.measured_membrane import Measured
-from membrain_cloud.statistics.schema.row import NM, Row
 from membrain_cloud.statistics.spatial.random_placement import simulate_pair_counts
+from membrain_cloud.units import ANGSTROM_PER_NM
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from membrain_cloud.statistics.model.measured_membrane import Measured
+    from membrain_cloud.statistics.schema.row import Row
 
 # Of the simulations. A constant: the same input gives the same tables.
 SEED = 20240801
@@ -50,14 +56,14 @@ def _blocks(measured: Measured, centres: NDArray[np.int64]) -> Iterator[list[Row
     """The rows of each component and pair of kinds that has `centres` and others to count about them."""
     if not len(measured.order):
         return
-    pairs, edges, n_kinds = measured.pairs, measured.pairs.edges / NM, len(measured.kind_names)
+    pairs, edges, n_kinds = measured.pairs, measured.pairs.edges / ANGSTROM_PER_NM, len(measured.kind_names)
     populations = np.zeros((measured.surface.n_components, n_kinds), np.int64)
     np.add.at(populations, (measured.components, measured.kinds), 1)
     for component in np.unique(measured.components[centres]).tolist():
-        area = float(measured.component_areas[component]) / NM**2
+        area = float(measured.component_areas[component]) / ANGSTROM_PER_NM**2
         for one in range(n_kinds):
             here = centres[(measured.components[centres] == component) & (measured.kinds[centres] == one)]
-            area_sums = pairs.areas[here].sum(axis=0) / NM**2
+            area_sums = pairs.areas[here].sum(axis=0) / ANGSTROM_PER_NM**2
             for other in range(pairs.counts.shape[1]) if len(here) else ():
                 n_target = int(populations[component, other])
                 others = n_target - (one == other)

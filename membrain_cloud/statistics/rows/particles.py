@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from membrain_cloud.geometry import Grid
-from membrain_cloud.statistics.membrane import surface_properties as properties
 from membrain_cloud.rotations import relion_angles
-from membrain_cloud.statistics.schema.column import Column
-from membrain_cloud.statistics.model.measured_membrane import Measured
+from membrain_cloud.statistics.membrane import surface_properties as properties
 from membrain_cloud.statistics.schema.particles import PARTICLES
-from membrain_cloud.statistics.membrane.surface_properties import Values
-from membrain_cloud.statistics.schema.row import NM, Row, known
+from membrain_cloud.statistics.schema.row import Row, known
+from membrain_cloud.units import ANGSTROM_PER_NM
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from membrain_cloud.geometry import Grid
+    from membrain_cloud.statistics.membrane.surface_properties import Values
+    from membrain_cloud.statistics.model.measured_membrane import Measured
+    from membrain_cloud.statistics.schema.column import Column
 
 
 def particle_rows(measured: Measured) -> list[Row]:
@@ -34,6 +39,7 @@ def _placed(measured: Measured) -> dict[str, Sequence[Any]]:
     mean, gauss = (surface.interpolate(values, at) for values in measured.curvatures)
     gaps, bilayer, lamella = measured.gaps, measured.bilayer, measured.lamella
     unknown = np.full(len(at), np.nan)
+    depths = unknown if lamella is None else lamella.depths(measured.positions)
     return {
         "particle_id": measured.order.tolist(),
         "object_name": measured.names,
@@ -42,7 +48,7 @@ def _placed(measured: Measured) -> dict[str, Sequence[Any]]:
         **_xyz("{}_angstrom", measured.positions),
         **_angle_columns(measured.orientations, len(at)),
         "score": known(np.asarray(picks.scores, np.float64)[measured.order]),
-        "distance_to_surface_nm": known(at.distances / NM),
+        "distance_to_surface_nm": known(at.distances / ANGSTROM_PER_NM),
         **_xyz("normal_{}", measured.normals),
         **{
             name: known(properties.of_curvatures(name, mean, gauss))
@@ -52,12 +58,12 @@ def _placed(measured: Measured) -> dict[str, Sequence[Any]]:
             )
         },
         "verticality": known(properties.verticality(surface)[at.faces]),
-        "bilayer_thickness_nm": known(unknown if bilayer is None else bilayer.at_faces[at.faces] / NM),
-        "distance_to_boundary_nm": known(measured.pairs.to_boundary / NM),
-        "distance_to_rim_nm": known(measured.pairs.to_seam / NM),
-        "distance_to_border_nm": known(_border_distances(measured.positions, measured.grid) / NM),
-        "distance_to_lamella_nm": known(unknown if lamella is None else lamella.depths(measured.positions) / NM),
-        "distance_to_next_membrane_nm": known(unknown if gaps is None else gaps.to_next[at.faces] / NM),
+        "bilayer_thickness_nm": known(unknown if bilayer is None else bilayer.at_faces[at.faces] / ANGSTROM_PER_NM),
+        "distance_to_boundary_nm": known(measured.pairs.to_boundary / ANGSTROM_PER_NM),
+        "distance_to_rim_nm": known(measured.pairs.to_seam / ANGSTROM_PER_NM),
+        "distance_to_border_nm": known(_border_distances(measured.positions, measured.grid) / ANGSTROM_PER_NM),
+        "distance_to_lamella_nm": known(depths / ANGSTROM_PER_NM),
+        "distance_to_next_membrane_nm": known(unknown if gaps is None else gaps.to_next[at.faces] / ANGSTROM_PER_NM),
         "is_edge": measured.is_edge.tolist(),
     }  # fmt: skip
 
@@ -82,7 +88,7 @@ def neighbor_rows(measured: Measured) -> list[Row]:
     found = measured.pairs.neighbors
     listed = found.ranks <= measured.options.n_neighbors
     one, other = found.sources[listed], found.targets[listed]
-    apart = np.linalg.norm(measured.positions[one] - measured.positions[other], axis=1) / NM
+    apart = np.linalg.norm(measured.positions[one] - measured.positions[other], axis=1) / ANGSTROM_PER_NM
     rows = [
         {
             "particle_id": int(measured.order[i]),
@@ -91,7 +97,7 @@ def neighbor_rows(measured: Measured) -> list[Row]:
             "target_object_name": measured.kind_names[kind],
             "rank": rank,
             "target_id": int(measured.order[j]),
-            "geodesic_nm": distance / NM,
+            "geodesic_nm": distance / ANGSTROM_PER_NM,
             "euclidean_nm": euclidean,
             "in_plane_angle_degrees": angle,
         }
@@ -120,7 +126,8 @@ def binned_neighbor_rows(measured: Measured) -> list[Row]:
     if not len(measured.order):
         return rows
     nearest = [
-        measured.pairs.neighbors.nearest(kind, len(measured.order)) / NM for kind in range(len(measured.kind_names))
+        measured.pairs.neighbors.nearest(kind, len(measured.order)) / ANGSTROM_PER_NM
+        for kind in range(len(measured.kind_names))
     ]
     for row, of_class, members in _binned(measured):
         for kind, target in enumerate(measured.kind_names):

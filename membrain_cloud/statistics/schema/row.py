@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Row = dict[str, Any]
-NM = 10.0  # Å
 
 
 def known(values: NDArray[np.float64]) -> list[float | None]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from membrain_cloud.mesh.surface import Surface, SurfacePoints
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from membrain_cloud.mesh.surface import Surface, SurfacePoints
 
 # Particles whose distances to all others are held at once.
 SOURCES_AT_ONCE = 512

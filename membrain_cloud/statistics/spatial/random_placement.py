@@ -7,10 +7,14 @@ found once among a pool of random points, and each simulation draws its particle
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
-from membrain_cloud.mesh.surface import Surface, SurfacePoints
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from membrain_cloud.mesh.surface import Surface, SurfacePoints
 
 # Points in the pool for each particle, and at least. What all simulations share of the pool's own chance is missing in
 # their spread: about 1 / POOL_FACTOR² of the variance.

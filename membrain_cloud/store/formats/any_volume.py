@@ -11,22 +11,26 @@ import gzip
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from membrain_cloud.errors import ChunkError, InputError, TomogramError
 from membrain_cloud.geometry import Box
-from membrain_cloud.store.volumes import ome_zarr as volumes
-from membrain_cloud.store.volumes.zarr_array import ChunkedArray
-from membrain_cloud.store.objects.object_store import Files
 from membrain_cloud.store.formats.mrc import Header, believable_spacing, open_mrc, write_mrc
 from membrain_cloud.store.formats.nifti import open_nifti
 from membrain_cloud.store.formats.nrrd import open_nrrd
 from membrain_cloud.store.formats.star import read_csv_picks, read_star_picks, star_text, write_star
+from membrain_cloud.store.objects.object_store import Files
+from membrain_cloud.store.volumes import ome_zarr as volumes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from membrain_cloud.store.volumes.zarr_array import ChunkedArray
 
 __all__ = [
     "Header",

@@ -9,14 +9,17 @@ import io
 import json
 import re
 import struct
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from membrain_cloud.errors import ProjectError
 from membrain_cloud.geometry import Mesh, Picks
-from membrain_cloud.store.refs import ObjectRef
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from membrain_cloud.store.refs import ObjectRef
 
 _GLB_MAGIC, _GLB_JSON = 0x46546C67, 0x4E4F534A
 
@@ -81,7 +84,7 @@ def _glb_json(content: bytes) -> dict[str, Any]:
 
 
 def picks_to_json(picks: Picks, ref: ObjectRef) -> bytes:
-    """copick's picks file: location = centre in Å, rotation without translation, instance_id = membrane."""
+    """Copick's picks file: location = centre in Å, rotation without translation, instance_id = membrane."""
     matrices = np.tile(np.eye(4), (len(picks), 1, 1))
     if picks.orientations is not None:
         matrices[:, :3, :3] = picks.orientations

@@ -11,9 +11,9 @@ import hashlib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from membrain_cloud.errors import ProjectError, VoxelSpacingError
 from membrain_cloud.geometry import Mesh, Picks
 from membrain_cloud.store.formats.meshes import read_h5, read_obj
 from membrain_cloud.store.formats.star import PIXEL_SIZES, read_star_picks, star_particles
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 # Endings of a membrane's STAR file after its stem, in the order they are looked for.
 STAR_ENDINGS = ("_clusters.star", ".star", "_surforama.star", "_particles.star")

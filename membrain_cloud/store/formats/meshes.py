@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow
-from numpy.typing import NDArray
 from pyarrow import compute, csv
 
 from membrain_cloud.errors import ProjectError, UsageError, VoxelSpacingError, storage_error
 from membrain_cloud.geometry import Mesh, Picks
 from membrain_cloud.store.formats.copick_files import meshes_from_glb, meshes_to_glb
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
 
 KINDS = (".h5", ".obj", ".glb")
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from membrain_cloud.errors import ProjectError, UsageError, VoxelSpacingError, storage_error
 from membrain_cloud.geometry import Picks
 from membrain_cloud.store.formats.star import temporary_name, write_bytes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # A column of STOPGAP's -> the row (from 0) of an EM motive list with the same meaning; None: no such row.
 _STOPGAP: dict[str, int | None] = {

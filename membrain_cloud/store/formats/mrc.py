@@ -8,13 +8,15 @@ import os
 import struct
 import uuid
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from membrain_cloud.errors import TomogramError, storage_error
 from membrain_cloud.store.volumes.ome_zarr import LARGEST_SPACING_ANGSTROM, SMALLEST_SPACING_ANGSTROM
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _MRC_MODES = (0, 1, 2, 4, 6, 12)
 _IMOD_STAMP = 1146047817

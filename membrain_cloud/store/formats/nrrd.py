@@ -10,13 +10,15 @@ import bz2
 import gzip
 import math
 import zlib
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from membrain_cloud.errors import TomogramError
 from membrain_cloud.store.formats.mrc import Header
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _MAGIC = b"NRRD000"
 _HEADER_BYTES = 1 << 16

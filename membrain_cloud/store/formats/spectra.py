@@ -5,12 +5,16 @@ from __future__ import annotations
 import csv
 import os
 import uuid
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from membrain_cloud.errors import InputError, UsageError, storage_error
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
 
 _COLUMNS = ("intensity", "frequency_per_angstrom", "amplitude")
 

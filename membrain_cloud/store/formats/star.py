@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from membrain_cloud.errors import ProjectError, UsageError, VoxelSpacingError, storage_error
 from membrain_cloud.geometry import Grid, Picks
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import pandas as pd
+    from numpy.typing import NDArray
 
 _COORDINATES = tuple(f"rlnCoordinate{axis}" for axis in "XYZ")
 _CENTRED = tuple(f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ")

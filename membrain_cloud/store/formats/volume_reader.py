@@ -9,22 +9,25 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Protocol, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from membrain_cloud.errors import TomogramError, storage_error
 from membrain_cloud.geometry import Box, Grid, Zyx
 from membrain_cloud.store.formats import any_volume as exchange
-from membrain_cloud.store.volumes import ome_zarr as volumes
-from membrain_cloud.store.volumes.zarr_array import ChunkedArray
-from membrain_cloud.store.objects.object_store import Files
 from membrain_cloud.store.formats.mrc import Header, open_mrc
-from membrain_cloud.store.volumes.scratch_array import RawArray
 from membrain_cloud.store.formats.volume_writer import VolumeFileWriter, check_output
+from membrain_cloud.store.objects.object_store import Files
+from membrain_cloud.store.volumes import ome_zarr as volumes
 from membrain_cloud.store.volumes.ome_zarr import Level
+from membrain_cloud.store.volumes.scratch_array import RawArray
+from membrain_cloud.store.volumes.zarr_array import ChunkedArray
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from numpy.typing import NDArray
 
 __all__ = ["VolumeFile", "VolumeFileWriter", "check_output", "open_volume_file"]
 
@@ -164,7 +167,7 @@ def _unpacked(path: str, folder: str) -> str:
     opener: Any = gzip.open if path.lower().endswith(".gz") else bz2.open
     try:
         with opener(path) as packed, open(target, "wb") as file:
-            shutil.copyfileobj(cast(BinaryIO, packed), file, 1 << 24)
+            shutil.copyfileobj(cast("BinaryIO", packed), file, 1 << 24)
     except (EOFError, gzip.BadGzipFile) as error:
         raise TomogramError(f"{path}: the compressed file is damaged ({error})", "copy it again") from error
     except OSError as error:

@@ -7,17 +7,20 @@ import math
 import os
 import shutil
 import uuid
-from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from membrain_cloud.errors import StorageError, UsageError, storage_error
 from membrain_cloud.geometry import Box, Grid, Zyx, iterate_chunks
-from membrain_cloud.store.volumes import ome_zarr as volumes
 from membrain_cloud.store.objects.object_store import Files
+from membrain_cloud.store.volumes import ome_zarr as volumes
 from membrain_cloud.store.volumes.scratch_array import RawArray, check_room
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from numpy.typing import NDArray
 
 _MRC_MODES = {"int8": 0, "int16": 1, "float32": 2, "uint16": 6, "float16": 12}
 _MRC_HEADER_BYTES = 1024

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from membrain_cloud.errors import MembrainCloudError, StorageError, TransientError, storage_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Answers of a web server that asking again does not change.
 _REFUSED_STATUS = {400, 401, 403, 405, 410, 451}

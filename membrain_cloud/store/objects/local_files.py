@@ -6,16 +6,16 @@ import contextlib
 import errno
 import functools
 import os
-import re
 import shutil
-import uuid
-from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import IO
+from typing import IO, TYPE_CHECKING
+
+from membrain_cloud.atomic import FLUSH, TEMPORARY, hidden_sibling
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 _FLUSHES_AT_ONCE = 4
-# As `hidden_sibling` makes them.
-TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 
 
 def walk(base: str) -> Iterator[tuple[str, os.stat_result]]:
@@ -29,17 +29,6 @@ def walk(base: str) -> Iterator[tuple[str, os.stat_result]]:
             with contextlib.suppress(FileNotFoundError):  # replaced or removed while we list
                 status = os.stat(path)
                 yield os.path.relpath(path, base), status
-
-
-def hidden_sibling(path: str) -> str:
-    """A name for a file that is not whole yet: on the same file system, and known to `TEMPORARY`."""
-    folder, name = os.path.split(path)
-    return os.path.join(folder, f".{name[:100]}.{uuid.uuid4().hex[:12]}.tmp")
-
-
-# What is there under its name is whole, whatever happens to the machine: content and size are on the disk before. When
-# it was written is not needed for that, and costs a second turn of the disk.
-FLUSH: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 
 
 def opened_new(path: str) -> IO[bytes]:

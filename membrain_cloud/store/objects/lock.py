@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from membrain_cloud.errors import TransientError
-from membrain_cloud.store.objects.object_store import Files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from membrain_cloud.store.objects.object_store import Files
 
 # Reading and writing a config takes well under a second: who holds the lock longer has died with it.
 _STALE_SECONDS = 20.0

@@ -19,16 +19,20 @@ import random
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import fsspec
 
+from membrain_cloud.atomic import TEMPORARY, hidden_sibling
 from membrain_cloud.errors import TransientError, UsageError
 from membrain_cloud.store.objects.error_mapping import faults, lacks_bucket
-from membrain_cloud.store.objects.local_files import TEMPORARY, create_file, hidden_sibling, replace_file, walk
-from membrain_cloud.store.objects.io_meter import Meter
+from membrain_cloud.store.objects.local_files import create_file, replace_file, walk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from membrain_cloud.store.objects.io_meter import Meter
 
 _LOCAL_PROTOCOLS = {"file", "local"}
 _S3_PROTOCOLS = {"s3", "s3a"}
@@ -176,7 +180,6 @@ class Files:
 
     def write(self, name: str, content: bytes) -> None:
         """Write atomically; StorageError for a full disk, a read-only store or missing permission."""
-
         late = self.meter is not None and self.meter.late
 
         def request() -> None:

@@ -23,8 +23,8 @@ from typing import Any
 
 import membrain_cloud
 from membrain_cloud.errors import InputError, ProjectError, TransientError
-from membrain_cloud.store.objects.object_store import Files
 from membrain_cloud.store.model_registry import CACHE_VARIABLE
+from membrain_cloud.store.objects.object_store import Files
 
 Report = Callable[[str], None]
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
 from membrain_cloud.errors import InputError, ProjectError, UsageError
-from membrain_cloud.geometry import Zyx
 from membrain_cloud.store.formats.copick_files import picks_to_json
-from membrain_cloud.store.portal.deposition_schema import IngestionConfig, validated
 from membrain_cloud.store.objects.object_store import Files
-from membrain_cloud.store.projects.project import Project
+from membrain_cloud.store.portal.deposition_schema import IngestionConfig, validated
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, check_name, parse_uri
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from membrain_cloud.geometry import Zyx
+    from membrain_cloud.store.projects.project import Project
 
 Kind = Literal["segmentation", "instances", "meshes", "picks"]
 _COPIES = "copick"

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from membrain_cloud.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SCHEMA = "cdp-ingestion-config 1.1.0"
 

@@ -12,14 +12,17 @@ import math
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from membrain_cloud.errors import InputError, UsageError
-from membrain_cloud.geometry import Zyx
-from membrain_cloud.store.portal.client import PortalClient
 from membrain_cloud.store.refs import clean_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from membrain_cloud.geometry import Zyx
+    from membrain_cloud.store.portal.client import PortalClient
 
 # What the portal's own URLs start with.
 _PORTAL_BUCKET = "s3://cryoet-data-portal-public"

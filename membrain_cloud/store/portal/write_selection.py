@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from membrain_cloud.errors import UsageError
 from membrain_cloud.store.objects.object_store import Files
-from membrain_cloud.store.projects.manifest import write_manifest
 from membrain_cloud.store.portal.selection import PortalQuery, Selection, copick_config
+from membrain_cloud.store.projects.manifest import write_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MANIFEST_FILE, CONFIG_FILE = "manifest.parquet", "config.json"
 _SECRETS = {"key", "secret", "token", "password", "client_kwargs"}

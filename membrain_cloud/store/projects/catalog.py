@@ -6,13 +6,12 @@ Foreign files and folders are passed over, and one bad name never hides the rest
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from membrain_cloud.errors import BadNameError, MembrainCloudError, ProjectError
-from membrain_cloud.store.projects.croissant import CroissantTree, open_croissant
 from membrain_cloud.store.objects.object_store import Files
+from membrain_cloud.store.projects.croissant import CroissantTree, open_croissant
 from membrain_cloud.store.refs import (
     FeaturesRef,
     ObjectRef,
@@ -25,6 +24,9 @@ from membrain_cloud.store.refs import (
     parse_segmentation_file,
     parse_uri,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
 
 _RUNS = "ExperimentRuns"
 # Where a run has several tomograms: membranes show best in a denoised one, then in a plain back-projection.
@@ -160,7 +162,8 @@ class Catalog:
 
     def segmentation(self, run: str, uri: str) -> SegmentationRef:
         """The segmentation that `name:user/session@spacing[?instance=true]` names; the spacing may be left out where
-        only one fits. ProjectError, saying what exists, when there is none."""
+        only one fits. ProjectError, saying what exists, when there is none.
+        """
         parsed = parse_uri(uri)
         (run,) = self._checked_runs([run])
         there = self.segmentations(run)

@@ -6,21 +6,23 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from membrain_cloud.errors import BadNameError, ProjectError, TomogramError, UsageError, VoxelSpacingError
 from membrain_cloud.geometry import Grid, iterate_chunks
-from membrain_cloud.store.volumes import ome_zarr as volumes
 from membrain_cloud.store.formats.any_volume import Header, file_stem, open_volume, read_header
-from membrain_cloud.store.objects.object_store import Files
 from membrain_cloud.store.formats.meshes import read_h5, read_meshes
 from membrain_cloud.store.formats.motl import is_stopgap, read_motive_list, read_stopgap
 from membrain_cloud.store.formats.star import read_csv_picks, read_star_picks
+from membrain_cloud.store.objects.object_store import Files
 from membrain_cloud.store.projects.project import Project, as_labels, pickable_object
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef, check_name, clean_name
+from membrain_cloud.store.volumes import ome_zarr as volumes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MEMBRANE_OBJECT = ("membrane", False, "GO:0016020")
 # Not our own user: what people draw in a viewer must not be recorded as made by the pipeline.

@@ -10,13 +10,16 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from membrain_cloud.errors import BadNameError, ProjectError, VoxelSpacingError
 from membrain_cloud.store.objects.object_store import Files
-from membrain_cloud.store.objects.io_meter import Meter
 from membrain_cloud.store.refs import FeaturesRef, ObjectRef, SegmentationRef, TomogramRef, is_safe_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from membrain_cloud.store.objects.io_meter import Meter
 
 _LOCAL = ("file://", "local://")
 _TRUE = ("true", "1", "yes")
@@ -130,7 +133,7 @@ class _Tables:
 
 
 def _listed(tables: _Tables) -> Iterator[tuple[str, str]]:
-    """copick's path and the URL of all that the tables list and that has a safe name."""
+    """Copick's path and the URL of all that the tables list and that has a safe name."""
     makers: dict[str, Callable[[Mapping[str, str]], str | None]] = {
         "tomograms": lambda row: TomogramRef(row["run"], row["tomo_type"], float(row["voxel_size"])).path,
         "features": lambda row: (

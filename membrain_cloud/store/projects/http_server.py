@@ -13,15 +13,18 @@ import re
 import secrets
 import struct
 import threading
-from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from membrain_cloud.errors import MembrainCloudError
-from membrain_cloud.geometry import Mesh
-from membrain_cloud.store.objects.object_store import Files
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from membrain_cloud.geometry import Mesh
+    from membrain_cloud.store.objects.object_store import Files
 
 _NAME = re.compile(r"[A-Za-z0-9._:-]+(/[A-Za-z0-9._:-]+)*")
 # Viewers count metres; Neuroglancer's meshes are in nanometres.

@@ -181,7 +181,7 @@ _MAKE_ONE = "make one: membrain-cloud portal select, or membrain-cloud project m
 
 
 def without_secrets(options: Mapping[str, Any]) -> dict[str, Any]:
-    """fsspec's arguments without what looks like a credential, nested ones included."""
+    """Fsspec's arguments without what looks like a credential, nested ones included."""
     return {
         key: without_secrets(value) if isinstance(value, Mapping) else value
         for key, value in options.items()

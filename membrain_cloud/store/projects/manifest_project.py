@@ -5,18 +5,21 @@ from __future__ import annotations
 import difflib
 import json
 import threading
-from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from membrain_cloud.errors import MembrainCloudError, ProjectError, TomogramError
-from membrain_cloud.geometry import Grid
-from membrain_cloud.store.volumes import ome_zarr as volumes
-from membrain_cloud.store.volumes.zarr_array import ChunkedArray
 from membrain_cloud.store.objects.object_store import Files
 from membrain_cloud.store.projects.manifest import Manifest, ManifestRow, read_manifest, write_manifest
 from membrain_cloud.store.projects.project import Project, ensure_object_in
 from membrain_cloud.store.refs import ObjectRef, TomogramRef, VolumeRef, check_name
+from membrain_cloud.store.volumes import ome_zarr as volumes
+from membrain_cloud.store.volumes.zarr_array import ChunkedArray
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from membrain_cloud.geometry import Grid
 
 # A copick config of the overlay, for what opens results with copick; kept only where the manifest names none.
 _COPICK_CONFIG = "membrain-cloud/copick.json"

@@ -9,22 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from membrain_cloud.errors import ChunkError, ProjectError, TomogramError, UnfinishedError
 from membrain_cloud.geometry import Box, Grid, Mesh, Picks, Zyx, iterate_chunks
 from membrain_cloud.store.formats import copick_files as annotation_files
-from membrain_cloud.store.volumes import ome_zarr as volumes
-from membrain_cloud.store.projects.catalog import Catalog
-from membrain_cloud.store.volumes.zarr_array import ChunkedArray
 from membrain_cloud.store.objects.lock import alone_with
 from membrain_cloud.store.objects.object_store import Files, ObjectInfo
-from membrain_cloud.store.objects.io_meter import Meter
-from membrain_cloud.store.run_state.receipts import Receipts
+from membrain_cloud.store.projects.catalog import Catalog
 from membrain_cloud.store.refs import (
     FeaturesRef,
     ObjectRef,
@@ -33,6 +27,16 @@ from membrain_cloud.store.refs import (
     VolumeRef,
     check_object_name,
 )
+from membrain_cloud.store.run_state.receipts import Receipts
+from membrain_cloud.store.volumes import ome_zarr as volumes
+from membrain_cloud.store.volumes.zarr_array import ChunkedArray
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from membrain_cloud.store.objects.io_meter import Meter
 
 USER = "membrain"
 RECEIPTS_FOLDER = "membrain-cloud/receipts"
@@ -276,7 +280,7 @@ class Project(Catalog):
         return volumes.create_volume(self._overlay, ref.path, grid, dtype, chunk)
 
     def _finish(self, ref: VolumeRef, spacing: float | None, *, mean: bool) -> None:
-        """spacing : in Å; None: as the volume says."""
+        """Spacing : in Å; None: as the volume says."""
         try:
             spacing = self.grid(ref).voxel_spacing_angstrom if spacing is None else spacing
             self._forget(ref)

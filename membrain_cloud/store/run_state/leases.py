@@ -16,15 +16,18 @@ import functools
 import json
 import os
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from membrain_cloud.errors import MembrainCloudError
-from membrain_cloud.store.objects.object_store import Files
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from membrain_cloud.store.objects.object_store import Files
 
 BEAT_SECONDS = 15.0
 

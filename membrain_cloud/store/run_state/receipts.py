@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from membrain_cloud.errors import BadNameError, StorageError
 from membrain_cloud.store.objects.object_store import Files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
 
 RECEIPT_VERSION = 1
 _SUFFIX = ".json"

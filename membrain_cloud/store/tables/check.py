@@ -7,21 +7,21 @@ grows with a tomogram and not with the tables.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-import pyarrow as pa
-
 from membrain_cloud.errors import ChunkError
-from membrain_cloud.statistics.schema.tables import MEMBRANE_KEYS, TOMOGRAM_KEYS
 from membrain_cloud.statistics.schema.row_keys import PARENTS, ROW_KEYS
-from membrain_cloud.store.tables.compaction import compact_files, compact_name, is_current, read_footer
+from membrain_cloud.statistics.schema.tables import MEMBRANE_KEYS, TOMOGRAM_KEYS
 from membrain_cloud.store.run_state.receipts import ReceiptName
+from membrain_cloud.store.tables.compaction import compact_files, compact_name, is_current, read_footer
 from membrain_cloud.store.tables.parquet_tables import Tables, part_name
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
     import pandas as pd
+    import pyarrow as pa
 
 AGAIN = "run `measure` again"
 _TOMOGRAM = [column.name for column in TOMOGRAM_KEYS]

@@ -13,7 +13,6 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from membrain_cloud.errors import ChunkError
-from membrain_cloud.store.objects.object_store import Files, ObjectInfo
 
 if TYPE_CHECKING:
-    from membrain_cloud.store.tables.parquet_tables import Tables
+    from collections.abc import Callable, Iterator, Mapping
+
+    from membrain_cloud.store.objects.object_store import Files, ObjectInfo
 
 FOLDER = "compact"
 _MANIFEST = b"membrain_cloud.parts"
@@ -48,7 +48,7 @@ class CompactFile:
 
 
 def compact_name(table: str, folder: str) -> str:
-    """folder : the partition's, `dataset=...`."""
+    """Folder : the partition's, `dataset=...`."""
     return f"{FOLDER}/{table}/{folder}/all.parquet"
 
 
@@ -98,20 +98,44 @@ def read_footer(files: Files, name: str) -> Any:
 
 
 def write_compact(
-    source: Tables, table: str, dataset: str, parts: Mapping[str, ObjectInfo], target: Files, name: str
+    read_part: Callable[[str], pa.Table | None],
+    schema: pa.Schema,
+    parts: Mapping[str, ObjectInfo],
+    target: Files,
+    name: str,
 ) -> int:
-    """Write a compact file of these parts below `target`, whole or not at all; returns the number of its rows.
+    """Write a compact file of parts, whole or not at all.
 
-    A part that is removed meanwhile is left out. Raises ChunkError for a torn part; then nothing is replaced.
+    Parameters
+    ----------
+    read_part : callable
+        Returns the rows of a part by its name, or None where it has been removed; such a part is left out.
+    schema : pyarrow.Schema
+        Columns of the table.
+    parts : mapping of str to ObjectInfo
+        Name of each part to its size and tag.
+    target : Files
+        The folder that the compact file is written to.
+    name : str
+        Name of the compact file below `target`.
+
+    Returns
+    -------
+    int
+        Number of rows.
+
+    Raises
+    ------
+    ChunkError
+        If a part is torn; nothing is replaced then.
     """
     started, manifest, first = time.time(), [], 0
-    schema = source.schema(table)
     with tempfile.TemporaryDirectory(prefix="membrain-cloud-compact-") as folder:
         path = os.path.join(folder, "all.parquet")
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
             waiting: list[pa.Table] = []
             for part, info in sorted(parts.items()):
-                rows = source.read_part(table, dataset, part)
+                rows = read_part(part)
                 if rows is None:
                     continue
                 settled = not target.local or _modified(info) < started - _UNSETTLED_SECONDS

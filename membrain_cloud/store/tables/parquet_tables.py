@@ -11,7 +11,6 @@ import copy
 import functools
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
@@ -20,6 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from membrain_cloud.errors import BadNameError, ChunkError, ProjectError
+from membrain_cloud.store.objects.object_store import Files, ObjectInfo
+from membrain_cloud.store.run_state.receipts import Receipts
 from membrain_cloud.store.tables.compaction import (
     FOLDER,
     CompactFile,
@@ -30,12 +31,12 @@ from membrain_cloud.store.tables.compaction import (
     read_footer,
     write_compact,
 )
-from membrain_cloud.store.objects.object_store import Files, ObjectInfo
-from membrain_cloud.store.objects.io_meter import Meter
-from membrain_cloud.store.run_state.receipts import Receipts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
     from membrain_cloud.statistics.schema.tables import Column
+    from membrain_cloud.store.objects.io_meter import Meter
 
     Schemas = Mapping[str, Sequence[Column]]
 
@@ -196,7 +197,7 @@ class Tables:
         return self._parts(table).get(unquote(folder.removeprefix(f"{_PARTITION}=")), {})
 
     def _parts(self, table: str) -> dict[str, dict[str, ObjectInfo]]:
-        """dataset -> part -> size and tag, sorted."""
+        """Dataset -> part -> size and tag, sorted."""
         found: dict[str, dict[str, ObjectInfo]] = {}
         for name, info in self.files.listing(table).items():
             folder, _, file = name.rpartition("/")
@@ -227,7 +228,8 @@ class Tables:
                 name = compact_name(table, _folder(dataset)) if target is None else part_name(table, dataset, "all")
                 if target is None and is_current(files, name, parts):
                     continue
-                counts[table]["rows"] += write_compact(self, table, dataset, parts, files, name)
+                read = functools.partial(self.read_part, table, dataset)
+                counts[table]["rows"] += write_compact(read, self.schema(table), parts, files, name)
                 counts[table]["files"] += 1
         for table, folder in stale:
             self.files.remove(compact_name(table, folder))

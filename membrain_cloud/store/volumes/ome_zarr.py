@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from membrain_cloud.errors import ChunkError, ProjectError, TomogramError, VoxelSpacingError
 from membrain_cloud.geometry import Box, Grid, Zyx, iterate_chunks
 from membrain_cloud.store.volumes.zarr_array import ArrayFormat, ChunkedArray
-from membrain_cloud.store.objects.object_store import Files
+
+if TYPE_CHECKING:
+    from membrain_cloud.store.objects.object_store import Files
 
 DEFAULT_CHUNK = 256
 LEVELS = 3

@@ -8,15 +8,19 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from membrain_cloud.errors import StorageError, TomogramError, storage_error
-from membrain_cloud.geometry import Box, Zyx
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+    from membrain_cloud.geometry import Box, Zyx
 
 _MOST_BYTES = 1 << 30  # one read or write of the system takes no more than 2 GiB
 

@@ -13,18 +13,22 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numcodecs
 import numpy as np
-from numpy.typing import NDArray
 
 from membrain_cloud.errors import ChunkError, StorageError, TomogramError
 from membrain_cloud.geometry import Box, Zyx
-from membrain_cloud.store.objects.object_store import Files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from membrain_cloud.store.objects.object_store import Files
 
 BLOSC = {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1, "blocksize": 0}
 _BLOSC_HEADER = 16

@@ -6,14 +6,16 @@ long as the volume has them. Labels are taken from the nearest voxel and are IGN
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from membrain_cloud.jit import compiled
-from membrain_cloud.training.augmentation.intensity import Float32
 from membrain_cloud.training.labels import IGNORE
+
+if TYPE_CHECKING:
+    from membrain_cloud.training.augmentation.intensity import Float32
 
 UInt8 = NDArray[np.uint8]
 Matrix = NDArray[np.float64]

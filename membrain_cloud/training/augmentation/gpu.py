@@ -8,8 +8,8 @@ only the noise comes from the device's own generator.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,8 +18,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from membrain_cloud.simulation.imaging import Imaging, electron_wavelength_angstrom
-from membrain_cloud.training.augmentation.policy import Augmentations
 from membrain_cloud.training.augmentation.intensity import Range, amplitude_walk, cuboids
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from membrain_cloud.training.augmentation.policy import Augmentations
 
 _AXES = (1, 2, 3)
 

@@ -7,7 +7,7 @@ gamma, which simulated specimens are trained with.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from scipy import fft, ndimage
 
 from membrain_cloud.image.rank_median import median as median_of_cubes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Float32 = NDArray[np.float32]
 Range = tuple[float, float]
@@ -66,7 +69,7 @@ def median(image: Float32, rng: np.random.Generator, *, sizes: tuple[int, int]) 
 
 
 def gaussian(image: Float32, rng: np.random.Generator, *, sigma: Range, each_axis: bool) -> Float32:
-    """sigma : range, in voxels.  each_axis : whether every axis draws its own."""
+    """Sigma : range, in voxels.  each_axis : whether every axis draws its own."""
     drawn = [float(rng.uniform(*sigma)) for _ in range(3 if each_axis else 1)]
     return ndimage.gaussian_filter(image, drawn * (1 if each_axis else 3), truncate=3.0)
 

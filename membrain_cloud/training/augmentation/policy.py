@@ -6,17 +6,22 @@ are imaged (`patches.py`), so that the missing wedge always lies where a microsc
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from membrain_cloud.errors import UsageError
-from membrain_cloud.training.augmentation import intensity as grey_values
 from membrain_cloud.training.augmentation import geometric as turning
+from membrain_cloud.training.augmentation import intensity as grey_values
 from membrain_cloud.training.augmentation.intensity import Float32, Range, normalise
-from membrain_cloud.training.augmentation.geometric import Matrix, UInt8
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from membrain_cloud.training.augmentation.geometric import Matrix, UInt8
 
 
 @dataclass(frozen=True)

@@ -7,21 +7,30 @@ import os
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import membrain_cloud
 from membrain_cloud.geometry import Mesh, Picks
-from membrain_cloud.simulation.phantom import PhantomSettings, make_phantom
-from membrain_cloud.picking.pick_membrane import Clustering
 from membrain_cloud.networks.picking.picker import AnyPicker, save_picker
+from membrain_cloud.simulation.phantom import PhantomSettings, make_phantom
 from membrain_cloud.training.picking.examples import PickingExample
-from membrain_cloud.training.picking.simulated_examples import PhantomExamples, Segment, phantom_examples, random_phantom
 from membrain_cloud.training.picking.profile_picker import PickerTraining, fitting, train_picker
+from membrain_cloud.training.picking.simulated_examples import (
+    PhantomExamples,
+    Segment,
+    phantom_examples,
+    random_phantom,
+)
 from membrain_cloud.training.picking.validation import evaluate_picker, suiting_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from membrain_cloud.picking.pick_membrane import Clustering
 
 Report = Callable[[str], None]
 

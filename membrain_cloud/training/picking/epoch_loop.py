@@ -13,14 +13,16 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from membrain_cloud.errors import UsageError
 from membrain_cloud.training.checkpoint import write_whole
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Row = Mapping[str, float | None]
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from membrain_cloud.geometry import Mesh, Picks
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from membrain_cloud.geometry import Mesh, Picks
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +32,7 @@ class PickingExample:
         """The particles of each of `count` classes."""
         if self.kinds is None:
             return (self.particles,) * count
-        return tuple(self.particles.chosen(self.kinds == k) for k in range(count))
+        return tuple(self.particles.select(self.kinds == k) for k in range(count))
 
     @property
     def count(self) -> int:

@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse
 import torch
-from numpy.typing import NDArray
 
 from membrain_cloud.errors import InputError, UsageError
 from membrain_cloud.mesh.spectral.operators import surface_operators
-from membrain_cloud.picking.mesh_patches import cut_into_patches
-from membrain_cloud.networks.picking.diffusion_net import SHORTEST_TIME, Architecture, Diffusion, DiffusionNet, SurfaceTensors
+from membrain_cloud.networks.picking.diffusion_net import (
+    SHORTEST_TIME,
+    Architecture,
+    Diffusion,
+    DiffusionNet,
+    SurfaceTensors,
+)
 from membrain_cloud.networks.picking.picker import AnyPicker, Picker, normalise_profiles, surface_tensors
+from membrain_cloud.picking.mesh_patches import cut_into_patches
 from membrain_cloud.training.picking.epoch_loop import Anchor, Course, run_epochs
 from membrain_cloud.training.picking.examples import PickingExample, content_digest
-from membrain_cloud.training.picking.validation import Validation
 from membrain_cloud.training.picking.profile_augmentation import augment_profiles, averaging_matrix
 from membrain_cloud.training.picking.targets import FAR_SCORE, ParticleShape, targets_of_classes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    import scipy.sparse
+    from numpy.typing import NDArray
+
+    from membrain_cloud.training.picking.validation import Validation
 
 BASE_SHARE = 0.5
 """Of a base's weights in a picker that begins with them: few membranes teach their own noise too, and what the base

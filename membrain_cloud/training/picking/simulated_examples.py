@@ -8,21 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from membrain_cloud.geometry import Mesh, Picks
-from membrain_cloud.segmentation.instances import instance_boxes, separate
 from membrain_cloud.mesh.conversion.mask_to_mesh import mesh_membrane
+from membrain_cloud.mesh.density_sampling import sample_along_normals
+from membrain_cloud.segmentation.instances import instance_boxes, separate
 from membrain_cloud.simulation.phantom import Phantom, PhantomSettings, make_phantom
 from membrain_cloud.simulation.proteins import MEMBRANE_PARTICLES
-from membrain_cloud.mesh.density_sampling import sample_along_normals
 from membrain_cloud.training.picking.examples import PickingExample
 from membrain_cloud.training.segmentation.simulated_patches import random_imaging
+
+if TYPE_CHECKING:
+    from membrain_cloud.geometry import Mesh, Picks
 
 # Of a decoy: what `separate` drops by default is of twice this size.
 _LEAST_DARK_ANGSTROM3 = 5e5
@@ -146,7 +148,7 @@ def phantom_examples(
             spline_order=spline_order,
         )
         chosen = on_it & wanted
-        return PickingExample(mesh, profiles, phantom.particles.chosen(chosen), kinds[chosen] if classes else None)
+        return PickingExample(mesh, profiles, phantom.particles.select(chosen), kinds[chosen] if classes else None)
 
     examples = []
     if settings.surfaces != "masks":

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.nn import functional
 
 from membrain_cloud.errors import InputError
-from membrain_cloud.picking.vertex_scores import scale_of_boxes
 from membrain_cloud.networks.picking.subvolume_net import EDGE, SubvolumeNet
 from membrain_cloud.networks.picking.subvolume_picker import SubvolumePicker
+from membrain_cloud.picking.vertex_scores import scale_of_boxes
 from membrain_cloud.training.picking.epoch_loop import Course, run_epochs
 from membrain_cloud.training.picking.examples import SubvolumeExample, content_digest
-from membrain_cloud.training.picking.validation import Validation
 from membrain_cloud.training.picking.targets import FAR_SCORE, ParticleShape, targets_of_classes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from membrain_cloud.training.picking.validation import Validation
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from membrain_cloud.geometry import Mesh, Picks
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from membrain_cloud.geometry import Mesh, Picks
 
 FAR_SCORE = 10.0
 WRONG_SIDE_SCORE = 10.05

@@ -7,20 +7,23 @@ import json
 from collections.abc import Iterable, MutableMapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from membrain_cloud.geometry import Mesh, Picks
 from membrain_cloud.mesh.spectral.operators import Operators
+from membrain_cloud.metrics.overlap import Score, chamfer_angstrom, pick_f1, pick_f1_one_to_one
+from membrain_cloud.networks.picking.subvolume_picker import SubvolumePicker
 from membrain_cloud.picking.pick_membrane import Clustering, cluster_picks, slab_thickness
 from membrain_cloud.picking.vertex_scores import scale_of_boxes, vertex_scores
-from membrain_cloud.networks.picking.picker import AnyPicker, Picker
-from membrain_cloud.networks.picking.subvolume_picker import SubvolumePicker
 from membrain_cloud.training.picking.examples import Example, PickingExample, SubvolumeExample, content_digest
-from membrain_cloud.metrics.overlap import Score, chamfer_angstrom, pick_f1, pick_f1_one_to_one
 from membrain_cloud.training.picking.targets import ParticleShape, targets_of_classes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from membrain_cloud.geometry import Mesh, Picks
+    from membrain_cloud.networks.picking.picker import AnyPicker, Picker
 
 F1_RADIUS_ANGSTROM = 63.36
 """A pick is right within this distance: MemBrain-pick's."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,9 +12,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from membrain_cloud.training.augmentation.gpu import can_change, together
 from membrain_cloud.training.segmentation.simulated_patches import SpecimenPatches
-from membrain_cloud.training.segmentation.config import SegmentationTraining
-from membrain_cloud.training.segmentation.labelled_patches import PatchSource
-from membrain_cloud.training.segmentation.trainer import Batch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from membrain_cloud.training.segmentation.config import SegmentationTraining
+    from membrain_cloud.training.segmentation.labelled_patches import PatchSource
+    from membrain_cloud.training.segmentation.trainer import Batch
 
 _CPU = torch.device("cpu")
 _IMAGED_TOGETHER = 32

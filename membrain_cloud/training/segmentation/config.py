@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from membrain_cloud.errors import UsageError
 from membrain_cloud.networks.segmentation.architecture.mirror_symmetry import ORBIT
 from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture
 from membrain_cloud.training.augmentation.policy import PRESETS, Augmentations
 from membrain_cloud.training.segmentation.losses import SegmentationLoss
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # What changes how fast a training goes, and not where.
 _EFFORT = ("threads", "workers")
@@ -130,7 +132,7 @@ class SegmentationTraining:
         left = (self.steps - step) / (0.25 * self.steps)
         return self.learning_rate * warm * min(1.0, max(left, 0.0))
 
-    def decisive(self) -> dict[str, Any]:
+    def digest_settings(self) -> dict[str, Any]:
         """What the result hangs on."""
         return {name: value for name, value in asdict(self).items() if name not in _EFFORT}
 

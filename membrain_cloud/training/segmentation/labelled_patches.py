@@ -12,16 +12,19 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from membrain_cloud.errors import InputError, TomogramError
-from membrain_cloud.geometry import Zyx
-from membrain_cloud.training.augmentation.policy import Augmentations
 from membrain_cloud.training.labels import IGNORE, MEMBRANE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from membrain_cloud.geometry import Zyx
+    from membrain_cloud.training.augmentation.policy import Augmentations
 
 # Patches are placed by cubes of this edge (voxels) that hold something known.
 CELL = 16
@@ -90,7 +93,7 @@ class LabelledVolume:
 
 @functools.lru_cache(maxsize=512)
 def _mapped(path: str, identity: str) -> NDArray[Any]:
-    """identity : of what is in the file, so that what has been replaced is not taken for it."""
+    """Identity : of what is in the file, so that what has been replaced is not taken for it."""
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 

@@ -14,8 +14,7 @@ import io
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,12 +22,16 @@ from torch import Tensor, nn
 from membrain_cloud import __version__
 from membrain_cloud.errors import MembrainCloudError
 from membrain_cloud.networks.segmentation.segmenter import save_segmenter
-from membrain_cloud.training.segmentation.batches import batches, training_batches
 from membrain_cloud.training.checkpoint import load_state, save_state, write_whole
+from membrain_cloud.training.segmentation.batches import batches, training_batches
 from membrain_cloud.training.segmentation.simulated_patches import SpecimenPatches, make_pool, voxel_spacing
-from membrain_cloud.training.segmentation.config import SegmentationTraining
-from membrain_cloud.training.segmentation.labelled_patches import PatchSource
 from membrain_cloud.training.segmentation.trainer import Batch, Trainer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from membrain_cloud.training.segmentation.config import SegmentationTraining
+    from membrain_cloud.training.segmentation.labelled_patches import PatchSource
 
 COLUMNS = ("step", "loss", "validation_dice", "learning_rate")
 # A training that is killed loses this many seconds at most.
@@ -116,7 +119,7 @@ def train_segmenter(
     header = {
         **facts,
         "window": settings.window,
-        "training": settings.decisive(),
+        "training": settings.digest_settings(),
         "validation_dice": run.best,
         "package_version": __version__,
     }
@@ -154,7 +157,7 @@ def _go_on(
 def _digest(
     settings: SegmentationTraining, sources: tuple[PatchSource, PatchSource], facts: dict[str, Any], device: str
 ) -> str:
-    parts = [settings.decisive(), *(source.identity for source in sources), facts, torch.device(device).type]
+    parts = [settings.digest_settings(), *(source.identity for source in sources), facts, torch.device(device).type]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -265,7 +268,7 @@ class _Run:
         if self._board is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            maker = cast(Any, SummaryWriter)
+            maker = cast("Any", SummaryWriter)
             self._board = maker(str(self.work / "tensorboard"), purge_step=int(self.rows[-1][0]))
         for name, value in zip(COLUMNS[1:], self.rows[-1][1:], strict=True):
             self._board.add_scalar(name, value, int(self.rows[-1][0]))

@@ -6,14 +6,17 @@ gradient from any of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from membrain_cloud.training.labels import IGNORE, MEMBRANE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _AXES = (1, 2, 3, 4)
 
@@ -32,7 +35,7 @@ class SegmentationLoss:
     heads: tuple[float, ...] = (1.0,)
 
     def __call__(self, outputs: Sequence[Tensor], target: Tensor) -> Tensor:
-        """outputs : logits of each head, each half as long as the one before.  target : for the first."""
+        """Outputs : logits of each head, each half as long as the one before.  target : for the first."""
         total = torch.zeros((), device=target.device)
         for head, (weight, logits) in enumerate(zip(self.heads, outputs, strict=True)):
             step = 2**head

@@ -9,23 +9,27 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from membrain_cloud.simulation.imaging import Imaging, image_density
 from membrain_cloud.simulation.phantom import KINDS, PhantomSettings, make_specimen
-from membrain_cloud.training.augmentation.policy import Augmentations
 from membrain_cloud.training.augmentation.gpu import Conditions, Piece, Pieces, imaged
 from membrain_cloud.training.segmentation.labelled_patches import Patch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from membrain_cloud.training.augmentation.policy import Augmentations
 
 # Crops are imaged with this margin of specimen on each side, and then nothing for as many voxels as EMPTY_MARGIN, both
 # cut off afterwards: Fourier imaging wraps around, and what leaves on one side must not come back as a ghost.

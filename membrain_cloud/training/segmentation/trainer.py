@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from membrain_cloud.errors import UsageError
-from membrain_cloud.networks.segmentation.gpu.forward import fused_is_available
-from membrain_cloud.networks.segmentation.window_network import has_matrix_units
 from membrain_cloud.networks.segmentation.architecture.mirror_symmetry import tie_mirrors
 from membrain_cloud.networks.segmentation.architecture.unet import build_unet
-from membrain_cloud.training.segmentation import losses
+from membrain_cloud.networks.segmentation.gpu.forward import fused_is_available
+from membrain_cloud.networks.segmentation.window_network import has_matrix_units
 from membrain_cloud.training.labels import IGNORE, MEMBRANE
-from membrain_cloud.training.segmentation.config import SegmentationTraining
+from membrain_cloud.training.segmentation import losses
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from membrain_cloud.training.segmentation.config import SegmentationTraining
 
 Batch = tuple[Tensor, Tensor]
 # All but the patch as it is, one after the other.
@@ -34,7 +37,7 @@ class Trainer:
         start: nn.Module | None,
         teacher: nn.Module | None = None,
     ) -> None:
-        """start : a network of the settings' architecture to go on from; None: random weights.
+        """Start : a network of the settings' architecture to go on from; None: random weights.
 
         teacher : a network of any architecture that takes the settings' patches, whose answers are learnt too.
         """

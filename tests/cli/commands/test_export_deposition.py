@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -15,9 +15,11 @@ from membrain_cloud.cli import main
 from membrain_cloud.errors import UsageError
 from membrain_cloud.geometry import Mesh, Picks, orientations_from_normals
 from membrain_cloud.store.portal.deposition_schema import validated
-from membrain_cloud.store.projects.project import Project
-from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
 from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
+
+if TYPE_CHECKING:
+    from membrain_cloud.store.projects.project import Project
 
 LABELS = np.arange(8 * 10 * 12).reshape(8, 10, 12) % 3
 

@@ -6,15 +6,17 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet
 import pytest
 from click.testing import CliRunner, Result
 
 from membrain_cloud.cli import main
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 pytest.importorskip("cryoet_data_portal")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -12,9 +12,13 @@ from click.testing import CliRunner, Result
 
 from membrain_cloud.cli import main
 from membrain_cloud.geometry import Mesh, Picks, orientations_from_normals
-from membrain_cloud.store.projects.project import Project
-from membrain_cloud.store.refs import ObjectRef, TomogramRef
 from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.refs import ObjectRef, TomogramRef
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from membrain_cloud.store.projects.project import Project
 
 MEMBRANES, PARTICLES = "membrane:alice/1", "psii:alice/1"
 

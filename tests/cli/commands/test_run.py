@@ -10,20 +10,23 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from membrain_cloud.cli import main
+from membrain_cloud.pipeline.execution.execute_task import execute_task
 from membrain_cloud.pipeline.planning.plan import plan
 from membrain_cloud.pipeline.settings import load_settings
 from membrain_cloud.pipeline.stages.registry import STAGES as STAGES_KNOWN
-from membrain_cloud.pipeline.execution.execute_task import work
-from membrain_cloud.store.run_state.leases import Leases
-from membrain_cloud.store.projects.project import Project
-from membrain_cloud.store.refs import SegmentationRef
 from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.refs import SegmentationRef
+from membrain_cloud.store.run_state.leases import Leases
+
+if TYPE_CHECKING:
+    from membrain_cloud.store.projects.project import Project
 
 RUNS = 4
 STAGES = ["--stages", "separate,mesh", "--set", "separate.segmentation=membrane:alice/3@10.0"]
@@ -92,7 +95,7 @@ def test_status_sees_a_run_elsewhere_by_the_store_alone(project: Project) -> Non
     settings = load_settings(None, [STAGES[3]])
     made = plan(project, settings, STAGES_KNOWN, stages=["separate", "mesh"])
     for task in made.tasks[:3]:
-        work(task, STAGES_KNOWN)
+        execute_task(task, STAGES_KNOWN)
     leases = Leases(project.receipts.beside("leases"))
     facts = {"run": "TS_3", "stage": "separate", "part": "whole", "worker": "tcp://10.0.0.7:4000", "alone": False}
     lease, _ = leases.claim(f"{made.tasks[-2].address}/whole", "other", facts)

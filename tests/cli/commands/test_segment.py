@@ -7,9 +7,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import mrcfile
@@ -17,11 +16,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from membrain_cloud.cli import display
-from membrain_cloud.cli import main
+from membrain_cloud.cli import display, main
 from membrain_cloud.cli.commands.segment import _do_all
 from membrain_cloud.errors import InputError
 from membrain_cloud.pipeline.files.postprocess import Derived
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ from scipy.sparse.csgraph import connected_components
 
 from membrain_cloud.geometry import Box, Grid, Mesh
 from membrain_cloud.mesh.conversion import isosurface
-from membrain_cloud.segmentation.instances import instance_boxes
 from membrain_cloud.mesh.conversion.mask_to_mesh import border_vertices, mesh_membrane
+from membrain_cloud.segmentation.instances import instance_boxes
 
 SPACING = 10.0
 SPHERE = (27.3, 27.6, 27.9)

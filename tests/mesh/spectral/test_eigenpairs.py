@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import scipy.linalg
 import scipy.sparse
-from numpy.typing import NDArray
 
-from membrain_cloud.geometry import Mesh
 from membrain_cloud.mesh.spectral import eigenpairs
 from membrain_cloud.mesh.spectral.eigenpairs import eigenpairs_of
 from membrain_cloud.mesh.spectral.ldl import BLOCK, Factor, dissection
 from membrain_cloud.mesh.spectral.operators import cotan_laplacian, directed_edges, vertex_areas
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from membrain_cloud.geometry import Mesh
 
 COUNT = 24
 

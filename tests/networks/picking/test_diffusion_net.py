@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import scipy.sparse
 import torch
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from membrain_cloud.errors import ModelError
 from membrain_cloud.mesh.spectral.operators import Operators, surface_operators
-from membrain_cloud.picking.vertex_scores import vertex_scores
 from membrain_cloud.networks.picking.diffusion_net import Architecture, DiffusionNet
 from membrain_cloud.networks.picking.picker import Picker, load_picker, normalise_profiles, save_picker, surface_tensors
+from membrain_cloud.picking.vertex_scores import vertex_scores
 from membrain_cloud.store.formats.meshes import read_h5
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
 
 CPU = torch.device("cpu")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from membrain_cloud.picking.clustering import mean_shift
 from membrain_cloud.networks.picking import mean_shift as on_device
 from membrain_cloud.networks.picking.mean_shift import DeviceMeanShift
+from membrain_cloud.picking.clustering import mean_shift
 
 
 def sheet(count: int) -> tuple[np.ndarray, np.ndarray]:

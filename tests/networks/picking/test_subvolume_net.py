@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -12,6 +12,9 @@ from membrain_cloud.errors import ModelError
 from membrain_cloud.networks.picking.picker import load_picker, save_picker
 from membrain_cloud.networks.picking.subvolume_net import SubvolumeNet
 from membrain_cloud.networks.picking.subvolume_picker import SubvolumePicker
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def picker(outputs: int = 1, classes: tuple[str, ...] = ()) -> SubvolumePicker:

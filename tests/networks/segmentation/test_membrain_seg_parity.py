@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mrcfile
 import numpy as np
 import pytest
 
-from membrain_cloud.tiling import Lattice, Mirrors, window_stride
-from membrain_cloud.segmentation.sliding_window import density_statistics, segment_slabs
 from membrain_cloud.networks.segmentation.segmenter import load_segmenter
 from membrain_cloud.networks.segmentation.window_rescaling import rescaled_edge
+from membrain_cloud.segmentation.sliding_window import density_statistics, segment_slabs
+from membrain_cloud.tiling import Mirrors, Tiling, window_stride
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 WINDOW = 64
 
@@ -40,11 +43,11 @@ def test_scores_are_those_of_membrain_segment(
     volume = read(files / f"{tomogram}.mrc")
     expected = read(files / folder / f"{tomogram}_scores.mrc")
     reach = WINDOW if spacing is None else rescaled_edge(WINDOW, from_angstrom=10.0, to_angstrom=spacing)
-    lattice = Lattice(reach, window_stride(reach, 0.5), mirrors)
+    tiling = Tiling(reach, window_stride(reach, 0.5), mirrors)
     statistics = density_statistics([volume])
-    (block,) = lattice.blocks(volume.shape, volume.shape)
-    canvas = network.canvas(
-        lattice,
+    (block,) = tiling.blocks(volume.shape, volume.shape)
+    averager = network.averager(
+        tiling,
         block,
         window=WINDOW,
         mean=statistics.mean,
@@ -54,7 +57,7 @@ def test_scores_are_those_of_membrain_segment(
         batch=1,
     )
     slabs = segment_slabs(
-        canvas, lambda box: volume[box.slices], volume.shape, block, lattice=lattice, planes_per_read=32,
+        averager, lambda box: volume[box.slices], volume.shape, block, tiling=tiling, planes_per_read=32,
         progress=lambda n: None,
     )  # fmt: skip
     found = np.concatenate([slab.logits for slab in slabs])

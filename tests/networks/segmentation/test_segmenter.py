@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,15 +11,17 @@ import torch
 from safetensors.torch import save_file
 
 from membrain_cloud.errors import ModelError
-from membrain_cloud.networks.segmentation.segmenter import (
-    load_network,
-    load_segmenter,
-    model_sha256,
-    read_header,
-    resolve_model,
-    save_segmenter,
+from membrain_cloud.networks.model_file import model_sha256, resolve_model
+from membrain_cloud.networks.segmentation.architecture.unet import (
+    UNetArchitecture,
+    build_unet,
+    load_own_state,
+    own_state,
 )
-from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, build_unet, load_own_state, own_state
+from membrain_cloud.networks.segmentation.segmenter import load_network, load_segmenter, read_header, save_segmenter
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TINY = UNetArchitecture((4, 8, 8))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -12,10 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from membrain_cloud.errors import ModelError
+from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, build_unet
 from membrain_cloud.networks.segmentation.gpu.cuda_graphs import CompiledModule, RecordedForward
 from membrain_cloud.networks.segmentation.window_network import WindowNetwork, faithful_precision, fastest_precision
 from membrain_cloud.networks.segmentation.window_rescaling import fourier_resize, rescaled_edge, trilinear_resize
-from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, build_unet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CPU = torch.device("cpu")
 

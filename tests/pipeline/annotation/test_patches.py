@@ -17,9 +17,9 @@ from click.testing import CliRunner
 
 from membrain_cloud.cli import main
 from membrain_cloud.errors import InputError, ProjectError, StorageError, UsageError
-from membrain_cloud.networks.segmentation.segmenter import save_segmenter
 from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, build_unet
-from membrain_cloud.pipeline.execution.driver import carry_out
+from membrain_cloud.networks.segmentation.segmenter import save_segmenter
+from membrain_cloud.pipeline.annotation.annotators import Sources, standing
 from membrain_cloud.pipeline.annotation.extract import (
     BORDER_VOXELS,
     MULTILABEL,
@@ -29,17 +29,17 @@ from membrain_cloud.pipeline.annotation.extract import (
     patch_refs,
 )
 from membrain_cloud.pipeline.annotation.merge import Merged, Output, merge
-from membrain_cloud.pipeline.annotation.propose import Wish, predicted_uri, propose
 from membrain_cloud.pipeline.annotation.patch_set import PatchSet
-from membrain_cloud.pipeline.annotation.annotators import Sources, standing
+from membrain_cloud.pipeline.annotation.propose import Wish, predicted_uri, propose
+from membrain_cloud.pipeline.execution.driver import execute_plan
 from membrain_cloud.pipeline.planning.plan import plan
-from membrain_cloud.pipeline.runners import InProcess
+from membrain_cloud.pipeline.runners import InProcessRunner
 from membrain_cloud.pipeline.settings import Settings, load_settings
 from membrain_cloud.pipeline.stages.registry import STAGES
+from membrain_cloud.store.projects.create_import import create_project
 from membrain_cloud.store.projects.open import open_project
 from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
-from membrain_cloud.store.projects.create_import import create_project
 from membrain_cloud.training.corrections import border_of
 
 SHAPE = (24, 60, 64)
@@ -61,7 +61,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Settings]:
         density = np.random.default_rng(seed).normal(size=SHAPE).astype(np.float32)
         project.write_tomogram(TomogramRef(run, "wbp", 10.0), density, chunk=32)
     settings = load_settings(None, [f"segment.model={model}", "output.chunk=32", *QUICK])
-    outcomes = carry_out(project, settings, plan(project, settings, STAGES, stages=["segment"]), InProcess(), STAGES)
+    outcomes = execute_plan(
+        project, settings, plan(project, settings, STAGES, stages=["segment"]), InProcessRunner(), STAGES
+    )
     assert {outcome.state for outcome in outcomes} == {"done"}, [o.line() for o in outcomes]
     return folder / "p", settings
 

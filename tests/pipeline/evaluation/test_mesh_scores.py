@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,9 +18,11 @@ from membrain_cloud.cli import main
 from membrain_cloud.errors import InputError, ProjectError, UsageError
 from membrain_cloud.geometry import Mesh, Picks
 from membrain_cloud.pipeline.evaluation.scores import ALL_RUNS, Comparison, annotation_scores
-from membrain_cloud.store.projects.project import Project
-from membrain_cloud.store.refs import ObjectRef, SegmentationRef
 from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.refs import ObjectRef, SegmentationRef
+
+if TYPE_CHECKING:
+    from membrain_cloud.store.projects.project import Project
 
 ALICE, BOB = "membrane:alice/1", "membrane:bob/1"
 

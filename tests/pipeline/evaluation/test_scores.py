@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,12 +15,16 @@ from PIL import Image
 from membrain_cloud.cli import main
 from membrain_cloud.errors import InputError, ProjectError, UsageError
 from membrain_cloud.geometry import Picks
+from membrain_cloud.metrics.overlap import chamfer_angstrom, dice, pick_f1, pick_f1_one_to_one, surface_dice
 from membrain_cloud.pipeline.evaluation.scores import ALL_RUNS, annotation_scores
 from membrain_cloud.report.score_figure import scores_figure
-from membrain_cloud.store.projects.project import Project
-from membrain_cloud.store.refs import ObjectRef, SegmentationRef
 from membrain_cloud.store.projects.create_import import create_project
-from membrain_cloud.metrics.overlap import chamfer_angstrom, dice, pick_f1, pick_f1_one_to_one, surface_dice
+from membrain_cloud.store.refs import ObjectRef, SegmentationRef
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from membrain_cloud.store.projects.project import Project
 
 SHAPE = (30, 34, 38)
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from membrain_cloud.errors import InputError
-from membrain_cloud.pipeline.evaluation.truth import Truth, evaluate_run
-from membrain_cloud.store.projects.project import Project
-from membrain_cloud.store.refs import SegmentationRef
-from membrain_cloud.store.projects.create_import import create_project
 from membrain_cloud.metrics.overlap import dice, surface_dice
+from membrain_cloud.pipeline.evaluation.truth import Truth, evaluate_run
+from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.refs import SegmentationRef
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from membrain_cloud.store.projects.project import Project
 
 OURS = SegmentationRef("TS_1", "membrane", "membrain", "ab12", 10.0)
 TRUTH = SegmentationRef("TS_1", "membrane", "alice", "3", 10.0)

@@ -5,18 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from membrain_cloud.pipeline.execution.crash_records import Attempts
-from membrain_cloud.pipeline.planning.digests import Registry
 from membrain_cloud.pipeline.execution.driver import Observe, Patience, drive
 from membrain_cloud.pipeline.planning.plan import Plan, plan
-from membrain_cloud.pipeline.runners.worker_roster import ABSENCE_SECONDS, AHEAD_SECONDS, VERDICT_SECONDS, Facts, Roster, Seat
+from membrain_cloud.pipeline.runners.worker_roster import (
+    ABSENCE_SECONDS,
+    AHEAD_SECONDS,
+    VERDICT_SECONDS,
+    Facts,
+    Roster,
+    Seat,
+)
 from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.pipeline.tasks import Kind, Outcome, Task
-from membrain_cloud.store.projects.project import Project
+
+if TYPE_CHECKING:
+    from membrain_cloud.pipeline.execution.crash_records import CrashRecords
+    from membrain_cloud.pipeline.planning.digests import Registry
+    from membrain_cloud.store.projects.project import Project
 
 Answer = Callable[[Task, float, str], Outcome]
 
@@ -31,7 +40,7 @@ class Clockwork:
         self.log: list[tuple[str, float, str]] = []
         self._busy: list[tuple[Task, str]] = []
 
-    def attend(self, attempts: Attempts, note: Observe) -> None: ...
+    def attend(self, attempts: CrashRecords, note: Observe) -> None: ...
 
     def now(self) -> float:
         return self.time

@@ -4,18 +4,21 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from membrain_cloud.pipeline.planning.digests import Registry
+from membrain_cloud.pipeline.execution.execute_task import ATTEMPTS, execute_task
 from membrain_cloud.pipeline.planning.plan import plan
 from membrain_cloud.pipeline.settings import Settings
-from membrain_cloud.pipeline.execution.execute_task import ATTEMPTS, work
-from membrain_cloud.store.run_state import leases
-from membrain_cloud.store.run_state.leases import Leases
 from membrain_cloud.store.objects.io_meter import checksum
 from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.refs import TomogramRef
+from membrain_cloud.store.run_state import leases
+from membrain_cloud.store.run_state.leases import Leases
+
+if TYPE_CHECKING:
+    from membrain_cloud.pipeline.planning.digests import Registry
 
 
 def give_order(project: Project, text: str, run: str = "TS_1") -> None:
@@ -24,7 +27,7 @@ def give_order(project: Project, text: str, run: str = "TS_1") -> None:
 
 def test_a_receipt_says_what_made_the_output(project: Project, registry: Registry) -> None:
     task = plan(project, Settings(), registry).tasks[0]
-    outcome = work(task, registry)
+    outcome = execute_task(task, registry)
     receipt = project.receipts.read(task.receipt)
     assert receipt is not None
     assert receipt["digest"] == task.digest
@@ -43,7 +46,7 @@ def test_a_receipt_says_what_made_the_output(project: Project, registry: Registr
 def test_a_receipt_knows_every_object_of_its_output(project: Project, registry: Registry) -> None:
     first, second = plan(project, Settings(), registry).tasks[:2]
     for task in (first, second):
-        work(task, registry)
+        execute_task(task, registry)
         receipt = project.receipts.read(task.receipt)
         assert receipt is not None
         root = Path(project.root_url)
@@ -60,11 +63,9 @@ def test_all_is_on_the_disk_before_its_receipt_is_written(
 ) -> None:
     """In the order in which things reach the disk, a receipt comes after all it vouches for."""
     reached: list[str] = []
-    monkeypatch.setattr(
-        "membrain_cloud.store.objects.local_files.FLUSH", lambda fd: reached.append(os.readlink(f"/proc/self/fd/{fd}"))
-    )
+    monkeypatch.setattr("membrain_cloud.atomic.FLUSH", lambda fd: reached.append(os.readlink(f"/proc/self/fd/{fd}")))
     task = plan(project, Settings(), registry).tasks[0]
-    assert work(task, registry).state == "done"
+    assert execute_task(task, registry).state == "done"
     receipt = project.receipts.read(task.receipt)
     assert receipt is not None
     assert Path(reached[-1]).parent == Path(project.receipts.url, task.receipt).parent
@@ -75,15 +76,15 @@ def test_a_project_is_opened_once_for_many_tasks(
     project: Project, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tasks = plan(project, Settings(), registry).tasks
-    assert work(tasks[0], registry).state == "done"
+    assert execute_task(tasks[0], registry).state == "done"
     monkeypatch.setattr(Project, "open", lambda _: pytest.fail("opened again"))
-    assert {work(task, registry).state for task in tasks[1:]} == {"done"}
+    assert {execute_task(task, registry).state for task in tasks[1:]} == {"done"}
 
 
 def test_a_fault_that_passes_is_tried_again(project: Project, registry: Registry) -> None:
     waits: list[float] = []
     give_order(project, "transient")
-    outcome = work(plan(project, Settings(), registry).tasks[0], registry, sleep=waits.append)
+    outcome = execute_task(plan(project, Settings(), registry).tasks[0], registry, sleep=waits.append)
     assert outcome.state == "done"
     assert len(waits) == 1
 
@@ -95,7 +96,7 @@ def test_a_fault_that_stays_is_given_up_after_some_attempts(
     give_order(project, "transient")
     monkeypatch.setattr(Path, "unlink", lambda self: None)
     task = plan(project, Settings(), registry).tasks[0]
-    outcome = work(task, registry, sleep=waits.append)
+    outcome = execute_task(task, registry, sleep=waits.append)
     assert outcome.state == "failed"
     assert len(waits) == ATTEMPTS - 1
     assert waits == sorted(waits)
@@ -106,7 +107,7 @@ def test_a_fault_that_stays_is_given_up_after_some_attempts(
 def test_a_full_disk_is_no_bug_and_is_not_tried_again(project: Project, registry: Registry) -> None:
     waits: list[float] = []
     give_order(project, "disk")
-    outcome = work(plan(project, Settings(), registry).tasks[0], registry, sleep=waits.append)
+    outcome = execute_task(plan(project, Settings(), registry).tasks[0], registry, sleep=waits.append)
     assert outcome.state == "failed"
     assert "disk is full" in outcome.next_step
     assert waits == []
@@ -114,7 +115,7 @@ def test_a_full_disk_is_no_bug_and_is_not_tried_again(project: Project, registry
 
 def test_a_bug_keeps_its_traceback(project: Project, registry: Registry) -> None:
     give_order(project, "bug")
-    outcome = work(plan(project, Settings(), registry).tasks[0], registry)
+    outcome = execute_task(plan(project, Settings(), registry).tasks[0], registry)
     assert outcome.message == "ZeroDivisionError: a bug"
     assert "Traceback" in outcome.traceback
 
@@ -134,19 +135,19 @@ def test_a_clock_that_is_wrong_takes_no_lease_from_anybody(
     monkeypatch.setattr(time, "time", lambda: now + skew_seconds)
     outcomes = []
     for _ in range(2):
-        outcomes.append(work(task, registry))
+        outcomes.append(execute_task(task, registry))
         lease.beat()
     assert [outcome.state for outcome in outcomes] == ["held", "held"]
     assert outcomes[0].message != outcomes[1].message, "its state is told, by which it is known to live"
     assert lease.is_held()
     lease.release()
-    assert work(task, registry).state == "done"
+    assert execute_task(task, registry).state == "done"
 
 
 def test_a_lease_whose_receipt_is_there_is_waited_for_by_nobody(project: Project, registry: Registry) -> None:
     """Its holder, on another machine, died between the two."""
     task = plan(project, Settings(), registry).tasks[0]
-    assert work(task, registry).state == "done"
+    assert execute_task(task, registry).state == "done"
     holder = {"token": "there", "count": 0, "process": "another-machine/1/1.0", "facts": {"digest": task.digest}}
     project.receipts.beside("leases").write(f"{task.address}/{task.part}.json", json.dumps(holder).encode())
-    assert work(task, registry).state == "skipped"
+    assert execute_task(task, registry).state == "skipped"

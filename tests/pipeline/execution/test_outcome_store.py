@@ -1,4 +1,4 @@
-"""Outcomes come back as they were put, and take little memory meanwhile."""
+"""OutcomeStore come back as they were put, and take little memory meanwhile."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from membrain_cloud.pipeline.execution.outcome_store import Outcomes
+from membrain_cloud.pipeline.execution.outcome_store import OutcomeStore
 from membrain_cloud.pipeline.tasks import Job, Outcome, Task
 
 
@@ -39,7 +39,7 @@ def done(number: int, **changes: Any) -> Outcome:
     ],
 )
 def test_an_outcome_comes_back_as_it_was(outcome: Outcome) -> None:
-    outcomes = Outcomes([task(0), task(1)])
+    outcomes = OutcomeStore([task(0), task(1)])
     outcomes.put(1, outcome)
     assert list(outcomes) == [outcome]
     assert outcomes[0] == outcome
@@ -47,7 +47,7 @@ def test_an_outcome_comes_back_as_it_was(outcome: Outcome) -> None:
 
 
 def test_they_stand_in_the_order_of_the_tasks_after_what_was_known_before() -> None:
-    outcomes = Outcomes([task(number) for number in range(4)])
+    outcomes = OutcomeStore([task(number) for number in range(4)])
     for number in (3, 0, 2):
         outcomes.put(number, done(number))
     outcomes.put(2, done(2, worker="tcp://10.0.0.2:4000"))
@@ -62,7 +62,7 @@ def test_they_stand_in_the_order_of_the_tasks_after_what_was_known_before() -> N
 
 def test_what_went_well_takes_little_memory() -> None:
     count = 2000
-    outcomes = Outcomes([task(number) for number in range(count)])
+    outcomes = OutcomeStore([task(number) for number in range(count)])
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]

@@ -6,9 +6,8 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mrcfile
 import numpy as np
@@ -18,12 +17,15 @@ from scipy import ndimage
 from membrain_cloud.errors import TomogramError, UsageError, VoxelSpacingError
 from membrain_cloud.geometry import Grid, iterate_chunks
 from membrain_cloud.image.skeleton import skeletonize
-from membrain_cloud.segmentation.uncertainty import uncertainty_planes
 from membrain_cloud.pipeline.files import segment_file as single
-from membrain_cloud.pipeline.settings import SegmentSettings
 from membrain_cloud.pipeline.files.segment_file import FileOptions, SegmentedFile, expand, segment_file
-from membrain_cloud.store.volumes import ome_zarr as volumes
+from membrain_cloud.pipeline.settings import SegmentSettings
+from membrain_cloud.segmentation.uncertainty import uncertainty_planes
 from membrain_cloud.store.objects.object_store import Files
+from membrain_cloud.store.volumes import ome_zarr as volumes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SHAPE = (37, 30, 41)
 
@@ -138,14 +140,14 @@ def test_the_uncertainty_map_is_made_of_the_variance(
     tomogram: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     variances = []
-    looked_slabs = single.looked_slabs
+    predict_slabs = single.predict_slabs
 
     def remember(*arguments: Any, **more: Any) -> Any:
-        for slab in looked_slabs(*arguments, **more):
+        for slab in predict_slabs(*arguments, **more):
             variances.append(slab.variance)
             yield slab
 
-    monkeypatch.setattr(single, "looked_slabs", remember)
+    monkeypatch.setattr(single, "predict_slabs", remember)
     made = segment_file(tomogram, settings(model, mirrors="yes", uncertainty=True), options(tmp_path / "out"))
     expected = uncertainty_planes(np.concatenate(variances), read(made.segmented), 0, SHAPE[0])
     np.testing.assert_array_equal(read(made.uncertainty_map), expected)
@@ -259,14 +261,14 @@ def test_what_was_made_otherwise_is_kept_unless_it_may_be_replaced(
 def test_a_fault_halfway_leaves_nothing(
     tomogram: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked_slabs = single.looked_slabs
+    predict_slabs = single.predict_slabs
 
     def fail(*arguments: Any, **more: Any) -> Any:
-        slabs = looked_slabs(*arguments, **more)
+        slabs = predict_slabs(*arguments, **more)
         yield next(slabs)
         raise TomogramError("the disk was pulled out", "put it back")
 
-    monkeypatch.setattr(single, "looked_slabs", fail)
+    monkeypatch.setattr(single, "predict_slabs", fail)
     with pytest.raises(TomogramError, match="pulled out"):
         segment_file(tomogram, settings(model), options(tmp_path / "out"))
     assert os.listdir(tmp_path / "out") == []

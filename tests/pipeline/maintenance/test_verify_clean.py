@@ -6,8 +6,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -16,19 +16,23 @@ from click.testing import CliRunner
 
 from membrain_cloud.cli import main
 from membrain_cloud.geometry import Picks
-from membrain_cloud.networks.segmentation.segmenter import save_segmenter
 from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, build_unet
+from membrain_cloud.networks.segmentation.segmenter import save_segmenter
+from membrain_cloud.pipeline.execution.driver import execute_plan
 from membrain_cloud.pipeline.maintenance.clean import find_litter, remove_litter
-from membrain_cloud.pipeline.execution.driver import carry_out
-from membrain_cloud.pipeline.planning.plan import open_tables, plan
-from membrain_cloud.pipeline.runners import InProcess
-from membrain_cloud.pipeline.settings import Settings, load_settings
-from membrain_cloud.pipeline.stages.registry import STAGES
 from membrain_cloud.pipeline.maintenance.verify import verify
+from membrain_cloud.pipeline.planning.plan import plan
+from membrain_cloud.pipeline.runners import InProcessRunner
+from membrain_cloud.pipeline.settings import load_settings
+from membrain_cloud.pipeline.stages.registry import STAGES
+from membrain_cloud.store.projects.create_import import create_project
 from membrain_cloud.store.projects.open import open_project
 from membrain_cloud.store.projects.project import USER, Project
 from membrain_cloud.store.refs import FeaturesRef, ObjectRef, SegmentationRef, TomogramRef
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.tables.open import open_tables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SHAPE = (32, 40, 40)
 
@@ -54,7 +58,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     for overrides, stages in ((shared, ["segment"]), (given, None)):
         settings = load_settings(None, overrides)
         todo = plan(project, settings, STAGES, stages=stages)
-        outcomes = carry_out(project, settings, todo, InProcess(), STAGES)
+        outcomes = execute_plan(project, settings, todo, InProcessRunner(), STAGES)
         assert {outcome.state for outcome in outcomes} == {"done"}, [o.line() for o in outcomes]
     return folder / "p", shared
 
@@ -72,7 +76,7 @@ def project(made: tuple[Path, list[str]], tmp_path: Path) -> Project:
 
 def found(project: Project, **how: bool) -> dict[str, str]:
     """What is not ok."""
-    findings = verify(project, open_tables(project, Settings()), USER, **how)
+    findings = verify(project, open_tables(project), USER, **how)
     return {finding.output: finding.state for finding in findings if finding.state != "ok"}
 
 
@@ -81,11 +85,11 @@ def files_of(project: Project, pattern: str) -> list[Path]:
 
 
 def litter(project: Project, **how: float) -> set[tuple[str, str]]:
-    return {(item.kind, item.name) for item in find_litter(project, open_tables(project, Settings()), USER, **how)}
+    return {(item.kind, item.name) for item in find_litter(project, open_tables(project), USER, **how)}
 
 
 def test_what_was_done_is_found_whole_and_nothing_is_litter(project: Project) -> None:
-    findings = verify(project, open_tables(project, Settings()), USER)
+    findings = verify(project, open_tables(project), USER)
     assert {finding.state for finding in findings} == {"ok"}
     stages = {finding.receipt.split("/")[0] for finding in findings}
     assert stages == {"segment", "scores", "separate", "mesh", "measure"}
@@ -133,7 +137,7 @@ def test_harm_is_found_and_mended_by_the_next_run(
     stages = None if given else ["segment"]
     todo = plan(project, settings, STAGES, stages=stages)
     assert {task.run for task in todo.tasks} == {"TS_1"}
-    carry_out(project, settings, todo, InProcess(), STAGES)
+    execute_plan(project, settings, todo, InProcessRunner(), STAGES)
     assert path.read_bytes() == before
     assert found(project, content=True) == {}
 
@@ -155,7 +159,7 @@ def test_what_does_not_belong_is_foreign(project: Project) -> None:
 
 
 def test_clean_removes_what_nothing_vouches_for_and_no_more(project: Project) -> None:
-    root, tables = Path(project.root_url), open_tables(project, Settings())
+    root, tables = Path(project.root_url), open_tables(project)
     kept = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     orphan = SegmentationRef("TS_1", "membrane", USER, "0badc0de", 10.0)
     project.write_segmentation(orphan, np.ones(SHAPE, np.uint8))
@@ -208,7 +212,7 @@ def test_what_is_in_work_is_left_alone(project: Project) -> None:
 @pytest.mark.parametrize("store", ["project", "tables"])
 def test_a_lease_whose_work_is_done_is_void(project: Project, store: str) -> None:
     """Whoever holds it: `clean` names it, a run that has nothing to do removes it, and no other lease."""
-    tables = open_tables(project, Settings())
+    tables = open_tables(project)
     receipts, stage = (project.receipts, "mesh") if store == "project" else (tables.receipts, "measure")
     (name, receipt), *_ = [(n, r) for n, r in receipts.read_all(sorted(receipts.names(stage))) if r is not None]
     address, leases = name.rpartition("/")[0], receipts.beside("leases")
@@ -224,7 +228,7 @@ def test_a_lease_whose_work_is_done_is_void(project: Project, store: str) -> Non
     settings = load_settings(None, ["separate.segmentation=membrane:alice/1", "measure.picks=none"])
     todo = plan(project, settings, STAGES)
     assert not todo.tasks
-    carry_out(project, settings, todo, InProcess(), STAGES)
+    execute_plan(project, settings, todo, InProcessRunner(), STAGES)
     assert set(leases.listing()) == {f"{address}/other.json"}
     assert attempts.names() == {f"{address}/other"}
 

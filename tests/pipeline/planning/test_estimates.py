@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,17 +15,19 @@ from torch.utils.flop_counter import FlopCounterMode
 from membrain_cloud.cli import main
 from membrain_cloud.errors import StorageError, UsageError
 from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, build_unet, window_flops
-from membrain_cloud.pipeline.planning.digests import Registry
-from membrain_cloud.pipeline.execution.driver import carry_out
+from membrain_cloud.pipeline.execution.driver import execute_plan
+from membrain_cloud.pipeline.execution.execute_task import execute_task
 from membrain_cloud.pipeline.planning.estimates import STATED_SECONDS_PER_MEGAVOXEL, STATED_TFLOPS
 from membrain_cloud.pipeline.planning.plan import Plan, plan
-from membrain_cloud.pipeline.runners import InProcess
+from membrain_cloud.pipeline.runners import InProcessRunner
 from membrain_cloud.pipeline.settings import load_settings
 from membrain_cloud.pipeline.stages.registry import STAGES
-from membrain_cloud.pipeline.execution.execute_task import work
-from membrain_cloud.store.projects.project import Project
-from membrain_cloud.store.run_state.receipts import RECEIPT_VERSION
 from membrain_cloud.store.refs import TomogramRef
+from membrain_cloud.store.run_state.receipts import RECEIPT_VERSION
+
+if TYPE_CHECKING:
+    from membrain_cloud.pipeline.planning.digests import Registry
+    from membrain_cloud.store.projects.project import Project
 
 
 def planned(project: Project, registry: Registry, *overrides: str, **how: object) -> Plan:
@@ -33,7 +36,7 @@ def planned(project: Project, registry: Registry, *overrides: str, **how: object
 
 def run(project: Project, registry: Registry, *overrides: str, **how: object) -> None:
     made = planned(project, registry, *overrides, **how)
-    outcomes = carry_out(project, load_settings(None, overrides), made, InProcess(), registry)
+    outcomes = execute_plan(project, load_settings(None, overrides), made, InProcessRunner(), registry)
     assert {outcome.state for outcome in outcomes} <= {"done", "skipped"}
 
 
@@ -128,8 +131,8 @@ def test_two_runs_that_take_one_session_at_once_do_not_replace_each_other(projec
     first, second = (
         planned(project, registry, "output.session=mine", f"segment.threshold={t}").tasks[0] for t in (0, 1)
     )
-    assert work(first, registry).state == "done"
-    outcome = work(second, registry)
+    assert execute_task(first, registry).state == "done"
+    outcome = execute_task(second, registry)
     assert outcome.state == "failed"
     assert "holds results of other settings" in outcome.message
     assert project.receipts.read(first.receipt) is not None

@@ -2,25 +2,28 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from membrain_cloud.errors import ProjectError, UsageError
-from membrain_cloud.pipeline.planning.digests import Registry
-from membrain_cloud.pipeline.execution.driver import carry_out
+from membrain_cloud.pipeline.execution.driver import execute_plan
 from membrain_cloud.pipeline.planning.plan import Plan, plan
-from membrain_cloud.pipeline.runners import InProcess
+from membrain_cloud.pipeline.runners import InProcessRunner
 from membrain_cloud.pipeline.settings import Settings, load_settings
 from membrain_cloud.pipeline.tasks import Outcome, Task
-from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.refs import TomogramRef
+
+if TYPE_CHECKING:
+    from membrain_cloud.pipeline.planning.digests import Registry
+    from membrain_cloud.store.projects.project import Project
 
 
 def run(project: Project, registry: Registry, *overrides: str, **how: object) -> tuple[Plan, list[Outcome]]:
     settings = load_settings(None, overrides)
     made = plan(project, settings, registry, **how)  # type: ignore[arg-type]
-    return made, carry_out(project, settings, made, InProcess(), registry)
+    return made, execute_plan(project, settings, made, InProcessRunner(), registry)
 
 
 def states(outcomes: list[Outcome]) -> list[tuple[str, str, str]]:
@@ -85,14 +88,14 @@ def test_a_killed_rewrite_leaves_nothing_that_looks_done(project: Project, regis
     task = plan(project, settings, registry).tasks[0]
 
     class Dies(type(registry["mask"])):  # type: ignore[misc]
-        def work(self, desk: object) -> dict[str, int]:
-            super().work(desk)
+        def execute(self, context: object) -> dict[str, int]:
+            super().execute(context)
             raise SystemExit
 
-    from membrain_cloud.pipeline.execution.execute_task import work
+    from membrain_cloud.pipeline.execution.execute_task import execute_task
 
     with pytest.raises(SystemExit):
-        work(task, {**registry, "mask": Dies()})
+        execute_task(task, {**registry, "mask": Dies()})
     again, _ = run(project, registry, "output.session=mine")
     assert [task.key for task in again.tasks] == ["mask/TS_1/whole"]
 
@@ -148,15 +151,15 @@ def test_a_bad_run_name_fails_alone(project: Project, registry: Registry) -> Non
 
 
 def test_failures_are_kept_until_they_are_cured(project: Project, registry: Registry) -> None:
-    from membrain_cloud.pipeline.execution.failure_log import FailureLedger
+    from membrain_cloud.pipeline.execution.failure_log import FailureLog
 
     order = Path(project.config).with_name("order-TS_2")
     order.write_text("bug")
     _, outcomes = run(project, registry)
     assert [s for n, _, s in states(outcomes) if n == "TS_2"] == ["failed", "blocked"]
-    (record,) = FailureLedger(project.receipts).records()
+    (record,) = FailureLog(project.receipts).records()
     assert record["message"] == "ZeroDivisionError: a bug"
     assert "raise ZeroDivisionError" in record["traceback"]
     order.unlink()
     run(project, registry)
-    assert FailureLedger(project.receipts).records() == []
+    assert FailureLog(project.receipts).records() == []

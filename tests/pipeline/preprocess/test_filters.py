@@ -6,8 +6,7 @@ import gzip
 import json
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mrcfile
 import numpy as np
@@ -19,14 +18,17 @@ from membrain_cloud.cli import main
 from membrain_cloud.geometry import Box, Grid, Zyx, iterate_chunks
 from membrain_cloud.image.deconvolution import deconvolution_kernel
 from membrain_cloud.image.resampling import smooth_border
-from membrain_cloud.pipeline.preprocess import volume_filter as filter_work
 from membrain_cloud.pipeline.preprocess import filters as preprocessing
+from membrain_cloud.pipeline.preprocess import volume_filter as filter_work
 from membrain_cloud.pipeline.preprocess.settings import DeconvolutionSettings, Means, Output
 from membrain_cloud.store.formats.any_volume import read_volume, write_mrc
-from membrain_cloud.store.objects.object_store import Files
-from membrain_cloud.store.volumes.scratch_array import RawArray, ScratchSpace
 from membrain_cloud.store.formats.volume_reader import VolumeFileWriter
+from membrain_cloud.store.objects.object_store import Files
 from membrain_cloud.store.volumes.ome_zarr import create_volume
+from membrain_cloud.store.volumes.scratch_array import RawArray, ScratchSpace
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SHAPE: Zyx = (33, 40, 51)
 

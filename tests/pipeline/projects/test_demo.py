@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
 
 from membrain_cloud.cli import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_the_small_demo_ends_with_scores_and_a_page_and_a_second_one_does_nothing(tmp_path: Path) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -15,10 +14,14 @@ from PIL import Image
 from membrain_cloud.errors import ProjectError
 from membrain_cloud.geometry import Mesh, Picks, orientations_from_normals
 from membrain_cloud.pipeline.reporting.neuroglancer import state_of_run
-from membrain_cloud.store.projects.project import Project
-from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
-from membrain_cloud.store.projects.http_server import LayerServer
 from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.projects.http_server import LayerServer
+from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from membrain_cloud.store.projects.project import Project
 
 TOMOGRAM = TomogramRef("TS_1", "wbp", 10.0)
 MASK = SegmentationRef("TS_1", "membrane", "alice", "1", 10.0)

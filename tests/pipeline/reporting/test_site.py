@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -13,9 +13,11 @@ from click.testing import CliRunner
 from PIL import Image
 
 from membrain_cloud.cli import main
-from membrain_cloud.store.projects.project import Project
-from membrain_cloud.store.refs import SegmentationRef, TomogramRef
 from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.refs import SegmentationRef, TomogramRef
+
+if TYPE_CHECKING:
+    from membrain_cloud.store.projects.project import Project
 
 RUNS = ("TS_1", "TS_2", "TS_10", "TS_bad", "TS_none")
 WORDS = ("--stages", "separate,mesh,measure", "--set", "separate.segmentation=membrane:alice/1@10.0")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +14,9 @@ from membrain_cloud.report.data import ReportData
 from membrain_cloud.report.figures import statistics_figure
 from membrain_cloud.report.page import render_page
 from membrain_cloud.report.theme import LIGHT
-from membrain_cloud.tables import Analysis
+
+if TYPE_CHECKING:
+    from membrain_cloud.tables import Analysis
 
 
 @pytest.fixture(scope="module")

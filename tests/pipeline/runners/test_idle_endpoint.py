@@ -6,11 +6,14 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import dask
 import pytest
 from distributed import Client, LocalCluster
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.fixture

@@ -6,9 +6,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 import pytest
@@ -16,6 +15,9 @@ from distributed import get_worker
 
 from membrain_cloud.errors import InputError
 from membrain_cloud.pipeline.runners.job_pool import run_jobs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
 from membrain_cloud.errors import TransientError, UsageError
 from membrain_cloud.pipeline.runners.kubernetes_scaling import PATCH_SECONDS, SHRINK_SECONDS, Scaler, WorkerGroup
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 GROUPS = "/apis/kubernetes.dask.org/v1/namespaces/cryo/daskworkergroups"
 

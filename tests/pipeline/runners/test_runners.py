@@ -8,23 +8,27 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from membrain_cloud.errors import TransientError, UsageError
-from membrain_cloud.pipeline.execution.crash_records import Attempts
-from membrain_cloud.pipeline.planning.digests import Registry
-from membrain_cloud.pipeline.execution.driver import Runner, carry_out
-from membrain_cloud.pipeline.execution.failure_log import FailureLedger
+from membrain_cloud.pipeline.execution.crash_records import CrashRecords
+from membrain_cloud.pipeline.execution.driver import Runner, execute_plan
+from membrain_cloud.pipeline.execution.failure_log import FailureLog
 from membrain_cloud.pipeline.planning.plan import plan
-from membrain_cloud.pipeline.runners import InProcess, open_runner
-from membrain_cloud.pipeline.runners.dask_runner import OnDask
+from membrain_cloud.pipeline.runners import InProcessRunner, open_runner
+from membrain_cloud.pipeline.runners.dask_runner import DaskRunner
 from membrain_cloud.pipeline.settings import Settings, load_settings
-from membrain_cloud.pipeline.tasks import Outcome, Task
-from membrain_cloud.store.projects.project import Project
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from membrain_cloud.pipeline.planning.digests import Registry
+    from membrain_cloud.pipeline.tasks import Outcome, Task
+    from membrain_cloud.store.projects.project import Project
 
 
 def give_order(project: Project, run: str, text: str) -> Path:
@@ -48,7 +52,7 @@ def run(
 ) -> dict[str, str]:
     settings = load_settings(None, overrides)
     made = plan(project, settings, registry, runs=runs)
-    outcomes = carry_out(project, settings, made, runner, registry, retry_poison=retry_poison)
+    outcomes = execute_plan(project, settings, made, runner, registry, retry_poison=retry_poison)
     return {outcome.key.removesuffix("/whole"): outcome.state for outcome in outcomes}
 
 
@@ -77,7 +81,7 @@ def test_everything_is_done_once(project: Project, registry: Registry, runner: R
 
 
 def test_order_of_work_is_by_tomogram(project: Project, registry: Registry) -> None:
-    run(project, registry, InProcess())
+    run(project, registry, InProcessRunner())
     assert [key.split("/")[1] for key in journal(project)] == ["TS_1", "TS_1", "TS_2", "TS_2", "TS_3", "TS_3"]
 
 
@@ -90,7 +94,7 @@ def test_progress_is_told(project: Project, registry: Registry) -> None:
 
     give_order(project, "TS_1", "disk")
     made = plan(project, Settings(), registry, runs=["TS_1"])
-    carry_out(project, Settings(), made, InProcess(), registry, observe)
+    execute_plan(project, Settings(), made, InProcessRunner(), registry, observe)
     assert seen == [("started", "mask/TS_1/whole"), ("finished", "mask/TS_1/whole"), ("finished", "size/TS_1/whole")]
 
 
@@ -106,20 +110,20 @@ def test_a_task_that_kills_its_worker_is_set_aside_and_blames_nobody_else(projec
     give_order(project, "TS_2", "die")
     with open_runner(workers=2, scheduler=None, in_process=False) as runner:
         made = plan(project, Settings(), registry)
-        outcomes = carry_out(project, Settings(), made, runner, registry)
+        outcomes = execute_plan(project, Settings(), made, runner, registry)
         found = {outcome.key: outcome for outcome in outcomes}
         assert found["mask/TS_2/whole"].state == "failed"
         assert "died 3 times" in found["mask/TS_2/whole"].message
         assert found["size/TS_2/whole"].state == "blocked"
         assert {outcome.state for outcome in outcomes if outcome.run != "TS_2"} == {"done"}
-        (record,) = FailureLedger(project.receipts).records()
+        (record,) = FailureLog(project.receipts).records()
         assert "retry-poison" in record["next_step"]
         give_order(project, "TS_2", "")
         assert run(project, registry, runner)["mask/TS_2"] == "failed", "it is left alone from now on"
         assert len(journal(project)) == 4
         assert run(project, registry, runner, retry_poison=True)["mask/TS_2"] == "done"
         assert set(run(project, registry, runner).values()) == {"skipped"}
-    assert Attempts(project.receipts.sibling("attempts")).read(made.tasks) == {}
+    assert CrashRecords(project.receipts.sibling("attempts")).read(made.tasks) == {}
 
 
 @pytest.mark.slow
@@ -149,7 +153,7 @@ def test_a_task_that_takes_too_long_is_stopped(project: Project, registry: Regis
     assert states["mask/TS_2"] == "failed"
     assert states["size/TS_2"] == "blocked"
     assert [states[f"size/TS_{n}"] for n in (1, 3)] == ["done", "done"]
-    (record,) = FailureLedger(project.receipts).records()
+    (record,) = FailureLog(project.receipts).records()
     assert "run.task_hours" in record["message"]
 
 
@@ -175,7 +179,7 @@ def test_a_worker_told_to_go_finishes_or_gives_back_and_nothing_is_held_against_
             if event == "again" and outcome is not None:
                 seen.append(f"{task.key} {outcome.message}")
 
-        outcomes = carry_out(project, Settings(), made, runner, registry, observe)
+        outcomes = execute_plan(project, Settings(), made, runner, registry, observe)
     assert {outcome.state for outcome in outcomes} == {"done"}
     assert seen == ["mask/TS_2/whole worker_left"]
     assert journal(project).count("mask/TS_1/whole") == 1
@@ -194,7 +198,7 @@ def test_stopping_waits_for_what_is_in_flight_and_begins_nothing(
         if event == "started":
             begun.append(task.key)
 
-    outcomes = carry_out(project, Settings(), made, runner, registry, observe, stop=lambda: bool(begun))
+    outcomes = execute_plan(project, Settings(), made, runner, registry, observe, stop=lambda: bool(begun))
     assert sorted(outcome.key for outcome in outcomes) == sorted(begun)
     assert set(run(project, registry, runner).values()) == {"done", "skipped"}
     assert len(journal(project)) == 6
@@ -208,7 +212,7 @@ def test_runners_exclude_each_other() -> None:
 def test_no_scheduler_is_said_clearly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("membrain_cloud.pipeline.runners.dask_cluster.CONNECT_SECONDS", 2)
     with pytest.raises(TransientError, match="no Dask scheduler answers") as caught:
-        OnDask(scheduler="tcp://127.0.0.1:9")
+        DaskRunner(scheduler="tcp://127.0.0.1:9")
     assert "dask worker" in caught.value.next_step
 
 
@@ -272,7 +276,7 @@ def test_a_lost_scheduler_costs_what_was_in_flight(project: Project, registry: R
 
         with open_runner(workers=None, scheduler=address, in_process=False) as runner:
             made = plan(project, Settings(), registry)
-            outcomes = carry_out(project, Settings(), made, runner, registry, kill_the_scheduler)
+            outcomes = execute_plan(project, Settings(), made, runner, registry, kill_the_scheduler)
     assert lost
     assert {outcome.state for outcome in outcomes} == {"done"}
     assert len(set(journal(project))) == 6
@@ -294,11 +298,11 @@ def test_a_scheduler_lost_for_good_is_an_error_and_the_next_run_goes_on(
             monkeypatch.setattr("membrain_cloud.pipeline.runners.dask_cluster.CONNECT_SECONDS", 1)
             made = plan(project, Settings(), registry)
             with pytest.raises(TransientError, match="was lost") as caught:
-                carry_out(project, Settings(), made, runner, registry, kill_everything)
+                execute_plan(project, Settings(), made, runner, registry, kill_everything)
             assert "run the same command again" in caught.value.next_step
     before = journal(project)
     assert before
-    states = run(project, registry, InProcess())
+    states = run(project, registry, InProcessRunner())
     assert set(states.values()) == {"done", "skipped"}
     assert len(journal(project)) == len(set(journal(project))) == 6
 
@@ -318,7 +322,7 @@ def test_workers_that_come_later_are_used(project: Project, registry: Registry) 
 
         with open_runner(workers=None, scheduler=address, in_process=False) as runner:
             made = plan(project, Settings(), registry)
-            carry_out(project, Settings(), made, runner, registry, observe)
+            execute_plan(project, Settings(), made, runner, registry, observe)
     assert len(workers) == 2
 
 
@@ -337,7 +341,7 @@ def test_gpu_stages_go_to_gpu_workers_and_no_others(project: Project, registry: 
         with open_runner(workers=None, scheduler=address, in_process=False) as runner:
             gpu_registry = {**registry, "mask": Seen()}
             made = plan(project, Settings(), gpu_registry)
-            outcomes = carry_out(project, Settings(), made, runner, gpu_registry, observe)
+            outcomes = execute_plan(project, Settings(), made, runner, gpu_registry, observe)
     assert {outcome.state for outcome in outcomes} == {"done"}
     assert len(where["mask"]) == len(where["size"]) == 1
     assert where["mask"] != where["size"]

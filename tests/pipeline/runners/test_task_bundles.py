@@ -7,10 +7,9 @@ import sys
 import threading
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 import pytest
@@ -18,14 +17,18 @@ from distributed.protocol import pickle
 
 from membrain_cloud.pipeline.execution.driver import drive
 from membrain_cloud.pipeline.planning.plan import Plan, plan
-from membrain_cloud.pipeline.runners import open_runner
 from membrain_cloud.pipeline.runners import dask_worker as worker
+from membrain_cloud.pipeline.runners import open_runner
 from membrain_cloud.pipeline.runners.task_bundles import Bundle, Order, Outbox, packed_registry, unpacked_registry
 from membrain_cloud.pipeline.runners.worker_roster import MOST_AHEAD, NEXT_SECONDS, Facts, Roster, Seat
 from membrain_cloud.pipeline.settings import Settings
-from membrain_cloud.pipeline.stages.base import Desk, Stage
-from membrain_cloud.pipeline.tasks import Task
-from membrain_cloud.store.projects.project import Project
+from membrain_cloud.pipeline.stages.base import Stage, TaskContext
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from membrain_cloud.pipeline.tasks import Task
+    from membrain_cloud.store.projects.project import Project
 
 # Workers know nothing of the tests' modules: their classes travel whole.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -97,9 +100,9 @@ def test_what_has_not_begun_is_left_undone_where_nobody_waits_or_the_worker_goes
     made: Plan, registry: dict[str, Stage], there: FakeWorker, end: Callable[[FakeWorker], None]
 ) -> None:
     class Ending(type(registry["mask"])):  # type: ignore[misc]
-        def work(self, desk: Desk) -> Mapping[str, Any]:
+        def execute(self, context: TaskContext) -> Mapping[str, Any]:
             end(there)
-            return dict(super().work(desk))
+            return dict(super().execute(context))
 
     packed = bundle(made, registry)
     ending: dict[str, Stage] = {**registry, "mask": Ending()}
@@ -233,7 +236,7 @@ class Quick(Stage):
     def after(self, settings: Settings) -> tuple[str, ...]:
         return ()
 
-    def decisive(self, settings: Settings) -> Mapping[str, Any]:
+    def digest_settings(self, settings: Settings) -> Mapping[str, Any]:
         return {}
 
     def inputs(self, site: Any) -> Mapping[str, Any]:
@@ -245,5 +248,5 @@ class Quick(Stage):
     def memory_bytes(self, grid: Any, settings: Settings) -> int:
         return 0
 
-    def work(self, desk: Desk) -> Mapping[str, Any]:
+    def execute(self, context: TaskContext) -> Mapping[str, Any]:
         return {}

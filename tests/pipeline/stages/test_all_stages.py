@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from membrain_cloud.geometry import Grid, Picks
-from membrain_cloud.simulation.phantom import PhantomSettings
-from membrain_cloud.pipeline.execution.driver import carry_out
+from membrain_cloud.pipeline.execution.driver import execute_plan
+from membrain_cloud.pipeline.planning.plan import Plan, plan
+from membrain_cloud.pipeline.projects.simulate import Simulated, simulate_project
+from membrain_cloud.pipeline.runners import InProcessRunner
+from membrain_cloud.pipeline.settings import Settings, load_settings
 from membrain_cloud.pipeline.stages.output_grid import View
 from membrain_cloud.pipeline.stages.pick import box_around, joined
-from membrain_cloud.pipeline.planning.plan import Plan, plan
-from membrain_cloud.pipeline.runners import InProcess
-from membrain_cloud.pipeline.stages.segment import segment_pieces
-from membrain_cloud.pipeline.settings import Settings, load_settings
-from membrain_cloud.pipeline.projects.simulate import Simulated, simulate_project
 from membrain_cloud.pipeline.stages.registry import STAGES
+from membrain_cloud.pipeline.stages.segment import segment_pieces
+from membrain_cloud.simulation.phantom import PhantomSettings
+from membrain_cloud.store.projects.create_import import create_project
 from membrain_cloud.store.projects.manifest_project import freeze
 from membrain_cloud.store.projects.open import open_project
-from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
-from membrain_cloud.store.projects.create_import import create_project
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from membrain_cloud.store.projects.project import Project
 
 SHAPE = (40, 48, 56)
 
@@ -32,8 +36,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Settings that name small models of random weights."""
     import torch
 
-    from membrain_cloud.networks.segmentation.segmenter import save_segmenter
     from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, build_unet
+    from membrain_cloud.networks.segmentation.segmenter import save_segmenter
 
     folder = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
@@ -53,7 +57,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def run(project: Project, overrides: list[str], stages: list[str]) -> Plan:
     settings = load_settings(None, overrides)
     made = plan(project, settings, STAGES, stages=stages)
-    outcomes = carry_out(project, settings, made, InProcess(), STAGES)
+    outcomes = execute_plan(project, settings, made, InProcessRunner(), STAGES)
     assert [o.line() + o.traceback for o in outcomes if o.state not in ("done", "skipped")] == []
     return made
 
@@ -96,7 +100,7 @@ def test_kept_scores_take_another_threshold_without_the_network(
     def no_network(*_: object, **__: object) -> None:
         raise AssertionError("the network was asked for")
 
-    monkeypatch.setattr("membrain_cloud.pipeline.stages.segment.looked_slabs", no_network)
+    monkeypatch.setattr("membrain_cloud.pipeline.stages.segment.predict_slabs", no_network)
     again = run(simulated, [*keeping, "segment.threshold=0.2"], ["segment"])
     differing = labels_of(simulated, again) != labels_of(simulated, fresh)
     # The scores are rounded: to 11 bits, or the probability to 1/256.
@@ -144,10 +148,10 @@ def test_a_volume_that_was_wiped_is_not_believed(simulated: Project, models: lis
         def _block(self, *_: object) -> dict[str, int]:
             raise SystemExit
 
-    from membrain_cloud.pipeline.execution.execute_task import work
+    from membrain_cloud.pipeline.execution.execute_task import execute_task
 
     with pytest.raises(SystemExit):
-        work(task, {"segment": Dies()})
+        execute_task(task, {"segment": Dies()})
     assert len(run(simulated, cutting, ["segment"]).tasks) == len(first.tasks)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mrcfile
 import numpy as np
@@ -13,8 +13,11 @@ import torch
 from click.testing import CliRunner
 
 from membrain_cloud.cli import main
-from membrain_cloud.networks.segmentation.segmenter import save_segmenter
 from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, build_unet
+from membrain_cloud.networks.segmentation.segmenter import save_segmenter
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 GOOD = {
     "int8": np.int8, "int16": np.int16, "uint16": np.uint16, "float16": np.float16, "float32": np.float32

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from membrain_cloud.geometry import Box
-from membrain_cloud.tiling import Lattice, Window
-from membrain_cloud.segmentation.sliding_window import Slab, segment_slabs
-from membrain_cloud.pipeline.planning.digests import Registry
-from membrain_cloud.pipeline.stages.inference import _InTurn, _one_ahead, _until_done
+from membrain_cloud.pipeline.monitoring.progress import Tally
 from membrain_cloud.pipeline.planning.plan import plan
 from membrain_cloud.pipeline.settings import Settings
-from membrain_cloud.pipeline.monitoring.progress import Tally
-from membrain_cloud.pipeline.tasks import Outcome
 from membrain_cloud.pipeline.stages.gpu_turn import _GPU, Turn
-from membrain_cloud.store.projects.project import Project
+from membrain_cloud.pipeline.stages.inference import _InTurn, _one_ahead, _until_done
+from membrain_cloud.pipeline.tasks import Outcome
+from membrain_cloud.segmentation.sliding_window import Slab, segment_slabs
+from membrain_cloud.tiling import Tiling, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from membrain_cloud.geometry import Box
+    from membrain_cloud.pipeline.planning.digests import Registry
+    from membrain_cloud.store.projects.project import Project
 
 SHAPE = (32, 16, 16)
 
 
 class Paper:
-    """A canvas that notes what is done to it."""
+    """A averager that notes what is done to it."""
 
     def __init__(self, log: list[str]) -> None:
         self.log = log
@@ -43,8 +47,8 @@ class Paper:
 
 def segment(log: list[str], turn: Turn) -> None:
     """What a GPU stage does with its turn, on paper."""
-    lattice = Lattice(16, 8, "no")
-    (block,) = lattice.blocks(SHAPE, SHAPE)
+    tiling = Tiling(16, 8, "no")
+    (block,) = tiling.blocks(SHAPE, SHAPE)
 
     def read(box: Box) -> np.ndarray:
         return np.zeros(box.shape, np.float32)
@@ -53,8 +57,8 @@ def segment(log: list[str], turn: Turn) -> None:
         turn.take()
         log.append("turn")
 
-    canvas = _InTurn(Paper(log), take_turn)
-    for _ in segment_slabs(canvas, read, SHAPE, block, lattice=lattice, planes_per_read=8, progress=lambda _: None):
+    averager = _InTurn(Paper(log), take_turn)
+    for _ in segment_slabs(averager, read, SHAPE, block, tiling=tiling, planes_per_read=8, progress=lambda _: None):
         pass
 
 

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from membrain_cloud.geometry import Mesh, Picks
-from membrain_cloud.statistics.schema.tables import TABLES
-from membrain_cloud.simulation.phantom import PhantomSettings
-from membrain_cloud.pipeline.execution.driver import carry_out
-from membrain_cloud.pipeline.stages.measure import joined
-from membrain_cloud.pipeline.planning.plan import open_tables, plan
-from membrain_cloud.pipeline.runners import InProcess
-from membrain_cloud.pipeline.settings import load_settings
+from membrain_cloud.geometry import Mesh, Picks, joined
+from membrain_cloud.pipeline.execution.driver import execute_plan
+from membrain_cloud.pipeline.planning.plan import plan
 from membrain_cloud.pipeline.projects.simulate import Simulated, simulate_project, true_picks_at_surface
+from membrain_cloud.pipeline.runners import InProcessRunner
+from membrain_cloud.pipeline.settings import load_settings
 from membrain_cloud.pipeline.stages.registry import STAGES
-from membrain_cloud.store.projects.project import Project
+from membrain_cloud.simulation.phantom import PhantomSettings
+from membrain_cloud.statistics.schema.tables import TABLES
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef
+from membrain_cloud.store.tables.open import open_tables
+
+if TYPE_CHECKING:
+    from membrain_cloud.store.projects.project import Project
 
 SHAPE = (48, 64, 64)
 GIVEN = ["separate.segmentation=membrane:truth/0@10.0?instance=true", "measure.simulations=9"]
@@ -51,9 +53,9 @@ def measured(project: Project, *more: str) -> tuple[dict[str, list[dict[str, Any
     """Rows of all tables, and the counts of the receipt."""
     settings = load_settings(None, [*GIVEN, *more])
     made = plan(project, settings, STAGES, stages=["mesh", "measure"])
-    outcomes = carry_out(project, settings, made, InProcess(), STAGES)
+    outcomes = execute_plan(project, settings, made, InProcessRunner(), STAGES)
     assert [o.line() + o.traceback for o in outcomes if o.state not in ("done", "skipped")] == []
-    tables = open_tables(project, settings)
+    tables = open_tables(project, settings.output.tables)
     counts = next((dict(o.counts) for o in outcomes if o.stage == "measure"), {})
     return {name: tables.read(name).to_pylist() for name in TABLES}, counts
 
@@ -84,7 +86,7 @@ def test_classes_density_and_lamella(project: Project) -> None:
 def test_a_membrane_that_cannot_be_measured_does_not_fail_its_tomogram(project: Project) -> None:
     settings = load_settings(None, GIVEN)
     made = plan(project, settings, STAGES, stages=["mesh"])
-    carry_out(project, settings, made, InProcess(), STAGES)
+    execute_plan(project, settings, made, InProcessRunner(), STAGES)
     ref = STAGES["mesh"].output(_site(project, made.sessions))
     assert isinstance(ref, ObjectRef)
     meshes = project.read_meshes(ref)
@@ -108,9 +110,9 @@ def test_a_membrane_that_cannot_be_measured_does_not_fail_its_tomogram(project: 
 
 
 def _site(project: Project, sessions: Any) -> Any:
-    from membrain_cloud.pipeline.stages.base import Site
+    from membrain_cloud.pipeline.stages.base import RunContext
 
-    return Site(project, "TS_1", None, load_settings(None, GIVEN), sessions)
+    return RunContext(project, "TS_1", None, load_settings(None, GIVEN), sessions)
 
 
 def test_without_a_bilayer_no_tomogram_is_read(project: Project) -> None:

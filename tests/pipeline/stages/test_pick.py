@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,16 +15,20 @@ from membrain_cloud.mesh.shell_sides import membrane_sides
 from membrain_cloud.networks.picking.picker import load_picker, save_picker
 from membrain_cloud.networks.picking.subvolume_net import SubvolumeNet
 from membrain_cloud.networks.picking.subvolume_picker import SubvolumePicker
-from membrain_cloud.pipeline.execution.driver import carry_out
-from membrain_cloud.pipeline.stages.pick import clustering_of
-from membrain_cloud.pipeline.planning.plan import open_tables, plan
-from membrain_cloud.pipeline.runners import InProcess
-from membrain_cloud.pipeline.settings import PickSettings, load_settings
-from membrain_cloud.pipeline.stages.registry import STAGES
+from membrain_cloud.pipeline.execution.driver import execute_plan
 from membrain_cloud.pipeline.maintenance.verify import verify
+from membrain_cloud.pipeline.planning.plan import plan
+from membrain_cloud.pipeline.runners import InProcessRunner
+from membrain_cloud.pipeline.settings import PickSettings, load_settings
+from membrain_cloud.pipeline.stages.pick import clustering_of
+from membrain_cloud.pipeline.stages.registry import STAGES
+from membrain_cloud.store.projects.create_import import create_project
 from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.tables.open import open_tables
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SHAPE, MIDDLE, RADIUS = (48, 48, 48), 240.0, 130.0
 GIVEN = "separate.segmentation=membrane:alice/1@10.0?instance=true"
@@ -52,7 +56,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def carried_out(project: Project, stages: list[str], *overrides: str) -> tuple[dict[str, ObjectRef], list[str]]:
     settings = load_settings(None, list(overrides))
     made = plan(project, settings, STAGES, stages=stages)
-    outcomes = carry_out(project, settings, made, InProcess(), STAGES)
+    outcomes = execute_plan(project, settings, made, InProcessRunner(), STAGES)
     failed = [outcome.line() for outcome in outcomes if outcome.state not in ("done", "skipped")]
     refs = {
         "mesh": ObjectRef("TS_1", "membrane", "membrain", made.sessions.get("mesh", "x")),
@@ -132,7 +136,7 @@ def test_a_region_by_meshes(project: Project) -> None:
     given = ["separate.segmentation=membrane:alice/3@10.0"]
     settings = load_settings(None, [*given, "separate.region=cell:alice/1"])
     made = plan(project, settings, STAGES, stages=["separate"])
-    carry_out(project, settings, made, InProcess(), STAGES)
+    execute_plan(project, settings, made, InProcessRunner(), STAGES)
     output = made.tasks[-1].output
     assert isinstance(output, SegmentationRef)
     found = project.read_labels(output) > 0
@@ -168,7 +172,7 @@ def test_each_kind_has_picks_of_its_own_beside_all_together(project: Project, tm
     np.testing.assert_array_equal(everything.positions, kinds[0].positions)
     assert heights(Mesh(everything.positions, np.zeros((0, 3), np.int32))).mean() == pytest.approx(RADIUS, abs=12.0)
     project = Project.open(project.config)
-    tables = open_tables(project, load_settings(None))
+    tables = open_tables(project)
     lost = ObjectRef("TS_1", "b6f", "membrain", refs["pick"].session)
 
     def wrong() -> list[str]:
@@ -199,7 +203,7 @@ def test_each_kind_is_measured_by_itself(project: Project, tmp_path: Path) -> No
     given.append("measure.simulations=0")
     _, failed = carried_out(project, ["mesh", "pick", "measure"], *given)
     assert failed == []
-    tables = open_tables(project, load_settings(None, given))
+    tables = open_tables(project, load_settings(None, given).output.tables)
     kinds = tables.read("membrane_particles").to_pylist()
     (membrane,) = tables.read("membranes").to_pylist()
     assert [row["object_name"] for row in kinds] == ["b6f", "psii"]

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 
 from membrain_cloud.errors import UsageError
-from membrain_cloud.pipeline.execution.driver import carry_out
+from membrain_cloud.pipeline.execution.driver import execute_plan
 from membrain_cloud.pipeline.planning.plan import plan
-from membrain_cloud.pipeline.runners import InProcess
+from membrain_cloud.pipeline.runners import InProcessRunner
 from membrain_cloud.pipeline.settings import load_settings
 from membrain_cloud.pipeline.stages.registry import STAGES
-from membrain_cloud.store.projects.project import Project
-from membrain_cloud.store.refs import SegmentationRef, TomogramRef
 from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.refs import SegmentationRef, TomogramRef
+
+if TYPE_CHECKING:
+    from membrain_cloud.store.projects.project import Project
 
 SHAPE = (48, 48, 80)
 
@@ -41,7 +45,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def separated(project: Project, *overrides: str) -> tuple[np.ndarray | None, list[str]]:
     settings = load_settings(None, ["separate.segmentation=membrane:alice/1", *overrides])
     made = plan(project, settings, STAGES, stages=["separate"])
-    outcomes = carry_out(project, settings, made, InProcess(), STAGES)
+    outcomes = execute_plan(project, settings, made, InProcessRunner(), STAGES)
     failures = [o.line() for o in outcomes if o.state not in ("done", "skipped")]
     output = made.tasks[-1].output if made.tasks else None
     if failures or not isinstance(output, SegmentationRef):

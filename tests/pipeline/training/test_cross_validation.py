@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,14 +16,24 @@ from click.testing import CliRunner
 from membrain_cloud.cli import main
 from membrain_cloud.errors import ProjectError, UsageError
 from membrain_cloud.pipeline.evaluation.scores import annotation_scores
-from membrain_cloud.pipeline.training.cross_validation import DataSet, _held_back, cross_validate, folds_of, train_rounds
-from membrain_cloud.pipeline.training.training_job import LearningJob, work_job
 from membrain_cloud.pipeline.models import model_sha256
 from membrain_cloud.pipeline.runners.job_pool import run_jobs
-from membrain_cloud.store.projects.open import open_project
-from membrain_cloud.store.projects.project import Project
-from membrain_cloud.store.refs import SegmentationRef, TomogramRef
+from membrain_cloud.pipeline.training.cross_validation import (
+    DataSet,
+    _held_back,
+    cross_validate,
+    folds_of,
+    train_rounds,
+)
+from membrain_cloud.pipeline.training.training_job import LearningJob, work_job
 from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.projects.open import open_project
+from membrain_cloud.store.refs import SegmentationRef, TomogramRef
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from membrain_cloud.store.projects.project import Project
 
 RUNS = ("TS_1", "TS_2", "TS_3", "TS_4")
 SHAPE = (32, 32, 32)

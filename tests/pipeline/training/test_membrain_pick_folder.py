@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -17,12 +16,16 @@ from click.testing import CliRunner
 from membrain_cloud.cli import main
 from membrain_cloud.errors import InputError, MembrainCloudError, ProjectError, UsageError, VoxelSpacingError
 from membrain_cloud.geometry import Picks, orientations_from_normals
-from membrain_cloud.simulation.phantom import Phantom, PhantomSettings, make_phantom
 from membrain_cloud.networks.picking.picker import Picker, load_picker
 from membrain_cloud.pipeline.training import picker_data
 from membrain_cloud.pipeline.training.membrain_pick_folder import read_training_folder
+from membrain_cloud.simulation.phantom import Phantom, PhantomSettings, make_phantom
 from membrain_cloud.store.formats.meshes import read_h5
 from membrain_cloud.store.formats.star import write_star
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 SPACING = 10.0
 AXES = np.array([[0, 0, 1.0], [1.0, 0, 0], [0, -1.0, 0], [-0.6, 0.64, -0.48]])

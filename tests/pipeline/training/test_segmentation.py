@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mrcfile
 import numpy as np
@@ -16,8 +14,9 @@ from click.testing import CliRunner
 from membrain_cloud.cli import main
 from membrain_cloud.errors import InputError, ProjectError
 from membrain_cloud.geometry import Box
-from membrain_cloud.networks.segmentation.segmenter import load_network, model_sha256
+from membrain_cloud.networks.model_file import model_sha256
 from membrain_cloud.networks.segmentation.architecture.mirror_symmetry import mirrors_are_tied
+from membrain_cloud.networks.segmentation.segmenter import load_network
 from membrain_cloud.pipeline.training import labelled_volumes as label_data
 from membrain_cloud.pipeline.training.labelled_volumes import (
     folder_volumes,
@@ -26,9 +25,14 @@ from membrain_cloud.pipeline.training.labelled_volumes import (
     project_volumes,
     read_merged_labels,
 )
-from membrain_cloud.store.projects.project import Project
-from membrain_cloud.store.refs import SegmentationRef, TomogramRef
 from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.refs import SegmentationRef, TomogramRef
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from membrain_cloud.store.projects.project import Project
 
 SMALL = ["--channels", "4,8,8", "--window", "16", "--batch", "1", "--workers", "0", "--threads", "1"]
 SHAPE = (24, 26, 28)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from membrain_cloud.geometry import Grid
-from membrain_cloud.statistics.membrane.bilayer_thickness import Density, fit_leaflets, measure_bilayer, offsets_nm
-from membrain_cloud.statistics.membrane.gaps import find_gaps
 from membrain_cloud.mesh.leaflets import split_leaflets
 from membrain_cloud.mesh.surface import Surface
+from membrain_cloud.statistics.membrane.bilayer_thickness import Density, fit_leaflets, measure_bilayer, offsets_nm
+from membrain_cloud.statistics.membrane.gaps import find_gaps
 
 
 def profiles(distance: float, width: float, rng: np.random.Generator, noise: float = 0.05) -> np.ndarray:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from membrain_cloud.geometry import Mesh
-from membrain_cloud.statistics.membrane.gaps import find_gaps, pair_rows
 from membrain_cloud.mesh.ray_casting import cells_of, first_hits
+from membrain_cloud.statistics.membrane.gaps import find_gaps, pair_rows
 
 
 def test_rays_find_what_a_search_of_all_triangles_finds(shapes: Any) -> None:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from membrain_cloud.geometry import Picks
+from membrain_cloud.mesh.surface import Surface
+from membrain_cloud.statistics.measure import ripley_from_pair_counts
 from membrain_cloud.statistics.membrane.surface_properties import distance_to_class, of_distances
 from membrain_cloud.statistics.spatial.random_placement import random_points
-from membrain_cloud.statistics.measure import ripley_from_pair_counts
-from membrain_cloud.mesh.surface import Surface
 
 CENTRE = (1000.0, 1000.0, 1000.0)
 

@@ -7,8 +7,8 @@ import pytest
 from scipy.spatial import ConvexHull
 
 from membrain_cloud.geometry import Mesh
-from membrain_cloud.statistics.spatial.random_placement import bins_between, random_points, simulate_pair_counts
 from membrain_cloud.mesh.surface import Surface
+from membrain_cloud.statistics.spatial.random_placement import bins_between, random_points, simulate_pair_counts
 
 EDGES = np.arange(0.0, 201.0, 20.0)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,9 @@ import pytest
 
 from membrain_cloud.errors import InputError, UsageError
 from membrain_cloud.store.formats.spectra import check_spectrum_output, read_spectrum, write_spectrum
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_columns_come_back_and_membrain_seg_finds_its_own(tmp_path: Path) -> None:

@@ -86,7 +86,8 @@ def test_flavours_refused() -> None:
 
 def test_relions_angles_turn_the_tomogram_into_the_particle(tmp_path: Path) -> None:
     """RELION: intrinsic rotations about Z, Y, Z by rot, tilt, psi are those of the reference's axes; so they are the
-    inverse of what stands the structure into the tomogram."""
+    inverse of what stands the structure into the tomogram.
+    """
     picks, path = some_picks(), str(tmp_path / "x.star")
     write_star(path, picks, voxel_spacing_angstrom=8.0, tomogram="A", flavour="relion4")
     table = starfile.read(path)["particles"]
@@ -143,7 +144,7 @@ def test_stopgaps_lists_turn_the_reference_into_the_tomogram(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("count", [40, 1, 0])
 def test_stopgaps_lists_come_back(tmp_path: Path, count: int) -> None:
-    picks, path = some_picks(40).chosen(np.arange(40) < count), str(tmp_path / "x.star")
+    picks, path = some_picks(40).select(np.arange(40) < count), str(tmp_path / "x.star")
     write_stopgap(path, picks, voxel_spacing_angstrom=8.0, tomogram_number=7)
     assert is_stopgap(path)
     found = read_stopgap(path, voxel_spacing_angstrom=8.0)

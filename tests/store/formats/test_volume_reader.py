@@ -14,10 +14,10 @@ import zarr
 
 from membrain_cloud.errors import ChunkError, StorageError, TomogramError, UsageError
 from membrain_cloud.geometry import Box, Zyx, iterate_chunks
-from membrain_cloud.store.volumes import scratch_array as raw_arrays
 from membrain_cloud.store.formats.any_volume import read_header, read_volume, write_mrc
-from membrain_cloud.store.volumes.scratch_array import RawArray, ScratchSpace
 from membrain_cloud.store.formats.volume_reader import VolumeFileWriter, open_volume_file
+from membrain_cloud.store.volumes import scratch_array as raw_arrays
+from membrain_cloud.store.volumes.scratch_array import RawArray, ScratchSpace
 
 SHAPE: Zyx = (9, 11, 13)
 BOXES = [

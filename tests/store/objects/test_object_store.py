@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import pickle
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from membrain_cloud.errors import StorageError, TransientError
-from membrain_cloud.store.objects.object_store import Files
 from membrain_cloud.store.objects.io_meter import Meter
+from membrain_cloud.store.objects.object_store import Files
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -68,7 +71,7 @@ def test_a_full_or_read_only_disk_is_a_storage_error_and_leaves_the_old_object(
     def refuse(descriptor: int) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr("membrain_cloud.store.objects.local_files.FLUSH", refuse)
+    monkeypatch.setattr("membrain_cloud.atomic.FLUSH", refuse)
     with pytest.raises(StorageError) as caught:
         files.write("x", b"new")
     assert caught.value.next_step
@@ -95,9 +98,7 @@ def test_writes_in_progress_are_hidden(tmp_path: Path) -> None:
 
 def test_what_is_written_late_is_on_the_disk_after_the_flush(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flushed: list[str] = []
-    monkeypatch.setattr(
-        "membrain_cloud.store.objects.local_files.FLUSH", lambda fd: flushed.append(os.readlink(f"/proc/self/fd/{fd}"))
-    )
+    monkeypatch.setattr("membrain_cloud.atomic.FLUSH", lambda fd: flushed.append(os.readlink(f"/proc/self/fd/{fd}")))
     meter = Meter(late=True)
     files = Files(str(tmp_path)).metered(meter)
     for name in ("a/one", "two", "gone", "two"):
@@ -122,7 +123,7 @@ def test_a_disk_that_does_not_take_what_was_written_late_is_an_error(
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("membrain_cloud.store.objects.local_files.FLUSH", full)
+    monkeypatch.setattr("membrain_cloud.atomic.FLUSH", full)
     with pytest.raises(StorageError, match="one"):
         meter.flush()
 

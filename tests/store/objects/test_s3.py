@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from standins.fault_proxy import FaultProxy
 
 from membrain_cloud.errors import ChunkError, StorageError, TransientError
 from membrain_cloud.geometry import Mesh, Picks
 from membrain_cloud.store.objects.object_store import Files
 from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from standins.fault_proxy import FaultProxy
 
 pytest.importorskip("s3fs")
 VALUES = np.random.default_rng(0).normal(size=(20, 24, 28)).astype(np.float32)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 import importlib.resources
 import re
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from membrain_cloud.cli.commands import portal as verbs
 from membrain_cloud.errors import InputError, ProjectError, TransientError, UsageError
 from membrain_cloud.store.portal import selection as portal
-from membrain_cloud.store.portal.selection import PortalQuery, Selection, select, tomogram_type
 from membrain_cloud.store.portal.client import PortalClient, cache_folder
+from membrain_cloud.store.portal.selection import PortalQuery, Selection, select, tomogram_type
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 pytest.importorskip("cryoet_data_portal")
 

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from membrain_cloud.errors import BadNameError, ChunkError, ProjectError
 from membrain_cloud.geometry import Box, Mesh, Picks
+from membrain_cloud.store.objects.io_meter import Meter, checksum
 from membrain_cloud.store.objects.object_store import Files
 from membrain_cloud.store.projects.manifest_project import freeze
-from membrain_cloud.store.objects.io_meter import Meter, checksum
 from membrain_cloud.store.projects.open import open_project
 from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.refs import FeaturesRef, ObjectRef, SegmentationRef, TomogramRef
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 SHAPE = (20, 24, 28)
 VALUES = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)

@@ -8,24 +8,29 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from membrain_cloud.geometry import Picks, orientations_from_normals
-from membrain_cloud.pipeline.execution.driver import carry_out
+from membrain_cloud.pipeline.execution.driver import execute_plan
 from membrain_cloud.pipeline.planning.plan import plan
 from membrain_cloud.pipeline.runners import open_runner
 from membrain_cloud.pipeline.settings import load_settings
 from membrain_cloud.pipeline.stages.registry import STAGES
-from membrain_cloud.store.projects.project import Project
-from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
 from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import click
+
+    from membrain_cloud.store.projects.project import Project
 
 pytest.importorskip("copick_utils")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -148,7 +153,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     settings = load_settings(None, pairs)
     made = plan(project, settings, STAGES, stages=["separate", "mesh"])
     with open_runner(workers=None, scheduler=None, in_process=True) as runner:
-        outcomes = carry_out(project, settings, made, runner, STAGES, lambda *event: None)
+        outcomes = execute_plan(project, settings, made, runner, STAGES, lambda *event: None)
     assert [outcome.state for outcome in outcomes] == ["done", "done"]
     normals = np.random.default_rng(1).normal(size=(60, 3))
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)

@@ -6,6 +6,7 @@ import gzip
 import shutil
 import tracemalloc
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ import zarr
 
 from membrain_cloud.errors import BadNameError, ChunkError, ProjectError, TomogramError, UsageError, VoxelSpacingError
 from membrain_cloud.store.formats.any_volume import read_volume, write_mrc
-from membrain_cloud.store.projects.project import Project
-from membrain_cloud.store.refs import SegmentationRef, TomogramRef
 from membrain_cloud.store.projects.create_import import create_project, import_picks, import_segmentation, init_project
+from membrain_cloud.store.refs import SegmentationRef, TomogramRef
+
+if TYPE_CHECKING:
+    from membrain_cloud.store.projects.project import Project
 
 VALUES = np.random.default_rng(0).normal(size=(20, 30, 40)).astype(np.float32)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import pickle
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,11 +15,14 @@ from membrain_cloud.cli import copick_plugin as copick_commands
 from membrain_cloud.errors import ProjectError
 from membrain_cloud.geometry import Mesh, Picks
 from membrain_cloud.store.objects.object_store import Files
+from membrain_cloud.store.projects.create_import import create_project
 from membrain_cloud.store.projects.manifest_project import freeze
 from membrain_cloud.store.projects.open import open_project
 from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.refs import FeaturesRef, ObjectRef, SegmentationRef, TomogramRef
-from membrain_cloud.store.projects.create_import import create_project
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 copick = pytest.importorskip("copick")
 pytest.importorskip("mlcroissant")

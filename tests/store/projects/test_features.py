@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from membrain_cloud.errors import ChunkError, UnfinishedError
 from membrain_cloud.geometry import Box, Grid, iterate_chunks
-from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.refs import FeaturesRef, TomogramRef
+
+if TYPE_CHECKING:
+    from membrain_cloud.store.projects.project import Project
 
 SCORES = FeaturesRef("TS_1", "wbp", 10.0, "membrane-scores")
 

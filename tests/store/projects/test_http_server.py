@@ -6,15 +6,19 @@ import json
 import struct
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from membrain_cloud.geometry import Mesh
-from membrain_cloud.store.projects.project import Project
-from membrain_cloud.store.refs import TomogramRef
 from membrain_cloud.store.projects.http_server import LayerServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from membrain_cloud.store.projects.project import Project
+    from membrain_cloud.store.refs import TomogramRef
 
 
 @pytest.fixture

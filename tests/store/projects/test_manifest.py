@@ -6,10 +6,9 @@ import functools
 import json
 import pickle
 import threading
-from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,12 +17,16 @@ import pytest
 
 from membrain_cloud.errors import BadNameError, ChunkError, ProjectError, TomogramError, VoxelSpacingError
 from membrain_cloud.geometry import Picks
+from membrain_cloud.store.projects.create_import import create_project
 from membrain_cloud.store.projects.manifest import read_manifest, without_secrets, write_manifest
 from membrain_cloud.store.projects.manifest_project import ManifestProject, freeze
 from membrain_cloud.store.projects.open import open_project
-from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
-from membrain_cloud.store.projects.create_import import create_project
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from membrain_cloud.store.projects.project import Project
 
 SHAPE = (20, 24, 28)
 TOMOGRAM = TomogramRef("TS_1", "wbp", 10.0)

@@ -14,9 +14,9 @@ import pytest
 
 from membrain_cloud.errors import BadNameError, ProjectError
 from membrain_cloud.geometry import Grid, Mesh, Picks, orientations_from_normals
+from membrain_cloud.store.projects.create_import import create_project
 from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
-from membrain_cloud.store.projects.create_import import create_project
 
 MESH = ObjectRef("TS_1", "membrane", "membrain", "ab12")
 PICKS = ObjectRef("TS_1", "ribosome", "membrain", "ab12")

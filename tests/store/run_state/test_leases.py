@@ -5,13 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from membrain_cloud.store.run_state import leases as module
 from membrain_cloud.store.objects.object_store import Files
+from membrain_cloud.store.run_state import leases as module
 from membrain_cloud.store.run_state.leases import Leases, this_process
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ELSEWHERE = "another-machine/1/1.0"
 
@@ -52,7 +55,8 @@ def test_of_many_at_once_one_gets_it(leases: Leases) -> None:
 
 def test_a_process_of_this_machine_that_has_ended_holds_nothing(leases: Leases, tmp_path: Path) -> None:
     code = (
-        "import os, sys; from membrain_cloud.store.objects.object_store import Files; from membrain_cloud.store.run_state.leases import Leases\n"
+        "import os, sys\nfrom membrain_cloud.store.objects.object_store import Files\n"
+        "from membrain_cloud.store.run_state.leases import Leases\n"
         "Leases(Files(sys.argv[1])).claim('x/y', 'child', {'alone': True}); os._exit(1)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, timeout=60)

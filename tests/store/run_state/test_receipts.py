@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from membrain_cloud.errors import BadNameError, StorageError
 from membrain_cloud.store.run_state.receipts import ReceiptName, Receipts, receipt_name
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_receipts_come_back(tmp_path: Path) -> None:

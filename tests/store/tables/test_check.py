@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from membrain_cloud.statistics.schema.tables import TABLES
 from membrain_cloud.statistics.schema.row_keys import PARENTS, ROW_KEYS
+from membrain_cloud.statistics.schema.tables import TABLES
 from membrain_cloud.store.run_state.receipts import receipt_name
 from membrain_cloud.store.tables.check import Problem, check_tables
 from membrain_cloud.store.tables.parquet_tables import Tables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 Rows = dict[str, list[dict[str, Any]]]
 

@@ -6,8 +6,7 @@ import multiprocessing
 import os
 import signal
 import time
-from multiprocessing.synchronize import Event
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow.dataset
 import pytest
@@ -16,6 +15,10 @@ from membrain_cloud.errors import ChunkError, ProjectError
 from membrain_cloud.statistics.schema.tables import Column
 from membrain_cloud.store.tables.compaction import read_compact
 from membrain_cloud.store.tables.parquet_tables import Tables
+
+if TYPE_CHECKING:
+    from multiprocessing.synchronize import Event
+    from pathlib import Path
 
 SCHEMAS = {
     "membranes": (Column("run_name", "text", "", "the run"), Column("area_nm2", "float", "nm²", "its area")),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.dataset
@@ -12,6 +12,9 @@ import pytest
 
 from membrain_cloud.errors import BadNameError, ChunkError, ProjectError
 from membrain_cloud.store.tables.parquet_tables import Tables
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 
 from membrain_cloud.simulation.imaging import Imaging, image_density
+from membrain_cloud.training.augmentation.gpu import can_change, change, image_densities, together
 from membrain_cloud.training.augmentation.policy import CHANCES, PRESETS
 from membrain_cloud.training.segmentation.batches import batches
-from membrain_cloud.training.augmentation.gpu import can_change, change, image_densities, together
-from membrain_cloud.training.segmentation.simulated_patches import SpecimenPatches, random_imaging
 from membrain_cloud.training.segmentation.config import SegmentationTraining
+from membrain_cloud.training.segmentation.simulated_patches import SpecimenPatches, random_imaging
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 EDGE = 40
 DEVICES = [torch.device(name) for name in (("cpu", "cuda") if torch.cuda.is_available() else ("cpu",))]

@@ -7,10 +7,10 @@ import pytest
 from scipy import fft, ndimage
 
 from membrain_cloud.errors import UsageError
-from membrain_cloud.training.augmentation import intensity as grey_values
-from membrain_cloud.training.augmentation import geometric as turning
-from membrain_cloud.training.augmentation.policy import CHANCES, PRESETS, Augmentations
 from membrain_cloud.image.rank_median import median
+from membrain_cloud.training.augmentation import geometric as turning
+from membrain_cloud.training.augmentation import intensity as grey_values
+from membrain_cloud.training.augmentation.policy import CHANCES, PRESETS, Augmentations
 
 
 @pytest.fixture(scope="module")

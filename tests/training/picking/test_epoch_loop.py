@@ -7,28 +7,32 @@ import multiprocessing
 import os
 import signal
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 import trimesh
-from numpy.typing import NDArray
 
 from membrain_cloud.errors import UsageError
 from membrain_cloud.geometry import Mesh, Picks, orientations_from_normals
+from membrain_cloud.networks.picking.picker import Picker, load_picker
 from membrain_cloud.picking import pick_membrane as picking
 from membrain_cloud.picking.pick_membrane import Clustering, slab_thickness
-from membrain_cloud.networks.picking.picker import Picker, load_picker
 from membrain_cloud.training.picking import profile_picker as picker_loop
 from membrain_cloud.training.picking import validation as picker_scores
 from membrain_cloud.training.picking.epoch_loop import Anchor, Course, State, resume, run_epochs
 from membrain_cloud.training.picking.examples import Example, PickingExample, SubvolumeExample, content_digest
 from membrain_cloud.training.picking.learning_curve import Protocol, annotation_order, run_rounds
 from membrain_cloud.training.picking.profile_picker import PickerTraining, train_picker
-from membrain_cloud.training.picking.validation import Validation, evaluate_picker
 from membrain_cloud.training.picking.subvolume_picker import SubvolumeTraining, train_subvolume_picker
 from membrain_cloud.training.picking.targets import particle_targets
+from membrain_cloud.training.picking.validation import Validation, evaluate_picker
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
 
 OFFSETS = tuple(np.arange(-5.0, 10.0, 5.0))
 TRAINING = PickerTraining(
@@ -190,7 +194,7 @@ def test_the_digest_holds_all_that_is_annotated(what: str) -> None:
     dark[0, 0] += 1.0
     changed: dict[str, PickingExample] = {
         "moved": replace(one, particles=replace(particles, positions=particles.positions + 1.0)),
-        "fewer": replace(one, particles=particles.chosen(np.array([0, 1]))),
+        "fewer": replace(one, particles=particles.select(np.array([0, 1]))),
         "turned": replace(one, particles=replace(particles, orientations=particles.frames()[:, :, ::-1])),
         "vertex": replace(one, mesh=Mesh(bent, mesh.faces)),
         "density": replace(one, profiles=dark),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -18,11 +17,14 @@ from membrain_cloud.cli import main
 from membrain_cloud.errors import InputError, UsageError
 from membrain_cloud.geometry import Mesh, Picks, orientations_from_normals
 from membrain_cloud.mesh.spectral.operators import surface_operators
-from membrain_cloud.picking.pick_membrane import Clustering
 from membrain_cloud.networks.picking.picker import Picker, load_picker
+from membrain_cloud.picking.pick_membrane import Clustering
 from membrain_cloud.pipeline.training import picker_defaults as learning
 from membrain_cloud.pipeline.training.picker_defaults import PICKER_EXAMPLES, PICKER_RECIPE
+from membrain_cloud.training.picking.built_in_picker import train_picker_on_phantoms
 from membrain_cloud.training.picking.examples import PickingExample
+from membrain_cloud.training.picking.profile_augmentation import augment_profiles, averaging_matrix
+from membrain_cloud.training.picking.profile_picker import PickerTraining, train_picker
 from membrain_cloud.training.picking.simulated_examples import (
     PhantomExamples,
     dark_places,
@@ -30,11 +32,11 @@ from membrain_cloud.training.picking.simulated_examples import (
     phantom_examples,
     random_phantom,
 )
-from membrain_cloud.training.picking.profile_picker import PickerTraining, train_picker
-from membrain_cloud.training.picking.validation import evaluate_picker, pooled_f1
-from membrain_cloud.training.picking.built_in_picker import train_picker_on_phantoms
-from membrain_cloud.training.picking.profile_augmentation import augment_profiles, averaging_matrix
 from membrain_cloud.training.picking.targets import particle_targets
+from membrain_cloud.training.picking.validation import evaluate_picker, pooled_f1
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TRAINING = PickerTraining(
     offsets_angstrom=tuple(np.arange(-10.0, 25.0, 5.0)),

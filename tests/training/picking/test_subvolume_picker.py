@@ -18,9 +18,9 @@ from membrain_cloud.geometry import Grid, Mesh, Picks, orientations_from_normals
 from membrain_cloud.mesh.density_sampling import subvolumes_from_volume
 from membrain_cloud.networks.picking.picker import Picker, load_picker
 from membrain_cloud.networks.picking.subvolume_picker import SubvolumePicker
+from membrain_cloud.store.projects.create_import import create_project
 from membrain_cloud.store.projects.open import open_project
 from membrain_cloud.store.refs import ObjectRef, TomogramRef
-from membrain_cloud.store.projects.create_import import create_project
 from membrain_cloud.training.picking.examples import SubvolumeExample
 from membrain_cloud.training.picking.subvolume_picker import SubvolumeTraining, train_subvolume_picker
 from membrain_cloud.training.picking.targets import particle_targets, targets_of_classes
@@ -127,7 +127,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> str:
     particles = spots()
     made.write_tomogram(TomogramRef("TS_1", "wbp", 10.0), density(particles))
     made.write_meshes(ObjectRef("TS_1", "membrane", "alice", "1"), {1: ball()})
-    for name, some in (("psii", particles.chosen(np.arange(5) < 3)), ("b6f", particles.chosen(np.arange(5) >= 3))):
+    for name, some in (("psii", particles.select(np.arange(5) < 3)), ("b6f", particles.select(np.arange(5) >= 3))):
         made.ensure_object(name, is_particle=True, identifier=None)
         made.write_picks(ObjectRef("TS_1", name, "alice", "1"), some)
     return made.config

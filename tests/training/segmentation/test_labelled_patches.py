@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from membrain_cloud.errors import InputError, TomogramError
 from membrain_cloud.training.augmentation.policy import PRESETS
-from membrain_cloud.training.segmentation.labelled_patches import LabelledVolume, Planes, VolumePatches, prepare, require_membrane
+from membrain_cloud.training.segmentation.labelled_patches import (
+    LabelledVolume,
+    Planes,
+    VolumePatches,
+    prepare,
+    require_membrane,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def volume(shape: tuple[int, int, int] = (40, 50, 60)) -> tuple[np.ndarray, np.ndarray]:

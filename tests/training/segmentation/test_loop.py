@@ -9,12 +9,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -22,18 +21,21 @@ import torch
 from torch.nn import functional
 
 from membrain_cloud.errors import MembrainCloudError, UsageError
-from membrain_cloud.simulation.phantom import PhantomSettings, make_specimen
-from membrain_cloud.networks.segmentation.segmenter import load_network
 from membrain_cloud.networks.segmentation.architecture.mirror_symmetry import mirrors_are_tied
 from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, build_unet
+from membrain_cloud.networks.segmentation.segmenter import load_network
+from membrain_cloud.simulation.phantom import PhantomSettings, make_specimen
 from membrain_cloud.training.augmentation.policy import PRESETS
 from membrain_cloud.training.segmentation.batches import batches, training_batches
+from membrain_cloud.training.segmentation.config import MEMBRAIN_SEG, SegmentationTraining, fine_tuning
+from membrain_cloud.training.segmentation.labelled_patches import Patch, Planes, VolumePatches, prepare
 from membrain_cloud.training.segmentation.loop import simulated_sources, train_segmenter
 from membrain_cloud.training.segmentation.losses import mirror_loss
 from membrain_cloud.training.segmentation.simulated_patches import draw_patch, load_specimen, make_pool
-from membrain_cloud.training.segmentation.config import MEMBRAIN_SEG, SegmentationTraining, fine_tuning
-from membrain_cloud.training.segmentation.labelled_patches import Patch, Planes, VolumePatches, prepare
 from membrain_cloud.training.segmentation.trainer import Trainer, trains_in_bfloat16
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TINY = SegmentationTraining(
     channels=(4, 8, 8), window=16, batch=1, steps=6, specimens=2, specimen_edge=40, validation_specimens=1,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -16,6 +16,9 @@ from membrain_cloud.training.segmentation.losses import (
     soft_skeleton,
     surface_dice_loss,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "dice and cross-entropy": dice_bce_loss,

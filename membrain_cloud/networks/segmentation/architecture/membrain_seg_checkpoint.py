@@ -18,13 +18,15 @@ import itertools
 import pickle
 import re
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
 from membrain_cloud.errors import ModelError
 from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FORMAT = "membrain-seg"
 # Such a file does not say what it was made for; all that were published were trained in this way.

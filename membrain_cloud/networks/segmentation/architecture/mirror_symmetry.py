@@ -16,11 +16,14 @@ So its first taps are zero, which leaves two, of which neither is the middle one
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ORBIT = 8
 _AXES = tuple(tuple(axis for axis in range(3) if mirror >> axis & 1) for mirror in range(ORBIT))

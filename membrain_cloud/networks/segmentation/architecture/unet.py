@@ -7,12 +7,13 @@ Input (B, 1, w, w, w) float32 of mean 0 and variance 1, w a multiple of 2^(level
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from membrain_cloud.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 
 @dataclass(frozen=True)

@@ -17,16 +17,18 @@ to its greatest value, and its weights in steps a channel; it adds up in 32 bits
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from membrain_cloud.networks.segmentation.cpu.int8 import QuantizedWeights
 from membrain_cloud.networks.segmentation.architecture.unet_layers import Block, unet_parts
+from membrain_cloud.networks.segmentation.cpu.int8 import QuantizedWeights
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _SLOPE = 0.01
 _EPS = 1e-5

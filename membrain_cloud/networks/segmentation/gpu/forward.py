@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from membrain_cloud.networks.segmentation.gpu.cuda_graphs import Forward, first_line
 from membrain_cloud.networks.segmentation.architecture.unet_layers import Block, unet_parts
+from membrain_cloud.networks.segmentation.gpu.cuda_graphs import Forward, first_line
 
 _LOG = logging.getLogger(__name__)
 # The first convolution, of one channel: our own kernel, or cuDNN's.
@@ -66,8 +66,8 @@ class FusedUNet:
 
     def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
         from membrain_cloud.networks.segmentation.gpu import convolution as fused_convolution
-        from membrain_cloud.networks.segmentation.gpu import layers as fused_layers
         from membrain_cloud.networks.segmentation.gpu import instance_norm as fused_normalisation
+        from membrain_cloud.networks.segmentation.gpu import layers as fused_layers
 
         self.dtype = dtype
         self._own, self._layers, self._normalisation = fused_convolution, fused_layers, fused_normalisation

@@ -99,7 +99,7 @@ def _sums(gradient: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _combined(one: Tensor, factors: Tensor, other: Tensor | None = None) -> Tensor:
-    """factors : (B, 2 or 3, C) float32."""
+    """Factors : (B, 2 or 3, C) float32."""
     channels, count, out = one.shape[-1], one[0, ..., 0].numel(), torch.empty_like(one)
     block, width = block_of(channels)
     grid = (triton.cdiv(channels, width) * triton.cdiv(count, block), len(one))

@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import save_file
 
 from membrain_cloud.errors import ModelError
-from membrain_cloud.networks.segmentation.segmenter import load_network, load_segmenter, read_header, save_segmenter
 from membrain_cloud.networks.segmentation.architecture.membrain_seg_checkpoint import expected_shapes, read_checkpoint
 from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, build_unet, own_state
+from membrain_cloud.networks.segmentation.segmenter import load_network, load_segmenter, read_header, save_segmenter
 
 Write = Callable[..., Path]
 WINDOWS = np.random.default_rng(0).standard_normal((1, 1, 16, 16, 16)).astype(np.float32)

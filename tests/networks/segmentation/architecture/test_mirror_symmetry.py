@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from torch import nn
 
-from membrain_cloud.networks.segmentation.segmenter import load_segmenter, save_segmenter
 from membrain_cloud.networks.segmentation.architecture.mirror_symmetry import mirrors_are_tied, tie_mirrors
-from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, build_unet, load_own_state, own_state
+from membrain_cloud.networks.segmentation.architecture.unet import (
+    UNetArchitecture,
+    build_unet,
+    load_own_state,
+    own_state,
+)
+from membrain_cloud.networks.segmentation.segmenter import load_segmenter, save_segmenter
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ARCHITECTURE = UNetArchitecture((8, 16, 16, 24))
 MIRRORS = [[2 + axis for axis in range(3) if mirror[axis]] for mirror in itertools.product((False, True), repeat=3)]

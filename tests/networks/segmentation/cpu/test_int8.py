@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, build_unet
 from membrain_cloud.networks.segmentation.cpu.int8 import QuantizedWeights, has_integer_kernels
 from membrain_cloud.networks.segmentation.cpu.slab_forward import StreamedUNet
-from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, build_unet
 
 pytestmark = pytest.mark.skipif(not has_integer_kernels(), reason="needs a CPU with AVX-512 VNNI")
 

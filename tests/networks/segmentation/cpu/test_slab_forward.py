@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, build_unet
 from membrain_cloud.networks.segmentation.cpu import slab_forward as streaming
 from membrain_cloud.networks.segmentation.cpu.slab_forward import StreamedUNet
-from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, build_unet
 
 
 def network(architecture: UNetArchitecture) -> nn.Module:

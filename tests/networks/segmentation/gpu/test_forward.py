@@ -14,12 +14,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from membrain_cloud.networks.segmentation.gpu import forward as fused
 from membrain_cloud.networks.segmentation import window_network as inference
-from membrain_cloud.networks.segmentation.gpu.forward import FusedForward, FusedUNet, fused_is_available
-from membrain_cloud.networks.segmentation.gpu.cuda_graphs import RecordedForward
-from membrain_cloud.networks.segmentation.window_network import WindowNetwork
 from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, build_unet
+from membrain_cloud.networks.segmentation.gpu import forward as fused
+from membrain_cloud.networks.segmentation.gpu.cuda_graphs import RecordedForward
+from membrain_cloud.networks.segmentation.gpu.forward import FusedForward, FusedUNet, fused_is_available
+from membrain_cloud.networks.segmentation.window_network import WindowNetwork
 
 on_a_gpu = pytest.mark.skipif(not fused_is_available(), reason="needs an NVIDIA GPU and Triton")
 

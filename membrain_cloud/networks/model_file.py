@@ -1,0 +1,61 @@
+"""Model files: the names of those that ship, the path of one, and its digest."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+
+from membrain_cloud.errors import ModelError
+
+MODELS = Path(str(files("membrain_cloud"))) / "models"
+
+
+def built_in_models() -> list[str]:
+    """Return the names of the models that ship with the package, sorted."""
+    return sorted(path.stem for path in MODELS.glob("*.safetensors"))
+
+
+def resolve_model(source: str) -> Path:
+    """Return the path of a model file.
+
+    Parameters
+    ----------
+    source : str
+        Name of a built-in model, or a local path.
+
+    Returns
+    -------
+    Path
+        An existing file.
+
+    Raises
+    ------
+    ModelError
+        If `source` is neither.
+    """
+    for candidate in (MODELS / f"{source}.safetensors", Path(source)):
+        if candidate.is_file():
+            return candidate
+    names = ", ".join(built_in_models()) or "none"
+    raise ModelError(f"model {source!r}: no such file or built-in model", f"give a path, or one of: {names}")
+
+
+def model_sha256(source: str) -> str:
+    """Return the sha256 of a model file in hexadecimal; it is cached until the file's size or time changes.
+
+    Raises
+    ------
+    ModelError
+        If `source` is neither a built-in model nor a local file.
+    """
+    path = resolve_model(source)
+    stat = path.stat()
+    return _sha256(str(path), stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=32)
+def _sha256(path: str, size: int, mtime_ns: int) -> str:
+    with open(path, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
