@@ -83,7 +83,7 @@ def init(folder: str, patterns: tuple[str, ...], voxel_spacing: float | None, to
     Example:
       membrain-cloud project init project --tomograms 'data/*.mrc' --voxel-spacing 13.68
     """
-    from membrain_cloud.store.projects.create_import import MEMBRANE_OBJECT, create_project, init_project
+    from membrain_cloud.store.projects.create import MEMBRANE_OBJECT, create_project, init_project
 
     if not patterns:
         click.echo(create_project(folder, objects=[MEMBRANE_OBJECT]).config)
@@ -124,7 +124,7 @@ def manifest(
       membrain-cloud run project/all.parquet
     """
     from membrain_cloud.pipeline.settings import OutputSettings
-    from membrain_cloud.store.projects.manifest_project import freeze
+    from membrain_cloud.store.projects.manifest import freeze
     from membrain_cloud.store.projects.open import open_project
 
     opened, file = open_project(config), absolute(output)
@@ -176,12 +176,19 @@ def segmentation(config: str, file: str, run: str, voxel_spacing: float | None, 
     Example:
       membrain-cloud import segmentation project/config.json labels.mrc -r TS_1 --user alice --session 3
     """
-    from membrain_cloud.store.projects.create_import import import_segmentation
+    from membrain_cloud.store.projects.import_annotations import import_segmentation
     from membrain_cloud.store.projects.open import open_project
+    from membrain_cloud.store.refs import ObjectRef
 
-    opened = open_project(config)
+    label, target = names.pop("label"), ObjectRef(run, **names)
     ref = import_segmentation(
-        opened, run, file, instance=instances, voxel_spacing_angstrom=voxel_spacing, report=say, **names
+        open_project(config),
+        file,
+        target,
+        instance=instances,
+        voxel_spacing_angstrom=voxel_spacing,
+        label=label,
+        report=say,
     )
     click.echo(ref.uri)
 
@@ -208,17 +215,17 @@ def picks(
     Example:
       membrain-cloud import picks project/config.json psii.star -r TS_1 --object psii --user expert
     """
-    from membrain_cloud.store.projects.create_import import import_picks
+    from membrain_cloud.store.projects.import_annotations import import_picks
     from membrain_cloud.store.projects.open import open_project
+    from membrain_cloud.store.refs import ObjectRef
 
     ref = import_picks(
         open_project(config),
-        run,
         file,
-        object=object_name,
+        ObjectRef(run, object_name, names["user"], names["session"]),
         voxel_spacing_angstrom=voxel_spacing,
         origin_angstrom=origin,
-        **names,
+        tomogram=names["tomogram"],
     )
     click.echo(ref.uri)
 
@@ -236,11 +243,13 @@ def meshes(config: str, files: tuple[str, ...], run: str, **names: Any) -> None:
     Example:
       membrain-cloud import meshes project/config.json mb1.h5 mb2.h5 -r TS_1 --user alice --voxel-spacing 10
     """
-    from membrain_cloud.store.projects.create_import import import_meshes
+    from membrain_cloud.store.projects.create import MEMBRANE_OBJECT
+    from membrain_cloud.store.projects.import_annotations import import_meshes
     from membrain_cloud.store.projects.open import open_project
+    from membrain_cloud.store.refs import ObjectRef
 
-    spacing = names.pop("voxel_spacing")
-    ref = import_meshes(open_project(config), run, list(files), voxel_spacing_angstrom=spacing, **names)
+    spacing, target = names.pop("voxel_spacing"), ObjectRef(run, MEMBRANE_OBJECT[0], **names)
+    ref = import_meshes(open_project(config), list(files), target, voxel_spacing_angstrom=spacing)
     click.echo(ref.uri)
 
 
