@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from membrain_cloud.errors import TransientError
 from membrain_cloud.pipeline.execution.crash_records import Cause, CrashRecords
-from membrain_cloud.pipeline.execution.driver import KINDS, Observe
+from membrain_cloud.pipeline.execution.driver import KINDS, Observer
 from membrain_cloud.pipeline.runners import dask_cluster as cluster
 from membrain_cloud.pipeline.runners.dask_cluster import SchedulerLost
 from membrain_cloud.pipeline.runners.dask_worker import Attendance, work_bundle
 from membrain_cloud.pipeline.runners.host_resources import total_memory_bytes
 from membrain_cloud.pipeline.runners.task_bundles import Bundle, Outbox, packed_registry
 from membrain_cloud.pipeline.runners.worker_roster import Death, Facts, Roster, Seat, Worker
-from membrain_cloud.pipeline.tasks import Kind, Outcome, Task, overdue
+from membrain_cloud.pipeline.tasks import Kind, Outcome, Task, timeout_outcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,7 +58,7 @@ class DaskRunner:
         scaler: Scaler | None = None,
     ) -> None:
         self.workers, self.scheduler = workers, scheduler
-        self.attend(CrashRecords(None), lambda *_: None)
+        self.bind(CrashRecords(None), lambda *_: None)
         self.deaths = 0
         self._id = uuid.uuid4().hex[:12]
         self._sent = 0
@@ -92,15 +92,15 @@ class DaskRunner:
             there = self._wait_for_workers(WORKER_WAIT_SECONDS if scaler is None else SCALE_WAIT_SECONDS)
             self.memory_bytes = min(facts.memory_bytes for facts in there.values())
 
-    # -- what drive() asks for
+    # -- what run_tasks() asks for
 
-    def attend(self, attempts: CrashRecords, note: Observe) -> None:
+    def bind(self, attempts: CrashRecords, note: Observer) -> None:
         self.attempts, self.note = attempts, note
 
     def now(self) -> float:
         return time.monotonic()
 
-    def room(self, task: Task, kind: Kind) -> bool:
+    def has_slot(self, task: Task, kind: Kind) -> bool:
         if self._client is None:
             if self._lost_since:
                 return False
@@ -111,7 +111,7 @@ class DaskRunner:
         if self._registry[0] is not registry:
             self._registry = registry, packed_registry(registry)
         worker = self._roster.choose(kind, task.stage, self.now())
-        if worker is None:  # it left since `room` looked
+        if worker is None:  # it left since `has_slot` looked
             self._again.append((task, kind, False, take_over))
         else:
             self._send(worker, task, kind, take_over=take_over)
@@ -353,7 +353,9 @@ class DaskRunner:
             worker.leaving = True
             self._futures.pop(token, None)
             self._kinds.pop(seat.task.key, None)
-            self._outcomes.append(overdue(seat.task, seat.task.job.limit("task_hours")).at(worker.facts.address))
+            self._outcomes.append(
+                timeout_outcome(seat.task, seat.task.job.limit("task_hours")).at(worker.facts.address)
+            )
 
     def _judge(self) -> None:
         """Deaths that are understood: who goes on, who goes on alone, who is set aside."""
@@ -365,8 +367,8 @@ class DaskRunner:
 
     def _judge_seat(self, death: Death, seat: Seat, died: bool) -> None:
         cause: Cause = "worker_died" if died else "machine_lost"
-        found = self.attempts.note(seat.task, cause, alone=death.alone, worker=death.worker.address)
-        poison = found.verdict()
+        found = self.attempts.record(seat.task, cause, alone=death.alone, worker=death.worker.address)
+        poison = found.failure()
         if poison is None:
             self._give_back(seat, cause, alone=died, take_over=seat.token)
             return

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from membrain_cloud.errors import UsageError
 from membrain_cloud.pipeline.execution.execute_task import Claim, execute_task
 from membrain_cloud.pipeline.runners.host_resources import total_memory_bytes
-from membrain_cloud.pipeline.tasks import Kind, Outcome, Task, overdue
+from membrain_cloud.pipeline.tasks import Kind, Outcome, Task, timeout_outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from types import FrameType
 
     from membrain_cloud.pipeline.execution.crash_records import CrashRecords
-    from membrain_cloud.pipeline.execution.driver import Observe
+    from membrain_cloud.pipeline.execution.driver import Observer
     from membrain_cloud.pipeline.planning.digests import Registry
 
 
@@ -33,13 +33,13 @@ class InProcessRunner:
         self._task: tuple[Task, Registry, str] | None = None
         self._ready: Mapping[Kind, int] = {"gpu": 0, "cpu": 0}
 
-    def attend(self, attempts: CrashRecords, note: Observe) -> None:
+    def bind(self, attempts: CrashRecords, note: Observer) -> None:
         """Nothing to learn: who would notice a death here is dead."""
 
     def now(self) -> float:
         return time.monotonic()
 
-    def room(self, task: Task, kind: Kind) -> bool:
+    def has_slot(self, task: Task, kind: Kind) -> bool:
         return self._task is None
 
     def start(self, task: Task, registry: Registry, kind: Kind, *, take_over: str = "") -> None:
@@ -56,7 +56,7 @@ class InProcessRunner:
             with _limited(limit_hours * 3600):
                 return [execute_task(task, registry, claim=claim)]
         except _Overdue:
-            return [overdue(task, limit_hours)]
+            return [timeout_outcome(task, limit_hours)]
 
     def backlog(self, ready: Mapping[Kind, int]) -> None:
         self._ready = ready

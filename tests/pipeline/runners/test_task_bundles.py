@@ -15,7 +15,7 @@ import cloudpickle
 import pytest
 from distributed.protocol import pickle
 
-from membrain_cloud.pipeline.execution.driver import drive
+from membrain_cloud.pipeline.execution.driver import run_tasks
 from membrain_cloud.pipeline.planning.plan import Plan, plan
 from membrain_cloud.pipeline.runners import dask_worker as worker
 from membrain_cloud.pipeline.runners import open_runner
@@ -212,7 +212,7 @@ def test_a_run_of_short_tasks_needs_few_of_dask(project: Project, registry: dict
     many = replace(made, tasks=tasks, runs=tuple(runs))
     with open_runner(workers=2, scheduler=None, in_process=False) as runner:
         posted: Counter[str] = Counter()
-        runner.room(tasks[0], "cpu")
+        runner.has_slot(tasks[0], "cpu")
         submit = runner._client.submit  # type: ignore[attr-defined]
 
         def counted(work: Any, packed: bytes, **how: Any) -> Any:
@@ -222,7 +222,7 @@ def test_a_run_of_short_tasks_needs_few_of_dask(project: Project, registry: dict
             return submit(work, packed, **how)
 
         runner._client.submit = counted  # type: ignore[attr-defined]
-        outcomes = drive(many, runner, registry={**registry, "mask": Quick()})
+        outcomes = run_tasks(many, runner, registry={**registry, "mask": Quick()})
     assert Counter(outcome.state for outcome in outcomes) == {"done": count}
     assert posted["orders"] == count
     assert posted["bundles"] < count
