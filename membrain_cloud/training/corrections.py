@@ -1,7 +1,7 @@
 """Corrections that annotators make to patches, and rules that combine the marks of several annotators.
 
-Marks take the values of `training.labels`: 0 unmarked, 1 membrane, 2 ignore, 3 background. Annotators review a patch as a
-whole. A voxel that they leave at 0 therefore counts as background, unless it is explicitly set to be ignored.
+Marks take the values of `training.labels`: 0 unmarked, 1 membrane, 2 ignore, 3 background. Annotators review a patch
+as a whole. A voxel that they leave at 0 therefore counts as background, unless it is explicitly set to be ignored.
 """
 
 from __future__ import annotations

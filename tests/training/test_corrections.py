@@ -9,12 +9,12 @@ from membrain_cloud.errors import InputError, UsageError
 from membrain_cloud.geometry import Box
 from membrain_cloud.training.corrections import (
     apply_corrections,
-    patch_border,
-    compose_patches,
-    marks_from_masks,
     combine_annotators,
-    prefill_marks,
+    compose_patches,
     fill_unmarked,
+    marks_from_masks,
+    patch_border,
+    prefill_marks,
 )
 
 
