@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from membrain_cloud.geometry import Grid, Picks
+from membrain_cloud.geometry import Grid, Picks, box_around
 from membrain_cloud.pipeline.execution.driver import execute_plan
 from membrain_cloud.pipeline.planning.plan import Plan, plan
 from membrain_cloud.pipeline.projects.simulate import Simulated, simulate_project
 from membrain_cloud.pipeline.runners import InProcessRunner
 from membrain_cloud.pipeline.settings import Settings, load_settings
 from membrain_cloud.pipeline.stages.output_grid import View
-from membrain_cloud.pipeline.stages.pick import box_around, joined
 from membrain_cloud.pipeline.stages.registry import STAGES
 from membrain_cloud.pipeline.stages.segment import segment_pieces
 from membrain_cloud.simulation.phantom import PhantomSettings
@@ -257,8 +256,8 @@ def test_box_around_a_mesh_stays_in_the_volume() -> None:
 def test_picks_are_joined_in_order() -> None:
     one = Picks(np.ones((2, 3)), np.zeros((2, 3, 3)), np.array([0.5, 0.4]), np.array([1, 1]))
     none = Picks(np.zeros((0, 3)))
-    assert joined([none, one, none]).membrane_ids.tolist() == [1, 1]
-    assert len(joined([])) == 0
+    assert Picks.concatenate([none, one, none]).membrane_ids.tolist() == [1, 1]
+    assert len(Picks.concatenate([])) == 0
 
 
 def test_defaults_choose_every_stage() -> None:
