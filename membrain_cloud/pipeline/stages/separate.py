@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from membrain_cloud.errors import InputError, ProjectError
+from membrain_cloud.errors import InputError
 from membrain_cloud.geometry import Box, Grid, Mesh, iterate_chunks
 from membrain_cloud.pipeline.stages.base import (
     BASE_BYTES,
@@ -20,6 +20,7 @@ from membrain_cloud.pipeline.stages.base import (
 )
 from membrain_cloud.pipeline.stages.output_grid import mask_grid
 from membrain_cloud.pipeline.stages.segment import Segment
+from membrain_cloud.store.projects.resolve import resolve
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef
 from membrain_cloud.store.volumes.scratch_array import ScratchSpace
 from membrain_cloud.units import GIB
@@ -204,16 +205,10 @@ def instances_of(context: RunContext) -> SegmentationRef:
 
 
 def _region_ref(context: RunContext, uri: str) -> Ref:
-    """A segmentation, or else meshes, of that name."""
-    try:
-        return context.project.segmentation(context.run, uri)
-    except ProjectError:
-        if "@" in uri:
-            raise
-        found = context.project.object(context.run, uri)
-        if found not in context.project.meshes(context.run):
-            raise
-        return found
+    """Return the segmentation, or else the meshes, that a URI names in the run."""
+    named = resolve(context.project, context.run, uri)
+    ref = named.get("segmentation") or named.get("instances") or named.get("mesh")
+    return ref or context.project.segmentation(context.run, uri)  # raises, and lists what the run has
 
 
 def _in_box(low: NDArray[np.float64], high: NDArray[np.float64], box: Box) -> NDArray[np.bool_]:
