@@ -12,7 +12,7 @@ from membrain_cloud.pipeline.monitoring.progress import ProgressCounter
 from membrain_cloud.pipeline.planning.plan import plan
 from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.pipeline.stages.gpu_turn import _GPU, GpuTurn
-from membrain_cloud.pipeline.stages.inference import _InTurn, _one_ahead, _until_done
+from membrain_cloud.pipeline.stages.inference import _prefetch_one, _release_after, _WaitingAverager
 from membrain_cloud.pipeline.tasks import Outcome
 from membrain_cloud.segmentation.sliding_window import Slab, segment_slabs
 from membrain_cloud.tiling import Tiling, Window
@@ -57,7 +57,7 @@ def segment(log: list[str], turn: GpuTurn) -> None:
         turn.acquire()
         log.append("turn")
 
-    averager = _InTurn(Paper(log), take_turn)
+    averager = _WaitingAverager(Paper(log), take_turn)
     for _ in segment_slabs(averager, read, SHAPE, block, tiling=tiling, planes_per_read=8, progress=lambda _: None):
         pass
 
@@ -125,7 +125,7 @@ def test_a_slab_is_made_while_the_one_before_is_written() -> None:
 
     turn, seen = GpuTurn(), []
     turn.acquire()
-    for slab in _one_ahead(_until_done(slabs(), turn)):
+    for slab in _prefetch_one(_release_after(slabs(), turn)):
         seen.append(slab.start)
         if slab.start == 0:
             assert go_on.wait(5), "the next one is begun while this one is in hand"
@@ -145,7 +145,7 @@ def test_slabs_that_fail_or_are_not_wanted_any_more_end_the_turn() -> None:
     for fail in (True, False):
         turn = GpuTurn()
         turn.acquire()
-        ahead = _one_ahead(_until_done(slabs(fail), turn))
+        ahead = _prefetch_one(_release_after(slabs(fail), turn))
         assert next(ahead).start == 0
         if fail:
             with pytest.raises(OSError, match="the disk is gone"):
