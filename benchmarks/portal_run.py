@@ -1,8 +1,8 @@
 """A run of the whole portal, simulated: `python -m benchmarks.portal_run [--tomograms 20000] [--gpu-workers 64] ...`.
 
-What is real: drive(), with its queues, priorities and patience, and the registry that gives tasks to workers, notices
-those that vanish and gives their tasks back. What is simulated: the clock, the workers, their losses, and how long the
-tasks take, from the throughputs printed (none of which was measured on a GPU; change them with the options).
+What is real: run_tasks(), with its queues, priorities and patience, and the registry that gives tasks to workers,
+notices those that vanish and gives their tasks back. What is simulated: the clock, the workers, their losses, and how
+long the tasks take, from the throughputs printed (none of which was measured on a GPU; change them with the options).
 
 A GPU worker has two slots and one GPU: a task reads (statistics), has the GPU for itself, and writes. Workers are lost
 at a given rate, at any moment, with what they have in hand; another one is there some minutes later.
@@ -21,7 +21,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from membrain_cloud.pipeline.digest import digest_of
-from membrain_cloud.pipeline.execution.driver import Observe, drive
+from membrain_cloud.pipeline.execution.driver import Observer, run_tasks
 from membrain_cloud.pipeline.planning.plan import Plan
 from membrain_cloud.pipeline.runners.worker_registry import WorkerRegistry
 from membrain_cloud.pipeline.runners.worker_state import Assignment, Worker, WorkerFacts
@@ -112,14 +112,14 @@ class Simulated:
                 self._join(kind)
         self.registry.update(self.there, 0.0)
 
-    # -- what drive() asks for
+    # -- what run_tasks() asks for
 
-    def attend(self, attempts: CrashRecords, note: Observe) -> None: ...
+    def bind(self, attempts: CrashRecords, note: Observer) -> None: ...
 
     def now(self) -> float:
         return self.time
 
-    def room(self, task: Task, kind: Kind) -> bool:
+    def has_slot(self, task: Task, kind: Kind) -> bool:
         return self.registry.choose(kind, task.stage, self.time) is not None
 
     def start(self, task: Task, registry: Registry, kind: Kind, *, take_over: str = "") -> None:
@@ -128,7 +128,7 @@ class Simulated:
         self._send(worker, task, kind)
 
     def finished(self, seconds: float) -> list[Outcome]:
-        """Go on to the next end of a task; nothing else happens until then that drive() would have to know."""
+        """Go on to the next end of a task; nothing else happens until then that run_tasks() would have to know."""
         until, ended = self.time + (seconds if self.again or self.registry.deaths else 3600.0), []
         while self.events and self.events[0][0] <= until:
             self.time, _, what, subject = heapq.heappop(self.events)
@@ -222,7 +222,7 @@ class Simulated:
 def main() -> None:
     world = World(**vars(_arguments().parse_args()))
     made, runner, started = portal_plan(world), Simulated(world), time.monotonic()
-    outcomes = drive(made, runner, STAGES)
+    outcomes = run_tasks(made, runner, STAGES)
     assert len(outcomes) == len(made.tasks)
     for facts in runner.there.values():
         runner._count_held(facts, runner.gpu_done if facts.kind == "gpu" else runner.time)
@@ -255,7 +255,7 @@ def report(world: World, made: Plan, runner: Simulated, seconds: float) -> None:
         f"= {cost:.0f}",
         f"bound by {'GPUs' if bound['gpu'] > bound['cpu'] else 'CPU workers'}: without a loss or a wait the GPUs would "
         f"need {bound['gpu']:.1f} h, the CPU workers {bound['cpu']:.1f} h",
-        f"simulated in {seconds:.1f} s with the engine's drive() and registry",
+        f"simulated in {seconds:.1f} s with the engine's run_tasks() and registry",
     ]
     sys.stdout.write("\n".join(rows) + "\n")
 

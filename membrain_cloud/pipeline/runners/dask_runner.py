@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from membrain_cloud.pipeline.execution.crash_records import CrashRecords
-    from membrain_cloud.pipeline.execution.driver import Observe
+    from membrain_cloud.pipeline.execution.driver import Observer
     from membrain_cloud.pipeline.planning.digests import Registry
     from membrain_cloud.pipeline.runners.dask_connection import Event
     from membrain_cloud.pipeline.runners.kubernetes_scaling import Scaler
@@ -97,7 +97,7 @@ class DaskRunner:
         """Scale worker groups to none, close the connection, and end a local cluster; may be called again."""
         self._exit.close()
 
-    def attend(self, attempts: CrashRecords, note: Observe) -> None:
+    def bind(self, attempts: CrashRecords, note: Observer) -> None:
         """Set where crashes are recorded, and who is notified of tasks that are retried.
 
         Parameters
@@ -107,13 +107,13 @@ class DaskRunner:
         note : callable
             Called with ("again", task, outcome) before another attempt.
         """
-        self._tasks.attend(attempts, note)
+        self._tasks.bind(attempts, note)
 
     def now(self) -> float:
         """Return the time in seconds, by a clock that only this process knows."""
         return time.monotonic()
 
-    def room(self, task: Task, kind: Kind) -> bool:
+    def has_slot(self, task: Task, kind: Kind) -> bool:
         """Return whether a worker accepts this task now; a local cluster starts with the first call.
 
         Parameters

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from membrain_cloud.pipeline.execution.crash_records import Cause, CrashRecords
 from membrain_cloud.pipeline.execution.driver import KINDS
 from membrain_cloud.pipeline.runners.worker_state import Assignment
-from membrain_cloud.pipeline.tasks import Outcome, overdue
+from membrain_cloud.pipeline.tasks import Outcome, timeout_outcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from membrain_cloud.pipeline.execution.driver import Observe
+    from membrain_cloud.pipeline.execution.driver import Observer
     from membrain_cloud.pipeline.runners.kubernetes_scaling import Scaler
     from membrain_cloud.pipeline.runners.task_exchange import TaskExchange
     from membrain_cloud.pipeline.runners.worker_registry import WorkerRegistry
@@ -67,11 +67,11 @@ class InFlightTasks:
         self.deaths = 0
         self._workers, self._exchange = workers, exchange
         self._crashes = CrashRecords(None)
-        self._observe: Observe = lambda *_: None
+        self._observe: Observer = lambda *_: None
         self._outcomes: list[Outcome] = []
         self._waiting: list[Attempt] = []
 
-    def attend(self, crashes: CrashRecords, observe: Observe) -> None:
+    def bind(self, crashes: CrashRecords, observe: Observer) -> None:
         """Set where crashes are recorded, and who is notified of tasks that are retried."""
         self._crashes, self._observe = crashes, observe
 
@@ -161,7 +161,7 @@ class InFlightTasks:
             worker.leaving = True
             self._exchange.forget(token)
             limit_hours = assignment.task.job.limit("task_hours")
-            self._outcomes.append(overdue(assignment.task, limit_hours).at(worker.facts.address))
+            self._outcomes.append(timeout_outcome(assignment.task, limit_hours).at(worker.facts.address))
 
     def retry(self, assignment: Assignment, cause: str, *, alone: bool = False, take_over: str = "") -> None:
         """Keep a task for another attempt and notify the observer.
@@ -183,7 +183,7 @@ class InFlightTasks:
         self._observe("again", task, Outcome(task.stage, task.run, task.part, "again", cause))
 
     def retry_all(self, cause: str) -> None:
-        """Retry all tasks after the loss of the scheduler, without recording crashes; live workers keep their leases."""
+        """Retry all tasks after the loss of the scheduler, without recording crashes; live workers keep leases."""
         self._exchange.clear()
         for assignment in self._workers.clear():
             self.retry(assignment, cause)
@@ -198,8 +198,8 @@ class InFlightTasks:
     def _resolve(self, death: WorkerDeath, assignment: Assignment, *, crashed: bool) -> None:
         cause: Cause = "worker_died" if crashed else "machine_lost"
         address = death.worker.address
-        record = self._crashes.note(assignment.task, cause, alone=death.alone, worker=address)
-        failure = record.verdict()
+        record = self._crashes.record(assignment.task, cause, alone=death.alone, worker=address)
+        failure = record.failure()
         if failure is None:
             self.retry(assignment, cause, alone=crashed, take_over=assignment.token)
             return

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Self
 from membrain_cloud.errors import UsageError
 from membrain_cloud.pipeline.execution.execute_task import Claim, execute_task
 from membrain_cloud.pipeline.runners.host_resources import worker_memory_bytes
-from membrain_cloud.pipeline.tasks import Kind, Outcome, Task, overdue
+from membrain_cloud.pipeline.tasks import Kind, Outcome, Task, timeout_outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from types import FrameType
 
     from membrain_cloud.pipeline.execution.crash_records import CrashRecords
-    from membrain_cloud.pipeline.execution.driver import Observe
+    from membrain_cloud.pipeline.execution.driver import Observer
     from membrain_cloud.pipeline.planning.digests import Registry
 
 
@@ -49,14 +49,14 @@ class InProcessRunner:
         """Close the runner."""
         self.close()
 
-    def attend(self, attempts: CrashRecords, note: Observe) -> None:
+    def bind(self, attempts: CrashRecords, note: Observer) -> None:
         """Do nothing: a crash ends this process, so no crash is recorded by it."""
 
     def now(self) -> float:
         """Return the time in seconds, by a clock that only this process knows."""
         return time.monotonic()
 
-    def room(self, task: Task, kind: Kind) -> bool:
+    def has_slot(self, task: Task, kind: Kind) -> bool:
         """Return whether a task can be started: none is waiting for `finished`."""
         return self._task is None
 
@@ -76,7 +76,7 @@ class InProcessRunner:
             with _time_limit(limit_hours * 3600):
                 return [execute_task(task, registry, claim=claim)]
         except _Overdue:
-            return [overdue(task, limit_hours)]
+            return [timeout_outcome(task, limit_hours)]
 
     def backlog(self, ready: Mapping[Kind, int]) -> None:
         """Record the number of tasks of each kind that wait, for `snapshot`."""

@@ -1,4 +1,4 @@
-"""What drive() decides, against a runner whose time passes when we say so."""
+"""What run_tasks() decides, against a runner whose time passes when we say so."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from membrain_cloud.pipeline.execution.driver import Observe, Patience, drive
+from membrain_cloud.pipeline.execution.driver import Observer, RetryPolicy, run_tasks
 from membrain_cloud.pipeline.planning.plan import Plan, plan
 from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.pipeline.tasks import Kind, Outcome, Task
@@ -31,12 +31,12 @@ class Clockwork:
         self.log: list[tuple[str, float, str]] = []
         self._busy: list[tuple[Task, str]] = []
 
-    def attend(self, attempts: CrashRecords, note: Observe) -> None: ...
+    def bind(self, attempts: CrashRecords, note: Observer) -> None: ...
 
     def now(self) -> float:
         return self.time
 
-    def room(self, task: Task, kind: Kind) -> bool:
+    def has_slot(self, task: Task, kind: Kind) -> bool:
         return len(self._busy) < self.slots
 
     def start(self, task: Task, registry: Registry, kind: Kind, *, take_over: str = "") -> None:
@@ -75,9 +75,9 @@ def test_a_fault_that_passes_goes_behind_the_others_and_is_given_up_in_the_end(m
         return outcome(task, "failed" if bad else "done", "503", passing=bad)
 
     runner, told = Clockwork(answer), []
-    outcomes = drive(made, runner, registry, lambda event, task, _: told.append((event, task.key)))
+    outcomes = run_tasks(made, runner, registry, lambda event, task, _: told.append((event, task.key)))
     times = [when for key, when, _ in runner.log if key == "mask/TS_1/whole"]
-    assert len(times) == 1 + Patience().requeues
+    assert len(times) == 1 + RetryPolicy().requeues
     assert times[1] - times[0] >= 15
     assert times[2] - times[1] >= 30
     assert max(when for key, when, _ in runner.log if "TS_1" not in key) < times[1]
@@ -96,7 +96,7 @@ def test_what_another_run_is_at_is_waited_for(made: Plan, registry: Registry) ->
         return outcome(task, "skipped" if task.run == "TS_1" else "done")
 
     runner = Clockwork(answer)
-    assert {found.state for found in drive(made, runner, registry)} == {"done", "skipped"}
+    assert {found.state for found in run_tasks(made, runner, registry)} == {"done", "skipped"}
     assert len([key for key, *_ in runner.log if key == "mask/TS_2/whole"]) == 1
 
 
@@ -106,7 +106,7 @@ def test_a_lease_that_stands_still_is_taken_over(made: Plan, registry: Registry)
         return outcome(task, "held", "other:7") if held else outcome(task)
 
     runner = Clockwork(answer)
-    outcomes = drive(made, runner, registry, patience=Patience(lease_seconds=60))
+    outcomes = run_tasks(made, runner, registry, patience=RetryPolicy(lease_seconds=60))
     assert {found.state for found in outcomes} == {"done"}
     ((_, when, _),) = [entry for entry in runner.log if entry[2]]
     assert 60 <= when < 90
@@ -115,15 +115,15 @@ def test_a_lease_that_stands_still_is_taken_over(made: Plan, registry: Registry)
 def test_known_failures_block_what_hangs_on_them(made: Plan, registry: Registry) -> None:
     poisoned = {"mask/TS_2/whole": outcome(made.tasks[2], "failed", "poison")}
     runner = Clockwork(lambda task, *_: outcome(task))
-    outcomes = {found.key: found.state for found in drive(made, runner, registry, settled=poisoned)}
+    outcomes = {found.key: found.state for found in run_tasks(made, runner, registry, poisoned=poisoned)}
     assert (outcomes["mask/TS_2/whole"], outcomes["size/TS_2/whole"]) == ("failed", "blocked")
     assert not any("TS_2" in key for key, *_ in runner.log)
     everything = Clockwork(lambda task, *_: outcome(task), slots=9)
-    drive(made, everything, registry, settled=poisoned)
+    run_tasks(made, everything, registry, poisoned=poisoned)
     assert len(everything.log) == 4
 
 
 def test_tomograms_begun_are_finished_first(made: Plan, registry: Registry) -> None:
     runner = Clockwork(lambda task, *_: outcome(task))
-    drive(made, runner, registry)
+    run_tasks(made, runner, registry)
     assert [key.split("/")[1] for key, *_ in runner.log] == ["TS_1", "TS_1", "TS_2", "TS_2", "TS_3", "TS_3"]

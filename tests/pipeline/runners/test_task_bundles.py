@@ -15,7 +15,7 @@ import cloudpickle
 import pytest
 from distributed.protocol import pickle
 
-from membrain_cloud.pipeline.execution.driver import drive
+from membrain_cloud.pipeline.execution.driver import run_tasks
 from membrain_cloud.pipeline.planning.plan import Plan, plan
 from membrain_cloud.pipeline.runners import dask_worker as worker
 from membrain_cloud.pipeline.runners import open_runner
@@ -180,7 +180,7 @@ def test_a_run_of_short_tasks_needs_few_dask_tasks(
 
     monkeypatch.setattr(DaskConnection, "submit", counted)
     with open_runner(workers=2) as runner:
-        outcomes = drive(many, runner, registry={**registry, "mask": Quick()})
+        outcomes = run_tasks(many, runner, registry={**registry, "mask": Quick()})
     assert Counter(outcome.state for outcome in outcomes) == {"done": count}
     assert posted["orders"] == count
     assert posted["bundles"] < count
