@@ -264,9 +264,14 @@ def test_fine_tuning_stops_where_it_forgets_and_keeps_what_it_knew(tmp_path: Pat
     lines: list[str] = []
     settings = replace(settings, learning_rate=0.02, steps=200, validate_every=10)
     tuned = train_segmenter(
-        tmp_path / "tuned.safetensors", tmp_path / "tuning", settings, SegmentationData(Inverted(), Sheets(), FACTS), device="cpu",
-        progress=lambda step, line: lines.append(f"{step} {line}"), pretrained=Pretrained(start=network),
-    )  # fmt: skip
+        tmp_path / "tuned.safetensors",
+        tmp_path / "tuning",
+        settings,
+        SegmentationData(Inverted(), Sheets(), FACTS),
+        device="cpu",
+        progress=lambda step, line: lines.append(f"{step} {line}"),
+        pretrained=Pretrained(start=network),
+    )
     assert "before the first step" in lines[0]
     assert "stopped" in lines[-1]
     assert int(lines[-1].split()[0]) < 200
@@ -284,9 +289,14 @@ def test_a_better_base_is_kept_where_one_waits_for_something_better(tmp_path: Pa
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Trainer, "validate", lambda *_: next(values))
         tuned = train_segmenter(
-            tmp_path / "tuned.safetensors", tmp_path / "tuning", settings, SegmentationData(Sheets(), Sheets(), FACTS), device="cpu",
-            progress=lambda _, line: said.append(line), pretrained=Pretrained(start=load_network(str(base))[0]),
-        )  # fmt: skip
+            tmp_path / "tuned.safetensors",
+            tmp_path / "tuning",
+            settings,
+            SegmentationData(Sheets(), Sheets(), FACTS),
+            device="cpu",
+            progress=lambda _, line: said.append(line),
+            pretrained=Pretrained(start=load_network(str(base))[0]),
+        )
     assert "0.900 was the best for 2 validations" in said[-1]
     _, header = load_network(str(tuned))
     assert header["validation_dice"] == 0.9
