@@ -94,7 +94,7 @@ class MeasureSettings(Section):
     picks: OptionalText = Field(
         None,
         description="copick URIs of picks to measure in place of the stage pick's, comma-separated for several "
-        "classes: `psii:a/1,cytb6f:a/1`. `none`: membranes only.",
+        "classes: `psii:a/1,cytb6f:a/1`. `none`: membranes only. Default: pick's.",
     )
     lamella: OptionalText = Field(
         None,

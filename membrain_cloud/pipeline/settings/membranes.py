@@ -42,7 +42,7 @@ class SeparateSettings(Section):
     segmentation: OptionalText = Field(
         None,
         description="copick URI of a segmentation to start from in place of the stage segment, e.g. "
-        "`membrane:alice/3@10.0`. With `?instance=true` its instances are meshed as they are.",
+        "`membrane:alice/3@10.0`. With `?instance=true` its instances are meshed as they are. Default: segment's.",
     )
 
     @property
