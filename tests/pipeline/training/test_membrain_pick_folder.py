@@ -143,7 +143,7 @@ def test_bad_folders_are_refused(folder: Path, what: str) -> None:
 
 
 def test_units_are_asked_for_and_checked(folder: Path) -> None:
-    with pytest.raises(VoxelSpacingError, match="--voxel-spacing"):
+    with pytest.raises(VoxelSpacingError, match="voxel_spacing_angstrom"):
         read_training_folder(str(folder), voxel_spacing_angstrom=None, classes=())
     far = Picks(np.full((3, 3), 9000.0))  # Å where voxels are meant
     write_star(
