@@ -98,7 +98,7 @@ def _tomogram_option(*names: str) -> Callable[[Function], Function]:
 @click.option(
     "--preset",
     type=click.Choice(sorted(PRESETS)),
-    help="czii: write where CZII's runs on the portal wrote (user membrain-seg, session 0), in exact mode.",
+    help="czii: exact mode, written as CZII's runs on the portal, user membrain-seg, session 0 (default: none).",
 )
 def inference(
     project: ProjectOptions,

@@ -25,7 +25,11 @@ def export() -> None:
 def _export_arguments(function: Function) -> Function:
     """Add CONFIG, URI, `--run` and `--output`."""
     output = click.option(
-        "--output", required=True, metavar="FILE", callback=absolute_path, help="The file to write; it is replaced."
+        "--output",
+        required=True,
+        metavar="FILE",
+        callback=absolute_path,
+        help="File to write; an existing one is replaced.",
     )
     run = click.option("-r", "--run", required=True, metavar="RUN", help="Run of the annotation.")
     return config_argument(click.argument("uri", metavar="URI")(run(output(function))))

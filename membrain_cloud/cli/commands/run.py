@@ -56,11 +56,12 @@ class ClusterOptions(PlacementOptions):
         self.check()
         if not self.scale:
             return None
-        if self.scheduler is None:
-            raise UsageError("--scale is for the worker groups of a scheduler", "give --scheduler as well")
         from membrain_cloud.pipeline.runners.kubernetes_scaling import Scaler, WorkerGroup
 
-        return Scaler([WorkerGroup.parse(text) for text in self.scale], self.namespace)
+        groups = [WorkerGroup.parse(text) for text in self.scale]
+        if self.scheduler is None:
+            raise UsageError("--scale is for the worker groups of a scheduler", "give --scheduler as well")
+        return Scaler(groups, self.namespace)
 
 
 @option_group
