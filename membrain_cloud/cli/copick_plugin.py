@@ -281,7 +281,7 @@ def _run(
 def _prepare(options: ProjectOptions, stages: str, settings_file: str | None, pairs: Sequence[str]) -> None:
     """Forget what is done if it shall be overwritten; else refuse to replace annotations of other programs."""
     from membrain_cloud.errors import MembrainCloudError
-    from membrain_cloud.pipeline.planning.invalidate import foreign_outputs, forget_done
+    from membrain_cloud.pipeline.planning.invalidate import foreign_annotations, invalidate_results
     from membrain_cloud.pipeline.planning.plan import plan
     from membrain_cloud.pipeline.settings import load_settings
     from membrain_cloud.pipeline.stages.registry import STAGES
@@ -291,9 +291,9 @@ def _prepare(options: ProjectOptions, stages: str, settings_file: str | None, pa
     try:
         settings, project = load_settings(settings_file, tuple(pairs)), open_project(absolute(options.config))
         if options.overwrite:
-            forget_done(project, settings, stages.split(","), runs)
+            invalidate_results(project, settings, stages.split(","), runs)
             return
-        foreign = foreign_outputs(
+        foreign = foreign_annotations(
             project, settings, plan(project, settings, STAGES, runs=runs, stages=stages.split(","))
         )
     except MembrainCloudError as error:

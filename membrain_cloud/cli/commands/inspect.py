@@ -47,7 +47,7 @@ def plan(options: PlanOptions, config: str, *, runs: tuple[str, ...], as_json: b
         print_json(display.plan_as_dict(plan))
     else:
         display.show_plan(plan)
-    if any(outcome.state == "failed" for outcome in plan.settled):
+    if any(outcome.state == "failed" for outcome in plan.outcomes):
         exit_failed()
 
 
@@ -67,14 +67,14 @@ def status(options: PlanOptions, config: str, *, runs: tuple[str, ...], as_json:
       membrain-cloud status project/config.json
     """
     from membrain_cloud.pipeline.execution.failure_log import FailureLog
-    from membrain_cloud.pipeline.monitoring.activity import activity
+    from membrain_cloud.pipeline.monitoring.activity import read_activity
     from membrain_cloud.store.projects.open import open_project
 
     project = open_project(config)
     settings = options.load()
     plan = options.plan(project, settings, runs)
     grid = display.status_grid(plan, FailureLog(project.receipts).records())
-    current = activity(project, settings, plan)
+    current = read_activity(project, settings, plan)
     if as_json:
         print_json({"stages": list(plan.stages), "sessions": dict(plan.sessions), "runs": grid} | vars(current))
     else:
@@ -198,19 +198,19 @@ def clean(outputs: OutputsOptions, config: str, *, yes: bool, hours: float, as_j
       membrain-cloud clean project/config.json          (lists)
       membrain-cloud clean project/config.json --yes    (removes)
     """
-    from membrain_cloud.pipeline.maintenance.clean import find_litter, remove_litter
+    from membrain_cloud.pipeline.maintenance.clean import find_orphans, remove_orphans
 
     project, tables, user = outputs.open(config)
-    litter = find_litter(project, tables, user, hours=hours)
+    orphans = find_orphans(project, tables, user, hours=hours)
     if yes:
-        remove_litter(project, tables, litter)
+        remove_orphans(project, tables, orphans)
     if as_json:
-        annotations = [item.key for item in litter if item.kind == "annotation"]
-        print_json({"removed": yes, "annotations": annotations, "found": [vars(item) for item in litter]})
+        annotations = [item.key for item in orphans if item.kind == "annotation"]
+        print_json({"removed": yes, "annotations": annotations, "found": [vars(item) for item in orphans]})
         return
-    if litter:
-        display.show_table("", ("kind", "store", "name"), [(item.kind, item.store, item.name) for item in litter])
-    say(f"{len(litter)} {'removed' if yes else 'to remove; add --yes to do it'}" if litter else "nothing to remove")
+    if orphans:
+        display.show_table("", ("kind", "store", "name"), [(item.kind, item.store, item.name) for item in orphans])
+    say(f"{len(orphans)} {'removed' if yes else 'to remove; add --yes to do it'}" if orphans else "nothing to remove")
 
 
 @click.command(cls=Command)

@@ -42,9 +42,9 @@ def list_models(*, as_json: bool) -> None:
     Example:
       membrain-cloud models list
     """
-    from membrain_cloud.pipeline.models import known_models
+    from membrain_cloud.pipeline.models import list_models as registered_models
 
-    entries = known_models()
+    entries = registered_models()
     if as_json:
         print_json(entries)
         return
@@ -102,13 +102,13 @@ def fetch(models_: tuple[str, ...], *, directory: str) -> None:
     Example:
       membrain-cloud models fetch --directory /models mine.safetensors=https://files.example.org/m.safetensors#sha256=HEX
     """
-    from membrain_cloud.pipeline.models import put_in
+    from membrain_cloud.pipeline.models import install_model
 
     for text in models_:
         name, equals, source = text.partition("=")
         if not equals:
             raise UsageError(f"{text}: no name", "give NAME=MODEL, for instance mine.safetensors=https://...")
-        model = put_in(directory, name, source)
+        model = install_model(directory, name, source)
         say(f"{model.path}: sha256 {model.sha256}")
 
 

@@ -127,9 +127,9 @@ def run(
           --scale gpu=membrain-gpu:64 --scale cpu=membrain-cpu:32
     """
     from membrain_cloud.pipeline.execution.driver import execute_plan
-    from membrain_cloud.pipeline.execution.graceful_stop import stopping
+    from membrain_cloud.pipeline.execution.graceful_stop import stop_on_signals
     from membrain_cloud.pipeline.monitoring.json_log import log_to
-    from membrain_cloud.pipeline.monitoring.observers import watching
+    from membrain_cloud.pipeline.monitoring.observers import observe_run
     from membrain_cloud.pipeline.runners import open_runner
     from membrain_cloud.pipeline.stages.registry import STAGES
     from membrain_cloud.store.projects.open import open_project
@@ -140,9 +140,9 @@ def run(
     open_placed = open_runner(
         workers=cluster.workers, scheduler=cluster.scheduler, in_process=cluster.in_process, scaler=scaler
     )
-    with log_to(monitoring.log_file), stopping(monitoring.grace) as stop, open_placed as runner:
+    with log_to(monitoring.log_file), stop_on_signals(monitoring.grace) as stop, open_placed as runner:
         plan = options.plan(project, settings, runs, runner.memory_bytes)
-        observers = watching(plan, runner, metrics_port=monitoring.metrics_port, dask_report=monitoring.dask_report)
+        observers = observe_run(plan, runner, metrics_port=monitoring.metrics_port, dask_report=monitoring.dask_report)
         with observers as observer, display.Progress(plan, runner.snapshot) as progress:
             outcomes = execute_plan(
                 project,
@@ -150,9 +150,9 @@ def run(
                 plan,
                 runner,
                 STAGES,
-                observer.and_also(progress.observe),
+                observer.with_observer(progress.observe),
                 retry_poison=monitoring.retry_poison,
-                stop=stop.is_asked,
+                stop=stop.is_requested,
                 grace_seconds=monitoring.grace,
             )
     if scaler is not None and scaler.complaint:
@@ -162,7 +162,7 @@ def run(
 
 def _print_outcomes(plan: Plan, outcomes: Sequence[Outcome], as_json: bool) -> None:
     """Print the summary and end with the exit code; a stopped run has fewer outcomes than tasks."""
-    left = len(plan.tasks) + len(plan.settled) - len(outcomes)
+    left = len(plan.tasks) + len(plan.outcomes) - len(outcomes)
     if as_json:
         print_json(display.run_as_dict(plan, outcomes) | {"left": left})
     else:

@@ -85,7 +85,7 @@ def status_grid(plan: Plan, failures: Sequence[Mapping[str, Any]]) -> dict[str, 
     for run, stages in grid.items():
         stages.update({stage: "failed" for stage in stages if (run, stage) in failed})
     names = {"skipped": "done", "failed": "refused", "blocked": "blocked"}
-    for outcome in plan.settled:
+    for outcome in plan.outcomes:
         grid.setdefault(outcome.run, {})[outcome.stage] = names[outcome.state]
     return dict(sorted(grid.items()))
 

@@ -47,7 +47,7 @@ def plan_as_dict(plan: Plan) -> dict[str, Any]:
             }
             for order, task in enumerate(plan.tasks)
         ],
-        "settled": [outcome.as_dict() for outcome in plan.settled],
+        "settled": [outcome.as_dict() for outcome in plan.outcomes],
     }
 
 
@@ -59,7 +59,7 @@ def show_plan(plan: Plan) -> None:
     plan : Plan
         The plan.
     """
-    states = Counter((outcome.stage, outcome.state) for outcome in plan.settled)
+    states = Counter((outcome.stage, outcome.state) for outcome in plan.outcomes)
     tasks = Counter(task.stage for task in plan.tasks)
     memory: dict[str, int] = {}
     for task in plan.tasks:
@@ -81,7 +81,7 @@ def show_plan(plan: Plan) -> None:
     show_table(f"{len(plan.runs)} runs -> {plan.job.tables}", columns, rows)
     if plan.tasks:
         _show_estimates(plan)
-    for outcome in plan.settled:
+    for outcome in plan.outcomes:
         if outcome.state == "failed":
             say(outcome.line())
 

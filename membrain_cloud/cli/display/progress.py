@@ -33,7 +33,7 @@ class Progress:
         from rich import progress
         from rich.console import Console
 
-        from membrain_cloud.pipeline.monitoring.progress import Tally
+        from membrain_cloud.pipeline.monitoring.progress import ProgressCounter
 
         self._console = Console(stderr=True, highlight=False)
         self._live = self._console.is_terminal
@@ -46,15 +46,15 @@ class Progress:
             console=self._console,
             disable=not self._live,
         )
-        self._tally, self._snapshot = Tally(plan), snapshot
+        self._counter, self._snapshot = ProgressCounter(plan), snapshot
         self._tomograms = len({task.run for task in plan.tasks})
         if plan.tasks:
             self._tomogram_bar = self._bars.add_task("tomograms", total=self._tomograms, now="")
-            stages = [name for name in plan.stages if self._tally.total[name]]
+            stages = [name for name in plan.stages if self._counter.total[name]]
             self._stage_bars = {
-                name: self._bars.add_task(name, total=self._tally.total[name], now="") for name in stages
+                name: self._bars.add_task(name, total=self._counter.total[name], now="") for name in stages
             }
-        for outcome in plan.settled:
+        for outcome in plan.outcomes:
             if outcome.state == "failed":
                 say(outcome.line())
 
@@ -79,7 +79,7 @@ class Progress:
         outcome : Outcome or None
             The outcome; None for a task that was started.
         """
-        self._tally.observe(event, task, outcome)
+        self._counter.observe(event, task, outcome)
         if self._live:
             self._draw(task, started=event == "started")
         if outcome is None:
@@ -94,20 +94,20 @@ class Progress:
             say(f"{task.run}: {task.stage}{part} done in {outcome.seconds:.1f} s{f' ({numbers})' if numbers else ''}")
 
     def _draw(self, task: Task, *, started: bool) -> None:
-        bar, tally = self._stage_bars[task.stage], self._tally
-        self._bars.update(bar, completed=tally.total[task.stage] - tally.left[task.stage])
+        bar, counter = self._stage_bars[task.stage], self._counter
+        self._bars.update(bar, completed=counter.total[task.stage] - counter.left[task.stage])
         if started:
             self._bars.update(bar, now=task.run if task.part == "whole" else f"{task.run} {task.part}")
-        ended = self._tomograms - tally.tomograms["pending"] - tally.tomograms["running"]
+        ended = self._tomograms - counter.tomograms["pending"] - counter.tomograms["running"]
         self._bars.update(self._tomogram_bar, completed=ended, now=self.numbers())
 
     def numbers(self) -> str:
         """Return failures, rate, GPU hours, workers and time left, as far as they are known."""
-        tally, eta = self._tally, self._tally.eta_seconds()
-        parts = [f"{tally.tomograms['failed']} failed"] if tally.tomograms["failed"] else []
-        parts.append(f"{tally.tasks_per_hour():.0f} tasks/h")
-        if tally.gpu_seconds:
-            parts.append(f"{tally.gpu_seconds / 3600:.1f} GPU h")
+        counter, eta = self._counter, self._counter.eta_seconds()
+        parts = [f"{counter.tomograms['failed']} failed"] if counter.tomograms["failed"] else []
+        parts.append(f"{counter.tasks_per_hour():.0f} tasks/h")
+        if counter.gpu_seconds:
+            parts.append(f"{counter.gpu_seconds / 3600:.1f} GPU h")
         if self._snapshot is not None and (workers := sum(self._snapshot()["workers"].values())):
             parts.append(f"{workers} workers")
         if eta is not None:
