@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.spatial import cKDTree
 
-from membrain_cloud.mesh.closest_point import ClosestFaces
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -118,12 +117,14 @@ def min_distance_angstrom(one: Mesh, other: Mesh) -> float:
 
 def _from_vertices(one: Mesh, other: Mesh) -> float:
     """Compute the shortest distance (Å) from the vertices of one mesh to the surface of another."""
+    from membrain_cloud.mesh.bounding_volume_tree import FaceTree  # loads numba: imported only here
+
     vertices = one.vertices[np.unique(one.faces)]
     to_vertices = cKDTree(other.vertices[np.unique(other.faces)]).query(vertices)[0]
     # A face's nearest point is no farther from its nearest corner than its longest edge.
     corners = other.vertices[other.faces]
     longest = float(np.linalg.norm(np.roll(corners, -1, axis=1) - corners, axis=2).max())
     near = vertices[to_vertices <= to_vertices.min() + longest]
-    faces, weights = ClosestFaces(other.vertices, other.faces).find(near)
+    faces, weights = FaceTree(other.vertices, other.faces).project(near)
     closest = np.einsum("nk,nkd->nd", weights, other.vertices[other.faces[faces]])
     return float(np.linalg.norm(closest - near, axis=1).min())
