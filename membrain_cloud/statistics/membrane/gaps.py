@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.spatial import cKDTree
 
-from membrain_cloud.mesh.closest_point import ClosestFaces
 from membrain_cloud.statistics.membrane.weighted import weighted_quantile
 from membrain_cloud.units import ANGSTROM_PER_NM
 
@@ -108,12 +107,14 @@ def _nearest(one: Mesh, other: Mesh) -> float:
 
 
 def _from_vertices(one: Mesh, other: Mesh) -> float:
+    from membrain_cloud.mesh.bounding_volume_tree import FaceTree  # numba: only where it is used
+
     vertices = one.vertices[np.unique(one.faces)]
     to_vertices = cKDTree(other.vertices[np.unique(other.faces)]).query(vertices)[0]
     # A face's nearest point is no farther from its nearest corner than its longest edge.
     corners = other.vertices[other.faces]
     longest = float(np.linalg.norm(np.roll(corners, -1, axis=1) - corners, axis=2).max())
     near = vertices[to_vertices <= to_vertices.min() + longest]
-    faces, weights = ClosestFaces(other.vertices, other.faces).find(near)
+    faces, weights = FaceTree(other.vertices, other.faces).project(near)
     found = np.einsum("nk,nkd->nd", weights, other.vertices[other.faces[faces]])
     return float(np.linalg.norm(found - near, axis=1).min())
