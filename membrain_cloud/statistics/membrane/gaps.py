@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.spatial import cKDTree
 
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
