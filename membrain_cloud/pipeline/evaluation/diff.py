@@ -9,10 +9,11 @@ import numpy as np
 from membrain_cloud.errors import InputError, ProjectError, UsageError
 from membrain_cloud.geometry import iterate_chunks
 from membrain_cloud.metrics.changes import Overlap, matched_points, membrane_changes
+from membrain_cloud.store.projects.resolve import resolve
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from membrain_cloud.store.projects.project import Project
 
@@ -51,25 +52,10 @@ def _uris(project: Project, run: str, first: str, second: str, radius: float) ->
 
 
 def _resolved(project: Project, run: str, uri: str) -> dict[str, Annotation]:
-    """What a URI names in a run, by kind: empty where it names nothing there."""
-    found: dict[str, Annotation] = {}
-    segmentation = project_finds(project.segmentation, run, uri)
-    if isinstance(segmentation, SegmentationRef):
-        found["instances" if segmentation.instance else "segmentation"] = segmentation
-    if "@" not in uri and "?" not in uri and not found:
-        ref = project_finds(project.object, run, uri)
-        if isinstance(ref, ObjectRef):
-            found |= {"picks": ref} if ref in project.picks(run) else {}
-            found |= {"mesh": ref} if ref in project.meshes(run) else {}
-    return found
-
-
-def project_finds(look_up: Callable[[str, str], Annotation], run: str, uri: str) -> Annotation | None:
-    """What a look-up by URI gives; None where the run has no such annotation."""
-    try:
-        return look_up(run, uri)
-    except ProjectError:
-        return None
+    """Return the segmentation that a URI names in a run, or else its picks and mesh, by kind."""
+    named: dict[str, Annotation] = {str(kind): ref for kind, ref in resolve(project, run, uri).items()}
+    volumes = {kind: ref for kind, ref in named.items() if kind in ("segmentation", "instances")}
+    return volumes or {kind: ref for kind, ref in named.items() if kind in ("picks", "mesh")}
 
 
 def _sessions(project: Project, run: str, first: str, second: str, radius: float) -> list[dict[str, Any]]:

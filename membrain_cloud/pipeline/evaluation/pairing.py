@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from membrain_cloud.errors import ProjectError, UsageError
-from membrain_cloud.pipeline.evaluation.diff import project_finds
-from membrain_cloud.store.refs import ObjectRef, SegmentationRef, parse_uri
+from membrain_cloud.store.projects.resolve import Kind, resolve
+from membrain_cloud.store.refs import ObjectRef, SegmentationRef
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from membrain_cloud.store.projects.project import Project
 
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 KINDS = ("segmentations", "picks", "meshes")
 # Whose annotations an error lists: thousands of tomograms would take long to look through.
 _RUNS_TO_TELL_OF = 20
+_KIND_OF: Mapping[Kind, str] = {
+    "segmentation": "segmentations",
+    "instances": "segmentations",
+    "multilabel": "segmentations",
+    "picks": "picks",
+    "mesh": "meshes",
+}
 _ONE_OF = {"segmentations": "a segmentation", "picks": "picks", "meshes": "a mesh"}
 _NEXT_STEP = (
     "give two segmentations, two sets of picks or two meshes, and --kind where names stand for several; the mesh of a "
@@ -60,33 +67,8 @@ def pairs_of_one_kind(
 
 
 def _named(project: Project, run: str, uri: str) -> Named:
-    candidates = {
-        "segmentations": _segmentation(project, run, uri),
-        "picks": _object(project, run, uri, "picks"),
-        "meshes": _object(project, run, uri, "meshes"),
-    }
-    return {kind: ref for kind, ref in candidates.items() if ref is not None}
-
-
-def _segmentation(project: Project, run: str, uri: str) -> SegmentationRef | None:
-    """As `diff` finds it; also one of several labels, by its name with `-multilabel`."""
-    found = project_finds(project.segmentation, run, uri)
-    if isinstance(found, SegmentationRef):
-        return found
-    parsed = parse_uri(uri)
-    for ref in project.multilabel_segmentations(run):
-        same = (ref.name, ref.user, ref.session) == (parsed.name, parsed.user, parsed.session)
-        if same and parsed.voxel_spacing_angstrom in (None, ref.voxel_spacing_angstrom):
-            return ref
-    return None
-
-
-def _object(project: Project, run: str, uri: str, kind: str) -> ObjectRef | None:
-    if "@" in uri or "?" in uri:
-        return None
-    found = project_finds(project.object, run, uri)
-    there = project.picks(run) if kind == "picks" else project.meshes(run)
-    return found if isinstance(found, ObjectRef) and found in there else None
+    """Return the annotations that a URI names in a run, by `KINDS`."""
+    return {_KIND_OF[kind]: ref for kind, ref in resolve(project, run, uri).items()}
 
 
 def _mismatch(run: str, first: tuple[str, Named], second: tuple[str, Named], kind: str | None) -> str:

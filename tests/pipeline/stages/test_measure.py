@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from membrain_cloud.geometry import Mesh, Picks, joined
+from membrain_cloud.geometry import Mesh, Picks
 from membrain_cloud.pipeline.execution.driver import execute_plan
 from membrain_cloud.pipeline.planning.plan import plan
 from membrain_cloud.pipeline.projects.simulate import Simulated, simulate_project, true_picks_at_surface
@@ -123,9 +123,9 @@ def test_without_a_bilayer_no_tomogram_is_read(project: Project) -> None:
 
 def test_a_class_without_orientations_keeps_those_of_the_other() -> None:
     turned = Picks(np.zeros((2, 3)), np.tile(np.eye(3), (2, 1, 1)), in_plane=np.array([True, False]))
-    both = joined([turned, Picks(np.ones((1, 3)))])
+    both = Picks.concatenate([turned, Picks(np.ones((1, 3)))])
     assert both.orientations is not None
     assert np.isnan(both.orientations[2]).all()
     assert both.in_plane is not None
     assert both.in_plane.tolist() == [True, False, True]
-    assert joined([replace(turned, orientations=None, in_plane=None)]).orientations is None
+    assert Picks.concatenate([replace(turned, orientations=None, in_plane=None)]).orientations is None
