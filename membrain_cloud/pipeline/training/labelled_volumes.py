@@ -9,7 +9,7 @@ import numpy as np
 
 from membrain_cloud.errors import InputError, ProjectError, TomogramError, VoxelSpacingError
 from membrain_cloud.geometry import Box, Zyx
-from membrain_cloud.store.formats.any_volume import file_stem, read_header, read_volume
+from membrain_cloud.store.formats.volume_reader import file_stem, read_header, read_volume
 from membrain_cloud.training.labels import MARKED_BACKGROUND, merge_labels
 from membrain_cloud.training.segmentation.labelled_patches import CELL, LabelledVolume, PlanewiseVolume, prepare_volume
 
