@@ -1,1 +1,21 @@
-"""Losses, augmentation, patches, scores and the training loop."""
+"""Training of segmentation networks and pickers: data, augmentation, losses, and one resumable training loop.
+
+It may import `networks`, `simulation` and the other science packages, but neither storage, Dask nor the pipeline.
+
+Modules and packages
+--------------------
+labels
+    Marks of annotators, merged into labels for training.
+corrections
+    Corrections of patches, and rules that combine several annotators.
+resumable
+    The training loop of all networks; `checkpoint` and `curve` are its files.
+augmentation
+    Random changes to training patches, in NumPy and on a GPU.
+segmentation
+    Patches, loss and loop of the segmentation network.
+picking
+    Examples, targets, validation and loops of the pickers.
+"""
+
+__all__ = ["augmentation", "checkpoint", "corrections", "curve", "labels", "picking", "resumable", "segmentation"]

@@ -1,13 +1,13 @@
-"""What annotators mark, and how the marks of several become one set of labels to train on.
+"""Marks of annotators, and the rule that merges them into labels for training.
 
-A voxel of an annotator's segmentation is UNMARKED, MEMBRANE, IGNORE or MARKED_BACKGROUND; training sees BACKGROUND,
-MEMBRANE or IGNORE. A drawing program leaves everything that nobody touched at 0. So 0 alone cannot say "background":
-in a mask of a whole tomogram it means that, in a few corrected patches it means "nobody looked here".
+A voxel of an annotator's segmentation is UNMARKED, MEMBRANE, IGNORE or MARKED_BACKGROUND. Training sees BACKGROUND,
+MEMBRANE or IGNORE. Drawing programs leave untouched voxels at 0, so the value 0 alone is ambiguous: it is background in
+a mask of a whole tomogram, and unknown where only a few patches were corrected.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,23 +22,29 @@ UNMARKED, MEMBRANE, IGNORE, MARKED_BACKGROUND = 0, 1, 2, 3
 BACKGROUND = 0
 
 
-def merge_labels(layers: Sequence[NDArray[np.integer]], *, partial: bool | None = None) -> NDArray[np.uint8]:
-    """Marks of one or more annotators, first to last -> labels to train on.
+def merge_labels(layers: Sequence[NDArray[np.integer[Any]]], *, partial: bool | None = None) -> NDArray[np.uint8]:
+    """Merge the marks of one or more annotators into labels for training.
 
-    A later layer overrides an earlier one wherever it marks anything. What no layer marks is background where the
-    first layer is a whole mask, and ignored where it is partial.
+    A later layer overrides an earlier one wherever it has a mark. Voxels that are unmarked in all layers become
+    background if the first layer is a whole mask, and are ignored if it is partial.
 
     Parameters
     ----------
-    layers : arrays of one shape, of UNMARKED, MEMBRANE, IGNORE and MARKED_BACKGROUND.
-    partial : whether the unmarked is ignored; None: it is if the first layer holds MARKED_BACKGROUND anywhere. Give it
-        when the layers are cut out of larger ones.
+    layers : sequence of ndarray of one shape, integer dtype
+        Values UNMARKED, MEMBRANE, IGNORE and MARKED_BACKGROUND.
+    partial : bool or None
+        Whether unmarked voxels are ignored. Default None: they are if the first layer holds MARKED_BACKGROUND anywhere.
+        Give a value if the layers are cut out of larger ones.
 
     Returns
     -------
-    uint8 of the layers' shape: BACKGROUND, MEMBRANE or IGNORE.
+    labels : ndarray of the layers' shape, uint8
+        BACKGROUND, MEMBRANE or IGNORE.
 
-    Raises InputError for no layer, other shapes, or other values.
+    Raises
+    ------
+    InputError
+        If there is no layer, shapes differ, or a layer holds other values.
     """
     if not layers:
         raise InputError("there are no labels to merge", "name at least one segmentation")
@@ -51,7 +57,7 @@ def merge_labels(layers: Sequence[NDArray[np.integer]], *, partial: bool | None 
         if layer.size and (layer.min() < UNMARKED or layer.max() > MARKED_BACKGROUND):
             raise InputError(
                 f"segmentation {number + 1} holds values from {layer.min()} to {layer.max()}",
-                "marks are 0 nothing, 1 membrane, 2 ignore, 3 background; of instances, say ?instance=true",
+                "marks are 0 unmarked, 1 membrane, 2 ignore, 3 background; for instances, use ?instance=true",
             )
     if partial is None:
         partial = bool((layers[0] == MARKED_BACKGROUND).any())

@@ -6,21 +6,20 @@ import importlib.util
 import itertools
 import re
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import pytest
 import yaml
+from standins.pages import ROOT, blocks, shell_lines
 
 from membrain_cloud.errors import UsageError
 from membrain_cloud.pipeline.settings import load_settings, settings_from
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
     from types import ModuleType
 
-ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
@@ -34,24 +33,6 @@ def load_generator() -> ModuleType:
 
 
 GENERATOR = load_generator()
-
-
-def blocks(page: Path, *languages: str) -> Iterator[str]:
-    """Fenced blocks of a page in the given languages."""
-    for match in re.finditer(r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
-        if match[1] in languages:
-            yield match[2]
-
-
-def shell_lines(page: Path) -> list[str]:
-    """Commands of membrain-cloud in a page's shell blocks, continued lines joined, comments and prompts left out."""
-    found = []
-    for block in blocks(page, "sh", "bash", "console", "shell"):
-        for line in block.replace("\\\n", " ").splitlines():
-            line = line.strip().removeprefix("$ ")
-            if line.startswith("membrain-cloud"):
-                found.append(line)
-    return found
 
 
 def parse_command(line: str) -> None:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import test_docs
 from click.testing import CliRunner
+from standins import pages
 
 from membrain_cloud.cli import main
 from membrain_cloud.geometry import Picks
 from membrain_cloud.simulation.phantom import PhantomSettings, make_phantom
-from membrain_cloud.store.formats.mrc import write_mrc
 from membrain_cloud.store.formats.star import write_star
+from membrain_cloud.store.formats.volume_writer import write_mrc
 from membrain_cloud.store.projects.open import open_project
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, lightning_checkpoint: Callab
     picks = phantom.particles if len(phantom.particles) else Picks(np.array([[200.0, 200, 200]]))
     write_star(str(folder / "psii.star"), picks, voxel_spacing_angstrom=10.0, tomogram="TS_001")
     (folder / "settings.yaml").write_text(
-        next(block for block in test_docs.blocks(test_docs.ROOT / "README.md", "yaml") if "settings.yaml" in block)
+        next(block for block in pages.blocks(pages.ROOT / "README.md", "yaml") if "settings.yaml" in block)
     )
     lightning_checkpoint(folder / "MemBrain_seg_v10_alpha.ckpt")
     return folder
@@ -105,12 +105,12 @@ def test_the_commands_of_a_page_work_one_after_the_other(
         shutil.copy(folder / "data/TS_001.mrc", folder / "data/TS_1.mrc")
     monkeypatch.chdir(folder)
     monkeypatch.setenv("MEMBRAIN_CLOUD_CACHE", str(tmp_path / "cache"))
-    lines = PAGES[page] + test_docs.shell_lines(test_docs.ROOT / page)
+    lines = PAGES[page] + pages.shell_lines(pages.ROOT / page)
     here = [line for line in lines if not any(re.search(pattern, line) for pattern in ELSEWHERE)]
     assert here
     for line in here:
         run_line(line, folder)
     project = open_project("my-project/config.json")
     assert all(project.segmentations(run) for run in project.runs())
-    for block in test_docs.blocks(test_docs.ROOT / page, "python"):
+    for block in pages.blocks(pages.ROOT / page, "python"):
         exec(compile(block, page, "exec"), {})

@@ -18,10 +18,10 @@ from membrain_cloud.pipeline.annotation.extract import (
     patch_refs,
     prefill,
 )
-from membrain_cloud.store.formats.any_volume import read_volume
+from membrain_cloud.store.formats.volume_reader import read_volume
 from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.refs import SegmentationRef
-from membrain_cloud.training.corrections import Marks, apply_corrections, from_objects, spoken
+from membrain_cloud.training.corrections import Marks, apply_corrections, fill_unmarked, marks_from_masks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,7 +99,7 @@ class Sources:
 
     def _word(self, source: str, marks: Marks, what: str) -> Word:
         digest = hashlib.sha256(repr(marks.shape).encode() + np.ascontiguousarray(marks).tobytes()).hexdigest()
-        return Word(source, digest, spoken(marks, what, unmarked=self.unmarked))
+        return Word(source, digest, fill_unmarked(marks, what, unmarked=self.unmarked))
 
     def _annotations(self, kept: PatchSet, patches_project: Project | None, patch: Patch) -> list[_Annotation]:
         in_patch = {} if patches_project is None else _by_person(patches_project, patch.patch)
@@ -164,7 +164,7 @@ def _painted(project: Project, refs: _Refs, box: Box, patch: Patch, what: str) -
             f"{what} has no segmentation {MULTILABEL.partition('-')[0]!r} at {patch.voxel_spacing_angstrom:g} Å",
             "save the painted labels under that name, at the patch's own voxel spacing",
         )
-    return from_objects(masks.get("membrane"), masks.get("background"), masks.get("ignore"), patch.box.shape)
+    return marks_from_masks(masks.get("membrane"), masks.get("background"), masks.get("ignore"), patch.box.shape)
 
 
 def _read(project: Project, ref: SegmentationRef, box: Box, patch: Patch, what: str) -> NDArray[np.integer]:

@@ -18,12 +18,12 @@ from membrain_cloud.errors import ProjectError, UsageError
 from membrain_cloud.pipeline.digest import digest_of
 from membrain_cloud.pipeline.execution.provenance import versions
 from membrain_cloud.pipeline.stages.base import GENE_ONTOLOGY_MEMBRANE
-from membrain_cloud.store.formats.any_volume import read_volume
-from membrain_cloud.store.formats.volume_reader import VolumeFileWriter
+from membrain_cloud.store.formats.volume_reader import read_volume
+from membrain_cloud.store.formats.volume_writer import VolumeFileWriter
 from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.projects.open import open_project
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
-from membrain_cloud.training.corrections import Marks, border_of, prefilled
+from membrain_cloud.training.corrections import Marks, patch_border, prefill_marks
 from membrain_cloud.training.labels import IGNORE, MARKED_BACKGROUND, MEMBRANE
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def extract(
     prediction has gone.
     """
     shapes = {ref: kept.project.grid(ref).shape for ref in {patch.tomogram for patch in patches}}
-    borders = [border_of(patch.box, shapes[patch.tomogram], border) for patch in patches]
+    borders = [patch_border(patch.box, shapes[patch.tomogram], border) for patch in patches]
     project = _project(patch_project_config(kept, output))
     kept.receipts.write("extracted/project", {"config": project.config})
     done = []
@@ -135,7 +135,7 @@ def _extract(kept: PatchSet, project: Project, patch: Patch, border: NDArray[np.
     if not whole:
         kept.receipts.remove(name)
         project.write_tomogram(tomogram, source.read_density(patch.tomogram, patch.box))
-        project.write_segmentation(labels, prefilled(source.read_labels(patch.predicted, patch.box), border))
+        project.write_segmentation(labels, prefill_marks(source.read_labels(patch.predicted, patch.box), border))
         receipt: dict[str, Any] = {
             "digest": digest,
             "patch": patch.as_dict(),
@@ -157,8 +157,8 @@ def extracted_border(kept: PatchSet, patch: Patch) -> int:
 
 def prefill(kept: PatchSet, patch: Patch, border: int) -> Marks:
     """What annotators began with, of the prediction as it is now."""
-    edge = border_of(patch.box, kept.project.grid(patch.tomogram).shape, border)
-    return prefilled(kept.project.read_labels(patch.predicted, patch.box), edge)
+    edge = patch_border(patch.box, kept.project.grid(patch.tomogram).shape, border)
+    return prefill_marks(kept.project.read_labels(patch.predicted, patch.box), edge)
 
 
 def extract_files(kept: PatchSet, patches: Sequence[Patch], folder: str, *, border: int) -> list[str]:

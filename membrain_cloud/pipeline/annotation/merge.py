@@ -20,11 +20,11 @@ from membrain_cloud.pipeline.annotation.extract import require_own_image, write_
 from membrain_cloud.pipeline.digest import digest_of
 from membrain_cloud.pipeline.execution.provenance import versions
 from membrain_cloud.pipeline.stages.base import MEMBRANE, declare_membrane
-from membrain_cloud.store.formats.any_volume import read_volume
+from membrain_cloud.store.formats.volume_reader import read_volume
 from membrain_cloud.store.objects.io_meter import Meter, checksum
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
 from membrain_cloud.store.volumes.ome_zarr import DEFAULT_CHUNK
-from membrain_cloud.training.corrections import Marks, Rule, border_of, compose, joined
+from membrain_cloud.training.corrections import Marks, Rule, combine_annotators, compose_patches, patch_border
 from membrain_cloud.training.labels import IGNORE, merge_labels
 
 if TYPE_CHECKING:
@@ -134,7 +134,9 @@ def _joined(
     words = sources.words(kept, patches_project, patch)
     if not words:
         return None
-    return _Corrected(patch, words, joined([word.marks for word in words], rule), sources.border_voxels(kept, patch))
+    return _Corrected(
+        patch, words, combine_annotators([word.marks for word in words], rule), sources.border_voxels(kept, patch)
+    )
 
 
 class _Merge:
@@ -185,7 +187,7 @@ class _Merge:
         meter = Meter()
         project = self.project.metered(meter)
         places = [
-            (one.patch.box, one.marks, border_of(one.patch.box, grid.shape, one.border)) for one in self.corrected
+            (one.patch.box, one.marks, patch_border(one.patch.box, grid.shape, one.border)) for one in self.corrected
         ]
         touched = [_box(self.before[name]) for name in self.changed if name in self.before]
         touched += [one.patch.box for one in self.corrected if one.patch.patch in self.changed]
@@ -193,7 +195,7 @@ class _Merge:
             project.create_labels(self.ref, grid, "uint8", chunk)
         for box in iterate_chunks(grid.shape, project.stored_chunk(self.ref)):
             if anew or any(box.intersection(other) for other in touched):
-                project.write_labels(self.ref, box, compose(box, places))
+                project.write_labels(self.ref, box, compose_patches(box, places))
         project.finish_labels(self.ref)
         level = f"{self.ref.path}/0/"
         written = {name: list(entry) for name, entry in meter.objects.items() if name.startswith(level)}
@@ -258,7 +260,7 @@ def _write_pair(kept: PatchSet, one: _Corrected, folder: str) -> None:
     """Image and labels of a patch; what is there and the same is left."""
     patch, (image, label) = one.patch, _pair(kept, one.patch, folder)
     marks = one.marks.copy()
-    marks[border_of(patch.box, kept.project.grid(patch.tomogram).shape, one.border)] = IGNORE
+    marks[patch_border(patch.box, kept.project.grid(patch.tomogram).shape, one.border)] = IGNORE
     labels = merge_labels([marks], partial=True)
     if not os.path.exists(image):
         write_volume(image, kept.project.read_density(patch.tomogram, patch.box), patch, labels=False)

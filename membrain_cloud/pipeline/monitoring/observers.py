@@ -1,4 +1,4 @@
-"""All who watch a run: counts, metrics, log, Dask's own report. What they need is set up and taken down here."""
+"""All observers of one run: progress, log, metrics and Dask's performance report, set up and closed together."""
 
 from __future__ import annotations
 
@@ -7,26 +7,36 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from membrain_cloud.pipeline.monitoring.json_log import RunLog
-from membrain_cloud.pipeline.monitoring.progress import Tally
+from membrain_cloud.pipeline.monitoring.progress import ProgressCounter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from membrain_cloud.pipeline.execution.driver import Observe, Runner
+    from membrain_cloud.pipeline.execution.driver import Observer, Runner
     from membrain_cloud.pipeline.planning.plan import Plan
     from membrain_cloud.pipeline.tasks import Outcome, Task
 
 
 @dataclass(frozen=True)
-class Watch:
-    """A run under watch. `log` is written to where `run_log.log_to` says."""
+class RunObservers:
+    """The observers of one run.
 
-    tally: Tally
+    Attributes
+    ----------
+    progress : ProgressCounter
+        Counts of tasks and tomograms.
+    log : RunLog
+        The log, written where `json_log.log_to` says.
+    observers : tuple of callable
+        All of them, as `execution.driver.Observer`.
+    """
+
+    progress: ProgressCounter
     log: RunLog
-    observers: tuple[Observe, ...]
+    observers: tuple[Observer, ...]
 
-    def and_also(self, other: Observe) -> Observe:
-        """All observers and one more, as one."""
+    def with_observer(self, other: Observer) -> Observer:
+        """Return one observer that calls all of these and another one."""
 
         def observe(event: str, task: Task, outcome: Outcome | None) -> None:
             for observer in (*self.observers, other):
@@ -36,24 +46,42 @@ class Watch:
 
 
 @contextmanager
-def watching(
+def observe_run(
     plan: Plan, runner: Runner, *, metrics_port: int | None = None, dask_report: str | None = None
-) -> Iterator[Watch]:
-    """Watch a run of `plan` on `runner`.
+) -> Iterator[RunObservers]:
+    """Observe a run while the context lasts, and log its end.
 
-    metrics_port : serve Prometheus metrics there.  dask_report : write Dask's performance report to this HTML file.
-    Raises UsageError for a port that is taken, or a report that cannot be made.
+    Parameters
+    ----------
+    plan : Plan
+        The plan.
+    runner : Runner
+        The runner.
+    metrics_port : int or None
+        Port at which Prometheus metrics are served; 0: a free one. Default: no metrics.
+    dask_report : str or None
+        HTML file to which Dask's performance report is written. Default: no report.
+
+    Yields
+    ------
+    RunObservers
+        The observers.
+
+    Raises
+    ------
+    UsageError
+        If the port is taken, or the runner has no Dask.
     """
-    tally, log = Tally(plan), RunLog(plan)
-    observers: list[Observe] = [tally.observe, log.observe]
+    progress, log = ProgressCounter(plan), RunLog(plan)
+    observers: list[Observer] = [progress.observe, log.observe]
     with ExitStack() as stack:
         if metrics_port is not None:
             from membrain_cloud.pipeline.monitoring.prometheus import Metrics
 
-            metrics = Metrics(plan, tally, runner.snapshot)
+            metrics = Metrics(plan, progress, runner.snapshot)
             stack.callback(metrics.serve(metrics_port))
             observers.append(metrics.observe)
         if dask_report is not None:
             stack.enter_context(runner.report(dask_report))
-        yield Watch(tally, log, tuple(observers))
-        log.end({state: int(count) for state, count in tally.tomograms.items()})
+        yield RunObservers(progress, log, tuple(observers))
+        log.end({state: int(count) for state, count in progress.tomograms.items()})

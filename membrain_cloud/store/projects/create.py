@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from membrain_cloud.errors import BadNameError, TomogramError, UsageError, VoxelSpacingError
-from membrain_cloud.store.formats.any_volume import Header, file_stem, open_volume, read_header
+from membrain_cloud.store.formats.volume_reader import VolumeHeader, file_stem, open_volume_file, read_header
 from membrain_cloud.store.objects.local_files import absolute_path
 from membrain_cloud.store.objects.object_store import Files
 from membrain_cloud.store.projects.copick_config import new_config, pickable_object
@@ -28,7 +28,7 @@ class _Source:
 
     path: str
     ref: TomogramRef
-    header: Header
+    header: VolumeHeader
 
 
 def create_project(folder: str, *, objects: Sequence[tuple[str, bool, str | None]]) -> CopickProject:
@@ -121,7 +121,7 @@ def init_project(
         if project.is_complete(ref):
             report(f"{ref.run}: is in the project already and is kept; remove it to have it replaced")
             continue
-        with open_volume(source.path, scratch) as (volume, _):
+        with open_volume_file(source.path, scratch) as volume:
             project.write_tomogram(ref, volume)
     return project
 
@@ -131,14 +131,14 @@ def scratch_folder(root_url: str) -> str | None:
     return root_url if "://" not in root_url else None
 
 
-def spacing_of_file(path: str, header: Header, spacing_angstrom: float | None) -> float:
+def spacing_of_file(path: str, header: VolumeHeader, spacing_angstrom: float | None) -> float:
     """Return the voxel spacing of a volume file in Å.
 
     Parameters
     ----------
     path : str
         Path of the file, for error messages.
-    header : Header
+    header : VolumeHeader
         Its header.
     spacing_angstrom : float or None
         The spacing in place of the header's.

@@ -9,10 +9,10 @@ import numpy as np
 
 from membrain_cloud.errors import ProjectError, TomogramError, UsageError
 from membrain_cloud.geometry import Grid, iterate_chunks
-from membrain_cloud.store.formats.any_volume import open_volume
 from membrain_cloud.store.formats.meshes import read_h5, read_meshes
 from membrain_cloud.store.formats.motl import is_stopgap, read_motive_list, read_stopgap
 from membrain_cloud.store.formats.star import read_csv_picks, read_star_picks
+from membrain_cloud.store.formats.volume_reader import open_volume_file
 from membrain_cloud.store.projects.create import MEMBRANE_OBJECT, Report, scratch_folder, spacing_of_file
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef
 from membrain_cloud.store.volumes.labels import as_labels
@@ -72,7 +72,8 @@ def import_segmentation(
         Without a plausible voxel spacing.
     """
     run = target.run
-    with open_volume(file, scratch_folder(project.root_url)) as (volume, header):
+    with open_volume_file(file, scratch_folder(project.root_url)) as volume:
+        header = volume.header
         spacing = (
             voxel_spacing_angstrom or header.voxel_spacing_angstrom or _tomogram_spacing(project, run, header.shape)
         )

@@ -41,7 +41,7 @@ from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.projects.open import open_project
 from membrain_cloud.store.projects.stored_project import CopickProject
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
-from membrain_cloud.training.corrections import border_of
+from membrain_cloud.training.corrections import patch_border
 
 if TYPE_CHECKING:
     from membrain_cloud.store.projects.project import Project
@@ -360,7 +360,7 @@ def test_a_merge_has_the_border_that_patches_were_extracted_with(kept: PatchSet)
     for border, expected in ((None, BORDER), (8, 8)):
         merged(kept, sources=Sources((), (), 3, border))
         inside = kept.project.read_labels(Output("corrected", "round-1").of(patch.tomogram), patch.box)
-        edge = border_of(patch.box, SHAPE, expected)
+        edge = patch_border(patch.box, SHAPE, expected)
         assert edge.any()
         np.testing.assert_array_equal(inside, np.where(edge, 2, 1))
 

@@ -219,7 +219,7 @@ def test_what_a_registry_says_decides_too(
     tomogram: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     segment_file(tomogram, settings(model), options(tmp_path / "out"))
-    monkeypatch.setattr(single, "given_facts", lambda source: {"window": 32})
+    monkeypatch.setattr(single, "registry_facts", lambda source: {"window": 32})
     with pytest.raises(UsageError, match="made otherwise"):
         segment_file(tomogram, settings(model), options(tmp_path / "out"))
 
@@ -282,7 +282,7 @@ def test_bad_input_is_refused(tomogram: str, model: str, tmp_path: Path) -> None
             segment_file(str(tmp_path / "bad.mrc"), settings(model), options(tmp_path / "out"))
     with mrcfile.mmap(shutil.copy(tomogram, tmp_path / "one.mrc"), "r+") as file:
         file.voxel_size = 1.0
-    with pytest.raises(VoxelSpacingError, match="--voxel-spacing"):
+    with pytest.raises(VoxelSpacingError, match="voxel_spacing_angstrom"):
         segment_file(str(tmp_path / "one.mrc"), settings(model), options(tmp_path / "out"))
     assert not (tmp_path / "out").exists() or os.listdir(tmp_path / "out") == []
     made = segment_file(

@@ -14,7 +14,8 @@ import pytest
 import zarr
 
 from membrain_cloud.errors import BadNameError, ChunkError, ProjectError, TomogramError, UsageError, VoxelSpacingError
-from membrain_cloud.store.formats.any_volume import read_volume, write_mrc
+from membrain_cloud.store.formats.volume_reader import read_volume
+from membrain_cloud.store.formats.volume_writer import write_mrc
 from membrain_cloud.store.projects.create import create_project, init_project
 from membrain_cloud.store.projects.import_annotations import import_picks, import_segmentation
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
