@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from membrain_cloud.simulation.imaging import Imaging, electron_wavelength_angstrom
+from membrain_cloud.image.ctf import ctf_phase, electron_wavelength_angstrom
+from membrain_cloud.simulation.imaging import Imaging
 from membrain_cloud.training.augmentation.intensity import Range, amplitude_walk, cuboids
 
 if TYPE_CHECKING:
@@ -163,9 +164,8 @@ def _of_unit_deviation(volumes: Tensor) -> Tensor:
 
 
 def _contrast_transfer(k: Tensor, of: dict[str, Tensor]) -> Tensor:
-    wavelength, k2 = of["wavelength_angstrom"], k * k
-    bend = of["defocus_um"] * 1e4 - 0.5 * of["spherical_aberration_mm"] * 1e7 * wavelength**2 * k2
-    transfer = torch.sin(math.pi * wavelength * k2 * bend + torch.asin(of["amplitude_contrast"]))
+    phase = ctf_phase(k * k, of["wavelength_angstrom"], of["defocus_um"] * 1e4, of["spherical_aberration_mm"])
+    transfer = torch.sin(phase + torch.asin(of["amplitude_contrast"]))
     transfer = torch.where(of["phase_flipped"] > 0, transfer.abs(), transfer)
     return torch.where(of["defocus_um"] == 0, torch.ones_like(k), transfer)
 
