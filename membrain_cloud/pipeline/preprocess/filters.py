@@ -17,7 +17,8 @@ from membrain_cloud.image.deconvolution import Deconvolution, deconvolution_kern
 from membrain_cloud.image.resampling import resampled_labels, resampled_shape, smooth_border
 from membrain_cloud.pipeline.preprocess.volume_filter import OWN_BYTES, Counter, FilterWork, Made, Progress, named
 from membrain_cloud.store.formats.spectra import check_spectrum_output, read_spectrum, write_spectrum
-from membrain_cloud.store.formats.volume_reader import VolumeFile, VolumeFileWriter, check_output, open_volume_file
+from membrain_cloud.store.formats.volume_reader import VolumeFile, open_volume_file
+from membrain_cloud.store.formats.volume_writer import VolumeFileWriter, check_output
 from membrain_cloud.store.volumes.ome_zarr import checked_spacing
 
 if TYPE_CHECKING:
