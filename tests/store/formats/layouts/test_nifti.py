@@ -6,14 +6,15 @@ import gzip
 import struct
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 
 from membrain_cloud.errors import TomogramError
-from membrain_cloud.store.formats.any_volume import file_stem, read_header, read_volume
-from membrain_cloud.store.formats.nifti import open_nifti
+from membrain_cloud.store.formats.layouts.nifti import nifti_layout
+from membrain_cloud.store.formats.volume_reader import file_stem, open_volume_file, read_header, read_volume
 
-DATA = Path(__file__).parents[2] / "data"
+DATA = Path(__file__).parents[3] / "data"
 
 
 def header(**changed: object) -> bytearray:
@@ -44,26 +45,28 @@ def test_a_volume_of_simpleitk_is_read_as_it_was_written() -> None:
     assert facts.voxel_spacing_angstrom == 10.0
     labels, facts = read_volume(str(DATA / "simpleitk-labels.nii.gz"))
     np.testing.assert_array_equal(labels, (z + y + x) % 3)
-    assert facts.voxel_spacing_angstrom is None  # 1 mm is SimpleITK's default, and nobody's voxel
+    assert facts.voxel_spacing_angstrom is None  # 1 mm is SimpleITK's default
     assert file_stem("a/X_0000.nii.gz") == "X_0000"
 
 
 @pytest.mark.parametrize(
     ("unit", "step", "expected"), [(0, 10.0, 10.0), (2, 7.84, 7.84), (2, 1e-6, 10.0), (3, 1e-3, 10.0)]
 )
-def test_spacings_are_ångström_in_every_unit_people_write(
-    tmp_path: Path, unit: int, step: float, expected: float
-) -> None:
+def test_spacings_are_in_angstrom_in_every_unit(tmp_path: Path, unit: int, step: float, expected: float) -> None:
     raw = header(unit=unit, step=(step, step, step))
     facts = read_header(written(tmp_path, raw, bytes(48)))
     assert facts.voxel_spacing_angstrom == pytest.approx(expected, rel=1e-5)
     assert facts.shape == (2, 3, 4)
 
 
-def test_slope_and_intercept_are_applied_and_other_byte_orders_read(tmp_path: Path) -> None:
+def test_slope_and_intercept_and_the_other_byte_order(tmp_path: Path) -> None:
     values = np.arange(24, dtype="<i2")
-    volume, _ = read_volume(written(tmp_path, header(scale=(0.5, 3.0)), values.tobytes()))
+    path = written(tmp_path, header(scale=(0.5, 3.0)), values.tobytes())
+    volume, _ = read_volume(path)
     np.testing.assert_array_equal(volume.ravel(), np.arange(24) * 0.5 + 3)
+    with open_volume_file(path) as file:
+        np.testing.assert_array_equal(file[1:, :2, 1:3], volume[1:, :2, 1:3])
+        assert file.dtype == volume.dtype == np.float32
     raw = header()
     for offset, count, size in ((0, 1, 4), (40, 8, 2), (70, 2, 2), (76, 8, 4), (108, 3, 4)):
         for k in range(count):
@@ -87,7 +90,21 @@ def test_slope_and_intercept_are_applied_and_other_byte_orders_read(tmp_path: Pa
 )
 def test_what_is_no_volume_is_refused(tmp_path: Path, raw: bytes, says: str) -> None:
     with pytest.raises(TomogramError, match=says):
-        open_nifti(written(tmp_path, raw), header_only=False)
+        read_volume(written(tmp_path, raw))
+
+
+def test_files_of_nibabel_are_read_as_nibabel_reads_them(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(4, 5, 6)).astype(np.float32)
+    image = nibabel.Nifti1Image(values, np.diag([8.0, 8.0, 8.0, 1.0]))
+    image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", b"an extension"))
+    path = tmp_path / "v.nii"
+    nibabel.save(image, path)
+    with path.open("rb") as file:
+        layout = nifti_layout(file, str(path))
+    assert layout.offset == nibabel.load(path).dataobj.offset > 352
+    volume, facts = read_volume(str(path))
+    np.testing.assert_array_equal(volume, values.T)
+    assert facts.voxel_spacing_angstrom == 8.0
 
 
 def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
