@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from membrain_cloud.mesh import topology
-from membrain_cloud.mesh.closest_point import ClosestFaces
 from membrain_cloud.mesh.geodesics.surface_points import SurfacePoints, Survey
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from membrain_cloud.geometry import Mesh
+    from membrain_cloud.mesh.bounding_volume_tree import FaceTree
     from membrain_cloud.mesh.geodesics.solver import Geodesics
 
 __all__ = ["Surface", "SurfacePoints", "Survey"]
@@ -191,13 +191,15 @@ class Surface:
             raise ValueError("a surface without faces has no closest points")
         if not np.isfinite(points).all():
             raise ValueError("closest_points needs finite coordinates")
-        faces, weights = self._closest.find(points)
+        faces, weights = self._tree.project(points)
         found = self.points(faces, weights)
         return SurfacePoints(faces, weights, found.positions, np.linalg.norm(found.positions - points, axis=1))
 
     @cached_property
-    def _closest(self) -> ClosestFaces:
-        return ClosestFaces(self.vertices, self.faces)
+    def _tree(self) -> FaceTree:
+        from membrain_cloud.mesh.bounding_volume_tree import FaceTree
+
+        return FaceTree(self.vertices, self.faces)
 
     def interpolate(self, values: NDArray[np.floating], points: SurfacePoints) -> NDArray[np.float64]:
         """Values at the vertices, (V,) or (V, D), interpolated at surface points -> (N,) or (N, D)."""

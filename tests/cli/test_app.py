@@ -15,7 +15,8 @@ from click.testing import CliRunner, Result
 
 from membrain_cloud.cli import main
 from membrain_cloud.geometry import Picks
-from membrain_cloud.store.formats.any_volume import read_volume, write_mrc
+from membrain_cloud.store.formats.volume_reader import read_volume
+from membrain_cloud.store.formats.volume_writer import write_mrc
 from membrain_cloud.store.projects.create_import import create_project
 from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
@@ -284,7 +285,7 @@ def test_a_file_without_a_believable_spacing_is_refused(tmp_path: Path) -> None:
     write_mrc(str(tmp_path / "grey.mrc"), np.zeros((8, 8, 8), np.float32), 0.0)
     result = call("segment", str(tmp_path / "grey.mrc"))
     assert result.exit_code == 2
-    assert "--voxel-spacing" in result.stderr
+    assert "voxel_spacing_angstrom" in result.stderr
 
 
 def test_a_report_shows_no_rows_of_other_settings(given: Project, tmp_path: Path) -> None:

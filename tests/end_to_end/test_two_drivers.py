@@ -151,7 +151,7 @@ def planned(project: Project) -> Plan:
 
 
 def drive_it(made: Plan) -> list[Outcome]:
-    return run_tasks(made, InProcessRunner(), STAGES, patience=RetryPolicy(held_seconds=0.3, again_seconds=0.5))
+    return run_tasks(made, InProcessRunner(), STAGES, policy=RetryPolicy(held_seconds=0.3, again_seconds=0.5))
 
 
 @dataclass

@@ -171,7 +171,7 @@ def test_closest_points_do_not_depend_on_how_many_are_asked_for(monkeypatch: pyt
     surface = Surface(sphere(500, 20.0))
     points = np.random.default_rng(2).normal(0, 15, (40, 3))
     whole = surface.closest_points(points)
-    monkeypatch.setattr("membrain_cloud.mesh.closest_point.PAIRS_AT_ONCE", 50)
+    monkeypatch.setattr("membrain_cloud.mesh.bounding_volume_tree._PAIRS_AT_ONCE", 50)
     parts = surface.closest_points(points)
     np.testing.assert_array_equal(whole.faces, parts.faces)
     np.testing.assert_array_equal(whole.weights, parts.weights)

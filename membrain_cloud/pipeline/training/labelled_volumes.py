@@ -9,9 +9,9 @@ import numpy as np
 
 from membrain_cloud.errors import InputError, ProjectError, TomogramError, VoxelSpacingError
 from membrain_cloud.geometry import Box, Zyx
-from membrain_cloud.store.formats.any_volume import file_stem, read_header, read_volume
+from membrain_cloud.store.formats.volume_reader import file_stem, read_header, read_volume
 from membrain_cloud.training.labels import MARKED_BACKGROUND, merge_labels
-from membrain_cloud.training.segmentation.labelled_patches import CELL, LabelledVolume, Planes, prepare
+from membrain_cloud.training.segmentation.labelled_patches import CELL, LabelledVolume, PlanewiseVolume, prepare_volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,7 +42,7 @@ def project_volumes(
             tomogram = project.tomograms([run], None, layers[0].voxel_spacing_angstrom)[0]
             identity = "\n".join([project.identity(tomogram), *(project.identity(ref) for ref in layers)])
             opened = functools.partial(_open_run, project, tomogram, layers)
-            volumes.append(prepare(folder, run, identity, opened, margin=margin))
+            volumes.append(prepare_volume(folder, run, identity, opened, margin=margin))
     if not volumes:
         raise ProjectError(
             f"{project.config}: none of {len(runs)} runs has {' or '.join(uris)}", "check the URIs, spacing included"
@@ -97,7 +97,7 @@ def _marks(project: Project, ref: SegmentationRef, box: Box) -> NDArray:
     return values
 
 
-def _open_run(project: Project, tomogram: TomogramRef, layers: Sequence[SegmentationRef]) -> Planes:
+def _open_run(project: Project, tomogram: TomogramRef, layers: Sequence[SegmentationRef]) -> PlanewiseVolume:
     grid = project.grid(tomogram)
     for ref in layers:
         if project.grid(ref).shape != grid.shape:
@@ -106,7 +106,7 @@ def _open_run(project: Project, tomogram: TomogramRef, layers: Sequence[Segmenta
                 "train on annotations that were made on this tomogram",
             )
     partial = is_partial(project, layers[0])
-    return Planes(
+    return PlanewiseVolume(
         grid.shape,
         _Slabs(lambda box: project.read_density(tomogram, box), grid.shape, _slab_depth(project, tomogram, 4)),
         _Slabs(
@@ -155,7 +155,7 @@ def folder_volumes(source: Path, part: str, folder: Path, *, margin: int) -> lis
     for name, (image, label) in _pairs(source / f"images{part}", source / f"labels{part}").items():
         stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in (image, label)]
         opened = functools.partial(_open_files, image, label)
-        volumes.append(prepare(folder, name, repr(stats), opened, margin=margin))
+        volumes.append(prepare_volume(folder, name, repr(stats), opened, margin=margin))
     return volumes
 
 
@@ -192,7 +192,7 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _open_files(image: Path, label: Path) -> Planes:
+def _open_files(image: Path, label: Path) -> PlanewiseVolume:
     of_image, of_label = read_header(str(image)), read_header(str(label))
     if of_image.shape != of_label.shape:
         raise InputError(
@@ -209,4 +209,4 @@ def _open_files(image: Path, label: Path) -> Planes:
     if min(z, y, x) < 2:
         raise TomogramError(f"{image}: {of_image.shape} is no volume", "give volumes, not slices")
     shape: Zyx = (z, y, x)
-    return Planes(shape, lambda a, b: density[a:b], lambda a, b: values[a:b], spacings[0] or spacings[1])
+    return PlanewiseVolume(shape, lambda a, b: density[a:b], lambda a, b: values[a:b], spacings[0] or spacings[1])

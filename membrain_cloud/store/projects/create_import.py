@@ -12,10 +12,10 @@ import numpy as np
 
 from membrain_cloud.errors import BadNameError, ProjectError, TomogramError, UsageError, VoxelSpacingError
 from membrain_cloud.geometry import Grid, iterate_chunks
-from membrain_cloud.store.formats.any_volume import Header, file_stem, open_volume, read_header
 from membrain_cloud.store.formats.meshes import read_h5, read_meshes
 from membrain_cloud.store.formats.motl import is_stopgap, read_motive_list, read_stopgap
 from membrain_cloud.store.formats.star import read_csv_picks, read_star_picks
+from membrain_cloud.store.formats.volume_reader import VolumeHeader, file_stem, open_volume_file, read_header
 from membrain_cloud.store.objects.object_store import Files
 from membrain_cloud.store.projects.project import Project, as_labels, pickable_object
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef, check_name, clean_name
@@ -37,7 +37,7 @@ class _Source:
 
     path: str
     ref: TomogramRef
-    header: Header
+    header: VolumeHeader
 
 
 def create_project(folder: str, *, objects: Sequence[tuple[str, bool, str | None]]) -> Project:
@@ -103,7 +103,7 @@ def init_project(
         if project.is_complete(ref):
             report(f"{ref.run}: is in the project already and is kept; remove it to have it replaced")
             continue
-        with open_volume(source.path, scratch) as (volume, _):
+        with open_volume_file(source.path, scratch) as volume:
             project.write_tomogram(ref, volume)
     return project
 
@@ -124,7 +124,7 @@ def _sources(files: Sequence[str], spacing: float | None, tomogram_type: str) ->
     return found
 
 
-def _chosen_spacing(path: str, header: Header, given: float | None) -> float:
+def _chosen_spacing(path: str, header: VolumeHeader, given: float | None) -> float:
     if given is None:
         if header.voxel_spacing_angstrom is None:
             why = "; ".join(note for note in header.notes if "spacing" in note or "cubes" in note)
@@ -156,7 +156,8 @@ def import_segmentation(
     VoxelSpacingError without a believable spacing.
     """
     scratch = project.root_url if "://" not in project.root_url else None
-    with open_volume(file, scratch) as (volume, header):
+    with open_volume_file(file, scratch) as volume:
+        header = volume.header
         spacing = (
             voxel_spacing_angstrom or header.voxel_spacing_angstrom or _tomogram_spacing(project, run, header.shape)
         )

@@ -13,7 +13,8 @@ import pytest
 import zarr
 
 from membrain_cloud.errors import BadNameError, ChunkError, ProjectError, TomogramError, UsageError, VoxelSpacingError
-from membrain_cloud.store.formats.any_volume import read_volume, write_mrc
+from membrain_cloud.store.formats.volume_reader import read_volume
+from membrain_cloud.store.formats.volume_writer import write_mrc
 from membrain_cloud.store.projects.create_import import create_project, import_picks, import_segmentation, init_project
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
 
