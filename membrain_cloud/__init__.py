@@ -18,6 +18,8 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from membrain_cloud.version import __version__
+
 if TYPE_CHECKING:
     from membrain_cloud import tables
     from membrain_cloud.api.arrays import measure, mesh, pick, segment, separate
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from membrain_cloud.errors import MembrainCloudError
     from membrain_cloud.geometry import Mesh, Picks
     from membrain_cloud.pipeline.settings import Settings
-
-__version__ = "0.1.0"
 
 __all__ = [
     "MembrainCloudError",
@@ -91,7 +91,7 @@ class _CallablePackage(ModuleType):
 
 
 class _Package(ModuleType):
-    """This module. Importing `membrain_cloud.mesh` binds that name here, so the package is made callable."""
+    """Make the package `mesh` callable when its import binds that name here."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "mesh" and isinstance(value, ModuleType):

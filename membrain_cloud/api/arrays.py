@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from membrain_cloud.api.frames import rows_as_frame
 from membrain_cloud.api.inputs import density_array, grid_of, label_array, like_input
 from membrain_cloud.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
-    from numpy.typing import NDArray
 
     from membrain_cloud.geometry import Grid, Mesh, Picks
     from membrain_cloud.pipeline.settings import Settings
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 """Called with the steps that are done and their total."""
 PicksByMembrane = Mapping[int, "Picks"]
+_PARTICLE = "particle"
+_GRID_ANGSTROM = 10.0
 
 
 def segment(
@@ -79,7 +81,7 @@ def segment(
 def separate(
     labels: Any, *, min_voxels: int | None = None, split: bool | None = None, settings: Settings | None = None
 ) -> Any:
-    """Number the membranes of a mask by falling size.
+    """Separate the membranes of a mask, and number them by falling size.
 
     Parameters
     ----------
@@ -115,9 +117,7 @@ def separate(
 
     chosen = _settings(settings, separate={"min_voxels": min_voxels, "split": split}).separate
     mask = label_array(labels, name="labels")
-    instances = separate_labels(
-        mask, min_voxels=chosen.min_voxels, split=chosen.split, drop_border=chosen.drop_border
-    )
+    instances = separate_labels(mask, min_voxels=chosen.min_voxels, split=chosen.split, drop_border=chosen.drop_border)
     return like_input(instances, labels)
 
 
@@ -233,17 +233,33 @@ def pick(
     >>> picks.keys() == meshes.keys(), picks[1].positions.shape[1]
     (True, 3)
     """
+    from membrain_cloud.picking.pick_membrane import pick_membrane
     from membrain_cloud.pipeline.models import model_sha256
-    from membrain_cloud.pipeline.stages.pick import picker
+    from membrain_cloud.pipeline.stages.pick import configured_picker, fastest_mean_shift, make_clustering
+    from membrain_cloud.segmentation.sliding_window import density_statistics
 
     chosen = _settings(settings, pick={"model": model}).pick
     density, grid = density_array(tomogram), grid_of(tomogram, voxel_spacing_angstrom)
-    network = picker(chosen, model_sha256(chosen.model))
+    outside = float(density_statistics([density]).mean)
+    network = configured_picker(chosen, model_sha256(chosen.model))
     index = _class_index(network.class_names, particle_class)
+    clustering = make_clustering(chosen, network)
     count = _counted(progress, len(meshes))
     picks: dict[int, Picks] = {}
     for number, surface in sorted(meshes.items()):
-        picks[number] = _picks_of_membrane(number, surface, density, grid, network, chosen)[index]
+        _check_mesh(number, surface)
+        by_class, _ = pick_membrane(
+            surface,
+            lambda box: density[box.slices],
+            grid,
+            network,
+            outside=outside,
+            partition_vertices=chosen.partition_vertices,
+            clustering=clustering,
+            membrane_id=number,
+            shift=fastest_mean_shift(),
+        )
+        picks[number] = by_class[index]
         count(1)
     return picks
 
@@ -270,8 +286,8 @@ def measure(
     tomogram : array_like or DataArray, shape (Z, Y, X), optional
         The density. With it, bilayer thickness is measured. Default: none.
     shape : tuple of int, optional
-        Voxels of the tomogram along (z, y, x). With it, or with the tomogram, parts of a mesh that close a membrane at the
-        tomogram's border count neither as area nor as a way between particles. Default: no border.
+        Voxels of the tomogram along (z, y, x). With it, or with the tomogram, parts of a mesh that close a membrane at
+        the tomogram's border count neither as area nor as a way between particles. Default: no border.
     voxel_spacing_angstrom : float, optional
         Voxel spacing in Å. Default: that of a DataArray's coordinates; needed with `shape` or an array.
     settings : Settings, optional
@@ -304,10 +320,93 @@ def measure(
     >>> bool(rows["membranes"].one_sided_area_nm2[0] > 1000)
     True
     """
-    from membrain_cloud.pipeline.stages.measure import BORDER_VOXELS
+    from membrain_cloud.mesh.conversion.mask_to_mesh import border_vertices
+    from membrain_cloud.pipeline.stages.measure import BORDER_VOXELS, density_reader
     from membrain_cloud.statistics.measure import Membrane, measure_tomogram
 
-    raise NotImplementedError((BORDER_VOXELS, Membrane, measure_tomogram))
+    by_class = _by_class(picks)
+    for number, surface in meshes.items():
+        _check_mesh(number, surface)
+    _check_membranes(by_class, meshes)
+    if tomogram is None and shape is None:
+        grid, margin = _enclosing_grid(meshes), None
+    else:
+        grid = grid_of(np.empty(shape, bool) if tomogram is None else tomogram, voxel_spacing_angstrom)
+        margin = BORDER_VOXELS * grid.voxel_spacing_angstrom
+    density = None if tomogram is None else density_array(tomogram)
+    membranes = {}
+    for number, surface in sorted(meshes.items()):
+        at_border = np.zeros(len(surface.vertices), bool)
+        if margin is not None:
+            at_border = border_vertices(surface, grid, margin_angstrom=margin)
+        particles, names = _particles_on(number, by_class)
+        membranes[number] = Membrane(surface, particles, at_border, names)
+    rows = measure_tomogram(
+        membranes,
+        grid=grid,
+        options=_settings(settings).measure.options(),
+        kinds=sorted(by_class or ()),
+        density_about=None if density is None else density_reader(lambda box: density[box.slices], grid),
+        progress=_counted(progress, len(membranes)),
+    )
+    return {table: rows_as_frame(table, of_table) for table, of_table in rows.items()}
+
+
+def _class_index(class_names: Sequence[str], particle_class: str | None) -> int:
+    """Return the index of a picker's output for a class of particles."""
+    if particle_class is None:
+        if len(class_names) > 1:
+            raise UsageError(f"the picker has the classes {', '.join(class_names)}", "pass one as particle_class")
+        return 0
+    if particle_class not in class_names:
+        known = ", ".join(class_names) or "none"
+        raise UsageError(f"particle_class = {particle_class!r}: not a class of the picker", f"its classes: {known}")
+    return list(class_names).index(particle_class)
+
+
+def _check_mesh(number: int, surface: Mesh) -> None:
+    if not len(surface.vertices) or not np.isfinite(surface.vertices).all():
+        what = "vertices that are not finite" if len(surface.vertices) else "no vertices"
+        raise InputError(f"membrane {number}: its mesh has {what}", "correct the mesh, or leave the membrane out")
+
+
+def _by_class(picks: PicksByMembrane | Mapping[str, PicksByMembrane] | None) -> dict[str, PicksByMembrane] | None:
+    """Return picks as one mapping for each class of particles."""
+    if picks is None:
+        return None
+    if all(isinstance(key, str) for key in picks) and picks:
+        return dict(cast("Mapping[str, PicksByMembrane]", picks))
+    return {_PARTICLE: cast("PicksByMembrane", picks)}
+
+
+def _check_membranes(by_class: Mapping[str, PicksByMembrane] | None, meshes: Mapping[int, Mesh]) -> None:
+    for name, of_class in (by_class or {}).items():
+        missing = sorted(number for number, picks in of_class.items() if len(picks) and number not in meshes)
+        if missing:
+            numbers = ", ".join(map(str, missing))
+            raise InputError(
+                f"picks of {name!r} on membranes without a mesh: {numbers}", "pass the meshes of these too"
+            )
+
+
+def _particles_on(number: int, by_class: Mapping[str, PicksByMembrane] | None) -> tuple[Picks | None, list[str]]:
+    """Return the particles on one membrane and the class of each."""
+    from membrain_cloud.geometry import Picks
+
+    if by_class is None:
+        return None, []
+    parts = {name: of_class[number] for name, of_class in by_class.items() if number in of_class}
+    names = [name for name, picks in parts.items() for _ in range(len(picks))]
+    return Picks.concatenate(list(parts.values())), names
+
+
+def _enclosing_grid(meshes: Mapping[int, Mesh]) -> Grid:
+    """Return a grid that contains all meshes; no row depends on it where no border is known."""
+    from membrain_cloud.geometry import Grid
+
+    reach = max((float(np.abs(surface.vertices).max()) for surface in meshes.values()), default=0.0)
+    edge = int(reach / _GRID_ANGSTROM) + 2
+    return Grid((edge, edge, edge), _GRID_ANGSTROM)
 
 
 def _settings(settings: Settings | None, **changes: Mapping[str, Any]) -> Settings:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from membrain_cloud.errors import UsageError
 
@@ -47,14 +47,14 @@ def simulate(
     Examples
     --------
     >>> import membrain_cloud as mc
-    >>> phantom = mc.simulate(seed=1, shape=(32, 48, 48), membranes=1)
-    >>> phantom.density.shape, phantom.labels.max()
-    ((32, 48, 48), np.uint8(1))
+    >>> phantom = mc.simulate(seed=1, shape=(64, 96, 96), membranes=1)
+    >>> phantom.density.shape, int(phantom.instances.max())
+    ((64, 96, 96), 1)
     """
     from membrain_cloud.simulation.phantom import PhantomSettings
 
     chosen = settings or PhantomSettings()
-    changes = {"shape": shape, "voxel_spacing_angstrom": voxel_spacing_angstrom, "membranes": membranes}
+    changes: dict[str, Any] = {"shape": shape, "voxel_spacing_angstrom": voxel_spacing_angstrom, "membranes": membranes}
     chosen = replace(chosen, **{name: value for name, value in changes.items() if value is not None})
     if len(chosen.shape) != 3 or min(chosen.shape) < 16:
         raise UsageError(f"shape = {chosen.shape}: not three numbers of at least 16 voxels", "pass (z, y, x)")

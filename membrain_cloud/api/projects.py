@@ -86,7 +86,7 @@ def plan(
     >>> import membrain_cloud as mc
     >>> from membrain_cloud.store.projects.create_import import create_project
     >>> from membrain_cloud.store.refs import TomogramRef
-    >>> project = create_project(tempfile.mkdtemp())
+    >>> project = create_project(tempfile.mkdtemp(), objects=[])
     >>> density = mc.simulate(seed=1, shape=(32, 48, 48), membranes=1).density
     >>> project.write_tomogram(TomogramRef("TS_1", "wbp", 10.0), density)
     >>> [task.stage for task in mc.plan(project, stages=["segment"]).tasks]
@@ -152,27 +152,29 @@ def run(
     >>> import membrain_cloud as mc
     >>> from membrain_cloud.store.projects.create_import import create_project
     >>> from membrain_cloud.store.refs import TomogramRef
-    >>> project = create_project(tempfile.mkdtemp())
+    >>> project = create_project(tempfile.mkdtemp(), objects=[])
     >>> density = mc.simulate(seed=1, shape=(32, 48, 48), membranes=1).density
     >>> project.write_tomogram(TomogramRef("TS_1", "wbp", 10.0), density)
     >>> [outcome.state for outcome in mc.run(project, stages=["segment"], in_process=True)]
     ['done']
     """
     from membrain_cloud.pipeline.execution.driver import execute_plan
+    from membrain_cloud.pipeline.planning.plan import plan as plan_run
     from membrain_cloud.pipeline.runners import open_runner
     from membrain_cloud.pipeline.settings import Settings
     from membrain_cloud.pipeline.stages.registry import STAGES
 
-    chosen = settings or Settings()
-    planned = plan(project, settings=chosen, runs=runs, stages=stages)
-    done = 0
+    chosen, done, total = settings or Settings(), 0, 0
 
     def observe(event: str, _task: Task, _outcome: Outcome | None) -> None:
         nonlocal done
         if event == "finished":
             done += 1
             if progress is not None:
-                progress(done, len(planned.tasks))
+                progress(done, total)
 
     with open_runner(workers=workers, scheduler=scheduler, in_process=in_process) as runner:
+        memory = runner.memory_bytes
+        planned = plan_run(project, chosen, STAGES, runs=runs, stages=stages, worker_memory_bytes=memory)
+        total = len(planned.tasks)
         return list(execute_plan(project, chosen, planned, runner, STAGES, observe))

@@ -44,6 +44,8 @@ def read_volume(path: str | Path, *, level: int = 0) -> Volume:
 
     Raises
     ------
+    UsageError
+        If there is no such level.
     TomogramError
         If the file does not exist, is of no known format or is damaged.
     ChunkError
@@ -61,4 +63,14 @@ def read_volume(path: str | Path, *, level: int = 0) -> Volume:
     >>> volume.array.shape, round(volume.voxel_spacing_angstrom, 2)
     ((2, 3, 4), 13.48)
     """
-    raise NotImplementedError
+    from membrain_cloud.errors import UsageError
+    from membrain_cloud.geometry import Box
+    from membrain_cloud.store.formats.volume_reader import open_volume_file
+
+    with open_volume_file(str(path)) as volume:
+        if level:
+            levels = volume.levels(volume.voxel_spacing_angstrom or 1.0)
+            if not 0 <= level < len(levels):
+                raise UsageError(f"{path}: no level {level}", f"its levels are 0 to {len(levels) - 1}")
+            volume = volume.level(levels[level])  # noqa: PLW2901 - a level is closed with its volume
+        return Volume(volume.read(Box((0, 0, 0), volume.shape)), volume.voxel_spacing_angstrom)

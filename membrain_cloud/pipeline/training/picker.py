@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import membrain_cloud
 from membrain_cloud.errors import InputError, UsageError
 from membrain_cloud.networks.picking.picker import AnyPicker, Picker, save_picker
 from membrain_cloud.pipeline.models import load_picker
@@ -19,6 +18,7 @@ from membrain_cloud.training.picking.learning_curve import Protocol, run_rounds
 from membrain_cloud.training.picking.profile_picker import BASE_SHARE, PickerTraining, fits, fitting, train_picker
 from membrain_cloud.training.picking.subvolume_picker import train_subvolume_picker
 from membrain_cloud.training.picking.validation import Validation, evaluate_picker, suiting_settings
+from membrain_cloud.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,7 +64,7 @@ def train_on(
             "settings": suiting_settings(suits),
         }
         notes |= {"validation": told["validation"], "settings": told["settings"]}
-    save_picker(replace(picker, notes=notes | {"membrain_cloud": membrain_cloud.__version__}), output)
+    save_picker(replace(picker, notes=notes | {"membrain_cloud": __version__}), output)
     return told | {"model": output}
 
 
@@ -106,9 +106,7 @@ def train_in_rounds(
         BASE_VERTICES,
         BASE_EPOCHS,
     ]
-    protocol = Protocol(
-        tuple(counts), training.seed, material.train, validation, material.test, [*about, membrain_cloud.__version__]
-    )
+    protocol = Protocol(tuple(counts), training.seed, material.train, validation, material.test, [*about, __version__])
     rows = run_rounds(protocol, train, Path(work), progress)
     last = load_picker(rows[-1]["model"])
     notes = {**last.notes, "trained_on": dict(material.about), "rounds": rows}

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import membrain_cloud
 from membrain_cloud.geometry import Mesh, Picks
 from membrain_cloud.networks.picking.picker import AnyPicker, save_picker
 from membrain_cloud.simulation.phantom import PhantomSettings, make_phantom
@@ -24,6 +23,7 @@ from membrain_cloud.training.picking.simulated_examples import (
     random_phantom,
 )
 from membrain_cloud.training.picking.validation import evaluate_picker, suiting_settings
+from membrain_cloud.version import __version__
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,7 +90,7 @@ def train_picker_on_phantoms(
         "settings": suiting_settings(clustering),
         "scores": scores,
         **({} if start is None else {"base": {"name": start.name, "sha256": start.sha256}}),
-        "membrain_cloud": membrain_cloud.__version__,
+        "membrain_cloud": __version__,
     }
     save_picker(replace(picker, notes=notes), output)
     return scores
