@@ -84,7 +84,7 @@ def plan(
     --------
     >>> import tempfile
     >>> import membrain_cloud as mc
-    >>> from membrain_cloud.store.projects.create_import import create_project
+    >>> from membrain_cloud.store.projects.create import create_project
     >>> from membrain_cloud.store.refs import TomogramRef
     >>> project = create_project(tempfile.mkdtemp(), objects=[])
     >>> density = mc.simulate(seed=1, shape=(32, 48, 48), membranes=1).density
@@ -150,7 +150,7 @@ def run(
     --------
     >>> import tempfile
     >>> import membrain_cloud as mc
-    >>> from membrain_cloud.store.projects.create_import import create_project
+    >>> from membrain_cloud.store.projects.create import create_project
     >>> from membrain_cloud.store.refs import TomogramRef
     >>> project = create_project(tempfile.mkdtemp(), objects=[])
     >>> density = mc.simulate(seed=1, shape=(32, 48, 48), membranes=1).density

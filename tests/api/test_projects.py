@@ -8,7 +8,7 @@ import pytest
 
 import membrain_cloud as mc
 from membrain_cloud.api import projects
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.refs import TomogramRef
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from membrain_cloud.api.frames import rows_as_frame
 from membrain_cloud.api.inputs import grid_of
 from membrain_cloud.api.phantoms import simulate
 from membrain_cloud.api.volumes import read_volume
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.refs import TomogramRef
 
 if TYPE_CHECKING:
