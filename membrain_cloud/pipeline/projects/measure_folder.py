@@ -22,7 +22,7 @@ from membrain_cloud.errors import InputError, MembrainCloudError, ProjectError, 
 from membrain_cloud.geometry import Grid, Mesh, Picks
 from membrain_cloud.pipeline.digest import digest_of
 from membrain_cloud.pipeline.execution.provenance import versions
-from membrain_cloud.pipeline.stages.registry import MEASURE
+from membrain_cloud.pipeline.stages.measure import MEASURE
 from membrain_cloud.store.formats.membrain_stats import (
     MembraneFile,
     Units,

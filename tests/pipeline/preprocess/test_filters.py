@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from membrain_cloud.cli import main
 from membrain_cloud.geometry import Box, Grid, Zyx, iterate_chunks
-from membrain_cloud.image.deconvolution import deconvolution_kernel
+from membrain_cloud.image.deconvolution import Deconvolution, deconvolution_kernel
 from membrain_cloud.image.resampling import smooth_border
 from membrain_cloud.pipeline.preprocess import filters as preprocessing
 from membrain_cloud.pipeline.preprocess import volume_filter as filter_work
@@ -59,7 +59,7 @@ def tomogram(tmp_path: Path, density: np.ndarray) -> Path:
 
 def deconvolved(density: np.ndarray, **settings: Any) -> np.ndarray:
     chosen = DeconvolutionSettings(**settings)
-    kernel = deconvolution_kernel(SHAPE, voxel_spacing_angstrom=7.84, **vars(chosen))
+    kernel = deconvolution_kernel(SHAPE, Deconvolution(**vars(chosen)), voxel_spacing_angstrom=7.84)
     return scipy.fft.irfftn(scipy.fft.rfftn(density.astype(np.float64)) * kernel(range(SHAPE[1])), SHAPE)
 
 

@@ -26,7 +26,7 @@ from membrain_cloud.pipeline.training.cross_validation import (
     train_rounds,
 )
 from membrain_cloud.pipeline.training.training_job import TrainingJob, run_training_job
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.projects.open import open_project
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
 

@@ -25,7 +25,7 @@ from membrain_cloud.pipeline.training.labelled_volumes import (
     project_volumes,
     read_merged_labels,
 )
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
 
 if TYPE_CHECKING:

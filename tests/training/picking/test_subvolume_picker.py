@@ -18,7 +18,7 @@ from membrain_cloud.geometry import Grid, Mesh, Picks, orientations_from_normals
 from membrain_cloud.mesh.density_sampling import subvolumes_from_volume
 from membrain_cloud.networks.picking.picker import Picker, load_picker
 from membrain_cloud.networks.picking.subvolume_picker import SubvolumePicker
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.projects.open import open_project
 from membrain_cloud.store.refs import ObjectRef, TomogramRef
 from membrain_cloud.training.picking.examples import SubvolumeExample
