@@ -23,12 +23,8 @@ from membrain_cloud.training.picking.profile_picker import (
     train_picker,
 )
 from membrain_cloud.training.picking.subvolume_picker import train_subvolume_picker
-<<<<<<< HEAD
-from membrain_cloud.training.picking.validation import Validation, evaluate_picker, suiting_settings
-from membrain_cloud.version import __version__
-=======
 from membrain_cloud.training.picking.validation import Validation, clustering_settings, evaluate_picker
->>>>>>> main
+from membrain_cloud.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -101,15 +97,9 @@ def train_on_membranes(
             "validation": evaluate_picker(picker, data.validation, clustering=clustering),
             "settings": clustering_settings(clustering),
         }
-<<<<<<< HEAD
-        notes |= {"validation": told["validation"], "settings": told["settings"]}
-    save_picker(replace(picker, notes=notes | {"membrain_cloud": __version__}), output)
-    return told | {"model": output}
-=======
         notes |= {"validation": summary["validation"], "settings": summary["settings"]}
-    save_picker(replace(picker, notes=notes | {"membrain_cloud": membrain_cloud.__version__}), output)
+    save_picker(replace(picker, notes=notes | {"membrain_cloud": __version__}), output)
     return summary | {"model": output}
->>>>>>> main
 
 
 def train_in_rounds(
@@ -170,13 +160,7 @@ def train_in_rounds(
         BASE_VERTICES,
         BASE_EPOCHS,
     ]
-<<<<<<< HEAD
-    protocol = Protocol(tuple(counts), training.seed, material.train, validation, material.test, [*about, __version__])
-=======
-    protocol = Protocol(
-        tuple(counts), training.seed, data.train, validation, data.test, [*about, membrain_cloud.__version__]
-    )
->>>>>>> main
+    protocol = Protocol(tuple(counts), training.seed, data.train, validation, data.test, [*about, __version__])
     rows = run_rounds(protocol, train, Path(work), progress)
     last = load_picker(rows[-1]["model"])
     notes = {**last.notes, "trained_on": dict(data.about), "rounds": rows}
