@@ -15,7 +15,7 @@ import numpy as np
 from membrain_cloud.errors import TransientError
 from membrain_cloud.geometry import Grid, Picks
 from membrain_cloud.pipeline.stages.base import RunContext, Stage, TaskContext, labels_ref
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.refs import ObjectRef, TomogramRef
 
 if TYPE_CHECKING:

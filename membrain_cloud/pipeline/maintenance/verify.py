@@ -24,7 +24,8 @@ from membrain_cloud.store.run_state.receipts import ReceiptName, Receipts
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from membrain_cloud.store.objects.object_store import Files, ObjectInfo
+    from membrain_cloud.store.objects.object_info import ObjectInfo
+    from membrain_cloud.store.objects.object_store import Files
     from membrain_cloud.store.projects.project import Project
     from membrain_cloud.store.tables.parquet_tables import Tables
 

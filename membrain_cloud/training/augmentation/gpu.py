@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from membrain_cloud.simulation.imaging import Imaging, electron_wavelength_angstrom
+from membrain_cloud.image.ctf import ctf_phase, electron_wavelength_angstrom
 from membrain_cloud.training.augmentation.fourier import amplitude_walk
 from membrain_cloud.training.augmentation.intensity import Range, random_cuboids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from membrain_cloud.simulation.imaging import Imaging
     from membrain_cloud.training.augmentation.policy import Augmentations
 
 _AXES = (1, 2, 3)
@@ -239,9 +240,10 @@ def _of_unit_deviation(volumes: Tensor) -> Tensor:
 
 def _contrast_transfer(k: Tensor, values: dict[str, Tensor]) -> Tensor:
     """Return the contrast transfer function at the spatial frequencies `k` (1/Å); 1 without defocus."""
-    wavelength, k2 = values["wavelength_angstrom"], k * k
-    bend = values["defocus_um"] * 1e4 - 0.5 * values["spherical_aberration_mm"] * 1e7 * wavelength**2 * k2
-    transfer = torch.sin(math.pi * wavelength * k2 * bend + torch.asin(values["amplitude_contrast"]))
+    phase = ctf_phase(
+        k * k, values["wavelength_angstrom"], values["defocus_um"] * 1e4, values["spherical_aberration_mm"]
+    )
+    transfer = torch.sin(phase + torch.asin(values["amplitude_contrast"]))
     transfer = torch.where(values["phase_flipped"] > 0, transfer.abs(), transfer)
     return torch.where(values["defocus_um"] == 0, torch.ones_like(k), transfer)
 

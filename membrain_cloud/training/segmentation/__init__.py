@@ -2,22 +2,15 @@
 
 It may import `training.augmentation`, the modules of `training`, `networks` and the science packages.
 
-Modules
--------
-config
-    Settings of a training, and recipes by name.
-labelled_patches
-    Patches of labelled volumes, and the protocol of all patch sources.
-simulated_patches
-    Patches of simulated specimens.
-batches
-    Batches of patches, reproducible from any step on.
-losses
-    Cross-entropy, Dice, soft Surface-Dice, mirror and teacher losses.
-trainer
-    Weights, their running average, and the optimiser.
-loop
-    A whole training, from patches to a model file.
+Modules:
+
+- `config`: settings of a training, and recipes by name.
+- `labelled_patches`: patches of labelled volumes, and the protocol of all patch sources.
+- `simulated_patches`: patches of simulated specimens.
+- `batches`: batches of patches, reproducible from any step on.
+- `losses`: cross-entropy, Dice, soft Surface-Dice, mirror and teacher losses.
+- `trainer`: weights, their running average, and the optimiser.
+- `loop`: a whole training, from patches to a model file.
 """
 
 __all__ = ["batches", "config", "labelled_patches", "loop", "losses", "simulated_patches", "trainer"]

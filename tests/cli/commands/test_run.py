@@ -21,7 +21,7 @@ from membrain_cloud.pipeline.execution.execute_task import execute_task
 from membrain_cloud.pipeline.planning.plan import plan
 from membrain_cloud.pipeline.settings import load_settings
 from membrain_cloud.pipeline.stages.registry import STAGES as STAGES_KNOWN
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.refs import SegmentationRef
 from membrain_cloud.store.run_state.leases import Leases
 

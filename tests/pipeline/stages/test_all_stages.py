@@ -17,8 +17,8 @@ from membrain_cloud.pipeline.stages.output_grid import GridChoice
 from membrain_cloud.pipeline.stages.registry import STAGES
 from membrain_cloud.pipeline.stages.segment import segment_blocks
 from membrain_cloud.simulation.phantom import PhantomSettings
-from membrain_cloud.store.projects.create_import import create_project
-from membrain_cloud.store.projects.manifest_project import freeze
+from membrain_cloud.store.projects.create import create_project
+from membrain_cloud.store.projects.manifest import freeze
 from membrain_cloud.store.projects.open import open_project
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
 

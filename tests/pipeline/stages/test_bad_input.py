@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from membrain_cloud.cli import main
 from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, build_unet
 from membrain_cloud.networks.segmentation.segmenter import save_segmenter
+from membrain_cloud.store.projects.stored_project import CopickProject
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,13 +77,12 @@ def test_bad_tomograms_fail_alone_with_a_next_step(project: Path) -> None:
 
 
 def test_every_data_type_gives_a_mask_of_the_tomograms_shape(project: Path) -> None:
-    from membrain_cloud.store.projects.project import Project
 
     model = project.parents[1] / "m.safetensors"
     CliRunner().invoke(
         main, ["run", str(project), "--in-process", "--stages", "segment", "--set", f"segment.model={model}"]
     )
-    opened = Project.open(str(project))
+    opened = CopickProject.open(str(project))
     for run in (*(f"good-{name}" for name in GOOD), "good-float64", "thin"):
         (labels,) = opened.segmentations(run)
         (tomogram,) = opened.tomograms([run], None, None)

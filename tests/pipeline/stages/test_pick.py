@@ -22,13 +22,15 @@ from membrain_cloud.pipeline.runners import InProcessRunner
 from membrain_cloud.pipeline.settings import PickSettings, load_settings
 from membrain_cloud.pipeline.stages.pick import make_clustering
 from membrain_cloud.pipeline.stages.registry import STAGES
-from membrain_cloud.store.projects.create_import import create_project
-from membrain_cloud.store.projects.project import Project
+from membrain_cloud.store.projects.create import create_project
+from membrain_cloud.store.projects.stored_project import CopickProject
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
 from membrain_cloud.store.tables.open import open_tables
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from membrain_cloud.store.projects.project import Project
 
 SHAPE, MIDDLE, RADIUS = (48, 48, 48), 240.0, 130.0
 GIVEN = "separate.segmentation=membrane:alice/1@10.0?instance=true"
@@ -164,7 +166,7 @@ def test_each_class_has_its_own_picks_beside_all_picks(project: Project, tmp_pat
     assert len(classes[1]) == 0
     np.testing.assert_array_equal(all_picks.positions, classes[0].positions)
     assert heights(Mesh(all_picks.positions, np.zeros((0, 3), np.int32))).mean() == pytest.approx(RADIUS, abs=12.0)
-    project = Project.open(project.config)
+    project = CopickProject.open(project.config)
     tables = open_tables(project)
     lost = ObjectRef("TS_1", "b6f", "membrain", refs["pick"].session)
 
@@ -179,13 +181,13 @@ def test_each_class_has_its_own_picks_beside_all_picks(project: Project, tmp_pat
 
 def test_every_chunk_of_labels_is_read_once(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Box | None] = []
-    original = Project.read_labels
+    original = CopickProject.read_labels
 
     def counted(self: Project, ref: SegmentationRef, box: Box | None = None) -> np.ndarray:
         read.append(box)
         return original(self, ref, box)
 
-    monkeypatch.setattr(Project, "read_labels", counted)
+    monkeypatch.setattr(CopickProject, "read_labels", counted)
     assert meshed(project, "mesh.smoothing_angstrom=11")
     chunk = project.stored_chunk(SegmentationRef("TS_1", "membrane", "alice", "1", 10.0, True))
     assert read == list(iterate_chunks(SHAPE, chunk))
@@ -215,7 +217,7 @@ def test_a_mesh_that_is_not_finite_fails_alone(project: Project, tmp_path: Path)
     broken = Mesh(np.full((4, 3), np.nan), np.array([[0, 1, 2], [1, 2, 3]], np.int32))
     for meshes, counts in (({1: good, 5: broken}, True), ({5: broken}, False)):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Project, "read_meshes", lambda self, ref, meshes=meshes: meshes)
+            patch.setattr(CopickProject, "read_meshes", lambda self, ref, meshes=meshes: meshes)
             refs, failed = run_stages(
                 project, ["mesh", "pick"], GIVEN, model, "mesh.smoothing_angstrom=12", f"pick.threshold={6 + counts}.5"
             )

@@ -14,7 +14,7 @@ from membrain_cloud.pipeline.runners import InProcessRunner
 from membrain_cloud.pipeline.settings import load_settings
 from membrain_cloud.pipeline.stages.registry import STAGES
 from membrain_cloud.pipeline.stages.separate import SEPARATE
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
 
 if TYPE_CHECKING:
