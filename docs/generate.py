@@ -45,7 +45,7 @@ def walk_commands() -> Iterator[tuple[list[str], click.Command]]:
 
 
 def settings_page() -> str:
-    """Return the page of all settings with default and meaning, from the classes in pipeline/settings.py."""
+    """Return the page of all settings with default and meaning, from the classes in pipeline/settings/."""
     from membrain_cloud.pipeline.settings import Settings
 
     lines = ["# Settings", "", GENERATED, ""]
@@ -55,34 +55,13 @@ def settings_page() -> str:
     ]
     for name, field in Settings.model_fields.items():
         section = type(field.default)
-        summary, meanings = _split(inspect.getdoc(section) or "")
+        summary = inspect.getdoc(section) or ""
         lines += [f"## {name}", "", summary, "", "| key | default | meaning |", "|---|---|---|"]
         for key, value in section.model_fields.items():
-            meaning = meanings.get(key, "").replace("|", "\\|")
+            meaning = (value.description or "").replace("|", "\\|")
             lines.append(f"| `{name}.{key}` | {_plain(value.default)} | {meaning} |")
         lines.append("")
     return "\n".join(lines)
-
-
-def _split(docstring: str) -> tuple[str, dict[str, str]]:
-    """Return the summary of a docstring, and the meaning of each name that it explains.
-
-    Names are explained in a NumPy section, `name : type` with the meaning indented below, or as `name : meaning`.
-    """
-    summary, _, rest = docstring.partition("\n\n")
-    meanings: dict[str, str] = {}
-    names: list[str] = []
-    in_section = False
-    for line in rest.splitlines():
-        head, colon, text = line.partition(" : ")
-        if line.startswith("---"):
-            names, in_section = [], True
-        elif colon and not line.startswith(" "):
-            names = [name.strip() for name in head.split(",")]
-            meanings.update(dict.fromkeys(names, "" if in_section else text.strip()))
-        else:
-            meanings.update({name: f"{meanings[name]} {line.strip()}".strip() for name in names})
-    return " ".join(summary.split()), meanings
 
 
 def tables_page() -> str:

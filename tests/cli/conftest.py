@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from membrain_cloud.geometry import Picks
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
 
 if TYPE_CHECKING:

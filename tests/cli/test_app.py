@@ -58,6 +58,30 @@ def test_debug_prints_the_traceback(words: list[str]) -> None:
     assert "Traceback" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("next_step", "expected"),
+    [
+        ("give voxel_spacing_angstrom, e.g. 10", "give --voxel-spacing, e.g. 10"),
+        ("give another output, or set overwrite", "give another output, or add --overwrite"),
+        ("set input.voxel_spacing_angstrom=10", "set input.voxel_spacing_angstrom=10"),
+        ("give another size", "give another size"),
+        ("lower memory_gib", "lower --memory-gib"),
+    ],
+)
+def test_next_steps_name_options_of_the_command(next_step: str, expected: str) -> None:
+    program = Program("toy", help="A toy.")
+
+    @program.command(cls=Command)
+    @click.option("--voxel-spacing", type=float)
+    @click.option("--memory-gib", type=float)
+    @click.option("--size", type=float)
+    @click.option("--overwrite", is_flag=True)
+    def fail(**_: object) -> None:
+        raise UsageError("wrong", next_step)
+
+    assert CliRunner().invoke(program, ["fail"]).stderr == f"error: wrong -> {expected}\n"
+
+
 def test_keys_in_errors_are_hidden() -> None:
     secret = "https://host/a?X-Amz-Signature=0123456789abcdef"
     result = CliRunner().invoke(program_that_raises(ValueError(secret)), ["fail", "--debug"])

@@ -10,7 +10,7 @@ import pytest
 import trimesh
 
 from membrain_cloud.geometry import Mesh, Picks, orientations_from_normals
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.refs import ObjectRef, TomogramRef
 
 if TYPE_CHECKING:

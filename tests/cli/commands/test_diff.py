@@ -12,7 +12,7 @@ from standins.command_line import call
 
 from membrain_cloud.cli.commands.diff import diff as diff_command
 from membrain_cloud.geometry import Mesh, Picks
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
 
 if TYPE_CHECKING:

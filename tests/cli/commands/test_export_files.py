@@ -57,7 +57,7 @@ def test_picks_through_a_motive_list(spheres: Project) -> None:
     assert_same(spheres.read_picks(spheres.object("TS_1", uri)), original)
     refused = call("import", "picks", spheres.config, "p.em", *BOBS)
     assert refused.exit_code != 0
-    assert "voxel" in refused.output
+    assert "give --voxel-spacing" in refused.output
     refused = call("import", "picks", spheres.config, "p.em", *BOBS, "--voxel-spacing", "8", "--tomogram", "TS_1")
     assert "give the number" in refused.output
 

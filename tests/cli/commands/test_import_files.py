@@ -10,7 +10,7 @@ from standins.command_line import call
 
 from membrain_cloud.cli.commands.import_files import StatisticsOptions
 from membrain_cloud.errors import UsageError
-from membrain_cloud.store.formats.mrc import write_mrc
+from membrain_cloud.store.formats.volume_writer import write_mrc
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,7 @@ def test_a_star_file_without_angles_or_units(spheres: Project, tmp_path: Path) -
     (tmp_path / "q.star").write_text("data_\n\nloop_\n_rlnAngleRot #1\n10\n")
     refused = call("import", "picks", spheres.config, "p.star", *OPTIONS)
     assert refused.exit_code == 2
-    assert "voxel" in refused.output
+    assert "give --voxel-spacing" in refused.output
     refused = call("import", "picks", spheres.config, "q.star", *OPTIONS, "--voxel-spacing", "8")
     assert refused.exit_code == 2
     assert "no coordinates" in refused.output

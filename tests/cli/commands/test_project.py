@@ -10,12 +10,14 @@ from click.testing import CliRunner
 from standins.command_line import call, call_json
 
 from membrain_cloud.cli.commands.project import project as project_group
-from membrain_cloud.store.formats.any_volume import write_mrc
-from membrain_cloud.store.projects.project import Project
+from membrain_cloud.store.formats.volume_writer import write_mrc
+from membrain_cloud.store.projects.open import open_project
 from membrain_cloud.store.refs import ObjectRef
 
 if TYPE_CHECKING:
     import pytest
+
+    from membrain_cloud.store.projects.project import Project
 
 
 def test_files_become_a_project_and_annotations_go_in_and_out(tmp_path: Path) -> None:
@@ -25,7 +27,7 @@ def test_files_become_a_project_and_annotations_go_in_and_out(tmp_path: Path) ->
     assert result.exit_code == 0, result.output
     config = result.stdout.strip()
     assert "12.5" in result.stderr
-    assert Project.open(config).runs() == ["TS-1"]
+    assert open_project(config).runs() == ["TS-1"]
     labels = np.zeros((8, 9, 10), np.uint8)
     labels[2:5] = 1
     write_mrc(str(tmp_path / "labels.mrc"), labels, 12.5)
@@ -40,7 +42,7 @@ def test_files_become_a_project_and_annotations_go_in_and_out(tmp_path: Path) ->
     star = str(tmp_path / "picks.star")
     assert call("export", "star", config, "psii:expert/1", "-r", "TS-1", "--output", star).exit_code == 0
     assert call("import", "picks", config, star, *options, "--session", "2").exit_code == 0
-    positions = Project.open(config).read_picks(ObjectRef("TS-1", "psii", "expert", "2")).positions
+    positions = open_project(config).read_picks(ObjectRef("TS-1", "psii", "expert", "2")).positions
     np.testing.assert_allclose(positions, np.array([[1, 2, 3], [4, 5, 6]]) * 12.5)
 
 
@@ -52,14 +54,14 @@ def test_a_project_without_files_is_empty(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(project_group, ["init", "empty"])
     assert result.output.strip() == str(tmp_path / "empty" / "config.json")
-    assert Project.open(result.output.strip()).runs() == []
+    assert open_project(result.output.strip()).runs() == []
 
 
 def test_hidden_files_are_left_out(tmp_path: Path) -> None:
     for name in ("TS_1.mrc", ".TS_2.mrc"):
         write_mrc(str(tmp_path / name), np.random.default_rng(0).normal(size=(8, 9, 10)).astype(np.float32), 12.5)
     result = call("project", "init", str(tmp_path / "project"), "--tomograms", str(tmp_path / "*.mrc"))
-    assert Project.open(result.stdout.strip()).runs() == ["TS_1"]
+    assert open_project(result.stdout.strip()).runs() == ["TS_1"]
 
 
 def test_a_manifest_counts_tomograms(vesicles: Project, tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from membrain_cloud.cli import display
 from membrain_cloud.cli.commands.segment import process_files
 from membrain_cloud.errors import InputError
 from membrain_cloud.pipeline.files.postprocess import Derived
-from membrain_cloud.store.formats.any_volume import read_volume, write_mrc
+from membrain_cloud.store.formats.volume_reader import read_volume
+from membrain_cloud.store.formats.volume_writer import write_mrc
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -248,4 +249,4 @@ def test_a_file_without_a_believable_spacing_is_refused(tmp_path: Path) -> None:
     write_mrc(str(tmp_path / "grey.mrc"), np.zeros((8, 8, 8), np.float32), 0.0)
     result = call("segment", str(tmp_path / "grey.mrc"))
     assert result.exit_code == 2
-    assert "voxel spacing" in result.stderr
+    assert "--voxel-spacing" in result.stderr
