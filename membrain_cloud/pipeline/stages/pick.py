@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from membrain_cloud.networks.picking.picker import AnyPicker
     from membrain_cloud.picking.clustering import Shift
-    from membrain_cloud.picking.pick_membrane import Clustering
+    from membrain_cloud.picking.clustering_options import ClusteringOptions
     from membrain_cloud.pipeline.tasks import Ref
     from membrain_cloud.store.projects.project import Project
 
@@ -170,15 +170,15 @@ def fastest_mean_shift() -> Shift:
     return mean_shift
 
 
-def make_clustering(chosen: PickSettings, network: AnyPicker | None = None) -> Clustering:
+def make_clustering(chosen: PickSettings, network: AnyPicker | None = None) -> ClusteringOptions:
     """The part of the settings that makes picks of scores; what they leave open is what suits the picker.
 
     Raises ModelError where the picker's file says of it what no settings can be.
     """
-    from membrain_cloud.picking.pick_membrane import Clustering
+    from membrain_cloud.picking.clustering_options import ClusteringOptions
 
     bandwidth, threshold = (BANDWIDTH_ANGSTROM, THRESHOLD) if network is None else _suiting(network)
-    return Clustering(
+    return ClusteringOptions(
         bandwidth_angstrom=bandwidth if chosen.bandwidth_angstrom is None else chosen.bandwidth_angstrom,
         score_threshold=threshold if chosen.threshold is None else chosen.threshold,
         max_iterations=chosen.max_iterations,

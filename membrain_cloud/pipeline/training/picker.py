@@ -23,7 +23,7 @@ from membrain_cloud.training.picking.validation import Validation, evaluate_pick
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from membrain_cloud.picking.pick_membrane import Clustering
+    from membrain_cloud.picking.clustering_options import ClusteringOptions
     from membrain_cloud.pipeline.training.picker_data import Material, Training
 
 ENOUGH_MEMBRANES = 3
@@ -177,7 +177,7 @@ def _validation(material: Material) -> Validation | None:
     return Validation(material.validation, _clustering())
 
 
-def _clustering() -> Clustering:
+def _clustering() -> ClusteringOptions:
     return make_clustering(PickSettings())
 
 

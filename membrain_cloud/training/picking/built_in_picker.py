@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from membrain_cloud.picking.pick_membrane import Clustering
+    from membrain_cloud.picking.clustering_options import ClusteringOptions
 
 Report = Callable[[str], None]
 
@@ -43,7 +43,7 @@ def train_picker_on_phantoms(
     n_validation: int,
     examples: PhantomExamples,
     training: PickerTraining,
-    clustering: Clustering,
+    clustering: ClusteringOptions,
     workdir: Path | None,
     progress: Report,
     segment: Segment | None = None,

@@ -14,8 +14,9 @@ import numpy as np
 from membrain_cloud.mesh.spectral.operators import Operators
 from membrain_cloud.metrics.overlap import Score, chamfer_angstrom, pick_f1, pick_f1_one_to_one
 from membrain_cloud.networks.picking.subvolume_picker import SubvolumePicker
-from membrain_cloud.picking.pick_membrane import Clustering, cluster_picks, slab_thickness
-from membrain_cloud.picking.vertex_scores import scale_of_boxes, vertex_scores
+from membrain_cloud.picking.clustering_options import ClusteringOptions
+from membrain_cloud.picking.particles import cluster_picks, slab_thickness
+from membrain_cloud.picking.vertex_scores import PatchOptions, scale_of_boxes, vertex_scores
 from membrain_cloud.training.picking.examples import Example, PickingExample, SubvolumeExample, content_digest
 from membrain_cloud.training.picking.targets import ParticleShape, targets_of_classes
 
@@ -50,30 +51,20 @@ def predicted_scores(picker: AnyPicker, example: Example, cache: Cache | None = 
 
 
 def _profile_scores(picker: Picker, example: PickingExample, cache: Cache | None) -> NDArray[np.float32]:
-    return vertex_scores(
-        example.mesh,
-        example.profiles,
-        picker.predict,
-        partition_vertices=picker.partition_vertices,
-        eigenpairs=picker.eigenpairs,
-        length_unit_angstrom=picker.length_unit_angstrom,
-        partitions=picker.partitions,
-        cache=cache,
-    )
+    patches = PatchOptions.of_picker(picker)
+    return vertex_scores(example.mesh, example.profiles, picker.predict, patches, cache=cache)
 
 
-def predict_picks(picker: AnyPicker, example: Example, *, clustering: Clustering) -> list[Picks]:
+def predict_picks(picker: AnyPicker, example: Example, *, clustering: ClusteringOptions) -> list[Picks]:
     """What the picker finds on one membrane, for each of its classes."""
     return _clustered(example, predicted_scores(picker, example), clustering, None)
 
 
 def _clustered(
-    example: Example, scores: NDArray[np.float32], clustering: Clustering, thickness: NDArray[np.float64] | None
+    example: Example, scores: NDArray[np.float32], clustering: ClusteringOptions, thickness: NDArray[np.float64] | None
 ) -> list[Picks]:
     mesh = _mesh(example)
-    return [
-        cluster_picks(mesh, of_class, **asdict(clustering), membrane_id=0, thickness=thickness) for of_class in scores.T
-    ]
+    return [cluster_picks(mesh, of_class, clustering, membrane_id=0, thickness=thickness) for of_class in scores.T]
 
 
 def _mesh(example: Example) -> Mesh:
@@ -110,13 +101,13 @@ def pooled_chamfer(picks: Sequence[Picks], truths: Sequence[Picks]) -> float | N
     return float(np.average([value for value, _ in known], weights=[count for _, count in known]))
 
 
-def evaluate_picker(picker: AnyPicker, examples: Sequence[Example], *, clustering: Clustering) -> dict[str, Any]:
+def evaluate_picker(picker: AnyPicker, examples: Sequence[Example], *, clustering: ClusteringOptions) -> dict[str, Any]:
     """Scores of a picker on examples it was not trained on: F1, precision, recall, and counts, classes apart."""
     return evaluate_clusterings(picker, examples, [clustering])[0]
 
 
 def evaluate_clusterings(
-    picker: AnyPicker, examples: Sequence[Example], clusterings: Sequence[Clustering], cache: Cache | None = None
+    picker: AnyPicker, examples: Sequence[Example], clusterings: Sequence[ClusteringOptions], cache: Cache | None = None
 ) -> list[dict[str, Any]]:
     """As `evaluate_picker`, of several clusterings of one prediction.  cache : as of `predicted_scores`."""
     scores = [predicted_scores(picker, example, cache) for example in examples]
@@ -126,7 +117,7 @@ def evaluate_clusterings(
 def _evaluated(
     examples: Sequence[Example],
     scores: Sequence[NDArray[np.float32]],
-    clustering: Clustering,
+    clustering: ClusteringOptions,
     thicknesses: Sequence[NDArray[np.float64] | None] | None = None,
 ) -> dict[str, Any]:
     slabs = [None] * len(examples) if thicknesses is None else thicknesses
@@ -155,7 +146,7 @@ class Validation:
     """
 
     examples: Sequence[Example]
-    clustering: Clustering
+    clustering: ClusteringOptions
     cache: dict[str, Operators] = field(default_factory=dict)
     slabs: list[NDArray[np.float64]] = field(default_factory=list)
 
@@ -183,7 +174,7 @@ class Validation:
         clustering = json.dumps(asdict(self.clustering), sort_keys=True)
         return hashlib.sha256((clustering + content_digest(self.examples)).encode()).hexdigest()
 
-    def best_clustering(self, picker: AnyPicker) -> Clustering:
+    def best_clustering(self, picker: AnyPicker) -> ClusteringOptions:
         """Of a grid of bandwidths and thresholds the one with the best sum of both F1; of equals the given one."""
         found = [predicted_scores(picker, example, self.cache) for example in self.examples]
         candidates = [self.clustering, *_grid(self.clustering)]
@@ -191,12 +182,12 @@ class Validation:
         return max(ranked, key=lambda pair: pair[0]["f1"] + pair[0]["f1_one_to_one"])[1]
 
 
-def suiting_settings(clustering: Clustering) -> dict[str, float]:
+def suiting_settings(clustering: ClusteringOptions) -> dict[str, float]:
     """What a picker's file says of the clustering that suits it, by the names of the settings (notes' `settings`)."""
     return {"pick.bandwidth_angstrom": clustering.bandwidth_angstrom, "pick.threshold": clustering.score_threshold}
 
 
-def _grid(clustering: Clustering) -> Iterable[Clustering]:
+def _grid(clustering: ClusteringOptions) -> Iterable[ClusteringOptions]:
     for bandwidth, threshold in product(BANDWIDTHS_ANGSTROM, THRESHOLDS):
         yield replace(clustering, bandwidth_angstrom=bandwidth, score_threshold=threshold)
 
