@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import membrain_cloud
 from membrain_cloud.pipeline.tasks import Ref, ref_as_dict
 from membrain_cloud.redaction import all_without_keys, without_keys
 from membrain_cloud.store.refs import ObjectRef
 from membrain_cloud.store.run_state.receipts import RECEIPT_VERSION
+from membrain_cloud.version import __version__
 
 if TYPE_CHECKING:
     from membrain_cloud.pipeline.stages.base import Stage, TaskContext
@@ -166,7 +166,7 @@ def _accelerator() -> str | None:
 @functools.cache
 def versions() -> dict[str, str]:
     """Return the versions of Python, this package and the libraries that affect results."""
-    result = {"membrain_cloud": membrain_cloud.__version__, "python": platform.python_version()}
+    result = {"membrain_cloud": __version__, "python": platform.python_version()}
     for name in ("numpy", "torch", "copick", "zarr", "connected-components-3d"):
         try:
             result[name] = importlib.metadata.version(name)

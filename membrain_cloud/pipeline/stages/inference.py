@@ -192,7 +192,11 @@ def predict_slabs(
 
 
 def segment_in_memory(
-    settings: SegmentSettings, density: NDArray[np.float32], spacing_angstrom: float
+    settings: SegmentSettings,
+    density: NDArray[np.float32],
+    spacing_angstrom: float,
+    *,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> NDArray[np.bool_]:
     """Segment a tomogram in memory.
 
@@ -204,6 +208,8 @@ def segment_in_memory(
         Densities.
     spacing_angstrom : float
         Voxel spacing in Å.
+    progress : callable
+        Called with numbers of windows, as they are finished. Default: nothing is called.
 
     Returns
     -------
@@ -219,7 +225,7 @@ def segment_in_memory(
         lambda box: density[box.slices], volume.shape, density_statistics([density]), chunk_planes=_PLANES
     )
     windows = sliding_window(settings, spacing_angstrom)
-    slabs = predict_slabs(settings, windows, network, source, Block(0, volume, volume))
+    slabs = predict_slabs(settings, windows, network, source, Block(0, volume, volume), progress=progress)
     return np.concatenate([slab.logits > settings.threshold for slab in slabs])
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import membrain_cloud
 from membrain_cloud.errors import InputError
 from membrain_cloud.geometry import Grid, Mesh, Picks, box_around
 from membrain_cloud.pipeline.stages.base import BASE_BYTES, RunContext, Stage, TaskContext
@@ -17,12 +17,14 @@ from membrain_cloud.pipeline.stages.separate import instances_ref
 from membrain_cloud.statistics.membrane.bilayer_thickness import REACH_NM
 from membrain_cloud.store.refs import ObjectRef, TomogramRef
 from membrain_cloud.units import ANGSTROM_PER_NM, GIB
+from membrain_cloud.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from membrain_cloud.geometry import Box
     from membrain_cloud.pipeline.settings import Settings
     from membrain_cloud.pipeline.tasks import Ref
     from membrain_cloud.store.projects.project import Project
@@ -93,7 +95,7 @@ class Measure(Stage):
             grid=grid,
             options=settings.options(),
             kinds=sorted({ref.name for ref in sources}),
-            density_about=_density_reader(context.project, density) if isinstance(density, TomogramRef) else None,
+            density_about=_density_about(context.project, density) if isinstance(density, TomogramRef) else None,
             lamella=_lamella(context),
         )
         rows = {table: [keys | row for row in some] for table, some in rows_of_tables.items()}
@@ -107,7 +109,7 @@ class Measure(Stage):
             picks_uri=", ".join(ref.uri for ref in sources) or None,
             density_uri=density.key if isinstance(density, TomogramRef) else None,
             lamella_uri=context.segmentation("lamella").uri if "lamella" in task.inputs else None,
-            package_version=membrain_cloud.__version__,
+            package_version=__version__,
             data_version=str(self.data_version),
         )
         rows["tomograms"] = [keys | summary]
@@ -171,18 +173,33 @@ def _membrane(number: int, mesh: Mesh, picks: Picks | None, names: NDArray[np.st
     return Membrane(mesh, picks.select(index), border, [str(name) for name in names[index]])
 
 
-def _density_reader(project: Project, density: TomogramRef) -> Callable[[Mesh], Any]:
-    """Return a function that reads the tomogram around a mesh, as far as the bilayer is sampled."""
-    from membrain_cloud.statistics.membrane.bilayer_thickness import Density
+def density_reader(read_box: Callable[[Box], NDArray[Any]], grid: Grid) -> Callable[[Mesh], Any]:
+    """Return a function that reads a tomogram around a mesh, as far as the bilayer is sampled.
 
-    grid = project.grid(density)
+    Parameters
+    ----------
+    read_box : callable
+        Takes a box of the tomogram and returns its voxels, (Z, Y, X), any real dtype.
+    grid : Grid
+        Voxel grid of the tomogram.
+
+    Returns
+    -------
+    callable
+        Takes a mesh and returns the Density around it, or None where it lies outside of the tomogram.
+    """
+    from membrain_cloud.statistics.membrane.bilayer_thickness import Density
 
     def read(mesh: Mesh) -> Density | None:
         used = Mesh(mesh.vertices[np.unique(mesh.faces)], mesh.faces)
         box = box_around(used, grid, margin_angstrom=ANGSTROM_PER_NM * REACH_NM + grid.voxel_spacing_angstrom)
-        return None if box is None else Density(project.read_density(density, box), box, grid)
+        return None if box is None else Density(read_box(box), box, grid)
 
     return read
+
+
+def _density_about(project: Project, density: TomogramRef) -> Callable[[Mesh], Any]:
+    return density_reader(functools.partial(project.read_density, density), project.grid(density))
 
 
 def _lamella(context: TaskContext) -> Any:

@@ -23,6 +23,9 @@ from membrain_cloud.units import GIB
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from numpy.typing import NDArray
+
+    from membrain_cloud.geometry import Box
     from membrain_cloud.pipeline.settings import MeshSettings, Settings
     from membrain_cloud.pipeline.tasks import Ref
     from membrain_cloud.store.projects.project import Project
@@ -61,7 +64,6 @@ class MakeMeshes(Stage):
 
     def execute(self, context: TaskContext) -> Mapping[str, Any]:
         """Mesh the membranes one by one; count meshes and vertices, and list the membranes too small to mesh."""
-        from membrain_cloud.mesh.conversion.mask_to_mesh import mesh_membrane
         from membrain_cloud.segmentation.instances import masks_of_labels
 
         source, settings = context.segmentation("instances"), context.settings.mesh
@@ -71,14 +73,7 @@ class MakeMeshes(Stage):
         small: list[int] = []
         chunks = iterate_chunks(grid.shape, context.project.stored_chunk(source))
         for number, box, mask in masks_of_labels(read, grid.shape, chunks):
-            shell = mesh_membrane(
-                mask,
-                box,
-                grid,
-                smoothing_angstrom=settings.smoothing_angstrom,
-                vertex_area_angstrom2=settings.vertex_area_angstrom2,
-            )
-            mesh = None if shell is None else select_surface(shell, settings)
+            mesh = mesh_instance(mask, box, grid, settings)
             if mesh is None:
                 small.append(number)
             else:
@@ -92,6 +87,37 @@ class MakeMeshes(Stage):
 
 
 MESH = MakeMeshes()
+
+
+def mesh_instance(mask: NDArray[np.bool_], box: Box, grid: Grid, settings: MeshSettings) -> Mesh | None:
+    """Mesh one membrane.
+
+    Parameters
+    ----------
+    mask : (Z, Y, X) bool array
+        The membrane in its box.
+    box : Box
+        Where the mask lies in the volume.
+    grid : Grid
+        Voxel grid of the volume.
+    settings : MeshSettings
+        Smoothing, size of the triangles, and the wanted surface.
+
+    Returns
+    -------
+    Mesh or None
+        The wanted surface, xyz in Å; None where the membrane is too small for a mesh.
+    """
+    from membrain_cloud.mesh.conversion.mask_to_mesh import mesh_membrane
+
+    shell = mesh_membrane(
+        mask,
+        box,
+        grid,
+        smoothing_angstrom=settings.smoothing_angstrom,
+        vertex_area_angstrom2=settings.vertex_area_angstrom2,
+    )
+    return None if shell is None else select_surface(shell, settings)
 
 
 def select_surface(shell: Mesh, settings: MeshSettings) -> Mesh | None:

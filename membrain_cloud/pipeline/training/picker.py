@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import membrain_cloud
 from membrain_cloud.errors import InputError, UsageError
 from membrain_cloud.networks.picking.picker import AnyPicker, Picker, save_picker
 from membrain_cloud.pipeline.models import load_picker
@@ -25,6 +24,7 @@ from membrain_cloud.training.picking.profile_picker import (
 )
 from membrain_cloud.training.picking.subvolume_picker import train_subvolume_picker
 from membrain_cloud.training.picking.validation import Validation, clustering_settings, evaluate_picker
+from membrain_cloud.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -98,7 +98,7 @@ def train_on_membranes(
             "settings": clustering_settings(clustering),
         }
         notes |= {"validation": summary["validation"], "settings": summary["settings"]}
-    save_picker(replace(picker, notes=notes | {"membrain_cloud": membrain_cloud.__version__}), output)
+    save_picker(replace(picker, notes=notes | {"membrain_cloud": __version__}), output)
     return summary | {"model": output}
 
 
@@ -160,9 +160,7 @@ def train_in_rounds(
         BASE_VERTICES,
         BASE_EPOCHS,
     ]
-    protocol = Protocol(
-        tuple(counts), training.seed, data.train, validation, data.test, [*about, membrain_cloud.__version__]
-    )
+    protocol = Protocol(tuple(counts), training.seed, data.train, validation, data.test, [*about, __version__])
     rows = run_rounds(protocol, train, Path(work), progress)
     last = load_picker(rows[-1]["model"])
     notes = {**last.notes, "trained_on": dict(data.about), "rounds": rows}

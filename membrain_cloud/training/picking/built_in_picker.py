@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import membrain_cloud
 from membrain_cloud.atomic import replace_atomically
 from membrain_cloud.geometry import Mesh, Picks
 from membrain_cloud.networks.picking.picker import AnyPicker, save_picker
@@ -24,6 +23,7 @@ from membrain_cloud.training.picking.simulated_examples import (
     random_phantom,
 )
 from membrain_cloud.training.picking.validation import clustering_settings, evaluate_picker
+from membrain_cloud.version import __version__
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -129,7 +129,7 @@ def train_picker_on_phantoms(
         "settings": clustering_settings(plan.clustering),
         "scores": scores,
         **({} if start is None else {"base": {"name": start.name, "sha256": start.sha256}}),
-        "membrain_cloud": membrain_cloud.__version__,
+        "membrain_cloud": __version__,
     }
     save_picker(replace(picker, notes=notes), output)
     return scores
