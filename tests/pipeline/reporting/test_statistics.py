@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def found(config: str) -> Analysis:
-    return tables.open(config)
+def found(measured_config: str) -> Analysis:
+    return tables.open(measured_config)
 
 
 def test_curves_of_each_run_are_those_of_the_analyst(found: Analysis) -> None:
@@ -54,8 +54,8 @@ def test_statistics_over_all_runs(found: Analysis) -> None:
     assert statistics_figure(report, LIGHT)[:4] == b"\x89PNG"
 
 
-def test_runs_without_particles_have_no_statistics(config: str, tmp_path: object) -> None:
+def test_runs_without_particles_have_no_statistics(measured_config: str, tmp_path: object) -> None:
     assert statistics(tables.open(str(tmp_path))) is None
-    nobody = tables.open(config, where=pd.DataFrame({"run_name": ["TS_7"]}))
+    nobody = tables.open(measured_config, where=pd.DataFrame({"run_name": ["TS_7"]}))
     assert statistics(nobody) is None
     assert curves_by_run(nobody, {}) == {}
