@@ -14,13 +14,13 @@ import numpy as np
 from membrain_cloud.mesh.spectral.operators import Operators
 from membrain_cloud.metrics.overlap import Score, chamfer_angstrom, pick_f1, pick_f1_one_to_one
 from membrain_cloud.networks.picking.subvolume_picker import SubvolumePicker
-from membrain_cloud.picking.clustering_options import ClusteringOptions
 from membrain_cloud.picking.particles import cluster_picks, slab_thickness
 from membrain_cloud.picking.vertex_scores import PatchOptions, scale_of_boxes, vertex_scores
 from membrain_cloud.training.picking.examples import Example, PickingExample, SubvolumeExample, content_digest
 from membrain_cloud.training.picking.targets import ParticleShape, class_targets
 
 if TYPE_CHECKING:
+    from membrain_cloud.picking.clustering_options import ClusteringOptions
     from numpy.typing import NDArray
 
     from membrain_cloud.geometry import Mesh, Picks
