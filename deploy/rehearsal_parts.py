@@ -169,11 +169,11 @@ def make_project(folder: str, tomograms: int) -> None:
 
     import fsspec
 
-    from membrain_cloud.pipeline.projects.simulate import Simulated, simulate_project
+    from membrain_cloud.pipeline.projects.simulate import SimulatedTomogram, simulate_project
     from membrain_cloud.simulation.phantom import PhantomSettings
 
     phantom = PhantomSettings(shape=(64, 96, 96), membranes=2)
-    wanted = [Simulated(f"phantom-{number}", 90_000 + number, phantom) for number in range(1, tomograms + 1)]
+    wanted = [SimulatedTomogram(f"phantom-{number}", 90_000 + number, phantom) for number in range(1, tomograms + 1)]
     source = Path(folder) / "source"
     simulate_project(str(source), wanted, particle="particle", processes=2, report=lambda line: None)
     made = json.loads((source / "config.json").read_text())

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from membrain_cloud.cli import main
-from membrain_cloud.pipeline.projects.simulate import Simulated, simulate_project
+from membrain_cloud.pipeline.projects.simulate import SimulatedTomogram, simulate_project
 from membrain_cloud.simulation.phantom import PhantomSettings
 
 SECRET = "hunter2Seeded"
@@ -24,7 +24,7 @@ def project(tmp_path: Path) -> Path:
     folder = tmp_path / "project"
     simulate_project(
         str(folder),
-        [Simulated("TS_1", 1, PhantomSettings(shape=(32, 64, 64), membranes=1))],
+        [SimulatedTomogram("TS_1", 1, PhantomSettings(shape=(32, 64, 64), membranes=1))],
         particle="particle",
         processes=1,
         report=lambda _: None,

@@ -45,14 +45,14 @@ def demo(folder: str, small: bool, workers: int | None, as_json: bool) -> None:
     from membrain_cloud.pipeline.runners import default_workers, open_runner
 
     count = workers or default_workers()
-    project = story.simulate(folder, small=small, processes=count, report=say)
+    project = story.simulate_demo(folder, small=small, processes=count, report=say)
     with open_runner(workers=count, scheduler=None, in_process=False) as runner:
         made = story.plan_demo(project, runner.memory_bytes)
         with display.Progress(made) as progress:
             outcomes = story.run_demo(project, made, runner, progress.observe)
         failed = any(outcome.state in ("failed", "blocked") for outcome in outcomes)
-        scores = None if failed else story.score(project, made, runner)
-    page = story.write_demo_report(project, made, made.runs, scores)
+        scores = None if failed else story.score_demo(project, made, runner)
+    page = story.write_demo_report(project, made.runs, scores)
     if as_json:
         print_json({"config": project.config, "report": page, "tables": made.job.tables, "scores": scores})
     else:

@@ -171,7 +171,7 @@ def import_statistics(
     """
     from membrain_cloud.pipeline.projects.measure_folder import (
         FolderOptions,
-        RunMeasured,
+        MeasuredRun,
         measure_folder,
         parse_classes,
     )
@@ -179,7 +179,7 @@ def import_statistics(
     from membrain_cloud.store.formats.membrain_stats import Units
     from membrain_cloud.store.tables.parquet_tables import Tables
 
-    def tell(run: RunMeasured) -> None:
+    def tell(run: MeasuredRun) -> None:
         left = f", {run.left_out} particles on no membrane" if run.left_out else ""
         bad = f" ({run.bad_membranes} could not be measured: see `error` in membranes)" if run.bad_membranes else ""
         what = run.message or f"{run.membranes} membranes{bad}, {run.particles} particles{left}"
