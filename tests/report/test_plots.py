@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def found(config: str) -> Analysis:
-    return tables.open(config)
+def found(measured_config: str) -> Analysis:
+    return tables.open(measured_config)
 
 
 @pytest.fixture

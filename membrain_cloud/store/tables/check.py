@@ -11,8 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from membrain_cloud.errors import ChunkError
-from membrain_cloud.statistics.schema.row_keys import PARENTS, ROW_KEYS
-from membrain_cloud.statistics.schema.tables import MEMBRANE_KEYS, TOMOGRAM_KEYS
+from membrain_cloud.statistics.schema.tables import MEMBRANE_KEYS, PARENTS, ROW_KEYS, TOMOGRAM_KEYS
 from membrain_cloud.store.run_state.receipts import ReceiptName
 from membrain_cloud.store.tables.compaction import compact_files, compact_name, is_current, read_footer
 from membrain_cloud.store.tables.parquet_tables import Tables, part_name

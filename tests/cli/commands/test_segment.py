@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from membrain_cloud.cli import display, main
-from membrain_cloud.cli.commands.segment import _do_all
+from membrain_cloud.cli.commands.segment import process_files
 from membrain_cloud.errors import InputError
 from membrain_cloud.pipeline.files.postprocess import Derived
 
@@ -216,7 +216,7 @@ def test_files_that_overlap_are_told_of_in_their_order(capsys: pytest.CaptureFix
         return Derived(file, (f"{file}_out.mrc",), (1,), ())
 
     with pytest.raises(click.exceptions.Exit) as ended, display.Bars() as bars:
-        _do_all(["a", "b", "c"], work, False, at_once=2, bars=bars)
+        process_files(["a", "b", "c"], work, False, at_once=2, bars=bars)
     assert ended.value.exit_code == 1
     told = capsys.readouterr()
     assert told.out.split() == ["a_out.mrc", "c_out.mrc"]
@@ -228,4 +228,4 @@ def test_a_bug_in_one_of_overlapping_files_is_not_hidden() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        _do_all(["a", "b", "c"], work, False, at_once=2)
+        process_files(["a", "b", "c"], work, False, at_once=2)

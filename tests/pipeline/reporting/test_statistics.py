@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def analysis(config: str) -> Analysis:
-    return tables.open(config)
+def analysis(measured_config: str) -> Analysis:
+    return tables.open(measured_config)
 
 
 def test_curves_of_each_run_agree_with_the_tables(analysis: Analysis) -> None:
@@ -54,8 +54,8 @@ def test_statistics_over_all_runs(analysis: Analysis) -> None:
     assert statistics_figure(report, LIGHT)[:4] == b"\x89PNG"
 
 
-def test_runs_without_particles_have_no_statistics(config: str, tmp_path: object) -> None:
+def test_runs_without_particles_have_no_statistics(measured_config: str, tmp_path: object) -> None:
     assert statistics(tables.open(str(tmp_path))) is None
-    empty = tables.open(config, where=pd.DataFrame({"run_name": ["TS_7"]}))
+    empty = tables.open(measured_config, where=pd.DataFrame({"run_name": ["TS_7"]}))
     assert statistics(empty) is None
     assert curves_by_run(empty, {}) == {}

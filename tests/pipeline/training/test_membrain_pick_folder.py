@@ -200,11 +200,11 @@ def test_the_command_trains_on_a_folder_and_in_rounds(folder: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--data", "D", "--project", "P"], "two sources"),
+        (["--data", "D", "--project", "P"], "exclude each other"),
         (["--voxel-spacing", "10"], "--data"),
-        (["--data", "D", "--phantoms", "3"], "built-in"),
+        (["--data", "D", "--phantoms", "3"], "simulated tomograms"),
         (["--data", "D", "--run", "TS_1"], "--project"),
-        (["--data", "D", "--cluttered", "0.5"], "built-in"),
+        (["--data", "D", "--cluttered", "0.5"], "simulated tomograms"),
         (["--base", "membrain-cloud-picker", "--classes", "tower,dimer"], "built otherwise"),
         (["--data", "D", "--voxel-spacing", "10", "--incremental", "one"], "1,2,5"),
         (["--data", "D", "--voxel-spacing", "10", "--incremental", "5"], "there are 2"),

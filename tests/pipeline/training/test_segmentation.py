@@ -289,7 +289,7 @@ def test_options_that_do_not_fit_together_are_refused(tmp_path: Path, folder: Pa
         (["--data", folder, "--labels", "membrane:alice/1@10"], "are for copick projects"),
         (["--data", project.config], "which annotations are the labels"),
         (["--data", project.config, "--labels", "membrane:alice/1@10", "--validation", "TS_3"], "none of the labels"),
-        (["--data", folder, "--epochs", 1, "--steps", 1], "the same in two ways"),
+        (["--data", folder, "--epochs", 1, "--steps", 1], "exclude each other"),
         (["--data", folder, "--output", tmp_path / "none" / "m.safetensors"], "there is no such folder"),
         (["--data", folder, "--device", "tpu"], "--device tpu: there is none"),
         (["--data", folder, "--augment", "blur=1"], "there is no augmentation 'blur'"),

@@ -8,8 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from membrain_cloud.statistics.schema.row_keys import PARENTS, ROW_KEYS
-from membrain_cloud.statistics.schema.tables import TABLES
+from membrain_cloud.statistics.schema.tables import PARENTS, ROW_KEYS, TABLES
 from membrain_cloud.store.run_state.receipts import receipt_name
 from membrain_cloud.store.tables.check import Problem, check_tables
 from membrain_cloud.store.tables.parquet_tables import Tables
