@@ -103,7 +103,7 @@ def test_the_page_shows_everything(viewed: Project, browser_kit: Any, tmp_path: 
         assert url.startswith("http://127.0.0.1:"), url + server.stdout.read()
         picture = tmp_path / "page.png"
         with browser_kit.Browser(tmp_path / "profile") as browser:
-            title = browser.look(url, picture, READY)
+            title = browser.open(url, picture, READY)
         assert title == "neuroglancer"
         assert [error for error in browser.errors if "exceptionThrown" in error] == []
     finally:

@@ -134,7 +134,7 @@ def test_in_a_browser(site: Path, browser_kit: Any, tmp_path: Path) -> None:
     })()"""
     with browser_kit.Browser(tmp_path / "profile") as browser:
         ready = "[...document.images].every(i => i.complete)"
-        page = json.loads(browser.look(f"file://{site}/index.html", tmp_path / "index.png", ready, script))
+        page = json.loads(browser.open(f"file://{site}/index.html", tmp_path / "index.png", ready, script))
     assert browser.errors == []
     assert page["up"][:3] == ["TS_1", "TS_2", "TS_10"]
     assert page["down"][:3] == ["TS_10", "TS_2", "TS_1"]
