@@ -116,7 +116,8 @@ class Mesh:
 
     def face_areas_angstrom2(self) -> NDArray[np.float64]:
         a, b, c = (self.vertices[self.faces[:, k]] for k in range(3))
-        return 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1)
+        result: NDArray[np.float64] = 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1)
+        return result
 
     def area_angstrom2(self) -> float:
         return float(self.face_areas_angstrom2().sum())
@@ -131,7 +132,8 @@ class Mesh:
         lengths = np.linalg.norm(sums, axis=1, keepdims=True)
         normals = np.divide(sums, lengths, out=np.zeros_like(sums), where=lengths > 0)
         normals[lengths[:, 0] == 0] = (0.0, 0.0, 1.0)
-        return normals
+        result: NDArray[np.float64] = normals
+        return result
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from scipy import ndimage
@@ -25,8 +25,8 @@ Slices = tuple[slice, slice, slice]
 class Labels(Protocol):
     """A volume of labels that is read and written box by box: in memory, in a scratch file, wherever."""
 
-    def read(self, box: Box) -> NDArray: ...
-    def write(self, box: Box, array: NDArray) -> None: ...
+    def read(self, box: Box) -> NDArray[Any]: ...
+    def write(self, box: Box, array: NDArray[Any]) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class Separation:
 
 
 def separate(
-    labels: NDArray, *, min_voxels: int, split: bool, drop_border: bool, foreground: int | None = None
+    labels: NDArray[Any], *, min_voxels: int, split: bool, drop_border: bool, foreground: int | None = None
 ) -> NDArray[np.unsignedinteger]:
     """Number the membranes of a segmentation in memory by size; see `separate_volume`.
 
@@ -59,9 +59,10 @@ def separate(
     if not labels.size:
         return np.zeros(labels.shape, np.uint16)
 
-    def read(box: Box) -> NDArray:
+    def read(box: Box) -> NDArray[Any]:
         part = labels[box.slices]
-        return part != 0 if foreground is None else part == foreground
+        result: NDArray[Any] = part != 0 if foreground is None else part == foreground
+        return result
 
     scratch = _InMemory(np.zeros(labels.shape, np.uint32))
     found = separate_volume(
@@ -71,7 +72,7 @@ def separate(
 
 
 def separate_volume(
-    read: Callable[[Box], NDArray],
+    read: Callable[[Box], NDArray[Any]],
     shape: Zyx,
     scratch: Labels,
     *,
@@ -121,13 +122,13 @@ def separate_volume(
 
 
 class _InMemory:
-    def __init__(self, array: NDArray) -> None:
+    def __init__(self, array: NDArray[Any]) -> None:
         self.array = array
 
-    def read(self, box: Box) -> NDArray:
+    def read(self, box: Box) -> NDArray[Any]:
         return self.array[box.slices].copy()
 
-    def write(self, box: Box, array: NDArray) -> None:
+    def write(self, box: Box, array: NDArray[Any]) -> None:
         self.array[box.slices] = array
 
 
@@ -153,7 +154,7 @@ def _split_component(
     return found
 
 
-def boxes_of_labels(read: Callable[[Box], NDArray], shape: Zyx, parts: Iterable[Box]) -> dict[int, Box]:
+def boxes_of_labels(read: Callable[[Box], NDArray[Any]], shape: Zyx, parts: Iterable[Box]) -> dict[int, Box]:
     """The box around each label of a volume that `parts` tile, ascending; see `instance_boxes`."""
     found: dict[int, Box] = {}
     for part in parts:
@@ -168,7 +169,7 @@ def boxes_of_labels(read: Callable[[Box], NDArray], shape: Zyx, parts: Iterable[
 
 
 def masks_of_labels(
-    read: Callable[[Box], NDArray], shape: Zyx, parts: Iterable[Box]
+    read: Callable[[Box], NDArray[Any]], shape: Zyx, parts: Iterable[Box]
 ) -> Iterator[tuple[int, Box, NDArray[np.bool_]]]:
     """Each label of a volume that `parts` tile, ascending: its number, the box around it, and its mask in there.
 
@@ -176,7 +177,7 @@ def masks_of_labels(
     4 G voxels), a part, and one mask at a time. Labels as `instance_boxes` takes them.
     """
     index = np.uint32 if math.prod(shape) <= 2**32 else np.uint64
-    pieces: dict[int, list[NDArray]] = {}
+    pieces: dict[int, list[NDArray[Any]]] = {}
     for part in parts:
         labels = read(part)
         _check_labels(labels)
@@ -195,7 +196,7 @@ def masks_of_labels(
         yield number, box, mask
 
 
-def _places(labels: NDArray, start: Sequence[int], shape: Zyx) -> Iterator[tuple[int, NDArray[np.int64]]]:
+def _places(labels: NDArray[Any], start: Sequence[int], shape: Zyx) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """Of a part of a volume that begins at `start`: each label and the flat indices, in the volume, of its voxels."""
     flat = np.flatnonzero(labels)
     if not len(flat):
@@ -209,7 +210,7 @@ def _places(labels: NDArray, start: Sequence[int], shape: Zyx) -> Iterator[tuple
         yield int(number), places[begin:end]
 
 
-def _around(pieces: Sequence[NDArray], shape: Zyx) -> Box:
+def _around(pieces: Sequence[NDArray[Any]], shape: Zyx) -> Box:
     low, high = np.array(shape), np.zeros(3, np.int64)
     for places in pieces:
         zyx = np.stack(np.unravel_index(places, shape))
@@ -218,7 +219,7 @@ def _around(pieces: Sequence[NDArray], shape: Zyx) -> Box:
     return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
 
 
-def _check_labels(instances: NDArray) -> None:
+def _check_labels(instances: NDArray[Any]) -> None:
     if instances.dtype.kind not in "bui":
         raise ValueError(f"instances must be integers, not {instances.dtype}")
     if instances.dtype.kind == "i" and instances.size and instances.min() < 0:
@@ -230,7 +231,7 @@ def _on_border(box: Slices, shape: tuple[int, ...]) -> bool:
     return any(n > 1 and (s.start == 0 or s.stop == n) for s, n in zip(box, shape, strict=True))
 
 
-def instance_boxes(instances: NDArray, *, margin: int = 0) -> dict[int, Box]:
+def instance_boxes(instances: NDArray[Any], *, margin: int = 0) -> dict[int, Box]:
     """The box around each instance, grown by `margin` voxels on every side and clipped to the volume; ids ascending.
 
     Ids may have gaps (somebody's edited instances); ids that do not occur are left out. Raises ValueError for
@@ -242,7 +243,7 @@ def instance_boxes(instances: NDArray, *, margin: int = 0) -> dict[int, Box]:
     if instances.size == 0:
         return {}
     # find_objects makes a list as long as the highest id: ids above the number of voxels are made compact first
-    ids: NDArray | None = None
+    ids: NDArray[Any] | None = None
     if instances.max() >= instances.size:
         ids, instances = _compact(instances)
     found: dict[int, Box] = {}
@@ -252,7 +253,7 @@ def instance_boxes(instances: NDArray, *, margin: int = 0) -> dict[int, Box]:
     return found
 
 
-def _compact(instances: NDArray) -> tuple[NDArray, NDArray]:
+def _compact(instances: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """The ids in ascending order, and each voxel's index into them; 0 has index 0 whether it occurs or not."""
     ids, inverse = np.unique(np.append(instances.ravel(), 0), return_inverse=True)
     return ids, inverse[:-1].reshape(instances.shape)
@@ -273,6 +274,7 @@ def _tied(sizes: Mapping[int, int], kept: list[int]) -> list[int]:
 def _first_voxel(scratch: Labels, number: int, box: Box, shape: Zyx) -> int:
     """Flat index, in the volume, of the component's first voxel: it lies in the first slice of its box."""
     z = box.start[0]
-    plane: NDArray = scratch.read(Box(box.start, (z + 1, box.stop[1], box.stop[2])))[0] == number
+    plane: NDArray[Any] = scratch.read(Box(box.start, (z + 1, box.stop[1], box.stop[2])))[0] == number
     y, x = divmod(int(plane.argmax()), plane.shape[1])
-    return z * math.prod(shape[1:]) + (box.start[1] + y) * shape[2] + box.start[2] + x
+    result: int = z * math.prod(shape[1:]) + (box.start[1] + y) * shape[2] + box.start[2] + x
+    return result

@@ -7,7 +7,7 @@ With either, the mask at threshold 0 is the one that the full scores give.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,7 +39,7 @@ def encode_scores(logits: NDArray[np.float32], dtype: str) -> NDArray[np.float16
     return np.where(logits > 0, np.clip(steps, 128, 255), np.clip(steps, 0, 127)).astype(np.uint8)
 
 
-def scores_above(scores: NDArray, threshold: float) -> NDArray[np.bool_]:
+def scores_above(scores: NDArray[Any], threshold: float) -> NDArray[np.bool_]:
     """Where the logit is above `threshold`: of logits of any float type, or of `uint8` probabilities.
 
     Of probabilities the middle of each step is compared, so the threshold is sharp to 1/256 in probability.

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cc3d
 import numpy as np
@@ -139,7 +139,9 @@ def _moments_around(thin: NDArray[np.bool_], voxels: NDArray[np.int64], reach: f
 
 
 @compiled
-def _moments(thin: NDArray, voxels: NDArray, ball: NDArray) -> NDArray:  # pragma: no cover - compiled
+def _moments(
+    thin: NDArray[Any], voxels: NDArray[Any], ball: NDArray[Any]
+) -> NDArray[Any]:  # pragma: no cover - compiled
     """(N, 10) count, sums and sums of products (zz, zy, zx, yy, yx, xx) of the offsets to the voxels around each."""
     sums = np.zeros((len(voxels), 10))
     for n in range(len(voxels)):
@@ -178,7 +180,8 @@ def _patches(voxels: NDArray[np.int64], normals: NDArray[np.float64], shape: tup
         ends.append(np.stack([i, j])[:, like & (along <= _STEP)])
     i, j = np.concatenate(ends, axis=1)
     graph = scipy.sparse.coo_matrix((np.ones(len(i), bool), (i, j)), shape=(count, count))
-    return connected_components(graph, directed=False)[1].astype(np.int64) + 1
+    result: NDArray[np.int64] = connected_components(graph, directed=False)[1].astype(np.int64) + 1
+    return result
 
 
 def _depths(mask: NDArray[np.bool_], voxels: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -26,7 +26,7 @@ Evidence = Literal["uncertainty", "scores"]
 CELLS = 8
 
 
-def doubt(values: NDArray, evidence: Evidence, threshold: float) -> NDArray[np.float32]:
+def doubt(values: NDArray[Any], evidence: Evidence, threshold: float) -> NDArray[np.float32]:
     """Doubt of each voxel, 0 and above.
 
     Parameters
@@ -39,10 +39,11 @@ def doubt(values: NDArray, evidence: Evidence, threshold: float) -> NDArray[np.f
         return _doubt(values, evidence, threshold)
     # Of one or two bytes there are so few values that each is worked out once.
     every = np.arange(2 ** (8 * values.dtype.itemsize)).astype(f"u{values.dtype.itemsize}").view(values.dtype)
-    return _doubt(every, evidence, threshold)[values.view(f"u{values.dtype.itemsize}")]
+    result: NDArray[np.float32] = _doubt(every, evidence, threshold)[values.view(f"u{values.dtype.itemsize}")]
+    return result
 
 
-def _doubt(values: NDArray, evidence: Evidence, threshold: float) -> NDArray[np.float32]:
+def _doubt(values: NDArray[Any], evidence: Evidence, threshold: float) -> NDArray[np.float32]:
     known = values.astype(np.float64)
     if evidence == "uncertainty":
         return np.nan_to_num(known, nan=0.0, posinf=0.0, neginf=0.0).clip(0.0).astype(np.float32)
@@ -73,7 +74,7 @@ class CellSums:
         self.shape, self.cell = shape, cell
         self.sums = np.zeros([-(-n // cell) for n in shape])
 
-    def add(self, box: Box, values: NDArray) -> None:
+    def add(self, box: Box, values: NDArray[Any]) -> None:
         """Values : of the voxels of `box`, each voxel of the volume once."""
         for axis, (start, stop) in enumerate(zip(box.start, box.stop, strict=True)):
             first = start // self.cell

@@ -12,7 +12,7 @@ the network knows; then a median. Two things are different here:
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import ndimage
@@ -28,7 +28,7 @@ _MEDIAN = (1, 5, 5)
 HALO = _NEAREST + 1
 
 
-def uncertainty_planes(variance: NDArray[np.float32], mask: NDArray, first: int, last: int) -> NDArray[np.float32]:
+def uncertainty_planes(variance: NDArray[np.float32], mask: NDArray[Any], first: int, last: int) -> NDArray[np.float32]:
     """Uncertainty of planes [first, last) of what is given.
 
     Parameters
@@ -47,7 +47,7 @@ def uncertainty_planes(variance: NDArray[np.float32], mask: NDArray, first: int,
 
 
 def _take_nearest(
-    taken: NDArray[np.float32], wanted: NDArray[np.bool_], values: NDArray, sources: NDArray[np.bool_], shift: int
+    taken: NDArray[np.float32], wanted: NDArray[np.bool_], values: NDArray[Any], sources: NDArray[np.bool_], shift: int
 ) -> None:
     """Give each wanted voxel the value of the nearest source, in place; `shift`: planes that `sources` starts above."""
     voxels = np.argwhere(wanted)

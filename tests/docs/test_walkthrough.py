@@ -15,8 +15,8 @@ from standins import pages
 from membrain_cloud.cli import main
 from membrain_cloud.geometry import Picks
 from membrain_cloud.simulation.phantom import PhantomSettings, make_phantom
-from membrain_cloud.store.formats.mrc import write_mrc
 from membrain_cloud.store.formats.star import write_star
+from membrain_cloud.store.formats.volume_writer import write_mrc
 from membrain_cloud.store.projects.open import open_project
 
 if TYPE_CHECKING:

@@ -139,7 +139,7 @@ def test_large_offsets_lose_no_digits() -> None:
 def test_too_little_memory_is_refused_with_the_numbers() -> None:
     with pytest.raises(UsageError, match="MiB") as caught:
         FourierVolume((16, 512, 512), (16, 512, 512), Memory((1, 1, 1)), memory_bytes=1000, threads=1, advance=print)
-    assert "--memory-gib" in caught.value.next_step
+    assert "memory_gib" in caught.value.next_step
 
 
 def test_half_weights_count_the_whole_spectrum() -> None:

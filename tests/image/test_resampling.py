@@ -21,7 +21,7 @@ def test_shapes_are_scaled_rounded_and_even() -> None:
     assert resampled_shape((65, 71, 83), 10.0, 10.0) == (65, 71, 83)
     with pytest.raises(VoxelSpacingError, match=r"8 x 8 x 8 voxels") as caught:
         resampled_shape((64, 64, 64), 1.3, 10.0)
-    assert "--voxel-spacing" in caught.value.next_step
+    assert "voxel spacing" in caught.value.next_step
 
 
 def direct_border(shape: Zyx, radii: tuple[float, float, float]) -> np.ndarray:

@@ -70,7 +70,7 @@ def star(config: str, uri: str, *, run: str, output: str, voxel_spacing: float |
     Example:
       membrain-cloud export star project/config.json membrane-protein:membrain/1a2b3c4d -r TS_1 --output picks.star
     """
-    from membrain_cloud.store.formats.any_volume import write_star
+    from membrain_cloud.store.formats.star import write_star
     from membrain_cloud.store.projects.open import open_project
 
     project = open_project(config)
@@ -160,7 +160,7 @@ def mrc(config: str, uri: str, *, run: str, output: str) -> None:
     Example:
       membrain-cloud export mrc project/config.json membrane:membrain/1a2b3c4d@10.0 -r TS_1 --output membranes.mrc
     """
-    from membrain_cloud.store.formats.any_volume import write_mrc
+    from membrain_cloud.store.formats.volume_writer import write_mrc
     from membrain_cloud.store.projects.open import open_project
 
     project = open_project(config)

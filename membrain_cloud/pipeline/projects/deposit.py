@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from membrain_cloud.errors import UsageError
 from membrain_cloud.store.portal.deposition import DepositedRun
-from membrain_cloud.store.projects.manifest import further_columns
-from membrain_cloud.store.projects.manifest_project import ManifestProject
+from membrain_cloud.store.projects.manifest import extra_columns
+from membrain_cloud.store.projects.stored_project import ManifestProject
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +43,7 @@ def deposited_runs(project: Project, runs: Sequence[str], dataset: str | None) -
         If the dataset of a run is unknown.
     """
     from_manifest = isinstance(project, ManifestProject)
-    portal_columns = further_columns(project.config, _PORTAL_COLUMNS) if from_manifest else {}
+    portal_columns = extra_columns(project.config, _PORTAL_COLUMNS) if from_manifest else {}
     deposited = []
     for ref in project.tomograms(list(runs) or None, None, None):
         dataset_of_run = dataset or project.dataset_of(ref.run)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import membrain_cloud
 from membrain_cloud.errors import MembrainCloudError
 from membrain_cloud.pipeline.execution.failure_log import FailureLog
 from membrain_cloud.pipeline.reporting.report import rows_by_run, tomogram_report
@@ -14,6 +13,7 @@ from membrain_cloud.report.data import Curves, Failure, Number, ReportData, Tomo
 from membrain_cloud.report.page import render_page
 from membrain_cloud.report.site import IndexRow, SiteIndex, render_index, thumbnail
 from membrain_cloud.store.objects.object_store import Files
+from membrain_cloud.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -96,7 +96,7 @@ class _TomogramPages:
             return replace(row, cause=row.cause or error.message, next_step=row.next_step or error.next_step)
         page = ReportData(
             title=run,
-            facts=(("config", self.project.config), ("version", f"membrain_cloud {membrain_cloud.__version__}")),
+            facts=(("config", self.project.config), ("version", f"membrain_cloud {__version__}")),
             failures=[Failure(run, "", row.cause, row.next_step)] if row.cause else [],
             tomograms=(report,),
             settings=self.settings.as_dict(),
@@ -159,7 +159,7 @@ def _index(project: Project, plan: Plan, rows: Sequence[IndexRow]) -> SiteIndex:
             ("config", project.config),
             ("tables", plan.job.tables),
             ("annotations", ", ".join(f"{stage}: {session}" for stage, session in plan.sessions.items())),
-            ("version", f"membrain_cloud {membrain_cloud.__version__}"),
+            ("version", f"membrain_cloud {__version__}"),
         ),
         numbers=(
             Number("tomograms", len(rows)),

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from membrain_cloud.cli import main
 from membrain_cloud.geometry import Mesh, Picks, orientations_from_normals
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.refs import ObjectRef, TomogramRef
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def test_picks_through_a_motive_list(project: Project) -> None:
     assert_same(project.read_picks(project.object("TS_1", uri)), original)
     refused = call("import", "picks", project.config, "p.em", *options)
     assert refused.exit_code != 0
-    assert "--voxel-spacing" in refused.output
+    assert "voxel_spacing_angstrom" in refused.output
     refused = call("import", "picks", project.config, "p.em", *options, "--voxel-spacing", "8", "--tomogram", "TS_1")
     assert "give the number" in refused.output
 
@@ -107,7 +107,7 @@ def test_a_star_without_angles_or_units(project: Project, tmp_path: Path) -> Non
     options = ("-r", "TS_1", "--object", "psii", "--user", "bob")
     refused = call("import", "picks", project.config, "p.star", *options)
     assert refused.exit_code == 2
-    assert "give --voxel-spacing" in refused.output
+    assert "give voxel_spacing_angstrom" in refused.output
     refused = call("import", "picks", project.config, "q.star", *options, "--voxel-spacing", "8")
     assert refused.exit_code == 2
     assert "no coordinates" in refused.output

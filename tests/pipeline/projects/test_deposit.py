@@ -19,11 +19,7 @@ if TYPE_CHECKING:
 
 PORTAL_ROW = {
     "tomogram_id": "7", "run_name": "TS_1", "dataset_id": "10301", "deposition_id": None, "tomogram_type": "wbp",
-<<<<<<< Updated upstream
     "voxel_spacing_angstrom": 10.0, "size_z": 8, "size_y": 10, "size_x": 12, "level": "0", "identity": "x", "bytes": 1,
-=======
-    "voxel_spacing_angstrom": 10.0, "size_z": 8, "size_y": 10, "size_x": 12, "level": 0, "identity": "x", "bytes": 1,
->>>>>>> Stashed changes
     "portal_run_name": "Position_7",
 }  # fmt: skip
 

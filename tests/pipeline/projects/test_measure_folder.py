@@ -153,7 +153,7 @@ def test_wrong_units_and_bad_files_do_not_stop_the_others(tmp_path: Path) -> Non
     found = {run.run: run for run in measure_folder(str(folder), Tables(str(tmp_path / "t")), FEW, FolderOptions("d"))}
     assert {name: run.state for name, run in found.items()} == {"TS_1": "done", "broken": "failed", "voxels": "failed"}
     assert "broken.obj" in found["broken"].message
-    assert "--pixel-size-multiplier" in found["voxels"].message
+    assert "pixel_size_multiplier" in found["voxels"].message
     (folder / "TS_1_mb3.obj").write_text("v 1 2\n")
     found = {run.run: run for run in measure_folder(str(folder), Tables(str(tmp_path / "t")), FEW, FolderOptions("d"))}
     assert (found["TS_1"].state, found["TS_1"].membranes, found["TS_1"].bad_membranes) == ("done", 3, 1)
