@@ -127,8 +127,8 @@ def _size_nm(tomogram: TomogramReport) -> str:
 
 def _sum(values: Iterable[float | None]) -> float | None:
     """Return the sum of the known values; None if there are none."""
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) if numbers else None
 
 
 def _per_um2(particles: float | None, area_nm2: float | None) -> float | None:

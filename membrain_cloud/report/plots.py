@@ -1,8 +1,9 @@
 """Plots of the frames of `membrain_cloud.tables`, on axes that the caller gives: for pages and notebooks.
 
+    analysis = tables.open("project/config.json")
     figure, axes = plt.subplots(1, 2)
-    plots.pair_correlation(axes[0], found.ripley())
-    plots.against(axes[1], found.density_against("distance_to_edge_nm"), "distance to the edge / nm")
+    plots.pair_correlation(axes[0], analysis.ripley())
+    plots.against(axes[1], analysis.density_against("distance_to_edge_nm"), "distance to the edge / nm")
 
 A frame of several groups (kinds of particles, leaflets, runs, ...) is drawn in one colour a group, ten groups at most.
 """

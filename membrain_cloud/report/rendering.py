@@ -162,10 +162,10 @@ def render(
 
     Parameters
     ----------
-    meshes : sequence of (Mesh, colour)
-        Each mesh with one colour, or with (V, 3) float64 colours of its vertices; red, green, blue from 0 to 1.
-    spheres : sequence of (centres, radius, colour)
-        Centres (N, 3) float64 in Å, with one radius in Å and one colour.
+    meshes : sequence of (Mesh, Rgb or (V, 3) float64 array)
+        Each mesh with one colour, or with the colours of its V vertices; red, green, blue from 0 to 1.
+    spheres : sequence of ((N, 3) float64 array, float, Rgb)
+        Centres in Å, with one radius in Å and one colour.
     camera : Camera
         The view.
 

@@ -302,7 +302,18 @@ class Validation:
 
 
 def clustering_settings(clustering: Clustering) -> dict[str, float]:
-    """Return the settings by which `pick` uses this clustering, for the `settings` in a picker's file."""
+    """Return the settings by which the stage `pick` uses a clustering.
+
+    Parameters
+    ----------
+    clustering : Clustering
+        How scores become picks.
+
+    Returns
+    -------
+    settings : dict
+        Values by the names of settings, as `settings` in a picker's file.
+    """
     return {"pick.bandwidth_angstrom": clustering.bandwidth_angstrom, "pick.threshold": clustering.score_threshold}
 
 

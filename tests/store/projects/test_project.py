@@ -176,9 +176,9 @@ def test_torn_and_foreign_files_do_not_stop_the_listing(project: Project, tomogr
     assert PICKS in project.picks("TS_1")
     assert MESH in project.meshes("TS_1")
     for session in ("1", "2"):
-        with pytest.raises(ProjectError, match=f"alice/{session} is torn"):
+        with pytest.raises(ProjectError, match=f"alice/{session} is damaged"):
             project.read_picks(ObjectRef("TS_1", "ribosome", "alice", session))
-    with pytest.raises(ProjectError, match="torn"):
+    with pytest.raises(ProjectError, match="damaged"):
         project.read_meshes(ObjectRef("TS_1", "membrane", "alice", "1"))
     with pytest.raises(ProjectError, match="there is no mesh"):
         project.read_meshes(ObjectRef("TS_1", "membrane", "alice", "7"))
@@ -189,7 +189,7 @@ def test_a_torn_mesh_is_named(project: Project, keep: int) -> None:
     project.write_meshes(MESH, {1: box_mesh()})
     path = Path(project.root_url) / MESH.mesh_path
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(ProjectError, match="torn"):
+    with pytest.raises(ProjectError, match="damaged"):
         project.read_meshes(MESH)
 
 

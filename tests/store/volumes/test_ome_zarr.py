@@ -16,7 +16,7 @@ from membrain_cloud.errors import ChunkError, ProjectError, TomogramError, Unfin
 from membrain_cloud.geometry import Box, Grid, iterate_chunks
 from membrain_cloud.store.projects.stored_project import CopickProject
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
-from membrain_cloud.store.volumes.ome_zarr import every_second, local_mean
+from membrain_cloud.store.volumes.pyramid import every_second, local_mean
 
 if TYPE_CHECKING:
     from membrain_cloud.store.projects.project import Project
@@ -217,7 +217,7 @@ def test_an_absurd_spacing_is_refused(project: Project, density: np.ndarray) -> 
     project.write_tomogram(TomogramRef("TS_1", "wbp", 3173.75), density)
     with pytest.raises(VoxelSpacingError, match="absurd") as caught:
         project.grid(TomogramRef("TS_1", "wbp", 3173.75))
-    assert "--voxel-spacing" in caught.value.next_step
+    assert "voxel spacing" in caught.value.next_step
 
 
 def write_slab(config: str, first: int) -> None:
