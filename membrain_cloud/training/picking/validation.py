@@ -20,11 +20,11 @@ from membrain_cloud.training.picking.examples import Example, PickingExample, Su
 from membrain_cloud.training.picking.targets import ParticleShape, class_targets
 
 if TYPE_CHECKING:
-    from membrain_cloud.picking.clustering_options import ClusteringOptions
     from numpy.typing import NDArray
 
     from membrain_cloud.geometry import Mesh, Picks
     from membrain_cloud.networks.picking.picker import AnyPicker, Picker
+    from membrain_cloud.picking.clustering_options import ClusteringOptions
 
 F1_RADIUS_ANGSTROM = 63.36
 """A pick within this distance of a particle is correct, as in MemBrain-pick."""
