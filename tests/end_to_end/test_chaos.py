@@ -84,15 +84,9 @@ def kill_processes(cluster: Cluster, log_of_store: StoreLog, n_kills: int, chanc
 
 
 def check_that_nothing_is_left(project: Project) -> None:
-<<<<<<< HEAD
     """No lease, crash record, failure or orphan is left, and every byte is as it was written."""
     folders = ("/leases/", "/_leases/", "/attempts/", "/failures/")
-    assert [name for name in project._overlay.listing() if any(part in f"/{name}" for part in folders)] == []
-=======
-    """No lease, no attempt, no failure, no output that nobody vouches for, and every byte as it was written."""
-    left = ("/leases/", "/_leases/", "/attempts/", "/failures/")
-    assert [name for name in project.files.listing() if any(part in f"/{name}" for part in left)] == []
->>>>>>> main
+    assert [name for name in project.files.listing() if any(part in f"/{name}" for part in folders)] == []
     tables = open_tables(project)
     assert [finding for finding in verify(project, tables, USER, content=True) if finding.state != "ok"] == []
     assert find_orphans(project, tables, USER, hours=0.0) == []

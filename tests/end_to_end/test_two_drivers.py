@@ -131,13 +131,8 @@ def seen_through(project: Project, proxy: FaultProxy, folder: Path) -> Project:
     values = json.loads(Path(project.config).read_text())
     values["overlay_fs_args"]["endpoint_url"] = proxy.url
     config = folder / "seen-through-another-proxy.json"
-<<<<<<< HEAD
     config.write_text(json.dumps(values))
-    return Project.open(str(config))
-=======
-    config.write_text(json.dumps(told))
     return CopickProject.open(str(config))
->>>>>>> main
 
 
 def add_inputs(project: Project) -> None:

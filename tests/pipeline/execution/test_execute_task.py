@@ -62,8 +62,9 @@ def test_the_output_is_on_the_disk_before_its_receipt_is_written(
 ) -> None:
     """A receipt reaches the disk after all objects that it lists."""
     flushed: list[str] = []
-    for module in ("membrain_cloud.atomic", "membrain_cloud.store.objects.local_files"):
-        monkeypatch.setattr(f"{module}.FLUSH", lambda fd: flushed.append(str(Path(f"/proc/self/fd/{fd}").readlink())))
+    monkeypatch.setattr(
+        "membrain_cloud.atomic.FLUSH", lambda fd: flushed.append(str(Path(f"/proc/self/fd/{fd}").readlink()))
+    )
     task = plan(project, Settings(), registry).tasks[0]
     assert execute_task(task, registry).state == "done"
     receipt = project.receipts.read(task.receipt)
