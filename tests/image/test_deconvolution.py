@@ -52,7 +52,7 @@ def kernel(shape: Zyx, changes: dict[str, Any]) -> Any:
 
 
 def wiener(cycles: float, *, lowpass: bool = True) -> float:
-    """The filter at one frequency, as its paper says it, with MemBrain-seg's constants."""
+    """Return the filter at one frequency by the formula of its paper, with MemBrain-seg's constants."""
     cycles = cycles or 1e-3
     frequency = cycles / 10.0
     phase = math.pi * 0.019687489 * frequency**2 * (50000.0 - 0.5 * 0.019687489**2 * frequency**2 * 2.7e7)

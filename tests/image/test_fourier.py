@@ -40,9 +40,7 @@ def filtered(
     z, y, x = volume.shape
     mean, std = float(volume.mean(dtype=np.float64)), float(volume.std(dtype=np.float64))
     scratch, done = Memory(scratch_shape((z, y, x), target)), []
-    transform = FourierVolume(
-        (z, y, x), target, scratch, memory_bytes=memory_bytes, threads=1, advance=lambda n: done.append(n)
-    )
+    transform = FourierVolume((z, y, x), target, scratch, memory_bytes=memory_bytes, threads=1, advance=done.append)
     transform.load(lambda box: volume[box.slices], Affine(mean, std))
     zero, power = transform.filter(kernel)
     out = np.empty(target, np.float32)
