@@ -216,7 +216,7 @@ def threshold_file(
     if not all(map(math.isfinite, thresholds)):
         raise UsageError("a threshold is no finite number", "give a number, e.g. 0.5")
     distinct = list(dict.fromkeys(thresholds))
-    names = [_output_path(output, path, f"_threshold_{float(threshold)}") for threshold in distinct]
+    names = [output_path(output, path, f"_threshold_{float(threshold)}") for threshold in distinct]
     _check_outputs(names, overwrite)
     with open_volume_file(path) as scores:
         frame = frame_of(scores, voxel_spacing_angstrom)
@@ -261,7 +261,7 @@ def components_file(
     UsageError, TomogramError, VoxelSpacingError, StorageError
         As `threshold_file`.
     """
-    name = _output_path(output, path, "_components")
+    name = output_path(output, path, "_components")
     _check_outputs([name], overwrite)
     with open_volume_file(path) as mask:
         frame = frame_of(mask, voxel_spacing_angstrom)
@@ -292,7 +292,7 @@ def skeletonize_file(path: str, *, output: str, voxel_spacing_angstrom: float | 
     UsageError, TomogramError, VoxelSpacingError, StorageError
         As `threshold_file`.
     """
-    name = _output_path(output, path, "_skel")
+    name = output_path(output, path, "_skel")
     _check_outputs([name], overwrite)
     with open_volume_file(path) as mask:
         frame = frame_of(mask, voxel_spacing_angstrom)
@@ -409,8 +409,24 @@ def write_uncertainty(frame: Frame, path: str, read_variance: Read, read_mask: R
             writer.write(box, uncertainty_planes(read_variance(around), read_mask(around), first, last))
 
 
-def _output_path(folder: str, file: str, suffix: str) -> str:
-    return str(Path(folder, f"{file_stem(file)}{suffix}.mrc"))
+def output_path(folder: str, file: str, suffix: str) -> str:
+    """Return the name of an output.
+
+    Parameters
+    ----------
+    folder : str
+        Folder of the output; kept as it is written, so `./`.
+    file : str
+        The volume file that it is made of.
+    suffix : str
+        What follows the stem.
+
+    Returns
+    -------
+    str
+        `folder/stem<suffix>.mrc`.
+    """
+    return f"{folder.removesuffix('/')}/{file_stem(file)}{suffix}.mrc"
 
 
 def _check_outputs(names: Sequence[str], overwrite: bool) -> None:

@@ -19,7 +19,7 @@ from membrain_cloud.pipeline.stages.inference import predict_slabs, segmenter, s
 from membrain_cloud.pipeline.stages.output_grid import GridChoice, choose_grids, output_blocks
 from membrain_cloud.segmentation.score_encoding import scores_above
 from membrain_cloud.segmentation.sliding_window import Slab, Statistics, density_statistics
-from membrain_cloud.store.formats.volume_reader import VolumeFile, file_stem, open_volume_file
+from membrain_cloud.store.formats.volume_reader import VolumeFile, open_volume_file
 from membrain_cloud.store.volumes.scratch_array import ScratchSpace
 
 if TYPE_CHECKING:
@@ -158,14 +158,16 @@ def segment_file(
 
 
 def _planned(path: str, settings: SegmentSettings, options: FileOptions) -> SegmentedFile:
-    stem = str(Path(options.output, file_stem(path)))
+    def named(suffix: str) -> str:
+        return postprocess.output_path(options.output, path, suffix)
+
     return SegmentedFile(
         file=path,
         state="done",
-        segmented=f"{stem}_segmented.mrc",
-        scores=f"{stem}_scores.mrc" if options.scores else None,
-        uncertainty_map=f"{stem}_uncertainty_map.mrc" if settings.uncertainty else None,
-        skeleton=f"{stem}_segmented_skel.mrc" if options.skeleton else None,
+        segmented=named("_segmented"),
+        scores=named("_scores") if options.scores else None,
+        uncertainty_map=named("_uncertainty_map") if settings.uncertainty else None,
+        skeleton=named("_segmented_skel") if options.skeleton else None,
         membrane_voxels=0,
         components=None,
         notes=(),
