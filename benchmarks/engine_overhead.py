@@ -33,10 +33,12 @@ from membrain_cloud.pipeline.runners import open_runner
 from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.pipeline.stages.registry import STAGES
 from membrain_cloud.simulation.phantom import PhantomSettings
-from membrain_cloud.store.projects.project import Project
+from membrain_cloud.store.projects.stored_project import CopickProject
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from membrain_cloud.store.projects.project import Project
 
 CHOSEN = ("segment", "separate", "mesh")
 # Tomograms of the start-up: enough for two workers to have done each stage.
@@ -100,7 +102,7 @@ class Clock:
 def measured(what: str, folder: str) -> None:
     """In a process of its own: do it and print what it took, the interpreter's own start left out."""
     start = Clock()
-    project = Project.open(f"{folder}/config.json")
+    project = CopickProject.open(f"{folder}/config.json")
     runs = project.runs()
     warm, rest = runs[:WARM], runs[WARM:]
     workers = {"loop": None, "engine": 1, "two": 2}[what]

@@ -48,7 +48,7 @@ def walk_commands() -> Iterator[tuple[list[str], click.Command]]:
 
 
 def settings_page() -> str:
-    """Every setting with its default and meaning, from the models of pipeline/settings.py."""
+    """Every setting with its default and meaning, from the classes of pipeline/settings/."""
     from membrain_cloud.pipeline.settings import Settings
 
     lines = ["# Settings", "", GENERATED, ""]
@@ -58,28 +58,13 @@ def settings_page() -> str:
     ]
     for name, field in Settings.model_fields.items():
         section = type(field.default)
-        summary, meanings = _split(inspect.getdoc(section) or "")
+        summary = inspect.getdoc(section) or ""
         lines += [f"## {name}", "", summary, "", "| key | default | meaning |", "|---|---|---|"]
         for key, value in section.model_fields.items():
-            meaning = meanings.get(key, "").replace("|", "\\|")
+            meaning = (value.description or "").replace("|", "\\|")
             lines.append(f"| `{name}.{key}` | {_plain(value.default)} | {meaning} |")
         lines.append("")
     return "\n".join(lines)
-
-
-def _split(docstring: str) -> tuple[str, dict[str, str]]:
-    """A docstring of the form `Summary.` and `name, other : meaning` -> the summary, and the meaning of each name."""
-    summary, _, rest = docstring.partition("\n\n")
-    meanings: dict[str, str] = {}
-    names: list[str] = []
-    for line in rest.splitlines():
-        head, colon, text = line.partition(" : ")
-        if colon and not line.startswith(" "):
-            names = [name.strip() for name in head.split(",")]
-            meanings.update(dict.fromkeys(names, text.strip()))
-        else:
-            meanings.update({name: f"{meanings[name]} {line.strip()}".strip() for name in names})
-    return summary, meanings
 
 
 def tables_page() -> str:

@@ -13,9 +13,9 @@ from typing import Any, NoReturn
 
 import click
 
-import membrain_cloud
 from membrain_cloud.errors import InputError, MembrainCloudError, ModelError, UsageError
 from membrain_cloud.redaction import without_keys
+from membrain_cloud.version import __version__
 
 FAILED = 1
 BAD_INPUT = 2
@@ -27,7 +27,7 @@ class Program(click.Group):
 
     def __init__(self, name: str, help: str) -> None:
         super().__init__(name, help=help, params=[_debug_option()], context_settings=_CONTEXT)
-        click.version_option(membrain_cloud.__version__, prog_name=name)(self)
+        click.version_option(__version__, prog_name=name)(self)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, and end with the exit code of the error that it raises.

@@ -148,6 +148,7 @@ def measure_tomogram(
     kinds: Sequence[str] = (),
     density_about: Callable[[Mesh], Density | None] | None = None,
     lamella: Lamella | None = None,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Rows:
     """Compute all statistics of a tomogram's membranes, and of the distances between them.
 
@@ -168,6 +169,8 @@ def measure_tomogram(
         measures no bilayers.
     lamella : Lamella or None
         Surfaces of the lamella; None if unknown.
+    progress : callable
+        Called with numbers of membranes, as they are finished. Default: nothing is called.
 
     Returns
     -------
@@ -181,6 +184,7 @@ def measure_tomogram(
             prepared[number] = prepare_membrane(membrane, grid=grid, options=options, kinds=kinds)
         except _MEASURE_ERRORS as error:
             rows["membranes"].append(_failed_row(number, error))
+            progress(1)
     meshes = {number: measured.surface.mesh for number, measured in prepared.items()}
     gaps = find_gaps(meshes, reach_angstrom=options.gap_angstrom) if options.gap_nm > 0 else {}
     for number in list(prepared):
@@ -194,9 +198,10 @@ def measure_tomogram(
                 )
         except _MEASURE_ERRORS as error:
             rows["membranes"].append(_failed_row(number, error))
-            continue
-        for table, some in _numbered(own_rows, number):
-            rows[table] += some
+        else:
+            for table, some in _numbered(own_rows, number):
+                rows[table] += some
+        progress(1)
     rows["membranes"].sort(key=lambda row: row["membrane_id"])
     return rows
 

@@ -17,12 +17,14 @@ from membrain_cloud.cli import main
 from membrain_cloud.geometry import Picks
 from membrain_cloud.store.formats.volume_reader import read_volume
 from membrain_cloud.store.formats.volume_writer import write_mrc
-from membrain_cloud.store.projects.create_import import create_project
-from membrain_cloud.store.projects.project import Project
+from membrain_cloud.store.projects.create import create_project
+from membrain_cloud.store.projects.stored_project import CopickProject
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from membrain_cloud.store.projects.project import Project
 
 
 def call(*arguments: str) -> Result:
@@ -222,7 +224,7 @@ def test_files_become_a_project_and_annotations_go_in_and_out(tmp_path: Path) ->
     assert result.exit_code == 0, result.output
     config = result.stdout.strip()
     assert "12.5" in result.stderr
-    assert Project.open(config).runs() == ["TS-1"]
+    assert CopickProject.open(config).runs() == ["TS-1"]
     labels = np.zeros((8, 9, 10), np.uint8)
     labels[2:5] = 1
     write_mrc(str(tmp_path / "labels.mrc"), labels, 12.5)
@@ -237,7 +239,7 @@ def test_files_become_a_project_and_annotations_go_in_and_out(tmp_path: Path) ->
     assert call("export", "star", config, "psii:expert/1", "-r", "TS-1", "--output", star).exit_code == 0
     again = ["-r", "TS-1", "--user", "expert", "--object", "psii", "--session", "2"]
     assert call("import", "picks", config, star, *again).exit_code == 0
-    positions = Project.open(config).read_picks(ObjectRef("TS-1", "psii", "expert", "2")).positions
+    positions = CopickProject.open(config).read_picks(ObjectRef("TS-1", "psii", "expert", "2")).positions
     np.testing.assert_allclose(positions, np.array([[1, 2, 3], [4, 5, 6]]) * 12.5)
 
 

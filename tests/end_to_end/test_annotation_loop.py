@@ -15,7 +15,7 @@ from membrain_cloud.cli import main
 from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, build_unet
 from membrain_cloud.networks.segmentation.segmenter import save_segmenter
 from membrain_cloud.pipeline.models import model_sha256
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.projects.open import open_project
 from membrain_cloud.store.refs import TomogramRef
 

@@ -88,7 +88,7 @@ def torment(cluster: Cluster, ledger: Ledger, injuries: int, chance: random.Rand
 def check_that_nothing_is_left(project: Project) -> None:
     """No lease, no attempt, no failure, no output that nobody vouches for, and every byte as it was written."""
     left = ("/leases/", "/_leases/", "/attempts/", "/failures/")
-    assert [name for name in project._overlay.listing() if any(part in f"/{name}" for part in left)] == []
+    assert [name for name in project.files.listing() if any(part in f"/{name}" for part in left)] == []
     tables = open_tables(project)
     assert [finding for finding in verify(project, tables, USER, content=True) if finding.state != "ok"] == []
     assert find_orphans(project, tables, USER, hours=0.0) == []

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from membrain_cloud.geometry import Picks
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef
 
 if TYPE_CHECKING:

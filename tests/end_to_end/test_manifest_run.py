@@ -17,7 +17,7 @@ from membrain_cloud.pipeline.runners import InProcessRunner, open_runner
 from membrain_cloud.pipeline.settings import Settings, load_settings
 from membrain_cloud.pipeline.stages.registry import STAGES
 from membrain_cloud.store.objects.object_store import Files
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.projects.manifest import read_manifest, write_manifest
 from membrain_cloud.store.projects.open import open_project
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from membrain_cloud.cli import main
 from membrain_cloud.store.objects.object_store import Files
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.projects.open import open_project
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
 from membrain_cloud.store.volumes import ome_zarr as volumes

@@ -23,6 +23,7 @@ from membrain_cloud.pipeline.runners import InProcessRunner
 from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.store.objects.object_store import Files
 from membrain_cloud.store.projects.project import USER, Project
+from membrain_cloud.store.projects.stored_project import CopickProject
 from membrain_cloud.store.refs import TomogramRef
 from membrain_cloud.store.tables.open import open_tables
 
@@ -50,7 +51,7 @@ def bucket(proxy: FaultProxy, tmp_path: Path) -> Project:
     config = tmp_path / "config.json"
     overlay = {"overlay_root": f"s3://{name}/one", "overlay_fs_args": options}
     config.write_text(json.dumps({"config_type": "filesystem", "pickable_objects": objects, **overlay}))
-    project = Project.open(str(config))
+    project = CopickProject.open(str(config))
     for run in ("TS_1", "TS_2"):
         project.write_tomogram(TomogramRef(run, "wbp", 10.0), VALUES, chunk=16)
     return project
@@ -64,8 +65,8 @@ def run(project: Project, registry: Registry, *runs: str) -> list[Outcome]:
 
 def results(project: Project) -> dict[str, bytes]:
     return {
-        name: project._overlay.read(f"ExperimentRuns/{name}")
-        for name in project._overlay.listing("ExperimentRuns")
+        name: project.files.read(f"ExperimentRuns/{name}")
+        for name in project.files.listing("ExperimentRuns")
         if "VoxelSpacing" not in name
     }
 
@@ -74,7 +75,7 @@ def test_faults_that_pass_change_nothing(bucket: Project, proxy: FaultProxy, reg
     assert {outcome.state for outcome in run(bucket, registry, "TS_1")} == {"done"}
     undisturbed = results(bucket)
     for name in (*(f"ExperimentRuns/{name}" for name in undisturbed), "membrain-cloud"):
-        bucket._overlay.remove(name)
+        bucket.files.remove(name)
     proxy.faults = MANY
     outcomes = run(bucket, registry, "TS_1")
     met = dict(proxy.met)
@@ -138,7 +139,7 @@ def test_a_bucket_that_vanishes_ends_the_run_with_a_table(
     bucket: Project, proxy: FaultProxy, registry: Registry
 ) -> None:
     made = plan(bucket, Settings(), registry)
-    fs, name = bucket._overlay._fs, bucket.root_url.split("/")[2]
+    fs, name = bucket.files._fs, bucket.root_url.split("/")[2]
     fs.rm(name, recursive=True)
     for verb in (
         lambda: bucket.read_density(TOMOGRAM),
@@ -163,7 +164,7 @@ def test_a_bucket_that_vanishes_in_the_middle_of_a_run_ends_it_in_order(
     def observe(event: str, task: Task, outcome: Outcome | None) -> None:
         ended.extend([task.key] if event == "finished" else [])
         if event == "finished" and len(ended) == 1:
-            bucket._overlay.filesystem.rm(name, recursive=True)
+            bucket.files.filesystem.rm(name, recursive=True)
 
     made = plan(bucket, Settings(), registry)
     outcomes = execute_plan(bucket, Settings(), made, InProcessRunner(), registry, observe)
@@ -172,7 +173,7 @@ def test_a_bucket_that_vanishes_in_the_middle_of_a_run_ends_it_in_order(
     assert states.count("done") == 1
     assert set(states) == {"done", "failed", "blocked"}
     assert all("no such bucket" in outcome.message for outcome in outcomes if outcome.state == "failed")
-    bucket._overlay.filesystem.mkdir(name)
+    bucket.files.filesystem.mkdir(name)
     for run_name in ("TS_1", "TS_2"):
         bucket.write_tomogram(TomogramRef(run_name, "wbp", 10.0), VALUES, chunk=16)
     assert {outcome.state for outcome in run(bucket, registry)} == {"done"}, "what was lost with it is made again"
@@ -218,7 +219,7 @@ def test_a_disk_that_fills_up_fails_what_has_no_room_and_no_more(
     settings |= {"static_root": project.root_url, "overlay_root": str(small_disk)}
     config = small_disk.parent / "small.json"
     config.write_text(json.dumps(settings))
-    small = Project.open(str(config))
+    small = CopickProject.open(str(config))
     execute_plan(small, Settings(), plan(small, Settings(), registry, runs=["TS_1"]), InProcessRunner(), registry)
     filler = small_disk / "filler"
     free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize

@@ -27,6 +27,7 @@ from membrain_cloud.pipeline.runners import InProcessRunner
 from membrain_cloud.pipeline.settings import load_settings
 from membrain_cloud.pipeline.stages.registry import STAGES
 from membrain_cloud.store.projects.project import USER, Project
+from membrain_cloud.store.projects.stored_project import CopickProject
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef
 from membrain_cloud.store.run_state.leases import Holder
 from membrain_cloud.store.tables.open import open_tables
@@ -131,7 +132,7 @@ def seen_through(project: Project, proxy: FaultProxy, folder: Path) -> Project:
     told["overlay_fs_args"]["endpoint_url"] = proxy.url
     config = folder / "seen-through-another-proxy.json"
     config.write_text(json.dumps(told))
-    return Project.open(str(config))
+    return CopickProject.open(str(config))
 
 
 def add_inputs(project: Project) -> None:
@@ -151,7 +152,7 @@ def planned(project: Project) -> Plan:
 
 
 def drive_it(made: Plan) -> list[Outcome]:
-    return run_tasks(made, InProcessRunner(), STAGES, patience=RetryPolicy(held_seconds=0.3, again_seconds=0.5))
+    return run_tasks(made, InProcessRunner(), STAGES, policy=RetryPolicy(held_seconds=0.3, again_seconds=0.5))
 
 
 @dataclass
@@ -231,4 +232,4 @@ def test_both_hold_every_lease_and_the_results_are_right(proxy: FaultProxy, tmp_
     assert [finding for finding in verify(shared, tables, USER, content=True) if finding.state != "ok"] == []
     remove_stale_leases([shared.receipts, tables.receipts])
     assert find_orphans(shared, tables, USER, hours=0.0) == []
-    assert [name for name in shared._overlay.listing() if "leases/" in name or "attempts/" in name] == []
+    assert [name for name in shared.files.listing() if "leases/" in name or "attempts/" in name] == []

@@ -212,7 +212,7 @@ def test_a_conversion_keeps_what_the_registry_said(
 def test_a_conversion_replaces_nothing_unasked(checkpoint: Path, tmp_path: Path) -> None:
     output = tmp_path / "v10.safetensors"
     output.write_text("mine")
-    with pytest.raises(UsageError, match=r"there already.*--overwrite"):
+    with pytest.raises(UsageError, match=r"there already.*overwrite"):
         models.convert(str(checkpoint), str(output), precision="float32", overwrite=False)
     assert output.read_text() == "mine"
     models.convert(str(checkpoint), str(output), precision="float32", overwrite=True)

@@ -29,7 +29,7 @@ from membrain_cloud.networks.picking.picker import Picker, save_picker
 from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, build_unet
 from membrain_cloud.networks.segmentation.segmenter import save_segmenter
 from membrain_cloud.store.objects.object_store import Files
-from membrain_cloud.store.projects.project import Project
+from membrain_cloud.store.projects.stored_project import CopickProject
 from membrain_cloud.store.refs import TomogramRef
 from membrain_cloud.store.run_state.leases import Holder
 from membrain_cloud.store.run_state.receipts import ReceiptName
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Mapping
     from pathlib import Path
+
+    from membrain_cloud.store.projects.project import Project
 
 SHAPE, SPACING = (28, 30, 32), 10.0
 STAGES = 5
@@ -91,7 +93,7 @@ def make_project(folder: Path, name: str, endpoint: str, runs: int, *, tall_ever
     overlay = {"overlay_root": f"s3://{name}/one", "overlay_fs_args": options}
     config = folder / f"{name}.json"
     config.write_text(json.dumps({"config_type": "filesystem", "pickable_objects": objects, **overlay}))
-    project = Project.open(str(config))
+    project = CopickProject.open(str(config))
     for number in range(runs):
         tall = tall_every and number % tall_every == tall_every - 1
         density, _ = vesicle(number, (56, *SHAPE[1:]) if tall else SHAPE)
@@ -102,12 +104,12 @@ def make_project(folder: Path, name: str, endpoint: str, runs: int, *, tall_ever
 def results(project: Project) -> dict[str, bytes]:
     """All that was made, byte for byte; what tells of times, hosts and attempts is left out."""
     told = ("/receipts/", "/leases/", "/attempts/", "/_receipts/", "/_leases/", "/VoxelSpacing")
-    files = project._overlay
+    files = project.files
     return {name: files.read(name) for name in files.listing() if not any(part in f"/{name}" for part in told)}
 
 
 def receipt_names(project: Project) -> set[str]:
-    return {name for name in project._overlay.listing() if "receipts/" in name}
+    return {name for name in project.files.listing() if "receipts/" in name}
 
 
 @dataclass

@@ -14,7 +14,7 @@ from membrain_cloud.geometry import Box, Grid, Mesh, Picks, orientations_from_no
 from membrain_cloud.mesh.conversion.mask_to_mesh import mesh_membrane
 from membrain_cloud.pipeline.settings import MeasureSettings
 from membrain_cloud.statistics.measure import Density, Membrane, measure_tomogram, tomogram_row
-from membrain_cloud.store.projects.create_import import MEMBRANE_OBJECT, create_project
+from membrain_cloud.store.projects.create import MEMBRANE_OBJECT, create_project
 from membrain_cloud.store.run_state.receipts import receipt_name
 from membrain_cloud.store.tables.parquet_tables import Tables
 

@@ -19,6 +19,7 @@ from membrain_cloud.cli.options import (
     takes,
 )
 from membrain_cloud.errors import UsageError
+from membrain_cloud.version import __version__
 
 if TYPE_CHECKING:
     from membrain_cloud.store.portal.deposition import Deposited
@@ -187,9 +188,8 @@ class DescriptionOptions:
         UsageError
             There is no author, or a link has no known type.
         """
-        import membrain_cloud
 
-        software = self.software or f"membrain_cloud {membrain_cloud.__version__}"
+        software = self.software or f"membrain_cloud {__version__}"
         day = self.deposition_date or datetime.date.today().isoformat()
         release = self.release_date or day
         values: dict[str, Any] = {

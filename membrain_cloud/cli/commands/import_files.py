@@ -60,16 +60,14 @@ def segmentation(
     Example:
       membrain-cloud import segmentation project/config.json labels.mrc -r TS_1 --user alice --session 3
     """
-    from membrain_cloud.store.projects.create_import import import_segmentation
+    from membrain_cloud.store.projects.import_annotations import import_segmentation
     from membrain_cloud.store.projects.open import open_project
+    from membrain_cloud.store.refs import ObjectRef
 
     ref = import_segmentation(
         open_project(config),
-        target.run,
         file,
-        name=name,
-        user=target.user,
-        session=target.session,
+        ObjectRef(target.run, name, target.user, target.session),
         instance=instances,
         label=label,
         voxel_spacing_angstrom=target.voxel_spacing,
@@ -114,16 +112,14 @@ def picks(
     Example:
       membrain-cloud import picks project/config.json psii.star -r TS_1 --object psii --user expert
     """
-    from membrain_cloud.store.projects.create_import import import_picks
+    from membrain_cloud.store.projects.import_annotations import import_picks
     from membrain_cloud.store.projects.open import open_project
+    from membrain_cloud.store.refs import ObjectRef
 
     ref = import_picks(
         open_project(config),
-        target.run,
         file,
-        object=object_name,
-        user=target.user,
-        session=target.session,
+        ObjectRef(target.run, object_name, target.user, target.session),
         voxel_spacing_angstrom=target.voxel_spacing,
         origin_angstrom=origin,
         tomogram=tomogram,
@@ -145,15 +141,15 @@ def meshes(target: AnnotationOptions, config: str, files: tuple[str, ...]) -> No
     Example:
       membrain-cloud import meshes project/config.json mb1.h5 mb2.h5 -r TS_1 --user alice --voxel-spacing 10
     """
-    from membrain_cloud.store.projects.create_import import import_meshes
+    from membrain_cloud.store.projects.create import MEMBRANE_OBJECT
+    from membrain_cloud.store.projects.import_annotations import import_meshes
     from membrain_cloud.store.projects.open import open_project
+    from membrain_cloud.store.refs import ObjectRef
 
     ref = import_meshes(
         open_project(config),
-        target.run,
         list(files),
-        user=target.user,
-        session=target.session,
+        ObjectRef(target.run, MEMBRANE_OBJECT[0], target.user, target.session),
         voxel_spacing_angstrom=target.voxel_spacing,
     )
     click.echo(ref.uri)

@@ -11,9 +11,9 @@ from membrain_cloud.cli.app import Command, print_json, say
 from membrain_cloud.cli.options import Function, json_option, option, option_group, takes
 from membrain_cloud.pipeline.preprocess.settings import (
     DeconvolutionSettings,
-    Resources,
     Output,
     PixelSizeSettings,
+    Resources,
     SpectrumSettings,
 )
 

@@ -92,7 +92,7 @@ def init(folder: str, *, patterns: tuple[str, ...], voxel_spacing: float | None,
     Example:
       membrain-cloud project init project --tomograms 'data/*.mrc' --voxel-spacing 13.68
     """
-    from membrain_cloud.store.projects.create_import import MEMBRANE_OBJECT, create_project, init_project
+    from membrain_cloud.store.projects.create import MEMBRANE_OBJECT, create_project, init_project
 
     if not patterns:
         click.echo(create_project(folder, objects=[MEMBRANE_OBJECT]).config)
@@ -140,7 +140,7 @@ def manifest(
       membrain-cloud run project/all.parquet
     """
     from membrain_cloud.pipeline.settings import OutputSettings
-    from membrain_cloud.store.projects.manifest_project import freeze
+    from membrain_cloud.store.projects.manifest import freeze
     from membrain_cloud.store.projects.open import open_project
 
     source, file = open_project(config), absolute(output)

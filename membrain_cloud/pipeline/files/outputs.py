@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import membrain_cloud
 from membrain_cloud.atomic import replace_atomically
 from membrain_cloud.errors import StorageError, UsageError, storage_error
 from membrain_cloud.store.objects.object_store import Files
+from membrain_cloud.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -212,7 +212,7 @@ def publish(
         "membrane_voxels": finished.membrane_voxels,
         "components": finished.components,
         "notes": finished.notes,
-        "version": membrain_cloud.__version__,
+        "version": __version__,
     }
     text = json.dumps(content, indent=1, sort_keys=True)
     try:

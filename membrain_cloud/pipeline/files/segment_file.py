@@ -15,7 +15,7 @@ from membrain_cloud.geometry import Box, iterate_chunks
 from membrain_cloud.pipeline.files import postprocess
 from membrain_cloud.pipeline.files.outputs import SegmentedFile, earlier_outputs, file_identity, publish, staging
 from membrain_cloud.pipeline.models import model_sha256, registry_facts
-from membrain_cloud.pipeline.stages.inference import predict_slabs, segmenter, sliding_window
+from membrain_cloud.pipeline.stages.inference import DensitySource, predict_slabs, segmenter, sliding_window
 from membrain_cloud.pipeline.stages.output_grid import GridChoice, choose_grids, output_blocks
 from membrain_cloud.segmentation.score_encoding import scores_above
 from membrain_cloud.segmentation.sliding_window import Slab, Statistics, density_statistics
@@ -258,11 +258,8 @@ def _slabs(
         settings,
         windows,
         segmenter(settings.model, model_sha256(settings.model), settings.effective_precision, settings.compilation),
-        volume.read,
-        shape,
+        DensitySource(volume.read, shape, _statistics(volume), chunk_planes=max(volume.chunk[0], _CHUNK_PLANES)),
         part.block,
-        statistics=_statistics(volume),
-        chunk_planes=max(volume.chunk[0], _CHUNK_PLANES),
         progress=count,
     )
     return grids.regridding.apply(slabs, part.core)

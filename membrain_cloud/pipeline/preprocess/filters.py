@@ -13,7 +13,7 @@ import numpy as np
 
 from membrain_cloud.errors import UsageError
 from membrain_cloud.image.amplitude_spectrum import Spectrum, check_spectrum, equalizer, equalizing_kernel
-from membrain_cloud.image.deconvolution import deconvolution_kernel
+from membrain_cloud.image.deconvolution import Deconvolution, deconvolution_kernel
 from membrain_cloud.image.resampling import resampled_labels, resampled_shape, smooth_border
 from membrain_cloud.pipeline.preprocess.volume_filter import (
     OWN_BYTES,
@@ -302,7 +302,9 @@ def deconvolve(
     """
     check_output(output.path, overwrite=output.overwrite)
     with FilterWork.open(path, voxel_spacing_angstrom, resources, progress) as work:
-        kernel = deconvolution_kernel(work.shape, voxel_spacing_angstrom=work.spacing, **asdict(settings))
+        kernel = deconvolution_kernel(
+            work.shape, Deconvolution(**asdict(settings)), voxel_spacing_angstrom=work.spacing
+        )
         work.expect(work.shape[0] * 3 + work.shape[1])
         with work.writer(output, work.spacing) as writer:
             work.finish(work.transform(), kernel, writer, normalize=False)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from membrain_cloud.errors import UsageError
 from membrain_cloud.store.portal.deposition import DepositedRun
-from membrain_cloud.store.projects.manifest import further_columns
-from membrain_cloud.store.projects.manifest_project import ManifestProject
+from membrain_cloud.store.projects.manifest import extra_columns
+from membrain_cloud.store.projects.stored_project import ManifestProject
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ def deposited_runs(project: Project, runs: Sequence[str], dataset: str | None) -
     UsageError where nothing tells a run's dataset.
     """
     frozen = isinstance(project, ManifestProject)
-    said = further_columns(project.config, _OF_THE_PORTAL) if frozen else {}
+    said = extra_columns(project.config, _OF_THE_PORTAL) if frozen else {}
     found = []
     for ref in project.tomograms(list(runs) or None, None, None):
         of_run = dataset or project.dataset_of(ref.run)

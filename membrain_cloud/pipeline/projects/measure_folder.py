@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import membrain_cloud
 from membrain_cloud.errors import InputError, MembrainCloudError, ProjectError, UsageError
 from membrain_cloud.geometry import Grid, Mesh, Picks
 from membrain_cloud.pipeline.digest import digest_of
 from membrain_cloud.pipeline.execution.provenance import versions
-from membrain_cloud.pipeline.stages.registry import MEASURE
+from membrain_cloud.pipeline.stages.measure import MEASURE
 from membrain_cloud.store.formats.membrain_stats import (
     MembraneFile,
     Units,
@@ -32,6 +31,7 @@ from membrain_cloud.store.formats.membrain_stats import (
     read_star,
 )
 from membrain_cloud.store.run_state.receipts import RECEIPT_VERSION, receipt_name
+from membrain_cloud.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -258,7 +258,7 @@ def measure_meshes(
         picks_uri=None,
         density_uri=None,
         lamella_uri=None,
-        package_version=membrain_cloud.__version__,
+        package_version=__version__,
         data_version=str(MEASURE.data_version),
     )
     rows["tomograms"] = [keys | summary]

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from membrain_cloud.pipeline.stages.base import GENE_ONTOLOGY_MEMBRANE, MEMBRANE
 from membrain_cloud.simulation.phantom import PhantomSettings, make_phantom
-from membrain_cloud.store.projects.create_import import create_project
-from membrain_cloud.store.projects.project import Project
+from membrain_cloud.store.projects.create import create_project
+from membrain_cloud.store.projects.stored_project import CopickProject
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from membrain_cloud.geometry import Picks
+    from membrain_cloud.store.projects.project import Project
 
 TRUTH_USER, TRUTH_SESSION, SURFACE_SESSION = "truth", "0", "surface"
 # From the middle of a simulated membrane to the surface of its label: half the leaflets' distance and 8 Å more.
@@ -81,7 +82,7 @@ def _facts_name(run: str) -> str:
 
 def _simulate(config: str, one: Simulated, particle: str) -> str:
     """Simulate one tomogram into the project: truth first, the tomogram last, since that says that all is there."""
-    project = Project.open(config)
+    project = CopickProject.open(config)
     phantom = make_phantom(one.seed, one.phantom)
     spacing = phantom.voxel_spacing_angstrom
     for instance, volume in ((False, phantom.labels), (True, phantom.instances)):

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import membrain_cloud
 from membrain_cloud.geometry import Box, Grid
 from membrain_cloud.pipeline.execution.failure_log import FailureLog
 from membrain_cloud.pipeline.reporting.statistics import curves_by_run, measured_runs, statistics
@@ -24,6 +23,7 @@ from membrain_cloud.report.data import (
 from membrain_cloud.report.page import render_page
 from membrain_cloud.store.objects.object_store import Files
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
+from membrain_cloud.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -88,7 +88,7 @@ def gather(
             ("config", project.config),
             ("tables", plan.job.tables),
             ("annotations", ", ".join(f"{stage}: {session}" for stage, session in plan.sessions.items())),
-            ("version", f"membrain_cloud {membrain_cloud.__version__}"),
+            ("version", f"membrain_cloud {__version__}"),
         ),
         numbers=(
             Number("tomograms", len(tomograms)),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import membrain_cloud
 from membrain_cloud.errors import MembrainCloudError
 from membrain_cloud.pipeline.execution.failure_log import FailureLog
 from membrain_cloud.pipeline.reporting.report import rows_by_run, tomogram_report
@@ -13,6 +12,7 @@ from membrain_cloud.report.data import Curves, Failure, Number, ReportData, Tomo
 from membrain_cloud.report.page import render_page
 from membrain_cloud.report.site import IndexRow, SiteIndex, render_index, thumbnail
 from membrain_cloud.store.objects.object_store import Files
+from membrain_cloud.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -72,7 +72,7 @@ def _with_page(
     failures = [Failure(run, "", row.cause, row.next_step)] if row.cause else []
     page = ReportData(
         title=run,
-        facts=(("config", project.config), ("version", f"membrain_cloud {membrain_cloud.__version__}")),
+        facts=(("config", project.config), ("version", f"membrain_cloud {__version__}")),
         failures=failures,
         tomograms=(report,),
         settings=settings.as_dict(),
@@ -136,7 +136,7 @@ def _index(project: Project, plan: Plan, rows: Sequence[IndexRow]) -> SiteIndex:
             ("config", project.config),
             ("tables", plan.job.tables),
             ("annotations", ", ".join(f"{stage}: {session}" for stage, session in plan.sessions.items())),
-            ("version", f"membrain_cloud {membrain_cloud.__version__}"),
+            ("version", f"membrain_cloud {__version__}"),
         ),
         numbers=(
             Number("tomograms", len(rows)),

@@ -21,10 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import membrain_cloud
 from membrain_cloud.errors import InputError, ProjectError, TransientError
 from membrain_cloud.store.model_registry import CACHE_VARIABLE
 from membrain_cloud.store.objects.object_store import Files
+from membrain_cloud.version import __version__
 
 Report = Callable[[str], None]
 
@@ -142,7 +142,7 @@ class PortalClient:
             ("Content-Type", "application/json"),
             ("Accept", "application/json"),
             ("Accept-Encoding", "gzip"),
-            ("User-Agent", f"membrain_cloud/{membrain_cloud.__version__}"),
+            ("User-Agent", f"membrain_cloud/{__version__}"),
         ):
             request.add_header(key, value)
         self.requests += 1

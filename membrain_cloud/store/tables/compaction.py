@@ -24,7 +24,8 @@ from membrain_cloud.errors import ChunkError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from membrain_cloud.store.objects.object_store import Files, ObjectInfo
+    from membrain_cloud.store.objects.object_info import ObjectInfo
+    from membrain_cloud.store.objects.object_store import Files
 
 FOLDER = "compact"
 _MANIFEST = b"membrain_cloud.parts"

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from membrain_cloud.errors import BadNameError, ChunkError, ProjectError
-from membrain_cloud.store.objects.object_store import Files, ObjectInfo
+from membrain_cloud.store.objects.object_store import Files
 from membrain_cloud.store.run_state.receipts import Receipts
 from membrain_cloud.store.tables.compaction import (
     FOLDER,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from membrain_cloud.statistics.schema.tables import Column
     from membrain_cloud.store.objects.io_meter import Meter
+    from membrain_cloud.store.objects.object_info import ObjectInfo
 
     Schemas = Mapping[str, Sequence[Column]]
 

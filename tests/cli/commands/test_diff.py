@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from membrain_cloud.cli import main
 from membrain_cloud.geometry import Mesh, Picks
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
 
 if TYPE_CHECKING:

@@ -87,7 +87,7 @@ def test_convert_writes_a_model_that_says_what_it_is(checkpoint: Path, tmp_path:
     assert made["file"] == output
     again = call("convert", str(checkpoint), output)
     assert again.exit_code == 2
-    assert "--overwrite" in again.stderr
+    assert "overwrite" in again.stderr
     assert call("convert", str(checkpoint), output, "--overwrite").exit_code == 0
     assert call_json("info", output)["weights"] == "float32"
     assert call_json("verify", output)["format"] == "membrain_cloud"

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from membrain_cloud.cli import main
 from membrain_cloud.geometry import Mesh, Picks, orientations_from_normals
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.refs import ObjectRef, TomogramRef
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from membrain_cloud.pipeline.execution.execute_task import execute_task
 from membrain_cloud.pipeline.planning.plan import plan
 from membrain_cloud.pipeline.settings import load_settings
 from membrain_cloud.pipeline.stages.registry import STAGES as STAGES_KNOWN
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.refs import SegmentationRef
 from membrain_cloud.store.run_state.leases import Leases
 
@@ -154,7 +154,7 @@ def test_metrics_are_served_while_a_run_goes_on(project: Project, tmp_path: Path
     [
         (["--scale", "gpu=group"], "KIND=WORKERGROUP:MAX"),
         (["--in-process", "--dask-report", "x.html"], "Dask's report needs a Dask cluster"),
-        (["--in-process", "--log-file", "/no/such/folder/log"], "--log-file"),
+        (["--in-process", "--log-file", "/no/such/folder/log"], "log file"),
         (["--workers", "2", "--scheduler", "tcp://x:1"], "exclude each other"),
     ],
 )

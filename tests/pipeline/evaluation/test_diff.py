@@ -11,7 +11,7 @@ import trimesh
 from membrain_cloud.errors import InputError, ProjectError, UsageError
 from membrain_cloud.geometry import Mesh, Picks
 from membrain_cloud.pipeline.evaluation.diff import differences
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef
 
 if TYPE_CHECKING:

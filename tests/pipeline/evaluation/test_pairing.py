@@ -10,7 +10,7 @@ import pytest
 from membrain_cloud.errors import ProjectError, UsageError
 from membrain_cloud.geometry import Mesh, Picks
 from membrain_cloud.pipeline.evaluation.pairing import Pair, pairs_of_one_kind
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef
 
 if TYPE_CHECKING:

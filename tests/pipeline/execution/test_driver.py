@@ -106,7 +106,7 @@ def test_a_lease_that_stands_still_is_taken_over(made: Plan, registry: Registry)
         return outcome(task, "held", "other:7") if held else outcome(task)
 
     runner = Clockwork(answer)
-    outcomes = run_tasks(made, runner, registry, patience=RetryPolicy(lease_seconds=60))
+    outcomes = run_tasks(made, runner, registry, policy=RetryPolicy(lease_seconds=60))
     assert {found.state for found in outcomes} == {"done"}
     ((_, when, _),) = [entry for entry in runner.log if entry[2]]
     assert 60 <= when < 90

@@ -12,13 +12,14 @@ from membrain_cloud.pipeline.execution.execute_task import ATTEMPTS, execute_tas
 from membrain_cloud.pipeline.planning.plan import plan
 from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.store.objects.io_meter import checksum
-from membrain_cloud.store.projects.project import Project
+from membrain_cloud.store.projects.stored_project import CopickProject
 from membrain_cloud.store.refs import TomogramRef
 from membrain_cloud.store.run_state import leases
 from membrain_cloud.store.run_state.leases import Leases
 
 if TYPE_CHECKING:
     from membrain_cloud.pipeline.planning.digests import Registry
+    from membrain_cloud.store.projects.project import Project
 
 
 def give_order(project: Project, text: str, run: str = "TS_1") -> None:
@@ -78,7 +79,7 @@ def test_a_project_is_opened_once_for_many_tasks(
 ) -> None:
     tasks = plan(project, Settings(), registry).tasks
     assert execute_task(tasks[0], registry).state == "done"
-    monkeypatch.setattr(Project, "open", lambda _: pytest.fail("opened again"))
+    monkeypatch.setattr(CopickProject, "open", lambda _: pytest.fail("opened again"))
     assert {execute_task(task, registry).state for task in tasks[1:]} == {"done"}
 
 

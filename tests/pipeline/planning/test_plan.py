@@ -107,7 +107,7 @@ def test_only_some_runs_and_stages(project: Project, registry: Registry) -> None
     assert [task.key for task in made.tasks] == ["size/TS_2/whole"]
     (refused,) = made.outcomes
     assert (refused.run, refused.stage, refused.state) == ("TS_3", "size", "failed")
-    assert "add mask to --stages" in refused.next_step
+    assert "include the stage mask" in refused.next_step
 
 
 def test_unknown_names_are_refused(project: Project, registry: Registry) -> None:

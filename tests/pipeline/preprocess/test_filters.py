@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from membrain_cloud.cli import main
 from membrain_cloud.geometry import Box, Grid, Zyx, iterate_chunks
-from membrain_cloud.image.deconvolution import deconvolution_kernel
+from membrain_cloud.image.deconvolution import Deconvolution, deconvolution_kernel
 from membrain_cloud.image.resampling import smooth_border
 from membrain_cloud.pipeline.preprocess import filters, volume_filter
 from membrain_cloud.pipeline.preprocess.settings import DeconvolutionSettings, Output, Resources
@@ -58,7 +58,7 @@ def tomogram(tmp_path: Path, density: np.ndarray) -> Path:
 
 def deconvolved(density: np.ndarray, **settings: Any) -> np.ndarray:
     parameters = DeconvolutionSettings(**settings)
-    kernel = deconvolution_kernel(SHAPE, voxel_spacing_angstrom=7.84, **vars(parameters))
+    kernel = deconvolution_kernel(SHAPE, Deconvolution(**vars(parameters)), voxel_spacing_angstrom=7.84)
     return scipy.fft.irfftn(scipy.fft.rfftn(density.astype(np.float64)) * kernel(range(SHAPE[1])), SHAPE)
 
 

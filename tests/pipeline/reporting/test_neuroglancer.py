@@ -14,7 +14,7 @@ from PIL import Image
 from membrain_cloud.errors import ProjectError
 from membrain_cloud.geometry import Mesh, Picks, orientations_from_normals
 from membrain_cloud.pipeline.reporting.neuroglancer import state_of_run
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.projects.http_server import LayerServer
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
 

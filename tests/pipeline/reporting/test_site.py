@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from membrain_cloud.cli import main
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from membrain_cloud.cli.options import TrainedModelOptions, integers, option, op
 from membrain_cloud.errors import UsageError
 
 if TYPE_CHECKING:
-    from membrain_cloud.pipeline.training.picker_data import Material
+    from membrain_cloud.pipeline.training.picker_data import PickerData
 
 
 @option_group
@@ -132,7 +132,7 @@ class SourceOptions:
         if self.source == "project" and (self.meshes is None or not self.picks):
             raise UsageError("training on a project needs meshes and picks", "add --meshes URI and --picks URI")
 
-    def material(self, work: Path) -> Material:
+    def material(self, work: Path) -> PickerData:
         """Return the membranes of the source.
 
         Parameters
@@ -142,7 +142,7 @@ class SourceOptions:
 
         Returns
         -------
-        Material
+        PickerData
             Membranes to train, validate and test on.
 
         Raises
@@ -153,16 +153,14 @@ class SourceOptions:
         from membrain_cloud.pipeline.training import picker_data
 
         if self.data is not None:
-            return picker_data.folder_material(
+            return picker_data.folder_data(
                 self.data, voxel_spacing_angstrom=self.voxel_spacing, classes=self.class_names
             )
         if self.project is None or self.meshes is None:
-            return picker_data.phantom_material(work, classes=self.class_names, progress=say)
-        return picker_data.project_material(
+            return picker_data.phantom_data(work, classes=self.class_names, progress=say)
+        return picker_data.project_data(
             self.project,
-            runs=self.runs,
-            validation_runs=self.validation_runs,
-            test_runs=self.test_runs,
+            runs=picker_data.RunSplit(self.runs, self.validation_runs, self.test_runs),
             meshes=self.meshes,
             picks=_named(self.picks),
             network=self.network,
@@ -222,11 +220,11 @@ def train_picking(options: PickerOptions, source: SourceOptions, *, as_json: boo
         print_json(_train_on_phantoms(options, source))
         return
     material = source.material(Path(options.work))
-    from membrain_cloud.pipeline.training.picker import train_in_rounds, train_on
+    from membrain_cloud.pipeline.training.picker import train_in_rounds, train_on_membranes
 
     output, work, base = options.output, options.work, options.base
     if options.incremental is None:
-        print_json(train_on(material, output, work, options.values(), base=base, progress=say))
+        print_json(train_on_membranes(material, output, work, options.values(), base=base, progress=say))
         return
     counts = integers("--incremental", options.incremental, "1,2,5")
     rows = train_in_rounds(material, counts, output, work, options.values(), base=base, progress=say)

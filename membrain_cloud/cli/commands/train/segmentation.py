@@ -211,7 +211,8 @@ def train_segmentation(target: TrainedModelOptions, data: DataOptions, options: 
     """
     values = options.values() | ({} if target.seed is None else {"seed": target.seed})
     chances = options.chances()
-    from membrain_cloud.pipeline.training.segmentation import TrainingData, TrainingPlan, train_segmentation
+    from membrain_cloud.pipeline.training.segmentation import TrainingPlan, train_segmentation
+    from membrain_cloud.pipeline.training.segmentation_data import TrainingData
 
     plan = TrainingPlan(
         recipe=options.recipe,

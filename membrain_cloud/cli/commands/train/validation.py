@@ -23,8 +23,8 @@ from membrain_cloud.cli.options import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from membrain_cloud.pipeline.training.cross_validation import Hire
-    from membrain_cloud.pipeline.training.training_job import LearningJob
+    from membrain_cloud.pipeline.training.cross_validation import RunJobs
+    from membrain_cloud.pipeline.training.training_job import TrainingJob
 
 
 @option_group
@@ -60,7 +60,7 @@ class JobOptions(NetworkTrainingOptions):
         help="Setting of the segmentation that is scored, e.g. segment.mode=exact (repeatable).",
     )
 
-    def job(self, config: str) -> LearningJob:
+    def job(self, config: str) -> TrainingJob:
         """Return the job without the runs of a single training.
 
         Parameters
@@ -73,10 +73,10 @@ class JobOptions(NetworkTrainingOptions):
         UsageError
             Both epochs and steps are given, or the channels are not numbers.
         """
-        from membrain_cloud.pipeline.training.training_job import LearningJob
+        from membrain_cloud.pipeline.training.training_job import TrainingJob
 
         values = self.values() | {"seed": self.seed} | ({} if self.loaders is None else {"workers": self.loaders})
-        return LearningJob(
+        return TrainingJob(
             name="",
             config=config,
             labels=self.labels,
@@ -93,16 +93,16 @@ class JobOptions(NetworkTrainingOptions):
         )
 
 
-def _executor(placement: PlacementOptions) -> Hire:
+def _executor(placement: PlacementOptions) -> RunJobs:
     """Return the function that executes jobs at the given place."""
     placement.check()
 
     def execute(jobs: Sequence[Mapping[str, Any]], done: Callable[[int, dict[str, Any]], None]) -> list[dict[str, Any]]:
         from membrain_cloud.pipeline.runners.job_pool import run_jobs
-        from membrain_cloud.pipeline.training.training_job import work_job
+        from membrain_cloud.pipeline.training.training_job import run_training_job
 
         return run_jobs(
-            work_job,
+            run_training_job,
             jobs,
             done=done,
             workers=placement.workers,
@@ -200,7 +200,7 @@ def rounds(
         _executor(placement),
         data_sets=[DataSet.parse(text) for text in data_sets],
         held_out=[DataSet.parse(text) for text in held_out],
-        anew=anew,
+        from_scratch=anew,
         progress=say,
     )
     _show(rows, ("round", "added", "data_set", "run"), as_json)

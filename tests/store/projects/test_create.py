@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import shutil
 import tracemalloc
@@ -15,8 +16,9 @@ import zarr
 from membrain_cloud.errors import BadNameError, ChunkError, ProjectError, TomogramError, UsageError, VoxelSpacingError
 from membrain_cloud.store.formats.volume_reader import read_volume
 from membrain_cloud.store.formats.volume_writer import write_mrc
-from membrain_cloud.store.projects.create_import import create_project, import_picks, import_segmentation, init_project
-from membrain_cloud.store.refs import SegmentationRef, TomogramRef
+from membrain_cloud.store.projects.create import create_project, init_project
+from membrain_cloud.store.projects.import_annotations import import_picks, import_segmentation
+from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
 
 if TYPE_CHECKING:
     from membrain_cloud.store.projects.project import Project
@@ -71,7 +73,7 @@ def test_an_unbelievable_spacing_is_refused_before_anything_is_written(tmp_path:
     write_mrc(str(tmp_path / "b.mrc"), VALUES, 1.0)
     with pytest.raises(VoxelSpacingError, match=r"b\.mrc") as caught:
         init(tmp_path, tmp_path / "a.mrc", tmp_path / "b.mrc")
-    assert "--voxel-spacing" in caught.value.next_step
+    assert "voxel spacing" in caught.value.next_step
     assert not (tmp_path / "project").exists()
     project, notes = init(tmp_path, tmp_path / "a.mrc", tmp_path / "b.mrc", spacing=13.48)
     assert {ref.voxel_spacing_angstrom for ref in project.tomograms(None, None, None)} == {13.48}
@@ -144,28 +146,16 @@ def test_labels_are_imported_without_a_tomogram(project: Project, reference: Pat
     crop = str(thylakoid / "T1S4M8_crop_z194y180x170.mrc.gz")
     values, header = read_volume(crop)
     notes: list[str] = []
-    ref = import_segmentation(
-        project,
-        "T1S4M8",
-        crop,
-        name="membrane",
-        user="membrain1",
-        session="1",
-        instance=False,
-        report=notes.append,
-        chunk=64,
-    )
+    target = ObjectRef("T1S4M8", "membrane", "membrain1", "1")
+    ref = import_segmentation(project, crop, target, instance=False, report=notes.append, chunk=64)
     assert ref == SegmentationRef("T1S4M8", "membrane", "membrain1", "1", 13.68)
     assert any("origin" in note for note in notes)
     assert project.runs() == ["T1S4M8"]
     np.testing.assert_array_equal(project.read_labels(ref), values > 0)
     picks = import_picks(
         project,
-        "T1S4M8",
         str(thylakoid / "T1S4M8_picks.csv"),
-        object="PSII",
-        user="membrain1",
-        session="1",
+        ObjectRef("T1S4M8", "PSII", "membrain1", "1"),
         origin_angstrom=header.origin,
     )
     found = project.read_picks(picks)
@@ -177,45 +167,44 @@ def test_labels_are_imported_without_a_tomogram(project: Project, reference: Pat
 def test_one_label_of_several_is_asked_for(project: Project, reference: Path) -> None:
     file = str(reference / "real/microsome_pyseg/tomo22_z50_ves_4_seg.mrc")
     values, _ = read_volume(file)
-    kind = {"name": "membrane", "user": "pyseg", "session": "1", "voxel_spacing_angstrom": 21.0, "chunk": 64}
+    imported = functools.partial(import_segmentation, project, file, ObjectRef("tomo22", "membrane", "pyseg", "1"))
+    imported = functools.partial(imported, voxel_spacing_angstrom=21.0, chunk=64)
     with pytest.raises(TomogramError, match="labels"):
-        import_segmentation(project, "tomo22", file, instance=False, **kind)  # type: ignore[arg-type]
+        imported(instance=False)
     with pytest.raises(TomogramError, match="no label 9"):
-        import_segmentation(project, "tomo22", file, instance=False, label=9, **kind)  # type: ignore[arg-type]
-    mask = import_segmentation(project, "tomo22", file, instance=False, label=1, **kind)  # type: ignore[arg-type]
+        imported(instance=False, label=9)
+    mask = imported(instance=False, label=1)
     np.testing.assert_array_equal(project.read_labels(mask), values == 1)
-    whole = import_segmentation(project, "tomo22", file, instance=True, **kind)  # type: ignore[arg-type]
+    whole = imported(instance=True)
     np.testing.assert_array_equal(project.read_labels(whole), values)
     with pytest.raises(VoxelSpacingError):
-        import_segmentation(project, "x", file, name="membrane", user="a", session="1", instance=True)
+        import_segmentation(project, file, ObjectRef("x", "membrane", "a", "1"), instance=True)
 
 
 def test_labels_take_the_spacing_of_their_tomogram(project: Project, tmp_path: Path) -> None:
     project.write_tomogram(TomogramRef("TS_1", "wbp", 7.84), VALUES)
     labels = np.where(VALUES > 1, 300, 0).astype(np.float32)
     write_mrc(str(tmp_path / "labels.mrc"), labels, 1.0)
-    ref = import_segmentation(
-        project, "TS_1", str(tmp_path / "labels.mrc"), name="membrane", user="a", session="1", instance=True
-    )
+    target = ObjectRef("TS_1", "membrane", "a", "1")
+    ref = import_segmentation(project, str(tmp_path / "labels.mrc"), target, instance=True)
     assert ref.voxel_spacing_angstrom == 7.84
     assert project.read_labels(ref).dtype == np.uint16
     np.testing.assert_array_equal(project.read_labels(ref), labels)
     write_mrc(str(tmp_path / "scores.mrc"), VALUES, 7.84)
     with pytest.raises(TomogramError, match="whole numbers"):
-        import_segmentation(
-            project, "TS_1", str(tmp_path / "scores.mrc"), name="m", user="a", session="1", instance=False
-        )
+        import_segmentation(project, str(tmp_path / "scores.mrc"), target, instance=False)
 
 
 def test_star_picks_are_imported(project: Project, reference: Path, tmp_path: Path) -> None:
     file = reference / "simulated-mixed/membrane_particles.star"
-    ref = import_picks(project, "mixed", str(file), object="protein", user="polnet", session="1")
+    target = ObjectRef("mixed", "protein", "polnet", "1")
+    ref = import_picks(project, str(file), target)
     found = project.read_picks(ref)
     np.testing.assert_allclose(found.positions[0], [145.0, 955.0, 665.0])
     assert found.membrane_ids[0] == 5
     shutil.copy(file, tmp_path / "x.txt")
     with pytest.raises(ProjectError, match="not known"):
-        import_picks(project, "mixed", str(tmp_path / "x.txt"), object="protein", user="polnet", session="1")
+        import_picks(project, str(tmp_path / "x.txt"), target)
 
 
 def test_a_project_is_opened_where_there_is_one(tmp_path: Path) -> None:
