@@ -358,7 +358,7 @@ def write_volume(
     ----------
     path : Path
         The file to write.
-    array : (Z, Y, X) array
+    array : (Z, Y, X) array of bool, integer or float
         Of the patch's shape; written as int8 for labels, else as float32.
     patch : AnnotationPatch
         The patch.

@@ -87,7 +87,18 @@ class Layers:
         return shapes.pop()
 
     def labels(self, box: Box) -> NDArray[np.uint8]:
-        """Return the training labels (Z, Y, X) of a box."""
+        """Return the training labels of a box.
+
+        Parameters
+        ----------
+        box : Box
+            Within the volume.
+
+        Returns
+        -------
+        (Z, Y, X) array of uint8
+            0 background, 1 membrane, 2 to be ignored.
+        """
         return merge_labels([self._marks(ref, box) for ref in self.refs], partial=self.partial)
 
     def _marks(self, ref: SegmentationRef, box: Box) -> NDArray[np.uint8]:
