@@ -63,7 +63,7 @@ def test_patterns_are_segmented_once(here: Path, model: str) -> None:
     assert [(row["file"], row["state"]) for row in again] == [("TS_1.mrc", "skipped"), ("TS_2.mrc", "skipped")]
     other = call(*command, "--threshold", "0.01")
     assert other.exit_code == 1
-    assert "--overwrite" in other.stderr
+    assert "overwrite" in other.stderr
     assert call(*command, "--threshold", "0.01", "--overwrite").exit_code == 0
 
 
@@ -165,13 +165,13 @@ def test_a_threshold_that_is_no_number_is_refused(here: Path, given: str, said: 
 def test_sigterm_ends_as_ctrl_c_does(here: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from membrain_cloud.pipeline.files import segment_file as single
 
-    def told(*_: Any) -> Any:
+    def terminate(*_: Any, **__: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
         raise AssertionError("it goes on")
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(single, "_make", told)
+    monkeypatch.setattr(single, "_write_outputs", terminate)
     result = call("segment", "TS_1.mrc", "--model", model, "--window", "16", "-o", "out")
     assert result.exit_code == 3
     assert os.listdir(here / "out") == []
