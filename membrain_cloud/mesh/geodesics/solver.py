@@ -10,7 +10,6 @@ import numba
 import numpy as np
 
 from membrain_cloud.mesh.geodesics import propagation
-from membrain_cloud.mesh.geodesics.propagation import Points, Results, Targets
 from membrain_cloud.mesh.geodesics.state import (
     KINDS,
     LINK,
@@ -19,6 +18,9 @@ from membrain_cloud.mesh.geodesics.state import (
     SHAPE,
     Buffers,
     HalfedgeMesh,
+    Points,
+    Results,
+    Targets,
     new_buffers,
 )
 from membrain_cloud.mesh.geodesics.surface_points import SurfacePoints, Survey
