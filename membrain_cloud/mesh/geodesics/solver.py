@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 # By how much of the mean edge two edges of a triangle are together longer than the third, at least.
 LEAST_SPARE = 1e-6
-# Sources that a thread takes at a time, and windows that it has room for at first.
+# Sources that a thread takes at a time, and windows of its first buffers.
 SOURCES_AT_ONCE, FIRST_WINDOWS = 8, 4096
 
 Kernel = Callable[[Buffers, slice, int], int]

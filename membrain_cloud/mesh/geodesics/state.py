@@ -62,7 +62,7 @@ class HalfedgeMesh(NamedTuple):
 
 
 class Buffers(NamedTuple):
-    """The state of one propagation over a mesh of F faces and V vertices, with room for W windows.
+    """The state of one propagation over a mesh of F faces and V vertices, with at most W waiting windows.
 
     Between propagations distances are infinite, bucket heads -1, and all counts but `free_window` are 0.
 

@@ -143,13 +143,13 @@ def _lanczos(
     vectors one by one. It may fail in single precision only. Solutions and the small matrix are in double precision,
     since the inverse's eigenvalues differ by thousands.
     """
-    size, known = zeros.shape
-    most, single = (size - known) // BLOCK, zeros.dtype == np.float32  # the whole space
+    size, n_zeros = zeros.shape
+    most, single = (size - n_zeros) // BLOCK, zeros.dtype == np.float32  # of the whole space
     first_space = min(most, math.ceil(_SPACE * count / BLOCK))
-    room = min(most, first_space + _PATIENCE + _MORE) if single else most
-    basis = np.empty((size, known + room * BLOCK), zeros.dtype, order="F")
-    basis[:, :known] = zeros
-    small = np.zeros((room * BLOCK, room * BLOCK))
+    most_steps = min(most, first_space + _PATIENCE + _MORE) if single else most
+    basis = np.empty((size, n_zeros + most_steps * BLOCK), zeros.dtype, order="F")
+    basis[:, :n_zeros] = zeros
+    small = np.zeros((most_steps * BLOCK, most_steps * BLOCK))
     start = np.random.default_rng(0).standard_normal((size, BLOCK)).astype(zeros.dtype)
     if single and not _solves(factor, matrix, shift, start):
         return None
@@ -157,15 +157,15 @@ def _lanczos(
     enough, steps = first_space, 0
     while True:
         done = (steps + 1) * BLOCK
-        basis[:, known + done - BLOCK : known + done] = block
+        basis[:, n_zeros + done - BLOCK : n_zeros + done] = block
         steps += 1
-        image, coefficients = factor.solve(block), np.zeros((known + done, BLOCK))
+        image, coefficients = factor.solve(block), np.zeros((n_zeros + done, BLOCK))
         # but for rounding the image lies in the span of the last two blocks; the second pass removes the rounding
-        for first in (max(0, known + done - 2 * BLOCK), 0):
-            part = basis[:, first : known + done].T @ image
-            image -= basis[:, first : known + done] @ part
+        for first in (max(0, n_zeros + done - 2 * BLOCK), 0):
+            part = basis[:, first : n_zeros + done].T @ image
+            image -= basis[:, first : n_zeros + done] @ part
             coefficients[first:] += part
-        small[:done, done - BLOCK : done] = coefficients[known:]
+        small[:done, done - BLOCK : done] = coefficients[n_zeros:]
         if single and not np.isfinite(image).all():
             return None
         block, beyond = scipy.linalg.qr(image, mode="economic", check_finite=False)
@@ -173,8 +173,8 @@ def _lanczos(
             continue
         pairs = _wanted(small[:done, :done], beyond, shift, count)
         whole = steps == most
-        if pairs and (whole or (pairs.residual <= _CONVERGED and pairs.below + known == factor.below_zero)):
-            return pairs.values, basis[:, known : known + done] @ pairs.mix.astype(zeros.dtype)
+        if pairs and (whole or (pairs.residual <= _CONVERGED and pairs.below + n_zeros == factor.below_zero)):
+            return pairs.values, basis[:, n_zeros : n_zeros + done] @ pairs.mix.astype(zeros.dtype)
         if whole or (single and steps >= first_space + _PATIENCE):
             return None
         enough = min(most, steps + (_MORE if single else steps // 4))

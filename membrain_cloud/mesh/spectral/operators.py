@@ -271,11 +271,11 @@ def neighbour_rows(
 
 
 class _Rows(NamedTuple):
-    """Rows of neighbours that grow: room for each, how much of it is used, and the entries.
+    """Rows of neighbours that grow: places for each, how many are used, and the entries.
 
     Attributes
     ----------
-    room : (V + 1,) int64
+    begin : (V + 1,) int64
         First place of each row.
     used : (V,) int64
         Entries of each row.
@@ -285,7 +285,7 @@ class _Rows(NamedTuple):
         Sums of weights.
     """
 
-    room: NDArray[np.int64]
+    begin: NDArray[np.int64]
     used: NDArray[np.int64]
     ends: NDArray[np.int32]
     sums: NDArray[np.float64]
@@ -294,7 +294,7 @@ class _Rows(NamedTuple):
 @inlined
 def _add_neighbour(rows: _Rows, vertex: int, neighbour: int, weight: float) -> None:  # pragma: no cover - compiled
     """Add a weight to a vertex's neighbour, which is inserted in order if it is new."""
-    first = rows.room[vertex]
+    first = rows.begin[vertex]
     place = first + rows.used[vertex]
     while place > first and rows.ends[place - 1] > neighbour:
         place -= 1
@@ -312,13 +312,13 @@ def _neighbour_rows(
     faces: NDArray[np.int64], weights: NDArray[np.float64], count: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]:  # pragma: no cover - compiled
     """Return starts, neighbours and sums of `neighbour_rows`."""
-    room = np.zeros(count + 1, np.int64)
+    begin = np.zeros(count + 1, np.int64)
     for face in range(len(faces)):
         for k in range(3):
-            room[faces[face, k] + 1] += 2
+            begin[faces[face, k] + 1] += 2
     for vertex in range(count):
-        room[vertex + 1] += room[vertex]
-    rows = _Rows(room, np.zeros(count, np.int64), np.empty(room[count], np.int32), np.empty(room[count]))
+        begin[vertex + 1] += begin[vertex]
+    rows = _Rows(begin, np.zeros(count, np.int64), np.empty(begin[count], np.int32), np.empty(begin[count]))
     for face in range(len(faces)):
         for k in range(3):
             one, two = faces[face, (k + 1) % 3], faces[face, (k + 2) % 3]
@@ -329,8 +329,8 @@ def _neighbour_rows(
     for vertex in range(count):
         starts[vertex + 1] = starts[vertex] + rows.used[vertex]
         for k in range(rows.used[vertex]):
-            ends[starts[vertex] + k] = ends[room[vertex] + k]
-            sums[starts[vertex] + k] = sums[room[vertex] + k]
+            ends[starts[vertex] + k] = ends[begin[vertex] + k]
+            sums[starts[vertex] + k] = sums[begin[vertex] + k]
     return starts, ends[: starts[count]].copy(), sums[: starts[count]].copy()
 
 
