@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from membrain_cloud.cli import display
-from membrain_cloud.cli.app import FAILED, Command, print_json, say
+from membrain_cloud.cli.app import FAILED, Command, error_line, print_json, say
 from membrain_cloud.cli.options import SettingsOptions, json_option, option, option_group, takes
 from membrain_cloud.errors import MembrainCloudError, UsageError
 
@@ -362,7 +362,7 @@ def process_files(
             except MembrainCloudError as error:
                 if len(files) == 1:
                     raise
-                say(f"error: {error}")
+                say(f"error: {error_line(error)}")
                 rows.append({"file": file, "state": "failed", "message": error.message, "next_step": error.next_step})
                 continue
             rows.append({"state": "done", **vars(derived)})
