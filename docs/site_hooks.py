@@ -14,18 +14,19 @@ ROOT = DOCS.parent
 FROM_ROOT = {
     "ARCHITECTURE.md": "architecture.md",
     "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
     "benchmarks/README.md": "benchmarks.md",
 }
 
 SECTIONS: list[tuple[str, list[str]]] = [
     ("Tutorials", ["tutorials/one-tomogram.md", "tutorials/portal-dataset.md"]),
     ("", ["tutorials/annotate-together.md", "tutorials/query-the-tables.md"]),
-    ("How to", ["how-to/copick.md", "copick-tools.md", "how-to/look.md", "how-to/give-back.md"]),
+    ("How to", ["how-to/run.md", "how-to/copick.md", "copick-tools.md", "how-to/look.md", "how-to/give-back.md"]),
     ("", ["how-to/train-segmentation.md", "how-to/train-a-picker.md", "models.md"]),
     ("Statistics", ["statistics/*"]),
     ("Deployment", ["deploy/*"]),
-    ("Reference", ["commands.md", "settings.md", "tables.md"]),
-    ("Explanation", ["segmentation.md", "architecture.md", "benchmarks.md", "changelog.md"]),
+    ("Reference", ["python.md", "commands.md", "settings.md", "tables.md"]),
+    ("Explanation", ["limits.md", "segmentation.md", "architecture.md", "benchmarks.md", "contributing.md", "changelog.md"]),
 ]
 
 
