@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.segmentation import say
 from membrain_cloud.pipeline.models import load_picker
 from membrain_cloud.pipeline.settings import PickSettings
-from membrain_cloud.pipeline.stages.pick import clustering_of
+from membrain_cloud.pipeline.stages.pick import make_clustering
 from membrain_cloud.pipeline.training.picker_defaults import (
     PICKER_BANDWIDTH_ANGSTROM,
     PICKER_EXAMPLES,
@@ -46,7 +46,7 @@ def main() -> None:
     chosen = parser.parse_args()
     say("| phantoms | picker | threshold | F1 | precision | recall |\n|---|---|---|---|---|---|")
     clusterings = [
-        clustering_of(PickSettings(bandwidth_angstrom=PICKER_BANDWIDTH_ANGSTROM, threshold=threshold))
+        make_clustering(PickSettings(bandwidth_angstrom=PICKER_BANDWIDTH_ANGSTROM, threshold=threshold))
         for threshold in THRESHOLDS
     ]
     for name, (seeds, settings) in SETS.items():

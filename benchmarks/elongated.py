@@ -23,7 +23,7 @@ from membrain_cloud.metrics.overlap import pick_f1
 from membrain_cloud.metrics.pick_placement import placement
 from membrain_cloud.picking.pick_membrane import pick_membrane
 from membrain_cloud.pipeline.settings import MeshSettings, PickSettings
-from membrain_cloud.pipeline.stages.pick import clustering_of
+from membrain_cloud.pipeline.stages.pick import make_clustering
 from membrain_cloud.pipeline.training.picker_data import Membrane, subvolume_example
 from membrain_cloud.pipeline.training.picker_defaults import SUBVOLUME_TRAINING
 from membrain_cloud.segmentation.instances import instance_boxes
@@ -88,7 +88,7 @@ def main() -> None:
                 picker,
                 outside=0.0,
                 partition_vertices=None,
-                clustering=clustering_of(PickSettings()),
+                clustering=make_clustering(PickSettings()),
                 membrane_id=1,
             )
             away = np.array([1e5 * (seed - 6000), 1e6 * number, 0.0])  # membranes are scored each by itself

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from membrain_cloud.pipeline.execution.driver import Runner, drive
+from membrain_cloud.pipeline.execution.driver import Runner, run_tasks
 from membrain_cloud.pipeline.planning.plan import plan
 from membrain_cloud.pipeline.projects.simulate import Simulated, simulate_project
 from membrain_cloud.pipeline.runners import open_runner
@@ -70,7 +70,7 @@ def engine(project: Project, runner: Runner, runs: Sequence[str]) -> None:
     made = plan(project, Settings(), STAGES, runs=runs, stages=CHOSEN)
     for name in CHOSEN:
         STAGES[name].declare(project, Settings())
-    outcomes = drive(made, runner, STAGES)
+    outcomes = run_tasks(made, runner, STAGES)
     assert {outcome.state for outcome in outcomes} == {"done"}, [outcome.line() for outcome in outcomes]
 
 

@@ -1,6 +1,6 @@
 """Run very many trivial tasks through a local Dask scheduler: `python -m benchmarks.engine_run [--tomograms 20000]`.
 
-Every task goes the whole way: chosen by drive(), pinned to a worker, lease, receipt, outcome; its stage does nothing.
+Every task goes the whole way: chosen by run_tasks(), pinned to a worker, lease, receipt, outcome; its stage is empty.
 Printed: tasks a second, and the memory of the process that holds driver and scheduler, along the run; a plot of it with
 `--plot FILE.png`.
 """
@@ -18,7 +18,7 @@ import cloudpickle
 import psutil
 
 from membrain_cloud.pipeline.digest import digest_of
-from membrain_cloud.pipeline.execution.driver import drive
+from membrain_cloud.pipeline.execution.driver import run_tasks
 from membrain_cloud.pipeline.planning.plan import Plan
 from membrain_cloud.pipeline.runners import open_runner
 from membrain_cloud.pipeline.settings import Settings
@@ -111,7 +111,7 @@ def main() -> None:
             def observe(event: str, _: Task, outcome: Outcome | None) -> None:
                 memory.done += event == "finished"
 
-            outcomes = drive(made, runner, registry, observe)
+            outcomes = run_tasks(made, runner, registry, observe)
             seconds = time.monotonic() - started
             memory.end()
     assert all(outcome.state == "done" for outcome in outcomes), {outcome.line() for outcome in outcomes[:3]}

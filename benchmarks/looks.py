@@ -63,7 +63,7 @@ class AllLooks(WindowAverager):
 
 def all_looks(density: NDArray[np.float32], spacing_angstrom: float) -> list[Seen]:
     chosen = load_settings(None, ["segment.mode=fast"]).segment
-    network = segmenter(chosen.model, model_sha256(chosen.model), chosen.chosen_precision)
+    network = segmenter(chosen.model, model_sha256(chosen.model), chosen.effective_precision)
     look, statistics = sliding_window(chosen, spacing_angstrom), density_statistics([density])
     everything = Box((0, 0, 0), density.shape)
     averager = AllLooks(

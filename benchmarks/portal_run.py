@@ -1,8 +1,8 @@
 """A run of the whole portal, simulated: `python -m benchmarks.portal_run [--tomograms 20000] [--gpu-workers 64] ...`.
 
-What is real: drive(), with its queues, priorities and patience, and the roster that gives tasks to workers, notices
-those that vanish and gives their tasks back. What is simulated: the clock, the workers, their losses, and how long the
-tasks take, from the throughputs printed (none of which was measured on a GPU; change them with the options).
+What is real: run_tasks(), with its queues, priorities and patience, and the registry that gives tasks to workers,
+notices those that vanish and gives their tasks back. What is simulated: the clock, the workers, their losses, and how
+long the tasks take, from the throughputs printed (none of which was measured on a GPU; change them with the options).
 
 A GPU worker has two slots and one GPU: a task reads (statistics), has the GPU for itself, and writes. Workers are lost
 at a given rate, at any moment, with what they have in hand; another one is there some minutes later.
@@ -21,9 +21,10 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from membrain_cloud.pipeline.digest import digest_of
-from membrain_cloud.pipeline.execution.driver import Observe, drive
+from membrain_cloud.pipeline.execution.driver import Observer, run_tasks
 from membrain_cloud.pipeline.planning.plan import Plan
-from membrain_cloud.pipeline.runners.worker_roster import Facts, Roster, Seat, Worker
+from membrain_cloud.pipeline.runners.worker_registry import WorkerRegistry
+from membrain_cloud.pipeline.runners.worker_state import Assignment, Worker, WorkerFacts
 from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.pipeline.stages.registry import STAGES
 from membrain_cloud.pipeline.tasks import Job, Kind, Outcome, Task
@@ -86,17 +87,16 @@ def portal_plan(world: World) -> Plan:
 
 
 class Simulated:
-    """A runner whose workers and time are simulated; who works on what is kept by the real roster."""
+    """A runner whose workers and time are simulated; who works on what is kept by the real registry."""
 
     memory_bytes = 2**40
 
     def __init__(self, world: World) -> None:
         self.world, self.time = world, 0.0
-        self.roster = Roster(("gpu", "cpu"))
-        self.there: dict[str, Facts] = {}
+        self.registry = WorkerRegistry(("gpu", "cpu"))
+        self.there: dict[str, WorkerFacts] = {}
         self.events: list[tuple[float, int, str, Any]] = []
         self.again: list[tuple[Task, Kind]] = []
-        self.kinds: dict[str, Kind] = {}
         self.gpu_free: dict[str, float] = {}
         self.busy: dict[str, tuple[str, float, float]] = {}
         self.spent: Counter[str] = Counter()
@@ -110,26 +110,26 @@ class Simulated:
         for kind, count in counts.items():
             for _ in range(count):
                 self._join(kind)
-        self.roster.update(self.there, 0.0)
+        self.registry.update(self.there, 0.0)
 
-    # -- what drive() asks for
+    # -- what run_tasks() asks for
 
-    def attend(self, attempts: CrashRecords, note: Observe) -> None: ...
+    def bind(self, attempts: CrashRecords, note: Observer) -> None: ...
 
     def now(self) -> float:
         return self.time
 
-    def room(self, task: Task, kind: Kind) -> bool:
-        return self.roster.choose(kind, task.stage, self.time) is not None
+    def has_slot(self, task: Task, kind: Kind) -> bool:
+        return self.registry.choose(kind, task.stage, self.time) is not None
 
     def start(self, task: Task, registry: Registry, kind: Kind, *, take_over: str = "") -> None:
-        worker = self.roster.choose(kind, task.stage, self.time)
+        worker = self.registry.choose(kind, task.stage, self.time)
         assert worker is not None
         self._send(worker, task, kind)
 
     def finished(self, seconds: float) -> list[Outcome]:
-        """Go on to the next end of a task; nothing else happens until then that drive() would have to know."""
-        until, ended = self.time + (seconds if self.again or self.roster.deaths else 3600.0), []
+        """Go on to the next end of a task; nothing else happens until then that run_tasks() would have to know."""
+        until, ended = self.time + (seconds if self.again or self.registry.deaths else 3600.0), []
         while self.events and self.events[0][0] <= until:
             self.time, _, what, subject = heapq.heappop(self.events)
             if what == "end":
@@ -138,16 +138,16 @@ class Simulated:
                 self._lose(subject)
             elif what == "join":
                 self._join(subject)
-                self.roster.update(self.there, self.time)
+                self.registry.update(self.there, self.time)
             if ended:
                 break
         else:
             self.time = until
-        for death, _ in self.roster.verdicts(self.time):
-            self.again += [(seat.task, self.kinds[seat.token]) for seat in death.seats]
+        for death, _ in self.registry.resolve_deaths(self.time):
+            self.again += [(lost.task, lost.kind) for lost in death.assignments]
         waiting, self.again = self.again, []
         for task, kind in waiting:
-            worker = self.roster.choose(kind, task.stage, self.time)
+            worker = self.registry.choose(kind, task.stage, self.time)
             if worker is None:
                 self.again.append((task, kind))
             else:
@@ -174,7 +174,7 @@ class Simulated:
         self.number += 1
         name = f"{kind}-{self.number}"
         address = f"tcp://{name}:1"
-        self.there[address] = Facts(address, name, None, kind, 2 if kind == "gpu" else 1, 2**40)
+        self.there[address] = WorkerFacts(address, name, None, kind, 2 if kind == "gpu" else 1, 2**40)
         self.born[address] = self.gpu_free[address] = self.time
         if self.world.losses:
             self._at(self.time + self.random.expovariate(self.world.losses) * 3600, "lose", address)
@@ -187,11 +187,10 @@ class Simulated:
             if where == address:
                 self.spent["lost"] += max(0.0, min(end, self.time) - begin)
                 del self.busy[token]
-        changes = self.roster.update(self.there, self.time)
-        self.again += [(seat.task, self.kinds[seat.token]) for seat in changes.given_back]
+        self.again += [(lost.task, lost.kind) for lost in self.registry.update(self.there, self.time)]
         self._at(self.time + 60 * self.world.replaced_minutes, "join", facts.kind)
 
-    def _count_held(self, facts: Facts, until: float) -> None:
+    def _count_held(self, facts: WorkerFacts, until: float) -> None:
         self.held[facts.kind or "cpu"] += until - self.born[facts.address]
 
     def _send(self, worker: Worker, task: Task, kind: Kind) -> None:
@@ -203,16 +202,15 @@ class Simulated:
             begin = max(begin, self.gpu_free[address])
             self.gpu_free[address] = begin + with_gpu
             self.busy[token] = (address, begin, begin + with_gpu)
-        self.roster.seat(worker, Seat(task, token, self.time))
-        self.roster.started(token, self.time)
-        self.kinds[token] = kind
+        self.registry.assign(worker, Assignment(task, token, kind))
+        self.registry.mark_started(token, self.time)
         self._at(begin + with_gpu + after, "end", token)
 
     def _end(self, token: str) -> list[Outcome]:
-        found = self.roster.take(token, 1e3)
+        found = self.registry.remove(token, 1e3)
         if found is None:
             return []  # its worker was lost
-        kind = self.kinds.pop(token)
+        kind = found[1].kind
         _, begin, end = self.busy.pop(token, ("", 0.0, 0.0))
         self.spent["gpu"] += end - begin
         if kind == "gpu":
@@ -224,7 +222,7 @@ class Simulated:
 def main() -> None:
     world = World(**vars(_arguments().parse_args()))
     made, runner, started = portal_plan(world), Simulated(world), time.monotonic()
-    outcomes = drive(made, runner, STAGES)
+    outcomes = run_tasks(made, runner, STAGES)
     assert len(outcomes) == len(made.tasks)
     for facts in runner.there.values():
         runner._count_held(facts, runner.gpu_done if facts.kind == "gpu" else runner.time)
@@ -257,7 +255,7 @@ def report(world: World, made: Plan, runner: Simulated, seconds: float) -> None:
         f"= {cost:.0f}",
         f"bound by {'GPUs' if bound['gpu'] > bound['cpu'] else 'CPU workers'}: without a loss or a wait the GPUs would "
         f"need {bound['gpu']:.1f} h, the CPU workers {bound['cpu']:.1f} h",
-        f"simulated in {seconds:.1f} s with the engine's drive() and roster",
+        f"simulated in {seconds:.1f} s with the engine's run_tasks() and registry",
     ]
     sys.stdout.write("\n".join(rows) + "\n")
 

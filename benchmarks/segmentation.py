@@ -140,7 +140,7 @@ def segmented(
 ) -> tuple[np.ndarray, tuple[float, float]]:
     """The mask, and seconds of the wall and of the CPU: on a machine that others use too, the second says more."""
     chosen = load_settings(None, [f"segment.mode={mode}", f"segment.model={model}"]).segment
-    network = segmenter(chosen.model, model_sha256(chosen.model), chosen.chosen_precision)
+    network = segmenter(chosen.model, model_sha256(chosen.model), chosen.effective_precision)
     network.predict(np.zeros((1, 1, network.window, network.window, network.window), np.float32))
     started, cpu = time.perf_counter(), time.process_time()
     mask = segment_in_memory(chosen, density, spacing_angstrom)

@@ -221,7 +221,7 @@ def _guard(
 ) -> None:
     """With `overwrite`, what is done is forgotten; without it, what somebody else made is not touched."""
     from membrain_cloud.errors import MembrainCloudError
-    from membrain_cloud.pipeline.planning.invalidate import foreign_outputs, forget_done
+    from membrain_cloud.pipeline.planning.invalidate import foreign_annotations, invalidate_results
     from membrain_cloud.pipeline.planning.plan import plan
     from membrain_cloud.pipeline.settings import load_settings
     from membrain_cloud.pipeline.stages.registry import STAGES
@@ -230,10 +230,10 @@ def _guard(
     try:
         settings, project = load_settings(settings_file, tuple(pairs)), open_project(absolute(config))
         if overwrite:
-            forget_done(project, settings, stages.split(","), list(runs) or None)
+            invalidate_results(project, settings, stages.split(","), list(runs) or None)
             return
         made = plan(project, settings, STAGES, runs=list(runs) or None, stages=stages.split(","))
-        foreign = foreign_outputs(project, settings, made)
+        foreign = foreign_annotations(project, settings, made)
     except MembrainCloudError as error:
         raise click.ClickException(str(error)) from None
     if foreign:

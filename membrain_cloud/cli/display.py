@@ -64,7 +64,7 @@ class Progress:
         from rich import progress
         from rich.console import Console
 
-        from membrain_cloud.pipeline.monitoring.progress import Tally
+        from membrain_cloud.pipeline.monitoring.progress import ProgressCounter
 
         self._console = Console(stderr=True, highlight=False)
         self._live = self._console.is_terminal
@@ -77,13 +77,13 @@ class Progress:
             console=self._console,
             disable=not self._live,
         )
-        self._tally, self._snapshot = Tally(plan), snapshot
+        self._tally, self._snapshot = ProgressCounter(plan), snapshot
         self._runs_of_tasks = len({task.run for task in plan.tasks})
         if plan.tasks:
             self._runs = self._bars.add_task("tomograms", total=self._runs_of_tasks, now="")
             stages = [name for name in plan.stages if self._tally.total[name]]
             self._stages = {name: self._bars.add_task(name, total=self._tally.total[name], now="") for name in stages}
-        for outcome in plan.settled:
+        for outcome in plan.outcomes:
             if outcome.state == "failed":
                 say(outcome.line())
 
@@ -206,12 +206,12 @@ def plan_as_dict(plan: Plan) -> dict[str, Any]:
             }
             for order, task in enumerate(plan.tasks)
         ],
-        "settled": [outcome.as_dict() for outcome in plan.settled],
+        "settled": [outcome.as_dict() for outcome in plan.outcomes],
     }
 
 
 def show_plan(plan: Plan) -> None:
-    states = Counter((outcome.stage, outcome.state) for outcome in plan.settled)
+    states = Counter((outcome.stage, outcome.state) for outcome in plan.outcomes)
     tasks = Counter(task.stage for task in plan.tasks)
     memory: dict[str, int] = {}
     for task in plan.tasks:
@@ -233,7 +233,7 @@ def show_plan(plan: Plan) -> None:
     show_table(f"{len(plan.runs)} runs -> {plan.job.tables}", columns, rows)
     if plan.tasks:
         _show_estimates(plan)
-    for outcome in plan.settled:
+    for outcome in plan.outcomes:
         if outcome.state == "failed":
             say(outcome.line())
 
@@ -299,7 +299,7 @@ def status_grid(plan: Plan, failures: Sequence[Mapping[str, Any]]) -> dict[str, 
     for run, stages in grid.items():
         stages.update({stage: "failed" for stage in stages if (run, stage) in failed})
     names = {"skipped": "done", "failed": "refused", "blocked": "blocked"}
-    for outcome in plan.settled:
+    for outcome in plan.outcomes:
         grid.setdefault(outcome.run, {})[outcome.stage] = names[outcome.state]
     return dict(sorted(grid.items()))
 

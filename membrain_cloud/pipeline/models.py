@@ -85,7 +85,7 @@ def model_sha256(source: str) -> str:
     return resolve(source).sha256
 
 
-def given_facts(source: str) -> dict[str, Any]:
+def registry_facts(source: str) -> dict[str, Any]:
     """What a registry adds to the model's own facts: a result hangs on it as on the file."""
     return dict(resolve(source).facts)
 
@@ -145,7 +145,7 @@ def model_facts(source: str) -> dict[str, Any]:
     }
 
 
-def known_models() -> list[dict[str, Any]]:
+def list_models() -> list[dict[str, Any]]:
     """The built-in models with their facts, and those of the registry, of which nothing is fetched."""
     found = [model_facts(name) for name in built_in_models()]
     for name, entry in sorted(_registry().items()):
@@ -184,7 +184,7 @@ def verify(source: str) -> dict[str, Any]:
     return checked | {"tested_window": edge, "logit_range": [float(logits.min()), float(logits.max())]}
 
 
-def put_in(folder: str, name: str, source: str) -> Model:
+def install_model(folder: str, name: str, source: str) -> Model:
     """Fetch a model and lay it at `folder`/`name`, in one move; `source` must pin its sha256.
 
     A file that is there already with the pinned content is left.

@@ -110,7 +110,7 @@ class SegmentSettings(Section):
 
     @model_validator(mode="after")
     def _variance_needs_mirrors(self) -> Self:
-        if self.uncertainty and self.chosen_mirrors != "yes":
+        if self.uncertainty and self.effective_mirrors != "yes":
             raise PydanticCustomError("mirrors", "uncertainty needs all eight mirrors: set segment.mirrors=yes as well")
         if self.output_grid != "tomogram" and (self.uncertainty or self.scores != "no"):
             # copick keeps features beside the tomogram, on its voxels.
@@ -120,11 +120,11 @@ class SegmentSettings(Section):
         return self
 
     @property
-    def chosen_mirrors(self) -> Literal["yes", "no", "adaptive"]:
+    def effective_mirrors(self) -> Literal["yes", "no", "adaptive"]:
         return self.mirrors or ("yes" if self.mode == "exact" else "adaptive")
 
     @property
-    def chosen_precision(self) -> str:
+    def effective_precision(self) -> str:
         """As `networks.checkpoints.load_segmenter` takes it."""
         return self.precision if self.precision != "auto" else {"exact": "faithful", "fast": "auto"}[self.mode]
 
@@ -133,7 +133,7 @@ class SegmentSettings(Section):
         return self.mode == "fast"
 
     def digest_settings(self) -> dict[str, Any]:
-        chosen = {"mirrors": self.chosen_mirrors, "precision": self.chosen_precision, "skip_void": self.skip_void}
+        chosen = {"mirrors": self.effective_mirrors, "precision": self.effective_precision, "skip_void": self.skip_void}
         return super().digest_settings() | chosen | {"rescale": self.rescale if self.rescale is not None else self.mode}
 
 
@@ -181,7 +181,7 @@ class SeparateSettings(Section):
         return region
 
     @property
-    def given_instances(self) -> bool:
+    def starts_from_instances(self) -> bool:
         return self.segmentation is not None and "instance=true" in self.segmentation.lower()
 
 
@@ -339,7 +339,7 @@ class MeasureSettings(Section):
         return self.picks == "none"
 
     @property
-    def picks_given(self) -> tuple[str, ...]:
+    def pick_uris(self) -> tuple[str, ...]:
         """The copick URIs, in their order."""
         return () if self.picks is None else _listed(self.picks)
 

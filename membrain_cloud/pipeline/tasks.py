@@ -56,7 +56,7 @@ class Task:
     receipt : name of the receipt, with the digest in it.
     needs : keys of the tasks of this plan that must be done first.
     place : which tomogram of the run, `type@spacing` (or the segmentation, where there is no tomogram).
-    link : digest of all that decides the result but the data, the same for all tomograms.
+    stage_digest : digest of all that decides the result but the data, the same for all tomograms.
     model_sha256 : of the network it uses; empty without one.
     identities : what says of each input, by role, which data it was: the stored objects' identity, or the digest
     (16 digits) of the task that makes it.  voxels : of the tomogram's grid.
@@ -71,7 +71,7 @@ class Task:
     output: Ref | None
     receipt: str
     place: str
-    link: str
+    stage_digest: str
     needs: tuple[str, ...] = ()
     model_sha256: str = ""
     identities: Mapping[str, str] = field(default_factory=dict)
@@ -96,8 +96,9 @@ class Task:
         return self.part in ("whole", "finish")
 
     def as_dict(self) -> dict[str, Any]:
-        names = ("stage", "run", "part", "digest", "receipt", "place", "link", "model_sha256", "voxels")
+        names = ("stage", "run", "part", "digest", "receipt", "place", "model_sha256", "voxels")
         return {name: getattr(self, name) for name in names} | {
+            "link": self.stage_digest,
             "job": {"config": self.job.config, "tables": self.job.tables, "settings": dict(self.job.settings)},
             "inputs": {role: ref_as_dict(ref) for role, ref in self.inputs.items()},
             "output": None if self.output is None else ref_as_dict(self.output),
@@ -107,9 +108,10 @@ class Task:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Task:
+        fields = {"stage_digest" if name == "link" else name: value for name, value in values.items()}
         return cls(
             **{
-                **values,
+                **fields,
                 "job": Job(**values["job"]),
                 "inputs": {role: ref_from_dict(ref) for role, ref in values["inputs"].items()},
                 "output": None if values["output"] is None else ref_from_dict(values["output"]),
@@ -159,7 +161,7 @@ class Outcome:
         return f"{self.run}: {self.stage} {self.state}: {self.message}{cure}"
 
 
-def overdue(task: Task, hours: float) -> Outcome:
+def timeout_outcome(task: Task, hours: float) -> Outcome:
     """The failure of a task whose time was up."""
     message = f"it took longer than run.task_hours = {hours:g} and was stopped"
     cure = "raise it with --set run.task_hours=..., or give it a faster worker"

@@ -8,6 +8,8 @@ labels
     Marks of annotators, merged into labels for training.
 corrections
     Corrections of patches, and rules that combine several annotators.
+resumable
+    The training loop of all networks; `checkpoint` and `curve` are its files.
 augmentation
     Random changes to training patches, in NumPy and on a GPU.
 segmentation
@@ -16,4 +18,4 @@ picking
     Examples, targets, validation and loops of the pickers.
 """
 
-__all__ = ["augmentation", "corrections", "labels", "picking", "segmentation"]
+__all__ = ["augmentation", "checkpoint", "corrections", "curve", "labels", "picking", "resumable", "segmentation"]

@@ -18,7 +18,7 @@ import pytest
 from standins.chaos_cluster import STAGES, Cluster, Ledger, make_project, receipt_names, results, start, tiny_models
 from standins.fault_proxy import FaultProxy, Faults
 
-from membrain_cloud.pipeline.maintenance.clean import find_litter
+from membrain_cloud.pipeline.maintenance.clean import find_orphans
 from membrain_cloud.pipeline.maintenance.verify import verify
 from membrain_cloud.store.projects.project import USER, Project
 from membrain_cloud.store.tables.open import open_tables
@@ -91,7 +91,7 @@ def check_that_nothing_is_left(project: Project) -> None:
     assert [name for name in project._overlay.listing() if any(part in f"/{name}" for part in left)] == []
     tables = open_tables(project)
     assert [finding for finding in verify(project, tables, USER, content=True) if finding.state != "ok"] == []
-    assert find_litter(project, tables, USER, hours=0.0) == []
+    assert find_orphans(project, tables, USER, hours=0.0) == []
 
 
 def check_that_nothing_is_zero(project: Project, runs: int) -> None:

@@ -17,10 +17,10 @@ from standins.chaos_cluster import make_project, receipt_names, results, vesicle
 from standins.fault_proxy import FaultProxy
 
 from membrain_cloud.geometry import Picks
-from membrain_cloud.pipeline.execution.driver import Patience, drive
+from membrain_cloud.pipeline.execution.driver import RetryPolicy, run_tasks
 from membrain_cloud.pipeline.execution.execute_task import execute_task
-from membrain_cloud.pipeline.execution.stale_leases import sweep
-from membrain_cloud.pipeline.maintenance.clean import find_litter
+from membrain_cloud.pipeline.execution.stale_leases import remove_stale_leases
+from membrain_cloud.pipeline.maintenance.clean import find_orphans
 from membrain_cloud.pipeline.maintenance.verify import verify
 from membrain_cloud.pipeline.planning.plan import Plan, plan
 from membrain_cloud.pipeline.runners import InProcessRunner
@@ -151,7 +151,7 @@ def planned(project: Project) -> Plan:
 
 
 def drive_it(made: Plan) -> list[Outcome]:
-    return drive(made, InProcessRunner(), STAGES, patience=Patience(held_seconds=0.3, again_seconds=0.5))
+    return run_tasks(made, InProcessRunner(), STAGES, patience=RetryPolicy(held_seconds=0.3, again_seconds=0.5))
 
 
 @dataclass
@@ -229,6 +229,6 @@ def test_both_hold_every_lease_and_the_results_are_right(proxy: FaultProxy, tmp_
     assert receipt_names(shared) == receipt_names(alone)
     tables = open_tables(shared, SETTINGS.output.tables)
     assert [finding for finding in verify(shared, tables, USER, content=True) if finding.state != "ok"] == []
-    sweep([shared.receipts, tables.receipts])
-    assert find_litter(shared, tables, USER, hours=0.0) == []
+    remove_stale_leases([shared.receipts, tables.receipts])
+    assert find_orphans(shared, tables, USER, hours=0.0) == []
     assert [name for name in shared._overlay.listing() if "leases/" in name or "attempts/" in name] == []

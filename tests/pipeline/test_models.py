@@ -19,7 +19,7 @@ from membrain_cloud.networks.model_file import built_in_models
 from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, build_unet, own_state
 from membrain_cloud.networks.segmentation.segmenter import save_segmenter
 from membrain_cloud.pipeline import models
-from membrain_cloud.pipeline.planning.digests import Chain
+from membrain_cloud.pipeline.planning.digests import StageDigests
 from membrain_cloud.pipeline.settings import settings_from
 from membrain_cloud.pipeline.stages.registry import STAGES
 
@@ -141,12 +141,12 @@ def test_the_registry_may_not_contradict_a_file(tmp_path: Path, register: Callab
 def test_a_registry_may_not_take_a_built_in_name(register: Callable[..., None]) -> None:
     register(built_in_models()[0], url="a.ckpt", sha256="0" * 64)
     with pytest.raises(ModelError, match="name of a built-in model"):
-        models.known_models()
+        models.list_models()
 
 
 def test_known_models_are_listed_and_not_fetched(url: str, cache: Path, register: Callable[..., None]) -> None:
     register("seg", url=url, sha256="0" * 64, description="not fetched")
-    found = {model["name"]: model for model in models.known_models()}
+    found = {model["name"]: model for model in models.list_models()}
     assert set(found) == {*built_in_models(), "seg"}
     assert found["seg"]["description"] == "not fetched"
     assert not cache.exists()
@@ -166,7 +166,7 @@ def test_links_hang_on_the_model_however_it_is_called(
     checkpoint: Path, url: str, register: Callable[..., None], tmp_path: Path
 ) -> None:
     def link(source: str) -> str:
-        return Chain.of(settings_from({"segment": {"model": source}}), STAGES, ["segment"]).links["segment"]
+        return StageDigests.of(settings_from({"segment": {"model": source}}), STAGES, ["segment"]).digests["segment"]
 
     register("seg", url=url, sha256=sum_of(checkpoint))
     assert link(str(checkpoint)) == link(url) == link("seg")
@@ -278,9 +278,9 @@ def test_a_picker_is_refused_for_segmentation_before_anything_is_read() -> None:
     ],
 )
 def test_a_model_for_another_task_is_refused_at_planning(line: str, message: str) -> None:
-    from membrain_cloud.pipeline.planning.digests import Chain
+    from membrain_cloud.pipeline.planning.digests import StageDigests
     from membrain_cloud.pipeline.settings import load_settings
     from membrain_cloud.pipeline.stages.registry import STAGES
 
     with pytest.raises(ModelError, match=message):
-        Chain.of(load_settings(None, [line]), STAGES, ("measure",))
+        StageDigests.of(load_settings(None, [line]), STAGES, ("measure",))

@@ -17,7 +17,7 @@ def test_overrides_win_over_the_file_which_wins_over_defaults(tmp_path: Path) ->
     file.write_text("segment: {threshold: 0.5, mirrors: no}\nmeasure: {cutoff_nm: 30}\n")
     settings = load_settings(file, ["segment.threshold=0.75", "pick.object=psii"])
     assert settings.segment.threshold == 0.75
-    assert settings.segment.chosen_mirrors == "no"
+    assert settings.segment.effective_mirrors == "no"
     assert settings.measure.cutoff_nm == 30
     assert settings.pick.object == "psii"
     assert settings.separate == Settings().separate
@@ -25,11 +25,11 @@ def test_overrides_win_over_the_file_which_wins_over_defaults(tmp_path: Path) ->
 
 def test_mode_sets_mirrors_and_precision_unless_they_are_given() -> None:
     fast = Settings().segment
-    assert (fast.chosen_mirrors, fast.chosen_precision, fast.skip_void) == ("adaptive", "auto", True)
+    assert (fast.effective_mirrors, fast.effective_precision, fast.skip_void) == ("adaptive", "auto", True)
     exact = load_settings(None, ["segment.mode=exact"]).segment
-    assert (exact.chosen_mirrors, exact.chosen_precision, exact.skip_void) == ("yes", "faithful", False)
+    assert (exact.effective_mirrors, exact.effective_precision, exact.skip_void) == ("yes", "faithful", False)
     mixed = load_settings(None, ["segment.mirrors=yes", "segment.precision=float32"]).segment
-    assert (mixed.chosen_mirrors, mixed.chosen_precision) == ("yes", "float32")
+    assert (mixed.effective_mirrors, mixed.effective_precision) == ("yes", "float32")
 
 
 def test_settings_of_the_same_effect_have_one_digest() -> None:

@@ -54,7 +54,7 @@ def plan(config: str, runs: tuple[str, ...], as_json: bool, **chosen: Any) -> No
         print_json(display.plan_as_dict(made))
     else:
         display.show_plan(made)
-    if any(outcome.state == "failed" for outcome in made.settled):
+    if any(outcome.state == "failed" for outcome in made.outcomes):
         click.get_current_context().exit(FAILED)
 
 
@@ -73,14 +73,14 @@ def status(config: str, runs: tuple[str, ...], as_json: bool, **chosen: Any) -> 
       membrain-cloud status project/config.json
     """
     from membrain_cloud.pipeline.execution.failure_log import FailureLog
-    from membrain_cloud.pipeline.monitoring.activity import activity
+    from membrain_cloud.pipeline.monitoring.activity import read_activity
     from membrain_cloud.store.projects.open import open_project
 
     project = open_project(config)
     settings = chosen_settings(chosen["settings_file"], chosen["overrides"], chosen["tables"])
     made = make_plan(project, settings, runs, chosen["stages"])
     grid = display.status_grid(made, FailureLog(project.receipts).records())
-    now = activity(project, settings, made)
+    now = read_activity(project, settings, made)
     if as_json:
         print_json({"stages": list(made.stages), "sessions": dict(made.sessions), "runs": grid} | vars(now))
     else:
@@ -179,12 +179,12 @@ def clean(config: str, tables: str | None, user: str | None, yes: bool, hours: f
       membrain-cloud clean project/config.json          (lists)
       membrain-cloud clean project/config.json --yes    (removes)
     """
-    from membrain_cloud.pipeline.maintenance.clean import find_litter, remove_litter
+    from membrain_cloud.pipeline.maintenance.clean import find_orphans, remove_orphans
 
     project, opened, whose = _open_outputs(config, tables, user)
-    found = find_litter(project, opened, whose, hours=hours)
+    found = find_orphans(project, opened, whose, hours=hours)
     if yes:
-        remove_litter(project, opened, found)
+        remove_orphans(project, opened, found)
     if as_json:
         annotations = [item.key for item in found if item.kind == "annotation"]
         print_json({"removed": yes, "annotations": annotations, "found": [vars(item) for item in found]})

@@ -46,9 +46,9 @@ def list_models(as_json: bool) -> None:
     Example:
       membrain-cloud models list
     """
-    from membrain_cloud.pipeline.models import known_models
+    from membrain_cloud.pipeline.models import list_models
 
-    found = known_models()
+    found = list_models()
     if as_json:
         print_json(found)
         return
@@ -100,13 +100,13 @@ def fetch(models_: tuple[str, ...], directory: str) -> None:
     Example:
       membrain-cloud models fetch --directory /models mine.safetensors=https://files.example.org/m.safetensors#sha256=HEX
     """
-    from membrain_cloud.pipeline.models import put_in
+    from membrain_cloud.pipeline.models import install_model
 
     for given in models_:
         name, equals, source = given.partition("=")
         if not equals:
             raise UsageError(f"{given}: no name", "give NAME=MODEL, for instance mine.safetensors=https://...")
-        model = put_in(directory, name, source)
+        model = install_model(directory, name, source)
         say(f"{model.path}: sha256 {model.sha256}")
 
 

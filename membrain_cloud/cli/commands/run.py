@@ -98,9 +98,9 @@ def run(config: str, runs: tuple[str, ...], as_json: bool, grace: float, retry_p
           --scale gpu=membrain-gpu:64 --scale cpu=membrain-cpu:32
     """
     from membrain_cloud.pipeline.execution.driver import execute_plan
-    from membrain_cloud.pipeline.execution.graceful_stop import stopping
+    from membrain_cloud.pipeline.execution.graceful_stop import stop_on_signals
     from membrain_cloud.pipeline.monitoring.json_log import log_to
-    from membrain_cloud.pipeline.monitoring.observers import watching
+    from membrain_cloud.pipeline.monitoring.observers import observe_run
     from membrain_cloud.pipeline.runners import open_runner
     from membrain_cloud.pipeline.stages.registry import STAGES
     from membrain_cloud.store.projects.open import open_project
@@ -110,18 +110,18 @@ def run(config: str, runs: tuple[str, ...], as_json: bool, grace: float, retry_p
     scaler = _scaler(chosen["scale"], chosen["namespace"])
     where = {name: chosen[name] for name in ("workers", "scheduler", "in_process")}
     watch = {name: chosen[name] for name in ("metrics_port", "dask_report")}
-    with log_to(chosen["log_file"]), stopping(grace) as stop, open_runner(**where, scaler=scaler) as runner:
+    with log_to(chosen["log_file"]), stop_on_signals(grace) as stop, open_runner(**where, scaler=scaler) as runner:
         made = make_plan(project, settings, runs, chosen["stages"], runner.memory_bytes)
-        with watching(made, runner, **watch) as watched, display.Progress(made, runner.snapshot) as progress:
+        with observe_run(made, runner, **watch) as watched, display.Progress(made, runner.snapshot) as progress:
             outcomes = execute_plan(
                 project,
                 settings,
                 made,
                 runner,
                 STAGES,
-                watched.and_also(progress.observe),
+                watched.with_observer(progress.observe),
                 retry_poison=retry_poison,
-                stop=stop.is_asked,
+                stop=stop.is_requested,
                 grace_seconds=grace,
             )
     if scaler is not None and scaler.complaint:
@@ -139,7 +139,7 @@ def _scaler(scale: tuple[str, ...], namespace: str | None) -> Scaler | None:
 
 def _tell(made: Plan, outcomes: Sequence[Outcome], as_json: bool) -> None:
     """What became of it, and the exit code. Fewer outcomes than there were tasks: it was told to stop."""
-    left = len(made.tasks) + len(made.settled) - len(outcomes)
+    left = len(made.tasks) + len(made.outcomes) - len(outcomes)
     if as_json:
         print_json(display.run_as_dict(made, outcomes) | {"left": left})
     else:

@@ -1,16 +1,27 @@
-"""Areas of annuli: how much of a surface lies at which distance from a source, face by face."""
+"""Areas of annuli: how much of a surface lies within each interval of distances from a source, face by face."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from membrain_cloud.jit import inlined
-from membrain_cloud.mesh.geodesics.state import AY, LENGTH, NEAR_CUTS, NEAR_EDGES, START, Buffers, Floats, Net
+from membrain_cloud.mesh.geodesics.state import NEAR_CUTS, NEAR_EDGES, Buffers, Floats, HalfedgeMesh
+
+
+class _Triangle(NamedTuple):
+    """A triangle's area, the sum of its squared edges (Å²), and the distances of its corners from the source (Å)."""
+
+    area: float
+    squares: float
+    p: float
+    q: float
+    r: float
 
 
 @inlined
 def _share_below(r: float, d0: float, d1: float, d2: float) -> float:
-    """Share of a triangle's area where a linear function with corner values d0 <= d1 <= d2 is below r."""
+    """Return the share of a triangle where a linear function with corner values d0 <= d1 <= d2 is below r."""
     if r <= d0:
         return 0.0
     if r >= d2:
@@ -21,10 +32,11 @@ def _share_below(r: float, d0: float, d1: float, d2: float) -> float:
 
 
 @inlined
-def _add_triangle(area: float, squares: float, p: float, q: float, r: float, edges: Floats, out: Floats) -> None:
-    """Add a triangle with corner distances p, q, r and this sum of squared edges to the annuli."""
+def _add_triangle(triangle: _Triangle, edges: Floats, areas: Floats) -> None:
+    """Add a triangle to the annuli."""
+    p, q, r = triangle.p, triangle.q, triangle.r
     # Distances are those of a cone: between the corners they lie below the plane through them, on average by this.
-    across = max(squares - (p - q) ** 2 - (q - r) ** 2 - (r - p) ** 2, 0.0)
+    across = max(triangle.squares - (p - q) ** 2 - (q - r) ** 2 - (r - p) ** 2, 0.0)
     dip = across / max(8.0 * (p + q + r), 1e-300)
     d0, d2 = min(p, q, r) - dip, max(p, q, r) - dip
     d1 = max(min(p, q), min(max(p, q), r)) - dip
@@ -33,7 +45,7 @@ def _add_triangle(area: float, squares: float, p: float, q: float, r: float, edg
         i += 1
     while i < len(edges):
         below = _share_below(edges[i], d0, d1, d2)
-        out[i - 1] += area * (below - before)
+        areas[i - 1] += triangle.area * (below - before)
         if edges[i] >= d2:
             return
         before = below
@@ -41,23 +53,39 @@ def _add_triangle(area: float, squares: float, p: float, q: float, r: float, edg
 
 
 @inlined
-def add_face(net: Net, b: Buffers, face: int, edges: Floats, out: Floats) -> None:
-    """Add the face's area to the annuli; near the source, where distances bend most, in small triangles."""
+def add_face_area(mesh: HalfedgeMesh, buffers: Buffers, face: int, edges: Floats, areas: Floats) -> None:
+    """Add the area of a face to the annuli; near the source, where distances bend most, in small triangles.
+
+    Parameters
+    ----------
+    mesh : HalfedgeMesh
+        The mesh.
+    buffers : Buffers
+        A finished propagation.
+    face : int
+        The face.
+    edges : (B + 1,) float64
+        Rising bounds of the annuli, Å.
+    areas : (B,) float64
+        Area of each annulus, Å²; changed in place.
+    """
     h = 3 * face
-    ab, bc, ca = net.shape[h, LENGTH], net.shape[h + 1, LENGTH], net.shape[h + 2, LENGTH]
-    area = 0.5 * ab * net.shape[h, AY]
-    p, q, r = b.distance[net.links[h, START]], b.distance[net.links[h + 1, START]], b.distance[net.links[h + 2, START]]
+    ab, bc, ca = mesh.shape[h].length, mesh.shape[h + 1].length, mesh.shape[h + 2].length
+    area = 0.5 * ab * mesh.shape[h].apex_y
+    p = buffers.distance[mesh.links[h].start]
+    q = buffers.distance[mesh.links[h + 1].start]
+    r = buffers.distance[mesh.links[h + 2].start]
     longest, squares = max(ab, bc, ca), ab * ab + bc * bc + ca * ca
     nearest = min(p, q, r)
     if nearest > edges[-1] + longest:
         return
-    far = nearest + longest  # a corner that the front did not come to lies beyond the cut-off
+    far = nearest + longest  # a corner that was not reached lies beyond the cut-off
     p, q, r = min(p, far), min(q, far), min(r, far)
     if nearest > NEAR_EDGES * longest:
-        _add_triangle(area, squares, p, q, r, edges, out)
+        _add_triangle(_Triangle(area, squares, p, q, r), edges, areas)
         return
     n = NEAR_CUTS
-    part, grid = area / (n * n), b.grid
+    part, part_squares, grid = area / (n * n), squares / (n * n), buffers.grid
     for i in range(n + 1):
         for j in range(n + 1 - i):
             # The distance from one point in the plane is exactly this, between any three corners' distances.
@@ -66,6 +94,8 @@ def add_face(net: Net, b: Buffers, face: int, edges: Floats, out: Floats) -> Non
             grid[i, j] = math.sqrt(max(square, 0.0))
     for i in range(n):
         for j in range(n - i):
-            _add_triangle(part, squares / (n * n), grid[i, j], grid[i + 1, j], grid[i, j + 1], edges, out)
+            small = _Triangle(part, part_squares, grid[i, j], grid[i + 1, j], grid[i, j + 1])
+            _add_triangle(small, edges, areas)
             if i + j < n - 1:
-                _add_triangle(part, squares / (n * n), grid[i + 1, j], grid[i + 1, j + 1], grid[i, j + 1], edges, out)
+                small = _Triangle(part, part_squares, grid[i + 1, j], grid[i + 1, j + 1], grid[i, j + 1])
+                _add_triangle(small, edges, areas)

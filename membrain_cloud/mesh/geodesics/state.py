@@ -1,6 +1,7 @@
-"""What the geodesic kernels work on: the mesh as they see it, and the buffers of one propagation.
+"""Arrays that the geodesic kernels share: the mesh as they read it, and the buffers of one propagation.
 
-All buffers belong to the caller and are as long as the mesh; only what a source reached is cleared after it.
+Rows of several values are structured arrays, so that a kernel reads `mesh.links[h].twin` and finds the values of one
+halfedge in one cache line. The buffers are as long as the mesh; only what a source reached is cleared after it.
 """
 
 from __future__ import annotations
@@ -15,94 +16,181 @@ from membrain_cloud.jit import compiled_bare
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
+Records = NDArray[np.void]
 
-FREE, WAITING, N_VERTICES, N_EDGES, N_FACES, FULL, SLOT = range(7)
-KINDS = 2  # of boundaries
-# Of a halfedge: the vertex (fan) it starts from, and the opposite halfedge; at a boundary -1 - kind, of KINDS kinds.
-START, TWIN = range(2)
-LENGTH, AX, AY, PER_LENGTH = range(4)
-# Of the window that brought the least distance to the halfedge's apex: that distance, and where its ray crosses it.
-LEAST, GATE = range(2)
+OPEN_EDGE, SEAM = range(2)
+"""Kinds of boundary edges: ends of the surface, and cuts between groups of faces."""
+KINDS = 2
+
+LINK = np.dtype([("start", np.int32), ("twin", np.int32)], align=True)
+SHAPE = np.dtype([(name, np.float64) for name in ("length", "apex_x", "apex_y", "inverse_length")], align=True)
+WINDOW = np.dtype([(name, np.float64) for name in ("x", "y", "sigma", "low", "high")], align=True)
+NEAREST = np.dtype([("distance", np.float64), ("crossing", np.float64)], align=True)
+COUNTS = np.dtype(
+    [(name, np.int64) for name in ("free_window", "waiting", "vertices", "halfedges", "faces", "overflow", "slot")],
+    align=True,
+)
+
 # Faces nearer to the source than NEAR_EDGES edge lengths are cut in NEAR_CUTS² when annuli are integrated.
 NEAR_EDGES, NEAR_CUTS = 4.0, 4
 
 
-class Net(NamedTuple):
-    """What the kernels know of the mesh: halfedge h = 3 * face + k runs from corner k to corner k + 1 of its face."""
+class HalfedgeMesh(NamedTuple):
+    """A triangle mesh as halfedges: number 3 * face + k runs from corner k to corner k + 1 of its face.
 
-    links: NDArray[np.int32]  # (3F, 2) START and TWIN
-    shape: NDArray[np.float64]  # (3F, 4) LENGTH, AX and AY: the face's third corner in the halfedge's frame, PER_LENGTH
-    angle: NDArray[np.float64]  # (3F,) of the face at corner k
-    total: NDArray[np.float64]  # (V,) angle about the vertex; infinite at boundaries, 0 where no way can bend
-    ends: NDArray[np.bool_]  # (V, KINDS) whether boundary edges of this kind end in the vertex
+    A vertex at which several sheets touch is several vertices here, one for each fan of faces.
+
+    Attributes
+    ----------
+    links : (3F,) LINK
+        `start`: vertex that the halfedge starts from. `twin`: opposite halfedge; at a boundary -1 - kind.
+    shape : (3F,) SHAPE
+        `length` in Å; `apex_x`, `apex_y`: third corner of the face in the halfedge's frame, Å; `inverse_length`, 1/Å.
+    angle : (3F,) float64
+        Angle of the face at corner k, radians.
+    total_angle : (V,) float64
+        Sum of the angles at a vertex, radians; infinite at boundaries, 0 where shortest paths cannot bend.
+    on_boundary : (V, KINDS) bool
+        Whether boundary edges of this kind end in the vertex.
+    """
+
+    links: Records
+    shape: Records
+    angle: Floats
+    total_angle: Floats
+    on_boundary: NDArray[np.bool_]
 
 
 class Buffers(NamedTuple):
-    """The state of one propagation. Between two: distance and LEAST are inf, heads -1, counts 0 but for FREE."""
+    """The state of one propagation over a mesh of F faces and V vertices, with room for W windows.
 
-    window: NDArray[np.float64]  # (W, 5)
-    edge: NDArray[np.int32]  # (W,) halfedge of the window, or -1 - vertex for a vertex that became a source
-    link: NDArray[np.int32]  # (W,) next window of the bucket, or next free one
-    head: NDArray[np.int32]  # (R,) first window of each bucket
-    last: NDArray[np.int32]  # (3F,) the window that last came to wait at each halfedge, -1 for none
-    best: NDArray[np.float64]  # (3F, 2) LEAST and GATE
-    distance: NDArray[np.float64]  # (V,)
-    corner: NDArray[np.int32]  # (V,) corner of the face through which the vertex was reached
-    bearing: NDArray[np.float64]  # (V,) angle from that corner's first edge to the way back
-    vertices: NDArray[np.int32]  # (V,) reached vertices
-    edges: NDArray[np.int32]  # (3F,) halfedges with a best
-    entered: NDArray[np.int32]  # (F,) reached faces
-    seen: NDArray[np.bool_]  # (F,) whether among them
-    to_boundary: NDArray[np.float64]  # (KINDS,) distance of the nearest boundary of each kind
-    counts: NDArray[
-        np.int64
-    ]  # (7,) first free window, waiting windows, reached vertices, halfedges, faces; 1: full; slot
-    width: NDArray[np.float64]  # (1,) of a bucket
-    grid: NDArray[np.float64]  # (NEAR_CUTS + 1, NEAR_CUTS + 1) for one face's distances
+    Between propagations distances are infinite, bucket heads -1, and all counts but `free_window` are 0.
+
+    Attributes
+    ----------
+    windows : (W,) WINDOW
+        As `windows.Window`.
+    edge : (W,) int32
+        Halfedge of a window, or -1 - vertex for a vertex that became a source.
+    next_window : (W,) int32
+        Next window of the same bucket, or next free one.
+    bucket : (R,) int32
+        First window of each bucket of distances.
+    last : (3F,) int32
+        Window that was queued last at each halfedge, -1 for none.
+    nearest : (3F,) NEAREST
+        Of the window that brought the least distance to the halfedge's apex: that distance in Å, and where its ray to
+        the apex crosses the halfedge, in Å from its start.
+    distance : (V,) float64
+        Least distance found so far, Å.
+    corner : (V,) int32
+        Corner of the face through which the vertex was reached.
+    bearing : (V,) float64
+        Angle from that corner's first edge to the path back, radians.
+    vertices, halfedges, faces : (V,), (3F,), (F,) int32
+        Vertices reached, halfedges with a `nearest`, faces reached; as many as `counts` says.
+    face_reached : (F,) bool
+        Whether the face is among `faces`.
+    to_boundary : (KINDS,) float64
+        Distance of the nearest boundary of each kind, Å.
+    counts : (1,) COUNTS
+        `free_window`: first free window, -1 for none; `waiting`: queued windows; `vertices`, `halfedges`, `faces`:
+        lengths of these lists; `overflow`: 1 when windows ran out; `slot`: number of the current bucket.
+    bucket_width : (1,) float64
+        Å.
+    grid : (NEAR_CUTS + 1, NEAR_CUTS + 1) float64
+        Scratch space for the distances within one face.
+    """
+
+    windows: Records
+    edge: Ints
+    next_window: Ints
+    bucket: Ints
+    last: Ints
+    nearest: Records
+    distance: Floats
+    corner: Ints
+    bearing: Floats
+    vertices: Ints
+    halfedges: Ints
+    faces: Ints
+    face_reached: NDArray[np.bool_]
+    to_boundary: Floats
+    counts: Records
+    bucket_width: Floats
+    grid: Floats
 
 
-def new_buffers(net: Net, n_vertices: int, n_windows: int) -> Buffers:
-    lengths = net.shape[:, LENGTH]
+def new_buffers(mesh: HalfedgeMesh, n_windows: int) -> Buffers:
+    """Return the buffers for propagations over a mesh.
+
+    Parameters
+    ----------
+    mesh : HalfedgeMesh
+        The mesh.
+    n_windows : int
+        Number of windows that can wait at once.
+
+    Returns
+    -------
+    Buffers
+        Cleared buffers.
+    """
+    lengths, n_vertices = mesh.shape["length"], len(mesh.total_angle)
     longest = float(lengths.max(initial=0.0))
     mean = float(lengths.mean()) if len(lengths) else 1.0
     width = max(0.25 * mean, 8.0 * longest / 2**16, 1e-12)
     ring = 2 ** math.ceil(math.log2(max(8.0 * longest / width, 16.0)))
+    nearest = np.zeros(len(lengths), NEAREST)
+    nearest["distance"] = np.inf
     return Buffers(
-        window=np.zeros((n_windows, 5)),
+        windows=np.zeros(n_windows, WINDOW),
         edge=np.zeros(n_windows, np.int32),
-        link=np.append(np.arange(1, n_windows, dtype=np.int32), np.int32(-1)),
-        head=np.full(ring, -1, np.int32),
+        next_window=np.append(np.arange(1, n_windows, dtype=np.int32), np.int32(-1)),
+        bucket=np.full(ring, -1, np.int32),
         last=np.full(len(lengths), -1, np.int32),
-        best=np.full((len(lengths), 2), np.inf),
+        nearest=nearest,
         distance=np.full(n_vertices, np.inf),
         corner=np.zeros(n_vertices, np.int32),
         bearing=np.zeros(n_vertices),
         vertices=np.zeros(n_vertices, np.int32),
-        edges=np.zeros(len(lengths), np.int32),
-        entered=np.zeros(len(lengths) // 3, np.int32),
-        seen=np.zeros(len(lengths) // 3, np.bool_),
+        halfedges=np.zeros(len(lengths), np.int32),
+        faces=np.zeros(len(lengths) // 3, np.int32),
+        face_reached=np.zeros(len(lengths) // 3, np.bool_),
         to_boundary=np.full(KINDS, np.inf),
-        counts=np.zeros(7, np.int64),
-        width=np.array([width]),
+        counts=np.zeros(1, COUNTS),
+        bucket_width=np.array([width]),
         grid=np.zeros((NEAR_CUTS + 1, NEAR_CUTS + 1)),
     )
 
 
 @compiled_bare
-def clear(b: Buffers) -> None:
-    """Forget a propagation."""
-    for i in range(b.counts[N_VERTICES]):
-        b.distance[b.vertices[i]] = np.inf
-    for i in range(b.counts[N_EDGES]):
-        b.best[b.edges[i], LEAST] = np.inf
-    for i in range(b.counts[N_FACES]):
-        b.seen[b.entered[i]] = False
-    b.to_boundary[:] = np.inf
-    if b.counts[FULL]:
-        b.head[:] = -1
-        b.last[:] = -1
-        for i in range(len(b.link)):
-            b.link[i] = i + 1
-        b.link[len(b.link) - 1] = -1
-        b.counts[FREE] = 0
-    b.counts[WAITING:] = 0
+def clear(buffers: Buffers) -> None:  # pragma: no cover - compiled
+    """Reset the buffers after a propagation.
+
+    Parameters
+    ----------
+    buffers : Buffers
+        Buffers of any state; changed in place.
+    """
+    counts = buffers.counts[0]
+    for i in range(counts.vertices):
+        buffers.distance[buffers.vertices[i]] = np.inf
+    for i in range(counts.halfedges):
+        buffers.nearest[buffers.halfedges[i]].distance = np.inf
+    for i in range(counts.faces):
+        buffers.face_reached[buffers.faces[i]] = False
+    buffers.to_boundary[:] = np.inf
+    if counts.overflow:
+        buffers.bucket[:] = -1
+        buffers.last[:] = -1
+        for i in range(len(buffers.next_window)):
+            buffers.next_window[i] = i + 1
+        buffers.next_window[len(buffers.next_window) - 1] = -1
+        counts.free_window = 0
+    counts.waiting = 0
+    counts.vertices = 0
+    counts.halfedges = 0
+    counts.faces = 0
+    counts.overflow = 0
+    counts.slot = 0

@@ -1,4 +1,4 @@
-"""Points on a surface, and what a survey of the surface about them finds."""
+"""Points on a surface, and the results of a survey of the surface about them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class SurfacePoints:
-    """Points on a surface, held by faces: nothing is snapped to vertices.
+    """N points on a surface, held by faces: nothing is snapped to vertices.
 
-    faces : (N,) int64.  weights : (N, 3) float64, barycentric, non-negative, sum 1.
-    positions : (N, 3) float64, xyz in Å.  distances : (N,) float64, Å from the points they were projected from.
+    Attributes
+    ----------
+    faces : (N,) int64
+        Face of each point.
+    weights : (N, 3) float64
+        Barycentric weights, non-negative, sum 1.
+    positions : (N, 3) float64
+        xyz in Å.
+    distances : (N,) float64
+        Å from the points they were projected from.
     """
 
     faces: NDArray[np.int64]
@@ -29,12 +37,19 @@ class SurfacePoints:
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """What `Surface.survey` finds about each of S sources; lengths in Å, areas in Å².
+    """Results of `Surface.survey` for S sources, T targets and B annuli.
 
-    distances : (S, T) geodesic, inf beyond the cut-off or on another part.
-    to_boundary : (S,) geodesic distance to the nearest boundary, inf where there is none within the cut-off; seams do
-    not count, they have their own in to_seam.
-    annulus_areas : (S, B) area of the surface in [edges[i], edges[i + 1]).
+    Attributes
+    ----------
+    distances : (S, T) float64
+        Geodesic distance of each target in Å; infinite beyond the cut-off or on another component.
+    to_boundary : (S,) float64
+        Geodesic distance to the nearest boundary in Å, infinite where there is none within the cut-off; seams do not
+        count.
+    to_seam : (S,) float64
+        The same to the nearest seam between groups.
+    annulus_areas : (S, B) float64
+        Area of the surface at distances in [edges[i], edges[i + 1]), Å².
     """
 
     distances: NDArray[np.float64]

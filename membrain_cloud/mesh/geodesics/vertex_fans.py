@@ -1,4 +1,4 @@
-"""The fans about a mesh's vertices. Compiled: apart from `topology`, which must be quick to import."""
+"""Fans of faces about the vertices of a mesh. Apart from `topology`, which must not import numba."""
 
 from __future__ import annotations
 
@@ -15,9 +15,22 @@ if TYPE_CHECKING:
 def fans_about_vertices(
     faces: NDArray[np.int32], twins: NDArray[np.int32]
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """(F, 3) fan that each corner belongs to, and (N,) vertex of each fan: faces about a vertex, edge to edge.
+    """Group the corners at each vertex in fans: faces that follow each other about the vertex, edge by edge.
 
-    A vertex has one fan, unless several sheets touch in it; no way leads from one sheet to another there.
+    Parameters
+    ----------
+    faces : (F, 3) int32
+        Vertices of each face.
+    twins : (3F,) int32
+        Opposite of each halfedge, negative at a boundary (`topology.twin_halfedges`).
+
+    Returns
+    -------
+    fans : (F, 3) int32
+        Fan of each corner. A vertex has one fan, unless several sheets touch in it; no path leads from one sheet to
+        another there.
+    vertex_of : (N,) int64
+        Vertex of each fan, rising.
     """
     label = np.full(len(twins), -1, np.int32)
     _label_fans(twins, label)
@@ -31,7 +44,7 @@ def fans_about_vertices(
 
 @compiled_bare
 def _label_fans(twins: NDArray[np.int32], label: NDArray[np.int32]) -> None:
-    """Number the fans in the order of their first corners, by going about each; label (3F,) holds -1."""
+    """Label the fans in the order of their first corners, by walking about each; `label` (3F,) holds -1."""
     count = 0
     for corner in range(len(twins)):
         if label[corner] >= 0:

@@ -1,343 +1,350 @@
-r"""Windows of straight ways, carried over the faces of a mesh: the inner part of the geodesic distances.
+r"""Windows of straight paths across a halfedge: what they hold, how they are queued, merged and passed to a neighbour.
 
-The distances are those of the shortest ways over the faces, to about 1e-4. Windows are propagated as by Chen and Han
-(SoCG 1990), in order of distance and with the filter of Xin and Wang (ACM TOG 28(4), 2009), as far as a cut-off;
-neighbouring windows that differ little are joined, after Surazhsky et al. (ACM TOG 24(3), 2005).
+The distances are those of the shortest paths over the faces, to about 1e-4. Windows are propagated as by Chen and Han
+[1]_, in order of distance and with the filter of Xin and Wang [2]_, as far as a cut-off; neighbouring windows that
+differ little are merged, after Surazhsky et al. [3]_.
 
                   c                The frame of a halfedge h: a at (0, 0), b at (length, 0), its face above the x axis.
-                /   \              A window (x, y, sigma, low, high) says: straight ways from (x, y), y <= 0, come into
+                /   \              A window (x, y, sigma, low, high) says: straight paths from (x, y), y <= 0, enter
           left /     \ right       the face through low..high of h; (x, y) itself is sigma away from the true source.
              / face  \
-            a == h => b            The ray to c parts a window in a left and a right one, in the frames of the next
-               S = (x, y)          halfedges: unfolding the faces keeps the ways straight.
+            a == h => b            The ray to c divides a window in a left and a right one, in the frames of the next
+               S = (x, y)          halfedges: unfolding the faces keeps the paths straight.
 
-- Of all windows that see c through h only the one that brings it nearest is parted; others go on along one side.
-- A window is dropped when ways over a corner of its face reach its far end sooner.
-- Shortest ways bend only at vertices with more than 2π of angle and at the surface's ends. These become sources of
-  their own, for the directions that make an angle of π or more with the way they were reached by.
-- Windows are joined only where the joined one's rays lead no less far outwards. Gaps that open all the same, narrow
-  ones behind a vertex, are closed in two ways: ways may go on from a vertex of more than 2π a little before π, and a
-  face that no window came into is entered from its nearest corner (`geodesics`).
-- Windows wait in buckets of distance, a ring that is longer than any step; a bucket's windows come in any order.
+- Of all windows that see c through h, only the one with the least distance to c is divided; others continue to one
+  side.
+- A window is dropped when paths over a corner of its face reach its far end sooner.
+- Shortest paths bend only at vertices with a total angle above 2π and at boundaries. These become sources of their own
+  (`pseudosources`), for the directions that make an angle of π or more with the path that reached them.
+- Windows are merged only where the rays of the merged one lead at least as far outwards. Narrow gaps that open behind a
+  vertex all the same are closed in two ways: paths may continue from a vertex above 2π a little before π, and a face
+  that no window entered is entered from its nearest corner (`propagation`).
+- Windows wait in buckets of distance, a ring that is longer than any step; the windows of a bucket come in any order.
 
-Against distances without joining (spheres, a torus, a plane with a hole, egg boxes and a rough sheet of 2 000 to 6 000
+Against distances without merging (spheres, a torus, a plane with a hole, egg boxes and a rough sheet of 2 000 to 6 000
 vertices, 10^6 pairs each) the largest relative error was 1.1e-3, the mean at most 4e-5. On raw marching cubes, whose
 slivers make the reference as uncertain, one pair in 30 000 differed by more than 2e-3.
+
+References
+----------
+.. [1] Chen and Han, Shortest paths on a polyhedron, SoCG 1990.
+.. [2] Xin and Wang, Improving Chen and Han's algorithm on the discrete geodesic problem, ACM TOG 28(4), 2009.
+.. [3] Surazhsky et al., Fast exact and approximate geodesics on meshes, ACM TOG 24(3), 2005.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
-from membrain_cloud.jit import compiled_bare, inlined
-from membrain_cloud.mesh.geodesics.state import (
-    AX,
-    AY,
-    FREE,
-    FULL,
-    GATE,
-    KINDS,
-    LEAST,
-    LENGTH,
-    N_EDGES,
-    N_FACES,
-    N_VERTICES,
-    PER_LENGTH,
-    SLOT,
-    START,
-    TWIN,
-    WAITING,
-    Buffers,
-    Floats,
-    Net,
-)
+from membrain_cloud.jit import inlined
+from membrain_cloud.mesh.geodesics.state import KINDS, Buffers, HalfedgeMesh
 
-X, Y, SIGMA, LOW, HIGH = range(5)
-# A source is held so far (in barycentric weight) from its face's rim: rays along an edge have no place in a window.
-RIM = 1e-7
-# Windows at one edge are joined where that changes no distance on it by more than this share of its length; as many
-# times that may distances be wrong where windows are dropped for shorter ways.
-JOIN, JOINED = 2.5e-3, 5.0
-# Angle from the way to a vertex at which ways may go on from it: joined windows' ways are not quite straight.
-STRAIGHT = math.pi - 0.05
+# Windows at one edge are merged where that changes no distance on it by more than MERGE times its length; where windows
+# are dropped for shorter paths, distances may be wrong by MERGED times that.
+MERGE, MERGED = 2.5e-3, 5.0
+
+
+class Window(NamedTuple):
+    """Straight paths that cross an interval of a halfedge, in its frame; all lengths in Å.
+
+    Attributes
+    ----------
+    x, y : float
+        The (unfolded) source of the paths; y <= 0.
+    sigma : float
+        Distance of (x, y) from the true source.
+    low, high : float
+        The interval, as distances from the start of the halfedge.
+    """
+
+    x: float
+    y: float
+    sigma: float
+    low: float
+    high: float
+
+
+class VertexPath(NamedTuple):
+    """A path to a vertex.
+
+    Attributes
+    ----------
+    distance : float
+        Its length in Å.
+    corner : int
+        Corner of the face through which it arrives.
+    bearing : float
+        Angle from that corner's first edge to the path back, radians.
+    """
+
+    distance: float
+    corner: int
+    bearing: float
+
+
+class OppositeCorner(NamedTuple):
+    """The corner opposite to the edge that a window leaves its face by, in the frame of that edge's twin.
+
+    Attributes
+    ----------
+    vertex : int
+        Its vertex; -1 for a window that starts in the corner itself.
+    x, y : float
+        Its position, Å.
+    beyond_high : bool
+        Whether it lies beyond the window's `high`; otherwise it lies beyond its `low`.
+    """
+
+    vertex: int
+    x: float
+    y: float
+    beyond_high: bool
+
+
+NO_CORNER = OppositeCorner(-1, 0.0, 0.0, False)
 
 
 @inlined
 def hypot(x: float, y: float) -> float:
-    return math.sqrt(x * x + y * y)  # lengths of a mesh neither overflow nor vanish: no need of hypot's care
+    """Return the length of (x, y).
 
+    Parameters
+    ----------
+    x, y : float
+        Lengths of a mesh: they neither overflow nor vanish, so the care of `math.hypot` is not needed.
 
-@inlined
-def _push(b: Buffers, key: float, halfedge: int, x: float, y: float, sigma: float, low: float,
-          high: float) -> None:  # fmt: skip
-    i = b.counts[FREE]
-    if i < 0:
-        b.counts[FULL] = 1
-        return
-    b.counts[FREE] = b.link[i]
-    b.window[i, X], b.window[i, Y], b.window[i, SIGMA], b.window[i, LOW], b.window[i, HIGH] = x, y, sigma, low, high
-    b.edge[i] = halfedge
-    slot = max(int(key / b.width[0]), b.counts[SLOT]) & (len(b.head) - 1)
-    b.link[i] = b.head[slot]
-    b.head[slot] = i
-    b.counts[WAITING] += 1
-    if halfedge >= 0:
-        b.last[halfedge] = i
-
-
-@inlined
-def _joined(b: Buffers, ahead: int, length: float, x: float, y: float, sigma: float, low: float, high: float,
-            to_low: float, to_high: float) -> bool:  # fmt: skip
-    """Join the window to the one that waits at the halfedge, if they touch and one source can stand for both.
-
-    To a margin, and leaving no gap: at ends that become the joined window's own, its rays lead no less far outwards.
-    to_low, to_high : distances of the window's ends.
+    Returns
+    -------
+    float
+        The length.
     """
-    i = b.last[ahead]
+    return math.sqrt(x * x + y * y)
+
+
+@inlined
+def distance_at(window: Window, at: float) -> float:
+    """Return the distance of a point of the window's halfedge from the true source.
+
+    Parameters
+    ----------
+    window : Window
+        Paths across the halfedge.
+    at : float
+        Position on the halfedge, Å from its start.
+
+    Returns
+    -------
+    float
+        Å.
+    """
+    distance: float = window.sigma + hypot(window.x - at, window.y)
+    return distance
+
+
+@inlined
+def crossing(window: Window, x: float, y: float) -> float:
+    """Return where the ray from a window's source to a point of its face crosses the halfedge.
+
+    Parameters
+    ----------
+    window : Window
+        Paths across the halfedge.
+    x, y : float
+        The point, in the halfedge's frame, Å.
+
+    Returns
+    -------
+    float
+        Å from the start of the halfedge.
+    """
+    return window.x + (x - window.x) * (-window.y / (y - window.y)) if y - window.y > 0.0 else window.x
+
+
+@inlined
+def load_window(buffers: Buffers, i: int) -> Window:
+    """Read a queued window.
+
+    Parameters
+    ----------
+    buffers : Buffers
+        Buffers that hold it.
+    i : int
+        Its place.
+
+    Returns
+    -------
+    Window
+        The window.
+    """
+    stored = buffers.windows[i]
+    return Window(stored.x, stored.y, stored.sigma, stored.low, stored.high)
+
+
+@inlined
+def _store_window(buffers: Buffers, i: int, window: Window) -> None:
+    stored = buffers.windows[i]
+    stored.x = window.x
+    stored.y = window.y
+    stored.sigma = window.sigma
+    stored.low = window.low
+    stored.high = window.high
+
+
+@inlined
+def _enqueue(buffers: Buffers, key: float, halfedge: int, window: Window) -> None:
+    """Queue a window by its distance `key`, or a vertex if `halfedge` is -1 - vertex; note an overflow."""
+    counts = buffers.counts[0]
+    i = counts.free_window
+    if i < 0:
+        counts.overflow = 1
+        return
+    counts.free_window = buffers.next_window[i]
+    _store_window(buffers, i, window)
+    buffers.edge[i] = halfedge
+    bucket = max(int(key / buffers.bucket_width[0]), counts.slot) & (len(buffers.bucket) - 1)
+    buffers.next_window[i] = buffers.bucket[bucket]
+    buffers.bucket[bucket] = i
+    counts.waiting += 1
+    if halfedge >= 0:
+        buffers.last[halfedge] = i
+
+
+@inlined
+def _covers(kept: Window, dropped: Window) -> bool:
+    """Return whether the rays of `kept` lead at least as far outwards at the ends it takes over from `dropped`."""
+    if dropped.low < kept.low and (kept.x - dropped.low) * dropped.y > (dropped.x - dropped.low) * kept.y:
+        return False
+    return not (dropped.high > kept.high and (kept.x - dropped.high) * dropped.y < (dropped.x - dropped.high) * kept.y)
+
+
+@inlined
+def _merge(buffers: Buffers, halfedge: int, length: float, window: Window, to_low: float, to_high: float) -> bool:
+    """Merge a window with the one that waits at the halfedge, if they touch and one source can stand for both.
+
+    `to_low` and `to_high` are the distances of the window's ends. Returns whether it was merged.
+    """
+    i = buffers.last[halfedge]
     if i < 0:
         return False
-    w = b.window[i]
-    margin = JOIN * length
-    wlow, whigh = w[LOW], w[HIGH]
-    if low > whigh + 1e-9 * length or high < wlow - 1e-9 * length:
+    margin = MERGE * length
+    waiting = load_window(buffers, i)
+    if window.low > waiting.high + 1e-9 * length or window.high < waiting.low - 1e-9 * length:
         return False
-    wx, wy, wsigma = w[X], w[Y], w[SIGMA]
-    if high - low <= whigh - wlow:
-        if abs(wsigma + hypot(wx - low, wy) - to_low) > margin or abs(wsigma + hypot(wx - high, wy) - to_high) > margin:
-            return False
-        if (low < wlow and (wx - low) * y > (x - low) * wy) or (high > whigh and (wx - high) * y < (x - high) * wy):
-            return False
+    if window.high - window.low <= waiting.high - waiting.low:
+        kept, dropped = waiting, window
+        at_low = distance_at(waiting, window.low) - to_low
+        at_high = distance_at(waiting, window.high) - to_high
     else:
-        gone = wsigma + hypot(wx - wlow, wy) - sigma - hypot(x - wlow, y)
-        if abs(gone) > margin or abs(wsigma + hypot(wx - whigh, wy) - sigma - hypot(x - whigh, y)) > margin:
-            return False
-        if (wlow < low and (x - wlow) * wy > (wx - wlow) * y) or (whigh > high and (x - whigh) * wy < (wx - whigh) * y):
-            return False
-        w[X], w[Y], w[SIGMA] = x, y, sigma
-    w[LOW], w[HIGH] = min(wlow, low), max(whigh, high)
+        kept, dropped = window, waiting
+        at_low = distance_at(waiting, waiting.low) - window.sigma - hypot(window.x - waiting.low, window.y)
+        at_high = distance_at(waiting, waiting.high) - window.sigma - hypot(window.x - waiting.high, window.y)
+    if abs(at_low) > margin or abs(at_high) > margin or not _covers(kept, dropped):
+        return False
+    merged = Window(kept.x, kept.y, kept.sigma, min(waiting.low, window.low), max(waiting.high, window.high))
+    _store_window(buffers, i, merged)
     return True
 
 
 @inlined
-def _reach(net: Net, b: Buffers, vertex: int, found: float, corner: int, bearing: float, cutoff: float) -> None:
-    """Note a shorter way to a vertex; where ways may bend there, put it up as a source."""
-    known = b.distance[vertex]
-    if not found < known * (1.0 - 1e-12):
+def update_vertex(mesh: HalfedgeMesh, buffers: Buffers, vertex: int, path: VertexPath, cutoff: float) -> None:
+    """Record a path to a vertex if it is shorter; queue the vertex as a source where paths may bend there.
+
+    Parameters
+    ----------
+    mesh : HalfedgeMesh
+        The mesh.
+    buffers : Buffers
+        Changed in place.
+    vertex : int
+        The vertex.
+    path : VertexPath
+        The path to it.
+    cutoff : float
+        Distance at which the propagation ends, Å.
+    """
+    before = buffers.distance[vertex]
+    if not path.distance < before * (1.0 - 1e-12):
         return
-    if known == np.inf:
-        b.vertices[b.counts[N_VERTICES]] = vertex
-        b.counts[N_VERTICES] += 1
-    b.distance[vertex] = found
-    b.corner[vertex], b.bearing[vertex] = corner, bearing
-    if net.total[vertex] == np.inf:
+    if before == np.inf:
+        counts = buffers.counts[0]
+        buffers.vertices[counts.vertices] = vertex
+        counts.vertices += 1
+    buffers.distance[vertex] = path.distance
+    buffers.corner[vertex], buffers.bearing[vertex] = path.corner, path.bearing
+    if mesh.total_angle[vertex] == np.inf:
         for kind in range(KINDS):
-            if net.ends[vertex, kind]:
-                b.to_boundary[kind] = min(b.to_boundary[kind], found)
-    if net.total[vertex] > 0.0 and found < cutoff:
-        # Windows come by their far ends: a little later, so that the shortest way is known when its turn comes.
-        _push(b, found + net.shape[corner, LENGTH], -1 - vertex, 0.0, 0.0, found, 0.0, 0.0)
+            if mesh.on_boundary[vertex, kind]:
+                buffers.to_boundary[kind] = min(buffers.to_boundary[kind], path.distance)
+    if mesh.total_angle[vertex] > 0.0 and path.distance < cutoff:
+        # Windows come by their far ends: a little later, so that the shortest path is known when its turn comes.
+        key = path.distance + mesh.shape[path.corner].length
+        _enqueue(buffers, key, -1 - vertex, Window(0.0, 0.0, path.distance, 0.0, 0.0))
 
 
 @inlined
-def _offer(net: Net, b: Buffers, out: int, x: float, y: float, sigma: float, low: float, high: float, behind: int,
-           bx: float, by: float, on_left: bool, cutoff: float) -> None:  # fmt: skip
-    """Put up a window on the twin of `out`, in the twin's frame, unless a way over a corner of its face is shorter.
+def pass_window(
+    mesh: HalfedgeMesh, buffers: Buffers, out: int, window: Window, corner: OppositeCorner, cutoff: float
+) -> None:
+    """Queue a window on the twin of a halfedge, unless a path over a corner of its face is shorter.
 
-    behind : the face's corner opposite of the edge, at (bx, by); it lies beyond `high` if on_left, else beyond `low`.
+    Parameters
+    ----------
+    mesh : HalfedgeMesh
+        The mesh.
+    buffers : Buffers
+        Changed in place.
+    out : int
+        Halfedge by which the paths leave their face.
+    window : Window
+        In the frame of the halfedge's twin.
+    corner : OppositeCorner
+        The face's corner opposite to `out`, or NO_CORNER.
+    cutoff : float
+        Distance at which the propagation ends, Å.
     """
-    ahead, length = net.links[out, TWIN], net.shape[out, LENGTH]
-    if not high - low > 1e-10 * length:
+    ahead, length = mesh.links[out].twin, mesh.shape[out].length
+    if not window.high - window.low > 1e-10 * length:
         return
-    far = sigma + math.sqrt(max(x * x, (length - x) * (length - x)) + y * y)
+    x, y = window.x, window.y
+    far = window.sigma + math.sqrt(max(x * x, (length - x) * (length - x)) + y * y)
     if ahead < 0 or far >= cutoff:
-        key = sigma + hypot(x - min(max(x, low), high), y)
+        key = distance_at(window, min(max(x, window.low), window.high))
         if ahead < 0:
-            b.to_boundary[-1 - ahead] = min(b.to_boundary[-1 - ahead], key)
+            buffers.to_boundary[-1 - ahead] = min(buffers.to_boundary[-1 - ahead], key)
         if ahead < 0 or key >= cutoff:
             return
-    to_low, to_high = sigma + hypot(x - low, y), sigma + hypot(x - high, y)
-    # A little less, for rounding; and joined windows' distances are as wrong as the margin.
-    slack, margin = 1.0 - 1e-10, JOINED * JOIN * length
+    to_low, to_high = distance_at(window, window.low), distance_at(window, window.high)
+    # A little less, for rounding; and distances of merged windows are wrong by up to the margin.
+    slack, margin = 1.0 - 1e-10, MERGED * MERGE * length
     at_low, at_high = (to_low - margin) * slack, (to_high - margin) * slack
-    first, last = net.links[ahead, START], net.links[out, START]
-    if b.distance[first] + high < at_high or b.distance[last] + length - low < at_low:
+    first, last = mesh.links[ahead].start, mesh.links[out].start
+    if buffers.distance[first] + window.high < at_high or buffers.distance[last] + length - window.low < at_low:
         return
-    if behind >= 0:
-        spare = (at_low if on_left else at_high) - b.distance[behind]
-        across = bx - (low if on_left else high)
-        if spare > 0.0 and across * across + by * by < spare * spare:
+    if corner.vertex >= 0:
+        spare = (at_low if corner.beyond_high else at_high) - buffers.distance[corner.vertex]
+        across = corner.x - (window.low if corner.beyond_high else window.high)
+        if spare > 0.0 and across * across + corner.y * corner.y < spare * spare:
             return
-    if _joined(b, ahead, length, x, y, sigma, low, high, to_low, to_high):
-        return
-    _push(b, far, ahead, x, y, sigma, low, high)
+    if not _merge(buffers, ahead, length, window, to_low, to_high):
+        _enqueue(buffers, far, ahead, window)
 
 
 @inlined
-def enter(b: Buffers, face: int) -> None:
-    if not b.seen[face]:
-        b.seen[face] = True
-        b.entered[b.counts[N_FACES]] = face
-        b.counts[N_FACES] += 1
+def mark_face(buffers: Buffers, face: int) -> None:
+    """Add a face to those that were reached.
 
-
-@compiled_bare
-def fan(net: Net, b: Buffers, corner: int, start: float, stop: float, sigma: float, cutoff: float) -> None:
-    """Windows of a vertex that became a source, into one face: directions start..stop from its corner's first edge."""
-    face, k = corner // 3, corner % 3
-    enter(b, face)
-    angle, side = net.angle[corner], net.shape[corner, LENGTH]
-    ahead, behind = 3 * face + (k + 1) % 3, 3 * face + (k + 2) % 3
-    if start <= 1e-9:
-        _reach(net, b, net.links[ahead, START], sigma + side, ahead, net.angle[ahead], cutoff)
-    if stop >= angle - 1e-9:
-        _reach(net, b, net.links[behind, START], sigma + net.shape[behind, LENGTH], behind, 0.0, cutoff)
-    length, corner_angle = net.shape[ahead, LENGTH], net.angle[ahead]
-    high = length if start <= 1e-9 else length - side * math.sin(start) / math.sin(start + corner_angle)
-    low = 0.0 if stop >= angle - 1e-9 else length - side * math.sin(stop) / math.sin(stop + corner_angle)
-    _offer(net, b, ahead, length - net.shape[ahead, AX], -net.shape[ahead, AY], sigma,
-           min(max(low, 0.0), length), min(max(high, 0.0), length), -1, 0.0, 0.0, False, cutoff)  # fmt: skip
-
-
-@compiled_bare
-def bend(net: Net, b: Buffers, vertex: int, sigma: float, cutoff: float) -> None:
-    """Let ways bend at a vertex: by π or more from the way it was reached by, to either side."""
-    total, home = net.total[vertex], b.corner[vertex]
-    angle = net.angle
-    end = total - STRAIGHT
-    # To the left: over the last edge of each corner, which leads to its face's halfedge before.
-    passed, corner = angle[home] - b.bearing[vertex], home
-    while True:
-        corner = net.links[3 * (corner // 3) + (corner + 2 - 3 * (corner // 3)) % 3, TWIN]
-        if corner < 0 or corner == home or passed >= end:
-            break
-        if passed + angle[corner] > STRAIGHT:
-            fan(net, b, corner, max(STRAIGHT - passed, 0.0), min(end - passed, angle[corner]), sigma, cutoff)
-        passed += angle[corner]
-    if total != np.inf:
-        return
-    passed, corner = b.bearing[vertex], home
-    while True:
-        across = net.links[corner, TWIN]
-        if across < 0:
-            break
-        corner = 3 * (across // 3) + (across - 3 * (across // 3) + 1) % 3
-        if corner == home:
-            break
-        if passed + angle[corner] > STRAIGHT:
-            fan(net, b, corner, 0.0, angle[corner] - max(STRAIGHT - passed, 0.0), sigma, cutoff)
-        passed += angle[corner]
-
-
-@inlined
-def _across(x: float, y: float, at: float, ox: float, oy: float, ux: float, uy: float) -> float:
-    """Where on the line from (ox, oy) along (ux, uy) the ray from (x, y) through (at, 0) meets it."""
-    rx, ry = at - x, -y
-    below = ux * ry - uy * rx
-    if below == 0.0:
-        return 0.0
-    return ((x - ox) * ry - (y - oy) * rx) / below
-
-
-@inlined
-def pass_on(net: Net, b: Buffers, h: int, x: float, y: float, sigma: float, low: float, high: float,
-             cutoff: float) -> None:  # fmt: skip
-    """Carry a window across the face of its halfedge."""
-    k = h % 3
-    left, right = h - 1 if k else h + 2, h + 1 if k < 2 else h - 2
-    length, cx, cy = net.shape[h, LENGTH], net.shape[h, AX], net.shape[h, AY]
-    a, to, c = net.links[h, START], net.links[right, START], net.links[left, START]
-    gate = x + (cx - x) * (-y / (cy - y)) if cy - y > 0.0 else x
-    go_left, go_right = gate > low, gate < high
-    if gate < low - 1e-9 * length or gate > high + 1e-9 * length:
-        # A way with a bend, if not the shortest: no vertex is lost between two windows' rounding.
-        end = low if gate < low else high
-        found = sigma + hypot(x - end, y) + hypot(cx - end, cy)
-        if found < b.distance[c] * (1.0 - 1e-7):
-            _reach(net, b, c, found, left, math.atan2(cy * abs(end), cx * (cx - end) + cy * cy), cutoff)
-    else:
-        found = sigma + hypot(cx - x, cy - y)
-        if found < b.distance[c]:
-            # Angle at c from its first edge, c to a, to the way back to (x, y).
-            bearing = 0.0
-            if net.total[c] > 0.0:
-                bearing = math.atan2(abs(cy * (x - cx) - cx * (y - cy)), -cx * (x - cx) - cy * (y - cy))
-            _reach(net, b, c, found, left, bearing, cutoff)
-        if found < b.best[h, LEAST]:
-            if b.best[h, LEAST] == np.inf:
-                b.edges[b.counts[N_EDGES]] = h
-                b.counts[N_EDGES] += 1
-            b.best[h, LEAST], b.best[h, GATE] = found, gate
-        elif go_left and go_right and found > b.best[h, LEAST] * (1.0 + 1e-10) + JOINED * JOIN * length:
-            if gate < b.best[h, GATE]:
-                go_right = False
-            else:
-                go_left = False
-    if go_left:
-        side = net.shape[left, LENGTH]
-        ux, uy = cx * net.shape[left, PER_LENGTH], cy * net.shape[left, PER_LENGTH]
-        n0 = 0.0 if low <= 0.0 else max(_across(x, y, low, 0.0, 0.0, ux, uy), 0.0)
-        n1 = side if gate <= high else min(_across(x, y, high, 0.0, 0.0, ux, uy), side)
-        _offer(net, b, left, x * ux + y * uy, min(ux * y - uy * x, 0.0), sigma, n0, n1,
-               to, length * ux, -uy * length, True, cutoff)  # fmt: skip
-    if go_right:
-        side = net.shape[right, LENGTH]
-        ux, uy = (length - cx) * net.shape[right, PER_LENGTH], -cy * net.shape[right, PER_LENGTH]
-        n0 = 0.0 if gate >= low else max(_across(x, y, low, cx, cy, ux, uy), 0.0)
-        n1 = side if high >= length else min(_across(x, y, high, cx, cy, ux, uy), side)
-        _offer(net, b, right, (x - cx) * ux + (y - cy) * uy, min(ux * (y - cy) - uy * (x - cx), 0.0), sigma, n0, n1,
-               a, -cx * ux - cy * uy, ux * -cy + uy * cx, False, cutoff)  # fmt: skip
-
-
-@inlined
-def place(net: Net, h: int, weights: Floats) -> tuple[float, float]:
-    """The point with barycentric `weights` of a face, in the frame of its halfedge h."""
-    k = h % 3
-    one, two = weights[(k + 1) % 3], weights[(k + 2) % 3]
-    return one * net.shape[h, LENGTH] + two * net.shape[h, AX], two * net.shape[h, AY]
-
-
-@compiled_bare
-def _start_at_vertex(net: Net, b: Buffers, home: int, cutoff: float) -> None:
-    """Let ways begin at the vertex of a corner, into all its faces."""
-    vertex = net.links[home, START]
-    if b.distance[vertex] == np.inf:
-        b.vertices[b.counts[N_VERTICES]] = vertex
-        b.counts[N_VERTICES] += 1
-    b.distance[vertex] = 0.0
-    for kind in range(KINDS):
-        if net.ends[vertex, kind]:
-            b.to_boundary[kind] = 0.0
-    corner = home
-    while True:
-        fan(net, b, corner, 0.0, net.angle[corner], 0.0, cutoff)
-        corner = net.links[3 * (corner // 3) + (corner - 3 * (corner // 3) + 2) % 3, TWIN]
-        if corner < 0 or corner == home:
-            break
-    if corner == home:
-        return
-    corner = home
-    while net.links[corner, TWIN] >= 0:
-        across = net.links[corner, TWIN]
-        corner = 3 * (across // 3) + (across - 3 * (across // 3) + 1) % 3
-        if corner == home:
-            break
-        fan(net, b, corner, 0.0, net.angle[corner], 0.0, cutoff)
-
-
-@compiled_bare
-def start(net: Net, b: Buffers, face: int, weights: Floats, cutoff: float) -> None:
-    """Add a source: the point with barycentric `weights` of `face`."""
-    enter(b, face)
-    for k in range(3):
-        if weights[k] > 1.0 - 4.0 * RIM:
-            _start_at_vertex(net, b, 3 * face + k, cutoff)
-            return
-    total = max(weights[0], RIM) + max(weights[1], RIM) + max(weights[2], RIM)
-    for k in range(3):
-        h = 3 * face + k
-        one, two = max(weights[(k + 1) % 3], RIM) / total, max(weights[(k + 2) % 3], RIM) / total
-        px, py = one * net.shape[h, LENGTH] + two * net.shape[h, AX], two * net.shape[h, AY]
-        _reach(net, b, net.links[h, START], hypot(px, py), h, math.atan2(py, px), cutoff)
-        _offer(net, b, h, net.shape[h, LENGTH] - px, -py, 0.0, 0.0, net.shape[h, LENGTH], -1, 0.0, 0.0, False, cutoff)
+    Parameters
+    ----------
+    buffers : Buffers
+        Changed in place.
+    face : int
+        The face.
+    """
+    if not buffers.face_reached[face]:
+        counts = buffers.counts[0]
+        buffers.face_reached[face] = True
+        buffers.faces[counts.faces] = face
+        counts.faces += 1

@@ -14,7 +14,7 @@ from membrain_cloud.geometry import iterate_chunks
 from membrain_cloud.pipeline.annotation.patch_set import Patch, PatchSet
 from membrain_cloud.pipeline.digest import digest_of
 from membrain_cloud.pipeline.execution.provenance import versions
-from membrain_cloud.pipeline.planning.digests import Chain
+from membrain_cloud.pipeline.planning.digests import StageDigests
 from membrain_cloud.pipeline.stages.base import MEMBRANE
 from membrain_cloud.pipeline.stages.registry import STAGES
 from membrain_cloud.segmentation.uncertain_regions import CELLS, CellSums, Evidence, doubt, doubtful_boxes, least_around
@@ -75,7 +75,7 @@ class Proposal:
 
 def predicted_uri(settings: Settings) -> str:
     """Where `segment` writes with these settings."""
-    session = Chain.of(settings, STAGES, ("segment",)).sessions["segment"]
+    session = StageDigests.of(settings, STAGES, ("segment",)).sessions["segment"]
     return f"{MEMBRANE}:{settings.output.user}/{session}"
 
 

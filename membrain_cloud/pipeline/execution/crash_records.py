@@ -28,7 +28,7 @@ _KEPT = 20
 
 
 @dataclass
-class Record:
+class CrashRecord:
     """The attempts at one task that ended without a word from it."""
 
     digest: str
@@ -42,7 +42,7 @@ class Record:
     most_losses: int = 6
     history: list[dict[str, Any]] = field(default_factory=list)
 
-    def verdict(self) -> Outcome | None:
+    def failure(self) -> Outcome | None:
         """The failure of a task that has cost too much; None while it may be tried again."""
         if self.deaths >= self.most_deaths:
             message = f"the process at it died {self.deaths} times and did nothing else: most likely out of memory"
@@ -60,7 +60,7 @@ class CrashRecords:
 
     def __init__(self, store: Receipts | None) -> None:
         self._store = store
-        self._records: dict[str, Record] = {}
+        self._records: dict[str, CrashRecord] = {}
 
     def read(self, tasks: Iterable[Task]) -> dict[str, Outcome]:
         """Learn what the store knows, by one listing. Returns the failures of poisoned tasks, by their keys."""
@@ -69,11 +69,11 @@ class CrashRecords:
         for task in tasks if kept else ():
             if _name(task) in kept and (record := self._read(task)) is not None:
                 self._records[_name(task)] = record
-                if (failure := record.verdict()) is not None:
+                if (failure := record.failure()) is not None:
                     poisoned[task.key] = failure
         return poisoned
 
-    def note(self, task: Task, cause: Cause, *, alone: bool, worker: str) -> Record:
+    def record(self, task: Task, cause: Cause, *, alone: bool, worker: str) -> CrashRecord:
         """Count an attempt that ended badly. The store is asked first: another run may have counted too."""
         record = self._read(task) or self._records.get(_name(task)) or _fresh(task)
         if cause == "machine_lost":
@@ -102,7 +102,7 @@ class CrashRecords:
             with contextlib.suppress(MembrainCloudError):
                 self._store.remove(_name(task))
 
-    def _read(self, task: Task) -> Record | None:
+    def _read(self, task: Task) -> CrashRecord | None:
         """None where there is none, or of other inputs or settings."""
         if self._store is None:
             return None
@@ -112,14 +112,14 @@ class CrashRecords:
             return None
         if kept is None or kept.get("digest") != task.digest:
             return None
-        known = {key: value for key, value in kept.items() if key in Record.__dataclass_fields__}
+        known = {key: value for key, value in kept.items() if key in CrashRecord.__dataclass_fields__}
         limits = {"most_deaths": int(task.job.limit("deaths")), "most_losses": int(task.job.limit("losses"))}
-        return Record(**(known | limits))
+        return CrashRecord(**(known | limits))
 
 
-def _fresh(task: Task) -> Record:
+def _fresh(task: Task) -> CrashRecord:
     limits = (int(task.job.limit("deaths")), int(task.job.limit("losses")))
-    return Record(task.digest, task.stage, task.run, task.part, most_deaths=limits[0], most_losses=limits[1])
+    return CrashRecord(task.digest, task.stage, task.run, task.part, most_deaths=limits[0], most_losses=limits[1])
 
 
 def _name(task: Task) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from membrain_cloud.pipeline.execution.crash_records import CrashRecords
 from membrain_cloud.pipeline.execution.failure_log import FailureLog
 from membrain_cloud.pipeline.execution.outcome_store import OutcomeStore
-from membrain_cloud.pipeline.execution.stale_leases import sweep
+from membrain_cloud.pipeline.execution.stale_leases import remove_stale_leases
 from membrain_cloud.pipeline.tasks import Kind, Outcome, Task
 from membrain_cloud.store.tables.open import open_tables
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from membrain_cloud.store.projects.project import Project
 
 # event is "started" (outcome None), "finished", "again" (tried again later), or "held" (another run is at it).
-Observe = Callable[[str, Task, Outcome | None], None]
+Observer = Callable[[str, Task, Outcome | None], None]
 
 KINDS: tuple[Kind, ...] = ("gpu", "cpu")
 
@@ -39,13 +39,13 @@ class Runner(Protocol):
 
     memory_bytes: int
 
-    def attend(self, attempts: CrashRecords, note: Observe) -> None:
+    def bind(self, attempts: CrashRecords, note: Observer) -> None:
         """Learn where attempts are counted, and who is told of tasks that are tried again."""
 
     def now(self) -> float:
         """Seconds, by the clock that it waits by."""
 
-    def room(self, task: Task, kind: Kind) -> bool:
+    def has_slot(self, task: Task, kind: Kind) -> bool:
         """Whether this task could be started now."""
 
     def start(self, task: Task, registry: Registry, kind: Kind, *, take_over: str = "") -> None:
@@ -67,7 +67,7 @@ class Runner(Protocol):
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How long to wait for what passes.
 
     requeues : times that a task whose fault passes is queued again, after its worker has tried it several times.
@@ -84,25 +84,25 @@ class Patience:
     grace_seconds: float = 20.0
 
 
-def drive(
+def run_tasks(
     plan: Plan,
     runner: Runner,
     registry: Registry,
-    observe: Observe = lambda *_: None,
+    observe: Observer = lambda *_: None,
     *,
-    settled: Mapping[str, Outcome] | None = None,
-    patience: Patience | None = None,
+    poisoned: Mapping[str, Outcome] | None = None,
+    patience: RetryPolicy | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> OutcomeStore:
     """Do all tasks of a plan in the order their needs allow; a failure blocks what hangs on it and nothing else.
 
     observe : called with ("started", task, None) and ("finished", task, outcome), blocked tasks included.
-    settled : failures that are known before, by the tasks' keys.
+    poisoned : failures that are known before, by the tasks' keys.
     stop : once it says so nothing more is handed out, and what is in flight is waited for for a while.
     Returns the outcomes of the plan's tasks, in the plan's order; when stopped, of those that were settled.
     """
-    driving = _Driving(plan, runner, registry, observe, patience or Patience())
-    for failure in (settled or {}).values():
+    driving = _Dispatcher(plan, runner, registry, observe, patience or RetryPolicy())
+    for failure in (poisoned or {}).values():
         driving.fail(failure)
     leave_at: float | None = None
     while driving.is_unsettled():
@@ -134,10 +134,12 @@ class _Later:
             yield heapq.heappop(self.due)[1]
 
 
-class _Driving:
+class _Dispatcher:
     """The state of a run: what waits for what, what is ready, what is in flight. Tasks are known by their index."""
 
-    def __init__(self, plan: Plan, runner: Runner, registry: Registry, observe: Observe, patience: Patience) -> None:
+    def __init__(
+        self, plan: Plan, runner: Runner, registry: Registry, observe: Observer, patience: RetryPolicy
+    ) -> None:
         self.tasks, self.runner, self.registry = plan.tasks, runner, registry
         self.observe, self.patience = observe, patience
         self.in_flight = 0
@@ -171,7 +173,7 @@ class _Driving:
                 if self.outcomes.has(index):  # failed before it began
                     heapq.heappop(ready)
                     continue
-                if not self.runner.room(task, kind):
+                if not self.runner.has_slot(task, kind):
                     break
                 heapq.heappop(ready)
                 self.observe("started", task, None)
@@ -261,7 +263,7 @@ def execute_plan(
     plan: Plan,
     runner: Runner,
     registry: Registry,
-    observe: Observe = lambda *_: None,
+    observe: Observer = lambda *_: None,
     *,
     retry_poison: bool = False,
     stop: Callable[[], bool] = lambda: False,
@@ -275,7 +277,7 @@ def execute_plan(
     Raises StorageError before anything is begun where results could not be written.
     """
     ledger = FailureLog(project.receipts)
-    ledger.settle(plan.settled)
+    ledger.settle(plan.outcomes)
     attempts = CrashRecords(project.receipts.sibling("attempts"))
     poisoned = attempts.read(plan.tasks)
     if retry_poison:
@@ -295,12 +297,14 @@ def execute_plan(
                 attempts.forget(task)
         observe(event, task, outcome)
 
-    runner.attend(attempts, note)
+    runner.bind(attempts, note)
     chosen = settings.run
-    patience = Patience(requeues=chosen.requeues, lease_seconds=60 * chosen.lease_minutes, grace_seconds=grace_seconds)
-    outcomes = drive(plan, runner, registry, note, settled=poisoned, patience=patience, stop=stop)
-    sweep([project.receipts, open_tables(project, settings.output.tables).receipts])
-    return outcomes.after(plan.settled)
+    patience = RetryPolicy(
+        requeues=chosen.requeues, lease_seconds=60 * chosen.lease_minutes, grace_seconds=grace_seconds
+    )
+    outcomes = run_tasks(plan, runner, registry, note, poisoned=poisoned, patience=patience, stop=stop)
+    remove_stale_leases([project.receipts, open_tables(project, settings.output.tables).receipts])
+    return outcomes.after(plan.outcomes)
 
 
 def _check_writable(project: Project, settings: Settings, stores: set[str]) -> None:

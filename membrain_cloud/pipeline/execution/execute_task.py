@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from membrain_cloud.errors import ChunkError, MembrainCloudError, ProjectError, TransientError, storage_error
 from membrain_cloud.pipeline.execution.crash_records import CrashRecords
-from membrain_cloud.pipeline.execution.provenance import receipt_of
-from membrain_cloud.pipeline.planning.receipt_index import clear_the_way
+from membrain_cloud.pipeline.execution.provenance import make_receipt
+from membrain_cloud.pipeline.planning.receipt_index import remove_earlier_receipts
 from membrain_cloud.pipeline.settings import Settings, settings_from
 from membrain_cloud.pipeline.stages.base import TaskContext
 from membrain_cloud.pipeline.tasks import Job, Outcome, Task
@@ -153,18 +153,18 @@ class _Work:
         if receipts.has(task.receipt):
             self._forgive()
             return self._outcome("skipped")
-        clear_the_way(receipts, task, self.settings)
+        remove_earlier_receipts(receipts, task, self.settings)
         context = TaskContext(project, tables, self.settings, receipts, task, self.meters["project"])
         try:
             counts = dict(stage.execute(context))
         finally:
-            context.turn.end()
-            self.gpu_seconds += context.turn.seconds
+            context.gpu_turn.release()
+            self.gpu_seconds += context.gpu_turn.seconds
         self.meters["project"].flush()
         if not self._is_still_ours():
             return self._outcome("held", _TAKEN_OVER)
         seconds = time.monotonic() - started
-        receipts.write(task.receipt, receipt_of(context, stage, counts, self.meters, seconds=seconds, attempt=number))
+        receipts.write(task.receipt, make_receipt(context, stage, counts, self.meters, seconds=seconds, attempt=number))
         self._forgive()
         return self._outcome("done", counts=counts)
 
@@ -199,8 +199,8 @@ class _Work:
         """The last one at it vanished with the run that would have noticed: count that before it happens again."""
         alone = bool(dead.facts.get("alone")) and dead.is_dead()
         cause: Any = "driver_died" if alone else "machine_lost"
-        found = attempts.note(self.task, cause, alone=alone, worker=str(dead.facts.get("worker", "")))
-        return found.verdict()
+        found = attempts.record(self.task, cause, alone=alone, worker=str(dead.facts.get("worker", "")))
+        return found.failure()
 
     def _forgive(self) -> None:
         """The task is done: nothing is held against it."""

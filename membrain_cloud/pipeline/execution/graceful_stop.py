@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 
-class Stop:
+class StopRequest:
     """Whether the run is to stop; `grace_seconds` after it was asked to, KeyboardInterrupt is raised."""
 
     def __init__(self, grace_seconds: float) -> None:
@@ -21,7 +21,7 @@ class Stop:
         self._asked = False
         self._timer: threading.Timer | None = None
 
-    def is_asked(self) -> bool:
+    def is_requested(self) -> bool:
         return self._asked
 
     def ask(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
@@ -29,7 +29,7 @@ class Stop:
             raise KeyboardInterrupt
         self._asked = True
         # A task in this very process holds the main thread: only a signal gets through to it. Where workers do the
-        # work, drive() has left long before.
+        # work, run_tasks() has left long before.
         self._timer = threading.Timer(self.grace_seconds + 2.0, os.kill, (os.getpid(), signal.SIGINT))
         self._timer.daemon = True
         self._timer.start()
@@ -40,9 +40,9 @@ class Stop:
 
 
 @contextmanager
-def stopping(grace_seconds: float) -> Iterator[Stop]:
+def stop_on_signals(grace_seconds: float) -> Iterator[StopRequest]:
     """Listen for SIGTERM and SIGINT; outside of the main thread nobody can."""
-    stop = Stop(grace_seconds)
+    stop = StopRequest(grace_seconds)
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return

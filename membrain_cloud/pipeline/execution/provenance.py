@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Objects = Mapping[str, tuple[int, str]]
 
 
-def receipt_of(
+def make_receipt(
     context: TaskContext,
     stage: Stage,
     counts: Mapping[str, Any],
@@ -41,7 +41,7 @@ def receipt_of(
     written; what lies in the store is compared with them by `verify`.
     """
     task = context.task
-    places = [] if task.output is None else [*output_paths(task.output), *kinds_beside(task.output, counts)]
+    places = [] if task.output is None else [*output_paths(task.output), *class_pick_paths(task.output, counts)]
     objects = _objects(context, meters[stage.keeps_receipts_in], places)
     return {
         "receipt_version": RECEIPT_VERSION,
@@ -50,7 +50,7 @@ def receipt_of(
         "run": task.run,
         "part": task.part,
         "place": task.place,
-        "link": task.link,
+        "link": task.stage_digest,
         "inputs": all_without_keys(
             {
                 role: ref_as_dict(ref) | {"uri": ref.key, "identity": task.identities.get(role)}
@@ -87,7 +87,7 @@ def output_paths(output: Ref) -> list[str]:
     return [output.mesh_path, output.picks_path] if isinstance(output, ObjectRef) else [output.path]
 
 
-def kinds_beside(output: Ref, counts: Mapping[str, Any]) -> list[str]:
+def class_pick_paths(output: Ref, counts: Mapping[str, Any]) -> list[str]:
     """Where the picks of each kind lie that `pick` writes beside all of them: its counts name the kinds."""
     if not isinstance(output, ObjectRef):
         return []

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from membrain_cloud.errors import MembrainCloudError
-from membrain_cloud.pipeline.planning.receipt_index import LOOKUPS
+from membrain_cloud.pipeline.planning.receipt_index import CONCURRENT_REQUESTS
 from membrain_cloud.store.run_state.leases import Leases
 from membrain_cloud.store.run_state.receipts import Receipts, receipt_name
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LEASES, ATTEMPTS = "leases", "attempts"
 
 
-def sweep(stores: Iterable[Receipts]) -> None:
+def remove_stale_leases(stores: Iterable[Receipts]) -> None:
     """Remove void leases, and attempts at tasks that are done: a listing each, and two requests for each one there.
 
     stores : the receipts of a project and of its tables. One that does not answer is left as it is: nothing rests on
@@ -32,7 +32,7 @@ def sweep(stores: Iterable[Receipts]) -> None:
     for receipts in stores:
         with contextlib.suppress(MembrainCloudError):
             files = receipts.beside(LEASES)
-            for name in void_leases(receipts):
+            for name in finished_leases(receipts):
                 files.remove_object(f"{name}.json")
     with contextlib.suppress(MembrainCloudError):
         attempts = stores[0].sibling(ATTEMPTS)  # of all stages they lie in the project
@@ -41,10 +41,10 @@ def sweep(stores: Iterable[Receipts]) -> None:
                 attempts.remove(name)
 
 
-def void_leases(receipts: Receipts) -> list[str]:
+def finished_leases(receipts: Receipts) -> list[str]:
     """The names of leases beside `receipts` whose task has its receipt."""
     held = Leases(receipts.beside(LEASES)).all()
-    with ThreadPoolExecutor(LOOKUPS) as threads:
+    with ThreadPoolExecutor(CONCURRENT_REQUESTS) as threads:
         done = threads.map(lambda name: _is_done(receipts, name, held[name].facts), held)
         return [name for name, is_done in zip(held, done, strict=True) if is_done]
 

@@ -14,9 +14,9 @@ from membrain_cloud.errors import TomogramError, UsageError
 from membrain_cloud.geometry import Box, iterate_chunks
 from membrain_cloud.pipeline.files import postprocess as derived
 from membrain_cloud.pipeline.files.outputs import SegmentedFile, earlier_outputs, identity, publish, staging
-from membrain_cloud.pipeline.models import given_facts, model_sha256
+from membrain_cloud.pipeline.models import model_sha256, registry_facts
 from membrain_cloud.pipeline.stages.inference import predict_slabs, segmenter, sliding_window
-from membrain_cloud.pipeline.stages.output_grid import View, pieces, view_of
+from membrain_cloud.pipeline.stages.output_grid import GridChoice, choose_grids, output_blocks
 from membrain_cloud.segmentation.score_encoding import scores_above
 from membrain_cloud.segmentation.sliding_window import Slab, Statistics, density_statistics
 from membrain_cloud.store.formats.volume_reader import VolumeFile, open_volume_file
@@ -93,7 +93,7 @@ def segment_file(
     with open_volume_file(path) as volume:
         own = derived.frame_of(volume, options.voxel_spacing_angstrom)
         levels = volume.levels(own.voxel_spacing_angstrom)
-        view = view_of(settings, levels)
+        view = choose_grids(settings, levels)
         frame = replace(own, shape=view.output.shape, voxel_spacing_angstrom=view.output.voxel_spacing_angstrom)
         seen = volume.level(levels[view.level]) if view.level else volume
         recipe = _recipe(path, frame, settings, options)
@@ -134,7 +134,7 @@ def _moved(planned: SegmentedFile, folder: str) -> SegmentedFile:
 
 def _make(
     volume: VolumeFile,
-    view: View,
+    view: GridChoice,
     frame: derived.Frame,
     settings: SegmentSettings,
     options: FileOptions,
@@ -180,12 +180,12 @@ def _numbered(frame: derived.Frame, path: str, mask: Any, min_voxels: int) -> in
 
 def _slabs(
     volume: VolumeFile,
-    view: View,
+    view: GridChoice,
     settings: SegmentSettings,
     progress: Callable[[int, int], None],
 ) -> Iterator[Slab]:
     look, shape = sliding_window(settings, view.source.voxel_spacing_angstrom), view.source.shape
-    (piece,) = pieces(view, look.tiling, view.output.shape)
+    (piece,) = output_blocks(view, look.tiling, view.output.shape)
     total, done = look.tiling.count(shape), 0
 
     def count(more: int) -> None:
@@ -196,7 +196,7 @@ def _slabs(
     slabs = predict_slabs(
         settings,
         look,
-        segmenter(settings.model, model_sha256(settings.model), settings.chosen_precision, settings.compilation),
+        segmenter(settings.model, model_sha256(settings.model), settings.effective_precision, settings.compilation),
         volume.read,
         shape,
         piece.block,
@@ -228,5 +228,5 @@ def _recipe(path: str, frame: derived.Frame, settings: SegmentSettings, options:
         "model_sha256": model_sha256(settings.model),
         "segment": settings.digest_settings(),
         "components": options.min_voxels if options.components else None,
-        **({"registry": facts} if (facts := given_facts(settings.model)) else {}),
+        **({"registry": facts} if (facts := registry_facts(settings.model)) else {}),
     }

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from membrain_cloud.pipeline.execution.provenance import output_paths
-from membrain_cloud.pipeline.execution.stale_leases import LEASES, void_leases
-from membrain_cloud.pipeline.planning.receipt_index import LOOKUPS
+from membrain_cloud.pipeline.execution.stale_leases import LEASES, finished_leases
+from membrain_cloud.pipeline.planning.receipt_index import CONCURRENT_REQUESTS
 from membrain_cloud.pipeline.stages.score_cache import SCORES
 from membrain_cloud.pipeline.tasks import Ref, ref_from_dict
 from membrain_cloud.store.run_state.receipts import ReceiptName, Receipts
@@ -36,7 +36,7 @@ _OLD_RECEIPT = re.compile(r"[^/]+/[^/]+/[^/]+/[^/]+/(complete|prepare|finish|blo
 
 
 @dataclass(frozen=True)
-class Litter:
+class Orphan:
     """One thing that nothing vouches for.
 
     store : "project" or "tables".  name : of the object or folder in it.  key : of an annotation, as people name it.
@@ -48,34 +48,34 @@ class Litter:
     key: str = ""
 
 
-def find_litter(project: Project, tables: Tables, user: str, *, hours: float = 1.0) -> list[Litter]:
+def find_orphans(project: Project, tables: Tables, user: str, *, hours: float = 1.0) -> list[Orphan]:
     """All of it, by kind and name.
 
     hours : hidden temporary files younger than this may be writes in progress.
     """
-    found = [*foreign_outputs(project, tables, user), *_bad_receipts(project, tables), *_left_leases(project, tables)]
+    found = [*orphaned_outputs(project, tables, user), *_bad_receipts(project, tables), *_left_leases(project, tables)]
     for store, files in (("project", project.files), ("tables", tables.files)):
         left = files.temporaries()
         if left:
             now = files.now()
             old = [name for name, info in left.items() if now - (info.modified or now) >= 3600 * hours]
-            found += [Litter("temporary file", store, name) for name in old]
+            found += [Orphan("temporary file", store, name) for name in old]
     if tables.files.local and tables.files.root.startswith(f"{project.files.root}/"):  # seen from the project already
         found = [item for item in found if (item.kind, item.store) != ("temporary file", "tables")]
     return sorted(found, key=lambda item: (item.kind, item.store, item.name))
 
 
-def remove_litter(project: Project, tables: Tables, found: Iterable[Litter]) -> None:
+def remove_orphans(project: Project, tables: Tables, found: Iterable[Orphan]) -> None:
     """Remove it; what is gone already is no error."""
     for item in found:
         (project if item.store == "project" else tables).files.remove(item.name)
 
 
-def foreign_outputs(project: Project, tables: Tables, user: str) -> list[Litter]:
+def orphaned_outputs(project: Project, tables: Tables, user: str) -> list[Orphan]:
     """Annotations of `user`, kept scores and table parts that no receipt vouches for and no run is at work on."""
     owners = _Owners(project.receipts)
     runs = [name for name, is_folder in project.files.children("ExperimentRuns").items() if is_folder]
-    with ThreadPoolExecutor(LOOKUPS) as threads:
+    with ThreadPoolExecutor(CONCURRENT_REQUESTS) as threads:
         looked = threads.map(
             lambda run: [*_annotations(project, user, run, owners), *_features(project, run, owners)], runs
         )
@@ -137,11 +137,11 @@ class _Owners:
                         found |= set((receipt or {}).get("paths", ()))
         return found
 
-    def vouches_for_scores(self, run: str, place: str, digest: str) -> bool:
+    def owns_scores(self, run: str, place: str, digest: str) -> bool:
         return run in self.busy_runs or (run, place, digest) in self._scores
 
 
-def _annotations(project: Project, user: str, run: str, owners: _Owners) -> Iterator[Litter]:
+def _annotations(project: Project, user: str, run: str, owners: _Owners) -> Iterator[Orphan]:
     by_owner: dict[Owner, dict[str, str]] = {}
     for labels in project.segmentations(run):
         if labels.user == user:
@@ -156,10 +156,10 @@ def _annotations(project: Project, user: str, run: str, owners: _Owners) -> Iter
     for owner, paths in by_owner.items():
         for path in owners.unowned(owner, list(paths)):
             if project.files.exists(path):  # what lies in a static root is not ours to judge
-                yield Litter("annotation", "project", path, paths[path])
+                yield Orphan("annotation", "project", path, paths[path])
 
 
-def _features(project: Project, run: str, owners: _Owners) -> Iterator[Litter]:
+def _features(project: Project, run: str, owners: _Owners) -> Iterator[Orphan]:
     """Kept scores. Their names have no user, but a digest that only we write."""
     for folder, is_folder in project.files.children(f"ExperimentRuns/{run}").items():
         if not is_folder or not folder.startswith("VoxelSpacing"):
@@ -170,11 +170,11 @@ def _features(project: Project, run: str, owners: _Owners) -> Iterator[Litter]:
             if not name.endswith("_features.zarr") or match is None:
                 continue
             place = f"{kind}@{folder.removeprefix('VoxelSpacing')}"
-            if not owners.vouches_for_scores(run, place, match["digest"]):
-                yield Litter("features", "project", f"ExperimentRuns/{run}/{folder}/{name}")
+            if not owners.owns_scores(run, place, match["digest"]):
+                yield Orphan("features", "project", f"ExperimentRuns/{run}/{folder}/{name}")
 
 
-def _table_parts(tables: Tables) -> Iterator[Litter]:
+def _table_parts(tables: Tables) -> Iterator[Orphan]:
     """Parts without a receipt. Tables without any receipt are somebody's copy, and are left alone."""
     names = tables.receipts.names()
     addresses = {known.address for name in names if (known := ReceiptName.parse(name)) is not None}
@@ -184,10 +184,10 @@ def _table_parts(tables: Tables) -> Iterator[Litter]:
     for table in tables.names():
         for dataset, part in tables.parts(table):
             if (dataset, part) not in vouched:
-                yield Litter("table part", "tables", part_name(table, dataset, part))
+                yield Orphan("table part", "tables", part_name(table, dataset, part))
 
 
-def _bad_receipts(project: Project, tables: Tables) -> Iterator[Litter]:
+def _bad_receipts(project: Project, tables: Tables) -> Iterator[Orphan]:
     """Receipts without a byte, and those of a time when their names carried no digest: they vouch for nothing."""
     for store, files, receipts in (
         ("project", project.files, project.receipts),
@@ -196,10 +196,10 @@ def _bad_receipts(project: Project, tables: Tables) -> Iterator[Litter]:
         below = receipts.url.removeprefix(f"{files.url}/")
         for name, info in receipts.files.listing().items():
             if name.endswith(".json") and (not info.size or _OLD_RECEIPT.fullmatch(name.removesuffix(".json"))):
-                yield Litter("receipt", store, f"{below}/{name}")
+                yield Orphan("receipt", store, f"{below}/{name}")
 
 
-def _left_leases(project: Project, tables: Tables) -> Iterator[Litter]:
+def _left_leases(project: Project, tables: Tables) -> Iterator[Orphan]:
     """Leases that nobody keeps up, and those whose work is done."""
     for store, files, receipts in (
         ("project", project.files, project.receipts),
@@ -207,8 +207,8 @@ def _left_leases(project: Project, tables: Tables) -> Iterator[Litter]:
     ):
         leases, (_, left) = receipts.beside(LEASES), _leases(receipts)
         below = leases.url.removeprefix(f"{files.url}/")
-        for name in sorted(left | set(void_leases(receipts))):
-            yield Litter("lease", store, f"{below}/{name}.json")
+        for name in sorted(left | set(finished_leases(receipts))):
+            yield Orphan("lease", store, f"{below}/{name}.json")
 
 
 def _in_work(receipts: Receipts) -> set[str]:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from membrain_cloud.errors import InputError
-from membrain_cloud.pipeline.maintenance.clean import foreign_outputs
-from membrain_cloud.pipeline.planning.receipt_index import LOOKUPS
+from membrain_cloud.pipeline.maintenance.clean import orphaned_outputs
+from membrain_cloud.pipeline.planning.receipt_index import CONCURRENT_REQUESTS
 from membrain_cloud.pipeline.stages.score_cache import SCORES
 from membrain_cloud.pipeline.tasks import ref_from_dict
 from membrain_cloud.store.objects.io_meter import checksum
@@ -34,7 +34,7 @@ LOST: tuple[State, ...] = ("missing", "torn")
 
 
 # Folders of a project that are kept listed: more than the threads can be at.
-_FOLDERS_KEPT = 8 * LOOKUPS
+_FOLDERS_KEPT = 8 * CONCURRENT_REQUESTS
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def verify(
         if forget_missing:
             bad = (*LOST, "changed") if content else LOST
             forget(receipts, [finding for finding in found if finding.state in bad])
-    litter = foreign_outputs(project, tables, user)
+    litter = orphaned_outputs(project, tables, user)
     return [*findings, *(Finding("", item.name, "foreign", "no receipt vouches for it") for item in litter)]
 
 
@@ -110,7 +110,7 @@ def _verified(receipts: Receipts, files: Files, project: Project | None, *, cont
 
     # Those of one run one after the other: they lie in the same folders, and these are then listed once.
     names = sorted(_complete(receipts), key=lambda name: (name.split("/")[2:3], name))
-    with ThreadPoolExecutor(LOOKUPS) as threads:
+    with ThreadPoolExecutor(CONCURRENT_REQUESTS) as threads:
         found = threads.map(check, names)
         yield from sorted(found, key=lambda finding: finding.receipt)
 

@@ -39,7 +39,7 @@ class Activity:
     eta_seconds: float | None
 
 
-def activity(project: Project, settings: Settings, plan: Plan) -> Activity:
+def read_activity(project: Project, settings: Settings, plan: Plan) -> Activity:
     """Look at leases and receipts; `plan` says what is left to do. Nothing is written."""
     kept = (project.receipts, open_tables(project, settings.output.tables).receipts)
     at_work: list[Mapping[str, Any]] = []

@@ -26,7 +26,7 @@ _LOGGER.addHandler(logging.NullHandler())
 
 
 class RunLog:
-    """Writes what drive() observes. Every line has: time, level, event, run_id; of a task: run (the tomogram's copick
+    """Writes what run_tasks() observes. Every line has: time, level, event, run_id; of a task: run (the copick
     run), tomogram (type@spacing), stage, part, attempt, worker.
     """
 
@@ -34,12 +34,12 @@ class RunLog:
         self.run_id = uuid.uuid4().hex[:12]
         self._attempts: Counter[str] = Counter()
         self._say("run_started", stages=list(plan.stages), tomograms=len(plan.runs), tasks=len(plan.tasks))
-        for outcome in plan.settled:
+        for outcome in plan.outcomes:
             if outcome.state == "failed":
                 self._say("refused", logging.ERROR, **_told(outcome), run=outcome.run, stage=outcome.stage)
 
     def observe(self, event: str, task: Task, outcome: Outcome | None) -> None:
-        """As drive() tells it."""
+        """As run_tasks() tells it."""
         if event == "started" or (outcome is not None and outcome.state == "again"):
             self._attempts[task.key] += 1
         about: dict[str, Any] = {"run": task.run, "tomogram": task.place, "stage": task.stage, "part": task.part}

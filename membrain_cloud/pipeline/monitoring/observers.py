@@ -7,25 +7,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from membrain_cloud.pipeline.monitoring.json_log import RunLog
-from membrain_cloud.pipeline.monitoring.progress import Tally
+from membrain_cloud.pipeline.monitoring.progress import ProgressCounter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from membrain_cloud.pipeline.execution.driver import Observe, Runner
+    from membrain_cloud.pipeline.execution.driver import Observer, Runner
     from membrain_cloud.pipeline.planning.plan import Plan
     from membrain_cloud.pipeline.tasks import Outcome, Task
 
 
 @dataclass(frozen=True)
-class Watch:
+class RunObservers:
     """A run under watch. `log` is written to where `run_log.log_to` says."""
 
-    tally: Tally
+    tally: ProgressCounter
     log: RunLog
-    observers: tuple[Observe, ...]
+    observers: tuple[Observer, ...]
 
-    def and_also(self, other: Observe) -> Observe:
+    def with_observer(self, other: Observer) -> Observer:
         """All observers and one more, as one."""
 
         def observe(event: str, task: Task, outcome: Outcome | None) -> None:
@@ -36,16 +36,16 @@ class Watch:
 
 
 @contextmanager
-def watching(
+def observe_run(
     plan: Plan, runner: Runner, *, metrics_port: int | None = None, dask_report: str | None = None
-) -> Iterator[Watch]:
-    """Watch a run of `plan` on `runner`.
+) -> Iterator[RunObservers]:
+    """RunObservers a run of `plan` on `runner`.
 
     metrics_port : serve Prometheus metrics there.  dask_report : write Dask's performance report to this HTML file.
     Raises UsageError for a port that is taken, or a report that cannot be made.
     """
-    tally, log = Tally(plan), RunLog(plan)
-    observers: list[Observe] = [tally.observe, log.observe]
+    tally, log = ProgressCounter(plan), RunLog(plan)
+    observers: list[Observer] = [tally.observe, log.observe]
     with ExitStack() as stack:
         if metrics_port is not None:
             from membrain_cloud.pipeline.monitoring.prometheus import Metrics
@@ -55,5 +55,5 @@ def watching(
             observers.append(metrics.observe)
         if dask_report is not None:
             stack.enter_context(runner.report(dask_report))
-        yield Watch(tally, log, tuple(observers))
+        yield RunObservers(tally, log, tuple(observers))
         log.end({state: int(count) for state, count in tally.tomograms.items()})

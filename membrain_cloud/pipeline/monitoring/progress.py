@@ -1,4 +1,4 @@
-"""How far a run is: what progress bars, metrics and logs have in common. Fed with what drive() observes."""
+"""How far a run is: what progress bars, metrics and logs have in common. Fed with what run_tasks() observes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TomogramState = Literal["pending", "running", "done", "failed", "blocked"]
 TOMOGRAM_STATES: tuple[TomogramState, ...] = ("done", "failed", "blocked", "running", "pending")
 
 
-class Tally:
+class ProgressCounter:
     """Counts of one run.
 
     tomograms : by state; those that the plan settled are among them.
@@ -35,7 +35,7 @@ class Tally:
         self.last_progress = self.started
         self._left_of_run = Counter(task.run for task in plan.tasks)
         self._states: dict[str, TomogramState] = dict.fromkeys(plan.runs, "done")
-        for outcome in plan.settled:
+        for outcome in plan.outcomes:
             self._spoil(outcome)
         for run in self._left_of_run:
             if self._states.get(run) not in ("failed", "blocked"):
@@ -43,7 +43,7 @@ class Tally:
         self.tomograms: Counter[TomogramState] = Counter(self._states.values())
 
     def observe(self, event: str, task: Task, outcome: Outcome | None) -> None:
-        """As drive() tells it."""
+        """As run_tasks() tells it."""
         if outcome is None:
             if self._states[task.run] == "pending":
                 self._set(task.run, "running")

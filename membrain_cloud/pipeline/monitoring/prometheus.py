@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 
 from membrain_cloud.errors import UsageError
 from membrain_cloud.pipeline.execution.driver import KINDS
-from membrain_cloud.pipeline.monitoring.progress import TOMOGRAM_STATES, Tally
+from membrain_cloud.pipeline.monitoring.progress import TOMOGRAM_STATES, ProgressCounter
 
 if TYPE_CHECKING:
     from membrain_cloud.pipeline.planning.plan import Plan
@@ -28,14 +28,14 @@ class Metrics:
     tally : counted by somebody else.  snapshot : of the runner, as `Runner.snapshot`.
     """
 
-    def __init__(self, plan: Plan, tally: Tally, snapshot: Snapshot) -> None:
+    def __init__(self, plan: Plan, tally: ProgressCounter, snapshot: Snapshot) -> None:
         self.registry = CollectorRegistry()
         self._tally, self._snapshot = tally, snapshot
         self._counters()
         self._gauges()
         for stage in plan.stages:
             self._seconds.labels(stage)
-        for outcome in plan.settled:
+        for outcome in plan.outcomes:
             self._tasks.labels(outcome.stage, outcome.state).inc()
 
     def _counters(self) -> None:
@@ -72,7 +72,7 @@ class Metrics:
         self._progress.set(time.time())
 
     def observe(self, event: str, task: Task, outcome: Outcome | None) -> None:
-        """As drive() tells it."""
+        """As run_tasks() tells it."""
         deaths = self._snapshot()["deaths"] - self._deaths._value.get()
         if deaths > 0:
             self._deaths.inc(deaths)

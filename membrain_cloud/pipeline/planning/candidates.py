@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from membrain_cloud.errors import InputError, MembrainCloudError
 from membrain_cloud.pipeline.digest import digest_of
-from membrain_cloud.pipeline.planning.digests import Chain, Registry
-from membrain_cloud.pipeline.planning.receipt_index import LOOKUPS, Standing
-from membrain_cloud.pipeline.planning.records import RunDraft, Step
-from membrain_cloud.pipeline.stages.base import Part, RunContext, Stage
+from membrain_cloud.pipeline.planning.digests import Registry, StageDigests
+from membrain_cloud.pipeline.planning.receipt_index import CONCURRENT_REQUESTS, ReceiptIndex
+from membrain_cloud.pipeline.planning.records import RunPlan, Step
+from membrain_cloud.pipeline.stages.base import RunContext, Stage, TaskPart
 from membrain_cloud.pipeline.tasks import Job, Outcome, Ref, Task
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
 from membrain_cloud.store.run_state.receipts import receipt_name
@@ -43,23 +43,23 @@ class Draft:
         self.project, self.settings, self.registry, self.chosen = project, settings, registry, chosen
         self.worker_memory_bytes = worker_memory_bytes
         self.job = job
-        self.chain = Chain.of(settings, registry, chosen)
-        self.after = {name: tuple(registry[name].after(settings)) for name in self.chain.links}
+        self.chain = StageDigests.of(settings, registry, chosen)
+        self.after = {name: tuple(registry[name].after(settings)) for name in self.chain.digests}
         self.settled: list[Outcome] = []
         self.memory_bytes: dict[str, int] = {}
-        self._left: list[tuple[RunDraft, list[Task]]] = []
-        self._cuts: dict[tuple[str, Grid], tuple[Sequence[Part], int]] = {}
+        self._left: list[tuple[RunPlan, list[Task]]] = []
+        self._cuts: dict[tuple[str, Grid], tuple[Sequence[TaskPart], int]] = {}
 
-    def all_runs(self, names: Sequence[str]) -> list[RunDraft]:
+    def all_runs(self, names: Sequence[str]) -> list[RunPlan]:
         """Every task there could be. What a store must be asked for is asked side by side."""
         if self.project.is_frozen:
             return [self.run(name) for name in names]
-        with ThreadPoolExecutor(LOOKUPS) as threads:
+        with ThreadPoolExecutor(CONCURRENT_REQUESTS) as threads:
             return list(threads.map(self.run, names))
 
-    def run(self, run: str) -> RunDraft:
+    def run(self, run: str) -> RunPlan:
         """Every task there could be on one run; refusals are kept with the stage they meet."""
-        draft = RunDraft(run, {name: Step(self.registry[name]) for name in self.chain.links})
+        draft = RunPlan(run, {name: Step(self.registry[name]) for name in self.chain.digests})
         try:
             context, grid = self._site(run)
         except MembrainCloudError as error:
@@ -83,7 +83,7 @@ class Draft:
                     if ref not in made and ref not in identities:
                         identities[ref] = self.project.identity(ref)
                 seen = {role: identities[ref] for role, ref in inputs.items() if ref not in made}
-                digest = digest_of(self.chain.links[name], seen, [digests[other] for other in self.after[name]])
+                digest = digest_of(self.chain.digests[name], seen, [digests[other] for other in self.after[name]])
                 whence = {role: made.get(ref) or identities[ref] for role, ref in inputs.items()}
                 self._cut(step, context, grid, inputs, output, digest, whence)
             except MembrainCloudError as error:
@@ -107,7 +107,7 @@ class Draft:
         context = RunContext(self.project, run, tomogram, self.settings, self.chain.sessions)
         if given is not None:
             return context, self.project.grid(self.project.segmentation(run, given))
-        return context, self.project.grid(context.require_tomogram(next(iter(self.chain.links))))
+        return context, self.project.grid(context.require_tomogram(next(iter(self.chain.digests))))
 
     def _cut(
         self,
@@ -141,7 +141,7 @@ class Draft:
                     output=output,
                     receipt=receipt_name(address, COMPLETE if completes else part.name, own),
                     place=place,
-                    link=self.chain.links[stage.name],
+                    stage_digest=self.chain.digests[stage.name],
                     needs=tuple(f"{stage.name}/{context.run}/{other}" for other in part.needs),
                     model_sha256=self.chain.models[stage.name],
                     identities=identities,
@@ -152,7 +152,7 @@ class Draft:
     def refuse(self, run: str, error: MembrainCloudError) -> None:
         self._settle(run, self.chosen[0], "failed", error.message, error.next_step)
 
-    def settle(self, draft: RunDraft, standing: Standing) -> None:
+    def settle(self, draft: RunPlan, standing: ReceiptIndex) -> None:
         """Decide stage by stage of one run: skipped, to do, refused, blocked."""
         states: dict[str, str] = {}
         left: list[Task] = []
@@ -172,7 +172,7 @@ class Draft:
         if left:
             self._left.append((draft, left))
 
-    def _decide(self, draft: RunDraft, name: str, before: Mapping[str, str]) -> str:
+    def _decide(self, draft: RunPlan, name: str, before: Mapping[str, str]) -> str:
         step = draft.steps[name]
         stopped = [other for other, state in before.items() if state in ("failed", "blocked")]
         if stopped:
@@ -199,7 +199,7 @@ class Draft:
             "take fewer workers, so that each has more memory, smaller windows or a coarser spacing",
         )
 
-    def _left_of(self, draft: RunDraft, step: Step, before: Mapping[str, str], standing: Standing) -> list[Task]:
+    def _left_of(self, draft: RunPlan, step: Step, before: Mapping[str, str], standing: ReceiptIndex) -> list[Task]:
         """The tasks of a stage that are not done, and what each waits for."""
         left = step.tasks
         if len(left) > 1 and standing.is_done(step.stage, left[0]):
@@ -214,7 +214,7 @@ class Draft:
     def ordered_tasks(self) -> tuple[Task, ...]:
         """All that is left to do: tomograms begun first, then large before small, then by name."""
 
-        def rank(entry: tuple[RunDraft, list[Task]]) -> tuple[bool, int, str]:
+        def rank(entry: tuple[RunPlan, list[Task]]) -> tuple[bool, int, str]:
             draft = entry[0]
             return not draft.begun, -(draft.grid.voxels if draft.grid else 0), draft.run
 

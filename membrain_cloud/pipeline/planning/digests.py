@@ -25,35 +25,35 @@ Registry = Mapping[str, Stage]
 
 
 @dataclass(frozen=True)
-class Chain:
+class StageDigests:
     """The chosen stages and all that they rest on, in the pipeline's order.
 
-    links : digest of each.  sessions : copick session each writes to.  models : sha256 of each one's network, or "".
+    digests : of each stage.  sessions : copick session each writes to.  models : sha256 of each one's network, or "".
     """
 
-    links: Mapping[str, str]
+    digests: Mapping[str, str]
     sessions: Mapping[str, str]
     models: Mapping[str, str]
 
     @classmethod
-    def of(cls, settings: Settings, registry: Registry, chosen: Sequence[str]) -> Chain:
+    def of(cls, settings: Settings, registry: Registry, chosen: Sequence[str]) -> StageDigests:
         needed = _with_upstream(settings, registry, chosen)
         models = {name: _model_sha256(registry[name], settings) for name in needed}
-        links: dict[str, str] = {}
+        digests: dict[str, str] = {}
         for name in needed:
             stage = registry[name]
-            before = [links[upstream] for upstream in stage.after(settings)]
+            before = [digests[upstream] for upstream in stage.after(settings)]
             digest_settings = {**stage.digest_settings(settings), **_model_facts(stage, settings)}
-            links[name] = digest_of(name, digest_settings, models[name], stage.data_version, before)
+            digests[name] = digest_of(name, digest_settings, models[name], stage.data_version, before)
         named = settings.output.session
-        sessions = {name: link[:8] if named == "auto" else named for name, link in links.items()}
-        return cls(links, sessions, models)
+        sessions = {name: link[:8] if named == "auto" else named for name, link in digests.items()}
+        return cls(digests, sessions, models)
 
 
 def choose_stages(stages: Sequence[str] | None, settings: Settings, registry: Registry) -> tuple[str, ...]:
     """The stages to do, in the pipeline's order; without a choice, all whose output is not given by somebody."""
     if not stages:
-        return tuple(name for name, stage in registry.items() if not stage.is_given(settings))
+        return tuple(name for name, stage in registry.items() if not stage.is_replaced(settings))
     for name in stages:
         if name not in registry:
             near = difflib.get_close_matches(name, list(registry), n=1)
@@ -89,7 +89,7 @@ def _model_facts(stage: Stage, settings: Settings) -> dict[str, Any]:
     source = stage.model(settings)
     if source is None:
         return {}
-    from membrain_cloud.pipeline.models import given_facts
+    from membrain_cloud.pipeline.models import registry_facts
 
-    facts = given_facts(source)
+    facts = registry_facts(source)
     return {"model_facts": facts} if facts else {}

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from membrain_cloud.geometry import Grid
     from membrain_cloud.pipeline.planning.digests import Registry
-    from membrain_cloud.pipeline.planning.receipt_index import Standing
-    from membrain_cloud.pipeline.planning.records import RunDraft
+    from membrain_cloud.pipeline.planning.receipt_index import ReceiptIndex
+    from membrain_cloud.pipeline.planning.records import RunPlan
     from membrain_cloud.pipeline.settings import PlanSettings, Settings
     from membrain_cloud.pipeline.stages.base import Stage
     from membrain_cloud.pipeline.tasks import Task
@@ -78,8 +78,8 @@ def estimates(
     registry: Registry,
     chosen: Sequence[str],
     tasks: Sequence[Task],
-    drafts: Sequence[RunDraft],
-    standing: Standing,
+    drafts: Sequence[RunPlan],
+    standing: ReceiptIndex,
 ) -> dict[str, Estimate]:
     """What is left of each chosen stage."""
     left: dict[str, Counter[str]] = {name: Counter() for name in chosen}
@@ -87,7 +87,7 @@ def estimates(
         left[task.stage][task.run] += 1
     found = {}
     for name in chosen:
-        stage, looks = registry[name], _Looks(registry[name], settings)
+        stage, looks = registry[name], _FlopsPerGrid(registry[name], settings)
         voxels, read, operations = 0.0, 0.0, 0.0
         for draft in drafts:
             count, step = left[name][draft.run], draft.steps.get(name)
@@ -162,12 +162,12 @@ def network_hours(stage: Stage, settings: Settings, grids: Sequence[Grid], kind:
 
     None where its operations are not known.
     """
-    looks = _Looks(stage, settings)
+    looks = _FlopsPerGrid(stage, settings)
     operations = sum(looks.flops(grid) for grid in grids)
     return operations / (STATED_TFLOPS[kind] * 1e12) / 3600 if operations else None
 
 
-class _Looks:
+class _FlopsPerGrid:
     """A stage's operations on a grid, reckoned once for each grid: thousands of tomograms have few sizes."""
 
     def __init__(self, stage: Stage, settings: Settings) -> None:

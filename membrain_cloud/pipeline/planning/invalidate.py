@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from membrain_cloud.pipeline.planning.digests import Chain
+from membrain_cloud.pipeline.planning.digests import StageDigests
 from membrain_cloud.pipeline.stages.registry import STAGES
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef
 from membrain_cloud.store.tables.open import open_tables
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from membrain_cloud.store.projects.project import Project
 
 
-def forget_done(project: Project, settings: Settings, stages: Sequence[str], runs: Sequence[str] | None) -> int:
+def invalidate_results(project: Project, settings: Settings, stages: Sequence[str], runs: Sequence[str] | None) -> int:
     """Remove the receipts of stages on runs (None: all), so that the next plan does them again; how many.
 
     In a named session those of other settings go too, which a plan would refuse to write beside.
     """
-    chain = Chain.of(settings, STAGES, tuple(stages))
+    chain = StageDigests.of(settings, STAGES, tuple(stages))
     tables = open_tables(project, settings.output.tables)
     removed = 0
     for stage in stages:
@@ -40,7 +40,7 @@ def forget_done(project: Project, settings: Settings, stages: Sequence[str], run
     return removed
 
 
-def foreign_outputs(project: Project, settings: Settings, plan: Plan) -> list[str]:
+def foreign_annotations(project: Project, settings: Settings, plan: Plan) -> list[str]:
     """Annotations that the plan would overwrite and that no run of ours has made."""
     found = set()
     for task in plan.tasks:

@@ -19,7 +19,7 @@ from membrain_cloud.errors import InputError
 from membrain_cloud.pipeline.planning.candidates import Draft
 from membrain_cloud.pipeline.planning.digests import Registry, choose_stages
 from membrain_cloud.pipeline.planning.estimates import Estimate, Total, estimates, total
-from membrain_cloud.pipeline.planning.receipt_index import Standing
+from membrain_cloud.pipeline.planning.receipt_index import ReceiptIndex
 from membrain_cloud.pipeline.settings import PlanSettings, Settings
 from membrain_cloud.pipeline.tasks import Job, Outcome, Ref, Task
 from membrain_cloud.store.tables.open import open_tables
@@ -35,7 +35,7 @@ class Plan:
     """What a run will do.
 
     tasks : left to do, in the order in which they are to be started (see the module).
-    settled : known already: skipped (done before), failed (refused), blocked.
+    outcomes : known already: skipped (done before), failed (refused), blocked.
     memory_bytes : what each task will need, by its key.  sessions : copick session each stage writes to.
     refs : of each run, what its stages read, by role: density, labels, instances, meshes, picks.
     estimates : what is left of each stage, and what it will take.
@@ -46,7 +46,7 @@ class Plan:
     runs: tuple[str, ...]
     sessions: Mapping[str, str]
     tasks: tuple[Task, ...]
-    settled: tuple[Outcome, ...]
+    outcomes: tuple[Outcome, ...]
     memory_bytes: Mapping[str, int]
     refs: Mapping[str, Mapping[str, Ref]]
     estimates: Mapping[str, Estimate] = field(default_factory=dict)
@@ -72,7 +72,7 @@ def plan(
     ------
     ProjectError : no such run, or a project without runs.  UsageError : no such stage, or a named session that holds
     results of other settings.  ModelError : no such model.  StorageError : receipts that a newer version wrote.
-    A run whose input is bad does not raise: it is among `settled`, failed.
+    A run whose input is bad does not raise: it is among `outcomes`, failed.
     """
     chosen = choose_stages(stages, settings, registry)
     tables = open_tables(project, settings.output.tables)
@@ -80,7 +80,7 @@ def plan(
     job = Job(project.config, tables.url, settings.as_dict())
     draft = Draft(project, settings, registry, chosen, job, worker_memory_bytes)
     drafts = draft.all_runs(names)
-    standing = Standing.of({"project": project.receipts, "tables": tables.receipts}, drafts)
+    standing = ReceiptIndex.of({"project": project.receipts, "tables": tables.receipts}, drafts)
     standing.refuse_newer()
     if settings.output.session != "auto" and not settings.output.replace:
         standing.refuse_other_settings(drafts, settings)

@@ -11,13 +11,13 @@ from membrain_cloud.store.run_state.receipts import RECEIPT_VERSION, ReceiptName
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from membrain_cloud.pipeline.planning.records import RunDraft, Step
+    from membrain_cloud.pipeline.planning.records import RunPlan, Step
     from membrain_cloud.pipeline.settings import Settings
     from membrain_cloud.pipeline.stages.base import Stage
     from membrain_cloud.pipeline.tasks import Task
 
 # Requests to a store at once.
-LOOKUPS = 16
+CONCURRENT_REQUESTS = 16
 # Of so few runs the receipts are listed run by run, of more all that the stages have.
 FEW_RUNS = 16
 # So many receipts of a stage are read for what they say of times and versions, evenly chosen among all.
@@ -26,7 +26,7 @@ SAMPLES = 64
 REPLACED_SAMPLES = 512
 
 
-class Standing:
+class ReceiptIndex:
     """The names of the receipts that bear on a plan, and a sample of their contents.
 
     names : of each store ("project", "tables").  samples : of each stage, the contents of some finished ones.
@@ -38,7 +38,7 @@ class Standing:
         self._sampled: list[tuple[str, str, dict[str, Any]]] = []
 
     @classmethod
-    def of(cls, receipts: Mapping[str, Receipts], drafts: Sequence[RunDraft]) -> Standing:
+    def of(cls, receipts: Mapping[str, Receipts], drafts: Sequence[RunPlan]) -> ReceiptIndex:
         """By a few bulk listings and a bounded number of reads, however many receipts there are."""
         depth = 3 if len(drafts) <= FEW_RUNS else 2  # an address is stage/session/run/name
         places = sorted(
@@ -49,7 +49,7 @@ class Standing:
             }
         )
         names: dict[str, set[str]] = {store: set() for store in receipts}
-        with ThreadPoolExecutor(LOOKUPS) as threads:
+        with ThreadPoolExecutor(CONCURRENT_REQUESTS) as threads:
             listed = threads.map(lambda place: receipts[place[0]].names(place[1]), places)
             for (store, _), found in zip(places, listed, strict=True):
                 names[store] |= found
@@ -69,7 +69,7 @@ class Standing:
         for store, name, receipt in self._sampled:
             refuse_newer(name, receipt, self.receipts[store].url)
 
-    def refuse_other_settings(self, drafts: Sequence[RunDraft], settings: Settings) -> None:
+    def refuse_other_settings(self, drafts: Sequence[RunPlan], settings: Settings) -> None:
         """UsageError where a named session holds results of other settings that this run would replace.
 
         Results of the same settings on data that have changed since are replaced. Table rows are no session's.
@@ -93,12 +93,12 @@ class Standing:
         others = [
             f"{task.stage} on {task.run}"
             for (_, _, task), receipt in zip(chosen, found, strict=True)
-            if receipt is not None and receipt.get("link") not in (None, task.link)
+            if receipt is not None and receipt.get("link") not in (None, task.stage_digest)
         ]
         if others:
-            raise other_settings(settings.output.session, others, len(replaced))
+            raise session_conflict(settings.output.session, others, len(replaced))
 
-    def _read_samples(self, drafts: Sequence[RunDraft]) -> None:
+    def _read_samples(self, drafts: Sequence[RunPlan]) -> None:
         done: dict[str, list[tuple[str, str]]] = {}
         for step in _steps(drafts):
             for task in step.tasks[-1:]:
@@ -112,11 +112,11 @@ class Standing:
             self._sampled += found
 
     def _read(self, names: Iterable[tuple[str, str]]) -> list[dict[str, Any] | None]:
-        with ThreadPoolExecutor(LOOKUPS) as threads:
+        with ThreadPoolExecutor(CONCURRENT_REQUESTS) as threads:
             return list(threads.map(lambda place: self.receipts[place[0]].read(place[1]), names))
 
 
-def other_settings(session: str, examples: Sequence[str], count: int) -> UsageError:
+def session_conflict(session: str, examples: Sequence[str], count: int) -> UsageError:
     """What to say where a named session belongs to other settings."""
     shown = ", ".join(examples[:5]) + (f" and {len(examples) - 5} more" if len(examples) > 5 else "")
     of = f" of {count} results that would be replaced" if count > len(examples) else ""
@@ -126,7 +126,7 @@ def other_settings(session: str, examples: Sequence[str], count: int) -> UsageEr
     )
 
 
-def clear_the_way(receipts: Receipts, task: Task, settings: Settings) -> None:
+def remove_earlier_receipts(receipts: Receipts, task: Task, settings: Settings) -> None:
     """Remove the receipts of earlier results before an output is touched.
 
     StorageError for those of a newer version, and, in a named session, for those that a run with other settings has
@@ -135,13 +135,13 @@ def clear_the_way(receipts: Receipts, task: Task, settings: Settings) -> None:
     part = "complete" if task.completes else task.part
     if settings.output.session != "auto" and not settings.output.replace and task.output is not None:
         earlier = receipts.parts(task.address)
-        if any(receipt.get("link") not in (None, task.link) for receipt in earlier.values()):
-            error = other_settings(settings.output.session, [f"{task.stage} on {task.run}"], 1)
+        if any(receipt.get("link") not in (None, task.stage_digest) for receipt in earlier.values()):
+            error = session_conflict(settings.output.session, [f"{task.stage} on {task.run}"], 1)
             raise StorageError(error.message, error.next_step)
     receipts.forget(task.address, part)
 
 
-def _steps(drafts: Sequence[RunDraft]) -> Iterable[Step]:
+def _steps(drafts: Sequence[RunPlan]) -> Iterable[Step]:
     return (step for draft in drafts for step in draft.steps.values())
 
 

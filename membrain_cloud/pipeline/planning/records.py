@@ -23,7 +23,7 @@ class Step:
 
 
 @dataclass
-class RunDraft:
+class RunPlan:
     """Every task there could be on one run. grid : None where it is not known. begun : something of it is done."""
 
     run: str

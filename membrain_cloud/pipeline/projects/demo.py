@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from membrain_cloud.pipeline.evaluation.truth import Truth, evaluate_plan
-from membrain_cloud.pipeline.execution.driver import Observe, Runner, execute_plan
+from membrain_cloud.pipeline.execution.driver import Observer, Runner, execute_plan
 from membrain_cloud.pipeline.planning.plan import Plan, plan
 from membrain_cloud.pipeline.projects.simulate import (
     SURFACE_SESSION,
@@ -61,7 +61,7 @@ def plan_demo(project: Project, memory_bytes: int) -> Plan:
     return plan(project, settings(), STAGES, worker_memory_bytes=memory_bytes)
 
 
-def run_demo(project: Project, made: Plan, runner: Runner, observe: Observe) -> Sequence[Outcome]:
+def run_demo(project: Project, made: Plan, runner: Runner, observe: Observer) -> Sequence[Outcome]:
     return execute_plan(project, settings(), made, runner, STAGES, observe)
 
 

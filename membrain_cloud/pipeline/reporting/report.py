@@ -108,7 +108,7 @@ def gather(
 def stages_table(plan: Plan) -> Table:
     """How far each tomogram is."""
     left = {(task.run, task.stage) for task in plan.tasks}
-    settled = {(outcome.run, outcome.stage): outcome.state for outcome in plan.settled}
+    settled = {(outcome.run, outcome.stage): outcome.state for outcome in plan.outcomes}
     words = {"skipped": "done"}
 
     def state(run: str, stage: str) -> str | None:

@@ -118,7 +118,7 @@ def _states(plan: Plan, failures: Mapping[str, Any]) -> dict[str, str]:
     order = ("failed", "refused", "blocked", "to do", "done")
     found = [
         (outcome.run, {"skipped": "done", "failed": "refused"}.get(outcome.state, outcome.state))
-        for outcome in plan.settled
+        for outcome in plan.outcomes
     ]
     found += [(task.run, "failed" if task.run in failures else "to do") for task in plan.tasks]
     for run, state in found:

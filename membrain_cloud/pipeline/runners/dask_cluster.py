@@ -1,4 +1,4 @@
-"""Dask clusters: our own on this machine, or somebody's scheduler; and what their workers say of themselves."""
+"""Dask clusters: a local one of this process, or one whose scheduler has an address; their workers and their faults."""
 
 from __future__ import annotations
 
@@ -12,169 +12,238 @@ from distributed import Client, Nanny, Scheduler, SpecCluster
 from distributed.comm import CommClosedError
 
 from membrain_cloud.errors import TransientError, UsageError
-from membrain_cloud.pipeline.runners.host_resources import LIBRARY_THREADS, total_memory_bytes
-from membrain_cloud.pipeline.runners.worker_roster import Facts
+from membrain_cloud.pipeline.runners.host_resources import LIBRARY_THREADS, worker_memory_bytes
+from membrain_cloud.pipeline.runners.worker_state import WorkerFacts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from membrain_cloud.pipeline.tasks import Kind
 
 CONNECT_SECONDS = 20
-# Tasks a GPU worker holds: while one computes, the next one reads ahead (pipeline/turns.py).
+# Tasks of a GPU worker: while one computes, the next one reads ahead (stages/gpu_turn.py).
 GPU_SLOTS = 2
-
-
-# What Dask's processes keep of what has happened, in entries: of messages sent, of events, of transitions. Nobody here
-# reads it, and it takes tens of MiB before it is full.
-_SHORT_MEMORY = {"distributed.admin.low-level-log-length": 50}
+# Entries that Dask's processes keep of messages, events and transitions: nothing reads them, and they take tens of MiB.
+_SHORT_LOGS = {"distributed.admin.low-level-log-length": 50}
 
 
 class SchedulerLost(TransientError):
-    """The scheduler does not answer any more."""
+    """The Dask scheduler does not answer (any more)."""
 
 
 def gpu_count() -> int:
-    """GPUs of this machine that torch may use."""
+    """Return the number of this machine's GPUs that torch may use."""
     import torch
 
     return torch.cuda.device_count()
 
 
 def local_cluster(workers: int, memory_bytes: int, gpus: int) -> SpecCluster:
-    """Processes on this machine: one worker a GPU, the others without. Call it under `local_configuration`."""
+    """Start a cluster of processes on this machine, within the context of `local_configuration`.
+
+    Parameters
+    ----------
+    workers : int
+        Number of worker processes, each with one slot, or two where it has a GPU.
+    memory_bytes : int
+        Memory limit of each worker; its nanny ends it at 95 %.
+    gpus : int
+        Number of GPUs. The first workers get one each, the others none.
+
+    Returns
+    -------
+    distributed.SpecCluster
+        The running cluster; the caller closes it.
+    """
     common = {
         "memory_limit": memory_bytes,
         "host": "127.0.0.1",
         "silence_logs": logging.CRITICAL,
-        # Workers remember as usual: Dask's own report is made of it.
+        # Workers keep logs of the usual length: Dask's own report is made of them.
         "config": {"distributed.admin.low-level-log-length": 1000},
     }
     spec = {}
     for number in range(workers):
-        holds = _holds(number, min(gpus, workers), workers)
-        spec[number] = {"cls": Nanny, "options": {**common, **holds}}
-    # Any free port for the dashboard: several runs on one machine do not meet.
+        resources = _worker_resources(number, min(gpus, workers))
+        spec[number] = {"cls": Nanny, "options": {**common, **resources}}
+    # Any free port for the dashboard: several runs on one machine do not collide.
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}}
     return SpecCluster(workers=spec, scheduler=scheduler, silence_logs=logging.CRITICAL)
 
 
-def _holds(number: int, gpus: int, workers: int) -> dict[str, Any]:
+def _worker_resources(number: int, gpus: int) -> dict[str, Any]:
+    """Return the slots, resources and environment of a local worker by its number."""
     if not gpus:
         return {"nthreads": 1}
     if number < gpus:
-        env = {"CUDA_VISIBLE_DEVICES": _visible(number)}
+        env = {"CUDA_VISIBLE_DEVICES": _device_name(number)}
         return {"nthreads": GPU_SLOTS, "resources": {"GPU": GPU_SLOTS}, "env": env}
     return {"nthreads": 1, "resources": {"CPU": 1}, "env": {"CUDA_VISIBLE_DEVICES": ""}}
 
 
-def _visible(number: int) -> str:
-    """The name of the number-th of the devices that this process was given."""
-    given = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    return given[number] if number < len(given) else str(number)
+def _device_name(number: int) -> str:
+    """Return the name of a GPU by its number among those visible to this process."""
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return visible[number] if number < len(visible) else str(number)
 
 
-def local_configuration(workers: int) -> Any:
-    """Dask's settings for our own cluster, as a context that is left at its end; each worker has its share of cores."""
+def local_configuration(workers: int) -> AbstractContextManager[Any]:
+    """Return a context with Dask's configuration for a local cluster.
+
+    Parameters
+    ----------
+    workers : int
+        Number of workers, among which the cores are divided.
+
+    Returns
+    -------
+    context manager
+        The configuration is in effect from this call, and until the context is left.
+    """
     threads = max(1, (os.cpu_count() or 1) // workers)
-    settings = {
-        # Long native calls may hold the GIL; a worker that is silent is not dead. The driver watches heartbeats itself.
+    configuration = {
+        # Long native calls may hold the GIL: a silent worker is not dead. The driver watches heartbeats itself.
         "distributed.scheduler.worker-ttl": None,
-        # Workers hold no Dask data, so spilling or pausing would only stall them. At 95 % the nanny kills.
+        # Workers hold no Dask data, so spilling or pausing would only stall them. At 95 % the nanny ends them.
         "distributed.worker.memory.target": False,
         "distributed.worker.memory.spill": False,
         "distributed.worker.memory.pause": False,
-        # Looking at itself costs each of Dask's processes 1 % of a core: less often will do for reports.
+        # Dask's own profiling costs each process 1 % of a core at the usual intervals; these do for reports.
         "distributed.worker.profile.interval": "200ms",
         "distributed.admin.tick.interval": "500ms",
         "distributed.admin.system-monitor.interval": "2s",
         "distributed.admin.log-length": 1000,
-        **_SHORT_MEMORY,
+        **_SHORT_LOGS,
         "distributed.nanny.pre-spawn-environ": {name: str(threads) for name in LIBRARY_THREADS},
         "distributed.comm.timeouts.connect": "60s",
     }
-    return dask.config.set(settings)
+    context: AbstractContextManager[Any] = dask.config.set(configuration)
+    return context
 
 
 def connect(scheduler: str) -> Client:
-    """A client of the scheduler at an address, by Dask's own configuration of TLS. Raises SchedulerLost."""
+    """Connect to a scheduler, with TLS where Dask's configuration says so.
+
+    Parameters
+    ----------
+    scheduler : str
+        Address of the scheduler, e.g. ``tcp://10.0.0.1:8786``.
+
+    Returns
+    -------
+    distributed.Client
+        The connected client; the caller closes it.
+
+    Raises
+    ------
+    SchedulerLost
+        If no scheduler answers there within 20 s.
+    """
     try:
-        with dask.config.set(_SHORT_MEMORY):
+        with dask.config.set(_SHORT_LOGS):
             return Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
         cause = f"no Dask scheduler answers at {scheduler} ({error})"
-        raise SchedulerLost(cause, f"start them: `dask scheduler`, `dask worker {scheduler} --nthreads 1`") from None
+        next_step = f"start one with workers: `dask scheduler`, `dask worker {scheduler} --nthreads 1`"
+        raise SchedulerLost(cause, next_step) from None
 
 
-def workers_of(client: Client) -> dict[str, Facts]:
-    """Who is there. Raises SchedulerLost."""
+def workers_of(client: Client) -> dict[str, WorkerFacts]:
+    """Return the scheduler's workers by address.
+
+    Raises
+    ------
+    SchedulerLost
+        If the scheduler does not answer within 30 s.
+    """
     with scheduler_faults(client):
-        told = client.sync(client.scheduler.identity, n_workers=-1, callback_timeout=30)["workers"]
-    return {address: _facts(address, worker) for address, worker in told.items()}
+        identities = client.sync(client.scheduler.identity, n_workers=-1, callback_timeout=30)["workers"]
+    return {address: _facts(address, identity) for address, identity in identities.items()}
+
+
+def _facts(address: str, identity: Mapping[str, Any]) -> WorkerFacts:
+    """Return the facts of a worker; its Dask resources GPU or CPU name its kind, without either it takes all tasks."""
+    resources = identity.get("resources") or {}
+    kind: Kind | None = "gpu" if resources.get("GPU") else "cpu" if resources.get("CPU") else None
+    return WorkerFacts(
+        address=address,
+        name=str(identity["name"]),
+        nanny=identity.get("nanny"),
+        kind=kind,
+        slots=max(1, int(identity.get("nthreads") or 1)),
+        memory_bytes=int(identity.get("memory_limit") or 0) or worker_memory_bytes(),
+        last_seen=identity.get("last_seen", 0.0),
+    )
 
 
 def restart_worker(client: Client, address: str) -> None:
-    """Have a worker's nanny kill it and start another, waiting for that for a minute at most.
+    """Have a worker's nanny end it and start another, and wait for that for up to a minute.
 
-    That the run ended meanwhile, or the scheduler was lost, is noticed elsewhere.
+    Errors are ignored: the end of the run or the loss of the scheduler is noticed elsewhere.
     """
     with suppress(SchedulerLost), scheduler_faults(client):
         client.restart_workers([address], timeout=60, raise_for_error=False)
 
 
-def _facts(address: str, told: Mapping[str, Any]) -> Facts:
-    """Resources say what a worker is for: GPU, CPU, or everything where it has neither."""
-    resources = told.get("resources") or {}
-    kind: Kind | None = "gpu" if resources.get("GPU") else "cpu" if resources.get("CPU") else None
-    memory_bytes = int(told.get("memory_limit") or 0) or int(total_memory_bytes() * 0.9)
-    slots = max(1, int(told.get("nthreads") or 1))
-    return Facts(address, str(told["name"]), told.get("nanny"), kind, slots, memory_bytes, told.get("last_seen", 0.0))
-
-
 @contextmanager
 def performance_report(client: Client, file: str) -> Iterator[None]:
-    """Dask's own report of what is done meanwhile, as an HTML page. Raises UsageError."""
+    """Write Dask's performance report of what executes within this context.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        The client whose scheduler is reported on.
+    file : str
+        Path of the HTML page to write.
+
+    Raises
+    ------
+    UsageError
+        If bokeh is not installed or the file cannot be written.
+    """
     try:
-        import bokeh  # noqa: F401
+        import bokeh  # noqa: F401  (an early answer: Dask imports it at the end only)
     except ImportError:
-        raise UsageError("--dask-report needs the package bokeh", "pip install 'membrain_cloud[dashboard]'") from None
+        raise UsageError("Dask's report needs the package bokeh", "pip install 'membrain_cloud[dashboard]'") from None
     from distributed import performance_report as report
 
     try:
         with client.as_current(), report(filename=file):
             yield
     except OSError as error:
-        raise UsageError(f"--dask-report {file}: {error.strerror}", "give a file that can be written") from None
+        raise UsageError(f"Dask's report {file}: {error.strerror}", "choose a file that can be written") from None
 
 
 def host_of(address: str) -> str:
+    """Return the host name or IP address of a worker's address, e.g. 10.0.0.1 of ``tcp://10.0.0.1:4000``."""
     return address.partition("://")[2].rpartition(":")[0]
 
 
 @contextmanager
 def scheduler_faults(client: Client) -> Iterator[None]:
-    """Errors that mean that the scheduler is gone, as SchedulerLost."""
+    """Raise SchedulerLost for errors within this context which mean that the scheduler is gone."""
     from concurrent.futures import CancelledError
 
-    where = client.scheduler.address if client.scheduler is not None else "its address"
-    lost = (f"the Dask scheduler at {where} was lost", "run the same command again: finished tasks are kept")
+    address = client.scheduler.address if client.scheduler is not None else "its address"
+    message = (f"the Dask scheduler at {address} was lost", "run the same command again: finished tasks are kept")
     try:
         if client.status not in ("running", "connecting"):
-            raise SchedulerLost(*lost)
+            raise SchedulerLost(*message)
         yield
     except (CommClosedError, CancelledError, TimeoutError, OSError, AttributeError) as error:
         if isinstance(error, AttributeError) and client.status == "running":
             raise
-        raise SchedulerLost(*lost) from error
+        raise SchedulerLost(*message) from error
     except RuntimeError as error:
         if "closed" not in str(error).lower() and "not running" not in str(error).lower():
             raise
-        raise SchedulerLost(*lost) from error
+        raise SchedulerLost(*message) from error
 
 
 @contextmanager
 def quiet_dask() -> Iterator[None]:
-    """Closing what is already dead may complain; nobody can act on it."""
+    """Silence Dask's log and its connection errors, for closing what may be dead already."""
     logger = logging.getLogger("distributed")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

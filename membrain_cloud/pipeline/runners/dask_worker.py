@@ -1,7 +1,7 @@
-"""What happens on a Dask worker: task by task, watched, with word to the driver when each begins and when it ends.
+"""What executes on a Dask worker: tasks, one after the other within their time limits, and events to the driver.
 
-The driver hears of both by Dask's events, which take the way that a worker's messages take anyway; a result would have
-to be fetched from the worker, one request a task, and would be lost with it.
+The driver learns of each task's beginning and end from Dask events, which take the way of the worker's other messages.
+A result would have to be fetched from the worker, with one request for each task, and would be lost with it.
 """
 
 from __future__ import annotations
@@ -29,107 +29,119 @@ if TYPE_CHECKING:
 
     from membrain_cloud.pipeline.stages.base import Stage
 
-# What a worker that was told to stop may still take to finish its task (a nanny kills it after 8 s).
+# Time that a worker which shuts down by request has to finish its task; a nanny ends it after 8 s.
 DRAIN_SECONDS = 7.0
-_threads_bound = threading.Lock()
+_threads_limited = threading.Lock()
 
 
 def work_bundle(content: bytes) -> dict[str, dict[str, Any]]:
-    """Do the tasks of a bundle, one after the other. Returns outcomes by token, for the case that an event is lost.
+    """Execute the tasks of a bundle one after the other, on the Dask worker that calls it.
 
-    What has not begun when the worker is told to go, or when nobody waits for the bundle any more, is left undone.
+    Tasks that have not begun when the worker shuts down, or when the driver no longer waits for the bundle, are left
+    out.
+
+    Parameters
+    ----------
+    content : bytes
+        The bundle, as `Bundle.packed` returns it.
+
+    Returns
+    -------
+    dict of str to dict
+        Outcomes as dictionaries by token. The same are sent as events; these replace events that are lost.
     """
     worker, bundle, outcomes = get_worker(), Bundle.unpacked(content), {}
     key, registry, orders = worker.get_current_task(), unpacked_registry(bundle.registry), bundle.orders
-    _bound_threads(bundle.neighbours)
+    _limit_threads(bundle.neighbours)
     worker.log_event(bundle.topic, {"what": "began", "token": orders[0].token})
     for order, following in zip(orders, (*orders[1:], None), strict=True):
-        outcome = _done(worker, bundle, order, registry)
+        outcome = _execute(worker, bundle, order, registry)
         outcomes[order.token] = outcome
-        word = {"what": "ended", "token": order.token, "outcome": outcome}
+        event = {"what": "ended", "token": order.token, "outcome": outcome}
         if following is None or not _is_wanted(worker, key):
-            worker.log_event(bundle.topic, word)
+            worker.log_event(bundle.topic, event)
             break
-        worker.log_event(bundle.topic, word | {"next": following.token})
+        worker.log_event(bundle.topic, event | {"next": following.token})
     return outcomes
 
 
-def _done(worker: Any, bundle: Bundle, order: Order, registry: Mapping[str, Stage]) -> dict[str, Any]:
+def _execute(worker: Any, bundle: Bundle, order: Order, registry: Mapping[str, Stage]) -> dict[str, Any]:
+    """Execute one task within its time limit and return its outcome as a dictionary."""
     claim = Claim(order.token, bundle.run_id, worker.address, take_over=order.take_over)
     limit_seconds = 3600 * order.task.job.limit("task_hours")
     overdue = {"what": "overdue", "token": order.token}
-    with _WATCH.over(limit_seconds, lambda: worker.log_event(bundle.topic, overdue)):
+    with _TIME_LIMITS.limit(limit_seconds, lambda: worker.log_event(bundle.topic, overdue)):
         return execute_task(order.task, registry, claim=claim).as_dict()
 
 
 def _is_wanted(worker: Any, key: Any) -> bool:
-    """Whether this worker stays, and the driver still waits for what it does."""
+    """Return whether this worker stays and the driver still waits for the bundle that it executes."""
     task = worker.state.tasks.get(key)
     return worker not in _LEAVING and task is not None and task.state == "executing"
 
 
-class _Watch:
-    """One thread a process that ends it when a task takes longer than it may: nothing else stops a thread that hangs.
+class _TimeLimits:
+    """A thread that kills its process when a task exceeds its time: nothing else ends a thread that hangs.
 
-    A nanny starts another process.
+    The worker's nanny starts another process.
     """
 
     def __init__(self) -> None:
         self._change = threading.Condition()
-        self._due: dict[int, tuple[float, Callable[[], None]]] = {}
+        self._deadlines: dict[int, tuple[float, Callable[[], None]]] = {}
         self._number = 0
-        self._wakes = math.inf
+        self._wakes_at = math.inf
         self._thread: threading.Thread | None = None
 
     @contextmanager
-    def over(self, seconds: float, report: Callable[[], None]) -> Iterator[None]:
-        """Watch over what is done in this context; `report` is called before the end."""
-        due = time.monotonic() + seconds
+    def limit(self, seconds: float, report: Callable[[], None]) -> Iterator[None]:
+        """Kill the process if this context takes longer than `seconds`; `report` is called just before."""
+        deadline = time.monotonic() + seconds
         with self._change:
             self._number += 1
             number = self._number
-            self._due[number] = due, report
+            self._deadlines[number] = deadline, report
             if self._thread is None:
                 self._thread = threading.Thread(target=self._watch, name="task limits", daemon=True)
                 self._thread.start()
-            elif due < self._wakes:
+            elif deadline < self._wakes_at:
                 self._change.notify()
         try:
             yield
         finally:
             with self._change:
-                del self._due[number]
+                del self._deadlines[number]
 
     def _watch(self) -> None:
         with self._change:
             while True:
                 now = time.monotonic()
-                for due, report in self._due.values():
-                    if due <= now:
-                        self._end(report)
-                # A task that is over leaves its time behind: then it wakes for nothing, once.
-                self._wakes = min((due for due, _ in self._due.values()), default=math.inf)
-                self._change.wait(None if math.isinf(self._wakes) else self._wakes - now)
+                for deadline, report in self._deadlines.values():
+                    if deadline <= now:
+                        self._kill(report)
+                # After the end of a task the thread wakes at its deadline once, for nothing.
+                self._wakes_at = min((deadline for deadline, _ in self._deadlines.values()), default=math.inf)
+                self._change.wait(None if math.isinf(self._wakes_at) else self._wakes_at - now)
 
     @staticmethod
-    def _end(report: Callable[[], None]) -> None:
+    def _kill(report: Callable[[], None]) -> None:
         report()
-        time.sleep(1.0)  # the word is on its way
+        time.sleep(1.0)  # for the report to be sent
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-_WATCH = _Watch()
-# Workers (of this process) that were told to go.
+_TIME_LIMITS = _TimeLimits()
+# Workers of this process that shut down by request.
 _LEAVING: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def _bound_threads(neighbours: int) -> None:
-    """Share the machine's cores with the other workers on it, where nobody has said how (OMP_NUM_THREADS)."""
-    if "OMP_NUM_THREADS" in os.environ or not _threads_bound.acquire(blocking=False):
-        return  # said already, or done by an earlier task; the lock is never let go
+def _limit_threads(neighbours: int) -> None:
+    """Share the machine's cores with the other workers on it, unless OMP_NUM_THREADS is set. Acts once a process."""
+    if "OMP_NUM_THREADS" in os.environ or not _threads_limited.acquire(blocking=False):
+        return  # set from outside, or by an earlier task: the lock is never released
     threads = max(1, CPU_COUNT // max(1, neighbours))
     for name in LIBRARY_THREADS:
-        os.environ.setdefault(name, str(threads))  # for libraries that come later
+        os.environ.setdefault(name, str(threads))  # for libraries imported later
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
     if "numba" in sys.modules:
@@ -137,10 +149,15 @@ def _bound_threads(neighbours: int) -> None:
         numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
 
 
-class Attendance(WorkerPlugin):
-    """Tells the driver that a worker is leaving because it was told to, so that its task is not blamed for it.
+class LeaveNotice(WorkerPlugin):  # type: ignore[misc]  # distributed is not type-checked
+    """A worker plugin that tells the driver when the worker shuts down by request, so that no crash is recorded.
 
-    A worker process that gets SIGTERM by itself closes in order; under `dask worker`, Dask sees to that.
+    A worker process that gets SIGTERM without a handler then shuts down in order; `dask worker` has a handler.
+
+    Parameters
+    ----------
+    topic : str
+        Topic of the run's Dask events.
     """
 
     name = "membrain-cloud-attendance"
@@ -149,6 +166,7 @@ class Attendance(WorkerPlugin):
         self.topic = topic
 
     def setup(self, worker: Any) -> None:
+        """Install the handler of SIGTERM where there is none."""
         self._worker = worker
         on_main_thread = threading.current_thread() is threading.main_thread()
         if on_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
@@ -156,18 +174,21 @@ class Attendance(WorkerPlugin):
             loop.add_signal_handler(signal.SIGTERM, lambda: loop.create_task(_close(worker, self.topic)))
 
     async def teardown(self, worker: Any) -> None:
+        """Send the notice and wait for the current task."""
         await _drain(worker, self.topic)
 
 
 async def _close(worker: Any, topic: str) -> None:
+    """Drain the worker and end its process."""
     await _drain(worker, topic)
-    os._exit(0)  # the nanny starts another; an orderly close would wait for the thread
+    os._exit(0)  # the nanny starts another; an orderly close would wait for the task's thread
 
 
 async def _drain(worker: Any, topic: str) -> None:
+    """Tell the driver that the worker leaves, and wait up to `DRAIN_SECONDS` for its current tasks."""
     _LEAVING.add(worker)
     worker.log_event(topic, {"what": "leaving", "worker": worker.address})
     deadline = time.monotonic() + DRAIN_SECONDS
     while worker.state.executing_count and time.monotonic() < deadline:
         await asyncio.sleep(0.05)
-    await asyncio.sleep(0.1)  # for the last words
+    await asyncio.sleep(0.1)  # for the last events to be sent

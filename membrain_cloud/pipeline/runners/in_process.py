@@ -1,4 +1,4 @@
-"""One task after the other, in this process."""
+"""The runner that executes one task after the other in this process."""
 
 from __future__ import annotations
 
@@ -8,44 +8,64 @@ import threading
 import time
 import uuid
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from membrain_cloud.errors import UsageError
 from membrain_cloud.pipeline.execution.execute_task import Claim, execute_task
-from membrain_cloud.pipeline.runners.host_resources import total_memory_bytes
-from membrain_cloud.pipeline.tasks import Kind, Outcome, Task, overdue
+from membrain_cloud.pipeline.runners.host_resources import worker_memory_bytes
+from membrain_cloud.pipeline.tasks import Kind, Outcome, Task, timeout_outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from types import FrameType
 
     from membrain_cloud.pipeline.execution.crash_records import CrashRecords
-    from membrain_cloud.pipeline.execution.driver import Observe
+    from membrain_cloud.pipeline.execution.driver import Observer
     from membrain_cloud.pipeline.planning.digests import Registry
 
 
 class InProcessRunner:
-    """A runner without workers. A task that kills the process leaves its lease behind, by which the next run knows."""
+    """A runner without workers, for a single process; implements `execution.driver.Runner`.
+
+    A task that kills the process leaves its lease behind, from which the next run learns of the crash.
+
+    Attributes
+    ----------
+    memory_bytes : int
+        Memory that a task may plan with: 90 % of the machine's or the container's.
+    """
 
     def __init__(self) -> None:
-        self.memory_bytes = int(total_memory_bytes() * 0.9)
+        self.memory_bytes = worker_memory_bytes()
         self._id = uuid.uuid4().hex[:12]
         self._task: tuple[Task, Registry, str] | None = None
         self._ready: Mapping[Kind, int] = {"gpu": 0, "cpu": 0}
 
-    def attend(self, attempts: CrashRecords, note: Observe) -> None:
-        """Nothing to learn: who would notice a death here is dead."""
+    def __enter__(self) -> Self:
+        """Return the runner itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the runner."""
+        self.close()
+
+    def bind(self, attempts: CrashRecords, note: Observer) -> None:
+        """Do nothing: a crash ends this process, so no crash is recorded by it."""
 
     def now(self) -> float:
+        """Return the time in seconds, by a clock that only this process knows."""
         return time.monotonic()
 
-    def room(self, task: Task, kind: Kind) -> bool:
+    def has_slot(self, task: Task, kind: Kind) -> bool:
+        """Return whether a task can be started: none is waiting for `finished`."""
         return self._task is None
 
     def start(self, task: Task, registry: Registry, kind: Kind, *, take_over: str = "") -> None:
+        """Keep a task for the next call of `finished`, which executes it."""
         self._task = (task, registry, take_over)
 
     def finished(self, seconds: float) -> list[Outcome]:
+        """Execute the task that was started and return its outcome; without a task, wait `seconds`."""
         if self._task is None:
             time.sleep(seconds)
             return []
@@ -53,39 +73,40 @@ class InProcessRunner:
         claim = Claim(f"{self._id}-{task.digest[:12]}", self._id, f"process {os.getpid()}", True, take_over)
         limit_hours = task.job.limit("task_hours")
         try:
-            with _limited(limit_hours * 3600):
+            with _time_limit(limit_hours * 3600):
                 return [execute_task(task, registry, claim=claim)]
         except _Overdue:
-            return [overdue(task, limit_hours)]
+            return [timeout_outcome(task, limit_hours)]
 
     def backlog(self, ready: Mapping[Kind, int]) -> None:
+        """Record the number of tasks of each kind that wait, for `snapshot`."""
         self._ready = ready
 
     def snapshot(self) -> Mapping[str, Any]:
-        nothing = {"gpu": 0, "cpu": 0}
-        busy = {"gpu": 0, "cpu": int(self._task is not None)}
+        """Return the numbers of workers (none), tasks in flight and waiting tasks, by kind."""
         return {
-            "workers": nothing,
-            "in_flight": busy,
+            "workers": {"gpu": 0, "cpu": 0},
+            "in_flight": {"gpu": 0, "cpu": int(self._task is not None)},
             "pending": dict(self._ready),
             "deaths": 0,
             "gpu_worker_seconds": 0.0,
         }
 
     def report(self, file: str) -> AbstractContextManager[Any]:
-        raise UsageError("--dask-report needs Dask, and this run is in process", "leave out --in-process")
+        """Raise UsageError: there is no Dask cluster to report on."""
+        raise UsageError("Dask's report needs a Dask cluster, and this run is in process", "leave one of them out")
 
     def close(self) -> None:
-        pass
+        """Do nothing: the runner holds no resources."""
 
 
 class _Overdue(BaseException):
-    """Not an Exception: nothing between here and there may take it for a fault of its own."""
+    """The time limit of a task; no Exception, so that no code in between takes it for an error of its own."""
 
 
 @contextmanager
-def _limited(seconds: float) -> Iterator[None]:
-    """Raise _Overdue in the main thread after so long; elsewhere there is no limit, since nothing could keep it."""
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise _Overdue in the main thread after `seconds`; on other threads there is no limit, as none can be kept."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,7 +1,7 @@
-"""A few long jobs, one a worker at a time: for what is no stage of a tomogram, such as the folds of a cross-validation.
+"""A pool of workers for a few long jobs that are no stage of a tomogram, such as the folds of a cross-validation.
 
-A job is a function of this package that takes a mapping and gives one, both JSON-able. A worker that dies takes its job
-with it; the job is given to another one, twice. What a job has done lies in its own files, so little is lost.
+A job is a function of this package that takes a mapping and returns one, both JSON-able. It keeps what it has done in
+its own files. So the job of a worker that dies loses little when another worker starts it again, at most twice.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from distributed.scheduler import KilledWorker
 
 from membrain_cloud.errors import TransientError
 from membrain_cloud.pipeline.runners import dask_cluster as cluster
-from membrain_cloud.pipeline.runners.host_resources import default_workers, total_memory_bytes
+from membrain_cloud.pipeline.runners.host_resources import default_workers, worker_memory_bytes
 
 Job = Mapping[str, Any]
 Work = Callable[[Job], dict[str, Any]]
+# Times that a job is started before its lost workers are attributed to it.
 ATTEMPTS = 3
-LOOK_SECONDS = 2.0
+POLL_SECONDS = 2.0
 WORKER_WAIT_SECONDS = 120.0
-_Told = Callable[[int, dict[str, Any]], None]
+_OnResult = Callable[[int, dict[str, Any]], None]
 
 
 def run_jobs(
@@ -35,15 +36,37 @@ def run_jobs(
     workers: int | None = None,
     scheduler: str | None = None,
     in_process: bool = False,
-    done: _Told = lambda _index, _result: None,
+    done: _OnResult = lambda _index, _result: None,
 ) -> list[dict[str, Any]]:
-    """The results of all jobs, in their order; `done` is told of each as it comes.
+    """Execute jobs, one on each worker at a time, and return their results.
 
-    workers : local processes (default: as many as fit, and as there are jobs).  scheduler : of a Dask cluster whose
-    workers reach the same files.  Where any worker has a GPU, jobs go to those alone.
+    Parameters
+    ----------
+    work : callable
+        The function to call with each job; workers import it.
+    jobs : sequence of mapping
+        The jobs.
+    workers : int, optional
+        Number of local processes. Default: as many as fit, and no more than jobs.
+    scheduler : str, optional
+        Address of a Dask scheduler whose workers reach the same files. Where any of them has a GPU, jobs go to those
+        alone. Default: a local cluster.
+    in_process : bool
+        Whether to execute the jobs one after the other in this process. Default: no.
+    done : callable, optional
+        Called with the index and the result of each job when it has ended. Default: nothing.
 
-    Raises what a job raises, once the others that are running have ended; TransientError for a job that has lost its
-    worker ATTEMPTS times.
+    Returns
+    -------
+    list of dict
+        The results, in the order of the jobs.
+
+    Raises
+    ------
+    TransientError
+        If a job has lost its worker `ATTEMPTS` times, no worker connects, or the scheduler does not answer.
+    Exception
+        The first error of a job, after the end of the other jobs that had begun.
     """
     if not jobs:
         return []
@@ -54,106 +77,109 @@ def run_jobs(
             done(index, results[-1])
         return results
     with _client(min(workers or default_workers(), len(jobs)), scheduler) as client:
-        return _Farm(client, work, jobs, done).results()
+        return _JobPool(client, work, jobs, done).results()
 
 
-class _Farm:
-    """Jobs over workers: the queue, who is at what, and what has come back."""
+class _JobPool:
+    """Jobs that wait, jobs that execute on a worker, and results."""
 
-    def __init__(self, client: Client, work: Work, jobs: Sequence[Job], done: _Told) -> None:
-        self.client, self.work, self.jobs, self.done = client, work, jobs, done
-        self.waiting = deque((index, 1) for index in range(len(jobs)))
-        self.running: dict[Any, tuple[int, int, str]] = {}
-        self.found: dict[int, dict[str, Any]] = {}
-        self.failure: BaseException | None = None
-        self.id = uuid.uuid4().hex[:12]
+    def __init__(self, client: Client, work: Work, jobs: Sequence[Job], done: _OnResult) -> None:
+        self._client, self._work, self._jobs, self._done = client, work, jobs, done
+        # Index of the job and number of the attempt; of running jobs also the worker's address.
+        self._waiting = deque((index, 1) for index in range(len(jobs)))
+        self._running: dict[Any, tuple[int, int, str]] = {}
+        self._results: dict[int, dict[str, Any]] = {}
+        self._failure: BaseException | None = None
+        self._id = uuid.uuid4().hex[:12]
 
     def results(self) -> list[dict[str, Any]]:
-        while self.running or (self.waiting and self.failure is None):
-            self._hand_out()
-            if not self.running:
+        """Execute all jobs and return their results; raise the first failure once no job runs any more."""
+        while self._running or (self._waiting and self._failure is None):
+            self._assign()
+            if not self._running:
                 self._wait_for_a_worker()
                 continue
             try:
-                ended = wait(list(self.running), timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED").done
+                ended = wait(list(self._running), timeout=POLL_SECONDS, return_when="FIRST_COMPLETED").done
             except TimeoutError:
-                continue  # and look whether a worker has come
+                continue  # a worker may have connected meanwhile
             for future in ended:
-                self._take(future)
-        if self.failure is not None:
-            raise self.failure
-        return [self.found[index] for index in range(len(self.jobs))]
+                self._end(future)
+        if self._failure is not None:
+            raise self._failure
+        return [self._results[index] for index in range(len(self._jobs))]
 
     def _wait_for_a_worker(self) -> None:
         try:
-            self.client.wait_for_workers(1, timeout=WORKER_WAIT_SECONDS)
+            self._client.wait_for_workers(1, timeout=WORKER_WAIT_SECONDS)
         except TimeoutError:
             raise TransientError(
-                f"no worker has come to {self.client.scheduler.address} in {WORKER_WAIT_SECONDS:g} s",
-                "start workers there: dask worker ADDRESS --nthreads 1; what is finished is kept",
+                f"no worker has connected to {self._client.scheduler.address} in {WORKER_WAIT_SECONDS:g} s",
+                "start workers there: dask worker ADDRESS --nthreads 1; finished jobs are kept",
             ) from None
 
-    def _hand_out(self) -> None:
-        there = cluster.workers_of(self.client)
-        for future, (index, attempt, address) in list(self.running.items()):
+    def _assign(self) -> None:
+        """Take jobs back from workers that are gone, and give each idle worker a job."""
+        connected = cluster.workers_of(self._client)
+        for future, (index, attempt, address) in list(self._running.items()):
             # A worker that its nanny has started again has another address: the job would wait for the old one.
-            if address not in there and not future.done():
-                del self.running[future]
+            if address not in connected and not future.done():
+                del self._running[future]
                 future.cancel(force=True)
-                self._lose(index, attempt)
-        kinds = {facts.kind for facts in there.values()}
-        able = [address for address, facts in there.items() if "gpu" not in kinds or facts.kind == "gpu"]
-        busy = {address for _, _, address in self.running.values()}
+                self._retry(index, attempt)
+        kinds = {facts.kind for facts in connected.values()}
+        able = [address for address, facts in connected.items() if "gpu" not in kinds or facts.kind == "gpu"]
+        busy = {address for _, _, address in self._running.values()}
         for address in sorted(set(able) - busy):
-            if not self.waiting or self.failure is not None:
+            if not self._waiting or self._failure is not None:
                 return
-            index, attempt = self.waiting.popleft()
+            index, attempt = self._waiting.popleft()
             # Keys of their own: a second run on the same scheduler must not get the first one's results.
-            key = f"membrain-cloud-job-{self.id}-{index}-{attempt}"
-            future = self.client.submit(self.work, dict(self.jobs[index]), key=key, workers=[address], pure=False)
-            self.running[future] = index, attempt, address
+            key = f"membrain-cloud-job-{self._id}-{index}-{attempt}"
+            future = self._client.submit(self._work, dict(self._jobs[index]), key=key, workers=[address], pure=False)
+            self._running[future] = index, attempt, address
 
-    def _take(self, future: Any) -> None:
-        index, attempt, _ = self.running.pop(future)
+    def _end(self, future: Any) -> None:
+        index, attempt, _ = self._running.pop(future)
         if future.status == "finished":
-            self.found[index] = future.result()
-            self.done(index, self.found[index])
+            self._results[index] = future.result()
+            self._done(index, self._results[index])
             return
         error = future.exception() if future.status == "error" else None
         if error is None or isinstance(error, KilledWorker):
-            self._lose(index, attempt)
+            self._retry(index, attempt)
         else:
-            self.failure = self.failure or error
+            self._failure = self._failure or error
 
-    def _lose(self, index: int, attempt: int) -> None:
-        """A job's worker has died: once more, or it is the job that kills workers."""
+    def _retry(self, index: int, attempt: int) -> None:
+        """Put the job of a lost worker back in the queue, or fail if it has lost too many."""
         if attempt < ATTEMPTS:
-            self.waiting.append((index, attempt + 1))
+            self._waiting.append((index, attempt + 1))
             return
-        self.failure = self.failure or TransientError(
-            f"job {index + 1} of {len(self.jobs)} has lost its worker {ATTEMPTS} times",
-            "give workers more memory, or take fewer; what is finished is kept",
+        self._failure = self._failure or TransientError(
+            f"job {index + 1} of {len(self._jobs)} has lost its worker {ATTEMPTS} times",
+            "give workers more memory, or take fewer; finished jobs are kept",
         )
 
 
 @contextmanager
 def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
+    """Open a client of the scheduler, or of a local cluster, as the current one, and close it at the end."""
     with ExitStack() as stack:
         if scheduler is not None:
             client = cluster.connect(scheduler)
         else:
-            # Trainings have processes of their own that prepare patches: daemons may have none.
+            # Trainings start processes that prepare patches, which daemons may not.
             stack.enter_context(dask.config.set({"distributed.worker.daemon": False}))
             stack.enter_context(cluster.local_configuration(workers))
-            memory_bytes = int(total_memory_bytes() * 0.9) // workers
-            own = cluster.local_cluster(workers, memory_bytes, cluster.gpu_count())
-            stack.callback(_close, own)
-            client = Client(own, set_as_default=False)
+            local = cluster.local_cluster(workers, worker_memory_bytes(workers), cluster.gpu_count())
+            stack.callback(_close, local)
+            client = Client(local, set_as_default=False)
         stack.callback(_close, client)
         stack.enter_context(client.as_current())
         yield client
 
 
-def _close(thing: Any) -> None:
+def _close(resource: Any) -> None:
     with cluster.quiet_dask():
-        thing.close()
+        resource.close()

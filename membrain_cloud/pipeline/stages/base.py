@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from membrain_cloud.errors import ProjectError
-from membrain_cloud.pipeline.stages.gpu_turn import Turn
+from membrain_cloud.pipeline.stages.gpu_turn import GpuTurn
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
 from membrain_cloud.units import GIB
 
@@ -53,7 +53,7 @@ class RunContext:
 
 
 @dataclass(frozen=True)
-class Part:
+class TaskPart:
     """A part of a stage's work on one tomogram; `material` is what its digest covers beside the stage's."""
 
     name: str
@@ -61,14 +61,14 @@ class Part:
     material: Any = None
 
 
-WHOLE = (Part("whole"),)
+WHOLE = (TaskPart("whole"),)
 
 
 @dataclass(frozen=True)
 class TaskContext:
     """What a stage has at hand while it works on a task.
 
-    meter : knows what was written to the project so far.  turn : at the GPU; the engine ends it.
+    meter : knows what was written to the project so far.  gpu_turn : at the GPU; the engine ends it.
     """
 
     project: Project
@@ -77,7 +77,7 @@ class TaskContext:
     receipts: Receipts
     task: Task
     meter: Meter
-    turn: Turn = field(default_factory=Turn)
+    gpu_turn: GpuTurn = field(default_factory=GpuTurn)
 
     @property
     def dataset(self) -> str:
@@ -136,7 +136,7 @@ class Stage(ABC):
         """The network it uses, as `load_segmenter` or `load_picker` knows it."""
         return None
 
-    def is_given(self, settings: Settings) -> bool:
+    def is_replaced(self, settings: Settings) -> bool:
         """Whether somebody's annotation stands in for this stage's output."""
         return False
 
@@ -148,7 +148,7 @@ class Stage(ABC):
     def output(self, context: RunContext) -> Ref | None:
         """The annotation it writes; None where it writes table rows."""
 
-    def parts(self, context: RunContext, grid: Grid) -> Sequence[Part]:
+    def parts(self, context: RunContext, grid: Grid) -> Sequence[TaskPart]:
         """The tasks it is cut into on a volume of `grid`, the same for all of that grid; the last one completes it."""
         return WHOLE
 

@@ -17,20 +17,20 @@ import time
 _GPU = threading.Lock()
 
 
-class Turn:
+class GpuTurn:
     """One task's turn. `seconds` is how long it has had it, once it has ended."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self._since: float | None = None
 
-    def take(self) -> None:
-        """Wait for the GPU, and keep it until `end`."""
+    def acquire(self) -> None:
+        """Wait for the GPU, and keep it until `release`."""
         if self._since is None:
             _GPU.acquire()
             self._since = time.monotonic()
 
-    def end(self) -> None:
+    def release(self) -> None:
         """The next one's turn; without effect where it was never taken."""
         if self._since is not None:
             self.seconds += time.monotonic() - self._since

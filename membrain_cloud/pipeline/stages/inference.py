@@ -15,7 +15,7 @@ import numpy as np
 
 from membrain_cloud.errors import UsageError, VoxelSpacingError
 from membrain_cloud.geometry import Block, Box, Zyx
-from membrain_cloud.pipeline.stages.gpu_turn import Turn
+from membrain_cloud.pipeline.stages.gpu_turn import GpuTurn
 from membrain_cloud.segmentation.sliding_window import (
     Read,
     Slab,
@@ -79,7 +79,7 @@ def sliding_window(chosen: SegmentSettings, spacing_angstrom: float) -> SlidingW
             "or rescale with --set segment.rescale=yes"
         )
     return SlidingWindow(
-        Tiling(reach, window_stride(reach, chosen.overlap), chosen.chosen_mirrors), window, tuple(notes)
+        Tiling(reach, window_stride(reach, chosen.overlap), chosen.effective_mirrors), window, tuple(notes)
     )
 
 
@@ -94,7 +94,7 @@ def predict_slabs(
     statistics: Statistics,
     chunk_planes: int,
     progress: Callable[[int], None] = lambda _: None,
-    turn: Turn | None = None,
+    turn: GpuTurn | None = None,
 ) -> Iterator[Slab]:
     """The logits of a block, slab by slab, as `membranes.segmentation.segment_slabs`.
 
@@ -120,8 +120,8 @@ def predict_slabs(
 
     if network.device.type == "cpu":
         return slabs_of(averager)
-    turn = turn or Turn()
-    return _one_ahead(_until_done(slabs_of(_InTurn(averager, turn.take)), turn))
+    turn = turn or GpuTurn()
+    return _one_ahead(_until_done(slabs_of(_InTurn(averager, turn.acquire)), turn))
 
 
 def segment_in_memory(
@@ -130,7 +130,7 @@ def segment_in_memory(
     """The mask of a tomogram in memory (Z, Y, X), small components included."""
     from membrain_cloud.pipeline.models import model_sha256
 
-    network = segmenter(chosen.model, model_sha256(chosen.model), chosen.chosen_precision)
+    network = segmenter(chosen.model, model_sha256(chosen.model), chosen.effective_precision)
     z, y, x = density.shape
     everything = Box((0, 0, 0), (z, y, x))
     slabs = predict_slabs(
@@ -146,11 +146,11 @@ def segment_in_memory(
     return np.concatenate([slab.logits > chosen.threshold for slab in slabs])
 
 
-def _until_done(slabs: Iterator[Slab], turn: Turn) -> Iterator[Slab]:
+def _until_done(slabs: Iterator[Slab], turn: GpuTurn) -> Iterator[Slab]:
     try:
         yield from slabs
     finally:
-        turn.end()
+        turn.release()
 
 
 def _one_ahead(slabs: Iterator[Slab]) -> Iterator[Slab]:

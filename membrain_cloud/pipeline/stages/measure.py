@@ -55,7 +55,7 @@ class Measure(Stage):
         meshes = self._mesh.output(context)
         assert meshes is not None
         found: dict[str, Ref] = {"instances": self._instances_of(context), "meshes": meshes}
-        for place, uri in enumerate(chosen.picks_given):
+        for place, uri in enumerate(chosen.pick_uris):
             found["picks" if place == 0 else f"picks_{place + 1}"] = context.project.object(context.run, uri)
         if not chosen.picks:
             picks = self._pick.output(context)
@@ -88,7 +88,7 @@ class Measure(Stage):
             "tomogram_id": context.project.tomogram_id(task.run) or task.place,
             "voxel_spacing_angstrom": instances.voxel_spacing_angstrom,
             "segmentation": instances.uri,
-            "digest": task.link,
+            "digest": task.stage_digest,
         }
         about = None if not isinstance(density, TomogramRef) else _density_about(context.project, density)
         found = measure_tomogram(

@@ -23,7 +23,7 @@ _DECIMALS = 3
 
 
 @dataclass(frozen=True)
-class View:
+class GridChoice:
     """level : of the pyramid that is read.  source : its grid.  output : the grid of what is written.
     offset_angstrom : where the source's first voxel lies, on the grid of the tomogram.
     """
@@ -43,7 +43,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Piece:
+class OutputBlock:
     """A part of the output: `core` in its voxels, and the block of the source that must be looked at for it."""
 
     index: int
@@ -51,18 +51,18 @@ class Piece:
     block: Block
 
 
-def view_of(chosen: SegmentSettings, levels: Sequence[Level]) -> View:
+def choose_grids(chosen: SegmentSettings, levels: Sequence[Level]) -> GridChoice:
     """How a tomogram of such levels is segmented. Raises VoxelSpacingError where the output would be absurd."""
     finest = levels[0].grid
     if chosen.output_grid == "tomogram":
-        return View(0, finest, finest, 0.0)
+        return GridChoice(0, finest, finest, 0.0)
     target = model_spacing_angstrom(chosen)
     if chosen.output_grid == "level":
         away = [abs(math.log(level.grid.voxel_spacing_angstrom / target)) for level in levels]
         nearest = min(range(len(levels)), key=away.__getitem__)
         taken = levels[nearest]
         rounded = Grid(taken.grid.shape, round(taken.grid.voxel_spacing_angstrom, _DECIMALS))
-        return View(nearest, rounded, rounded, taken.offset_angstrom)
+        return GridChoice(nearest, rounded, rounded, taken.offset_angstrom)
     ratio = finest.voxel_spacing_angstrom / target
     z, y, x = (max(1, round(n * ratio)) for n in finest.shape)
     if min(z, y, x) < 8 or ratio > 8:
@@ -70,15 +70,15 @@ def view_of(chosen: SegmentSettings, levels: Sequence[Level]) -> View:
             f"from {finest.voxel_spacing_angstrom:g} Å to the model's {target:g} Å leaves {z} x {y} x {x} voxels",
             "check the voxel spacing, or write the tomogram's own voxels: --set segment.output_grid=tomogram",
         )
-    return View(0, finest, Grid((z, y, x), round(target, _DECIMALS)), 0.0)
+    return GridChoice(0, finest, Grid((z, y, x), round(target, _DECIMALS)), 0.0)
 
 
 def mask_grid(chosen: SegmentSettings, grid: Grid) -> Grid:
     """What the mask of a tomogram of `grid` will lie on, as far as that can be said before its pyramid is seen."""
-    return view_of(chosen, expected_levels(grid)).output
+    return choose_grids(chosen, expected_pyramid(grid)).output
 
 
-def expected_levels(grid: Grid, count: int = 3) -> list[Level]:
+def expected_pyramid(grid: Grid, count: int = 3) -> list[Level]:
     """The pyramid as we and others write it, for a plan of what there will be: each level halves the one before."""
     found = [Level("0", grid, 0.0)]
     for _ in range(1, count):
@@ -87,10 +87,10 @@ def expected_levels(grid: Grid, count: int = 3) -> list[Level]:
     return found
 
 
-def pieces(view: View, tiling: Tiling, core_shape: tuple[int, int, int]) -> list[Piece]:
+def output_blocks(view: GridChoice, tiling: Tiling, core_shape: tuple[int, int, int]) -> list[OutputBlock]:
     """The output cut into cores of `core_shape`, in order."""
     regridding, found = view.regridding, []
     for index, cut in enumerate(tiling.blocks(view.output.shape, core_shape)):
         block = tiling.block(index, view.source.shape, regridding.source_core(cut.core))
-        found.append(Piece(index, cut.core, block))
+        found.append(OutputBlock(index, cut.core, block))
     return found

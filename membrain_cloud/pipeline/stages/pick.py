@@ -52,7 +52,7 @@ class Pick(Stage):
     def model(self, settings: Settings) -> str | None:
         return settings.pick.model
 
-    def is_given(self, settings: Settings) -> bool:
+    def is_replaced(self, settings: Settings) -> bool:
         return settings.measure.picks is not None
 
     def inputs(self, context: RunContext) -> Mapping[str, Ref]:
@@ -102,7 +102,7 @@ class Pick(Stage):
         # only samples beyond the border take the mean, and only for it the whole tomogram is read
         leaves = any(_leaves(mesh, grid, reach) for mesh in near.values())
         mean = _mean(context.project, density, grid) if leaves else 0.0
-        clustering = clustering_of(chosen, network)
+        clustering = make_clustering(chosen, network)
         found: list[list[Picks]] = [[] for _ in range(kinds)]
         for number, mesh in sorted(near.items()):
             try:
@@ -116,7 +116,7 @@ class Pick(Stage):
                     clustering=clustering,
                     membrane_id=number,
                     cache=None if chosen.cache is None else OperatorFiles(chosen.cache),
-                    shift=mean_shift_here(),
+                    shift=fastest_mean_shift(),
                 )
             except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
                 failed[str(number)] = str(error)
@@ -140,14 +140,14 @@ def picker(chosen: PickSettings, sha256: str) -> AnyPicker:
     """The network as the settings want it. ModelError where they ask of it what it cannot do."""
     from membrain_cloud.networks.picking.picker import Picker
 
-    network = loaded_picker(chosen.model, sha256)
+    network = cached_picker(chosen.model, sha256)
     if chosen.average_shifts is None or not isinstance(network, Picker):
         return network
     return network.averaged() if chosen.average_shifts else network.centred()
 
 
 @functools.lru_cache(maxsize=2)
-def loaded_picker(model: str, sha256: str) -> AnyPicker:
+def cached_picker(model: str, sha256: str) -> AnyPicker:
     """The network, loaded once a process; on a GPU where there is one."""
     import torch
 
@@ -157,7 +157,7 @@ def loaded_picker(model: str, sha256: str) -> AnyPicker:
 
 
 @functools.cache
-def mean_shift_here() -> Shift:
+def fastest_mean_shift() -> Shift:
     """The mean shift on the GPU where there is one, the compiled one on a CPU (it is the faster there)."""
     import torch
 
@@ -170,7 +170,7 @@ def mean_shift_here() -> Shift:
     return mean_shift
 
 
-def clustering_of(chosen: PickSettings, network: AnyPicker | None = None) -> Clustering:
+def make_clustering(chosen: PickSettings, network: AnyPicker | None = None) -> Clustering:
     """The part of the settings that makes picks of scores; what they leave open is what suits the picker.
 
     Raises ModelError where the picker's file says of it what no settings can be.

@@ -32,7 +32,7 @@ SCORES = "scores"
 
 
 @dataclass(frozen=True)
-class KeptScores:
+class ScoreCache:
     """What one task keeps: `scores` and `variance` are None where they are not asked for."""
 
     digest: str
@@ -41,7 +41,7 @@ class KeptScores:
     variance: FeaturesRef | None
 
     @classmethod
-    def of(cls, context: TaskContext, data_version: int) -> KeptScores:
+    def of(cls, context: TaskContext, data_version: int) -> ScoreCache:
         chosen, density = context.settings.segment, context.tomogram("density")
         digest_settings = {key: value for key, value in chosen.digest_settings().items() if key != "threshold"}
         look = sliding_window(chosen, context.project.grid(density).voxel_spacing_angstrom)
@@ -141,7 +141,7 @@ class KeptScores:
         return receipt_name(self._address, "complete", self.digest)
 
 
-class Rows:
+class ChunkRowWriter:
     """Gathers slabs into rows of whole chunks and writes these in a second thread, while the next are made.
 
     writers : what writes a box, by the name of what is gathered.

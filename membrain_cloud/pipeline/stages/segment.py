@@ -12,10 +12,10 @@ from membrain_cloud.geometry import Box, Grid, Zyx, iterate_chunks
 from membrain_cloud.pipeline.stages.base import (
     BASE_BYTES,
     WHOLE,
-    Part,
     RunContext,
     Stage,
     TaskContext,
+    TaskPart,
     declare_membrane,
     labels_ref,
 )
@@ -27,8 +27,14 @@ from membrain_cloud.pipeline.stages.inference import (
     sliding_window,
     window_forward_flops,
 )
-from membrain_cloud.pipeline.stages.output_grid import Piece, View, expected_levels, pieces, view_of
-from membrain_cloud.pipeline.stages.score_cache import KeptScores, Rows
+from membrain_cloud.pipeline.stages.output_grid import (
+    GridChoice,
+    OutputBlock,
+    choose_grids,
+    expected_pyramid,
+    output_blocks,
+)
+from membrain_cloud.pipeline.stages.score_cache import ChunkRowWriter, ScoreCache
 from membrain_cloud.segmentation.score_encoding import scores_above
 from membrain_cloud.segmentation.sliding_window import Slab, Statistics, density_statistics
 from membrain_cloud.store.volumes.ome_zarr import Level
@@ -70,7 +76,7 @@ class Segment(Stage):
     def model(self, settings: Settings) -> str | None:
         return settings.segment.model
 
-    def is_given(self, settings: Settings) -> bool:
+    def is_replaced(self, settings: Settings) -> bool:
         return settings.separate.segmentation is not None
 
     def inputs(self, context: RunContext) -> Mapping[str, Ref]:
@@ -83,27 +89,27 @@ class Segment(Stage):
         view = _view(context, tomogram)
         return labels_ref(context, self.name, view.output.voxel_spacing_angstrom)
 
-    def parts(self, context: RunContext, grid: Grid) -> Sequence[Part]:
+    def parts(self, context: RunContext, grid: Grid) -> Sequence[TaskPart]:
         view = _view(context, context.require_tomogram(self.name))
         # Refuses what cannot be looked at.
         sliding_window(context.settings.segment, view.source.voxel_spacing_angstrom)
         if view.output.voxels <= context.settings.segment.block_voxels:
             return WHOLE
         chunk = context.project.label_chunk(view.output, context.settings.output.chunk)
-        cut = segment_pieces(view, context.settings, chunk)
+        cut = segment_blocks(view, context.settings, chunk)
         # Blocks count for the cut they belong to: their cores, and the preparation that made their chunks.
         cores = [[piece.core.start, piece.core.stop] for piece in cut]
         names = tuple(f"block-{piece.index}" for piece in cut)
-        pieces = [Part(name, ("prepare",), [chunk, core]) for name, core in zip(names, cores, strict=True)]
-        return [Part("prepare", (), [chunk, cores]), *pieces, Part("finish", names)]
+        pieces = [TaskPart(name, ("prepare",), [chunk, core]) for name, core in zip(names, cores, strict=True)]
+        return [TaskPart("prepare", (), [chunk, cores]), *pieces, TaskPart("finish", names)]
 
     def memory_bytes(self, grid: Grid, settings: Settings) -> int:
         """The planes held of density and logits, a row of chunks on its way out, and the network's maps."""
-        chosen, view = settings.segment, view_of(settings.segment, expected_levels(grid))
+        chosen, view = settings.segment, choose_grids(settings.segment, expected_pyramid(grid))
         reach = sliding_window(chosen, view.source.voxel_spacing_angstrom).tiling.reach
         edge, shape = settings.output.chunk, view.output.shape
         chunk = (min(edge, shape[0]), min(edge, shape[1]), min(edge, shape[2]))
-        cut = segment_pieces(view, settings, chunk)
+        cut = segment_blocks(view, settings, chunk)
         halos = (tuple(map(max, piece.block.halo.shape, piece.core.shape)) for piece in cut)
         _, height, width = max(halos, key=lambda shape: shape[1] * shape[2])
         held = reach * (9 if chosen.uncertainty else 1) + reach + 3 * planes_per_read((1, height, width), edge)
@@ -135,7 +141,7 @@ class Segment(Stage):
 
     def _prepare(self, context: TaskContext) -> dict[str, Any]:
         density, labels = context.tomogram("density"), context.written_segmentation()
-        kept, view = KeptScores.of(context, self.data_version), _view(context, context.tomogram("density"))
+        kept, view = ScoreCache.of(context, self.data_version), _view(context, context.tomogram("density"))
         # Whatever was written there is about to be wiped, so nothing may vouch for it.
         context.receipts.forget(context.task.address)
         context.project.create_labels(labels, view.output, "uint8", context.settings.output.chunk)
@@ -145,8 +151,8 @@ class Segment(Stage):
         statistics = density_statistics(tomogram_chunks(context.project, density, view.source, level=view.level))
         return {"scores": "new", "mean": statistics.mean, "std": statistics.std, "voxels": statistics.voxels}
 
-    def _block(self, context: TaskContext, piece: Piece, prepared: Mapping[str, Any]) -> dict[str, Any]:
-        kept, labels = KeptScores.of(context, self.data_version), context.written_segmentation()
+    def _block(self, context: TaskContext, piece: OutputBlock, prepared: Mapping[str, Any]) -> dict[str, Any]:
+        kept, labels = ScoreCache.of(context, self.data_version), context.written_segmentation()
         is_new, count = prepared["scores"] == "new", 0
         writers: dict[str, Callable[[Box, NDArray[Any]], None]] = {
             "mask": partial(context.project.write_labels, labels)
@@ -163,20 +169,20 @@ class Segment(Stage):
         else:
             pieces = ((scores, None) for scores in kept.read(context, piece.core))
         depth = context.project.label_chunk(context.project.grid(labels), context.settings.output.chunk)[0]
-        with Rows(piece.core, depth, writers) as rows:
+        with ChunkRowWriter(piece.core, depth, writers) as rows:
             for scores, variance in pieces:
                 mask = scores_above(scores, context.settings.segment.threshold).astype(np.uint8)
                 count += int(np.count_nonzero(mask))
                 rows.add({"mask": mask, "scores": scores, "variance": variance})
         return {"membrane_voxels": count}
 
-    def _looked(self, context: TaskContext, piece: Piece, prepared: Mapping[str, Any]) -> Iterator[Slab]:
+    def _looked(self, context: TaskContext, piece: OutputBlock, prepared: Mapping[str, Any]) -> Iterator[Slab]:
         density, chosen, view = (
             context.tomogram("density"),
             context.settings.segment,
             _view(context, context.tomogram("density")),
         )
-        network = segmenter(chosen.model, context.task.model_sha256, chosen.chosen_precision, chosen.compilation)
+        network = segmenter(chosen.model, context.task.model_sha256, chosen.effective_precision, chosen.compilation)
         slabs = predict_slabs(
             chosen,
             sliding_window(chosen, view.source.voxel_spacing_angstrom),
@@ -186,13 +192,13 @@ class Segment(Stage):
             piece.block,
             statistics=Statistics(prepared["mean"], prepared["std"], prepared["voxels"]),
             chunk_planes=context.project.stored_chunk(density, level=view.level)[0],
-            turn=context.turn,
+            turn=context.gpu_turn,
         )
         return view.regridding.apply(slabs, piece.core)
 
     def _finish(self, context: TaskContext, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """`parts` : receipts of the tasks before this one, in the order of their work, or just their counts."""
-        kept = KeptScores.of(context, self.data_version)
+        kept = ScoreCache.of(context, self.data_version)
         context.project.finish_labels(context.written_segmentation())
         if not kept.are_stored(context):
             kept.finish(context, parts)
@@ -200,7 +206,7 @@ class Segment(Stage):
         return {"membrane_voxels": count} | ({} if kept.first is None else {"kept": kept.first.key})
 
 
-def segment_pieces(view: View, settings: Settings, chunk: Zyx) -> list[Piece]:
+def segment_blocks(view: GridChoice, settings: Settings, chunk: Zyx) -> list[OutputBlock]:
     """The pieces of a volume: cores of whole chunks with at most `segment.block_voxels` (at least one chunk).
 
     The longest edge is halved until that holds: pieces near to cubes need the least halo.
@@ -214,7 +220,7 @@ def segment_pieces(view: View, settings: Settings, chunk: Zyx) -> list[Piece]:
         longest = max(cuttable, key=lambda axis: core[axis])
         core[longest] = chunk[longest] * -(-core[longest] // (2 * chunk[longest]))
     tiling = sliding_window(settings.segment, view.source.voxel_spacing_angstrom).tiling
-    return pieces(view, tiling, (core[0], core[1], core[2]))
+    return output_blocks(view, tiling, (core[0], core[1], core[2]))
 
 
 def tomogram_chunks(project: Project, density: TomogramRef, grid: Grid, *, level: int = 0) -> Iterator[NDArray[Any]]:
@@ -223,17 +229,17 @@ def tomogram_chunks(project: Project, density: TomogramRef, grid: Grid, *, level
         yield project.read_density(density, box, level=level)
 
 
-def _view(place: RunContext | TaskContext, density: TomogramRef) -> View:
+def _view(place: RunContext | TaskContext, density: TomogramRef) -> GridChoice:
     """How a tomogram is read and written; its pyramid is looked up only where a level of it may be taken."""
     project, settings = place.project, place.settings
     if settings.segment.output_grid == "level":
-        return view_of(settings.segment, project.levels(density))
-    return view_of(settings.segment, [Level("", project.grid(density), 0.0)])
+        return choose_grids(settings.segment, project.levels(density))
+    return choose_grids(settings.segment, [Level("", project.grid(density), 0.0)])
 
 
-def _cut(context: TaskContext) -> list[Piece]:
+def _cut(context: TaskContext) -> list[OutputBlock]:
     view = _view(context, context.tomogram("density"))
-    return segment_pieces(
+    return segment_blocks(
         view, context.settings, context.project.label_chunk(view.output, context.settings.output.chunk)
     )
 

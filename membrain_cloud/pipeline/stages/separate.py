@@ -50,18 +50,18 @@ class Separate(Stage):
     def digest_settings(self, settings: Settings) -> Mapping[str, Any]:
         return settings.separate.digest_settings() | {"given": settings.separate.segmentation}
 
-    def is_given(self, settings: Settings) -> bool:
-        return settings.separate.given_instances
+    def is_replaced(self, settings: Settings) -> bool:
+        return settings.separate.starts_from_instances
 
     def inputs(self, context: RunContext) -> Mapping[str, Ref]:
         chosen = context.settings.separate
-        found: dict[str, Ref] = {"labels": given_segmentation(context) or SEGMENT.output(context)}
+        found: dict[str, Ref] = {"labels": input_segmentation(context) or SEGMENT.output(context)}
         if chosen.region is not None and chosen.region_box is None:
             found["region"] = _region_ref(context, chosen.region)
         return found
 
     def output(self, context: RunContext) -> SegmentationRef:
-        labels = given_segmentation(context) or SEGMENT.output(context)
+        labels = input_segmentation(context) or SEGMENT.output(context)
         return labels_ref(context, self.name, labels.voxel_spacing_angstrom, instance=True)
 
     def memory_bytes(self, grid: Grid, settings: Settings) -> int:
@@ -136,10 +136,10 @@ class MakeMeshes(Stage):
     data_version = 2
 
     def after(self, settings: Settings) -> Sequence[str]:
-        return () if settings.separate.given_instances else ("separate",)
+        return () if settings.separate.starts_from_instances else ("separate",)
 
     def digest_settings(self, settings: Settings) -> Mapping[str, Any]:
-        given = settings.separate.segmentation if settings.separate.given_instances else None
+        given = settings.separate.segmentation if settings.separate.starts_from_instances else None
         return settings.mesh.digest_settings() | {"given": given}
 
     def inputs(self, context: RunContext) -> Mapping[str, Ref]:
@@ -194,13 +194,13 @@ def _instances_grid(grid: Grid, settings: Settings) -> Grid:
     return grid if settings.separate.segmentation else mask_grid(settings.segment, grid)
 
 
-def given_segmentation(context: RunContext) -> SegmentationRef | None:
+def input_segmentation(context: RunContext) -> SegmentationRef | None:
     uri = context.settings.separate.segmentation
     return None if uri is None else context.project.segmentation(context.run, uri)
 
 
 def instances_of(context: RunContext) -> SegmentationRef:
-    given = given_segmentation(context) if context.settings.separate.given_instances else None
+    given = input_segmentation(context) if context.settings.separate.starts_from_instances else None
     return given or SEPARATE.output(context)
 
 

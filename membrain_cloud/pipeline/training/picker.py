@@ -12,7 +12,7 @@ from membrain_cloud.errors import InputError, UsageError
 from membrain_cloud.networks.picking.picker import AnyPicker, Picker, save_picker
 from membrain_cloud.pipeline.models import load_picker
 from membrain_cloud.pipeline.settings import PickSettings
-from membrain_cloud.pipeline.stages.pick import clustering_of
+from membrain_cloud.pipeline.stages.pick import make_clustering
 from membrain_cloud.pipeline.training.picker_defaults import BASE_LEARNING_RATE, NO_BASE, Report, picker_base
 from membrain_cloud.training.picking.examples import Example, PickingExample, SubvolumeExample
 from membrain_cloud.training.picking.learning_curve import Protocol, run_rounds
@@ -178,7 +178,7 @@ def _validation(material: Material) -> Validation | None:
 
 
 def _clustering() -> Clustering:
-    return clustering_of(PickSettings())
+    return make_clustering(PickSettings())
 
 
 def _settings(

@@ -11,7 +11,7 @@ from membrain_cloud.errors import UsageError
 from membrain_cloud.pipeline.models import load_picker
 from membrain_cloud.pipeline.settings import MeshSettings, PickSettings, Settings
 from membrain_cloud.pipeline.stages.inference import segment_in_memory
-from membrain_cloud.pipeline.stages.pick import clustering_of
+from membrain_cloud.pipeline.stages.pick import make_clustering
 from membrain_cloud.segmentation.instances import separate
 from membrain_cloud.simulation.proteins import MEMBRANE_PARTICLES
 from membrain_cloud.training.picking.built_in_picker import train_picker_on_phantoms
@@ -112,7 +112,7 @@ def train_picking(
         n_validation=PICKER_VALIDATION_PHANTOMS,
         examples=replace(PICKER_EXAMPLES, cluttered=cluttered, decoys=PICKER_DECOYS if cluttered else 0),
         training=training,
-        clustering=clustering_of(
+        clustering=make_clustering(
             PickSettings(bandwidth_angstrom=PICKER_BANDWIDTH_ANGSTROM, threshold=PICKER_THRESHOLD)
         ),
         workdir=Path(work),

@@ -27,8 +27,8 @@ from membrain_cloud.training.segmentation.labelled_patches import (
     VolumePatches,
     require_membrane,
 )
-from membrain_cloud.training.segmentation.loop import Picture, Progress, simulated_sources, train_segmenter
-from membrain_cloud.training.segmentation.simulated_patches import MARGIN
+from membrain_cloud.training.segmentation.loop import Picture, Pretrained, Progress, SegmentationData, train_segmenter
+from membrain_cloud.training.segmentation.simulated_patches import MARGIN, simulated_sources
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -119,12 +119,10 @@ def train_segmentation(
             Path(output),
             folder,
             settings,
-            (training, validation),
-            facts,
+            SegmentationData(training, validation, facts),
             device=where,
             progress=progress,
-            start=start,
-            teacher=teacher,
+            pretrained=Pretrained(start, teacher),
             picture=_pictures(folder / "figures"),
         )
     )

@@ -18,7 +18,7 @@ import numpy as np
 
 from membrain_cloud.errors import UsageError
 from membrain_cloud.networks.picking.picker import AnyPicker, save_picker
-from membrain_cloud.training.picking.epoch_loop import write_log
+from membrain_cloud.training.curve import CurveFile
 from membrain_cloud.training.picking.examples import Example, content_digest
 from membrain_cloud.training.picking.validation import Validation, evaluate_picker, suiting_settings
 
@@ -68,7 +68,7 @@ def run_rounds(
     for count in counts:
         annotated = [protocol.train[index] for index in order[:count]]
         rows.append(_round(protocol, annotated, train_one, work, progress))
-        write_log(work / "rounds.csv", rows)
+        CurveFile(work / "rounds.csv").write(rows)
     return rows
 
 

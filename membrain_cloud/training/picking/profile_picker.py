@@ -21,7 +21,7 @@ from membrain_cloud.networks.picking.diffusion_net import (
 )
 from membrain_cloud.networks.picking.picker import AnyPicker, Picker, normalise_profiles, surface_tensors
 from membrain_cloud.picking.mesh_patches import cut_into_patches
-from membrain_cloud.training.picking.epoch_loop import Anchor, Course, run_epochs
+from membrain_cloud.training.picking.epoch_loop import Anchor, EpochPlan, run_epochs
 from membrain_cloud.training.picking.examples import PickingExample, content_digest
 from membrain_cloud.training.picking.profile_augmentation import augment_profiles, averaging_matrix
 from membrain_cloud.training.picking.targets import FAR_SCORE, ParticleShape, targets_of_classes
@@ -168,7 +168,7 @@ def train_picker(
         _start_well(network)
     else:
         network.load_state_dict(base.network.state_dict())
-    course = Course(
+    plan = EpochPlan(
         settings.epochs,
         settings.learning_rate,
         settings.validate_every,
@@ -178,7 +178,7 @@ def train_picker(
     )
     state = run_epochs(
         network,
-        course,
+        plan,
         train_epoch=lambda optimiser, epoch: _train_epoch(
             network, optimiser, patches, settings, np.random.default_rng((settings.seed, epoch))
         ),
@@ -187,7 +187,7 @@ def train_picker(
         validate_first=base is not None,
         anchor=None if base is None else Anchor(base.network.state_dict(), share),
     )
-    notes: dict[str, Any] = {} if validation is None else {"best_epoch": state.best_epoch}
+    notes: dict[str, Any] = {} if validation is None else {"best_epoch": state.best_at}
     return replace(_made(network, settings), notes=notes)
 
 

@@ -15,7 +15,7 @@ from membrain_cloud.errors import InputError
 from membrain_cloud.networks.picking.subvolume_net import EDGE, SubvolumeNet
 from membrain_cloud.networks.picking.subvolume_picker import SubvolumePicker
 from membrain_cloud.picking.vertex_scores import scale_of_boxes
-from membrain_cloud.training.picking.epoch_loop import Course, run_epochs
+from membrain_cloud.training.picking.epoch_loop import EpochPlan, run_epochs
 from membrain_cloud.training.picking.examples import SubvolumeExample, content_digest
 from membrain_cloud.training.picking.targets import FAR_SCORE, ParticleShape, targets_of_classes
 
@@ -78,7 +78,7 @@ def train_subvolume_picker(
     network = SubvolumeNet(outputs=settings.outputs)
     with torch.no_grad():
         network.mlp1.bias.fill_(0.9 * FAR_SCORE)
-    course = Course(
+    plan = EpochPlan(
         settings.epochs,
         settings.learning_rate,
         settings.validate_every,
@@ -88,14 +88,14 @@ def train_subvolume_picker(
     )
     state = run_epochs(
         network,
-        course,
+        plan,
         train_epoch=lambda optimiser, epoch: _train_epoch(
             network, optimiser, boxes, targets, near, settings, np.random.default_rng((settings.seed, epoch))
         ),
         validate=None if validation is None else lambda: validation.scores(_made(network, settings), settings.shapes),
         progress=progress,
     )
-    notes: dict[str, Any] = {} if validation is None else {"best_epoch": state.best_epoch}
+    notes: dict[str, Any] = {} if validation is None else {"best_epoch": state.best_at}
     return replace(_made(network, settings), notes=notes)
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from membrain_cloud.training.augmentation.policy import Augmentations
+    from membrain_cloud.training.segmentation.config import SegmentationTraining
 
 # Crops are imaged with this margin of specimen on each side, and then nothing for as many voxels as EMPTY_MARGIN, both
 # cut off afterwards: Fourier imaging wraps around, and what leaves on one side must not come back as a ghost.
@@ -37,6 +38,7 @@ MARGIN, EMPTY_MARGIN = 8, 12
 POOL_VERSION = 5
 # Of the patches.
 _INVERTED, _AT_BORDER = 0.08, 0.15
+_COARSE_ANGSTROM = 11.0
 
 
 def random_specimen_settings(rng: np.random.Generator, edge: int) -> PhantomSettings:
@@ -227,3 +229,39 @@ class SpecimenPatches:
     ) -> tuple[tuple[NDArray[np.float16], NDArray[np.uint8], float], np.random.Generator]:
         rng = np.random.default_rng((seed, n))
         return load_specimen(self.paths[int(rng.integers(len(self.paths)))]), rng
+
+
+def simulated_sources(
+    work: Path, settings: SegmentationTraining, progress: Callable[[int, str], None]
+) -> tuple[SpecimenPatches, SpecimenPatches]:
+    """Return the sources of simulated patches to train on and to validate on.
+
+    Parameters
+    ----------
+    work : Path
+        Folder whose subfolder `pool` keeps the specimens; missing ones are simulated.
+    settings : SegmentationTraining
+        Number and size of the specimens, seed, augmentations, and how often coarse specimens are drawn.
+    progress : callable
+        Called with 0 and a line of text after each specimen.
+
+    Returns
+    -------
+    training, validation : SpecimenPatches
+        Patches of different specimens.
+    """
+    pool = make_pool(
+        work / "pool",
+        count=settings.specimens,
+        edge=settings.specimen_edge,
+        seed=settings.seed,
+        processes=settings.threads,
+        done=lambda n: progress(0, f"specimens {n}/{settings.specimens}"),
+    )
+    held_back, training = pool[: settings.validation_specimens], pool[settings.validation_specimens :]
+    if settings.coarse > 1:
+        training += (settings.coarse - 1) * [path for path in training if voxel_spacing(path) >= _COARSE_ANGSTROM]
+    return (
+        SpecimenPatches(tuple(training), settings.window, settings.augmentations),
+        SpecimenPatches(tuple(held_back), settings.window, settings.augmentations),
+    )

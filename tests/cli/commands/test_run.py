@@ -153,7 +153,7 @@ def test_metrics_are_served_while_a_run_goes_on(project: Project, tmp_path: Path
     ("options", "what"),
     [
         (["--scale", "gpu=group"], "KIND=WORKERGROUP:MAX"),
-        (["--in-process", "--dask-report", "x.html"], "--dask-report needs Dask"),
+        (["--in-process", "--dask-report", "x.html"], "Dask's report needs a Dask cluster"),
         (["--in-process", "--log-file", "/no/such/folder/log"], "--log-file"),
         (["--workers", "2", "--scheduler", "tcp://x:1"], "exclude each other"),
     ],

@@ -63,7 +63,8 @@ def test_all_is_on_the_disk_before_its_receipt_is_written(
 ) -> None:
     """In the order in which things reach the disk, a receipt comes after all it vouches for."""
     reached: list[str] = []
-    monkeypatch.setattr("membrain_cloud.atomic.FLUSH", lambda fd: reached.append(os.readlink(f"/proc/self/fd/{fd}")))
+    for module in ("membrain_cloud.atomic", "membrain_cloud.store.objects.local_files"):
+        monkeypatch.setattr(f"{module}.FLUSH", lambda fd: reached.append(os.readlink(f"/proc/self/fd/{fd}")))
     task = plan(project, Settings(), registry).tasks[0]
     assert execute_task(task, registry).state == "done"
     receipt = project.receipts.read(task.receipt)

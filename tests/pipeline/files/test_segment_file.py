@@ -219,7 +219,7 @@ def test_what_a_registry_says_decides_too(
     tomogram: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     segment_file(tomogram, settings(model), options(tmp_path / "out"))
-    monkeypatch.setattr(single, "given_facts", lambda source: {"window": 32})
+    monkeypatch.setattr(single, "registry_facts", lambda source: {"window": 32})
     with pytest.raises(UsageError, match="made otherwise"):
         segment_file(tomogram, settings(model), options(tmp_path / "out"))
 

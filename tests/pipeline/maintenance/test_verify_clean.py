@@ -19,7 +19,7 @@ from membrain_cloud.geometry import Picks
 from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, build_unet
 from membrain_cloud.networks.segmentation.segmenter import save_segmenter
 from membrain_cloud.pipeline.execution.driver import execute_plan
-from membrain_cloud.pipeline.maintenance.clean import find_litter, remove_litter
+from membrain_cloud.pipeline.maintenance.clean import find_orphans, remove_orphans
 from membrain_cloud.pipeline.maintenance.verify import verify
 from membrain_cloud.pipeline.planning.plan import plan
 from membrain_cloud.pipeline.runners import InProcessRunner
@@ -85,7 +85,7 @@ def files_of(project: Project, pattern: str) -> list[Path]:
 
 
 def litter(project: Project, **how: float) -> set[tuple[str, str]]:
-    return {(item.kind, item.name) for item in find_litter(project, open_tables(project), USER, **how)}
+    return {(item.kind, item.name) for item in find_orphans(project, open_tables(project), USER, **how)}
 
 
 def test_what_was_done_is_found_whole_and_nothing_is_litter(project: Project) -> None:
@@ -188,7 +188,7 @@ def test_clean_removes_what_nothing_vouches_for_and_no_more(project: Project) ->
         os.utime(root / name, (time.time() - 7200, time.time() - 7200))
         expected.add(("temporary file", name))
     assert litter(project) == expected
-    remove_litter(project, tables, find_litter(project, tables, USER))
+    remove_orphans(project, tables, find_orphans(project, tables, USER))
     assert litter(project, hours=0.0) == set()
     assert {path: path.read_bytes() for path in kept} == kept
     assert (root / "ExperimentRuns/TS_1/Meshes/.somebody.tmp").exists()

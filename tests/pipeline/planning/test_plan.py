@@ -105,7 +105,7 @@ def test_only_some_runs_and_stages(project: Project, registry: Registry) -> None
     assert states(outcomes) == [("TS_2", "mask", "done")]
     made = plan(project, Settings(), registry, runs=["TS_2", "TS_3"], stages=["size"])
     assert [task.key for task in made.tasks] == ["size/TS_2/whole"]
-    (refused,) = made.settled
+    (refused,) = made.outcomes
     assert (refused.run, refused.stage, refused.state) == ("TS_3", "size", "failed")
     assert "add mask to --stages" in refused.next_step
 
@@ -124,7 +124,7 @@ def test_a_bad_tomogram_fails_alone_with_its_cause(project: Project, registry: R
     made, outcomes = run(project, registry)
     assert sorted(states(outcomes))[2:4] == [("TS_2", "mask", "failed"), ("TS_2", "size", "blocked")]
     assert {state for name, _, state in states(outcomes) if name != "TS_2"} == {"done"}
-    assert "TS_2" in made.settled[0].message
+    assert "TS_2" in made.outcomes[0].message
 
 
 def test_a_run_without_a_tomogram_fails_alone(project: Project, registry: Registry) -> None:
@@ -138,15 +138,15 @@ def test_a_run_without_a_tomogram_fails_alone(project: Project, registry: Regist
 def test_too_little_memory_is_refused_with_numbers(project: Project, registry: Registry) -> None:
     made = plan(project, Settings(), registry, worker_memory_bytes=500_000)
     assert made.tasks == ()
-    assert made.settled[0].state == "failed"
-    assert "GiB" in made.settled[0].message
-    assert made.settled[1].state == "blocked"
+    assert made.outcomes[0].state == "failed"
+    assert "GiB" in made.outcomes[0].message
+    assert made.outcomes[1].state == "blocked"
 
 
 def test_a_bad_run_name_fails_alone(project: Project, registry: Registry) -> None:
     (Path(project.root_url) / "ExperimentRuns" / "a run").mkdir()
     made = plan(project, Settings(), registry)
-    assert [outcome.run for outcome in made.settled] == ["a run"]
+    assert [outcome.run for outcome in made.outcomes] == ["a run"]
     assert len(made.tasks) == 6
 
 

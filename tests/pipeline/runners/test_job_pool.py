@@ -1,4 +1,4 @@
-"""Long jobs over workers: one each at a time, given to another when a worker dies, errors as they were."""
+"""Long jobs on workers: one at a time each, retried when a worker dies, errors as they were raised."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 def job(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Says who did it and when; dies once, or fails, where it is told to."""
+    """Return the worker and the times; kill the worker once or raise an error where the job says so."""
     order = Path(values["order"])
     if values["what"] == "die" and not order.exists():
         order.touch()
@@ -39,12 +39,12 @@ def jobs(tmp_path: Path, *what: str) -> list[dict[str, Any]]:
     return [{"number": k, "what": word, "order": str(tmp_path / f"order-{k}")} for k, word in enumerate(what)]
 
 
-def test_each_worker_has_one_job_at_a_time_and_a_lost_one_is_done_again(tmp_path: Path) -> None:
-    told: list[int] = []
+def test_each_worker_has_one_job_and_lost_jobs_are_retried(tmp_path: Path) -> None:
+    reported: list[int] = []
     todo = jobs(tmp_path, "work", "die", "work", "work", "work")
-    results = run_jobs(job, todo, workers=2, done=lambda index, result: told.append(index))
+    results = run_jobs(job, todo, workers=2, done=lambda index, result: reported.append(index))
     assert [result["number"] for result in results] == [0, 1, 2, 3, 4]
-    assert sorted(told) == [0, 1, 2, 3, 4]
+    assert sorted(reported) == [0, 1, 2, 3, 4]
     assert (tmp_path / "order-1").exists()
     for one in results:
         for other in results:
@@ -52,12 +52,12 @@ def test_each_worker_has_one_job_at_a_time_and_a_lost_one_is_done_again(tmp_path
                 assert one["ended"] <= other["began"] or other["ended"] <= one["began"]
 
 
-def test_an_error_is_raised_as_it_was_and_what_was_done_is_told(tmp_path: Path) -> None:
-    told: list[int] = []
+def test_an_error_is_raised_as_it_was(tmp_path: Path) -> None:
+    reported: list[int] = []
     with pytest.raises(InputError, match="bad") as caught:
-        run_jobs(job, jobs(tmp_path, "work", "fail", "work"), workers=1, done=lambda i, _: told.append(i))
+        run_jobs(job, jobs(tmp_path, "work", "fail", "work"), workers=1, done=lambda i, _: reported.append(i))
     assert caught.value.next_step == "give better ones"
-    assert told == [0]
+    assert reported == [0]
 
 
 def test_no_jobs_need_no_workers() -> None:

@@ -1,4 +1,4 @@
-"""Worker groups follow the work: what is decided, and what a Kubernetes API server (a small one of ours) is asked."""
+"""Worker groups follow the work: decisions, and requests to a small stand-in of a Kubernetes API server."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ GROUPS = "/apis/kubernetes.dask.org/v1/namespaces/cryo/daskworkergroups"
 
 
 class ApiServer:
-    """Knows DaskWorkerGroups of one namespace; may forbid patches."""
+    """An API server with the DaskWorkerGroups of one namespace; it can forbid patches."""
 
     def __init__(self) -> None:
         self.replicas = {"membrain-gpu": 0, "membrain-cpu": 3}
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.forbids = False
         api = self
 
@@ -34,29 +34,29 @@ class ApiServer:
             def do_GET(self) -> None:
                 path, _, query = self.path.partition("?")
                 path = path.rstrip("/")
-                api.asked.append(f"GET {path}")
+                api.requests.append(f"GET {path}")
                 items = [api.group(name) for name in api.replicas]
                 if path == "/version":
-                    self.give({"major": "1", "minor": "33", "gitVersion": "v1.33.0"})
+                    self.reply({"major": "1", "minor": "33", "gitVersion": "v1.33.0"})
                 elif path == GROUPS:
                     wanted = [item for item in items if f"metadata.name%3D{item['metadata']['name']}" in query]
-                    self.give({"kind": "DaskWorkerGroupList", "items": wanted if "fieldSelector" in query else items})
+                    self.reply({"kind": "DaskWorkerGroupList", "items": wanted if "fieldSelector" in query else items})
                 elif path.startswith(f"{GROUPS}/") and path.rpartition("/")[2] in api.replicas:
-                    self.give(api.group(path.rpartition("/")[2]))
+                    self.reply(api.group(path.rpartition("/")[2]))
                 else:
-                    self.give({"kind": "Status", "message": "not found"}, 404)
+                    self.reply({"kind": "Status", "message": "not found"}, 404)
 
             def do_PATCH(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 name = self.path.partition("?")[0].rpartition("/")[2]
-                api.asked.append(f"PATCH {name} {json.dumps(body)}")
+                api.requests.append(f"PATCH {name} {json.dumps(body)}")
                 if api.forbids:
-                    self.give({"kind": "Status", "message": "forbidden", "code": 403}, 403)
+                    self.reply({"kind": "Status", "message": "forbidden", "code": 403}, 403)
                     return
                 api.replicas[name] = body["spec"]["worker"]["replicas"]
-                self.give(api.group(name))
+                self.reply(api.group(name))
 
-            def give(self, content: dict[str, Any], status: int = 200) -> None:
+            def reply(self, content: dict[str, Any], status: int = 200) -> None:
                 data = json.dumps(content).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
@@ -82,7 +82,7 @@ class ApiServer:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    """One for all tests: kr8s keeps the client that it once made."""
+    """Start one server for all tests: kr8s keeps its first client."""
     pytest.importorskip("kr8s")
     server = ApiServer()
     config = {
@@ -104,7 +104,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
 
 @pytest.fixture
 def api(server: ApiServer) -> ApiServer:
-    server.replicas, server.asked, server.forbids = {"membrain-gpu": 0, "membrain-cpu": 3}, [], False
+    server.replicas, server.requests, server.forbids = {"membrain-gpu": 0, "membrain-cpu": 3}, [], False
     return server
 
 
@@ -117,20 +117,22 @@ def test_replicas_follow_the_work_and_end_at_none(api: ApiServer) -> None:
     scaler.follow({"gpu": 100, "cpu": 2}, slots, 100.0)
     assert api.replicas == {"membrain-gpu": 8, "membrain-cpu": 2}
     scaler.follow({"gpu": 3, "cpu": 4}, slots, 100.0 + PATCH_SECONDS)
-    assert api.replicas == {"membrain-gpu": 8, "membrain-cpu": 4}, "more at once, fewer only when it lasts"
+    assert api.replicas == {"membrain-gpu": 8, "membrain-cpu": 4}, (
+        "the group grows at once and shrinks when less work lasts"
+    )
     scaler.follow({"gpu": 3, "cpu": 4}, slots, 100.0 + PATCH_SECONDS + SHRINK_SECONDS)
     assert api.replicas == {"membrain-gpu": 2, "membrain-cpu": 4}
     scaler.end()
     assert api.replicas == {"membrain-gpu": 0, "membrain-cpu": 0}
     assert scaler.complaint == ""
-    patches = [json.loads(line.split(" ", 2)[2]) for line in api.asked if line.startswith("PATCH")]
+    patches = [json.loads(line.split(" ", 2)[2]) for line in api.requests if line.startswith("PATCH")]
     assert all(list(patch) == ["spec"] and list(patch["spec"]["worker"]) == ["replicas"] for patch in patches)
-    assert {line for line in api.asked if line.startswith("GET")} <= {"GET /version", f"GET {GROUPS}"} | {
+    assert {line for line in api.requests if line.startswith("GET")} <= {"GET /version", f"GET {GROUPS}"} | {
         f"GET {GROUPS}/{name}" for name in api.replicas
-    }, "nothing that the driver's role does not allow"
+    }, "requests that the driver's role does not allow"
 
 
-def test_a_refused_patch_is_said_and_ends_no_run(api: ApiServer) -> None:
+def test_a_refused_patch_is_reported_and_ends_no_run(api: ApiServer) -> None:
     scaler = Scaler([WorkerGroup.parse("gpu=membrain-gpu:8")])
     api.forbids = True
     scaler.follow({"gpu": 5, "cpu": 0}, {"gpu": 1, "cpu": 1}, 100.0)
@@ -142,9 +144,9 @@ def test_a_refused_patch_is_said_and_ends_no_run(api: ApiServer) -> None:
     assert (api.replicas["membrain-gpu"], scaler.complaint) == (5, "")
 
 
-def test_an_unknown_group_is_said_clearly(api: ApiServer) -> None:
-    with pytest.raises(UsageError, match="no DaskWorkerGroup nobody in namespace cryo"):
-        Scaler([WorkerGroup.parse("gpu=nobody:8")])
+def test_an_unknown_group_is_refused(api: ApiServer) -> None:
+    with pytest.raises(UsageError, match="no DaskWorkerGroup unknown in namespace cryo"):
+        Scaler([WorkerGroup.parse("gpu=unknown:8")])
 
 
 @pytest.mark.parametrize("text", ["gpu", "gpu=x", "tpu=x:3", "gpu=x:0", "gpu=X_y:3", "gpu=../x:3"])

@@ -1,4 +1,4 @@
-"""The same engine on every runner, and what becomes of a run whose workers, scheduler or driver die."""
+"""The same engine on every runner; runs whose workers, scheduler or driver die."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_order_of_work_is_by_tomogram(project: Project, registry: Registry) -> N
     assert [key.split("/")[1] for key in journal(project)] == ["TS_1", "TS_1", "TS_2", "TS_2", "TS_3", "TS_3"]
 
 
-def test_progress_is_told(project: Project, registry: Registry) -> None:
+def test_progress_is_observed(project: Project, registry: Registry) -> None:
     seen: list[tuple[str, str]] = []
 
     def observe(event: str, task: Task, outcome: Outcome | None) -> None:
@@ -98,7 +98,7 @@ def test_progress_is_told(project: Project, registry: Registry) -> None:
     assert seen == [("started", "mask/TS_1/whole"), ("finished", "mask/TS_1/whole"), ("finished", "size/TS_1/whole")]
 
 
-def test_a_dead_worker_costs_its_task_a_second_attempt_and_nothing_else(project: Project, registry: Registry) -> None:
+def test_a_dead_worker_costs_its_task_a_second_attempt_only(project: Project, registry: Registry) -> None:
     order = give_order(project, "TS_2", "die once")
     with open_runner(workers=2, scheduler=None, in_process=False) as runner:
         assert set(run(project, registry, runner).values()) == {"done"}
@@ -106,20 +106,20 @@ def test_a_dead_worker_costs_its_task_a_second_attempt_and_nothing_else(project:
     assert len(journal(project)) == 6
 
 
-def test_a_task_that_kills_its_worker_is_set_aside_and_blames_nobody_else(project: Project, registry: Registry) -> None:
+def test_a_task_that_kills_its_worker_fails_and_no_other_does(project: Project, registry: Registry) -> None:
     give_order(project, "TS_2", "die")
     with open_runner(workers=2, scheduler=None, in_process=False) as runner:
         made = plan(project, Settings(), registry)
         outcomes = execute_plan(project, Settings(), made, runner, registry)
-        found = {outcome.key: outcome for outcome in outcomes}
-        assert found["mask/TS_2/whole"].state == "failed"
-        assert "died 3 times" in found["mask/TS_2/whole"].message
-        assert found["size/TS_2/whole"].state == "blocked"
+        by_key = {outcome.key: outcome for outcome in outcomes}
+        assert by_key["mask/TS_2/whole"].state == "failed"
+        assert "died 3 times" in by_key["mask/TS_2/whole"].message
+        assert by_key["size/TS_2/whole"].state == "blocked"
         assert {outcome.state for outcome in outcomes if outcome.run != "TS_2"} == {"done"}
         (record,) = FailureLog(project.receipts).records()
         assert "retry-poison" in record["next_step"]
         give_order(project, "TS_2", "")
-        assert run(project, registry, runner)["mask/TS_2"] == "failed", "it is left alone from now on"
+        assert run(project, registry, runner)["mask/TS_2"] == "failed", "it is not tried again"
         assert len(journal(project)) == 4
         assert run(project, registry, runner, retry_poison=True)["mask/TS_2"] == "done"
         assert set(run(project, registry, runner).values()) == {"skipped"}
@@ -128,7 +128,7 @@ def test_a_task_that_kills_its_worker_is_set_aside_and_blames_nobody_else(projec
 
 @pytest.mark.slow
 def test_other_settings_are_another_task(project: Project, registry: Registry) -> None:
-    """What was set aside is tried again once its digest is another."""
+    """A task that failed for crashes is tried again once its digest has changed."""
     give_order(project, "TS_1", "die")
     with open_runner(workers=1, scheduler=None, in_process=False) as runner:
         assert run(project, registry, runner, runs=["TS_1"])["mask/TS_1"] == "failed"
@@ -137,8 +137,8 @@ def test_other_settings_are_another_task(project: Project, registry: Registry) -
 
 
 @pytest.mark.slow
-def test_company_is_only_suspected(project: Project, registry: Registry) -> None:
-    """Two tasks share a worker with two slots; the one that kills it is found out, the other one is done."""
+def test_tasks_beside_a_crash_are_only_suspects(project: Project, registry: Registry) -> None:
+    """Two tasks share a worker with two slots: the one that kills it fails, the other one is done."""
     give_order(project, "TS_1", "wait 1.5 die")
     give_order(project, "TS_2", "wait 3")
     with two_slot_cluster() as address, open_runner(workers=None, scheduler=address, in_process=False) as runner:
@@ -165,9 +165,7 @@ def test_a_stuck_worker_is_replaced(project: Project, registry: Registry) -> Non
     assert len(journal(project)) == 6
 
 
-def test_a_worker_told_to_go_finishes_or_gives_back_and_nothing_is_held_against_its_task(
-    project: Project, registry: Registry
-) -> None:
+def test_a_worker_that_leaves_finishes_or_returns_its_task(project: Project, registry: Registry) -> None:
     give_order(project, "TS_1", "term wait 1")
     give_order(project, "TS_2", "term wait 60 once")
     with open_runner(workers=2, scheduler=None, in_process=False) as runner:
@@ -187,7 +185,7 @@ def test_a_worker_told_to_go_finishes_or_gives_back_and_nothing_is_held_against_
     assert not any("attempts" in str(path) for path in Path(project.root_url).rglob("*.json"))
 
 
-def test_stopping_waits_for_what_is_in_flight_and_begins_nothing(
+def test_stopping_waits_for_tasks_in_flight_and_starts_none(
     project: Project, registry: Registry, runner: Runner
 ) -> None:
     give_order(project, "TS_1", "wait 0.5")
@@ -209,10 +207,10 @@ def test_runners_exclude_each_other() -> None:
         pass
 
 
-def test_no_scheduler_is_said_clearly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scheduler_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("membrain_cloud.pipeline.runners.dask_cluster.CONNECT_SECONDS", 2)
     with pytest.raises(TransientError, match="no Dask scheduler answers") as caught:
-        DaskRunner(scheduler="tcp://127.0.0.1:9")
+        DaskRunner(scheduler="tcp://127.0.0.1:9").__enter__()
     assert "dask worker" in caught.value.next_step
 
 
@@ -237,7 +235,7 @@ def kill_all(processes: list[subprocess.Popen[bytes]]) -> None:
 
 @contextmanager
 def dask_cluster(*worker_options: str, workers: int = 1) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """A scheduler and workers as processes of their own: the address, and the scheduler's process first."""
+    """Start a scheduler and workers as processes; yield its address and the processes, the scheduler's first."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
@@ -263,8 +261,8 @@ def two_slot_cluster() -> Iterator[str]:
         yield address
 
 
-def test_a_lost_scheduler_costs_what_was_in_flight(project: Project, registry: Registry) -> None:
-    """It dies with its worker and others come in its place: the run goes on by itself."""
+def test_a_lost_scheduler_costs_only_tasks_in_flight(project: Project, registry: Registry) -> None:
+    """The scheduler dies with its worker, others replace them, and the run goes on by itself."""
     with dask_cluster() as (address, processes):
         lost: list[str] = []
 
@@ -284,7 +282,7 @@ def test_a_lost_scheduler_costs_what_was_in_flight(project: Project, registry: R
 
 
 @pytest.mark.slow
-def test_a_scheduler_lost_for_good_is_an_error_and_the_next_run_goes_on(
+def test_a_scheduler_lost_for_good_is_an_error(
     project: Project, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with dask_cluster() as (address, processes):
@@ -294,7 +292,7 @@ def test_a_scheduler_lost_for_good_is_an_error_and_the_next_run_goes_on(
                 kill_all(processes)
 
         with open_runner(workers=None, scheduler=address, in_process=False) as runner:
-            monkeypatch.setattr("membrain_cloud.pipeline.runners.dask_runner.RECONNECT_SECONDS", 2)
+            monkeypatch.setattr("membrain_cloud.pipeline.runners.dask_connection.RECONNECT_SECONDS", 2)
             monkeypatch.setattr("membrain_cloud.pipeline.runners.dask_cluster.CONNECT_SECONDS", 1)
             made = plan(project, Settings(), registry)
             with pytest.raises(TransientError, match="was lost") as caught:
@@ -308,7 +306,7 @@ def test_a_scheduler_lost_for_good_is_an_error_and_the_next_run_goes_on(
 
 
 @pytest.mark.slow
-def test_workers_that_come_later_are_used(project: Project, registry: Registry) -> None:
+def test_workers_that_connect_later_are_used(project: Project, registry: Registry) -> None:
     for number in (1, 2, 3):
         give_order(project, f"TS_{number}", "wait 1")
     with dask_cluster() as (address, processes):

@@ -1,4 +1,4 @@
-"""How tasks travel to a worker and what it says of them: several short ones in one go, each with its own word."""
+"""How tasks travel to a worker and what it reports: short ones several together, each with its own events."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ import cloudpickle
 import pytest
 from distributed.protocol import pickle
 
-from membrain_cloud.pipeline.execution.driver import drive
+from membrain_cloud.pipeline.execution.driver import run_tasks
 from membrain_cloud.pipeline.planning.plan import Plan, plan
 from membrain_cloud.pipeline.runners import dask_worker as worker
 from membrain_cloud.pipeline.runners import open_runner
+from membrain_cloud.pipeline.runners.dask_connection import DaskConnection
 from membrain_cloud.pipeline.runners.task_bundles import Bundle, Order, Outbox, packed_registry, unpacked_registry
-from membrain_cloud.pipeline.runners.worker_roster import MOST_AHEAD, NEXT_SECONDS, Facts, Roster, Seat
+from membrain_cloud.pipeline.runners.worker_registry import WorkerRegistry
+from membrain_cloud.pipeline.runners.worker_state import Assignment, WorkerFacts
 from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.pipeline.stages.base import Stage, TaskContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from membrain_cloud.pipeline.tasks import Task
     from membrain_cloud.store.projects.project import Project
 
-# Workers know nothing of the tests' modules: their classes travel whole.
+# Workers cannot import the tests' modules: their classes are pickled by value.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
@@ -40,25 +41,25 @@ def made(project: Project, registry: dict[str, Stage]) -> Plan:
 
 
 class FakeWorker:
-    """What `work_bundle` asks of Dask's worker."""
+    """The part of Dask's worker that `work_bundle` uses."""
 
     address = "tcp://10.0.0.1:4000"
 
     def __init__(self) -> None:
-        self.words: list[dict[str, Any]] = []
+        self.events: list[dict[str, Any]] = []
         self.task = SimpleNamespace(state="executing")
         self.state = SimpleNamespace(tasks={"key": self.task})
 
     def get_current_task(self) -> str:
         return "key"
 
-    def log_event(self, topic: str, word: dict[str, Any]) -> None:
+    def log_event(self, topic: str, event: dict[str, Any]) -> None:
         assert topic == "topic"
-        self.words.append(word)
+        self.events.append(event)
 
 
 @pytest.fixture
-def there(monkeypatch: pytest.MonkeyPatch) -> FakeWorker:
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeWorker:
     fake = FakeWorker()
     monkeypatch.setattr(worker, "get_worker", lambda: fake)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -71,37 +72,37 @@ def bundle(made: Plan, registry: Mapping[str, Stage]) -> bytes:
     return Bundle("run", "topic", 1, packed_registry(registry), orders).packed()
 
 
-def told(there: FakeWorker) -> list[tuple[str, str, str]]:
-    return [(word["what"], word["token"], word.get("next", "")) for word in there.words]
+def sent_events(fake: FakeWorker) -> list[tuple[str, str, str]]:
+    return [(event["what"], event["token"], event.get("next", "")) for event in fake.events]
 
 
-def test_each_task_of_a_bundle_has_its_word(made: Plan, registry: dict[str, Stage], there: FakeWorker) -> None:
+def test_each_task_of_a_bundle_has_its_events(made: Plan, registry: dict[str, Stage], fake: FakeWorker) -> None:
     outcomes = worker.work_bundle(bundle(made, registry))
-    assert told(there) == [
+    assert sent_events(fake) == [
         ("began", "token-0", ""),
         ("ended", "token-0", "token-1"),
         ("ended", "token-1", "token-2"),
         ("ended", "token-2", ""),
     ]
     assert [outcome["state"] for outcome in outcomes.values()] == ["done"] * 3
-    assert [word["outcome"] for word in there.words[1:]] == list(outcomes.values())
+    assert [event["outcome"] for event in fake.events[1:]] == list(outcomes.values())
 
 
-def cancel(there: FakeWorker) -> None:
-    there.task.state = "cancelled"
+def cancel(fake: FakeWorker) -> None:
+    fake.task.state = "cancelled"
 
 
-def forget(there: FakeWorker) -> None:
-    there.state.tasks.clear()
+def forget(fake: FakeWorker) -> None:
+    fake.state.tasks.clear()
 
 
 @pytest.mark.parametrize("end", [cancel, forget, worker._LEAVING.add], ids=["cancelled", "forgotten", "leaving"])
-def test_what_has_not_begun_is_left_undone_where_nobody_waits_or_the_worker_goes(
-    made: Plan, registry: dict[str, Stage], there: FakeWorker, end: Callable[[FakeWorker], None]
+def test_tasks_are_left_out_when_the_worker_leaves_or_is_cancelled(
+    made: Plan, registry: dict[str, Stage], fake: FakeWorker, end: Callable[[FakeWorker], None]
 ) -> None:
     class Ending(type(registry["mask"])):  # type: ignore[misc]
         def execute(self, context: TaskContext) -> Mapping[str, Any]:
-            end(there)
+            end(fake)
             return dict(super().execute(context))
 
     packed = bundle(made, registry)
@@ -109,7 +110,7 @@ def test_what_has_not_begun_is_left_undone_where_nobody_waits_or_the_worker_goes
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(worker, "unpacked_registry", lambda _: ending)
         outcomes = worker.work_bundle(packed)
-    assert told(there) == [("began", "token-0", ""), ("ended", "token-0", "")]
+    assert sent_events(fake) == [("began", "token-0", ""), ("ended", "token-0", "")]
     assert list(outcomes) == ["token-0"]
 
 
@@ -135,101 +136,58 @@ def test_sending_a_task_leaves_nothing_in_it(made: Plan) -> None:
     assert left / len(tasks) < 20
 
 
-def facts(number: int, slots: int = 1) -> Facts:
-    return Facts(f"tcp://10.0.0.{number}:4000", f"w{number}", None, None, slots, 2**33)
-
-
-def test_what_is_for_one_worker_is_shared_out_among_its_slots(made: Plan) -> None:
-    roster, outbox = Roster(), Outbox()
-    roster.update({one.address: one for one in (facts(1, slots=2), facts(2))}, 0.0)
-    first, second = roster.workers.values()
-    for number, there in enumerate((first, first, first, second)):
-        outbox.put(there, Seat(made.tasks[0], f"token-{number}", 0.0), "")
-    sent = [(found.facts.name, [order.token for order in orders]) for found, orders in outbox.empty()]
+def test_orders_for_one_worker_are_divided_among_its_slots(made: Plan) -> None:
+    workers, outbox = WorkerRegistry(), Outbox()
+    connected = [WorkerFacts(f"tcp://10.0.0.{n}:4000", f"w{n}", None, None, 3 - n, 2**33) for n in (1, 2)]
+    workers.update({facts.address: facts for facts in connected}, 0.0)
+    first, second = workers.workers.values()
+    for number, target in enumerate((first, first, first, second)):
+        outbox.put(target, Assignment(made.tasks[0], f"token-{number}", "cpu"))
+    sent = [(target.facts.name, [order.token for order in orders]) for target, orders in outbox.empty()]
     assert sent == [("w1", ["token-0", "token-2"]), ("w1", ["token-1"]), ("w2", ["token-3"])]
     assert list(outbox.empty()) == []
 
 
-def fill(roster: Roster, task: Task, number: int = 0) -> int:
-    """How many it takes now."""
-    count = 0
-    while (found := roster.choose("cpu", "mask", 0.0)) is not None:
-        roster.seat(found, Seat(task, f"{number}-{count}", 0.0))
-        count += 1
-    return count
-
-
-def roster_that_knows(task: Task, seconds: float) -> Roster:
-    roster = Roster()
-    roster.update({facts(1).address: facts(1)}, 0.0)
-    roster.seat(roster.workers[facts(1).address], Seat(task, "known", 0.0))
-    roster.take("known", seconds)
-    return roster
-
-
-def test_short_tasks_come_several_at_a_time(made: Plan) -> None:
-    roster = roster_that_knows(made.tasks[0], 0.001)
-    assert fill(roster, made.tasks[0]) == 1 + MOST_AHEAD
-    for done in range(MOST_AHEAD // 2 - 1):
-        roster.take(f"0-{done}")
-        assert roster.choose("cpu", "mask", 0.0) is None, "it has enough for a while"
-    roster.take(f"0-{MOST_AHEAD // 2 - 1}")
-    assert fill(roster, made.tasks[0], 1) == MOST_AHEAD // 2
-
-
-@pytest.mark.parametrize(
-    ("seconds", "ready", "taken"),
-    [(1.0, 5, 2), (1.0, 1, 1), (NEXT_SECONDS + 1, 5, 1)],
-    ids=["the next one waits", "not where others may want it", "not behind a long one"],
-)
-def test_the_next_task_waits_at_its_worker_where_there_are_many(
-    made: Plan, seconds: float, ready: int, taken: int
-) -> None:
-    roster = roster_that_knows(made.tasks[0], seconds)
-    roster.backlog({"gpu": 0, "cpu": ready})
-    assert fill(roster, made.tasks[0]) == taken
-
-
 def test_a_task_that_takes_too_long_ends_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    watch, ended, said = worker._Watch(), threading.Event(), []
-    monkeypatch.setattr(worker._Watch, "_end", staticmethod(lambda report: (report(), ended.set())))
-    with watch.over(3600.0, lambda: said.append("in time")), watch.over(0.05, lambda: said.append("late")):
+    limits, ended, reported = worker._TimeLimits(), threading.Event(), []
+    monkeypatch.setattr(worker._TimeLimits, "_kill", staticmethod(lambda report: (report(), ended.set())))
+    with limits.limit(3600.0, lambda: reported.append("in time")), limits.limit(0.05, lambda: reported.append("late")):
         assert ended.wait(10.0)
-    assert set(said) == {"late"}
+    assert set(reported) == {"late"}
     ended.clear()
-    with watch.over(0.2, lambda: said.append("ended before")):
+    with limits.limit(0.2, lambda: reported.append("ended before")):
         pass
     assert not ended.wait(0.4)
-    assert "ended before" not in said
+    assert "ended before" not in reported
 
 
-def test_a_run_of_short_tasks_needs_few_of_dask(project: Project, registry: dict[str, Stage], made: Plan) -> None:
-    """Every task is done once, under its own token, by the workers it was given to."""
+def test_a_run_of_short_tasks_needs_few_dask_tasks(
+    project: Project, registry: dict[str, Stage], made: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every task is executed once, under its own token, by the worker that it is assigned to."""
     count, first = 60, made.tasks[0]
     runs = [f"{first.run}-{number}" for number in range(count)]
     name = first.receipt.rpartition("/")[2]
     tasks = tuple(replace(first, run=run, receipt=f"mask/{run}/{name}", output=None) for run in runs)
     many = replace(made, tasks=tasks, runs=tuple(runs))
-    with open_runner(workers=2, scheduler=None, in_process=False) as runner:
-        posted: Counter[str] = Counter()
-        runner.room(tasks[0], "cpu")
-        submit = runner._client.submit  # type: ignore[attr-defined]
+    posted: Counter[str] = Counter()
+    submit = DaskConnection.submit
 
-        def counted(work: Any, packed: bytes, **how: Any) -> Any:
-            orders = Bundle.unpacked(packed).orders
-            posted["bundles"] += 1
-            posted["orders"] += len(orders)
-            return submit(work, packed, **how)
+    def counted(connection: DaskConnection, packed: bytes, tokens: tuple[str, ...], address: str) -> Any:
+        posted["bundles"] += 1
+        posted["orders"] += len(Bundle.unpacked(packed).orders)
+        return submit(connection, packed, tokens, address)
 
-        runner._client.submit = counted  # type: ignore[attr-defined]
-        outcomes = drive(many, runner, registry={**registry, "mask": Quick()})
+    monkeypatch.setattr(DaskConnection, "submit", counted)
+    with open_runner(workers=2) as runner:
+        outcomes = run_tasks(many, runner, registry={**registry, "mask": Quick()})
     assert Counter(outcome.state for outcome in outcomes) == {"done": count}
     assert posted["orders"] == count
     assert posted["bundles"] < count
 
 
 class Quick(Stage):
-    """Nothing at all."""
+    """A stage that does nothing."""
 
     name = "mask"
 

@@ -13,9 +13,9 @@ from membrain_cloud.pipeline.planning.plan import Plan, plan
 from membrain_cloud.pipeline.projects.simulate import Simulated, simulate_project
 from membrain_cloud.pipeline.runners import InProcessRunner
 from membrain_cloud.pipeline.settings import Settings, load_settings
-from membrain_cloud.pipeline.stages.output_grid import View
+from membrain_cloud.pipeline.stages.output_grid import GridChoice
 from membrain_cloud.pipeline.stages.registry import STAGES
-from membrain_cloud.pipeline.stages.segment import segment_pieces
+from membrain_cloud.pipeline.stages.segment import segment_blocks
 from membrain_cloud.simulation.phantom import PhantomSettings
 from membrain_cloud.store.projects.create_import import create_project
 from membrain_cloud.store.projects.manifest_project import freeze
@@ -174,14 +174,14 @@ def test_a_given_segmentation_that_is_not_there_fails_with_what_is(simulated: Pr
     made = plan(
         simulated, load_settings(None, ["separate.segmentation=membrane:alice/3@10.0"]), STAGES, stages=["mesh"]
     )
-    assert made.settled[0].state == "failed"
-    assert "membrane:truth/0@10.000" in made.settled[0].next_step
+    assert made.outcomes[0].state == "failed"
+    assert "membrane:truth/0@10.000" in made.outcomes[0].next_step
 
 
 def test_blocks_are_made_of_whole_chunks_and_tile_the_volume(models: list[str]) -> None:
     settings = load_settings(None, [*models, "segment.block_voxels=40000"])
     grid = Grid((40, 50, 60), 10.0)
-    cut = segment_pieces(View(0, grid, grid, 0.0), settings, (16, 16, 16))
+    cut = segment_blocks(GridChoice(0, grid, grid, 0.0), settings, (16, 16, 16))
     covered = np.zeros(grid.shape, int)
     for piece in cut:
         covered[piece.core.slices] += 1

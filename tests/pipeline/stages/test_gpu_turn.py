@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from membrain_cloud.pipeline.monitoring.progress import Tally
+from membrain_cloud.pipeline.monitoring.progress import ProgressCounter
 from membrain_cloud.pipeline.planning.plan import plan
 from membrain_cloud.pipeline.settings import Settings
-from membrain_cloud.pipeline.stages.gpu_turn import _GPU, Turn
+from membrain_cloud.pipeline.stages.gpu_turn import _GPU, GpuTurn
 from membrain_cloud.pipeline.stages.inference import _InTurn, _one_ahead, _until_done
 from membrain_cloud.pipeline.tasks import Outcome
 from membrain_cloud.segmentation.sliding_window import Slab, segment_slabs
@@ -45,7 +45,7 @@ class Paper:
         return np.zeros((planes, *SHAPE[1:]), np.float32), None
 
 
-def segment(log: list[str], turn: Turn) -> None:
+def segment(log: list[str], turn: GpuTurn) -> None:
     """What a GPU stage does with its turn, on paper."""
     tiling = Tiling(16, 8, "no")
     (block,) = tiling.blocks(SHAPE, SHAPE)
@@ -54,7 +54,7 @@ def segment(log: list[str], turn: Turn) -> None:
         return np.zeros(box.shape, np.float32)
 
     def take_turn() -> None:
-        turn.take()
+        turn.acquire()
         log.append("turn")
 
     averager = _InTurn(Paper(log), take_turn)
@@ -63,8 +63,8 @@ def segment(log: list[str], turn: Turn) -> None:
 
 
 def test_the_next_task_reads_ahead_and_computes_when_the_first_has_ended() -> None:
-    first, second, log = Turn(), Turn(), []
-    first.take()
+    first, second, log = GpuTurn(), GpuTurn(), []
+    first.acquire()
     thread = threading.Thread(target=segment, args=(log, second))
     thread.start()
     for _ in range(500):
@@ -73,27 +73,27 @@ def test_the_next_task_reads_ahead_and_computes_when_the_first_has_ended() -> No
         threading.Event().wait(0.01)
     threading.Event().wait(0.05)
     assert set(log) == {"fed"}, "it has read, and waits for the GPU"
-    first.end()
+    first.release()
     thread.join(timeout=10)
     assert log[log.index("turn") + 1] == "painted"
-    second.end()
+    second.release()
     assert first.seconds >= 0.05
     assert second.seconds > 0
-    first.end()
-    third = Turn()
-    third.take()
-    third.end()
+    first.release()
+    third = GpuTurn()
+    third.acquire()
+    third.release()
 
 
 def test_a_turn_that_was_never_taken_costs_nothing() -> None:
-    turn = Turn()
-    turn.end()
+    turn = GpuTurn()
+    turn.release()
     assert turn.seconds == 0
 
 
 def test_a_run_counts_tomograms_tasks_and_time_left(project: Project, registry: Registry) -> None:
     made, now = plan(project, Settings(), registry), [0.0]
-    tally = Tally(made, clock=lambda: now[0])
+    tally = ProgressCounter(made, clock=lambda: now[0])
     assert tally.tomograms["pending"] == 3
     assert tally.eta_seconds() is None
     mask, size = made.tasks[:2]
@@ -123,16 +123,16 @@ def test_a_slab_is_made_while_the_one_before_is_written() -> None:
             yield Slab(plane, np.zeros((1, 2, 2), np.float32), None)
             go_on.set()
 
-    turn, seen = Turn(), []
-    turn.take()
+    turn, seen = GpuTurn(), []
+    turn.acquire()
     for slab in _one_ahead(_until_done(slabs(), turn)):
         seen.append(slab.start)
         if slab.start == 0:
             assert go_on.wait(5), "the next one is begun while this one is in hand"
     assert seen == made == [0, 1, 2]
-    after = Turn()
-    after.take()  # the first has ended its turn
-    after.end()
+    after = GpuTurn()
+    after.acquire()  # the first has ended its turn
+    after.release()
 
 
 def test_slabs_that_fail_or_are_not_wanted_any_more_end_the_turn() -> None:
@@ -143,8 +143,8 @@ def test_slabs_that_fail_or_are_not_wanted_any_more_end_the_turn() -> None:
             yield Slab(plane, np.zeros((1, 2, 2), np.float32), None)
 
     for fail in (True, False):
-        turn = Turn()
-        turn.take()
+        turn = GpuTurn()
+        turn.acquire()
         ahead = _one_ahead(_until_done(slabs(fail), turn))
         assert next(ahead).start == 0
         if fail:

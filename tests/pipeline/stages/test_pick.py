@@ -20,7 +20,7 @@ from membrain_cloud.pipeline.maintenance.verify import verify
 from membrain_cloud.pipeline.planning.plan import plan
 from membrain_cloud.pipeline.runners import InProcessRunner
 from membrain_cloud.pipeline.settings import PickSettings, load_settings
-from membrain_cloud.pipeline.stages.pick import clustering_of
+from membrain_cloud.pipeline.stages.pick import make_clustering
 from membrain_cloud.pipeline.stages.registry import STAGES
 from membrain_cloud.store.projects.create_import import create_project
 from membrain_cloud.store.projects.project import Project
@@ -252,7 +252,7 @@ def test_what_the_settings_leave_open_is_what_suits_the_picker() -> None:
     trained = replace(built_in, notes={"settings": suits})
 
     def both(chosen: PickSettings, network: object) -> tuple[float, float]:
-        found = clustering_of(chosen, network)  # type: ignore[arg-type]
+        found = make_clustering(chosen, network)  # type: ignore[arg-type]
         return found.bandwidth_angstrom, found.score_threshold
 
     assert both(PickSettings(), trained) == (44.0, 6.5)
@@ -267,4 +267,4 @@ def test_what_the_settings_leave_open_is_what_suits_the_picker() -> None:
 def test_a_picker_that_says_nonsense_of_itself_is_refused(told: object) -> None:
     network = replace(load_picker("membrain-cloud-picker"), notes={"settings": told})
     with pytest.raises(ModelError, match="suits it"):
-        clustering_of(PickSettings(), network)
+        make_clustering(PickSettings(), network)

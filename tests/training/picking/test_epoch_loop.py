@@ -1,4 +1,4 @@
-"""The course of a picker's training: validation, best weights, log, death by SIGKILL, edited annotations, rounds."""
+"""The training of a picker by epochs: validation, best weights, log, death by SIGKILL, edited annotations, rounds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from membrain_cloud.picking import pick_membrane as picking
 from membrain_cloud.picking.pick_membrane import Clustering, slab_thickness
 from membrain_cloud.training.picking import profile_picker as picker_loop
 from membrain_cloud.training.picking import validation as picker_scores
-from membrain_cloud.training.picking.epoch_loop import Anchor, Course, State, resume, run_epochs
+from membrain_cloud.training.picking.epoch_loop import Anchor, EpochPlan, run_epochs
 from membrain_cloud.training.picking.examples import Example, PickingExample, SubvolumeExample, content_digest
 from membrain_cloud.training.picking.learning_curve import Protocol, annotation_order, run_rounds
 from membrain_cloud.training.picking.profile_picker import PickerTraining, train_picker
@@ -72,7 +72,7 @@ def weights(picker: Picker) -> bytes:
 
 
 def test_every_epoch_is_validated_and_the_best_weights_are_kept(tmp_path: Path) -> None:
-    """A course whose second epoch validates best: its weights are those at the end."""
+    """The second of four epochs validates best: the network ends with its weights."""
     network = torch.nn.Linear(1, 1)
     seen: list[float] = []
     f1 = iter([0.5, 0.9, 0.904, 0.2])
@@ -88,9 +88,9 @@ def test_every_epoch_is_validated_and_the_best_weights_are_kept(tmp_path: Path) 
         assert not network.training
         return {"validation_loss": next(loss), "f1": next(f1)}
 
-    course = Course(4, 0.1, 1, "s", "d", tmp_path / "state.pt")
-    state = run_epochs(network, course, train_epoch=train_epoch, validate=validate, progress=quiet)
-    assert state.best_epoch == 2
+    plan = EpochPlan(4, 0.1, 1, "s", "d", tmp_path / "state.pt")
+    state = run_epochs(network, plan, train_epoch=train_epoch, validate=validate, progress=quiet)
+    assert state.best_at == 2
     assert float(network.weight.detach()) == 1.0
     assert not any(parameter.requires_grad for parameter in network.parameters())
     np.testing.assert_allclose(seen, [0.1 * (1 - e / 4) ** 0.9 for e in range(4)])
@@ -160,13 +160,13 @@ def test_with_an_anchor_the_weights_between_are_validated_and_kept_and_training_
         seen.append(float(network.weight.detach()))
         return {"validation_loss": 0.0, "f1": [0.1, 0.9, 0.2][len(seen) - 1]}
 
-    course = Course(3, 0.1, 1, "s", "d", tmp_path / "state.pt")
-    run_epochs(network, course, train_epoch=train_epoch, validate=validate, progress=quiet, anchor=anchor)
+    plan = EpochPlan(3, 0.1, 1, "s", "d", tmp_path / "state.pt")
+    run_epochs(network, plan, train_epoch=train_epoch, validate=validate, progress=quiet, anchor=anchor)
     assert begun[1:] == [0.0, 1.0]
     np.testing.assert_allclose(seen, [2.5, 3.25, 4.0])
     assert float(network.weight.detach()) == 3.25
     assert float(network.bias.detach()) == 3.0
-    unwatched = replace(course, checkpoint=None)
+    unwatched = replace(plan, checkpoint=None)
     run_epochs(network, unwatched, train_epoch=train_epoch, validate=None, progress=quiet, anchor=anchor)
     assert float(network.weight.detach()) == 4.0
 
@@ -266,12 +266,6 @@ def test_subvolumes_are_validated_too(tmp_path: Path) -> None:
         validation=Validation([whole], CLUSTERING),
     )
     assert [row["epoch"] for row in log_of(tmp_path / "state.pt") if row["validation_loss"]] == ["1", "2"]
-
-
-def test_a_state_is_read_only_where_it_fits(tmp_path: Path) -> None:
-    network = torch.nn.Linear(1, 1)
-    optimiser = torch.optim.Adam(network.parameters())
-    assert resume(Course(1, 0.1, 1, "s", "d", tmp_path / "none.pt"), network, optimiser) == State()
 
 
 # -- rounds --------------------------------------------------------------------------------------------------------

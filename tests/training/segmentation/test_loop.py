@@ -29,9 +29,14 @@ from membrain_cloud.training.augmentation.policy import PRESETS
 from membrain_cloud.training.segmentation.batches import batches, training_batches
 from membrain_cloud.training.segmentation.config import MEMBRAIN_SEG, SegmentationTraining, fine_tuning
 from membrain_cloud.training.segmentation.labelled_patches import Patch, Planes, VolumePatches, prepare
-from membrain_cloud.training.segmentation.loop import simulated_sources, train_segmenter
+from membrain_cloud.training.segmentation.loop import Pretrained, SegmentationData, train_segmenter
 from membrain_cloud.training.segmentation.losses import mirror_loss
-from membrain_cloud.training.segmentation.simulated_patches import draw_patch, load_specimen, make_pool
+from membrain_cloud.training.segmentation.simulated_patches import (
+    draw_patch,
+    load_specimen,
+    make_pool,
+    simulated_sources,
+)
 from membrain_cloud.training.segmentation.trainer import Trainer, trains_in_bfloat16
 
 if TYPE_CHECKING:
@@ -66,9 +71,8 @@ def quiet(step: int, line: str) -> None:
 
 def train(folder: Path, name: str, settings: SegmentationTraining, **options: Any) -> Path:
     options = {"device": "cpu", "progress": quiet, **options}
-    return train_segmenter(
-        folder / f"{name}.safetensors", folder / name, settings, (Sheets(), Sheets()), FACTS, **options
-    )
+    data = SegmentationData(Sheets(), Sheets(), FACTS)
+    return train_segmenter(folder / f"{name}.safetensors", folder / name, settings, data, **options)
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -123,8 +127,8 @@ def test_training_on_simulated_specimens_learns(tmp_path: Path) -> None:
             lines.append(float(line.split()[1].rstrip(",")))
 
     settings = replace(TINY, channels=(8, 16, 16), steps=150, learning_rate=5e-3, validate_every=75, window=24)
-    sources = simulated_sources(tmp_path, settings, quiet)
-    train_segmenter(tmp_path / "m.safetensors", tmp_path, settings, sources, FACTS, device="cpu", progress=note)
+    data = SegmentationData(*simulated_sources(tmp_path, settings, quiet), FACTS)
+    train_segmenter(tmp_path / "m.safetensors", tmp_path, settings, data, device="cpu", progress=note)
     assert lines[-1] < 0.85 * lines[0], lines
     rows = (tmp_path / "log.csv").read_text().splitlines()
     assert rows[0] == "step,loss,validation_dice,learning_rate"
@@ -260,9 +264,14 @@ def test_fine_tuning_stops_where_it_forgets_and_keeps_what_it_knew(tmp_path: Pat
     lines: list[str] = []
     settings = replace(settings, learning_rate=0.02, steps=200, validate_every=10)
     tuned = train_segmenter(
-        tmp_path / "tuned.safetensors", tmp_path / "tuning", settings, (Inverted(), Sheets()), FACTS, device="cpu",
-        progress=lambda step, line: lines.append(f"{step} {line}"), start=network,
-    )  # fmt: skip
+        tmp_path / "tuned.safetensors",
+        tmp_path / "tuning",
+        settings,
+        SegmentationData(Inverted(), Sheets(), FACTS),
+        device="cpu",
+        progress=lambda step, line: lines.append(f"{step} {line}"),
+        pretrained=Pretrained(start=network),
+    )
     assert "before the first step" in lines[0]
     assert "stopped" in lines[-1]
     assert int(lines[-1].split()[0]) < 200
@@ -280,9 +289,14 @@ def test_a_better_base_is_kept_where_one_waits_for_something_better(tmp_path: Pa
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Trainer, "validate", lambda *_: next(values))
         tuned = train_segmenter(
-            tmp_path / "tuned.safetensors", tmp_path / "tuning", settings, (Sheets(), Sheets()), FACTS, device="cpu",
-            progress=lambda _, line: said.append(line), start=load_network(str(base))[0],
-        )  # fmt: skip
+            tmp_path / "tuned.safetensors",
+            tmp_path / "tuning",
+            settings,
+            SegmentationData(Sheets(), Sheets(), FACTS),
+            device="cpu",
+            progress=lambda _, line: said.append(line),
+            pretrained=Pretrained(start=load_network(str(base))[0]),
+        )
     assert "0.900 was the best for 2 validations" in said[-1]
     _, header = load_network(str(tuned))
     assert header["validation_dice"] == 0.9

@@ -1,0 +1,5 @@
+"""Old name of `runners.idle_endpoint`, until release 0.2: schedulers that run name it in their configuration."""
+
+from membrain_cloud.pipeline.runners.idle_endpoint import routes
+
+__all__ = ["routes"]
