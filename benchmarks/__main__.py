@@ -24,7 +24,7 @@ from membrain_cloud.report.figures import slice_figure, surface_figure
 from membrain_cloud.segmentation.instances import instance_boxes, separate
 from membrain_cloud.segmentation.sliding_window import density_statistics, segment_slabs
 from membrain_cloud.simulation.phantom import Phantom, PhantomSettings, make_phantom
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.refs import TomogramRef
 from membrain_cloud.tiling import Tiling, window_stride
 

@@ -21,7 +21,7 @@ from membrain_cloud.pipeline.training.picker_defaults import (
     PICKER_BANDWIDTH_ANGSTROM,
     PICKER_EXAMPLES,
     PICKER_RECIPE,
-    segmented_membranes,
+    segment_membranes,
 )
 from membrain_cloud.training.picking.built_in_picker import make_examples
 from membrain_cloud.training.picking.validation import Cache, evaluate_clusterings
@@ -51,7 +51,7 @@ def main() -> None:
     ]
     for name, (seeds, settings) in SETS.items():
         folder = chosen.folder / name.partition(",")[0]
-        examples = make_examples(seeds, settings, PICKER_RECIPE, folder, lambda _: None, segment=segmented_membranes)
+        examples = make_examples(seeds, settings, PICKER_RECIPE, folder, lambda _: None, segment=segment_membranes)
         operators: Cache = {}
         for model in chosen.models:
             scores = evaluate_clusterings(load_picker(model), examples, clusterings, operators)

@@ -28,15 +28,17 @@ import psutil
 
 from membrain_cloud.pipeline.execution.driver import Runner, run_tasks
 from membrain_cloud.pipeline.planning.plan import plan
-from membrain_cloud.pipeline.projects.simulate import Simulated, simulate_project
+from membrain_cloud.pipeline.projects.simulate import SimulatedTomogram, simulate_project
 from membrain_cloud.pipeline.runners import open_runner
 from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.pipeline.stages.registry import STAGES
 from membrain_cloud.simulation.phantom import PhantomSettings
-from membrain_cloud.store.projects.project import Project
+from membrain_cloud.store.projects.stored_project import CopickProject
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from membrain_cloud.store.projects.project import Project
 
 CHOSEN = ("segment", "separate", "mesh")
 # Tomograms of the start-up: enough for two workers to have done each stage.
@@ -100,7 +102,7 @@ class Clock:
 def measured(what: str, folder: str) -> None:
     """In a process of its own: do it and print what it took, the interpreter's own start left out."""
     start = Clock()
-    project = Project.open(f"{folder}/config.json")
+    project = CopickProject.open(f"{folder}/config.json")
     runs = project.runs()
     warm, rest = runs[:WARM], runs[WARM:]
     workers = {"loop": None, "engine": 1, "two": 2}[what]
@@ -130,7 +132,7 @@ def main() -> None:
     results: dict[str, list[Round]] = {"loop": [], "engine": [], "two": []}
     with tempfile.TemporaryDirectory() as folder:
         phantom = PhantomSettings(shape=(shape[0], shape[1], shape[2]))
-        wanted = [Simulated(f"phantom-{n}", 91_000 + n, phantom) for n in range(WARM + given.tomograms)]
+        wanted = [SimulatedTomogram(f"phantom-{n}", 91_000 + n, phantom) for n in range(WARM + given.tomograms)]
         simulate_project(folder, wanted, particle="membrane-protein", processes=2, report=lambda _: None)
         for number in range(given.repeat):
             for what in results:

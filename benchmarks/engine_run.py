@@ -24,7 +24,7 @@ from membrain_cloud.pipeline.runners import open_runner
 from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.pipeline.stages.base import RunContext, Stage, TaskContext
 from membrain_cloud.pipeline.tasks import Job, Outcome, Ref, Task
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.run_state.receipts import receipt_name
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from membrain_cloud.geometry import Box, Grid, iterate_chunks
-from membrain_cloud.store.projects.create_import import create_project
-from membrain_cloud.store.projects.project import Project
+from membrain_cloud.store.projects.create import create_project
+from membrain_cloud.store.projects.stored_project import CopickProject
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def main() -> None:
 
 
 def receipts(config: str) -> list[tuple[str, dict]]:  # type: ignore[type-arg]
-    kept = Project.open(config).receipts
+    kept = CopickProject.open(config).receipts
     found = ((name, kept.read(name)) for name in sorted(kept.names()))
     return [(name, dict(receipt)) for name, receipt in found if receipt and "stage" in receipt and "counts" in receipt]
 

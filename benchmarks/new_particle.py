@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from membrain_cloud.pipeline.training.picker import train_in_rounds
-from membrain_cloud.pipeline.training.picker_data import phantom_material
+from membrain_cloud.pipeline.training.picker_data import phantom_data
 from membrain_cloud.pipeline.training.picker_defaults import NO_BASE
 from membrain_cloud.simulation import proteins as phantom_particles
 
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("new-particle"))
     options = parser.parse_args()
     phantom_particles.MEMBRANE_PARTICLES["arch"] = arch
-    material = phantom_material(options.work, classes=("arch",), progress=say)
+    material = phantom_data(options.work, classes=("arch",), progress=say)
     rows = train_in_rounds(
         material,
         [int(count) for count in options.counts.split(",")],

@@ -70,7 +70,7 @@ def make_inputs(folder: Path) -> None:
 
     from membrain_cloud.networks.picking.diffusion_net import Architecture, DiffusionNet
     from membrain_cloud.simulation.phantom import PhantomSettings, make_phantom
-    from membrain_cloud.store.formats.any_volume import write_mrc
+    from membrain_cloud.store.formats.volume_writer import write_mrc
 
     phantom = make_phantom(3, PhantomSettings(shape=(96, 160, 160)))
     write_mrc(str(folder / "tomo.mrc"), phantom.density, 10.0)
@@ -127,10 +127,10 @@ def ours(folder: Path) -> dict[str, Any]:
     from membrain_cloud.mesh.density_sampling import sample_along_normals
     from membrain_cloud.networks.picking.picker import load_picker
     from membrain_cloud.picking.clustering import dense_clusters, mean_shift
-    from membrain_cloud.picking.vertex_scores import vertex_scores
+    from membrain_cloud.picking.vertex_scores import PatchOptions, vertex_scores
     from membrain_cloud.segmentation.instances import instance_boxes
-    from membrain_cloud.store.formats.any_volume import read_volume
     from membrain_cloud.store.formats.meshes import read_h5
+    from membrain_cloud.store.formats.volume_reader import read_volume
 
     torch.set_num_threads(1)
     found: dict[str, Any] = {}
@@ -185,16 +185,7 @@ def ours(folder: Path) -> dict[str, Any]:
     ):
         with timed(name):
             for mesh, profiles in meshes:
-                vertex_scores(
-                    mesh,
-                    profiles,
-                    picker.predict,
-                    partition_vertices=2000,
-                    eigenpairs=128,
-                    length_unit_angstrom=500.0,
-                    partitions=partitions,
-                    cache=cache,
-                )
+                vertex_scores(mesh, profiles, picker.predict, PatchOptions(2000, 128, 500.0, partitions), cache=cache)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with np.load(folder / "seeds.npz") as seeds:
         points, scores = seeds["points"], seeds["scores"]

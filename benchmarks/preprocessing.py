@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from membrain_cloud.geometry import Box, Zyx
-from membrain_cloud.store.formats.volume_reader import VolumeFileWriter, open_volume_file
+from membrain_cloud.store.formats.volume_reader import open_volume_file
+from membrain_cloud.store.formats.volume_writer import VolumeFileWriter
 
 PEER = Path(__file__).parent / ".peers" / "bin" / "python"
 SMALL, LARGE, SPACING = (256, 384, 384), (512, 1024, 1024), 7.84

@@ -164,7 +164,7 @@ def augmentation(window: int, draws: int) -> None:
     middle = np.array(image.shape) / 2
 
     def patch(chosen: Augmentations) -> None:
-        chosen.change(chosen.cut(image, label, middle, window, rng)[0], rng)
+        chosen.augment_intensity(chosen.cut_patch(image, label, middle, window, rng)[0], rng)
 
     def seconds(chosen: Augmentations, count: int) -> float:
         started = time.process_time()

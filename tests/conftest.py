@@ -12,7 +12,7 @@ import pytest
 from standins.fault_proxy import FaultProxy
 from standins.shapes import GRID, OPTIONS, Shapes
 
-from membrain_cloud.statistics.measure import Options, measure_membrane
+from membrain_cloud.statistics.measure import Membrane, Options, measure_membrane
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -122,12 +122,13 @@ def shapes() -> Shapes:
 
 @pytest.fixture(scope="session")
 def measure() -> Callable[..., dict[str, list[dict[str, Any]]]]:
-    """Return `measure_membrane` with defaults: any of its parameters and options can be given by name."""
+    """Return `measure_membrane` with defaults: parameters, membrane fields and options are given by name."""
 
     def call(mesh: Mesh, picks: Picks | None, **changes: Any) -> dict[str, list[dict[str, Any]]]:
-        parameters = {"grid": GRID, "object_names": "protein", "border_vertices": np.zeros(len(mesh.vertices), bool)}
         options = {field.name: changes.pop(field.name) for field in fields(Options) if field.name in changes}
-        return measure_membrane(mesh, picks, **{**parameters, **changes}, options=replace(OPTIONS, **options))
+        border = changes.pop("border_vertices", np.zeros(len(mesh.vertices), bool))
+        membrane = Membrane(mesh, picks, border, changes.pop("object_names", "protein"))
+        return measure_membrane(membrane, **{"grid": GRID, **changes}, options=replace(OPTIONS, **options))
 
     return call
 
@@ -136,3 +137,19 @@ def measure() -> Callable[..., dict[str, list[dict[str, Any]]]]:
 def options() -> Options:
     """Return the options that `measure` uses by default."""
     return OPTIONS
+
+
+@pytest.fixture(scope="session")
+def measured_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with `project/config.json` and the tables of `standins.measured_project`."""
+    from standins.measured_project import write_project
+
+    folder = tmp_path_factory.mktemp("measured")
+    write_project(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def measured_config(measured_project: Path) -> str:
+    """Return the config of the measured project."""
+    return str(measured_project / "project" / "config.json")

@@ -1,4 +1,4 @@
-"""What all verbs share: one line an error, exit codes, `--debug`, and the options that many verbs take.
+"""The program and its command class: one line for each error, exit codes, `--debug`, and output to the terminal.
 
 Exit codes: 0 all done, 1 something failed, 2 bad usage or input, 3 interrupted.
 """
@@ -7,54 +7,67 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import re
 import sys
 import traceback
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-import membrain_cloud
 from membrain_cloud.errors import InputError, MembrainCloudError, ModelError, UsageError
 from membrain_cloud.redaction import without_keys
+from membrain_cloud.version import __version__
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-BAD_INPUT = 2
 FAILED = 1
+BAD_INPUT = 2
 INTERRUPTED = 3
 
 
 class Program(click.Group):
-    """The top of the command line; it turns errors into one line `what -> next step`."""
+    """The top of the command line. It prints every error as one line, `what: cause -> next step`."""
 
     def __init__(self, name: str, help: str) -> None:
         super().__init__(name, help=help, params=[_debug_option()], context_settings=_CONTEXT)
-        click.version_option(membrain_cloud.__version__, prog_name=name)(self)
+        click.version_option(__version__, prog_name=name)(self)
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, and end with the exit code of the error that it raises.
+
+        Parameters
+        ----------
+        ctx : click.Context
+            The parsed command line.
+
+        Returns
+        -------
+        Any
+            What the command returns.
+        """
         try:
             return super().invoke(ctx)
         except MembrainCloudError as error:
-            _complain(ctx, str(error))
+            _print_error(ctx, error_line(error, ctx))
             bad_input = isinstance(error, UsageError | InputError | ModelError)
             ctx.exit(BAD_INPUT if bad_input else FAILED)
         except KeyboardInterrupt:
-            _complain(ctx, "interrupted -> run the same command again: finished tasks are kept")
+            _print_error(ctx, "interrupted -> run the same command again: finished tasks are kept")
             ctx.exit(INTERRUPTED)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except BrokenPipeError:
             ctx.exit(FAILED)
         except Exception as error:
-            what = " ".join(str(error).split())
-            _complain(ctx, f"{type(error).__name__}: {what} -> this is a bug: please report it, with --debug's output")
+            message = " ".join(str(error).split())
+            next_step = "this is a bug: please report it, with the output of --debug"
+            _print_error(ctx, f"{type(error).__name__}: {message} -> {next_step}")
             ctx.exit(FAILED)
 
 
-class Verb(click.Command):
-    """A command that knows `--debug` too, wherever it is written."""
+class Command(click.Command):
+    """A command that takes `--debug` as well, and refuses NaN as the value of any option."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["params"] = [*(kwargs.get("params") or []), _debug_option()]
@@ -62,10 +75,30 @@ class Verb(click.Command):
         super().__init__(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Click's ranges let nan through: it is below and above nothing."""
+        """Run the command after a check for NaN, which passes click's ranges because every comparison is false.
+
+        The command is remembered, so that an error can name its options.
+
+        Parameters
+        ----------
+        ctx : click.Context
+            The parsed options and arguments.
+
+        Returns
+        -------
+        Any
+            What the command returns.
+
+        Raises
+        ------
+        click.BadParameter
+            An option is NaN.
+        """
+        ctx.find_root().meta["command"] = self
         for param in self.params:
-            given = ctx.params.get(param.name or "")
-            if any(isinstance(v, float) and math.isnan(v) for v in (given if isinstance(given, tuple) else [given])):
+            value = ctx.params.get(param.name or "")
+            values = value if isinstance(value, tuple) else (value,)
+            if any(isinstance(number, float) and math.isnan(number) for number in values):
                 raise click.BadParameter("nan is no number", ctx, param)
         return super().invoke(ctx)
 
@@ -79,27 +112,88 @@ def _debug_option() -> click.Option:
             ctx.find_root().meta["debug"] = True
 
     return click.Option(
-        ["--debug"], is_flag=True, expose_value=False, callback=remember, help="Show tracebacks of errors."
+        ["--debug"], is_flag=True, expose_value=False, callback=remember, help="Print the traceback of an error."
     )
 
 
 def debugging() -> bool:
+    """Return whether `--debug` was given to the running command."""
     return bool(click.get_current_context().find_root().meta.get("debug"))
 
 
-def _complain(ctx: click.Context, line: str) -> None:
+def error_line(error: MembrainCloudError, ctx: click.Context | None = None) -> str:
+    """Return an error as one line, with the running command's options in place of parameters of functions.
+
+    The packages below name parameters, e.g. `give voxel_spacing_angstrom`: here they become `give --voxel-spacing`.
+
+    Parameters
+    ----------
+    error : MembrainCloudError
+        The error.
+    ctx : click.Context, optional
+        The context of the program or of the command; by default the current one.
+
+    Returns
+    -------
+    str
+        `what: cause -> next step`.
+    """
+    context = ctx or click.get_current_context(silent=True)
+    next_step = options_for_parameters(error.next_step, context.find_root().meta if context else {})
+    return f"{error.message} -> {next_step}" if next_step else error.message
+
+
+def options_for_parameters(text: str, meta: Mapping[str, Any]) -> str:
+    """Replace names of parameters by options of the command that runs.
+
+    Parameters
+    ----------
+    text : str
+        The next step of an error. Replaced are names with an underscore, with or without `_angstrom` at the end, and a
+        flag after the word `set`. Settings such as `segment.window` stay.
+    meta : mapping
+        The root context's `meta`.
+
+    Returns
+    -------
+    str
+        The text for a user of the command line.
+    """
+    command = meta.get("command")
+    for param in command.params if isinstance(command, click.Command) else ():
+        for option in (name for name in param.opts if name.startswith("--")):
+            name = option.removeprefix("--").replace("-", "_")
+            unit = "(_angstrom)?" if "_" in name else "_angstrom"
+            text = re.sub(rf"(?<![\w.-]){name}{unit}(?![\w.])", option, text)
+            text = re.sub(rf"\bset {name}(?![\w.])", f"add {option}", text)
+    return text
+
+
+def _print_error(ctx: click.Context, line: str) -> None:
     if ctx.find_root().meta.get("debug"):
         click.echo(without_keys(traceback.format_exc()), err=True)
     click.echo(f"error: {without_keys(line)}", err=True)
 
 
 def say(line: str) -> None:
-    """A line for people, beside the output proper."""
+    """Print a message for the user to standard error, where it does not mix with the command's results."""
     click.echo(line, err=True)
 
 
+def exit_failed() -> NoReturn:
+    """End the running command with the exit code for failures."""
+    click.get_current_context().exit(FAILED)
+
+
 def print_json(value: Any) -> None:
-    """JSON for scripts. Long lists are written an entry a line, so that a hundred thousand take seconds."""
+    """Print a value as JSON to standard output.
+
+    Parameters
+    ----------
+    value : Any
+        What `json` can write; other objects are written as text. In a dictionary, lists of more than 1000 entries are
+        written one entry a line, so that 100,000 entries take seconds.
+    """
     if not isinstance(value, dict) or not any(_is_long(part) for part in value.values()):
         json.dump(value, sys.stdout, indent=1, sort_keys=True, default=str)
         sys.stdout.write("\n")
@@ -120,34 +214,3 @@ def print_json(value: Any) -> None:
 
 def _is_long(value: Any) -> bool:
     return isinstance(value, list) and len(value) > 1000
-
-
-def absolute(path: str) -> str:
-    """Workers may stand elsewhere: a local path as an absolute one; URLs stay."""
-    return path if "://" in path else os.path.abspath(path)
-
-
-def config_argument(function: Function) -> Function:
-    return click.argument("config", metavar="CONFIG", callback=lambda _c, _p, value: absolute(value))(function)
-
-
-def runs_option(function: Function) -> Function:
-    text = "A run (tomogram) of the project; repeat for several. All, without it."
-    return click.option("-r", "--run", "runs", multiple=True, metavar="RUN", help=text)(function)
-
-
-def json_option(function: Function) -> Function:
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")(function)
-
-
-def settings_options(function: Function) -> Function:
-    """--settings, --set and --tables, and --stages: what a plan depends on."""
-    options = [
-        click.option("--stages", metavar="A,B,...", help="Only these stages: segment,separate,mesh,pick,measure."),
-        click.option("--settings", "settings_file", metavar="FILE", help="YAML file of settings."),
-        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="E.g. --set pick.threshold=7."),
-        click.option("--tables", metavar="URL", help="Where the Parquet tables are kept (default: the project's)."),
-    ]
-    for option in reversed(options):
-        function = option(function)
-    return function

@@ -1,74 +1,115 @@
 """Commands of this package under copick's own command line: `copick inference membrain-cloud` and others.
 
-copick imports this module at every call, so nothing heavy is imported at the top. The commands speak copick's words
+copick imports this module at every call, so nothing heavy is imported at the top. The commands take copick's options
 (-c or COPICK_CONFIG, -r, -i and -o with URIs, --overwrite) and pass them on to `membrain-cloud run` and `train`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from membrain_cloud.cli.app import Function, absolute
+from membrain_cloud.cli.options import (
+    Function,
+    PlacementOptions,
+    SettingsOptions,
+    TablesOptions,
+    absolute,
+    option,
+    option_group,
+    takes,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-# Where CZII's runs of MemBrain-seg on the portal put their results, and how they were made.
+# Settings of CZII's MemBrain-seg runs on the portal: where they put their results, and how they were made.
 PRESETS = {
     "czii": ("output.user=membrain-seg", "output.session=0", "segment.mode=exact", "segment.rescale=false"),
 }
 
 
-def _common_options(function: Function) -> Function:
-    options = [
-        click.option(
-            "-c",
-            "--config",
-            required=True,
-            envvar="COPICK_CONFIG",
-            show_envvar=True,
-            metavar="PATH",
-            help="Copick config or manifest: a path or URL.",
-        ),
-        click.option(
-            "-r", "--run-names", multiple=True, metavar="RUN", help="Runs; repeat, or use commas (default: all)."
-        ),
-        click.option("--settings", metavar="FILE", help="YAML file of membrain-cloud's settings."),
-        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="E.g. pick.threshold=7."),
-        click.option("--workers", type=click.IntRange(1), metavar="N", help="Local processes."),
-        click.option("--in-process", is_flag=True, help="One task after the other, in this process."),
-        click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler, e.g. tcp://host:8786."),
-        click.option(
-            "--overwrite/--no-overwrite", default=False, show_default=True, help="Do again what is there already."
-        ),
-    ]
-    for option in reversed(options):
-        function = option(function)
-    return function
+@option_group
+class ProjectOptions:
+    """Which runs of which project are worked on."""
+
+    config: str = option(
+        "-c",
+        "--config",
+        required=True,
+        envvar="COPICK_CONFIG",
+        show_envvar=True,
+        metavar="PATH",
+        help="Copick config or manifest, a path or URL.",
+    )
+    run_names: tuple[str, ...] = option(
+        "-r",
+        "--run-names",
+        multiple=True,
+        metavar="RUN",
+        help="Only these runs, repeated or with commas (default: all).",
+    )
+    overwrite: bool = option(
+        "--overwrite/--no-overwrite",
+        default=False,
+        show_default=True,
+        help="Repeat what is done already, and replace annotations that membrain-cloud did not make.",
+    )
+
+    @property
+    def runs(self) -> list[str]:
+        """Names of the runs; empty for all."""
+        return [name.strip() for text in self.run_names for name in text.split(",") if name.strip()]
+
+
+@option_group
+class RunOptions(PlacementOptions, SettingsOptions):
+    """With which settings, and where, stages are executed."""
 
 
 def _output_option(function: Function) -> Function:
-    text = "URI name:user/session to write to; session `auto` derives one from the settings."
+    text = "URI to write to, name:user/session; session `auto` derives one from the settings (default: membrain/auto)."
     return click.option("-o", "--output", metavar="URI", help=text)(function)
 
 
-def _preset_option(function: Function) -> Function:
-    text = "czii: write where CZII's runs on the portal wrote (user membrain-seg, session 0), made in exact mode."
-    return click.option("--preset", type=click.Choice(sorted(PRESETS)), help=text)(function)
+def _source_option(
+    text: str = "A mask, or with ?instance=true membranes one by one: name:user/session@spacing.",
+) -> Callable[[Function], Function]:
+    return click.option("-i", "--input", "source", required=True, metavar="URI", help=text)
+
+
+def _tomogram_option(*names: str) -> Callable[[Function], Function]:
+    text = "Tomograms, type@spacing (default: the project's own choice for each run)."
+    return click.option(*names, metavar="URI", help=text)
 
 
 @click.command("membrain-cloud", short_help="Segment membranes with membrain-cloud.")
-@_common_options
-@click.option("-i", "--input", "source", metavar="URI", help="Tomograms, type@spacing (default: one a run is chosen).")
+@takes(ProjectOptions, RunOptions)
+@_tomogram_option("-i", "--input", "source")
 @_output_option
-@click.option("--model", metavar="NAME|PATH|URL", help="The network (default: the one that ships).")
-@click.option("--mode", type=click.Choice(["exact", "fast"]), help="As MemBrain-seg voxel for voxel, or faster.")
-@click.option("--instances/--no-instances", default=True, show_default=True, help="Also membranes one by one.")
-@_preset_option
+@click.option("--model", metavar="NAME|PATH|URL", help="Segmentation model (default: membrain-cloud-small).")
+@click.option(
+    "--mode",
+    type=click.Choice(["exact", "fast"]),
+    help="exact: as MemBrain-seg voxel for voxel; fast: nearly the same in less time (default: fast).",
+)
+@click.option("--instances/--no-instances", default=True, show_default=True, help="Also separate the membranes.")
+@click.option(
+    "--preset",
+    type=click.Choice(sorted(PRESETS)),
+    help="czii: exact mode, written as CZII's runs on the portal, user membrain-seg, session 0 (default: none).",
+)
 def inference(
-    source: str | None, output: str | None, model: str | None, mode: str | None, instances: bool, **common: Any
+    project: ProjectOptions,
+    run: RunOptions,
+    *,
+    source: str | None,
+    output: str | None,
+    model: str | None,
+    mode: str | None,
+    instances: bool,
+    preset: str | None,
 ) -> None:
     """Segment membranes: a mask, and membranes one by one.
 
@@ -77,149 +118,168 @@ def inference(
       copick inference membrain-cloud -c config.json -i wbp@10.0
       copick inference membrain-cloud -c config.json -r TS_1 -o membrane:membrain/auto@10.0 --mode exact
     """
-    chosen = [*_tomogram(source), *_target(output, "membrane")]
-    chosen += [f"segment.model={model}"] if model else []
-    chosen += [f"segment.mode={mode}"] if mode else []
-    _run("segment,separate" if instances else "segment", chosen, **common)
+    pairs = [*PRESETS.get(preset or "", ()), *_tomogram(source), *_target(output, "membrane")]
+    pairs += [f"segment.model={model}"] if model else []
+    pairs += [f"segment.mode={mode}"] if mode else []
+    _run("segment,separate" if instances else "segment", pairs, project, run)
 
 
 @click.command("membrain-separate", short_help="Split a mask into membranes with membrain-cloud.")
-@_common_options
-@click.option("-i", "--input", "source", required=True, metavar="URI", help="A mask, name:user/session@spacing.")
+@takes(ProjectOptions, RunOptions)
+@_source_option("A mask, name:user/session@spacing.")
 @_output_option
-def separate(source: str, output: str | None, **common: Any) -> None:
-    """Membranes one by one out of somebody's mask.
+def separate(
+    project: ProjectOptions,
+    run: RunOptions,
+    *,
+    source: str,
+    output: str | None,
+) -> None:
+    """Separate the membranes of a mask.
 
     \b
     Example:
       copick process membrain-separate -c config.json -i membrane:alice/3@10.0
     """
-    _run("separate", [f"separate.segmentation={source}", *_target(output, "membrane")], **common)
+    pairs = [f"separate.segmentation={source}", *_target(output, "membrane")]
+    _run("separate", pairs, project, run)
 
 
 @click.command("membrain-mesh", short_help="Mesh membranes with membrain-cloud.")
-@_common_options
-@click.option("-i", "--input", "source", required=True, metavar="URI", help="A mask or (?instance=true) instances.")
+@takes(ProjectOptions, RunOptions)
+@_source_option()
 @_output_option
-def mesh(source: str, output: str | None, **common: Any) -> None:
-    """One closed mesh a membrane.
+def mesh(
+    project: ProjectOptions,
+    run: RunOptions,
+    *,
+    source: str,
+    output: str | None,
+) -> None:
+    """Make one closed mesh for each membrane.
 
     \b
     Example:
       copick process membrain-mesh -c config.json -i 'membrane:alice/3@10.0?instance=true'
     """
-    stages = "mesh" if "instance=true" in source.lower() else "separate,mesh"
-    _run(stages, [f"separate.segmentation={source}", *_target(output, "membrane")], **common)
+    pairs = [f"separate.segmentation={source}", *_target(output, "membrane")]
+    _run(_stages("mesh", source), pairs, project, run)
 
 
 @click.command("membrain-pick", short_help="Pick proteins on membranes with membrain-cloud.")
-@_common_options
-@click.option("-i", "--input", "source", required=True, metavar="URI", help="A mask or (?instance=true) instances.")
-@click.option("-t", "--tomogram", metavar="URI", help="Tomograms, type@spacing (default: one a run is chosen).")
-@click.option("--model", metavar="NAME|PATH|URL", help="The picker (default: the one that ships).")
+@takes(ProjectOptions, RunOptions)
+@_source_option()
+@_tomogram_option("-t", "--tomogram")
+@click.option("--model", metavar="NAME|PATH|URL", help="Picker (default: membrain-cloud-picker).")
 @_output_option
-def pick(source: str, tomogram: str | None, model: str | None, output: str | None, **common: Any) -> None:
-    """Particles on membranes, with their orientations.
+def pick(
+    project: ProjectOptions,
+    run: RunOptions,
+    *,
+    source: str,
+    tomogram: str | None,
+    model: str | None,
+    output: str | None,
+) -> None:
+    """Pick particles on membranes, with their orientations.
 
     \b
     Example:
       copick process membrain-pick -c config.json -i 'membrane:alice/3@10.0?instance=true' -o psii:membrain/auto
     """
-    stages = "mesh,pick" if "instance=true" in source.lower() else "separate,mesh,pick"
-    chosen = [f"separate.segmentation={source}", *_tomogram(tomogram), *_target(output, None)]
-    chosen += [f"pick.object={output.partition(':')[0]}"] if output else []
-    chosen += [f"pick.model={model}"] if model else []
-    _run(stages, chosen, **common)
+    pairs = [f"separate.segmentation={source}", *_tomogram(tomogram), *_target(output, None)]
+    pairs += [f"pick.object={output.partition(':')[0]}"] if output else []
+    pairs += [f"pick.model={model}"] if model else []
+    _run(_stages("mesh,pick", source), pairs, project, run)
 
 
 @click.command("membrain-measure", short_help="Measure membranes and particles with membrain-cloud.")
-@_common_options
-@click.option("-i", "--input", "source", required=True, metavar="URI", help="A mask or (?instance=true) instances.")
-@click.option("--picks", metavar="URI", help="Particles, object:user/session; without them membranes are measured.")
-@click.option("--tables", metavar="URL", help="Where the Parquet tables are kept (default: the project's).")
-def measure(source: str, picks: str | None, tables: str | None, **common: Any) -> None:
-    """Areas, densities and neighbours along the membranes, as Parquet tables.
+@takes(ProjectOptions, RunOptions, TablesOptions)
+@_source_option()
+@click.option("--picks", metavar="URI", help="Particles, object:user/session (default: only membranes are measured).")
+def measure(
+    project: ProjectOptions,
+    run: RunOptions,
+    tables: TablesOptions,
+    *,
+    source: str,
+    picks: str | None,
+) -> None:
+    """Measure areas, densities and neighbours along the membranes, as Parquet tables.
 
     \b
     Example:
       copick process membrain-measure -c config.json -i 'membrane:alice/3@10.0?instance=true' --picks psii:expert/1
     """
-    stages = "mesh,measure" if "instance=true" in source.lower() else "separate,mesh,measure"
-    chosen = [f"separate.segmentation={source}", f"measure.picks={picks or 'none'}"]
-    chosen += [f"output.tables={absolute(tables)}"] if tables else []
-    _run(stages, chosen, **common)
+    pairs = [f"separate.segmentation={source}", f"measure.picks={picks or 'none'}", *tables.tables_setting()]
+    _run(_stages("mesh,measure", source), pairs, project, run)
 
 
-def _train(what: str) -> click.Command:
-    """`membrain-cloud train WHAT` itself, under copick's name for it."""
+def _train(name: str, network: str) -> click.Command:
+    """Return `membrain-cloud train NETWORK` as copick's command `membrain-NAME`."""
 
     @click.command(
-        f"membrain-{what}",
-        short_help=f"Train membrain-cloud's network for {'picking' if what == 'picker' else what}.",
+        f"membrain-{name}",
+        short_help=f"Train membrain-cloud's network for {network}.",
         context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
     )
     @click.argument("words", nargs=-1, type=click.UNPROCESSED)
     def train(words: tuple[str, ...]) -> None:
-        _call(["train", "picking" if what == "picker" else what, *words])
+        _call(["train", network, *words])
 
     return train
 
 
-train_segmentation = _train("segmentation")
-train_picker = _train("picker")
+train_segmentation = _train("segmentation", "segmentation")
+train_picker = _train("picker", "picking")
+
+
+def _stages(stages: str, source: str) -> str:
+    """Return the stages for a source: a mask is separated first, instances are taken as they are."""
+    return stages if "instance=true" in source.lower() else f"separate,{stages}"
 
 
 def _tomogram(uri: str | None) -> list[str]:
-    """`type@spacing` or `type` as settings."""
+    """Return the URI `type@spacing` or `type` as settings."""
     if not uri:
         return []
     kind, _, spacing = uri.partition("@")
-    chosen = [f"input.tomogram_type={kind}"] if kind not in ("", "*") else []
-    return chosen + ([f"input.voxel_spacing_angstrom={spacing}"] if spacing else [])
+    pairs = [f"input.tomogram_type={kind}"] if kind not in ("", "*") else []
+    return pairs + ([f"input.voxel_spacing_angstrom={spacing}"] if spacing else [])
 
 
 def _target(uri: str | None, name: str | None) -> list[str]:
-    """User and session of an output URI as settings; UsageError for a name that is not the one we write."""
+    """Return user and session of an output URI as settings; BadParameter for another name than the one written."""
     if not uri:
         return []
-    called, _, rest = uri.partition(":")
+    uri_name, _, rest = uri.partition(":")
     user, slash, session = rest.partition("@")[0].partition("/")
-    if not called or not user or not slash or not session or (name is not None and called != name):
+    if not uri_name or not user or not slash or not session or (name is not None and uri_name != name):
         raise click.BadParameter(f"{uri!r}: write {name or 'object'}:user/session", param_hint="-o")
     return [f"output.user={user}", f"output.session={session}"]
 
 
 def _run(
     stages: str,
-    chosen: Sequence[str],
-    *,
-    config: str,
-    run_names: Sequence[str],
-    settings: str | None,
-    overrides: Sequence[str],
-    workers: int | None,
-    in_process: bool,
-    scheduler: str | None,
-    overwrite: bool,
-    preset: str | None = None,
+    pairs: Sequence[str],
+    project: ProjectOptions,
+    run: RunOptions,
 ) -> None:
-    pairs = [*PRESETS.get(preset or "", ()), *chosen, *overrides]
-    runs = [name.strip() for text in run_names for name in text.split(",") if name.strip()]
-    _guard(config, runs, stages, settings, pairs, overwrite)
-    words = ["run", config, "--stages", stages]
-    words += [word for name in runs for word in ("-r", name)]
-    words += ["--settings", settings] if settings else []
+    """Call `membrain-cloud run` with settings `stage.key=value`; those of `--set` replace them."""
+    pairs = [*pairs, *run.overrides]
+    _prepare(project, stages, run.settings_file, pairs)
+    words = ["run", project.config, "--stages", stages]
+    words += [word for name in project.runs for word in ("-r", name)]
+    words += ["--settings", run.settings_file] if run.settings_file else []
     words += [word for pair in pairs for word in ("--set", pair)]
-    words += ["--workers", str(workers)] if workers else []
-    words += ["--in-process"] if in_process else []
-    words += ["--scheduler", scheduler] if scheduler else []
+    words += ["--workers", str(run.workers)] if run.workers else []
+    words += ["--in-process"] if run.in_process else []
+    words += ["--scheduler", run.scheduler] if run.scheduler else []
     _call(words)
 
 
-def _guard(
-    config: str, runs: Sequence[str], stages: str, settings_file: str | None, pairs: Sequence[str], overwrite: bool
-) -> None:
-    """With `overwrite`, what is done is forgotten; without it, what somebody else made is not touched."""
+def _prepare(options: ProjectOptions, stages: str, settings_file: str | None, pairs: Sequence[str]) -> None:
+    """Forget what is done if it shall be overwritten; else refuse to replace annotations of other programs."""
     from membrain_cloud.errors import MembrainCloudError
     from membrain_cloud.pipeline.planning.invalidate import foreign_annotations, invalidate_results
     from membrain_cloud.pipeline.planning.plan import plan
@@ -227,24 +287,26 @@ def _guard(
     from membrain_cloud.pipeline.stages.registry import STAGES
     from membrain_cloud.store.projects.open import open_project
 
+    runs = options.runs or None
     try:
-        settings, project = load_settings(settings_file, tuple(pairs)), open_project(absolute(config))
-        if overwrite:
-            invalidate_results(project, settings, stages.split(","), list(runs) or None)
+        settings, project = load_settings(settings_file, tuple(pairs)), open_project(absolute(options.config))
+        if options.overwrite:
+            invalidate_results(project, settings, stages.split(","), runs)
             return
-        made = plan(project, settings, STAGES, runs=list(runs) or None, stages=stages.split(","))
-        foreign = foreign_annotations(project, settings, made)
+        foreign = foreign_annotations(
+            project, settings, plan(project, settings, STAGES, runs=runs, stages=stages.split(","))
+        )
     except MembrainCloudError as error:
         raise click.ClickException(str(error)) from None
     if foreign:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         raise click.ClickException(
-            f"{foreign[0]}{more} was not made by membrain-cloud -> choose another session with -o, or say --overwrite"
+            f"{foreign[0]}{more} was not made by membrain-cloud -> choose another session with -o, or add --overwrite"
         )
 
 
 def _call(words: Sequence[str]) -> None:
-    """Our own command line, with its messages and exit codes."""
+    """Call the command line of membrain-cloud, with its messages and exit codes."""
     from membrain_cloud.cli import main
 
     main.main(args=list(words), prog_name="membrain-cloud")

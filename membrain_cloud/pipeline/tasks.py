@@ -1,4 +1,4 @@
-"""Task and Outcome: the only two things that travel between the driver and its workers, both JSON-able."""
+"""`Task` and `Outcome`: all that travels between the driver and its workers, as values for JSON."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Ref = TomogramRef | SegmentationRef | ObjectRef
-# What a task needs: a GPU where there are any, or none.
-Kind = Literal["gpu", "cpu"]
-# "held" and "again" are passing: another run is at it; it is tried once more. No run ends with them.
-State = Literal["done", "skipped", "failed", "blocked", "held", "again"]
+"""A tomogram, a segmentation, or meshes or picks."""
 
-_KINDS: dict[str, type[TomogramRef] | type[SegmentationRef] | type[ObjectRef]] = {
+Kind = Literal["gpu", "cpu"]
+"""The workers that a task prefers: those with a GPU where there are any, or those without."""
+
+State = Literal["done", "skipped", "failed", "blocked", "held", "again"]
+"""State of an outcome. "held" (another run has the lease) and "again" lead to a retry: no run ends with them."""
+
+_REFS: dict[str, type[TomogramRef] | type[SegmentationRef] | type[ObjectRef]] = {
     "tomogram": TomogramRef,
     "segmentation": SegmentationRef,
     "object": ObjectRef,
@@ -24,42 +27,75 @@ _KINDS: dict[str, type[TomogramRef] | type[SegmentationRef] | type[ObjectRef]] =
 
 
 def ref_as_dict(ref: Ref) -> dict[str, Any]:
-    kind = next(name for name, known in _KINDS.items() if isinstance(ref, known))
+    """Return a reference as values for JSON, with its "kind"."""
+    kind = next(name for name, cls in _REFS.items() if isinstance(ref, cls))
     return {"kind": kind, **ref.as_dict()}
 
 
 def ref_from_dict(values: Mapping[str, Any]) -> Ref:
+    """Return the reference that `ref_as_dict` has written."""
     rest = {key: value for key, value in values.items() if key != "kind"}
-    return _KINDS[values["kind"]].from_dict(rest)
+    return _REFS[values["kind"]].from_dict(rest)
 
 
 @dataclass(frozen=True)
 class Job:
-    """What all tasks of a run share: where the project and the tables are, and the settings."""
+    """What all tasks of a run share.
+
+    Attributes
+    ----------
+    config : str
+        Path or URL of the project's config or manifest.
+    tables : str
+        URL of the tables.
+    settings : mapping of str to Any
+        The settings, as `Settings.as_dict`.
+    """
 
     config: str
     tables: str
     settings: Mapping[str, Any]
 
     def limit(self, name: str) -> float:
-        """A number among the settings of the run itself (`RunSettings`)."""
+        """Return a number of the section `run` of the settings, e.g. "task_hours"."""
         return float(self.settings["run"][name])
 
 
 @dataclass(frozen=True)
 class Task:
-    """One piece of work: a stage on one tomogram, or a part of it.
+    """One stage on one tomogram, or a part of it.
 
-    part : "whole", or "prepare", "block-0", "block-1" ... "finish" where a stage splits its volume.
-    digest : covers all that decides the result; a receipt with the same digest says that it is done.
-    inputs : what the stage reads, by role.  output : the annotation it writes; None where it writes table rows.
-    receipt : name of the receipt, with the digest in it.
-    needs : keys of the tasks of this plan that must be done first.
-    place : which tomogram of the run, `type@spacing` (or the segmentation, where there is no tomogram).
-    stage_digest : digest of all that decides the result but the data, the same for all tomograms.
-    model_sha256 : of the network it uses; empty without one.
-    identities : what says of each input, by role, which data it was: the stored objects' identity, or the digest
-    (16 digits) of the task that makes it.  voxels : of the tomogram's grid.
+    Attributes
+    ----------
+    job : Job
+        What all tasks of the run share.
+    stage : str
+        Name of the stage.
+    run : str
+        Name of the copick run.
+    part : str
+        "whole"; or "prepare", "block-0", "block-1" ... "finish" where a stage is cut.
+    digest : str
+        Digest of all that affects the result; a receipt with it says that the task is done.
+    inputs : mapping of str to Ref
+        What the stage reads, by role.
+    output : Ref or None
+        The annotation that it writes; None where it writes table rows.
+    receipt : str
+        Name of the receipt, with the digest in it.
+    place : str
+        Which tomogram of the run, `type@spacing`; or the segmentation where there is no tomogram.
+    stage_digest : str
+        Digest of all that affects the result but the data, the same for all tomograms ("link" in JSON).
+    needs : tuple of str
+        Keys of the tasks of this plan that must be done before.
+    model_sha256 : str
+        Checksum of the stage's model; empty without one.
+    identities : mapping of str to str
+        Role -> which data the input is: the identity of stored objects, or 16 digits of the digest of the task that
+        makes it.
+    voxels : int
+        Voxels of the tomogram.
     """
 
     job: Job
@@ -78,16 +114,17 @@ class Task:
     voxels: int = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Without it each task of a plan, once it was sent, would hold a dictionary of its own for good.
+        # Without this each task of a plan would keep a dictionary of its own for good once it was sent.
         return Task, tuple(getattr(self, name) for name in Task.__dataclass_fields__)
 
     @property
     def address(self) -> str:
-        """Where the receipts of all parts of this work lie, of whatever digest."""
+        """The folder of the receipts of all parts of this stage on this tomogram, whatever their digests."""
         return self.receipt.rpartition("/")[0]
 
     @property
     def key(self) -> str:
+        """The task's name in its plan."""
         return f"{self.stage}/{self.run}/{self.part}"
 
     @property
@@ -96,6 +133,7 @@ class Task:
         return self.part in ("whole", "finish")
 
     def as_dict(self) -> dict[str, Any]:
+        """Return the task as values for JSON."""
         names = ("stage", "run", "part", "digest", "receipt", "place", "model_sha256", "voxels")
         return {name: getattr(self, name) for name in names} | {
             "link": self.stage_digest,
@@ -108,6 +146,7 @@ class Task:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Task:
+        """Return the task that `as_dict` has written."""
         fields = {"stage_digest" if name == "link" else name: value for name, value in values.items()}
         return cls(
             **{
@@ -122,10 +161,28 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a task. `next_step` says what to do about a failure; `traceback` is kept for bugs.
+    """How a task ended. The fields are the keys of a failure's record in the store.
 
-    passing : the fault may pass by itself, so that the task is worth another go later.
-    worker : who did it.  measured : voxels, bytes_read, bytes_written, gpu_seconds, retries, as far as they are known.
+    Attributes
+    ----------
+    stage, run, part : str
+        The task.
+    state : str
+        How it ended, see `State`.
+    message, next_step : str
+        Cause of a failure, and what the user can do about it.
+    seconds : float
+        Time that it took, retries on its worker included.
+    counts : mapping of str to Any
+        What the stage has counted.
+    traceback : str
+        Traceback of an unexpected error.
+    passing : bool
+        Whether the error is transient, so that the task is worth a retry.
+    worker : str
+        Name of the worker.
+    measured : mapping of str to float
+        voxels, bytes_read, bytes_written, gpu_seconds, retries, as far as they are known.
     """
 
     stage: str
@@ -143,26 +200,43 @@ class Outcome:
 
     @property
     def key(self) -> str:
+        """The task's name in its plan."""
         return f"{self.stage}/{self.run}/{self.part}"
 
     def at(self, worker: str) -> Outcome:
+        """Return the same outcome with the name of its worker."""
         return replace(self, worker=worker)
 
     def as_dict(self) -> dict[str, Any]:
+        """Return the outcome as values for JSON."""
         return {**vars(self), "counts": dict(self.counts), "measured": dict(self.measured)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Outcome:
+        """Return the outcome that `as_dict` has written."""
         return cls(**values)
 
     def line(self) -> str:
-        """One line for people: `TS_3: pick failed: what -> next step`."""
+        """Return one line for users: `TS_3: pick failed: cause -> next step`."""
         cure = f" -> {self.next_step}" if self.next_step else ""
         return f"{self.run}: {self.stage} {self.state}: {self.message}{cure}"
 
 
 def timeout_outcome(task: Task, hours: float) -> Outcome:
-    """The failure of a task whose time was up."""
+    """Return the failure of a task that exceeded its time limit.
+
+    Parameters
+    ----------
+    task : Task
+        The task.
+    hours : float
+        The limit in hours.
+
+    Returns
+    -------
+    Outcome
+        The failure.
+    """
     message = f"it took longer than run.task_hours = {hours:g} and was stopped"
-    cure = "raise it with --set run.task_hours=..., or give it a faster worker"
+    cure = "raise run.task_hours, or give it a faster worker"
     return Outcome(task.stage, task.run, task.part, "failed", message, cure)

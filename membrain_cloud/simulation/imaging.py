@@ -1,21 +1,26 @@
-"""How a cryo-electron tomogram sees a specimen: contrast transfer, missing wedge, noise.
+"""Image a specimen as a tilt series does: contrast transfer, missing wedge, noise.
 
-Everything is applied in the Fourier space of the reconstructed volume. By the projection-slice theorem each tilt image
-fills one plane through the tilt axis; weighted back-projection sums the planes, weighted by the distance from the axis.
-So the CTF is a function of |k|; beyond the resolution of Crowther's criterion there are gaps between the planes (the
-streaks of every tomogram); beyond the last tilt is the missing wedge; and white detector noise becomes noise that lies
-on the same planes, of a power that grows with the distance from the axis.
+All effects are applied in the Fourier space of the reconstructed volume. By the projection-slice theorem each tilt
+image fills one plane through the tilt axis. Weighted back-projection sums the planes, weighted by the distance from
+the axis. Therefore
+
+- the contrast transfer function depends on |k| alone;
+- beyond the resolution of Crowther's criterion there are gaps between the planes, the streaks of every tomogram;
+- beyond the last tilt is the missing wedge;
+- white detector noise lies on the same planes, and its power grows with the distance from the axis.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
+
+from membrain_cloud.image.ctf import contrast_transfer
 
 if TYPE_CHECKING:
     from membrain_cloud.geometry import Zyx
@@ -27,15 +32,29 @@ Float32 = NDArray[np.float32]
 class Imaging:
     """One way of taking a tomogram.
 
-    snr : variance of the imaged specimen over variance of the noise, per voxel.
-    defocus_um, phase_flipped, amplitude_contrast, voltage_kv, spherical_aberration_mm : the CTF (defocus 0: no CTF).
-    b_factor_angstrom2 : envelope exp(-B k² / 4).
-    tilt_range_degrees, tilt_step_degrees : the tilt series, symmetric about 0.
-    tilt_axis_degrees : in-plane angle of the tilt axis from y.
-    noise_exponent : noise power grows as (distance from the tilt axis)^exponent; 1 is weighted back-projection,
-        less stands for the softer filters people use.
-    background_fraction : share of the noise variance that is smooth (ice, thickness), of power 1/k².
-    lowpass_angstrom : Gaussian low-pass of the whole tomogram (its half width in Å; 0: none), as after denoising.
+    Attributes
+    ----------
+    snr : float
+        Variance of the imaged specimen over variance of the noise, per voxel.
+    defocus_um : float
+        Underfocus in µm; 0: no contrast transfer function.
+    phase_flipped : bool
+        Whether the phases are corrected: the contrast transfer is not negative.
+    amplitude_contrast, voltage_kv, spherical_aberration_mm : float
+        The lens.
+    b_factor_angstrom2 : float
+        B of the envelope exp(-B k² / 4), in Å².
+    tilt_range_degrees, tilt_step_degrees : float
+        The tilt series, symmetric about 0.
+    tilt_axis_degrees : float
+        In-plane angle of the tilt axis from y.
+    noise_exponent : float
+        The noise power grows as (distance from the tilt axis)^exponent: 1 is weighted back-projection, less stands for
+        softer filters.
+    background_fraction : float
+        Share of the noise variance that is smooth (ice, thickness), with a power of 1/k².
+    lowpass_angstrom : float
+        Half width in Å of a Gaussian low-pass of the tomogram, as after denoising; 0: none.
     """
 
     snr: float = 0.5
@@ -55,7 +74,7 @@ class Imaging:
 
 @lru_cache(maxsize=4)
 def _frequencies(shape: Zyx, voxel_spacing_angstrom: float) -> tuple[Float32, Float32, Float32]:
-    """kz, ky, kx in 1/Å of the real FFT of a volume, each broadcastable to its shape."""
+    """Return kz, ky, kx in 1/Å of the real FFT of a volume, each broadcastable to its shape."""
     z, y, x = shape
     kz = np.fft.fftfreq(z, voxel_spacing_angstrom).astype(np.float32)[:, None, None]
     ky = np.fft.fftfreq(y, voxel_spacing_angstrom).astype(np.float32)[None, :, None]
@@ -63,28 +82,30 @@ def _frequencies(shape: Zyx, voxel_spacing_angstrom: float) -> tuple[Float32, Fl
     return kz, ky, kx
 
 
-def electron_wavelength_angstrom(voltage_kv: float) -> float:
-    """Relativistic wavelength of the electron."""
-    volts = voltage_kv * 1e3
-    return 12.2643 / float(np.sqrt(volts * (1.0 + 0.978466e-6 * volts)))
+def imaging_transfer(k: Float32, imaging: Imaging) -> NDArray[Any]:
+    """Return the contrast transfer of one way of imaging.
 
+    Parameters
+    ----------
+    k : ndarray, any shape, float32
+        Spatial frequencies in 1/Å.
+    imaging : Imaging
+        Its defocus (0: no contrast transfer), phase flipping and lens are used.
 
-def contrast_transfer(k: Float32, imaging: Imaging) -> Float32:
-    """CTF at spatial frequencies `k` (1/Å), positive at low frequency: the caller makes dense dark.
-
-    Phase flipping takes the absolute value. Source: the weak-phase approximation in every textbook of the field.
+    Returns
+    -------
+    ndarray, the shape of `k`
+        Positive at low frequency; not negative anywhere where phases are flipped.
     """
     if imaging.defocus_um == 0:
         return np.ones_like(k)
-    wavelength = electron_wavelength_angstrom(imaging.voltage_kv)
-    k2 = k * k
-    phase = (
-        np.pi
-        * wavelength
-        * k2
-        * (imaging.defocus_um * 1e4 - 0.5 * imaging.spherical_aberration_mm * 1e7 * wavelength**2 * k2)
+    transfer = contrast_transfer(
+        k,
+        defocus_angstrom=imaging.defocus_um * 1e4,
+        amplitude_contrast=imaging.amplitude_contrast,
+        spherical_aberration_mm=imaging.spherical_aberration_mm,
+        voltage_kv=imaging.voltage_kv,
     )
-    transfer = np.sin(phase + np.arcsin(imaging.amplitude_contrast))
     return np.abs(transfer) if imaging.phase_flipped else transfer
 
 
@@ -92,8 +113,14 @@ def contrast_transfer(k: Float32, imaging: Imaging) -> Float32:
 class Sampling:
     """What a tilt series measures of each voxel of the real FFT of a volume.
 
-    signal : 1 on average where measured, 0 in the missing wedge and between planes.
-    noise : standard deviation of back-projected white noise.  radius : distance from the tilt axis, 1 at Nyquist.
+    Attributes
+    ----------
+    signal : ndarray, shape (Z, Y, X // 2 + 1), float32
+        1 on average where measured, 0 in the missing wedge and between planes.
+    noise : ndarray, shape (Z, Y, X // 2 + 1), float32
+        Standard deviation of back-projected white noise.
+    radius : ndarray, shape (Z, Y, X // 2 + 1), float32
+        Distance from the tilt axis, 1 at Nyquist.
     """
 
     signal: Float32
@@ -102,10 +129,22 @@ class Sampling:
 
 
 def tilt_sampling(shape: Zyx, imaging: Imaging, depth_voxels: int | None = None) -> Sampling:
-    """Sum the planes of the tilt series, weighted by the ramp.
+    """Sum the planes of a tilt series, weighted by the ramp filter.
 
-    A plane is as thick as the inverse of the reconstruction's depth, `depth_voxels` (None: the volume's own). It
-    depends on kz and on the distance from the tilt axis alone, so it is made as a table of these two and looked up.
+    Parameters
+    ----------
+    shape : tuple of int
+        Voxels of the volume along (z, y, x).
+    imaging : Imaging
+        Its tilts and tilt axis are used.
+    depth_voxels : int, optional
+        Depth of the reconstruction; a plane is as thick as its inverse. Default: the depth of the volume.
+
+    Returns
+    -------
+    Sampling
+        What is measured. It depends on kz and on the distance from the tilt axis alone, so it is computed as a table of
+        these two.
     """
     kz, ky, kx = _frequencies(shape, 1.0)
     axis = np.deg2rad(imaging.tilt_axis_degrees)
@@ -140,24 +179,33 @@ def image_density(
     depth_voxels: int | None = None,
     measured: tuple[slice, ...] = (),
 ) -> Float32:
-    """The tomogram of a specimen: dense is dark, mean 0, noise at the chosen SNR.
+    """Compute the tomogram of a specimen: dense is dark, the mean is 0.
 
     Parameters
     ----------
-    density : (Z, Y, X) float32, specimen minus solvent, arbitrary units.
-    seed : of the noise.
-    depth_voxels : depth of the reconstruction (None: the volume's); see `tilt_sampling`.
-    measured : the part of the volume whose signal-to-noise ratio is the chosen one (default: all).
+    density : ndarray, shape (Z, Y, X), float32
+        Specimen minus solvent, in arbitrary units.
+    voxel_spacing_angstrom : float
+        Voxel spacing in Å.
+    imaging : Imaging
+        How the tomogram is taken.
+    seed : int
+        Seed of the noise.
+    depth_voxels : int, optional
+        Depth of the reconstruction, as for `tilt_sampling`. Default: the depth of the volume.
+    measured : tuple of slice
+        Part of the volume that has the signal-to-noise ratio of `imaging`. Default: all of it.
 
     Returns
     -------
-    (Z, Y, X) float32. Imaging in Fourier space wraps around: what is smeared out of one side comes in at the other.
+    ndarray, shape (Z, Y, X), float32
+        The tomogram. Imaging in Fourier space wraps around: what is smeared out of one side enters at the other.
     """
     shape = density.shape
     kz, ky, kx = _frequencies(shape, voxel_spacing_angstrom)
     k = np.sqrt(kz * kz + ky * ky + kx * kx)
     sampling = tilt_sampling(shape, imaging, depth_voxels)
-    transfer = contrast_transfer(k, imaging)
+    transfer = imaging_transfer(k, imaging)
     transfer *= np.exp(-0.25 * imaging.b_factor_angstrom2 * k * k)
     transfer *= sampling.signal
     transfer.flat[0] = 0.0
@@ -169,11 +217,12 @@ def image_density(
     if imaging.lowpass_angstrom > 0:
         blur = np.exp(-0.5 * (k * imaging.lowpass_angstrom) ** 2)
         tomogram = fft.irfftn(fft.rfftn(tomogram, workers=1) * blur, shape, workers=1)
-    return tomogram.astype(np.float32, copy=False)
+    result: Float32 = tomogram.astype(np.float32, copy=False)
+    return result
 
 
 def _noise(shape: Zyx, spacing: float, imaging: Imaging, sampling: Sampling, k: Float32, seed: int) -> Float32:
-    """Noise of unit variance: white noise through the reconstruction's weighting, plus a smooth background."""
+    """Return noise of unit variance: white noise with the reconstruction's weighting, plus a smooth background."""
     rng = np.random.default_rng(seed)
     # Bilinear back-projection damps the highest frequencies.
     damping = np.exp(-1.5 * (k * spacing) ** 2)

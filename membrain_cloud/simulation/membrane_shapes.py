@@ -1,7 +1,7 @@
 """Mid-surfaces of simulated membranes, as signed distances on the voxel grid.
 
-A shape is a function of coordinates (xyz in Å from the centre of the volume) whose zero is the mid-surface and whose
-gradient has length about one near it, so that two leaflets, labels and areas all follow from one array.
+A shape is a function of coordinates, xyz in Å from the centre of the volume. Its zero is the mid-surface, and its
+gradient has length about one near it, so that leaflets, labels and areas follow from one array.
 """
 
 from __future__ import annotations
@@ -22,8 +22,13 @@ Distance = Callable[[Coordinates], Float32]
 class Shape:
     """A closed or open mid-surface.
 
-    kind : what it is, in the field's words.
-    distance : signed distance in Å (negative inside, for closed shapes) at coordinates x, y, z.
+    Attributes
+    ----------
+    kind : str
+        Name of the shape, of `specimen.KINDS`.
+    distance : callable
+        Takes the coordinates x, y and z in Å, broadcastable float32 arrays, and returns the signed distance in Å,
+        float32; negative inside of closed shapes.
     """
 
     kind: str
@@ -31,7 +36,22 @@ class Shape:
 
 
 def random_rotation(rng: np.random.Generator) -> NDArray[np.float32]:
-    """A rotation drawn uniformly (Shoemake's quaternions)."""
+    """Draw a rotation from the uniform distribution.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of random numbers.
+
+    Returns
+    -------
+    ndarray, shape (3, 3), float32
+        A rotation matrix.
+
+    References
+    ----------
+    Shoemake, Graphics Gems III (1992): uniform random quaternions.
+    """
     q = rng.standard_normal(4)
     w, x, y, z = q / np.linalg.norm(q)
     return np.array(
@@ -45,13 +65,31 @@ def random_rotation(rng: np.random.Generator) -> NDArray[np.float32]:
 
 
 def _in_frame(xyz: Coordinates, centre: NDArray[np.floating], rotation: NDArray[np.floating]) -> Coordinates:
+    """Return coordinates in the frame of a shape."""
     x, y, z = (c - np.float32(o) for c, o in zip(xyz, centre, strict=True))
     u, v, w = (np.float32(r[0]) * x + np.float32(r[1]) * y + np.float32(r[2]) * z for r in rotation)
     return u, v, w
 
 
 def ellipsoid(centre: NDArray[np.floating], axes: NDArray[np.floating], rotation: NDArray[np.floating]) -> Shape:
-    """First-order distance f/|grad f|, right to second order near the surface; a sphere where the axes are equal."""
+    """Return an ellipsoid; a sphere where the axes are equal.
+
+    The distance is f / |grad f|, correct to second order near the surface.
+
+    Parameters
+    ----------
+    centre : ndarray, shape (3,), floating
+        Centre, xyz in Å.
+    axes : ndarray, shape (3,), floating
+        Semi-axes in Å.
+    rotation : ndarray, shape (3, 3), floating
+        Rotation from the volume to the frame of the shape.
+
+    Returns
+    -------
+    Shape
+        The closed mid-surface.
+    """
 
     def distance(xyz: Coordinates) -> Float32:
         local = _in_frame(xyz, centre, rotation)
@@ -64,6 +102,23 @@ def ellipsoid(centre: NDArray[np.floating], axes: NDArray[np.floating], rotation
 
 
 def torus(centre: NDArray[np.floating], ring: float, tube: float, rotation: NDArray[np.floating]) -> Shape:
+    """Return a torus.
+
+    Parameters
+    ----------
+    centre : ndarray, shape (3,), floating
+        Centre, xyz in Å.
+    ring, tube : float
+        Radius of the ring and radius of the tube in Å.
+    rotation : ndarray, shape (3, 3), floating
+        Rotation from the volume to the frame of the shape.
+
+    Returns
+    -------
+    Shape
+        The closed mid-surface.
+    """
+
     def distance(xyz: Coordinates) -> Float32:
         u, v, w = _in_frame(xyz, centre, rotation)
         return np.sqrt((np.sqrt(u * u + v * v) - np.float32(ring)) ** 2 + w * w) - np.float32(tube)
@@ -72,7 +127,24 @@ def torus(centre: NDArray[np.floating], ring: float, tube: float, rotation: NDAr
 
 
 def blob(centre: NDArray[np.floating], radius: float, amplitude: float, rng: np.random.Generator) -> Shape:
-    """A vesicle bent by a few plane waves over its sphere of directions: organelles are never round."""
+    """Return a vesicle whose radius varies by a few plane waves over its directions.
+
+    Parameters
+    ----------
+    centre : ndarray, shape (3,), floating
+        Centre, xyz in Å.
+    radius : float
+        Mean radius in Å.
+    amplitude : float
+        Sum of the waves' largest weights, relative to the radius.
+    rng : numpy.random.Generator
+        Source of the waves.
+
+    Returns
+    -------
+    Shape
+        The closed mid-surface.
+    """
     waves = rng.standard_normal((5, 3)).astype(np.float32) * 1.6
     phases = rng.uniform(0, 2 * np.pi, 5).astype(np.float32)
     weights = (rng.uniform(0.3, 1.0, 5) * amplitude / 5).astype(np.float32)
@@ -86,7 +158,8 @@ def blob(centre: NDArray[np.floating], radius: float, amplitude: float, rng: np.
             along = (wave[0] * x + wave[1] * y + wave[2] * z) / r
             bumps += weight * np.sin(along + phase)
             slope2 += (weight * np.cos(along + phase)) ** 2 * np.maximum((wave**2).sum() - along**2, 0.0)
-        return (r - np.float32(radius) * (1 + bumps)) / np.sqrt(1 + slope2 * (np.float32(radius) / r) ** 2)
+        result: Float32 = (r - np.float32(radius) * (1 + bumps)) / np.sqrt(1 + slope2 * (np.float32(radius) / r) ** 2)
+        return result
 
     return Shape("vesicle", distance)
 
@@ -99,7 +172,28 @@ def sheet(
     phases: NDArray[np.floating],
     offset: float = 0.0,
 ) -> Shape:
-    """An undulating sheet; sheets of one rotation and phases at several offsets make a stack."""
+    """Return an undulating sheet; sheets of one rotation and phases at several offsets make a stack.
+
+    Parameters
+    ----------
+    centre : ndarray, shape (3,), floating
+        Centre, xyz in Å.
+    rotation : ndarray, shape (3, 3), floating
+        Rotation from the volume to the frame of the shape.
+    amplitude : float
+        Height of the waves in Å.
+    wavelength : float
+        Wavelength along the first axis in Å.
+    phases : ndarray, shape (2,), floating
+        Phases of the two waves in radians.
+    offset : float
+        Shift along the normal in Å. Default: 0.
+
+    Returns
+    -------
+    Shape
+        The open mid-surface.
+    """
     q = np.float32(2 * np.pi / wavelength)
 
     def distance(xyz: Coordinates) -> Float32:
@@ -108,13 +202,27 @@ def sheet(
         height = np.float32(amplitude) * (np.sin(first) + np.cos(second))
         slope_u = np.float32(amplitude) * q * np.cos(first)
         slope_v = np.float32(-0.7 * amplitude) * q * np.sin(second)
-        return (w - height - np.float32(offset)) / np.sqrt(1 + slope_u**2 + slope_v**2)
+        result: Float32 = (w - height - np.float32(offset)) / np.sqrt(1 + slope_u**2 + slope_v**2)
+        return result
 
     return Shape("sheet", distance)
 
 
 def tube(points: NDArray[np.floating], radius: float) -> Shape:
-    """A membrane tube about a curved axis given by closely spaced points (N, 3) xyz in Å."""
+    """Return a tube around a curved axis.
+
+    Parameters
+    ----------
+    points : ndarray, shape (N, 3), floating
+        Closely spaced points of the axis, xyz in Å.
+    radius : float
+        Radius in Å.
+
+    Returns
+    -------
+    Shape
+        The mid-surface.
+    """
     tree = cKDTree(points)
 
     def distance(xyz: Coordinates) -> Float32:
@@ -124,16 +232,31 @@ def tube(points: NDArray[np.floating], radius: float) -> Shape:
         near = np.ones(x.shape, bool)
         for c, a, b in zip((x, y, z), low, high, strict=True):
             near &= (c >= a) & (c <= b)
-        found = np.full(x.shape, 150.0, np.float32)
+        distances = np.full(x.shape, 150.0, np.float32)
         query = np.stack([x[near], y[near], z[near]], axis=1)
-        found[near] = np.minimum(tree.query(query, distance_upper_bound=reach)[0], reach) - radius
-        return found
+        distances[near] = np.minimum(tree.query(query, distance_upper_bound=reach)[0], reach) - radius
+        return distances
 
     return Shape("tube", distance)
 
 
 def random_shapes(rng: np.random.Generator, size_angstrom: NDArray[np.floating], kinds: tuple[str, ...]) -> list[Shape]:
-    """One membrane, or the several of a stack or of a double membrane, placed at random in a volume of that size."""
+    """Draw one membrane, or those of a stack or of a double membrane, at a random place.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of random numbers.
+    size_angstrom : ndarray, shape (3,), floating
+        Size of the volume, xyz in Å.
+    kinds : tuple of str
+        Names of shapes to draw from.
+
+    Returns
+    -------
+    list of Shape
+        The mid-surfaces.
+    """
     kind = str(rng.choice(kinds))
     centre = (rng.uniform(-0.45, 0.45, 3) * size_angstrom).astype(np.float32)
     if kind == "sphere":
@@ -146,7 +269,7 @@ def random_shapes(rng: np.random.Generator, size_angstrom: NDArray[np.floating],
         radius, seed = rng.uniform(200, 500), int(rng.integers(2**31))
         amplitude = rng.uniform(0.3, 1.0)
         shapes = [blob(centre, radius, amplitude, np.random.default_rng(seed))]
-        if radius > 330 and rng.random() < 0.5:  # a double membrane: the same form within
+        if radius > 330 and rng.random() < 0.5:  # a double membrane: the same shape inside
             gap = rng.uniform(140, 190)
             shapes.append(blob(centre, radius - gap, amplitude, np.random.default_rng(seed)))
         return shapes
@@ -164,7 +287,7 @@ def random_shapes(rng: np.random.Generator, size_angstrom: NDArray[np.floating],
 
 
 def _random_axis(rng: np.random.Generator, centre: NDArray[np.floating], length: float) -> NDArray[np.float64]:
-    """A gently bending line through `centre`, points 8 Å apart."""
+    """Draw a slightly bent line through `centre`, with points 8 Å apart."""
     half = int(1.2 * length / 8)
     start = random_rotation(rng)[0].astype(np.float64)
     bend = rng.standard_normal(3) * rng.uniform(0, 1 / 900)

@@ -1,89 +1,57 @@
-"""Simulated tomograms with known truth: good enough to train on, and to be believed when scores are given on them.
+"""Simulate tomograms with known truth, to train on and to score results against.
 
-A phantom is a specimen (bilayers, proteins on them, proteins and filaments beside them, gold) and a way of imaging
-it (`imaging.py`). Truth comes with it: labels, instances, areas, particle centres and orientations.
+A phantom is a specimen (bilayers, proteins on and beside them, filaments, gold) and a way of imaging it (`imaging`).
+Its truth is known: labels, instances, areas, particle centres and orientations.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import ndimage
-from scipy.spatial import cKDTree
 
-from membrain_cloud.geometry import Grid, Picks, Zyx, orientations_from_normals
-from membrain_cloud.simulation import proteins
-from membrain_cloud.simulation.imaging import Imaging, image_density
-from membrain_cloud.simulation.membrane_shapes import Shape, random_rotation, random_shapes
+from membrain_cloud.geometry import Grid
+from membrain_cloud.simulation.builder import SpecimenBuilder
+from membrain_cloud.simulation.imaging import image_density
+from membrain_cloud.simulation.specimen import KINDS, LABEL_MARGIN_ANGSTROM, PhantomSettings, Specimen
 
-Float32 = NDArray[np.float32]
-Points = NDArray[np.float64]
-KINDS = ("sphere", "ellipsoid", "vesicle", "torus", "tube", "sheet", "stack")
-# Half of the label's thickness beyond the leaflets' centres, as people draw membranes.
-LABEL_MARGIN_ANGSTROM = 8.0
-# A phantom's specimen goes on so many voxels beyond the tomogram, and then there is nothing for as many more: imaging
-# in Fourier space wraps around, and what leaves over one border must not come back as a ghost membrane at the other.
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from membrain_cloud.geometry import Picks
+    from membrain_cloud.simulation.specimen import Float32
+
+__all__ = ["KINDS", "LABEL_MARGIN_ANGSTROM", "Phantom", "PhantomSettings", "Specimen", "make_phantom", "make_specimen"]
+
+# The specimen continues beyond the tomogram, and then there is nothing: imaging in Fourier space wraps around, and what
+# leaves over one border must not come back as a ghost membrane at the other. In voxels.
 SPECIMEN_MARGIN, EMPTY_MARGIN = 8, 32
-
-
-@dataclass(frozen=True)
-class PhantomSettings:
-    """What to simulate.
-
-    shape : (z, y, x) voxels.
-    kinds : forms of membranes to choose from (see KINDS).
-    membranes : about how many are placed (a stack counts as several); fewer where there is no room.
-    leaflet_separation_angstrom : range, one draw a phantom, small variation between its membranes.
-    membrane_contrast : range of the leaflets' peak density relative to protein.
-    particles : names of MEMBRANE_PARTICLES, or of UNNAMED_PARTICLES: each of those is another.
-    particles_per_um2 : range of membrane-bound particles per µm² of one-sided membrane.
-    lattice_fraction : share of membranes whose particles stand at lattice spacing.
-    cytosolic_per_um3, filaments, microtubules, gold_beads : distractors (ranges; counts a phantom for the last three).
-    void_angstrom : range of empty solvent above and below the specimen.
-    imaging : how the tomogram is taken.
-    """
-
-    shape: Zyx = (96, 160, 160)
-    voxel_spacing_angstrom: float = 10.0
-    kinds: tuple[str, ...] = KINDS
-    membranes: int = 4
-    leaflet_separation_angstrom: tuple[float, float] = (32.0, 44.0)
-    membrane_contrast: tuple[float, float] = (0.6, 1.0)
-    particles: tuple[str, ...] = ("dimer", "tower", "head-on-stalk")
-    particles_per_um2: tuple[float, float] = (400.0, 1000.0)
-    lattice_fraction: float = 0.3
-    cytosolic_per_um3: tuple[float, float] = (5e3, 6e4)
-    filaments: tuple[int, int] = (0, 2)
-    microtubules: tuple[int, int] = (0, 0)
-    gold_beads: tuple[int, int] = (0, 3)
-    void_angstrom: tuple[float, float] = (0.0, 60.0)
-    imaging: Imaging = field(default_factory=Imaging)
-
-
-@dataclass(frozen=True, eq=False)
-class Specimen:
-    """density : (Z, Y, X) float32, positive is dense.  labels : uint8.  instances : uint16.  See Phantom."""
-
-    density: Float32
-    labels: NDArray[np.uint8]
-    instances: NDArray[np.uint16]
-    particles: Picks
-    particle_classes: tuple[str, ...]
-    membrane_areas_nm2: dict[int, float]
-    membrane_kinds: dict[int, str]
 
 
 @dataclass(frozen=True, eq=False)
 class Phantom:
     """A simulated tomogram and its truth.
 
-    density : (Z, Y, X) float32, the tomogram: dense is dark.
-    labels : (Z, Y, X) uint8, 1 within half the leaflet separation plus 8 Å of a mid-surface.
-    instances : (Z, Y, X) uint16, k in membrane k.
-    particles : centres on the mid-surface (xyz, Å); orientations' z axis points to the side they protrude.
-    membrane_areas_nm2 : area of each mid-surface inside the specimen.
+    Attributes
+    ----------
+    density : ndarray, shape (Z, Y, X), float32
+        The tomogram: dense is dark.
+    labels : ndarray, shape (Z, Y, X), uint8
+        1 within half the leaflet separation plus `LABEL_MARGIN_ANGSTROM` of a mid-surface.
+    instances : ndarray, shape (Z, Y, X), uint16
+        k in membrane k, 0 in the background.
+    particles : Picks
+        Centres on the mid-surface (xyz in Å). The z axis of an orientation points to the side on which the particle
+        protrudes.
+    particle_classes : tuple of str
+        Name of each particle's class.
+    membrane_areas_nm2 : dict of int to float
+        Area of each mid-surface inside the specimen, in nm².
+    membrane_kinds : dict of int to str
+        Shape of each membrane, of `KINDS`.
+    voxel_spacing_angstrom : float
+        Voxel spacing in Å.
     """
 
     density: Float32
@@ -97,13 +65,27 @@ class Phantom:
 
     @property
     def grid(self) -> Grid:
+        """The voxel grid of the tomogram."""
         z, y, x = self.density.shape
         return Grid((z, y, x), self.voxel_spacing_angstrom)
 
 
 def make_phantom(seed: int, settings: PhantomSettings) -> Phantom:
-    """Simulate one tomogram; the same seed and settings give the same bytes."""
-    builder = _Builder(np.random.default_rng(seed), settings, margin=SPECIMEN_MARGIN)
+    """Simulate a tomogram.
+
+    Parameters
+    ----------
+    seed : int
+        Seed of all random numbers. The same seed and settings give the same bytes.
+    settings : PhantomSettings
+        What to simulate.
+
+    Returns
+    -------
+    Phantom
+        The tomogram and its truth.
+    """
+    builder = SpecimenBuilder(np.random.default_rng(seed), settings, margin=SPECIMEN_MARGIN)
     specimen = builder.build()
     margin = SPECIMEN_MARGIN + EMPTY_MARGIN
     seen = tuple(slice(margin, margin + n) for n in settings.shape)
@@ -128,229 +110,18 @@ def make_phantom(seed: int, settings: PhantomSettings) -> Phantom:
 
 
 def make_specimen(seed: int, settings: PhantomSettings) -> Specimen:
-    """The specimen alone, not yet imaged (training images one specimen many ways)."""
-    return _Builder(np.random.default_rng(seed), settings, margin=0).build()
+    """Simulate a specimen without imaging it, for training, which images one specimen in many ways.
 
+    Parameters
+    ----------
+    seed : int
+        Seed of all random numbers.
+    settings : PhantomSettings
+        What to simulate; its `imaging` is not used.
 
-class _Builder:
-    """Places things one after the other; what is placed first keeps its room."""
-
-    def __init__(self, rng: np.random.Generator, settings: PhantomSettings, *, margin: int) -> None:
-        self.rng, self.settings, self.margin = rng, settings, margin
-        self.spacing = settings.voxel_spacing_angstrom
-        z, y, x = (n + 2 * margin for n in settings.shape)
-        self.grid = Grid((z, y, x), self.spacing)  # with the margin
-        self.inner = tuple(slice(margin, margin + n) for n in settings.shape)
-        self.density = np.zeros(self.grid.shape, np.float32)
-        self.instances = np.zeros(self.grid.shape, np.uint16)
-        self.nearest = np.full(self.grid.shape, 1e4, np.float32)  # distance to the nearest mid-surface
-        self.areas: dict[int, float] = {}
-        self.kinds: dict[int, str] = {}
-        along_z, along_y, along_x = (np.arange(n, dtype=np.float32) * np.float32(self.spacing) for n in (z, y, x))
-        self.coordinates = tuple(
-            c - np.float32(0.5 * (len(c.ravel()) - 1) * self.spacing)
-            for c in (along_x[None, None, :], along_y[None, :, None], along_z[:, None, None])
-        )
-        below, above = (round(v) for v in rng.uniform(*settings.void_angstrom, 2) / self.spacing)
-        # Without a void the specimen is thicker than the tomogram.
-        self.slab = slice(margin + below if below else 0, z - margin - above if above else z)
-        seen = slice(max(self.slab.start, margin), min(self.slab.stop, z - margin))
-        self.seen = (seen, *self.inner[1:])  # the part of the specimen that lies in the tomogram
-
-    def build(self) -> Specimen:
-        surfaces = self._place_membranes()
-        particles, classes = self._place_membrane_particles(surfaces)
-        self._place_cytosol()
-        self.density[: self.slab.start] = 0
-        self.density[self.slab.stop :] = 0
-        self._place_gold()
-        instances = np.ascontiguousarray(self.instances[self.inner])
-        density = np.ascontiguousarray(self.density[self.inner])
-        labels = (instances > 0).astype(np.uint8)
-        particles = replace(particles, positions=particles.positions - self.margin * self.spacing)
-        return Specimen(density, labels, instances, particles, classes, self.areas, self.kinds)
-
-    # -- membranes ---------------------------------------------------------------------------------------------
-
-    def _place_membranes(self) -> dict[int, tuple[Float32, float]]:
-        """Returns for each membrane its signed distance and leaflet separation."""
-        rng, settings = self.rng, self.settings
-        size = np.array(self.grid.size_angstrom) - 2 * self.margin * self.spacing
-        separation = rng.uniform(*settings.leaflet_separation_angstrom)
-        contrast = rng.uniform(*settings.membrane_contrast)
-        placed: dict[int, tuple[Float32, float]] = {}
-        for _ in range(8 * settings.membranes):
-            if len(placed) >= settings.membranes:
-                break
-            for shape in random_shapes(rng, size, settings.kinds):
-                own = separation * rng.uniform(0.93, 1.07)
-                distance = self._distance(shape)
-                if self._fits(distance, own):
-                    number = len(placed) + 1
-                    self._draw_membrane(number, shape, distance, own, contrast)
-                    placed[number] = (distance, own)
-        return placed
-
-    def _distance(self, shape: Shape) -> Float32:
-        return np.broadcast_to(shape.distance(self.coordinates), self.grid.shape)  # type: ignore[arg-type]
-
-    def _fits(self, distance: Float32, separation: float) -> bool:
-        """Enough of it lies in the volume, and it keeps a clear gap of about 6 nm to the others."""
-        reach = 0.5 * separation + LABEL_MARGIN_ANGSTROM
-        if np.count_nonzero(np.abs(distance[self.seen]) < reach) * self.spacing**3 < 2.0e7:
-            return False
-        band = np.abs(distance[self.slab]) < reach
-        return float(self.nearest[self.slab][band].min()) > reach + 35.0
-
-    def _draw_membrane(self, number: int, shape: Shape, distance: Float32, separation: float, contrast: float) -> None:
-        sigma = np.float32(np.sqrt(6.5**2 + self.spacing**2 / 12))
-        half = np.float32(0.5 * separation)
-        near = np.abs(distance) < half + 3 * sigma
-        d = distance[near]
-        leaflets = np.exp(-0.5 * ((d - half) / sigma) ** 2) + np.exp(-0.5 * ((d + half) / sigma) ** 2)
-        tails = np.exp(-0.5 * (d / np.float32(0.35 * separation)) ** 2)
-        self.density[near] += np.float32(contrast) * (leaflets - np.float32(0.12) * tails)
-        label = np.abs(distance) <= half + LABEL_MARGIN_ANGSTROM
-        label[: self.slab.start] = False
-        label[self.slab.stop :] = False
-        self.instances[label] = number
-        np.minimum(self.nearest, np.abs(distance), out=self.nearest)
-        self.areas[number] = self._area_nm2(distance)
-        self.kinds[number] = shape.kind
-
-    def _area_nm2(self, distance: Float32) -> float:
-        """Integral of a smoothed delta of the signed distance over the specimen in the tomogram."""
-        width = 1.5 * self.spacing
-        d = np.asarray(distance[self.seen], np.float64)
-        d = d[np.abs(d) < width]
-        return float(((1 + np.cos(np.pi * d / width)) / (2 * width)).sum() * self.spacing**3 / 100.0)
-
-    # -- proteins ----------------------------------------------------------------------------------------------
-
-    def _place_membrane_particles(self, surfaces: dict[int, tuple[Float32, float]]) -> tuple[Picks, tuple[str, ...]]:
-        rng, settings = self.rng, self.settings
-        found: list[tuple[Points, Points, int, str]] = []
-        bilayer = self.density.copy()
-        added = np.zeros_like(self.density)
-        for number, (distance, _) in surfaces.items():
-            name = str(rng.choice(settings.particles)) if settings.particles else ""
-            wanted = rng.uniform(*settings.particles_per_um2) * self.areas[number] / 1e6
-            if not name or wanted < 0.5:
-                continue
-            points, normals = self._sites(distance, max(1, round(wanted)))
-            side = 1.0 if rng.random() < 0.6 else -1.0
-            for point, outward in zip(points, normals, strict=True):
-                normal = side * outward * (1.0 if rng.random() < 0.9 else -1.0)
-                rotation = orientations_from_normals(normal[None], rng.uniform(0, 2 * np.pi, 1))[0]
-                protein = self._protein(name)
-                proteins.stamp(added, protein, point, rotation, self.spacing)
-                found.append((point, rotation, number, name))
-        # A protein takes the place of the lipid it stands in.
-        self.density = bilayer * (1 - 0.8 * np.clip(added, 0, 1)) + added
-        if not found:
-            return Picks(np.zeros((0, 3)), np.zeros((0, 3, 3))), ()
-        positions, rotations, numbers, classes = (list(c) for c in zip(*found, strict=True))
-        picks = Picks(np.array(positions), np.array(rotations), np.ones(len(found)), np.array(numbers, np.int64))
-        return picks, tuple(classes)
-
-    def _protein(self, name: str) -> proteins.Blobs:
-        return (proteins.MEMBRANE_PARTICLES | proteins.UNNAMED_PARTICLES)[name](self.rng)
-
-    def _sites(self, distance: Float32, wanted: int) -> tuple[Points, Points]:
-        """Points on a mid-surface (xyz Å) with normals, at random with a hard core, or at lattice spacing."""
-        rng = self.rng
-        gap = rng.uniform(100.0, 140.0)
-        # Off the borders and the void by 4 nm: a protein cut through is no truth to be scored on.
-        low = np.array([part.start + 4 for part in self.seen])
-        high = np.array([part.stop - 5 for part in self.seen])
-        candidates = np.argwhere(np.abs(distance[self.seen]) < 0.6 * self.spacing) + low - 4
-        inside = np.all((candidates >= low) & (candidates <= high), axis=1)
-        points, normals = self._project(distance, candidates[inside].astype(np.float64))
-        keep = np.all((points >= low[::-1] * self.spacing) & (points <= high[::-1] * self.spacing), axis=1)
-        points, normals = points[keep], normals[keep]
-        if not len(points):
-            return points, normals
-        order = rng.permutation(len(points))
-        lattice = rng.random() < self.settings.lattice_fraction
-        closest = 0.9 * gap if lattice else gap
-        chosen = _lattice_sites(points, normals, int(order[0]), gap) if lattice else order
-        taken: list[int] = []
-        for index in chosen:
-            if len(taken) == wanted:
-                break
-            if not taken or np.min(((points[taken] - points[index]) ** 2).sum(1)) >= closest**2:
-                taken.append(int(index))
-        return points[taken], normals[taken]
-
-    def _project(self, distance: Float32, places: Points) -> tuple[Points, Points]:
-        """Move voxel places onto the mid-surface along its gradient; returns xyz in Å and unit normals (xyz)."""
-        gradient = np.zeros_like(places)
-        for _ in range(2):
-            for axis in range(3):
-                step = np.zeros(3)
-                step[axis] = 1.0
-                ahead, behind = (
-                    ndimage.map_coordinates(distance, (places + s * step).T, order=1, mode="nearest") for s in (1, -1)
-                )
-                gradient[:, axis] = (ahead - behind) / (2 * self.spacing)
-            gradient /= np.maximum(np.linalg.norm(gradient, axis=1, keepdims=True), 1e-6)
-            value = ndimage.map_coordinates(distance, places.T, order=1, mode="nearest")
-            places = places - gradient * (value / self.spacing)[:, None]
-        return self.grid.to_angstrom(places), gradient[:, ::-1].copy()
-
-    # -- the rest ----------------------------------------------------------------------------------------------
-
-    def _place_cytosol(self) -> None:
-        rng, settings = self.rng, self.settings
-        size = np.array(self.grid.size_angstrom)
-        low, high = np.log(settings.cytosolic_per_um3)
-        count = rng.poisson(np.exp(rng.uniform(low, high)) * np.prod(size) / 1e12)
-        largest = rng.uniform(60, 125)
-        library = [proteins.random_cytosolic_particle(rng, largest) for _ in range(6)]
-        things = [library[int(rng.integers(len(library)))] for _ in range(count)]
-        length = 1.5 * float(size.max())
-        filaments, microtubules = (
-            int(rng.integers(*most, endpoint=True)) for most in (settings.filaments, settings.microtubules)
-        )
-        things += [proteins.actin_filament(rng, length) for _ in range(filaments)]
-        things += [proteins.microtubule(rng, length) for _ in range(microtubules)]
-        added = np.zeros_like(self.density)
-        for thing in things:
-            reach = float(np.quantile(np.linalg.norm(thing.points, axis=1), 0.9))
-            place = rng.uniform(0, 1, 3) * size
-            voxel = np.clip(self.grid.to_voxels(place).astype(int), 0, np.array(self.grid.shape) - 1)
-            if reach < 200 and self.nearest[tuple(voxel)] < reach + 45:  # clear of the membranes
-                continue
-            proteins.stamp(added, thing, place, random_rotation(rng).astype(np.float64), self.spacing)
-        # Filaments are long and may meet a membrane: they end there.
-        self.density += np.where(self.nearest > 40, added, 0)
-
-    def _place_gold(self) -> None:
-        for _ in range(self.rng.integers(*self.settings.gold_beads, endpoint=True)):
-            radius = self.rng.uniform(25, 60)
-            bead = proteins.Blobs(np.zeros((1, 3)), 0.6 * radius, np.array([self.rng.uniform(8, 20)]))
-            place = self.rng.uniform(0, 1, 3) * self.grid.size_angstrom
-            proteins.stamp(self.density, bead, place, np.eye(3), self.spacing)
-
-
-def _lattice_sites(points: Points, normals: Points, first: int, gap: float) -> list[int]:
-    """Indices of `points` that grow a hexagonal lattice of spacing `gap` over the surface from the first one."""
-    tree = cKDTree(points)
-    queue, seen = [first], [first]
-    x_axis = orientations_from_normals(normals[first][None])[0][:, 0]
-    while queue and len(seen) < 2000:
-        here = queue.pop(0)
-        normal = normals[here]
-        u = x_axis - (x_axis @ normal) * normal
-        if np.linalg.norm(u) < 0.2:
-            continue
-        u /= np.linalg.norm(u)
-        v = np.cross(normal, u)
-        for k in range(6):
-            angle = np.pi * k / 3
-            there = points[here] + gap * (np.cos(angle) * u + np.sin(angle) * v)
-            off, index = tree.query(there)
-            if off < 0.35 * gap and np.min(((points[seen] - points[index]) ** 2).sum(1)) > (0.8 * gap) ** 2:
-                seen.append(int(index))
-                queue.append(int(index))
-    return seen
+    Returns
+    -------
+    Specimen
+        The specimen and its truth.
+    """
+    return SpecimenBuilder(np.random.default_rng(seed), settings, margin=0).build()

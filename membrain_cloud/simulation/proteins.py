@@ -1,7 +1,7 @@
-"""Proteins of simulated tomograms: clouds of Gaussians of protein density, and how they are stamped into a volume.
+"""Proteins of simulated tomograms: sums of Gaussians, and how they are added to a volume.
 
-A particle's frame has its origin on the membrane's mid-surface and z along the membrane normal, to the side the
-particle protrudes. Cytosolic particles use the same frame, about their centre.
+The frame of a particle has its origin on the membrane's mid-surface and z along the membrane normal, to the side on
+which the particle protrudes. The frame of a cytosolic particle has its origin at the centre.
 """
 
 from __future__ import annotations
@@ -22,7 +22,17 @@ Points = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Blobs:
-    """points : (N, 3) xyz in Å.  sigma_angstrom : of every Gaussian.  weights : (N,) peak densities."""
+    """A density as a sum of Gaussians.
+
+    Attributes
+    ----------
+    points : ndarray, shape (N, 3), float64
+        Centres, xyz in Å.
+    sigma_angstrom : float
+        Standard deviation of every Gaussian in Å.
+    weights : ndarray, shape (N,), float64
+        Peak densities, relative to protein.
+    """
 
     points: Points
     sigma_angstrom: float
@@ -30,7 +40,24 @@ class Blobs:
 
 
 def fill(inside: Callable[[Points], NDArray[np.bool_]], reach: float, step: float, rng: np.random.Generator) -> Blobs:
-    """Fill a solid with Gaussians so that its density is about 1, with the unevenness of a real protein."""
+    """Fill a solid with Gaussians whose sum is about 1, uneven as a protein is.
+
+    Parameters
+    ----------
+    inside : callable
+        Takes points (N, 3) float64, xyz in Å, and returns which lie in the solid, (N,) bool.
+    reach : float
+        Half the edge of a cube that holds the solid, in Å.
+    step : float
+        Distance of the Gaussians in Å.
+    rng : numpy.random.Generator
+        Source of random numbers.
+
+    Returns
+    -------
+    Blobs
+        The filled solid.
+    """
     axis = np.arange(-reach, reach + step, step)
     grid = np.array(list(itertools.product(axis, axis, axis)))
     points = grid[inside(grid)]
@@ -46,11 +73,12 @@ def _cylinder(p: Points, x: float, y: float, radius: float, low: float, high: fl
 
 
 def _ball(p: Points, centre: tuple[float, float, float], radius: float) -> NDArray[np.bool_]:
-    return ((p - np.array(centre)) ** 2).sum(1) <= radius**2
+    result: NDArray[np.bool_] = ((p - np.array(centre)) ** 2).sum(1) <= radius**2
+    return result
 
 
 def _dimer(rng: np.random.Generator) -> Blobs:
-    """Two lobes side by side, low on one side of the membrane: of the kind of photosystem II."""
+    """Return two lobes side by side, low on one side of the membrane, similar to photosystem II."""
     return fill(
         lambda p: _cylinder(p, 38, 0, 34, -22, 55) | _cylinder(p, -38, 0, 34, -22, 55) | _ball(p, (0, 0, 40), 30),
         110, 15, rng,
@@ -58,7 +86,7 @@ def _dimer(rng: np.random.Generator) -> Blobs:
 
 
 def _tower(rng: np.random.Generator) -> Blobs:
-    """A square tower through the membrane: of the kind of a tetrameric receptor."""
+    """Return a square tower through the membrane, similar to a tetrameric receptor."""
     return fill(
         lambda p: (np.abs(p[:, 0]) <= 38) & (np.abs(p[:, 1]) <= 38) & (p[:, 2] >= -30) & (p[:, 2] <= 100),
         120, 15, rng,
@@ -66,7 +94,7 @@ def _tower(rng: np.random.Generator) -> Blobs:
 
 
 def _head_on_stalk(rng: np.random.Generator) -> Blobs:
-    """A ball on a stalk, with a ring in the membrane: of the kind of ATP synthase."""
+    """Return a ball on a stalk, with a ring in the membrane, similar to ATP synthase."""
     return fill(
         lambda p: _cylinder(p, 0, 0, 30, -22, 22) | _cylinder(p, 0, 0, 15, 20, 75) | _ball(p, (0, 0, 105), 46),
         160, 15, rng,
@@ -74,7 +102,7 @@ def _head_on_stalk(rng: np.random.Generator) -> Blobs:
 
 
 def _hump(rng: np.random.Generator) -> Blobs:
-    """A small lopsided hump: of the kind of cytochrome b6f."""
+    """Return a small asymmetric hump, similar to cytochrome b6f."""
     return fill(lambda p: _cylinder(p, 0, 0, 30, -25, 25) | _ball(p, (12, 0, 38), 30), 75, 14, rng)
 
 
@@ -87,7 +115,18 @@ MEMBRANE_PARTICLES: dict[str, Callable[[np.random.Generator], Blobs]] = {
 
 
 def random_membrane_particle(rng: np.random.Generator) -> Blobs:
-    """A protein nobody has named: a few balls piled up from the membrane outwards."""
+    """Draw a protein of a random shape: a few balls stacked outwards from the membrane.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of random numbers.
+
+    Returns
+    -------
+    Blobs
+        The protein in its own frame.
+    """
     balls = [((0.0, 0.0, 0.0), rng.uniform(20, 35))]
     x, y, z = 0.0, 0.0, rng.uniform(10, 25)
     for _ in range(int(rng.integers(2, 5))):
@@ -99,8 +138,19 @@ def random_membrane_particle(rng: np.random.Generator) -> Blobs:
 
 
 def random_assembly(rng: np.random.Generator) -> Blobs:
-    """A complex nobody has named: one to four subunits about an axis that leans a little, at times with domains on the
-    other side of the membrane too, a few Å higher or lower, and of any density.
+    """Draw a complex of one to four subunits around a slightly tilted axis.
+
+    Some have domains on the other side of the membrane too. Height and density vary.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of random numbers.
+
+    Returns
+    -------
+    Blobs
+        The protein in its own frame.
     """
     copies = int(rng.choice([1, 1, 2, 2, 3, 4]))
     around = 0.0 if copies == 1 else float(rng.uniform(18, 60 if copies == 2 else 45))
@@ -122,24 +172,24 @@ def random_assembly(rng: np.random.Generator) -> Blobs:
         return hit & (p[:, 2] > lowest)
 
     reach = max(around + 80, max(abs(centre[2]) + radius for centre, radius in domains) + 5)
-    made = fill(inside, reach, 15, rng)
+    solid = fill(inside, reach, 15, rng)
     lean, towards = np.deg2rad(rng.normal(0, 7)), rng.uniform(0, 2 * np.pi)
-    points = Rotation.from_rotvec(lean * np.array([np.cos(towards), np.sin(towards), 0.0])).apply(made.points)
+    points = Rotation.from_rotvec(lean * np.array([np.cos(towards), np.sin(towards), 0.0])).apply(solid.points)
     points[:, 2] += rng.normal(0, 4)
-    return Blobs(points, made.sigma_angstrom, made.weights * rng.uniform(0.7, 1.1))
+    return Blobs(points, solid.sigma_angstrom, solid.weights * rng.uniform(0.7, 1.1))
 
 
 def _pile(
     rng: np.random.Generator, count: int, least: float, most: float, start: float
 ) -> list[tuple[tuple[float, float, float], float]]:
-    """Balls (centre, radius) one above the other, wandering sideways."""
+    """Draw balls (centre, radius) one above the other, with random shifts sideways."""
     x, y, z = rng.normal(0, 8), rng.normal(0, 8), start
-    made = []
+    balls = []
     for _ in range(count):
         radius = rng.uniform(least, most)
-        made.append(((x, y, z + 0.6 * radius), radius))
+        balls.append(((x, y, z + 0.6 * radius), radius))
         x, y, z = x + rng.normal(0, 18), y + rng.normal(0, 18), z + 0.9 * radius
-    return made
+    return balls
 
 
 UNNAMED_PARTICLES: dict[str, Callable[[np.random.Generator], Blobs]] = {
@@ -149,7 +199,20 @@ UNNAMED_PARTICLES: dict[str, Callable[[np.random.Generator], Blobs]] = {
 
 
 def random_cytosolic_particle(rng: np.random.Generator, largest_angstrom: float) -> Blobs:
-    """A globular complex: overlapping balls, of a radius between 25 Å and `largest_angstrom`, sometimes hollow."""
+    """Draw a globular complex: overlapping balls, sometimes hollow.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of random numbers.
+    largest_angstrom : float
+        Largest radius in Å; the least is 25.
+
+    Returns
+    -------
+    Blobs
+        The protein in its own frame.
+    """
     radius = float(np.exp(rng.uniform(np.log(25), np.log(largest_angstrom))))
     balls = [(rng.normal(0, 0.45 * radius, 3), rng.uniform(0.45, 0.8) * radius) for _ in range(int(rng.integers(2, 6)))]
     cavity = rng.random() < 0.25
@@ -157,13 +220,27 @@ def random_cytosolic_particle(rng: np.random.Generator, largest_angstrom: float)
 
     def inside(p: Points) -> NDArray[np.bool_]:
         solid = np.any([_ball(p, tuple(c), r) for c, r in balls], axis=0)
-        return solid & ~_ball(p, (0, 0, 0), 0.35 * radius) if cavity else solid
+        result: NDArray[np.bool_] = solid & ~_ball(p, (0, 0, 0), 0.35 * radius) if cavity else solid
+        return result
 
     return fill(inside, 2.0 * radius, step, rng)
 
 
 def actin_filament(rng: np.random.Generator, length_angstrom: float) -> Blobs:
-    """A two-start helix of 27.5 Å rise and -166.6° twist, along z."""
+    """Return an actin filament along z: a helix of 27.5 Å rise and -166.6° twist.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of random numbers.
+    length_angstrom : float
+        Length in Å.
+
+    Returns
+    -------
+    Blobs
+        The protein in its own frame.
+    """
     count = int(length_angstrom / 27.5)
     index = np.arange(count)
     angle = np.deg2rad(-166.6) * index
@@ -172,7 +249,20 @@ def actin_filament(rng: np.random.Generator, length_angstrom: float) -> Blobs:
 
 
 def microtubule(rng: np.random.Generator, length_angstrom: float) -> Blobs:
-    """13 protofilaments of 41 Å repeat on a wall of radius 110 Å: the best known look-alike of a membrane."""
+    """Return a microtubule along z: 13 protofilaments of 41 Å repeat on a wall of radius 110 Å.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of random numbers.
+    length_angstrom : float
+        Length in Å.
+
+    Returns
+    -------
+    Blobs
+        The protein in its own frame.
+    """
     rings = np.arange(-length_angstrom / 2, length_angstrom / 2, 41.0)
     angle = 2 * np.pi * np.arange(13) / 13
     ring = np.stack([110 * np.cos(angle), 110 * np.sin(angle), 9.4 * np.arange(13)], axis=1)
@@ -181,9 +271,20 @@ def microtubule(rng: np.random.Generator, length_angstrom: float) -> Blobs:
 
 
 def stamp(volume: NDArray[np.float32], blobs: Blobs, centre_xyz: Points, rotation: Points, spacing: float) -> None:
-    """Add rotated, shifted blobs to `volume` (zyx), in place; what falls outside is cut off.
+    """Add a rotated and shifted particle to a volume in place; parts outside of the volume are cut off.
 
-    centre_xyz : (3,) Å.  rotation : (3, 3), particle frame to volume frame.
+    Parameters
+    ----------
+    volume : ndarray, shape (Z, Y, X), float32
+        The volume.
+    blobs : Blobs
+        The particle in its own frame.
+    centre_xyz : ndarray, shape (3,), float64
+        Position of the particle's origin, xyz in Å.
+    rotation : ndarray, shape (3, 3), float64
+        Rotation from the particle's frame to the volume's.
+    spacing : float
+        Voxel spacing in Å.
     """
     places = (blobs.points @ rotation.T + centre_xyz)[:, ::-1] / spacing
     sigma = np.sqrt(blobs.sigma_angstrom**2 + spacing**2 / 12) / spacing

@@ -1,4 +1,4 @@
-"""Frames of how particles lie against a property of the surface: density, neighbours and pair counts in its bins."""
+"""Frames of densities, neighbours and pair counts in bins of a property of the surface."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 from membrain_cloud.tables.curves import Curve
 from membrain_cloud.tables.grouping import groups, joined, ratio, sums, with_group
-from membrain_cloud.tables.membranes import sides
+from membrain_cloud.tables.membranes import n_sides
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,16 +18,30 @@ _BIN = ["bin", "bin_min", "bin_max"]
 
 
 def density(areas: pd.DataFrame, counts: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Rows of membrane_histograms and particle_histograms of one property -> particles per µm² in its bins.
+    """Compute particles per µm² in the bins of a property.
 
-    A kind of particle and bin that has area but no particle counts as 0, not as unknown.
+    A kind of particle has a row for every bin with area; without particles there its density is 0.
+
+    Parameters
+    ----------
+    areas : DataFrame
+        Rows of `membrane_histograms` of one property.
+    counts : DataFrame
+        Rows of `particle_histograms` of the same property.
+    names : sequence of str
+        Columns to group by.
+
+    Returns
+    -------
+    DataFrame
+        The columns of `Analysis.density_against`.
     """
     area = sums(areas, [*names, *_BIN], ["area_nm2"])
     kinds = pd.DataFrame({"object_name": sorted(set(counts["object_name"]))})
-    found = sums(counts, [*names, "object_name", "bin"], ["n_particles"])
-    out = area.merge(kinds, how="cross").merge(found, on=[*names, "object_name", "bin"], how="left")
+    counted = sums(counts, [*names, "object_name", "bin"], ["n_particles"])
+    out = area.merge(kinds, how="cross").merge(counted, on=[*names, "object_name", "bin"], how="left")
     out["n_particles"] = out["n_particles"].fillna(0).astype(int)
-    out["area_um2"] = out.pop("area_nm2") / 1e6 / sides(names)
+    out["area_um2"] = out.pop("area_nm2") / 1e6 / n_sides(names)
     out["per_um2"] = ratio(out["n_particles"], out["area_um2"])
     out["per_um2_error"] = ratio(np.sqrt(out["n_particles"]), out["area_um2"])
     whole = out.groupby([*names, "object_name"], dropna=False, observed=True)[["n_particles", "area_um2"]]
@@ -38,9 +52,19 @@ def density(areas: pd.DataFrame, counts: pd.DataFrame, names: Sequence[str]) -> 
 
 
 def neighbors(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Rows of binned_neighbors of one property -> mean distance to the nearest neighbour in its bins.
+    """Compute the mean distance to the nearest neighbour in the bins of a property.
 
-    names : end with object_name, target_object_name.
+    Parameters
+    ----------
+    table : DataFrame
+        Rows of `binned_neighbors` of one property.
+    names : sequence of str
+        Columns to group by; the last ones are `object_name`, `target_object_name`.
+
+    Returns
+    -------
+    DataFrame
+        The columns of `Analysis.neighbors_against`.
     """
     columns = ["n_particles", "n_found", "distance_sum_nm", "distance_square_sum_nm2"]
     out = sums(table, [*names, *_BIN], columns).sort_values([*names, "bin"], ignore_index=True)
@@ -53,9 +77,19 @@ def neighbors(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
 
 
 def pair_curves(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Rows of binned_pair_counts of one property -> g, O, K, L of the particles in each of its bins.
+    """Compute g, O, K, L of the particles in each bin of a property.
 
-    names : end with object_name, target_object_name.
+    Parameters
+    ----------
+    table : DataFrame
+        Rows of `binned_pair_counts` of one property.
+    names : sequence of str
+        Columns to group by; the last ones are `object_name`, `target_object_name`.
+
+    Returns
+    -------
+    DataFrame
+        The columns of `Analysis.ripley_against`.
     """
     full = [*names, "property_bin", "property_min", "property_max"]
     parts = [with_group(Curve(rows).frame(), full, group) for group, rows in groups(table, full)]

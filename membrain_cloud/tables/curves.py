@@ -1,4 +1,4 @@
-"""Curves over distance made of summed pair counts: observed, at random, and how the one lies to the other."""
+"""Curves over distance from summed pair counts: observed ones, random ones, and a test of the difference."""
 
 from __future__ import annotations
 
@@ -16,34 +16,62 @@ if TYPE_CHECKING:
 
 _COLUMNS = ("bin", "r_max_nm", "n_pairs", "area_sum_nm2", "expected_pairs", "n_start")
 CURVES = ("g", "k_nm2", "l_minus_r_nm")
+"""The curves that envelopes are computed of."""
+
 Floats = NDArray[np.float64]
 
 
 class Curve:
-    """The sums of pair counts over rows of one pair of kinds, and the curves they give, (B,) bins each.
+    """Pair counts summed over rows of one pair of kinds, and the curves of B bins that they give.
 
-    Raises UsageError for rows whose bins differ.
+    Parameters
+    ----------
+    rows : DataFrame
+        Rows of `pair_counts`, or of `binned_pair_counts` of one bin of a property.
+
+    Attributes
+    ----------
+    r_min, r : (B,) float64 array
+        Lower and upper ends of the bins, nm.
+    g : (B,) float64 array
+        Pair correlation.
+    o : (B,) float64 array
+        O-ring statistic, particles per nm².
+    k, random_k : (B,) float64 array
+        Ripley's K as observed, and at random on the same surfaces, nm².
+    l_minus_r : (B,) float64 array
+        √(K/π) less that at random, nm.
+    counted, expected : (B,) float64 array
+        Ordered pairs as observed, and expected at random.
+
+    Raises
+    ------
+    UsageError
+        If the bins differ between rows.
     """
 
     def __init__(self, rows: pd.DataFrame) -> None:
         try:
-            found = ripley_from_pair_counts({name: rows[name].to_numpy() for name in _COLUMNS})
+            ripley = ripley_from_pair_counts({name: rows[name].to_numpy() for name in _COLUMNS})
         except ValueError as error:
             raise UsageError(str(error), "group by digest, or choose the rows of one run with `where`") from error
         total = rows.groupby("bin")[["n_pairs", "expected_pairs"]].sum()
         self.r_min = rows.groupby("bin")["r_min_nm"].first().to_numpy(float)
-        self.r, self.g, self.o = found.r_nm, found.pair_correlation, found.o_per_nm2
-        self.k, self.random_k, self.l_minus_r = found.k_nm2, found.random_k_nm2, found.l_minus_r_nm
+        self.r, self.g, self.o = ripley.r_nm, ripley.pair_correlation, ripley.o_per_nm2
+        self.k, self.random_k, self.l_minus_r = ripley.k_nm2, ripley.random_k_nm2, ripley.l_minus_r_nm
         self.counted = total["n_pairs"].to_numpy(float)
         self.expected = total["expected_pairs"].to_numpy(float)
 
     @property
     def per_k(self) -> Floats:
-        """K of one expected pair, so that K = Σ counts x this."""
-        total = np.cumsum(self.expected)
-        return np.divide(self.random_k, total, out=np.zeros_like(total), where=total > 0)
+        """K of one pair, (B,) nm²: K is the cumulated count times this."""
+        total: Floats = np.cumsum(self.expected)
+        per_k: Floats = np.zeros_like(total)
+        np.divide(self.random_k, total, out=per_k, where=total > 0)
+        return per_k
 
     def frame(self) -> pd.DataFrame:
+        """Return the curves as a frame, one row a bin."""
         return pd.DataFrame(
             {
                 "r_min_nm": self.r_min,
@@ -60,7 +88,20 @@ class Curve:
 
 
 class RandomCurves:
-    """The same curves of each simulation, (S, B); S is 0 where there are none."""
+    """The same curves for each of S simulations.
+
+    Parameters
+    ----------
+    curve : Curve
+        The observed curve of B bins.
+    rows : DataFrame or None
+        Rows of `random_pair_counts`; None if there are none.
+
+    Attributes
+    ----------
+    g, k_nm2, l_minus_r_nm : (S, B) float64 array
+        The curves of the simulations; S is 0 without rows.
+    """
 
     def __init__(self, curve: Curve, rows: pd.DataFrame | None) -> None:
         counts = np.zeros((0, len(curve.r)))
@@ -73,41 +114,96 @@ class RandomCurves:
         self.l_minus_r_nm = np.sqrt(self.k_nm2 / np.pi) - np.sqrt(curve.random_k / np.pi)
 
     def envelopes(self, level: float) -> dict[str, Floats | float]:
-        """name_low and name_high of each curve, r by r; NaN without simulations."""
-        found: dict[str, Floats | float] = {}
+        """Compute pointwise envelopes.
+
+        Parameters
+        ----------
+        level : float
+            Share of random patterns inside the envelope at each distance, e.g. 0.95.
+
+        Returns
+        -------
+        dict of str to (B,) float64 array or float
+            `<curve>_low` and `<curve>_high` for each of `CURVES`; NaN without simulations.
+        """
+        limits: dict[str, Floats | float] = {}
         for name in CURVES:
             values = getattr(self, name)
             for tail, share in (("low", (1.0 - level) / 2.0), ("high", (1.0 + level) / 2.0)):
-                found[f"{name}_{tail}"] = _quantile(values, share) if len(values) else np.nan
-        return found
+                limits[f"{name}_{tail}"] = _quantile(values, share) if len(values) else np.nan
+        return limits
 
 
 def significance(curve: Curve, random: RandomCurves, r_min_nm: float, r_max_nm: float) -> dict[str, Any]:
-    """The test of Loosmore and Ford (Ecology 87(8), 2006) with the largest distance from the others' mean L."""
+    """Test a curve against complete spatial randomness.
+
+    The statistic is the largest distance of L from the mean L of all other patterns, over a range of distances. It is
+    computed for the observed pattern and for each simulation, so one p-value holds for all distances.
+
+    Parameters
+    ----------
+    curve : Curve
+        The observed curve.
+    random : RandomCurves
+        The curves of the simulations.
+    r_min_nm, r_max_nm : float
+        Range of distances, nm.
+
+    Returns
+    -------
+    dict
+        `n_simulations`; `p`; `direction`, "clustered" or "spaced"; and `r_nm`, where the difference is largest. Without
+        simulations, p and r_nm are NaN and direction is None.
+
+    References
+    ----------
+    Loosmore and Ford, Ecology 87(8), 2006.
+    """
     simulated = random.l_minus_r_nm
-    chosen = (curve.r > r_min_nm) & (curve.r <= r_max_nm)
-    found = {"n_simulations": len(simulated), "p": np.nan, "direction": None, "r_nm": np.nan}
-    if not len(simulated) or not chosen.any():
-        return found
-    every = np.nan_to_num(np.vstack([curve.l_minus_r, simulated])[:, chosen])
-    apart = every - (every.sum(axis=0) - every) / (len(every) - 1)
-    worst = np.abs(apart).max(axis=1)
-    at = int(np.abs(apart[0]).argmax())
-    return found | {
-        "p": float((worst >= worst[0] * (1.0 - 1e-12)).mean()),
-        "direction": "clustered" if apart[0, at] > 0.0 else "spaced",
-        "r_nm": float(curve.r[chosen][at]),
+    in_range = (curve.r > r_min_nm) & (curve.r <= r_max_nm)
+    unknown = {"n_simulations": len(simulated), "p": np.nan, "direction": None, "r_nm": np.nan}
+    if not len(simulated) or not in_range.any():
+        return unknown
+    patterns = np.nan_to_num(np.vstack([curve.l_minus_r, simulated])[:, in_range])
+    difference = patterns - (patterns.sum(axis=0) - patterns) / (len(patterns) - 1)
+    largest = np.abs(difference).max(axis=1)
+    at = int(np.abs(difference[0]).argmax())
+    return unknown | {
+        "p": float((largest >= largest[0] * (1.0 - 1e-12)).mean()),
+        "direction": "clustered" if difference[0, at] > 0.0 else "spaced",
+        "r_nm": float(curve.r[in_range][at]),
     }
 
 
 def share_at_least(observed: float, simulated: Sequence[float] | Floats) -> float:
-    """Monte Carlo p: the observation is one of the simulations, so it is never 0; NaN without simulations."""
+    """Compute a one-sided Monte Carlo p-value.
+
+    Parameters
+    ----------
+    observed : float
+        The observed value. It counts as one of the simulations, so p is never 0.
+    simulated : sequence of float, or (S,) float64 array
+        The values of the simulations.
+
+    Returns
+    -------
+    float
+        Share of values at least as large as the observed one; NaN without simulations.
+
+    Examples
+    --------
+    >>> share_at_least(3.0, [1.0, 2.0, 3.0])
+    0.5
+    """
     values = np.asarray(simulated, float)
     return float((1 + (values >= observed).sum()) / (1 + len(values))) if len(values) else np.nan
 
 
 def _quantile(values: Floats, share: float) -> Floats:
-    """Of S simulations, so that a further one lies below with this probability: rank share x (S + 1)."""
+    """Return the quantile at rank share x (S + 1) of S simulations, (B,).
+
+    A further simulation lies below it with probability `share`.
+    """
     ordered = np.sort(values, axis=0)
     rank = np.clip(share * (len(values) + 1) - 1.0, 0.0, len(values) - 1.0)
     below = int(rank)

@@ -31,7 +31,19 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "prometheus_client": ("pipeline.monitoring",),
     **dict.fromkeys(("copick", "zarr", "pyarrow", "fsspec", "ome_zarr", "numcodecs"), ("store",)),
     **dict.fromkeys(
-        ("mrcfile", "starfile", "tifffile", "h5py", "emfile", "aiohttp", "s3fs", "cryoet_data_portal"), ("store",)
+        (
+            "mrcfile",
+            "nibabel",
+            "nrrd",
+            "starfile",
+            "tifffile",
+            "h5py",
+            "emfile",
+            "aiohttp",
+            "s3fs",
+            "cryoet_data_portal",
+        ),
+        ("store",),
     ),
     **dict.fromkeys(("torch", "monai", "safetensors"), ("networks", "training", "pipeline")),
     "triton": ("networks",),

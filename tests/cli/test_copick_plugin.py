@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from membrain_cloud.cli import copick_plugin as copick_commands
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
 
 if TYPE_CHECKING:

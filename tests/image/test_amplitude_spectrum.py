@@ -11,6 +11,7 @@ import scipy.fft
 
 from membrain_cloud.errors import InputError, UsageError
 from membrain_cloud.image.amplitude_spectrum import (
+    EqualizerLimits,
     Spectrum,
     bin_middles,
     check_spectrum,
@@ -91,8 +92,8 @@ def matched(volume: np.ndarray, target: Spectrum, spacing: float, **settings: fl
         spectrum_of(volume, spacing),
         target,
         (z, y, x),
+        EqualizerLimits(**given | settings),  # type: ignore[arg-type]
         voxel_spacing_angstrom=spacing,
-        **given | settings,  # type: ignore[arg-type]
     )
     kernel = equalizing_kernel((z, y, x), factors)(range(y))
     return scipy.fft.irfftn(scipy.fft.rfftn(volume) * kernel, (z, y, x))
@@ -129,7 +130,8 @@ def factors_of(**settings: float | bool | None) -> np.ndarray:
         "almost_zero_cutoff": True,
         "largest_factor": None,
     }
-    return equalizer(given, target, (96, 96, 96), voxel_spacing_angstrom=10.0, **given_settings | settings)  # type: ignore[arg-type]
+    limits = EqualizerLimits(**given_settings | settings)  # type: ignore[arg-type]
+    return equalizer(given, target, (96, 96, 96), limits, voxel_spacing_angstrom=10.0)
 
 
 def test_factors_are_cut_smoothed_and_limited() -> None:

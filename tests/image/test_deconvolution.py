@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from membrain_cloud.errors import UsageError
+from membrain_cloud.image.ctf import contrast_transfer, electron_wavelength_angstrom
 from membrain_cloud.image.deconvolution import (
-    contrast_transfer,
+    Deconvolution,
     deconvolution_kernel,
-    electron_wavelength_angstrom,
     first_zero_per_angstrom,
 )
 
@@ -26,7 +26,6 @@ LENS: dict[str, float] = {
     "voltage_kv": 300.0,
 }
 FILTER: dict[str, Any] = LENS | {
-    "voxel_spacing_angstrom": 10.0,
     "strength": 1.0,
     "falloff": 1.0,
     "highpass_cycles_per_voxel": 0.02,
@@ -48,8 +47,12 @@ def test_the_ctf_starts_at_the_amplitude_contrast_and_vanishes_at_its_first_zero
     assert (below > 0).all()
 
 
+def kernel(shape: Zyx, changes: dict[str, Any]) -> Any:
+    return deconvolution_kernel(shape, Deconvolution(**FILTER | changes), voxel_spacing_angstrom=10.0)
+
+
 def wiener(cycles: float, *, lowpass: bool = True) -> float:
-    """The filter at one frequency, as its paper says it, with MemBrain-seg's constants."""
+    """Return the filter at one frequency by the formula of its paper, with MemBrain-seg's constants."""
     cycles = cycles or 1e-3
     frequency = cycles / 10.0
     phase = math.pi * 0.019687489 * frequency**2 * (50000.0 - 0.5 * 0.019687489**2 * frequency**2 * 2.7e7)
@@ -64,7 +67,7 @@ def wiener(cycles: float, *, lowpass: bool = True) -> float:
 @pytest.mark.parametrize("lowpass", [True, False])
 def test_the_kernel_is_the_wiener_filter_at_true_frequencies(lowpass: bool) -> None:
     shape: Zyx = (21, 40, 64)
-    whole = deconvolution_kernel(shape, **FILTER | {"lowpass": lowpass})(range(40))
+    whole = kernel(shape, {"lowpass": lowpass})(range(40))
     assert whole.shape == (21, 40, 33)
     for z, y, x in ((0, 0, 0), (0, 0, 1), (1, 0, 0), (20, 39, 2), (10, 20, 32), (3, 7, 11)):
         cycles = math.sqrt((min(z, 21 - z) / 21) ** 2 + (min(y, 40 - y) / 40) ** 2 + (x / 64) ** 2)
@@ -73,17 +76,17 @@ def test_the_kernel_is_the_wiener_filter_at_true_frequencies(lowpass: bool) -> N
 
 def test_in_a_cube_the_two_ways_to_measure_frequencies_differ_by_rounding_only() -> None:
     shape: Zyx = (32, 32, 32)
-    right = deconvolution_kernel(shape, **FILTER)(range(32))
-    theirs = deconvolution_kernel(shape, **FILTER | {"membrain_seg_radii": True})(range(32))
+    right = kernel(shape, {})(range(32))
+    theirs = kernel(shape, {"membrain_seg_radii": True})(range(32))
     np.testing.assert_allclose(theirs[0, 0], right[0, 0], atol=1e-6)  # whole radii
     assert abs(theirs[1, 1, 1] - right[1, 1, 1]) > 1e-3  # 1.73 is taken for 2
 
 
 def test_in_a_flat_volume_only_true_frequencies_make_z_a_direction_like_others() -> None:
     shape: Zyx = (32, 64, 64)
-    right = deconvolution_kernel(shape, **FILTER)(range(64))
+    right = kernel(shape, {})(range(64))
     np.testing.assert_allclose(right[3, 0, 0], right[0, 0, 6], rtol=1e-6)
-    theirs = deconvolution_kernel(shape, **FILTER | {"membrain_seg_radii": True})(range(64))
+    theirs = kernel(shape, {"membrain_seg_radii": True})(range(64))
     np.testing.assert_allclose(theirs[3, 0, 0], theirs[0, 0, 3], rtol=1e-6)
     assert abs(theirs[3, 0, 0] - right[3, 0, 0]) > 0.1
 
@@ -104,5 +107,5 @@ def test_in_a_flat_volume_only_true_frequencies_make_z_a_direction_like_others()
 )
 def test_settings_in_a_wrong_unit_are_refused(name: str, value: float, cure: str) -> None:
     with pytest.raises(UsageError) as caught:
-        deconvolution_kernel((16, 16, 16), **FILTER | {name: value})
+        kernel((16, 16, 16), {name: value})
     assert cure in caught.value.next_step

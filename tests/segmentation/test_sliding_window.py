@@ -21,7 +21,7 @@ WINDOW = 16
 
 
 def position_dependent(windows: torch.Tensor) -> torch.Tensor:
-    """A stand-in for a network whose answer depends on where in its window a voxel lies, as a real one's does."""
+    """Return a value that depends on where in its window a voxel lies, as a network's does."""
     ramp = torch.linspace(-1, 1, WINDOW)
     return windows * (1 + ramp[:, None, None] * 0.5) + torch.roll(windows, 1, dims=-1) * ramp
 
@@ -63,7 +63,7 @@ def run(
 
 
 def directly(volume: np.ndarray, mirrors: str) -> np.ndarray:
-    """The same by definition: pad, flip the whole volume, add up, divide by the weights, flip back, average."""
+    """Segment by definition: pad, flip the whole volume, add up, divide by the weights, flip back, average."""
     normal = (volume - volume.mean(dtype=np.float64)) / volume.std(dtype=np.float64)
     axis = np.exp(-0.5 * ((np.arange(WINDOW) - (WINDOW - 1) / 2) / (WINDOW / 8)) ** 2)
     gauss = np.maximum(axis[:, None, None] * axis[None, :, None] * axis[None, None, :], 1e-3)

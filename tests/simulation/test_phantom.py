@@ -7,15 +7,16 @@ import pytest
 from scipy import fft, ndimage
 
 from membrain_cloud.geometry import Grid
+from membrain_cloud.image.ctf import electron_wavelength_angstrom
+from membrain_cloud.simulation.builder import SpecimenBuilder
 from membrain_cloud.simulation.imaging import (
     Imaging,
-    contrast_transfer,
-    electron_wavelength_angstrom,
     image_density,
+    imaging_transfer,
     tilt_sampling,
 )
 from membrain_cloud.simulation.membrane_shapes import Shape, ellipsoid, torus, tube
-from membrain_cloud.simulation.phantom import KINDS, Phantom, PhantomSettings, _Builder, make_phantom, make_specimen
+from membrain_cloud.simulation.phantom import KINDS, Phantom, PhantomSettings, make_phantom, make_specimen
 from membrain_cloud.simulation.proteins import MEMBRANE_PARTICLES, UNNAMED_PARTICLES, Blobs, stamp
 
 SMALL = PhantomSettings(shape=(64, 80, 80), membranes=2)
@@ -107,7 +108,7 @@ def test_membranes_are_dark(phantom: Phantom) -> None:
 
 def test_two_leaflets_stand_four_nanometres_apart() -> None:
     settings = PhantomSettings(shape=(64, 64, 64), voxel_spacing_angstrom=4.0, leaflet_separation_angstrom=(40.0, 40.0))
-    builder = _Builder(np.random.default_rng(0), settings, margin=0)
+    builder = SpecimenBuilder(np.random.default_rng(0), settings, margin=0)
     flat = Shape("sheet", lambda xyz: xyz[2] + 0 * xyz[0] + 0 * xyz[1])
     builder._draw_membrane(1, flat, builder._distance(flat), 40.0, 1.0)
     profile = builder.density[:, 32, 32]
@@ -125,7 +126,7 @@ def test_two_leaflets_stand_four_nanometres_apart() -> None:
 )
 def test_areas_are_those_of_the_closed_forms(shape: Shape, area_nm2: float) -> None:
     settings = PhantomSettings(shape=(80, 80, 80), void_angstrom=(0.0, 0.0))
-    builder = _Builder(np.random.default_rng(0), settings, margin=0)
+    builder = SpecimenBuilder(np.random.default_rng(0), settings, margin=0)
     assert builder._area_nm2(builder._distance(shape)) == pytest.approx(area_nm2, rel=0.02)
 
 
@@ -168,11 +169,11 @@ def test_contrast_transfer_has_its_first_zero_where_theory_says() -> None:
     assert electron_wavelength_angstrom(300) == pytest.approx(0.01969, abs=2e-5)
     imaging = Imaging(defocus_um=4.0, phase_flipped=False, amplitude_contrast=0.0, spherical_aberration_mm=0.0)
     zero = np.sqrt(1 / (0.01969 * 40000))
-    values = contrast_transfer(np.array([0.5 * zero, zero, 1.2 * zero], np.float32), imaging)
+    values = imaging_transfer(np.array([0.5 * zero, zero, 1.2 * zero], np.float32), imaging)
     assert values[0] > 0.5
     assert abs(values[1]) < 0.01
     assert values[2] < 0
-    assert (contrast_transfer(np.array([1.2 * zero], np.float32), Imaging(defocus_um=4.0)) > 0).all()
+    assert (imaging_transfer(np.array([1.2 * zero], np.float32), Imaging(defocus_um=4.0)) > 0).all()
 
 
 def test_a_stamped_particle_keeps_its_mass_and_place_and_is_cut_at_the_border() -> None:

@@ -1,4 +1,4 @@
-"""Meshes and particles as they should not be: unknown, or an error for one membrane; no wrong number, no stop."""
+"""Bad meshes and particles give NULL, or an error for one membrane: never a wrong number, never a stop."""
 
 from __future__ import annotations
 
@@ -67,19 +67,19 @@ def numbers_of(tables: Any) -> dict[str, float]:
     return {name: row[name] for name in names}
 
 
-def test_what_can_be_mended_changes_no_number(shapes: Any, measure: Any) -> None:
+def test_faults_that_can_be_repaired_change_no_number(shapes: Any, measure: Any) -> None:
     good = shapes.sphere(400, 200.0, CENTRE)
     picks = picks_of(good, [0, 50, 100, 150])
     plain = measure(good, picks)
     stray = np.concatenate([good.vertices, [[np.nan, 0.0, 0.0], [5e4, 0.0, 0.0]]])
     a, b, c = good.faces[7].tolist()
-    mended = {
+    repairable = {
         "unreferenced vertices": Mesh(stray, good.faces),
         "a face twice": with_faces(good, (a, b, c), (b, c, a)),
         "faces that name a vertex twice": with_faces(good, (3, 3, 4), (5, 6, 5)),
         "inside out": shapes.inside_out(good),
     }
-    for what, mesh in mended.items():
+    for what, mesh in repairable.items():
         tables = measure(mesh, picks)
         assert numbers_of(tables) == pytest.approx(numbers_of(plain)), what
         for one, other in zip(plain["neighbors"], tables["neighbors"], strict=True):
@@ -88,7 +88,7 @@ def test_what_can_be_mended_changes_no_number(shapes: Any, measure: Any) -> None
 
 
 def test_a_needle_without_area_stops_nothing(shapes: Any, measure: Any) -> None:
-    """A vertex put on an edge's middle: two faces become four, one pair of them meets in no angle."""
+    """A needle: a face without area between an edge and a vertex on its middle."""
     plane = shapes.plane(12, 20.0)
     corner = len(plane.vertices)
     vertices = np.concatenate([plane.vertices, plane.vertices[[0, 1]].mean(axis=0, keepdims=True)])
@@ -122,13 +122,13 @@ def test_components_share_no_neighbours(shapes: Any, measure: Any) -> None:
     assert tables["membranes"][0]["euler_characteristic"] == 4
 
 
-def test_particles_that_are_none_one_or_in_one_place(shapes: Any, measure: Any) -> None:
+def test_no_particle_one_particle_and_three_in_one_place(shapes: Any, measure: Any) -> None:
     mesh = shapes.sphere(300, 200.0, CENTRE)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         none = measure(mesh, Picks(np.zeros((0, 3))), kinds=["a"], n_simulations=2)
         assert none["membranes"][0]["n_particles"] == 0
-        # all area lies beyond the reach of particles there are none of
+        # without particles of the class, all area lies beyond reach
         to_class = [row for row in none["membrane_histograms"] if row["property"] == "distance_to_a_nm"]
         assert [row["bin"] for row in to_class] == [19]
         one = measure(mesh, picks_of(mesh, [5]), n_simulations=2)
@@ -155,7 +155,7 @@ def test_positions_that_are_not_finite_are_listed_and_not_counted(shapes: Any, m
     assert {row["in_plane_angle_degrees"] for row in tables["neighbors"]} <= {None}
 
 
-def test_what_is_wrong_is_said_with_numbers(shapes: Any) -> None:
+def test_errors_of_bad_meshes_name_numbers(shapes: Any) -> None:
     mesh = shapes.sphere(100, 10.0)
     mesh.vertices[3, 1] = np.inf
     with pytest.raises(ValueError, match="1 of the 100 vertices"):

@@ -1,4 +1,4 @@
-"""What the statistics must reach against closed forms; the tolerances are the promises of the documents."""
+"""Accuracy of areas, geodesics, curvatures and pair counts against closed forms, as the documentation promises it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_areas_are_within_two_in_a_thousand(shapes: Any) -> None:
 
 
 def test_geodesics_on_a_torus_are_within_two_in_a_thousand(shapes: Any) -> None:
-    """Round the tube, and along the inner equator, which is a geodesic and shortest for short ways."""
+    """Around the tube, and along the inner equator, which is the shortest path between near points."""
     large, small, rows, columns = 350.0, 110.0, 180, 60
     surface = Surface(shapes.torus(rows, columns, large, small))
     start = columns // 2  # on the inner equator
@@ -51,7 +51,7 @@ def test_geodesics_on_a_torus_are_within_two_in_a_thousand(shapes: Any) -> None:
     found = surface.geodesic_to_vertices(source)[0].reshape(rows, columns)
     along = (large - small) * 2 * np.pi * np.arange(1, 20) / rows
     np.testing.assert_allclose(found[1:20, start], along, rtol=2e-3)
-    # a ring round the tube has the length of its polygon, as near as the mesh comes
+    # a ring around the tube has the length of its polygon
     assert found[0, 0] == pytest.approx(np.pi * small, rel=2e-3)
 
 

@@ -1,4 +1,4 @@
-"""What moves, grows, or is numbered otherwise is measured alike (hypothesis)."""
+"""Statistics do not depend on position, rotation, scale or numbering (property tests with hypothesis)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ FEW = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 Measure = Callable[..., dict[str, list[dict[str, Any]]]]
-# Joining windows may change a distance by so much, in a mesh as coarse as these (see `windows`).
+# Merging windows changes a distance by up to this share, in a mesh as coarse as these (see mesh.geodesics).
 ROUND = 2e-3
 
 seeds = st.integers(0, 2**31 - 1)
 
 
 def bumpy(shapes: Any, seed: int) -> tuple[Mesh, Picks]:
-    """A rough sphere with 24 oriented particles."""
+    """Return a rough sphere with 24 oriented particles."""
     rng = np.random.default_rng(seed)
     mesh = shapes.sphere(260, 150.0)
     mesh = Mesh(mesh.vertices * rng.uniform(0.97, 1.03, (260, 1)) + CENTRE, mesh.faces)
@@ -38,7 +38,7 @@ def bumpy(shapes: Any, seed: int) -> tuple[Mesh, Picks]:
     return mesh, Picks(places + 3.0 * normals, orientations_from_normals(normals, rng.uniform(0, 6.28, 24)))
 
 
-def same(one: list[dict[str, Any]], other: list[dict[str, Any]], rel: float, but: tuple[str, ...] = ()) -> None:
+def assert_same(one: list[dict[str, Any]], other: list[dict[str, Any]], rel: float, but: tuple[str, ...] = ()) -> None:
     assert len(one) == len(other)
     for left, right in zip(one, other, strict=True):
         for name in left:
@@ -51,7 +51,7 @@ def same(one: list[dict[str, Any]], other: list[dict[str, Any]], rel: float, but
 
 
 def unlike_rank(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Without what two nearly equal distances may exchange."""
+    """Return the columns that do not change when two nearly equal neighbours swap ranks."""
     return [{name: row[name] for name in ("particle_id", "object_name", "rank", "geodesic_nm")} for row in rows]
 
 
@@ -65,11 +65,11 @@ def test_rigid_motions_change_nothing(seed: int, shapes: Any, measure: Measure) 
     moved = Mesh((mesh.vertices - CENTRE) @ turn.T + CENTRE + shift, mesh.faces)
     carried = Picks((picks.positions - CENTRE) @ turn.T + CENTRE + shift, turn @ picks.orientations)
     one, other = measure(mesh, picks), measure(moved, carried)
-    same(one["membranes"], other["membranes"], 1e-6)
-    same(one["particles"], other["particles"], ROUND, but=("distance_to_border",))
-    same(unlike_rank(one["neighbors"]), unlike_rank(other["neighbors"]), ROUND)
+    assert_same(one["membranes"], other["membranes"], 1e-6)
+    assert_same(one["particles"], other["particles"], ROUND, but=("distance_to_border",))
+    assert_same(unlike_rank(one["neighbors"]), unlike_rank(other["neighbors"]), ROUND)
     angles = [
-        sorted(r["in_plane_angle_degrees"] for r in found["neighbors"] if r["rank"] == 1) for found in (one, other)
+        sorted(r["in_plane_angle_degrees"] for r in tables["neighbors"] if r["rank"] == 1) for tables in (one, other)
     ]
     assert angles[0] == pytest.approx(angles[1], abs=0.05)
     assert sum(r["n_pairs"] for r in one["pair_counts"]) == pytest.approx(
@@ -96,7 +96,7 @@ def test_twice_the_size_is_twice_every_length(seed: int, power: int, shapes: Any
         assert right["geodesic_nm"] == pytest.approx(left["geodesic_nm"] * scale, rel=1e-9)
         assert right["target_id"] == left["target_id"]
     assert [r["n_pairs"] for r in one["pair_counts"]] == [r["n_pairs"] for r in other["pair_counts"]]
-    areas = [np.array([r["area_sum_nm2"] for r in found["pair_counts"]]) for found in (one, other)]
+    areas = [np.array([r["area_sum_nm2"] for r in tables["pair_counts"]]) for tables in (one, other)]
     np.testing.assert_allclose(areas[1], areas[0] * scale**2, rtol=1e-9)
 
 
@@ -109,9 +109,9 @@ def test_numbering_of_vertices_and_faces_does_not_matter(seed: int, shapes: Any,
     turned = np.take_along_axis(mesh.faces[faces], (rng.integers(0, 3, (len(faces), 1)) + np.arange(3)) % 3, axis=1)
     renumbered = Mesh(mesh.vertices[vertices], np.argsort(vertices)[turned].astype(np.int32))
     one, other = measure(mesh, picks), measure(renumbered, picks)
-    same(one["membranes"], other["membranes"], 1e-9)
-    same(one["particles"], other["particles"], ROUND)
-    same(unlike_rank(one["neighbors"]), unlike_rank(other["neighbors"]), ROUND)
+    assert_same(one["membranes"], other["membranes"], 1e-9)
+    assert_same(one["particles"], other["particles"], ROUND)
+    assert_same(unlike_rank(one["neighbors"]), unlike_rank(other["neighbors"]), ROUND)
 
 
 @FEW

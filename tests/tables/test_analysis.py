@@ -1,4 +1,4 @@
-"""The analyst's way into the tables: curves and densities from sums, over any grouping, on real Parquet parts."""
+"""Curves and densities from sums over any grouping, read from Parquet parts of two small runs."""
 
 from __future__ import annotations
 
@@ -7,50 +7,46 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.spatial import ConvexHull
+from standins.shapes import Shapes
 
 from membrain_cloud import tables
 from membrain_cloud.errors import UsageError
-from membrain_cloud.geometry import Grid, Mesh, Picks
+from membrain_cloud.geometry import Grid, Picks
 from membrain_cloud.mesh.surface import Surface
 from membrain_cloud.pipeline.settings import MeasureSettings
-from membrain_cloud.statistics.measure import STATISTICS, measure_membrane
+from membrain_cloud.statistics.measure import STATISTICS, Membrane, measure_membrane
 from membrain_cloud.statistics.spatial.random_placement import random_points
 from membrain_cloud.store.tables.parquet_tables import Tables
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from membrain_cloud.geometry import Mesh
+
 GRID = Grid((80, 80, 80), 10.0)
 CENTRE = 400.0
 
 
 def sphere(count: int, radius: float) -> Mesh:
-    i = np.arange(count) + 0.5
-    height, turn = 1 - 2 * i / count, np.pi * (1 + 5**0.5) * i
-    ring = np.sqrt(1 - height**2)
-    points = np.stack([np.cos(turn) * ring, np.sin(turn) * ring, height], axis=1)
-    faces = ConvexHull(points).simplices.astype(np.int32)
-    a, b, c = (points[faces[:, k]] for k in range(3))
-    inwards = (np.cross(b - a, c - a) * a).sum(axis=1) < 0
-    faces[inwards] = faces[inwards][:, ::-1]
-    return Mesh(points * radius + CENTRE, faces)
+    """Return a sphere in the middle of `GRID`."""
+    return Shapes().sphere(count, radius, (CENTRE, CENTRE, CENTRE))
 
 
 def at_random(mesh: Mesh, count: int, seed: int) -> np.ndarray:
+    """Return points evenly by area, (count, 3)."""
     surface = Surface(mesh)
     return random_points(surface, np.arange(len(mesh.faces)), count, np.random.default_rng(seed)).positions
 
 
 def in_clusters(mesh: Mesh, count: int, seed: int) -> np.ndarray:
-    """Groups of five within 30 Å."""
+    """Return clusters of five particles within some 30 Å, (count, 3)."""
     places = np.repeat(at_random(mesh, count // 5, seed), 5, axis=0)
     return places + np.random.default_rng(seed).normal(0, 15.0, places.shape)
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Two runs of two spheres each: in one the particles lie at random, in the other in clusters."""
+    """Return tables of two runs of two spheres each, with particles at random in one and in clusters in the other."""
     folder = str(tmp_path_factory.mktemp("tables"))
     store = Tables(folder)
     for run, placed in (("random", at_random), ("clustered", in_clusters)):
@@ -65,15 +61,12 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> str:
         }
         for number, radius in ((1, 200.0), (2, 300.0)):
             mesh = sphere(500, radius)
-            found = measure_membrane(
-                mesh,
-                Picks(placed(mesh, 60, number)),
+            measured = measure_membrane(
+                Membrane(mesh, Picks(placed(mesh, 60, number)), np.zeros(500, bool), "protein"),
                 grid=GRID,
-                border_vertices=np.zeros(500, bool),
-                object_names="protein",
                 options=MeasureSettings(cutoff_nm=20.0, n_neighbors=2, simulations=39).options(),
             )
-            for table, some in found.items():
+            for table, some in measured.items():
                 rows[table] += [keys | {"membrane_id": number} | row for row in some]
         for table, some in rows.items():
             store.write_part(table, "d", f"{run}/wbp", some)
@@ -177,7 +170,7 @@ def test_peaks_of_a_lattice_are_at_its_spacings(tmp_path: Path) -> None:
     assert curves["k_nm2_low"].isna().all()
 
 
-def test_where_chooses_and_groups(url: str) -> None:
+def test_where_filters_and_groups(url: str) -> None:
     chosen = pd.DataFrame({"run_name": ["random", "clustered"], "condition": ["wild", "mutant"]})
     found = tables.open(url, where=chosen).concentration(by="condition")
     assert found["condition"].tolist() == ["mutant", "wild"]
@@ -186,7 +179,7 @@ def test_where_chooses_and_groups(url: str) -> None:
     assert len(one.frame("membranes")) == 2
 
 
-def test_what_is_not_there_is_said(url: str, tmp_path: Path) -> None:
+def test_unknown_columns_and_properties_are_refused(url: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no column 'colour'"):
         tables.open(url).ripley(by="colour")
     with pytest.raises(UsageError, match="no property 'colour'"):

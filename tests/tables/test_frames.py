@@ -1,4 +1,4 @@
-"""Every frame that `membrain_cloud.tables` makes, against what its rows say and what the specimen is."""
+"""Every frame of `membrain_cloud.tables`, against the rows it is made of and against the specimen."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ PSII = ("psii", "psii")
 
 
 @pytest.fixture(scope="module")
-def found(config: str) -> Analysis:
-    return tables.open(config)
+def found(measured_config: str) -> Analysis:
+    return tables.open(measured_config)
 
 
 def of(frame: pd.DataFrame, one: str, other: str) -> pd.DataFrame:
     return frame[(frame["object_name"] == one) & (frame["target_object_name"] == other)]
 
 
-def test_the_tables_are_right(measured_project: Path) -> None:
+def test_the_tables_pass_all_checks(measured_project: Path) -> None:
     assert check_tables(Tables(str(measured_project / "project/membrain-cloud/tables"))) == []
 
 
@@ -60,7 +60,7 @@ def test_histogram_of_curvature_is_that_of_spheres(found: Analysis) -> None:
     np.testing.assert_allclose(totals, 1.0)
     middle = (frame["bin_min"] + frame["bin_max"]) / 2
     means = (middle * frame["share"]).groupby(frame["leaflet"]).sum()
-    # outer surfaces of radii 16.5 and 19.5 nm bend outwards, inner ones of 11.5 and 14.5 nm the other way
+    # outer surfaces of radii 16.5 and 19.5 nm bend outwards, inner ones of 11.5 and 14.5 nm inwards
     assert 1 / 19.5 * 0.9 < means[0] < 1 / 16.5 * 1.1
     assert -1 / 11.5 * 1.1 < means[1] < -1 / 14.5 * 0.9
     whole = found.histogram("mean_curvature_per_nm")
@@ -117,7 +117,7 @@ def test_curves_of_two_kinds_and_of_clusters(found: Analysis) -> None:
     assert 50 / leaflets.max() * 1e6 * 0.98 < density.min() <= density.max() < 50 / leaflets.min() * 1e6 * 1.02
 
 
-def test_angles_are_even_where_turns_are_at_random(found: Analysis) -> None:
+def test_angles_of_random_rotations_are_uniform(found: Analysis) -> None:
     frame = of(found.in_plane_angles(bin_width_degrees=30.0), *PSII)
     assert frame["n"].sum() == frame["n_known"].iloc[0] == 200
     assert frame[frame["angle_min_degrees"] >= 90.0]["n"].sum() == 0  # C2
@@ -136,7 +136,7 @@ def test_membranes_face_each_other(found: Analysis) -> None:
     assert 23.0 < across["mean_gap_nm"].iloc[0] < 29.0  # lumens of radii 11.5 and 14.5 nm
 
 
-def test_chains_and_what_chance_makes(found: Analysis) -> None:
+def test_chains_and_those_of_random_orientations(found: Analysis) -> None:
     frame = found.chains(by="run_name").set_index(["run_name", "object_name"])
     rows = found.frame("chains")
     for (run, kind), row in frame.iterrows():
@@ -161,7 +161,7 @@ def test_the_profile_has_two_dark_lines(found: Analysis) -> None:
     assert found.histogram("bilayer_thickness_nm")["area_um2"].sum() > 0
 
 
-def test_what_is_not_there_is_said(found: Analysis, tmp_path: Path) -> None:
+def test_unknown_columns_and_properties_are_refused(found: Analysis, tmp_path: Path) -> None:
     for call in (found.histogram, found.density_against, found.neighbors_against, found.ripley_against):
         with pytest.raises(UsageError, match="no property 'colour'") as caught:
             call("colour")

@@ -1,4 +1,4 @@
-"""The verb diff: what changed between two sessions."""
+"""The command `diff`: what changed between two annotations or two sessions."""
 
 from __future__ import annotations
 
@@ -7,32 +7,35 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from membrain_cloud.cli import display
-from membrain_cloud.cli.app import Program, Verb, config_argument, json_option, print_json, runs_option
+from membrain_cloud.cli.app import Command, print_json
+from membrain_cloud.cli.options import config_argument, json_option, runs_option
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_ONLY_COUNTED = ("matched", "split", "merged", "mixed", "gone", "new")
+# Columns that hold lists of instance numbers: the table shows how many there are.
+_LISTS = ("matched", "split", "merged", "mixed", "gone", "new")
 
 
-def register(main: Program) -> None:
-    main.add_command(diff)
-
-
-@click.command(cls=Verb)
+@click.command(cls=Command)
 @config_argument
 @click.argument("first", metavar="FIRST")
 @click.argument("second", metavar="SECOND")
 @runs_option
 @click.option(
-    "--radius", type=click.FloatRange(0, min_open=True), default=63.36, show_default=True, help="Of picks, in Å."
+    "--radius",
+    type=click.FloatRange(0, min_open=True),
+    default=63.36,
+    show_default=True,
+    metavar="A",
+    help="Largest distance between two picks that are the same particle, in Å.",
 )
 @json_option
-def diff(config: str, first: str, second: str, runs: tuple[str, ...], radius: float, as_json: bool) -> None:
-    """Show what changed between two annotations: voxels, membranes, picks.
+def diff(config: str, first: str, second: str, *, runs: tuple[str, ...], radius: float, as_json: bool) -> None:
+    """Show what changed between two annotations.
 
-    FIRST and SECOND are copick URIs, or user/session for all that somebody made in a session. Membranes are matched
-    by what they share, picks one to one within the radius.
+    Voxels, membranes and picks are compared. FIRST and SECOND are copick URIs, or user/session for all annotations of a
+    session. Membranes are matched by the voxels that they share, picks one to one within the radius.
 
     \b
     Examples:
@@ -42,21 +45,15 @@ def diff(config: str, first: str, second: str, runs: tuple[str, ...], radius: fl
     from membrain_cloud.pipeline.evaluation.diff import differences
     from membrain_cloud.store.projects.open import open_project
 
-    found = differences(open_project(config), list(runs), first, second, radius_angstrom=radius)
+    rows = differences(open_project(config), list(runs), first, second, radius_angstrom=radius)
     if as_json:
-        print_json(found)
+        print_json(rows)
         return
-    for kind in dict.fromkeys(row["kind"] for row in found):
-        _show(kind, [row for row in found if row["kind"] == kind])
+    for kind in dict.fromkeys(row["kind"] for row in rows):
+        _show(kind, [row for row in rows if row["kind"] == kind])
 
 
 def _show(kind: str, rows: Sequence[Mapping[str, Any]]) -> None:
     columns = [key for key in dict.fromkeys(key for row in rows for key in row) if key != "kind"]
-    cells = [
-        [len(row[key]) if key in _ONLY_COUNTED and key in row else row.get(key) for key in columns] for row in rows
-    ]
+    cells = [[len(row[key]) if key in _LISTS and key in row else row.get(key) for key in columns] for row in rows]
     display.show_table(kind, [column.replace("_", " ") for column in columns], cells)
-
-
-def _cell(row: Mapping[str, Any], key: str) -> Any:
-    return len(row[key]) if key in _ONLY_COUNTED and key in row else row.get(key)

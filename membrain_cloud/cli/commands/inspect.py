@@ -1,45 +1,39 @@
-"""Verbs about runs but `run` itself: plan, status, failures, verify, clean, report."""
+"""Commands about runs other than `run` itself: plan, status, failures, verify, clean, report."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from membrain_cloud.cli import display
-from membrain_cloud.cli.app import (
-    FAILED,
-    Function,
-    Program,
-    Verb,
+from membrain_cloud.cli.app import Command, debugging, exit_failed, print_json, say
+from membrain_cloud.cli.options import (
+    PlanOptions,
+    TablesOptions,
     absolute,
     config_argument,
-    debugging,
     json_option,
-    print_json,
+    option,
+    option_group,
     runs_option,
-    say,
-    settings_options,
+    takes,
 )
-from membrain_cloud.cli.options import chosen_settings, make_plan
 
 if TYPE_CHECKING:
     from membrain_cloud.store.projects.project import Project
     from membrain_cloud.store.tables.parquet_tables import Tables
 
 
-def register(main: Program) -> None:
-    for command in (plan, status, failures, verify, clean, report):
-        main.add_command(command)
-
-
-@click.command(cls=Verb)
+@click.command(cls=Command)
 @config_argument
 @runs_option
-@settings_options
+@takes(PlanOptions)
 @json_option
-def plan(config: str, runs: tuple[str, ...], as_json: bool, **chosen: Any) -> None:
-    """Show what `run` would do, and why not: nothing is written.
+def plan(options: PlanOptions, config: str, *, runs: tuple[str, ...], as_json: bool) -> None:
+    """Show what `run` would do, with time and cost.
+
+    Nothing is written. Refused tasks are listed with cause and next step; the exit code is then 1.
 
     \b
     Example:
@@ -47,26 +41,26 @@ def plan(config: str, runs: tuple[str, ...], as_json: bool, **chosen: Any) -> No
     """
     from membrain_cloud.store.projects.open import open_project
 
-    stages, tables = chosen["stages"], chosen["tables"]
-    settings = chosen_settings(chosen["settings_file"], chosen["overrides"], tables)
-    made = make_plan(open_project(config), settings, runs, stages)
+    settings = options.load()
+    plan = options.plan(open_project(config), settings, runs)
     if as_json:
-        print_json(display.plan_as_dict(made))
+        print_json(display.plan_as_dict(plan))
     else:
-        display.show_plan(made)
-    if any(outcome.state == "failed" for outcome in made.outcomes):
-        click.get_current_context().exit(FAILED)
+        display.show_plan(plan)
+    if any(outcome.state == "failed" for outcome in plan.outcomes):
+        exit_failed()
 
 
-@click.command(cls=Verb)
+@click.command(cls=Command)
 @config_argument
 @runs_option
-@settings_options
+@takes(PlanOptions)
 @json_option
-def status(config: str, runs: tuple[str, ...], as_json: bool, **chosen: Any) -> None:
-    """Show which stages are done on which tomograms, with these settings, and what is at work now, here or elsewhere.
+def status(options: PlanOptions, config: str, *, runs: tuple[str, ...], as_json: bool) -> None:
+    """Show which stages are done on which tomograms.
 
-    All of it from the store alone: what is at work by leases, how fast by the times of receipts.
+    Done means: with these settings. Tasks that any run executes now are listed too. Everything is read from the store:
+    current tasks from leases, their speed from the times of receipts.
 
     \b
     Example:
@@ -77,22 +71,24 @@ def status(config: str, runs: tuple[str, ...], as_json: bool, **chosen: Any) -> 
     from membrain_cloud.store.projects.open import open_project
 
     project = open_project(config)
-    settings = chosen_settings(chosen["settings_file"], chosen["overrides"], chosen["tables"])
-    made = make_plan(project, settings, runs, chosen["stages"])
-    grid = display.status_grid(made, FailureLog(project.receipts).records())
-    now = read_activity(project, settings, made)
+    settings = options.load()
+    plan = options.plan(project, settings, runs)
+    grid = display.status_grid(plan, FailureLog(project.receipts).records())
+    current = read_activity(project, settings, plan)
     if as_json:
-        print_json({"stages": list(made.stages), "sessions": dict(made.sessions), "runs": grid} | vars(now))
+        print_json({"stages": list(plan.stages), "sessions": dict(plan.sessions), "runs": grid} | vars(current))
     else:
-        display.show_status(made, grid)
-        display.show_activity(now)
+        display.show_status(plan, grid)
+        display.show_activity(current)
 
 
-@click.command(cls=Verb)
+@click.command(cls=Command)
 @config_argument
 @json_option
-def failures(config: str, as_json: bool) -> None:
-    """List what failed, why, and what to do about it. A failure leaves the list when its stage succeeds.
+def failures(config: str, *, as_json: bool) -> None:
+    """List the failures of a project with cause and next step.
+
+    A failure leaves the list when its stage succeeds. The exit code is 1 if there is any.
 
     \b
     Example:
@@ -107,72 +103,95 @@ def failures(config: str, as_json: bool) -> None:
     else:
         display.show_failures(records, with_tracebacks=debugging())
     if records:
-        click.get_current_context().exit(FAILED)
+        exit_failed()
 
 
-def _outputs_options(function: Function) -> Function:
-    """Which of a project's outputs `verify` and `clean` are about."""
-    user = click.option("--user", metavar="NAME", help="Whose annotations are ours (default: output.user's).")
-    tables = click.option("--tables", metavar="URL", help="Where the Parquet tables are kept (default: the project's).")
-    return user(tables(function))
+@option_group
+class OutputsOptions(TablesOptions):
+    """Which of a project's outputs are checked or cleaned."""
+
+    user: str | None = option(
+        "--user", metavar="NAME", help="User of the annotations that membrain-cloud wrote (default: membrain)."
+    )
+
+    def open(self, config: str) -> tuple[Project, Tables, str]:
+        """Open the project and its tables.
+
+        Parameters
+        ----------
+        config : str
+            A copick config or manifest, a path or URL.
+
+        Returns
+        -------
+        project : Project
+            The project.
+        tables : Tables
+            Its tables, or those of `--tables`.
+        user : str
+            The user of the outputs.
+        """
+        from membrain_cloud.pipeline.settings import load_settings
+        from membrain_cloud.store.projects.open import open_project
+        from membrain_cloud.store.tables.open import open_tables
+
+        output = load_settings(None, self.tables_setting()).output
+        project = open_project(config)
+        return project, open_tables(project, output.tables), self.user or output.user
 
 
-def _open_outputs(config: str, tables: str | None, user: str | None) -> tuple[Project, Tables, str]:
-    from membrain_cloud.store.projects.open import open_project
-    from membrain_cloud.store.tables.open import open_tables
-
-    settings = chosen_settings(None, (), tables)
-    project = open_project(config)
-    return project, open_tables(project, settings.output.tables), user or settings.output.user
-
-
-@click.command(cls=Verb)
+@click.command(cls=Command)
 @config_argument
-@_outputs_options
-@click.option("--content", is_flag=True, help="Read everything, and compare checksums.")
-@click.option("--forget-missing", is_flag=True, help="Forget what is lost or torn: the next run makes it again.")
+@takes(OutputsOptions)
+@click.option("--content", is_flag=True, help="Read every object and compare its checksum (default: names and sizes).")
+@click.option(
+    "--forget-missing",
+    is_flag=True,
+    help="Forget missing and torn outputs, so that the next run makes them again (default: only report them).",
+)
 @json_option
-def verify(
-    config: str, tables: str | None, user: str | None, content: bool, forget_missing: bool, as_json: bool
-) -> None:
-    """Check that every finished output is there, whole, as it was written, and that there is nothing else.
+def verify(outputs: OutputsOptions, config: str, *, content: bool, forget_missing: bool, as_json: bool) -> None:
+    """Check that every finished output is present and whole.
 
-    Annotations, kept scores and table rows are compared with their receipts: names, sizes and what the store says of
-    changes; with --content every byte. Exit code 1 where anything is missing or torn (with --content: or changed).
+    Annotations, kept scores and table rows are compared with their receipts: names, sizes and the store's record of
+    changes; with --content every byte. Outputs without a receipt are
+    reported too. The exit code is 1 if anything is missing or torn (with --content: or changed).
 
     \b
     Example:
       membrain-cloud verify project/config.json --content
     """
     from membrain_cloud.pipeline.maintenance.verify import LOST
-    from membrain_cloud.pipeline.maintenance.verify import verify as verified
+    from membrain_cloud.pipeline.maintenance.verify import verify as verify_outputs
 
-    findings = verified(*_open_outputs(config, tables, user), content=content, forget_missing=forget_missing)
+    findings = verify_outputs(*outputs.open(config), content=content, forget_missing=forget_missing)
     if as_json:
         print_json([vars(finding) for finding in findings])
     else:
         display.show_findings(findings, forgotten=forget_missing)
     if any(finding.state in LOST or (content and finding.state == "changed") for finding in findings):
-        click.get_current_context().exit(FAILED)
+        exit_failed()
 
 
-@click.command(cls=Verb)
+@click.command(cls=Command)
 @config_argument
-@_outputs_options
-@click.option("--yes", is_flag=True, help="Remove them. Without it they are only listed.")
+@takes(OutputsOptions)
+@click.option("--yes", is_flag=True, help="Remove the listed objects (default: only list them).")
 @click.option(
     "--hours",
     type=click.FloatRange(0),
     default=1.0,
     show_default=True,
-    help="Age of temporary files that are left over.",
+    metavar="HOURS",
+    help="Smallest age of temporary files that count as left over, in hours.",
 )
 @json_option
-def clean(config: str, tables: str | None, user: str | None, yes: bool, hours: float, as_json: bool) -> None:
-    """Remove what no receipt vouches for, as killed runs leave it: annotations, kept scores, table parts, receipts of
-    older versions, leases that nobody keeps up or needs, and temporary files.
+def clean(outputs: OutputsOptions, config: str, *, yes: bool, hours: float, as_json: bool) -> None:
+    """List or remove what killed runs left behind.
 
-    Nobody else's are touched, nor what a run is at work on.
+    This is: annotations of the user, kept scores and table parts without a receipt, receipts of older versions, leases
+    that are expired or not needed, and temporary files. Other users' annotations are not touched, nor is what a run is
+    writing now.
 
     \b
     Example:
@@ -181,31 +200,35 @@ def clean(config: str, tables: str | None, user: str | None, yes: bool, hours: f
     """
     from membrain_cloud.pipeline.maintenance.clean import find_orphans, remove_orphans
 
-    project, opened, whose = _open_outputs(config, tables, user)
-    found = find_orphans(project, opened, whose, hours=hours)
+    project, tables, user = outputs.open(config)
+    orphans = find_orphans(project, tables, user, hours=hours)
     if yes:
-        remove_orphans(project, opened, found)
+        remove_orphans(project, tables, orphans)
     if as_json:
-        annotations = [item.key for item in found if item.kind == "annotation"]
-        print_json({"removed": yes, "annotations": annotations, "found": [vars(item) for item in found]})
+        annotations = [item.key for item in orphans if item.kind == "annotation"]
+        print_json({"removed": yes, "annotations": annotations, "found": [vars(item) for item in orphans]})
         return
-    if found:
-        display.show_table("", ("kind", "store", "name"), [(item.kind, item.store, item.name) for item in found])
-    say(f"{len(found)} {'removed' if yes else 'to remove; do it with --yes'}" if found else "nothing to remove")
+    if orphans:
+        display.show_table("", ("kind", "store", "name"), [(item.kind, item.store, item.name) for item in orphans])
+    say(f"{len(orphans)} {'removed' if yes else 'to remove; add --yes to do it'}" if orphans else "nothing to remove")
 
 
-@click.command(cls=Verb)
+@click.command(cls=Command)
 @config_argument
 @runs_option
-@settings_options
-@click.option("--output", metavar="FILE", help="The page (default: report.html beside the config).")
-@click.option("--site", metavar="DIR", help="In its place: an index with pictures, and a page a tomogram; also a URL.")
-def report(config: str, runs: tuple[str, ...], output: str | None, site: str | None, **chosen: Any) -> None:
-    """Write what a run made as HTML: slices, membranes with picks, curves, failures.
+@takes(PlanOptions)
+@click.option("--output", metavar="FILE", help="The page to write (default: report.html beside the config).")
+@click.option(
+    "--site",
+    metavar="DIR",
+    help="Folder or URL for a site: an index with pictures, and a page for each tomogram (default: one page).",
+)
+def report(options: PlanOptions, config: str, *, runs: tuple[str, ...], output: str | None, site: str | None) -> None:
+    """Write the results of a run as HTML.
 
-    One self-contained page, or with --site static files for runs of any size: an index that can be sorted, with a
-    picture and the numbers of each tomogram and the cause of each failure, and a page for each. Links are relative, so
-    the folder can be served from anywhere, S3 included.
+    They are slices, membranes with picks, curves and failures: in one self-contained page, or with --site static files
+    for runs of any size: a sortable index with a picture and the numbers of each tomogram and the cause of each
+    failure, and a page for each. Links are relative, so any web server or bucket can serve the folder.
 
     \b
     Examples:
@@ -216,13 +239,13 @@ def report(config: str, runs: tuple[str, ...], output: str | None, site: str | N
     from membrain_cloud.pipeline.reporting.site import write_site
     from membrain_cloud.store.projects.open import open_project
 
-    settings = chosen_settings(chosen["settings_file"], chosen["overrides"], chosen["tables"])
+    settings = options.load()
     project = open_project(config)
-    made = make_plan(project, settings, runs, chosen["stages"])
-    if site is not None:
-        same_store = "://" in site and site.partition("://")[0] == project.root_url.partition("://")[0]
-        options = project.storage_options if same_store else None
-        with display.Bar("tomograms") as bar:
-            click.echo(write_site(project, settings, made, absolute(site), progress=bar.update, options=options))
+    plan = options.plan(project, settings, runs)
+    if site is None:
+        click.echo(write_report(project, settings, plan, output))
         return
-    click.echo(write_report(project, settings, made, output))
+    same_store = "://" in site and site.partition("://")[0] == project.root_url.partition("://")[0]
+    storage = project.storage_options if same_store else None
+    with display.Bar("tomograms") as bar:
+        click.echo(write_site(project, settings, plan, absolute(site), progress=bar.update, options=storage))

@@ -1,30 +1,27 @@
-"""Verbs about model files: list, info, verify, fetch, convert."""
+"""Commands about model files: list, info, verify, fetch, convert."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
 from membrain_cloud.cli import display
-from membrain_cloud.cli.app import Program, Verb, json_option, print_json, say
+from membrain_cloud.cli.app import Command, print_json, say
+from membrain_cloud.cli.options import json_option, output_exists
 from membrain_cloud.errors import UsageError
-
-
-def register(main: Program) -> None:
-    main.add_command(models)
-
 
 model_argument = click.argument("model", metavar="MODEL")
 
 
 @click.group()
 def models() -> None:
-    """Model files: built-in ones, yours, MemBrain-seg's, and those of a registry.
+    """List, inspect, check, fetch and convert model files.
 
-    MODEL is a built-in name, a path, an URL (https://, s3://; `#sha256=HEX` at its end pins the content) or a name of
-    the registry: a YAML file at ~/.config/membrain_cloud/models.yaml, or where MEMBRAIN_CLOUD_MODELS says. Downloads
-    are kept in ~/.cache/membrain_cloud/models, or where MEMBRAIN_CLOUD_CACHE says.
+    MODEL is a built-in name, a path, a URL (https://, s3://; `#sha256=HEX` at its end pins the content) or a name of
+    the registry: a YAML file at ~/.config/membrain_cloud/models.yaml, or the path in MEMBRAIN_CLOUD_MODELS. Downloads
+    are kept in ~/.cache/membrain_cloud/models, or in the folder of MEMBRAIN_CLOUD_CACHE.
 
     \b
     A registry, with the sha256 that `sha256sum FILE` prints:
@@ -37,30 +34,33 @@ def models() -> None:
     """
 
 
-@models.command("list", cls=Verb)
+@models.command("list", cls=Command)
 @json_option
-def list_models(as_json: bool) -> None:
+def list_models(*, as_json: bool) -> None:
     """List the built-in models and those of the registry.
 
     \b
     Example:
       membrain-cloud models list
     """
-    from membrain_cloud.pipeline.models import list_models
+    from membrain_cloud.pipeline.models import list_models as registered_models
 
-    found = list_models()
+    entries = registered_models()
     if as_json:
-        print_json(found)
+        print_json(entries)
         return
-    rows = [(f["name"], f["origin"], _task(f), _size(f), f["sha256"][:12], f.get("description", "")) for f in found]
+    rows = [
+        (e["name"], e["origin"], str(e.get("task", "")), _size(e), e["sha256"][:12], e.get("description", ""))
+        for e in entries
+    ]
     display.show_table("", ("name", "origin", "task", "size", "sha256", "description"), rows)
 
 
-@models.command(cls=Verb)
+@models.command(cls=Command)
 @model_argument
 @json_option
-def info(model: str, as_json: bool) -> None:
-    """Say what a model is, what it was trained on, and how well it did.
+def info(model: str, *, as_json: bool) -> None:
+    """Show what a model is, what it was trained on, and its validation scores.
 
     \b
     Examples:
@@ -72,13 +72,14 @@ def info(model: str, as_json: bool) -> None:
     _show(model_facts(model), as_json)
 
 
-@models.command(cls=Verb)
+@models.command(cls=Command)
 @model_argument
 @json_option
-def verify(model: str, as_json: bool) -> None:
-    """Check a model: its sha256 where one is promised, every weight, and one small window through the network.
+def verify(model: str, *, as_json: bool) -> None:
+    """Check a model file.
 
-    Exit code 2 for a model that is not what it should be, 1 where it could not be fetched.
+    Checked are its sha256 where one is pinned, every weight, and one small window through the network. The exit code is
+    2 for a bad model and 1 for one that cannot be fetched.
 
     \b
     Examples:
@@ -90,11 +91,13 @@ def verify(model: str, as_json: bool) -> None:
     _show(verify_model(model), as_json)
 
 
-@models.command(cls=Verb)
+@models.command(cls=Command)
 @click.argument("models_", metavar="NAME=MODEL...", nargs=-1, required=True)
-@click.option("--directory", metavar="DIR", required=True, help="Where the files are put, as DIR/NAME.")
-def fetch(models_: tuple[str, ...], directory: str) -> None:
-    """Fetch models, each with its sha256 pinned, and put them where settings name them: before a run, on every machine.
+@click.option("--directory", metavar="DIR", required=True, help="Folder for the files; each becomes DIR/NAME.")
+def fetch(models_: tuple[str, ...], *, directory: str) -> None:
+    """Fetch models with pinned sha256 into a folder.
+
+    A run that takes its models from there needs no network.
 
     \b
     Example:
@@ -102,15 +105,15 @@ def fetch(models_: tuple[str, ...], directory: str) -> None:
     """
     from membrain_cloud.pipeline.models import install_model
 
-    for given in models_:
-        name, equals, source = given.partition("=")
+    for text in models_:
+        name, equals, source = text.partition("=")
         if not equals:
-            raise UsageError(f"{given}: no name", "give NAME=MODEL, for instance mine.safetensors=https://...")
+            raise UsageError(f"{text}: no name", "give NAME=MODEL, for instance mine.safetensors=https://...")
         model = install_model(directory, name, source)
         say(f"{model.path}: sha256 {model.sha256}")
 
 
-@models.command(cls=Verb)
+@models.command(cls=Command)
 @click.argument("source", metavar="SOURCE")
 @click.argument("output", metavar="OUTPUT")
 @click.option(
@@ -118,12 +121,14 @@ def fetch(models_: tuple[str, ...], directory: str) -> None:
     type=click.Choice(["float32", "float16"]),
     default="float32",
     show_default=True,
-    help="Of the weights: float32 keeps every result as it is, float16 halves the file.",
+    help="Data type of the weights: float32 keeps every result, float16 halves the file.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace OUTPUT where it is there.")
+@click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists.")
 @json_option
-def convert(source: str, output: str, precision: str, overwrite: bool, as_json: bool) -> None:
-    """Write a segmentation model, such as a MemBrain-seg checkpoint, as .safetensors that say what they are.
+def convert(source: str, output: str, *, precision: str, overwrite: bool, as_json: bool) -> None:
+    """Convert a segmentation model to .safetensors.
+
+    SOURCE is a MemBrain-seg checkpoint or another model. The file that is written describes itself.
 
     \b
     Example:
@@ -131,6 +136,8 @@ def convert(source: str, output: str, precision: str, overwrite: bool, as_json: 
     """
     from membrain_cloud.pipeline.models import convert as convert_model
 
+    if Path(output).exists() and not overwrite:
+        raise output_exists(output)
     _show(convert_model(source, output, precision=precision, overwrite=overwrite), as_json)
 
 
@@ -139,10 +146,6 @@ def _show(facts: dict[str, Any], as_json: bool) -> None:
         print_json(facts)
         return
     display.show_table(str(facts["name"]), ("what", "value"), list(facts.items()))
-
-
-def _task(facts: dict[str, Any]) -> str:
-    return str(facts.get("task", ""))
 
 
 def _size(facts: dict[str, Any]) -> str:

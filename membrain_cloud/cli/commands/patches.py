@@ -1,76 +1,102 @@
-"""Verbs about patches that people correct: propose, extract, merge, list."""
+"""Commands about patches for annotators to correct: propose, extract, merge, list."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from membrain_cloud.cli import display
-from membrain_cloud.cli.app import (
+from membrain_cloud.cli.app import Command, print_json, say
+from membrain_cloud.cli.options import (
     Function,
-    Program,
-    Verb,
+    SettingsOptions,
     config_argument,
     json_option,
-    print_json,
+    option,
+    option_group,
     runs_option,
-    say,
+    takes,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from membrain_cloud.pipeline.annotation.annotators import Sources
     from membrain_cloud.pipeline.annotation.patch_set import Patch, PatchSet
-
-
-def register(main: Program) -> None:
-    main.add_command(patches)
+    from membrain_cloud.store.projects.project import Project
 
 
 @click.group()
 def patches() -> None:
-    """Patches for people to correct, and what they make of them."""
+    """Propose patches for correction, and merge corrections."""
 
 
-def _set_option(function: Function) -> Function:
-    text = "Of the set of patches: one for each round of annotation."
+def _name_option(function: Function) -> Function:
+    text = "Name of the set of patches; use one for each round of annotation."
     return click.option("--name", default="patches", show_default=True, metavar="NAME", help=text)(function)
 
 
-def _chosen_option(function: Function) -> Function:
-    text = "Only this one; may be repeated. Default: all of the set."
-    return click.option("--patch", "chosen", multiple=True, metavar="PATCH", help=text)(function)
+@option_group
+class ProposalOptions:
+    """How many patches of which size are proposed."""
+
+    count: int = option(
+        "--count",
+        type=click.IntRange(1),
+        default=20,
+        show_default=True,
+        metavar="N",
+        help="Number of patches that the set shall hold.",
+    )
+    more: int | None = option(
+        "--more",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Number of patches to add to the set (default: as many as --count lacks).",
+    )
+    edge: int = option(
+        "--edge",
+        type=int,
+        default=160,
+        show_default=True,
+        metavar="VOXELS",
+        help="Edge of a patch in voxels, a multiple of 8.",
+    )
+    per_tomogram: int = option(
+        "--per-tomogram",
+        type=click.IntRange(1),
+        default=4,
+        show_default=True,
+        metavar="N",
+        help="Largest number of patches in one tomogram.",
+    )
+    prediction: str | None = option(
+        "--prediction", metavar="URI", help="Masks to correct (default: those of `segment` with these settings)."
+    )
 
 
-@patches.command("propose", cls=Verb)
+@patches.command("propose", cls=Command)
 @config_argument
 @runs_option
-@click.option("--settings", "settings_file", metavar="FILE", help="YAML file of settings: those of the run.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="E.g. --set segment.scores=uint8.")
-@_set_option
-@click.option("--count", type=click.IntRange(1), default=20, show_default=True, help="Patches of the set, in all.")
-@click.option("--more", type=click.IntRange(1), metavar="N", help="Add so many, whatever there are.")
-@click.option("--edge", type=int, default=160, show_default=True, help="Of a patch, in voxels: a multiple of 8.")
-@click.option("--per-tomogram", type=click.IntRange(1), default=4, show_default=True, help="Patches at most.")
-@click.option("--prediction", metavar="URI", help="A run's masks (default: what `segment` made with these settings).")
+@_name_option
+@takes(SettingsOptions, ProposalOptions)
 @json_option
 def propose_patches(
+    settings_options: SettingsOptions,
+    options: ProposalOptions,
     config: str,
+    *,
     runs: tuple[str, ...],
     name: str,
-    count: int,
-    more: int | None,
-    edge: int,
-    per_tomogram: int,
-    prediction: str | None,
-    settings_file: str | None,
-    overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Propose patches for correction: those of all tomograms where the network is least sure, none overlapping.
+    """Propose patches where the network is least certain.
 
-    They are chosen by what a run has kept: the variance over the mirrors (segment.uncertainty=yes), else how near the
-    scores are to the threshold (segment.scores=uint8). Written as Parquet and CSV to membrain-cloud/patches/NAME in the
-    overlay. The same call again adds nothing.
+    They are taken from all tomograms and do not overlap. The uncertainty is taken from what a run kept: the variance
+    over the mirrors (segment.uncertainty=yes), else how near the scores are to the threshold (segment.scores=uint8).
+    The set is written as Parquet and CSV to membrain-cloud/patches/NAME in the overlay. Repeating the command adds
+    nothing.
 
     \b
     Examples:
@@ -78,63 +104,72 @@ def propose_patches(
       membrain-cloud patches propose project/config.json --set segment.scores=uint8 --count 20
       membrain-cloud patches propose project/config.json --set segment.scores=uint8 --more 10
     """
-    from membrain_cloud.cli.options import chosen_settings
     from membrain_cloud.pipeline.annotation.propose import Wish, predicted_uri, propose
     from membrain_cloud.store.projects.open import open_project
 
-    settings = chosen_settings(settings_file, overrides)
-    wish = Wish(count, more or 0, edge, per_tomogram)
+    settings = settings_options.load()
+    wish = Wish(options.count, options.more or 0, options.edge, options.per_tomogram)
     with display.Bar("tomograms") as bar:
-        made = propose(
+        proposal = propose(
             open_project(config),
             runs,
             name,
             wish,
-            prediction=prediction or predicted_uri(settings),
+            prediction=options.prediction or predicted_uri(settings),
             progress=bar.update,
         )
     if as_json:
-        rows = [patch.as_dict() for patch in made.patches]
-        print_json({"name": name, "added": made.added, "patches": rows, "notes": list(made.notes)})
+        rows = [patch.as_dict() for patch in proposal.patches]
+        print_json({"name": name, "added": proposal.added, "patches": rows, "notes": list(proposal.notes)})
         return
-    _show([*made.patches])
-    for note in made.notes:
+    _show(proposal.patches)
+    for note in proposal.notes:
         say(note)
-    say(f"{made.added} added, {len(made.patches)} in all; next: membrain-cloud patches extract {config} --name {name}")
+    total = len(proposal.patches)
+    say(f"{proposal.added} added, {total} in all; next: membrain-cloud patches extract {config} --name {name}")
 
 
-def _show(found: list[Patch]) -> None:
-    rows = [(p.patch, p.run, f"{p.z}, {p.y}, {p.x}", f"{p.doubt:.5f}", p.evidence, p.prediction) for p in found]
-    display.show_table("", ("patch", "run", "first voxel z, y, x", "doubt", "by", "prediction"), rows)
+def _show(proposed: Sequence[Patch]) -> None:
+    rows = [(p.patch, p.run, f"{p.z}, {p.y}, {p.x}", f"{p.doubt:.5f}", p.evidence, p.prediction) for p in proposed]
+    display.show_table("", ("patch", "run", "first voxel z, y, x", "uncertainty", "measured by", "prediction"), rows)
 
 
-@patches.command("extract", cls=Verb)
+@patches.command("extract", cls=Command)
 @config_argument
-@_set_option
-@_chosen_option
+@_name_option
+@click.option(
+    "--patch", "names", multiple=True, metavar="PATCH", help="Only this patch (repeatable; default: all of the set)."
+)
 @click.option(
     "--border",
     type=click.IntRange(0),
     default=16,
     show_default=True,
-    help="Voxels to be ignored on the sides where a patch was cut off.",
+    metavar="VOXELS",
+    help="Width of the margin to ignore on the sides where a patch was cut out of a tomogram, in voxels.",
 )
-@click.option("--output", metavar="DIR", help="The patches' project (default: project/ in the set's own folder).")
-@click.option("--folder", metavar="DIR", help="Also MemBrain-seg's folders: imagesCorr, labelsCorr, corrections.")
+@click.option("--output", metavar="DIR", help="Folder of the patches' project (default: project/ in the set's folder).")
+@click.option(
+    "--folder",
+    metavar="DIR",
+    help="Also write MemBrain-seg's folders imagesCorr, labelsCorr and corrections there (default: not written).",
+)
 @json_option
 def extract_patches(
     config: str,
+    *,
     name: str,
-    chosen: tuple[str, ...],
+    names: tuple[str, ...],
     border: int,
     output: str | None,
     folder: str | None,
     as_json: bool,
 ) -> None:
-    """Make what annotators open: a copick project with a run a patch, which holds its crop and the prediction.
+    """Make the copick project that annotators open.
 
-    Objects there: membrane (label 1), ignore (2), background (3). The prediction is a segmentation of several labels:
-    napari-copick opens it, and saves what was painted under your own user and session.
+    It has a run for each patch, with the crop of the tomogram and the prediction. Objects in it: membrane (label 1),
+    ignore (2), background (3). The prediction is a multi-label segmentation: napari-copick opens it, and saves
+    corrections under the annotator's own user and session.
 
     \b
     Example:
@@ -143,113 +178,142 @@ def extract_patches(
     from membrain_cloud.pipeline.annotation.extract import extract, extract_files
     from membrain_cloud.pipeline.annotation.patch_set import chosen_patches
 
-    kept = _open(config, name)
-    wanted = chosen_patches(kept.require_patches(), chosen)
-    project, done = extract(kept, wanted, border=border, output=output)
-    files = [] if folder is None else extract_files(kept, wanted, folder, border=border)
+    patch_set = _open(config, name)
+    selected = chosen_patches(patch_set.require_patches(), names)
+    project, extracted = extract(patch_set, selected, border=border, output=output)
+    files = [] if folder is None else extract_files(patch_set, selected, folder, border=border)
     if as_json:
-        print_json({"project": project, "patches": [vars(one) for one in done], "files": files})
+        print_json({"project": project, "patches": [vars(patch) for patch in extracted], "files": files})
         return
-    rows = [(one.patch, one.run, one.segmentation, one.state) for one in done]
+    rows = [(patch.patch, patch.run, patch.segmentation, patch.state) for patch in extracted]
     display.show_table("", ("patch", "of run", "prediction", "state"), rows)
     say(f"open {project} in napari-copick; then: membrain-cloud patches merge {config} --name {name}")
 
 
-@patches.command("merge", cls=Verb)
+@option_group
+class MergeOptions:
+    """Whose corrections are merged, and by which rules."""
+
+    border: int | None = option(
+        "--border",
+        type=click.IntRange(0),
+        metavar="VOXELS",
+        help="Width of the margin to ignore where a patch was cut out, in voxels (default: as extracted).",
+    )
+    annotators: tuple[str, ...] = option(
+        "--from",
+        multiple=True,
+        metavar="USER[/SESSION]",
+        help="Annotator to merge, in this order (repeatable; default: all annotators in the patches' project).",
+    )
+    folders: tuple[str, ...] = option(
+        "--corrections",
+        multiple=True,
+        metavar="DIR",
+        help="Folder of `patches extract --folder` with Add, Remove and Ignore files (repeatable).",
+    )
+    rule: Literal["agree", "majority", "last"] = option(
+        "--rule",
+        type=click.Choice(["agree", "majority", "last"]),
+        default="agree",
+        show_default=True,
+        help="How several annotators' labels of one voxel are combined.",
+    )
+    unmarked: str = option(
+        "--unmarked",
+        type=click.Choice(["background", "ignore"]),
+        default="background",
+        show_default=True,
+        help="Meaning of an annotator's label 0 inside a patch.",
+    )
+
+    def sources(self) -> Sources:
+        """Return the annotators and folders whose corrections are merged."""
+        from membrain_cloud.pipeline.annotation.annotators import Sources, parse_annotator
+        from membrain_cloud.training.labels import IGNORE, MARKED_BACKGROUND
+
+        label = MARKED_BACKGROUND if self.unmarked == "background" else IGNORE
+        return Sources([parse_annotator(text) for text in self.annotators], self.folders, label, self.border)
+
+
+@option_group
+class MergedOptions:
+    """Where the merged segmentations are written."""
+
+    user: str = option(
+        "--user", default="corrected", show_default=True, metavar="NAME", help="User of the merged segmentation."
+    )
+    session: str | None = option(
+        "--session", metavar="NAME", help="Session of the merged segmentation (default: the set's name)."
+    )
+    training_folder: str | None = option(
+        "--training-folder",
+        metavar="DIR",
+        help="Also write the folders imagesTr and labelsTr there, to train on (default: not written).",
+    )
+
+
+@patches.command("merge", cls=Command)
 @config_argument
-@_set_option
-@click.option("--border", type=click.IntRange(0), help="Voxels to be ignored there (default: as extracted).")
-@click.option(
-    "--from",
-    "annotators",
-    multiple=True,
-    metavar="USER[/SESSION]",
-    help="Whose words count, in this order; may be repeated. Default: everybody's in the patches' project.",
-)
-@click.option(
-    "--corrections",
-    "folders",
-    multiple=True,
-    metavar="DIR",
-    help="That of `extract --folder`, with Add, Remove and Ignore files.",
-)
-@click.option(
-    "--rule",
-    type=click.Choice(["agree", "majority", "last"]),
-    default="agree",
-    show_default=True,
-    help="Where several have looked at one patch.",
-)
-@click.option(
-    "--unmarked",
-    type=click.Choice(["background", "ignore"]),
-    default="background",
-    show_default=True,
-    help="What an annotator's 0 says within a patch.",
-)
-@click.option("--user", default="corrected", show_default=True, help="Of the merged segmentation.")
-@click.option("--session", help="Of the merged segmentation (default: the set's name).")
-@click.option("--training-folder", metavar="DIR", help="Also write imagesTr and labelsTr there.")
+@_name_option
+@takes(MergeOptions, MergedOptions)
 @json_option
-def merge_patches(
-    config: str,
-    name: str,
-    border: int | None,
-    annotators: tuple[str, ...],
-    folders: tuple[str, ...],
-    rule: Any,
-    unmarked: str,
-    user: str,
-    session: str | None,
-    training_folder: str | None,
-    as_json: bool,
-) -> None:
-    """Merge what people made of patches into one segmentation a tomogram, to train on.
+def merge_patches(options: MergeOptions, target: MergedOptions, config: str, *, name: str, as_json: bool) -> None:
+    """Merge corrections of patches into segmentations.
 
-    Its values: 1 membrane, 2 ignore, 3 background, and 0 outside of the patches that anybody has looked at. Rules:
-    `agree`: what all say, and ignore where they differ; `majority`: what more say; `last`: the last one who does not
-    say ignore. Nobody's own files are written. A second call redoes patches that were edited, and nothing else.
+    Each tomogram gets one segmentation, to train on. Its values: 1 membrane, 2 ignore, 3 background, and 0 outside the
+    patches that are annotated. Rules: `agree`: the label that all annotators give, ignore where they differ;
+    `majority`: the label that most give; `last`: the label of the last annotator who does not say ignore. Annotators'
+    own files are not changed. Repeating the command merges only patches that were edited since.
 
-    Those named by --from are also looked for in the tomograms' own project: their masks are read within the patches.
+    Annotators named by --from are also searched in the tomograms' own project: their masks are read inside the patches.
 
     \b
     Examples:
       membrain-cloud patches merge project/config.json --name round-1
       membrain-cloud patches merge project/config.json --name round-1 --from alice/1 --from bob --rule last
     """
-    from membrain_cloud.errors import ProjectError
-    from membrain_cloud.pipeline.annotation.annotators import Sources, parse_annotator
-    from membrain_cloud.pipeline.annotation.extract import open_patch_project
     from membrain_cloud.pipeline.annotation.merge import Output, merge
-    from membrain_cloud.training.labels import IGNORE, MARKED_BACKGROUND
 
-    kept = _open(config, name)
-    wanted = kept.require_patches()
-    said = MARKED_BACKGROUND if unmarked == "background" else IGNORE
-    sources = Sources([parse_annotator(text) for text in annotators], folders, said, border)
-    try:
-        project = open_patch_project(kept)
-    except ProjectError:
-        if not (annotators or folders):
-            raise
-        project = None
-    made = merge(kept, wanted, project, sources, rule, Output(user, session or name), training_folder=training_folder)
+    patch_set = _open(config, name)
+    merged = merge(
+        patch_set,
+        patch_set.require_patches(),
+        _patch_project(patch_set, options),
+        options.sources(),
+        options.rule,
+        Output(target.user, target.session or name),
+        training_folder=target.training_folder,
+    )
     if as_json:
-        print_json([vars(one) for one in made])
+        print_json([vars(tomogram) for tomogram in merged])
         return
-    if not made:
-        say("nobody has corrected any of these patches yet")
+    if not merged:
+        say("no patch of this set has been corrected yet")
         return
-    rows = [(m.run, m.segmentation, m.state, m.patches, ", ".join(m.changed), ", ".join(m.sources)) for m in made]
+    rows = [(m.run, m.segmentation, m.state, m.patches, ", ".join(m.changed), ", ".join(m.sources)) for m in merged]
     display.show_table("", ("run", "segmentation", "state", "patches", "changed", "from"), rows)
 
 
-@patches.command("list", cls=Verb)
+def _patch_project(patch_set: PatchSet, options: MergeOptions) -> Project | None:
+    """Return the patches' project, or None where it is absent and corrections come from elsewhere."""
+    from membrain_cloud.errors import ProjectError
+    from membrain_cloud.pipeline.annotation.extract import open_patch_project
+
+    try:
+        return open_patch_project(patch_set)
+    except ProjectError:
+        if not (options.annotators or options.folders):
+            raise
+        return None
+
+
+@patches.command("list", cls=Command)
 @config_argument
-@_set_option
+@_name_option
 @json_option
-def list_patches(config: str, name: str, as_json: bool) -> None:
-    """List the patches of a set: where they are, whether they are extracted, who has looked at them.
+def list_patches(config: str, *, name: str, as_json: bool) -> None:
+    """List the patches of a set and their annotators.
 
     \b
     Example:
@@ -262,7 +326,7 @@ def list_patches(config: str, name: str, as_json: bool) -> None:
         print_json(rows)
         return
     cells = [(r["patch"], r["run"], r["doubt"], r["extracted"], ", ".join(r["annotators"])) for r in rows]
-    display.show_table("", ("patch", "run", "doubt", "extracted", "looked at by"), cells)
+    display.show_table("", ("patch", "run", "uncertainty", "extracted", "annotated by"), cells)
 
 
 def _open(config: str, name: str) -> PatchSet:

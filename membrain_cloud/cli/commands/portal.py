@@ -1,92 +1,134 @@
-"""Verbs about the CryoET Data Portal: select."""
+"""Commands about the CryoET Data Portal: select."""
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from membrain_cloud.cli import display
-from membrain_cloud.cli.app import Function, Program, Verb, absolute, json_option, print_json, say
+from membrain_cloud.cli.app import Command, print_json, say
+from membrain_cloud.cli.options import SettingsOptions, absolute_path, json_option, option, option_group, takes
+from membrain_cloud.errors import UsageError
 
 if TYPE_CHECKING:
     from membrain_cloud.pipeline.settings import PortalSettings, Settings
     from membrain_cloud.store.portal.selection import PortalQuery, Selection
 
-# As in store/portal.py, which the help must not import; a test holds them equal.
+# As in store/portal, which the help must not import; a test compares them.
 PROCESSINGS = ("denoised", "filtered", "filtered_even", "filtered_odd", "raw")
 RECONSTRUCTIONS = ("Fourier_Space", "SART", "SIRT", "Unknown", "WBP")
 
 
-def register(main: Program) -> None:
-    main.add_command(portal)
-
-
 @click.group()
 def portal() -> None:
-    """Tomograms of the CryoET Data Portal."""
+    """Select tomograms of the CryoET Data Portal."""
 
 
-def _query_options(function: Function) -> Function:
-    options = [
-        click.option("--dataset", "datasets", type=int, multiple=True, metavar="ID", help="Of these datasets."),
-        click.option("--deposition", "depositions", type=int, multiple=True, metavar="ID", help="Of these."),
-        click.option("--organism", "organisms", multiple=True, metavar="NAME", help="A part of the name is enough."),
-        click.option("-r", "--run", "runs", multiple=True, metavar="RUN", help="Names or ids of runs."),
-        click.option(
-            "--voxel-spacing",
-            type=(float, float),
-            metavar="MIN MAX",
-            help="Spacing of the full tomogram in Å, from and to.",
-        ),
-        click.option("--processing", "processings", type=click.Choice(PROCESSINGS), multiple=True),
-        click.option("--reconstruction", "reconstructions", type=click.Choice(RECONSTRUCTIONS), multiple=True),
-        click.option(
-            "--visualization-default", is_flag=True, help="Only tomograms that the portal shows for their run."
-        ),
-        click.option("--unannotated", is_flag=True, help="Only runs without an annotation of membranes."),
-        click.option("--limit", type=click.IntRange(1), metavar="N", help="At most so many runs."),
-        click.option("--seed", type=int, help="With --limit: a random sample, the same for the same seed."),
-    ]
-    for option in reversed(options):
-        function = option(function)
-    return function
+@option_group
+class QueryOptions:
+    """Which tomograms are selected; without an option, those of the whole portal."""
+
+    datasets: tuple[int, ...] = option(
+        "--dataset", type=int, multiple=True, metavar="ID", help="Only tomograms of this dataset (repeatable)."
+    )
+    depositions: tuple[int, ...] = option(
+        "--deposition", type=int, multiple=True, metavar="ID", help="Only tomograms of this deposition (repeatable)."
+    )
+    organisms: tuple[str, ...] = option(
+        "--organism",
+        multiple=True,
+        metavar="NAME",
+        help="Only tomograms of this organism; a part of its name is enough (repeatable).",
+    )
+    runs: tuple[str, ...] = option(
+        "-r", "--run", multiple=True, metavar="RUN", help="Only this run, by name or number (repeatable)."
+    )
+    voxel_spacing: tuple[float, float] | None = option(
+        "--voxel-spacing",
+        type=(float, float),
+        metavar="MIN MAX",
+        help="Smallest and largest voxel spacing of the full tomogram, in Å (default: any).",
+    )
+    processings: tuple[str, ...] = option(
+        "--processing",
+        type=click.Choice(PROCESSINGS),
+        multiple=True,
+        help="Only tomograms processed this way (repeatable).",
+    )
+    reconstructions: tuple[str, ...] = option(
+        "--reconstruction",
+        type=click.Choice(RECONSTRUCTIONS),
+        multiple=True,
+        help="Only tomograms of this reconstruction method (repeatable).",
+    )
+    visualization_default: bool = option(
+        "--visualization-default", is_flag=True, help="Only tomograms that the portal shows by default for their run."
+    )
+    unannotated: bool = option("--unannotated", is_flag=True, help="Only runs without an annotation of membranes.")
+
+    def query(self) -> PortalQuery:
+        """Return the query for the portal."""
+        from membrain_cloud.store.portal.selection import PortalQuery
+
+        low, high = self.voxel_spacing or (None, None)
+        return PortalQuery(
+            datasets=self.datasets,
+            depositions=self.depositions,
+            organisms=self.organisms,
+            runs=self.runs,
+            voxel_spacing_min_angstrom=low,
+            voxel_spacing_max_angstrom=high,
+            processings=self.processings,
+            reconstructions=self.reconstructions,
+            visualization_default=self.visualization_default,
+            unannotated=self.unannotated,
+        )
 
 
-@portal.command(cls=Verb)
-@click.argument("folder", metavar="DIR", callback=lambda _c, _p, value: absolute(value))
-@_query_options
-@click.option(
-    "--overlay",
-    metavar="URL",
-    callback=lambda _c, _p, value: absolute(value) if value else None,
-    help="Where results are to be written, on any store (default: DIR/overlay).",
-)
-@click.option("--overlay-option", "overlay_options", multiple=True, metavar="KEY=VALUE", help="Of its file system.")
-@click.option("--settings", "settings_file", metavar="FILE", help="YAML file of settings (portal.endpoint and others).")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="E.g. --set portal.spacing_angstrom=8.")
-@click.option("--refresh", is_flag=True, help="Ask the portal again, whatever is kept on disk.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be selected.")
-@click.option("--overwrite", is_flag=True, help="Replace an earlier selection in DIR.")
+@option_group
+class SampleOptions:
+    """How many of the tomograms are taken, and where the selection is written."""
+
+    limit: int | None = option(
+        "--limit", type=click.IntRange(1), metavar="N", help="Largest number of runs (default: all)."
+    )
+    seed: int | None = option(
+        "--seed",
+        type=int,
+        metavar="N",
+        help="Seed of a random sample of --limit runs (default: the first runs by number).",
+    )
+    overlay: str | None = option(
+        "--overlay",
+        metavar="URL",
+        callback=absolute_path,
+        help="Folder or URL for the results, on any store (default: DIR/overlay).",
+    )
+    overlay_options: tuple[str, ...] = option(
+        "--overlay-option",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Parameter of the overlay's file system, e.g. profile=name (repeatable).",
+    )
+    refresh: bool = option("--refresh", is_flag=True, help="Query the portal again instead of using kept answers.")
+    dry_run: bool = option("--dry-run", is_flag=True, help="Only print what would be selected.")
+    overwrite: bool = option("--overwrite", is_flag=True, help="Replace an earlier selection in DIR.")
+
+
+@portal.command(cls=Command)
+@click.argument("folder", metavar="DIR", callback=absolute_path)
+@takes(QueryOptions, SampleOptions, SettingsOptions)
 @json_option
 def select(
-    folder: str,
-    voxel_spacing: tuple[float, float] | None,
-    limit: int | None,
-    seed: int | None,
-    overlay: str | None,
-    overlay_options: tuple[str, ...],
-    settings_file: str | None,
-    overrides: tuple[str, ...],
-    refresh: bool,
-    dry_run: bool,
-    overwrite: bool,
-    as_json: bool,
-    **filters: Any,
+    query_options: QueryOptions, sample: SampleOptions, settings_options: SettingsOptions, folder: str, *, as_json: bool
 ) -> None:
-    """Choose tomograms, one a run, and write the choice down: DIR/manifest.parquet, which `run` takes.
+    """Select tomograms of the CryoET Data Portal.
 
-    DIR/config.json is a copick config over the same results, for napari, ChimeraX and every copick tool.
+    One tomogram of each run is written to DIR/manifest.parquet, which `run` takes. DIR/config.json is a copick config
+    for the same results, for napari, ChimeraX and every copick tool. The settings portal.* name the endpoint and the
+    voxel spacing, e.g. --set portal.spacing_angstrom=8.
 
     \b
     Examples:
@@ -94,95 +136,94 @@ def select(
       membrain-cloud portal select sample --unannotated --limit 50 --seed 1 --overlay s3://bucket/sample
       membrain-cloud run chlamy/manifest.parquet
     """
-    from membrain_cloud.pipeline.settings import load_settings
-    from membrain_cloud.store.portal.selection import PortalQuery
-    from membrain_cloud.store.portal.write_selection import refuse_earlier, write_selection
+    from membrain_cloud.store.portal.write_selection import check_no_selection, write_selection
 
-    all_settings = load_settings(settings_file, overrides)
-    settings = all_settings.portal
-    low, high = voxel_spacing or (None, None)
-    query = PortalQuery(**filters, voxel_spacing_min_angstrom=low, voxel_spacing_max_angstrom=high)
-    if not dry_run and not overwrite:
-        refuse_earlier(folder)
-    found = _select(settings, query, refresh, limit, seed)
+    settings = settings_options.load()
+    query = query_options.query()
+    if not sample.dry_run and not sample.overwrite:
+        check_no_selection(folder)
+    selection = _select(settings.portal, query, sample)
     written: dict[str, str] = {}
-    if not dry_run:
+    if not sample.dry_run:
         written = write_selection(
             folder,
-            found,
+            selection,
             query,
-            overlay=overlay or f"{folder}/overlay",
-            overlay_fs_args=_options(overlay_options),
-            source_fs_args=_source_options(settings),
-            how={"endpoint": settings.endpoint, "limit": limit, "seed": seed, "spacing": settings.spacing_angstrom},
+            overlay=sample.overlay or f"{folder}/overlay",
+            overlay_fs_args=_parameters(sample.overlay_options),
+            source_fs_args=_source_parameters(settings.portal),
+            how={
+                "endpoint": settings.portal.endpoint,
+                "limit": sample.limit,
+                "seed": sample.seed,
+                "spacing": settings.portal.spacing_angstrom,
+            },
         )
+    numbers = _numbers(selection, settings)
     if as_json:
-        print_json({**_numbers(found, all_settings), "left_out": dict(found.left_out), **written})
+        print_json({**numbers, "left_out": dict(selection.left_out), **written})
         return
-    numbers = _numbers(found, all_settings)
     display.show_table("", ("selected", ""), [(key.replace("_", " "), value) for key, value in numbers.items()])
-    say("GPU hours: of the segmentation, at stated operations a second; `plan` knows more once something was run")
-    for reason, count in found.left_out.items():
+    say(
+        "GPU hours: of the segmentation, by the network's operations; `plan` uses measured times once something has run"
+    )
+    for reason, count in selection.left_out.items():
         say(f"left out: {count} ({reason})")
     for file in written.values():
         click.echo(file)
 
 
-def _select(
-    settings: PortalSettings, query: PortalQuery, refresh: bool, limit: int | None, seed: int | None
-) -> Selection:
+def _select(settings: PortalSettings, query: PortalQuery, sample: SampleOptions) -> Selection:
     from membrain_cloud.store.portal.client import PortalClient
-    from membrain_cloud.store.portal.selection import select as choose
+    from membrain_cloud.store.portal.selection import select as select_tomograms
 
     client = PortalClient(settings.endpoint, page=settings.page, cache_hours=settings.cache_hours, report=say)
-    if refresh:
+    if sample.refresh:
         client.forget()
-    return choose(
+    return select_tomograms(
         client,
         query,
         spacing_near_angstrom=settings.spacing_angstrom,
         bucket=settings.bucket,
         over_https=settings.https,
-        limit=limit,
-        seed=seed,
+        limit=sample.limit,
+        seed=sample.seed,
     )
 
 
-def _numbers(found: Selection, settings: Settings) -> dict[str, Any]:
+def _numbers(selection: Selection, settings: Settings) -> dict[str, Any]:
+    """Return the size of a selection, and the estimated time to segment it."""
     from membrain_cloud.geometry import Grid
     from membrain_cloud.pipeline.planning.estimates import network_hours
     from membrain_cloud.pipeline.stages.registry import STAGES
 
-    grids = [Grid(tomogram.shape, tomogram.voxel_spacing_angstrom) for tomogram in found.tomograms]
+    grids = [Grid(tomogram.shape, tomogram.voxel_spacing_angstrom) for tomogram in selection.tomograms]
     return {
-        "tomograms": len(found.tomograms),
-        "datasets": len({tomogram.dataset_id for tomogram in found.tomograms}),
-        "voxels": found.voxels,
-        "bytes": found.bytes,
+        "tomograms": len(selection.tomograms),
+        "datasets": len({tomogram.dataset_id for tomogram in selection.tomograms}),
+        "voxels": selection.voxels,
+        "bytes": selection.bytes,
         "estimated_gpu_hours": network_hours(STAGES["segment"], settings, grids, "gpu"),
-        "requests": found.requests,
+        "requests": selection.requests,
     }
 
 
-def _source_options(settings: PortalSettings) -> dict[str, Any]:
+def _source_parameters(settings: PortalSettings) -> dict[str, Any]:
+    """Return the parameters of the file system that the tomograms are read from."""
     if settings.https or not settings.bucket.startswith("s3"):
         return {}
     return {"anon": True} | ({"endpoint_url": settings.s3_endpoint} if settings.s3_endpoint else {})
 
 
-def _options(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """`key=value`, values as JSON where they are, else as text."""
-    import json
-
-    from membrain_cloud.errors import UsageError
-
-    found: dict[str, Any] = {}
+def _parameters(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """Return `key=value` pairs as a dictionary; values are JSON, or else text."""
+    parameters: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
             raise UsageError(f"--overlay-option {pair}: not of the form KEY=VALUE", "try profile=name")
         try:
-            found[key] = json.loads(value)
+            parameters[key] = json.loads(value)
         except ValueError:
-            found[key] = value
-    return found
+            parameters[key] = value
+    return parameters

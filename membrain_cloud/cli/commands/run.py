@@ -1,26 +1,24 @@
-"""The verb `run`, with all that says where work is done and who watches."""
+"""The command `run`: execute all stages, locally or on a cluster."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from membrain_cloud.cli import display
-from membrain_cloud.cli.app import (
-    FAILED,
-    INTERRUPTED,
-    Function,
-    Program,
-    Verb,
+from membrain_cloud.cli.app import INTERRUPTED, Command, exit_failed, print_json, say
+from membrain_cloud.cli.options import (
+    PlacementOptions,
+    PlanOptions,
     config_argument,
     json_option,
-    print_json,
+    option,
+    option_group,
     runs_option,
-    say,
-    settings_options,
+    takes,
 )
-from membrain_cloud.cli.options import chosen_settings, make_plan
+from membrain_cloud.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,63 +28,94 @@ if TYPE_CHECKING:
     from membrain_cloud.pipeline.tasks import Outcome
 
 
-def register(main: Program) -> None:
-    main.add_command(run)
+@option_group
+class ClusterOptions(PlacementOptions):
+    """Where tasks are executed, and how a cluster is scaled."""
+
+    scale: tuple[str, ...] = option(
+        "--scale",
+        multiple=True,
+        metavar="KIND=GROUP:MAX",
+        help="Scale a DaskWorkerGroup on Kubernetes with the work, up to MAX workers of KIND gpu or cpu, e.g. "
+        "gpu=membrain-gpu:64 (repeatable).",
+    )
+    namespace: str | None = option(
+        "--namespace",
+        metavar="NAME",
+        help="Kubernetes namespace of the worker groups (default: the service account's).",
+    )
+
+    def scaler(self) -> Scaler | None:
+        """Return the scaler of the worker groups, or None without `--scale`.
+
+        Raises
+        ------
+        UsageError
+            Places exclude each other, `--scale` comes without a scheduler or is not of its form, or a group is unknown.
+        """
+        self.check()
+        if not self.scale:
+            return None
+        from membrain_cloud.pipeline.runners.kubernetes_scaling import Scaler, WorkerGroup
+
+        groups = [WorkerGroup.parse(text) for text in self.scale]
+        if self.scheduler is None:
+            raise UsageError("--scale is for the worker groups of a scheduler", "give --scheduler as well")
+        return Scaler(groups, self.namespace)
 
 
-def _place_options(function: Function) -> Function:
-    """Where tasks are done."""
-    options = [
-        click.option("--workers", type=click.IntRange(1), metavar="N", help="Local processes (default: what fits)."),
-        click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler, e.g. tcp://host:8786 or tls://..."),
-        click.option("--in-process", is_flag=True, help="One task after the other, in this process."),
-        click.option(
-            "--scale",
-            multiple=True,
-            metavar="KIND=GROUP:MAX",
-            help="Scale a DaskWorkerGroup on Kubernetes with the work, e.g. gpu=membrain-gpu:64; repeat for cpu.",
-        ),
-        click.option("--namespace", metavar="NAME", help="Of the worker groups (default: the service account's)."),
-    ]
-    for option in reversed(options):
-        function = option(function)
-    return function
+@option_group
+class MonitoringOptions:
+    """How a run is observed, and how it ends."""
+
+    metrics_port: int | None = option(
+        "--metrics-port",
+        type=click.IntRange(0, 65535),
+        metavar="PORT",
+        help="Serve Prometheus metrics at this port; 0 takes a free one (default: not served).",
+    )
+    log_file: str | None = option(
+        "--log-file",
+        metavar="FILE",
+        help="Write a log as JSON lines; - is standard error (default: not written).",
+    )
+    dask_report: str | None = option(
+        "--dask-report", metavar="FILE", help="Write Dask's performance report as HTML (default: not written)."
+    )
+    grace: float = option(
+        "--grace",
+        type=click.FloatRange(0),
+        default=20.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="Time for running tasks to finish after SIGTERM or Ctrl-C, in seconds.",
+    )
+    retry_poison: bool = option(
+        "--retry-poison",
+        is_flag=True,
+        help="Retry tasks that were set aside because worker processes died while executing them.",
+    )
 
 
-def _watch_options(function: Function) -> Function:
-    """Who watches, and how a run ends."""
-    options = [
-        click.option("--metrics-port", type=click.IntRange(0, 65535), metavar="N", help="Serve Prometheus metrics."),
-        click.option("--log-file", metavar="FILE", help="JSON lines of all that happens; - is standard error."),
-        click.option("--dask-report", metavar="FILE", help="Dask's performance report, an HTML page."),
-        click.option(
-            "--grace",
-            type=click.FloatRange(0),
-            default=20.0,
-            show_default=True,
-            metavar="SECONDS",
-            help="For tasks in flight, once the run is told to stop (SIGTERM, Ctrl-C).",
-        ),
-        click.option("--retry-poison", is_flag=True, help="Try what was set aside because processes died at it."),
-    ]
-    for option in reversed(options):
-        function = option(function)
-    return function
-
-
-@click.command(cls=Verb)
+@click.command(cls=Command)
 @config_argument
 @runs_option
-@settings_options
-@_place_options
-@_watch_options
+@takes(PlanOptions, ClusterOptions, MonitoringOptions)
 @json_option
-def run(config: str, runs: tuple[str, ...], as_json: bool, grace: float, retry_poison: bool, **chosen: Any) -> None:
-    """Segment, separate, mesh, pick and measure; what is done already is not done again.
+def run(
+    options: PlanOptions,
+    cluster: ClusterOptions,
+    monitoring: MonitoringOptions,
+    config: str,
+    *,
+    runs: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Segment, separate, mesh, pick and measure membranes.
 
-    CONFIG is a copick config or a manifest (*.parquet), a path or URL. Kill it whenever you like: the next run goes on.
-    Several may run at once on one project: they share the work. Exit codes: 0 all done, 1 something failed,
-    2 bad usage or input, 3 told to stop before the end.
+    What is already done is skipped. CONFIG is a copick config or a manifest (*.parquet), a path or URL. A run can be
+    stopped at any time: the next one continues. Several runs at once on one project share the work. Exit codes: 0 all
+    done, 1 something failed, 2 bad usage or input, 3 stopped before the end.
 
     \b
     Examples:
@@ -105,47 +134,41 @@ def run(config: str, runs: tuple[str, ...], as_json: bool, grace: float, retry_p
     from membrain_cloud.pipeline.stages.registry import STAGES
     from membrain_cloud.store.projects.open import open_project
 
-    settings = chosen_settings(chosen["settings_file"], chosen["overrides"], chosen["tables"])
+    settings = options.load()
     project = open_project(config)
-    scaler = _scaler(chosen["scale"], chosen["namespace"])
-    where = {name: chosen[name] for name in ("workers", "scheduler", "in_process")}
-    watch = {name: chosen[name] for name in ("metrics_port", "dask_report")}
-    with log_to(chosen["log_file"]), stop_on_signals(grace) as stop, open_runner(**where, scaler=scaler) as runner:
-        made = make_plan(project, settings, runs, chosen["stages"], runner.memory_bytes)
-        with observe_run(made, runner, **watch) as watched, display.Progress(made, runner.snapshot) as progress:
+    scaler = cluster.scaler()
+    open_placed = open_runner(
+        workers=cluster.workers, scheduler=cluster.scheduler, in_process=cluster.in_process, scaler=scaler
+    )
+    with log_to(monitoring.log_file), stop_on_signals(monitoring.grace) as stop, open_placed as runner:
+        plan = options.plan(project, settings, runs, runner.memory_bytes)
+        observers = observe_run(plan, runner, metrics_port=monitoring.metrics_port, dask_report=monitoring.dask_report)
+        with observers as observer, display.Progress(plan, runner.snapshot) as progress:
             outcomes = execute_plan(
                 project,
                 settings,
-                made,
+                plan,
                 runner,
                 STAGES,
-                watched.with_observer(progress.observe),
-                retry_poison=retry_poison,
+                observer.with_observer(progress.observe),
+                retry_poison=monitoring.retry_poison,
                 stop=stop.is_requested,
-                grace_seconds=grace,
+                grace_seconds=monitoring.grace,
             )
     if scaler is not None and scaler.complaint:
         say(f"warning: {scaler.complaint}")
-    _tell(made, outcomes, as_json)
+    _print_outcomes(plan, outcomes, as_json)
 
 
-def _scaler(scale: tuple[str, ...], namespace: str | None) -> Scaler | None:
-    if not scale:
-        return None
-    from membrain_cloud.pipeline.runners.kubernetes_scaling import Scaler, WorkerGroup
-
-    return Scaler([WorkerGroup.parse(text) for text in scale], namespace)
-
-
-def _tell(made: Plan, outcomes: Sequence[Outcome], as_json: bool) -> None:
-    """What became of it, and the exit code. Fewer outcomes than there were tasks: it was told to stop."""
-    left = len(made.tasks) + len(made.outcomes) - len(outcomes)
+def _print_outcomes(plan: Plan, outcomes: Sequence[Outcome], as_json: bool) -> None:
+    """Print the summary and end with the exit code; a stopped run has fewer outcomes than tasks."""
+    left = len(plan.tasks) + len(plan.outcomes) - len(outcomes)
     if as_json:
-        print_json(display.run_as_dict(made, outcomes) | {"left": left})
+        print_json(display.run_as_dict(plan, outcomes) | {"left": left})
     else:
-        display.show_summary(made, outcomes)
+        display.show_summary(plan, outcomes)
     if left:
         say(f"interrupted with {left} tasks left -> run the same command again: finished tasks are kept")
         click.get_current_context().exit(INTERRUPTED)
     if any(outcome.state in ("failed", "blocked") for outcome in outcomes):
-        click.get_current_context().exit(FAILED)
+        exit_failed()

@@ -1,26 +1,24 @@
-"""Verbs about the installation itself: sbom."""
+"""The command `sbom`: the installed packages and their licences."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import click
 
-from membrain_cloud.cli.app import Program, Verb, say
+from membrain_cloud.cli.app import Command, say
 from membrain_cloud.errors import UsageError
 
 
-def register(main: Program) -> None:
-    main.add_command(sbom)
-
-
-@click.command(cls=Verb)
-@click.option("--licences", is_flag=True, help="A table of packages and licences (Markdown) in place of the bill.")
-@click.option("--output", metavar="FILE", help="Write there, not to standard output.")
+@click.command(cls=Command)
+@click.option("--licences", is_flag=True, help="Write a table of packages and licences (Markdown) instead of the bill.")
+@click.option("--output", metavar="FILE", help="File to write (default: standard output).")
 def sbom(licences: bool, output: str | None) -> None:
-    """List the Python packages that are installed beside this one: a bill of materials (CycloneDX 1.6, JSON).
+    """List the installed Python packages and their versions.
 
-    In a container it lists the image's; packages of the operating system are not in it.
+    The list is a bill of materials (CycloneDX 1.6, JSON). In a container these are the image's packages; packages of
+    the operating system are not included.
 
     \b
     Examples:
@@ -33,14 +31,13 @@ def sbom(licences: bool, output: str | None) -> None:
     try:
         text = licence_list(packages) if licences else json.dumps(bill_of_materials(packages, root="membrain_cloud"))
     except KeyError:
-        what = "membrain_cloud is not installed as a package, only found as source files"
-        raise UsageError(what, "install it: `pip install -c constraints.txt .`") from None
+        cause = "membrain_cloud is not installed as a package, only found as source files"
+        raise UsageError(cause, "install it: `pip install -c constraints.txt .`") from None
     if output is None:
         click.echo(text)
         return
     try:
-        with open(output, "w", encoding="utf-8") as file:
-            file.write(text)
+        Path(output).write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{output} cannot be written ({error.strerror})", "give a path that can") from None
     say(f"{output}: {len(packages)} packages")

@@ -1,43 +1,154 @@
-"""Verbs that turn files into files, without a project: segment, thresholds, components, skeletonize."""
+"""Commands that turn files into files, without a project: segment, thresholds, components, skeletonize."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from membrain_cloud.cli import display
-from membrain_cloud.cli.app import FAILED, Function, Program, Verb, json_option, print_json, say
+from membrain_cloud.cli.app import FAILED, Command, error_line, print_json, say
+from membrain_cloud.cli.options import SettingsOptions, json_option, option, option_group, takes
+from membrain_cloud.errors import MembrainCloudError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
     from membrain_cloud.pipeline.files.postprocess import Derived
+    from membrain_cloud.pipeline.files.segment_file import FileOptions
+
+# Processes one file; returns a dataclass with `notes` and `outputs`.
+Process = Callable[[str], Any]
+
+files_argument = click.argument("files", metavar="FILE...", nargs=-1, required=True)
 
 
-def register(main: Program) -> None:
-    for command in (segment, thresholds, components, skeletonize):
-        main.add_command(command)
+@option_group
+class OutputOptions:
+    """Where files are written, and how their voxels are read."""
+
+    output: str = option(
+        "-o", "--output", default=".", metavar="DIR", help="Folder of the written files (default: the current one)."
+    )
+    voxel_spacing: float | None = option(
+        "--voxel-spacing",
+        type=float,
+        metavar="A",
+        help="Voxel spacing of the files in Å (default: from their headers).",
+    )
+    overwrite: bool = option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 
 
-def _files_and_output(function: Function) -> Function:
-    options = [
-        click.argument("files", metavar="FILE...", nargs=-1, required=True),
-        click.option("-o", "--output", default=".", metavar="DIR", help="Where the files are written (default: here)."),
-        click.option("--voxel-spacing", type=float, metavar="A", help="Voxel spacing in Å, in place of the header's."),
-        click.option("--overwrite", is_flag=True, help="Replace outputs that exist."),
-    ]
-    for option in reversed(options):
-        function = option(function)
-    return function
+@option_group
+class SegmentOptions:
+    """What is segmented how, and which files are written."""
+
+    model: str | None = option(
+        "--model",
+        metavar="NAME|PATH",
+        help="Built-in model or model file; sets segment.model (default: membrain-cloud-small).",
+    )
+    threshold: float | None = option(
+        "--threshold",
+        type=float,
+        metavar="T",
+        help="Score above which a voxel is membrane; sets segment.threshold (default: 0).",
+    )
+    window: int | None = option(
+        "--window",
+        type=int,
+        metavar="VOXELS",
+        help="Edge of the sliding windows in voxels; sets segment.window (default: the model's).",
+    )
+    mirrors: str | None = option(
+        "--mirrors",
+        type=click.Choice(["yes", "no", "adaptive"]),
+        help="Average over mirrored windows; sets segment.mirrors (default: adaptive, in exact mode yes).",
+    )
+    no_mirrors: bool = option("--no-mirrors", is_flag=True, help="The same as --mirrors no.")
+    rescale: str | None = option(
+        "--rescale",
+        type=click.Choice(["yes", "no"]),
+        help="Resample windows to the model's voxel spacing; sets segment.rescale (default: if it differs by more "
+        "than 45 %; in exact mode no).",
+    )
+    scores: bool | None = option(
+        "--scores/--no-scores", default=None, help="Write <stem>_scores.mrc, the network's scores (default: yes)."
+    )
+    uncertainty: bool = option(
+        "--uncertainty",
+        is_flag=True,
+        help="Write <stem>_uncertainty_map.mrc, the variance over all mirrors; sets segment.uncertainty.",
+    )
+    components: bool = option(
+        "--components",
+        is_flag=True,
+        help="Number the connected components in <stem>_segmented.mrc (default: values 0 and 1).",
+    )
+    min_voxels: int | None = option(
+        "--min-voxels",
+        type=click.IntRange(1),
+        metavar="N",
+        help="With --components: smallest component to keep, in voxels (default: 1).",
+    )
+    skeleton: bool = option(
+        "--skeleton", is_flag=True, help="Write <stem>_segmented_skel.mrc, the centred sheets of the membranes."
+    )
+
+    def settings(self) -> Iterator[str]:
+        """Yield the given options as settings `segment.key=value`; an uncertainty map needs all mirrors.
+
+        Raises
+        ------
+        UsageError
+            `--no-mirrors` contradicts `--mirrors`.
+        """
+        mirrors = self.mirrors
+        if self.no_mirrors:
+            if mirrors not in (None, "no"):
+                raise UsageError(f"--no-mirrors and --mirrors {mirrors} exclude each other", "give one of them")
+            mirrors = "no"
+        if self.uncertainty:
+            mirrors = mirrors or "yes"
+            yield "segment.uncertainty=true"
+        values = {"model": self.model, "threshold": self.threshold, "window": self.window, "rescale": self.rescale}
+        for key, value in {**values, "mirrors": mirrors}.items():
+            if value is not None:
+                yield f"segment.{key}={value}"
+
+    def file_options(self, output: OutputOptions) -> FileOptions:
+        """Return the options as the pipeline takes them.
+
+        Parameters
+        ----------
+        output : OutputOptions
+            Where the files are written.
+
+        Raises
+        ------
+        UsageError
+            `--min-voxels` comes without `--components`.
+        """
+        from membrain_cloud.pipeline.files.segment_file import FileOptions
+
+        if self.min_voxels is not None and not self.components:
+            raise UsageError("--min-voxels drops components", "add --components")
+        return FileOptions(
+            output=output.output,
+            voxel_spacing_angstrom=output.voxel_spacing,
+            scores=self.scores is not False,
+            components=self.components,
+            min_voxels=self.min_voxels or 1,
+            skeleton=self.skeleton,
+            overwrite=output.overwrite,
+        )
 
 
-# Of `membrain segment`: what it is here. A value that follows goes with the last word.
-_OF_MEMBRAIN_SEG: dict[str, tuple[str, ...]] = {
+# Options of `membrain segment` as options of this command. A value that follows belongs to the last word.
+_MEMBRAIN_SEG_OPTIONS: dict[str, tuple[str, ...]] = {
     "--tomogram-path": (),
     "--ckpt-path": ("--model",),
     "--out-folder": ("--output",),
@@ -58,107 +169,79 @@ _OF_MEMBRAIN_SEG: dict[str, tuple[str, ...]] = {
 }
 
 
-class _Segment(Verb):
-    """Takes the options of `membrain segment` too, under their names."""
+class _SegmentCommand(Command):
+    """Take the options of `membrain segment` too, under their names."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Replace MemBrain-seg's options by this command's, and parse them."""
         words: list[str] = []
         for word in args:
             name, equals, value = word.partition("=")
-            words += [*_OF_MEMBRAIN_SEG[name], *([value] if equals else [])] if name in _OF_MEMBRAIN_SEG else [word]
+            if name in _MEMBRAIN_SEG_OPTIONS:
+                words += [*_MEMBRAIN_SEG_OPTIONS[name], *([value] if equals else [])]
+            else:
+                words.append(word)
         return super().parse_args(ctx, words)
 
 
-@click.command(cls=_Segment)
-@_files_and_output
-@click.option("--model", metavar="NAME|PATH", help="A built-in model or a file (segment.model).")
-@click.option("--threshold", type=float, help="A voxel is membrane where its score is above it (segment.threshold).")
-@click.option("--window", type=int, metavar="VOXELS", help="Edge of the network's windows (segment.window).")
-@click.option("--mirrors", type=click.Choice(["yes", "no", "adaptive"]), help="Average over mirrors (segment.mirrors).")
-@click.option("--no-mirrors", is_flag=True, help="The same as --mirrors no.")
-@click.option("--rescale", type=click.Choice(["yes", "no"]), help="Rescale windows to the model (segment.rescale).")
-@click.option("--scores/--no-scores", default=None, help="Whether to write <stem>_scores.mrc (default: yes).")
-@click.option("--uncertainty", is_flag=True, help="Write <stem>_uncertainty_map.mrc: the variance over all mirrors.")
-@click.option("--components", is_flag=True, help="Number the connected membranes in <stem>_segmented.mrc.")
-@click.option("--min-voxels", type=click.IntRange(1), help="With --components: drop smaller ones.")
-@click.option("--skeleton", is_flag=True, help="Write <stem>_segmented_skel.mrc, the centred sheets.")
-@click.option("--settings", "settings_file", metavar="FILE", help="YAML file of settings.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="E.g. --set segment.mode=exact.")
+@click.command(cls=_SegmentCommand)
+@files_argument
+@takes(OutputOptions, SegmentOptions, SettingsOptions)
 @json_option
-def segment(files: tuple[str, ...], as_json: bool, **chosen: Any) -> None:
-    """Segment the membranes of files: <stem>_scores.mrc and <stem>_segmented.mrc for each FILE or 'pattern'.
+def segment(
+    output: OutputOptions,
+    options: SegmentOptions,
+    settings_options: SettingsOptions,
+    files: tuple[str, ...],
+    *,
+    as_json: bool,
+) -> None:
+    """Segment the membranes in tomogram files.
 
-    Files that are there already, made with the same settings, are not made again. A bad file does not stop the others.
-    The options of `membrain segment` are understood too (--tomogram-path, --ckpt-path, --out-folder ...).
+    This writes <stem>_scores.mrc and <stem>_segmented.mrc for each FILE or 'pattern'. Outputs that exist and were made
+    with the same settings are kept. A bad file does not stop the others. The options of `membrain segment` are accepted
+    too (--tomogram-path, --ckpt-path, --out-folder ...).
 
     \b
     Examples:
       membrain-cloud segment tomogram.mrc --output out --set segment.mode=exact
       membrain-cloud segment 'data/*.rec' --output out --components --min-voxels 1000
     """
-    from membrain_cloud.errors import UsageError
-    from membrain_cloud.pipeline.files.segment_file import FileOptions, expand, segment_file
-    from membrain_cloud.pipeline.settings import load_settings
+    from membrain_cloud.pipeline.files.segment_file import expand, segment_file
     from membrain_cloud.pipeline.stages.inference import on_gpu
 
-    if chosen["min_voxels"] is not None and not chosen["components"]:
-        raise UsageError("--min-voxels drops components", "add --components")
-    settings = load_settings(chosen["settings_file"], (*chosen["overrides"], *_as_settings(chosen))).segment
-    options = FileOptions(
-        output=chosen["output"],
-        voxel_spacing_angstrom=chosen["voxel_spacing"],
-        scores=chosen["scores"] is not False,
-        components=chosen["components"],
-        min_voxels=chosen["min_voxels"] or 1,
-        skeleton=chosen["skeleton"],
-        overwrite=chosen["overwrite"],
-    )
+    file_options = options.file_options(output)
+    settings = settings_options.load(*options.settings()).segment
 
     with display.Bars() as bars:
 
-        def work(file: str) -> Any:
-            with bars.one(os.path.basename(file)) as update:
-                return segment_file(file, settings, options, progress=update)
+        def process(file: str) -> Any:
+            with bars.bar(Path(file).name) as update:
+                return segment_file(file, settings, file_options, progress=update)
 
-        # On a GPU one file is read and written while another is looked at.
-        _do_all(expand(files), work, as_json, at_once=2 if on_gpu() else 1, bars=bars)
-
-
-def _as_settings(chosen: dict[str, Any]) -> Iterator[str]:
-    """The short options as settings; an uncertainty map takes all mirrors."""
-    from membrain_cloud.errors import UsageError
-
-    mirrors = chosen["mirrors"]
-    if chosen["no_mirrors"]:
-        if mirrors not in (None, "no"):
-            raise UsageError(f"--no-mirrors and --mirrors {mirrors} exclude each other", "give one of them")
-        mirrors = "no"
-    if chosen["uncertainty"]:
-        mirrors = mirrors or "yes"
-        yield "segment.uncertainty=true"
-    for key in ("model", "threshold", "window", "rescale"):
-        if chosen[key] is not None:
-            yield f"segment.{key}={chosen[key]}"
-    if mirrors is not None:
-        yield f"segment.mirrors={mirrors}"
+        # On a GPU one file is read and written while another is segmented.
+        process_files(expand(files), process, as_json, at_once=2 if on_gpu() else 1, bars=bars)
 
 
-@click.command(cls=Verb)
-@_files_and_output
+@click.command(cls=Command)
+@files_argument
+@takes(OutputOptions)
 @click.option(
-    "-t", "--threshold", "--thresholds", "values", type=float, multiple=True, required=True, metavar="T",
-    help="A voxel is membrane where its score is above T; repeat for several masks.",
-)  # fmt: skip
+    "-t",
+    "--threshold",
+    "--thresholds",
+    "values",
+    type=float,
+    multiple=True,
+    required=True,
+    metavar="T",
+    help="Score above which a voxel is membrane (repeatable, for several masks).",
+)
 @json_option
-def thresholds(
-    files: tuple[str, ...],
-    output: str,
-    voxel_spacing: float | None,
-    overwrite: bool,
-    values: tuple[float, ...],
-    as_json: bool,
-) -> None:
-    """Make masks of stored scores, without the network: <stem>_threshold_<T>.mrc for each FILE and T.
+def thresholds(output: OutputOptions, files: tuple[str, ...], *, values: tuple[float, ...], as_json: bool) -> None:
+    """Make masks from stored scores, without the network.
+
+    This writes <stem>_threshold_<T>.mrc for each FILE and T.
 
     \b
     Example:
@@ -166,25 +249,34 @@ def thresholds(
     """
     from membrain_cloud.pipeline.files.postprocess import threshold_file
 
-    def work(file: str) -> Derived:
-        return threshold_file(file, values, output=output, voxel_spacing_angstrom=voxel_spacing, overwrite=overwrite)
+    def process(file: str) -> Derived:
+        return threshold_file(
+            file,
+            values,
+            output=output.output,
+            voxel_spacing_angstrom=output.voxel_spacing,
+            overwrite=output.overwrite,
+        )
 
-    _do_all(files, work, as_json)
+    process_files(files, process, as_json)
 
 
-@click.command(cls=Verb)
-@_files_and_output
-@click.option("--min-voxels", type=click.IntRange(1), default=1, show_default=True, help="Drop smaller ones.")
+@click.command(cls=Command)
+@files_argument
+@takes(OutputOptions)
+@click.option(
+    "--min-voxels",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Smallest component to keep, in voxels.",
+)
 @json_option
-def components(
-    files: tuple[str, ...],
-    output: str,
-    voxel_spacing: float | None,
-    overwrite: bool,
-    min_voxels: int,
-    as_json: bool,
-) -> None:
-    """Number the 26-connected components of masks 1 to N: <stem>_components.mrc for each FILE.
+def components(output: OutputOptions, files: tuple[str, ...], *, min_voxels: int, as_json: bool) -> None:
+    """Label the connected components of masks.
+
+    This writes <stem>_components.mrc for each FILE, with the 26-connected components numbered 1 to N.
 
     \b
     Example:
@@ -192,21 +284,26 @@ def components(
     """
     from membrain_cloud.pipeline.files.postprocess import components_file
 
-    def work(file: str) -> Derived:
+    def process(file: str) -> Derived:
         return components_file(
-            file, min_voxels=min_voxels, output=output, voxel_spacing_angstrom=voxel_spacing, overwrite=overwrite
+            file,
+            min_voxels=min_voxels,
+            output=output.output,
+            voxel_spacing_angstrom=output.voxel_spacing,
+            overwrite=output.overwrite,
         )
 
-    _do_all(files, work, as_json)
+    process_files(files, process, as_json)
 
 
-@click.command(cls=Verb)
-@_files_and_output
+@click.command(cls=Command)
+@files_argument
+@takes(OutputOptions)
 @json_option
-def skeletonize(
-    files: tuple[str, ...], output: str, voxel_spacing: float | None, overwrite: bool, as_json: bool
-) -> None:
-    """Thin masks to their centred sheets, one voxel thick: <stem>_skel.mrc for each FILE.
+def skeletonize(output: OutputOptions, files: tuple[str, ...], *, as_json: bool) -> None:
+    """Thin masks to centred sheets, one voxel thick.
+
+    This writes <stem>_skel.mrc for each FILE.
 
     \b
     Example:
@@ -214,45 +311,66 @@ def skeletonize(
     """
     from membrain_cloud.pipeline.files.postprocess import skeletonize_file
 
-    def work(file: str) -> Derived:
-        return skeletonize_file(file, output=output, voxel_spacing_angstrom=voxel_spacing, overwrite=overwrite)
+    def process(file: str) -> Derived:
+        return skeletonize_file(
+            file, output=output.output, voxel_spacing_angstrom=output.voxel_spacing, overwrite=output.overwrite
+        )
 
-    _do_all(files, work, as_json)
+    process_files(files, process, as_json)
 
 
-def _do_all(
+def process_files(
     files: Sequence[str],
-    work: Callable[[str], Any],
+    process: Process,
     as_json: bool,
     *,
     at_once: int = 1,
     bars: display.Bars | None = None,
 ) -> None:
-    """Files in their order. A single bad one ends as any bad input does; of several, the others are done.
+    """Process files and print what was made of each, in their order; a bad file does not stop the others.
 
-    UsageError, before any is done, where two would write to the same names.
+    Parameters
+    ----------
+    files : sequence of str
+        The files.
+    process : callable
+        Processes one file; returns an object with `notes` and `outputs`.
+    as_json : bool
+        Print JSON: an object for one file, a list for several.
+    at_once : int
+        Number of files processed at the same time.
+    bars : Bars, optional
+        Progress bars, which are hidden while something is printed.
+
+    Raises
+    ------
+    UsageError
+        Two files would write to the same names; raised before any is processed.
+    MembrainCloudError
+        The only file failed.
+    click.exceptions.Exit
+        Some of several files failed; exit code 1.
     """
-    from membrain_cloud.errors import MembrainCloudError
     from membrain_cloud.pipeline.files.postprocess import require_own_names
 
     require_own_names(files)
     rows: list[dict[str, Any]] = []
-    with _told_to_stop(), _begun(files, work, at_once) as results:
+    with _interrupt_on_sigterm(), _started(files, process, at_once) as results:
         for file, result in zip(files, results, strict=True):
             try:
-                made = result()
+                derived = result()
             except MembrainCloudError as error:
                 if len(files) == 1:
                     raise
-                say(f"error: {error}")
+                say(f"error: {error_line(error)}")
                 rows.append({"file": file, "state": "failed", "message": error.message, "next_step": error.next_step})
                 continue
-            rows.append({"state": "done", **vars(made)})
-            with bars.aside() if bars is not None else contextlib.nullcontext():
-                for note in made.notes:
+            rows.append({"state": "done", **vars(derived)})
+            with bars.paused() if bars is not None else contextlib.nullcontext():
+                for note in derived.notes:
                     say(f"{file}: {note}")
                 if not as_json:
-                    click.echo("\n".join(made.outputs))
+                    click.echo("\n".join(derived.outputs))
     if as_json:
         print_json(rows if len(files) > 1 else rows[0])
     failed = sum(row["state"] == "failed" for row in rows)
@@ -262,8 +380,8 @@ def _do_all(
 
 
 @contextlib.contextmanager
-def _told_to_stop() -> Iterator[None]:
-    """SIGTERM ends as Ctrl-C does: what was begun is put away."""
+def _interrupt_on_sigterm() -> Iterator[None]:
+    """Treat SIGTERM as Ctrl-C, so that temporary files are removed."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -279,16 +397,16 @@ def _told_to_stop() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _begun(files: Sequence[str], work: Callable[[str], Any], at_once: int) -> Iterator[list[Callable[[], Any]]]:
-    """Calls that give what was made of each file; they are to be made in order."""
+def _started(files: Sequence[str], process: Process, at_once: int) -> Iterator[list[Callable[[], Any]]]:
+    """Yield a function for each file that returns its result; call them in order."""
     from concurrent.futures import ThreadPoolExecutor
     from functools import partial
 
     if at_once == 1:
-        yield [partial(work, file) for file in files]
+        yield [partial(process, file) for file in files]
         return
     with ThreadPoolExecutor(at_once) as pool:
         try:
-            yield [pool.submit(work, file).result for file in files]
+            yield [pool.submit(process, file).result for file in files]
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

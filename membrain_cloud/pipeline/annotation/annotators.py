@@ -18,7 +18,7 @@ from membrain_cloud.pipeline.annotation.extract import (
     patch_refs,
     prefill,
 )
-from membrain_cloud.store.formats.any_volume import read_volume
+from membrain_cloud.store.formats.volume_reader import read_volume
 from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.refs import SegmentationRef
 from membrain_cloud.training.corrections import Marks, apply_corrections, fill_unmarked, marks_from_masks

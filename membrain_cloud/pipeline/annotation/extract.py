@@ -18,9 +18,9 @@ from membrain_cloud.errors import ProjectError, UsageError
 from membrain_cloud.pipeline.digest import digest_of
 from membrain_cloud.pipeline.execution.provenance import versions
 from membrain_cloud.pipeline.stages.base import GENE_ONTOLOGY_MEMBRANE
-from membrain_cloud.store.formats.any_volume import read_volume
-from membrain_cloud.store.formats.volume_reader import VolumeFileWriter
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.formats.volume_reader import read_volume
+from membrain_cloud.store.formats.volume_writer import VolumeFileWriter
+from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.projects.open import open_project
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
 from membrain_cloud.training.corrections import Marks, patch_border, prefill_marks

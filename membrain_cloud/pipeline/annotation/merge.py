@@ -20,7 +20,7 @@ from membrain_cloud.pipeline.annotation.extract import require_own_image, write_
 from membrain_cloud.pipeline.digest import digest_of
 from membrain_cloud.pipeline.execution.provenance import versions
 from membrain_cloud.pipeline.stages.base import MEMBRANE, declare_membrane
-from membrain_cloud.store.formats.any_volume import read_volume
+from membrain_cloud.store.formats.volume_reader import read_volume
 from membrain_cloud.store.objects.io_meter import Meter, checksum
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
 from membrain_cloud.store.volumes.ome_zarr import DEFAULT_CHUNK

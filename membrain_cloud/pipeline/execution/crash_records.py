@@ -1,11 +1,11 @@
-"""What tasks have cost so far: workers that died at them. Kept in the store, so that it outlives the driver.
+"""Count the attempts at a task that killed its worker. The counts are kept in the store and outlive the driver.
 
-    a worker died, others were at work on it too   suspected: goes on alone
-    a worker died at this task alone               counted; `run.deaths` of them, and it is poison
-    its machine was lost                           nobody's fault; only `run.losses` of them are too many
+    a worker died, with other tasks at work      a suspicion: the task is retried alone
+    a worker died with this task alone           a death: after `run.deaths` of them the task has failed
+    the machine was lost                         a loss: after `run.losses` of them the task has failed
 
-A poisoned task is failed, and is left alone by later runs until its inputs or settings change (its digest does), or
-somebody asks for it (`run --retry-poison`).
+A task that failed in this way (a poisoned task) is left out of later runs until its inputs or settings, and so its
+digest, change, or until the user asks for a retry.
 """
 
 from __future__ import annotations
@@ -24,12 +24,30 @@ if TYPE_CHECKING:
     from membrain_cloud.store.run_state.receipts import Receipts
 
 Cause = Literal["worker_died", "machine_lost", "driver_died"]
-_KEPT = 20
+_HISTORY_LENGTH = 20
 
 
 @dataclass
 class CrashRecord:
-    """The attempts at one task that ended without a word from it."""
+    """The attempts at one task that ended without an outcome. The fields are the keys of the stored record.
+
+    Attributes
+    ----------
+    digest : str
+        Digest of the task; a record of another digest does not count.
+    stage, run, part : str
+        The task.
+    deaths : int
+        Workers that died with this task alone.
+    suspicions : int
+        Workers that died with this task and others.
+    losses : int
+        Machines that were lost.
+    most_deaths, most_losses : int
+        At these counts the task has failed.
+    history : list of dict
+        The last 20 attempts: when, cause, alone, worker.
+    """
 
     digest: str
     stage: str
@@ -43,39 +61,73 @@ class CrashRecord:
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def failure(self) -> Outcome | None:
-        """The failure of a task that has cost too much; None while it may be tried again."""
+        """Return the failure of a task that has reached a limit; None while it may be retried."""
         if self.deaths >= self.most_deaths:
-            message = f"the process at it died {self.deaths} times and did nothing else: most likely out of memory"
-            cure = "give workers more memory, or take fewer; then run --retry-poison"
+            message = f"its process died {self.deaths} times and did nothing else: most likely out of memory"
+            cure = "give workers more memory, or take fewer; then run again with retry_poison"
         elif self.losses >= self.most_losses:
             message = f"the machine it ran on was lost {self.losses} times"
-            cure = "look at the machines (memory, spot prices); then run --retry-poison"
+            cure = "check the machines (memory, spot prices); then run again with retry_poison"
         else:
             return None
         return Outcome(self.stage, self.run, self.part, "failed", message, cure)
 
 
 class CrashRecords:
-    """The records of a project; without a store they last as long as this object."""
+    """The crash records of a project.
+
+    Parameters
+    ----------
+    store : Receipts or None
+        Where they are kept. None: they last as long as this object.
+    """
 
     def __init__(self, store: Receipts | None) -> None:
         self._store = store
         self._records: dict[str, CrashRecord] = {}
 
     def read(self, tasks: Iterable[Task]) -> dict[str, Outcome]:
-        """Learn what the store knows, by one listing. Returns the failures of poisoned tasks, by their keys."""
-        kept = self._store.names() if self._store is not None else set()
+        """Read the stored records of some tasks, with one listing.
+
+        Parameters
+        ----------
+        tasks : iterable of Task
+            The tasks.
+
+        Returns
+        -------
+        dict of str to Outcome
+            Key of each poisoned task -> its failure.
+        """
+        names = self._store.names() if self._store is not None else set()
         poisoned = {}
-        for task in tasks if kept else ():
-            if _name(task) in kept and (record := self._read(task)) is not None:
+        for task in tasks if names else ():
+            if _name(task) in names and (record := self._read(task)) is not None:
                 self._records[_name(task)] = record
                 if (failure := record.failure()) is not None:
                     poisoned[task.key] = failure
         return poisoned
 
     def record(self, task: Task, cause: Cause, *, alone: bool, worker: str) -> CrashRecord:
-        """Count an attempt that ended badly. The store is asked first: another run may have counted too."""
-        record = self._read(task) or self._records.get(_name(task)) or _fresh(task)
+        """Count an attempt that ended without an outcome, on top of the stored count: another run may have counted too.
+
+        Parameters
+        ----------
+        task : Task
+            The task.
+        cause : str
+            What ended the attempt.
+        alone : bool
+            Whether the worker did nothing else.
+        worker : str
+            Address of the worker.
+
+        Returns
+        -------
+        CrashRecord
+            The record with this attempt.
+        """
+        record = self._read(task) or self._records.get(_name(task)) or _new_record(task)
         if cause == "machine_lost":
             record.losses += 1
         elif alone:
@@ -84,42 +136,46 @@ class CrashRecords:
             record.suspicions += 1
         when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         record.history.append({"when": when, "cause": cause, "alone": alone, "worker": worker})
-        del record.history[:-_KEPT]
+        del record.history[:-_HISTORY_LENGTH]
         self._records[_name(task)] = record
         if self._store is not None:
-            with contextlib.suppress(MembrainCloudError):  # it is remembered here at least
+            with contextlib.suppress(MembrainCloudError):  # it is still counted in this run
                 self._store.write(_name(task), asdict(record))
         return record
 
     def count(self, task: Task) -> int:
-        """How many attempts at this task have ended badly so far."""
+        """Return the number of attempts at a task that ended without an outcome."""
         record = self._records.get(_name(task))
         return 0 if record is None else record.deaths + record.suspicions + record.losses
 
     def forget(self, task: Task) -> None:
-        """The task has ended by itself, well or badly: nothing is held against it."""
+        """Remove the record of a task that has ended with an outcome of its own."""
         if self._records.pop(_name(task), None) is not None and self._store is not None:
             with contextlib.suppress(MembrainCloudError):
                 self._store.remove(_name(task))
 
     def _read(self, task: Task) -> CrashRecord | None:
-        """None where there is none, or of other inputs or settings."""
+        """Return the stored record; None where there is none for these inputs and settings."""
         if self._store is None:
             return None
         try:
-            kept = self._store.read(_name(task))
+            stored = self._store.read(_name(task))
         except MembrainCloudError:
             return None
-        if kept is None or kept.get("digest") != task.digest:
+        if stored is None or stored.get("digest") != task.digest:
             return None
-        known = {key: value for key, value in kept.items() if key in CrashRecord.__dataclass_fields__}
-        limits = {"most_deaths": int(task.job.limit("deaths")), "most_losses": int(task.job.limit("losses"))}
-        return CrashRecord(**(known | limits))
+        fields = {key: value for key, value in stored.items() if key in CrashRecord.__dataclass_fields__}
+        most_deaths, most_losses = _limits(task)
+        return CrashRecord(**(fields | {"most_deaths": most_deaths, "most_losses": most_losses}))
 
 
-def _fresh(task: Task) -> CrashRecord:
-    limits = (int(task.job.limit("deaths")), int(task.job.limit("losses")))
-    return CrashRecord(task.digest, task.stage, task.run, task.part, most_deaths=limits[0], most_losses=limits[1])
+def _limits(task: Task) -> tuple[int, int]:
+    return int(task.job.limit("deaths")), int(task.job.limit("losses"))
+
+
+def _new_record(task: Task) -> CrashRecord:
+    most_deaths, most_losses = _limits(task)
+    return CrashRecord(task.digest, task.stage, task.run, task.part, most_deaths=most_deaths, most_losses=most_losses)
 
 
 def _name(task: Task) -> str:

@@ -1,8 +1,8 @@
-"""Driving a plan: which task is handed to the runner next, and what a failure blocks. Knows no Dask.
+"""Drive a plan: which task is handed to the runner next, and what a failure blocks. Knows no Dask.
 
-Tasks that are ready wait in two queues, for GPU and for CPU stages, in the plan's order; one that could not be done
-for the moment goes behind the others. The runner says whether it has room for the first of a queue. What is in flight
-is bounded by that room, so nothing in a scheduler grows with the number of tasks.
+Tasks that are ready wait in two queues, for GPU and for CPU stages, in the plan's order; a task that is retried goes
+behind the others. The runner says whether it has a free slot for the first task of a queue. What is in flight is
+bounded by these slots, so nothing in a scheduler grows with the number of tasks.
 """
 
 from __future__ import annotations
@@ -28,53 +28,113 @@ if TYPE_CHECKING:
     from membrain_cloud.pipeline.settings import Settings
     from membrain_cloud.store.projects.project import Project
 
-# event is "started" (outcome None), "finished", "again" (tried again later), or "held" (another run is at it).
 Observer = Callable[[str, Task, Outcome | None], None]
+"""Called with an event, its task and its outcome.
+
+Events: "started" (outcome None), "finished", "again" (retried later), "held" (another run has the task's lease).
+"""
 
 KINDS: tuple[Kind, ...] = ("gpu", "cpu")
 
 
 class Runner(Protocol):
-    """Does tasks. `memory_bytes` is what the smallest of its workers has."""
+    """Executes tasks: in this process, or on workers.
+
+    Attributes
+    ----------
+    memory_bytes : int
+        Memory of its smallest worker in bytes.
+    """
 
     memory_bytes: int
 
     def bind(self, attempts: CrashRecords, note: Observer) -> None:
-        """Learn where attempts are counted, and who is told of tasks that are tried again."""
+        """Connect the runner to a run, before its first task.
+
+        Parameters
+        ----------
+        attempts : CrashRecords
+            Where attempts that killed their worker are counted.
+        note : callable
+            Observer of tasks that the runner itself retries.
+        """
 
     def now(self) -> float:
-        """Seconds, by the clock that it waits by."""
+        """Return the time in seconds, by the clock on which the runner waits."""
 
     def has_slot(self, task: Task, kind: Kind) -> bool:
-        """Whether this task could be started now."""
+        """Return whether a task could start now.
+
+        Parameters
+        ----------
+        task : Task
+            The task.
+        kind : str
+            "gpu" or "cpu": the workers that it prefers.
+        """
 
     def start(self, task: Task, registry: Registry, kind: Kind, *, take_over: str = "") -> None:
-        """Hand a task over. take_over : the lease of another run that is not kept up any more."""
+        """Start a task.
+
+        Parameters
+        ----------
+        task : Task
+            The task.
+        registry : mapping of str to Stage
+            All stages.
+        kind : str
+            "gpu" or "cpu": the workers that it prefers.
+        take_over : str
+            State of another run's lease on the task that is no longer renewed. Default: none.
+        """
 
     def finished(self, seconds: float) -> list[Outcome]:
-        """What has ended; waits for the first at most so long."""
+        """Return the outcomes of tasks that have ended.
+
+        Parameters
+        ----------
+        seconds : float
+            Time to wait for the first one.
+        """
 
     def backlog(self, ready: Mapping[Kind, int]) -> None:
-        """Be told how many tasks of each kind could start, were there room."""
+        """Take the number of tasks of each kind that could start if there were slots."""
 
     def snapshot(self) -> Mapping[str, Any]:
-        """For people: by kind "workers", "in_flight", "pending"; and "deaths", "gpu_worker_seconds". Any thread."""
+        """Return numbers for display, in any thread.
+
+        By kind: "workers", "in_flight", "pending"; in all: "deaths", "gpu_worker_seconds".
+        """
 
     def report(self, file: str) -> AbstractContextManager[Any]:
-        """Write Dask's performance report of what is done meanwhile. Raises UsageError where there is none."""
+        """Return a context in which Dask's performance report is recorded, written to a file at its end.
 
-    def close(self) -> None: ...
+        Raises
+        ------
+        UsageError
+            If the runner has no Dask.
+        """
+
+    def close(self) -> None:
+        """Release workers and connections."""
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How long to wait for what passes.
+    """When tasks are retried and how long is waited for them.
 
-    requeues : times that a task whose fault passes is queued again, after its worker has tried it several times.
-    again_seconds : before it is; doubled each time, with jitter, so that many do not come back at once.
-    held_seconds : between two looks at a task that another run is at.
-    lease_seconds : a lease that has not moved for so long, by our own clock, is taken over.
-    grace_seconds : for tasks in flight, once the run is to stop.
+    Attributes
+    ----------
+    requeues : int
+        Maximum number of times a task with a transient error is queued again, after the attempts on its worker.
+    again_seconds : float
+        Pause before it is, doubled each time, with jitter, so that tasks do not return all at once.
+    held_seconds : float
+        Pause between two looks at a task whose lease another run has.
+    lease_seconds : float
+        A lease that has not changed for this time, by our clock, is taken over.
+    grace_seconds : float
+        Time that tasks in flight have to end once the run is to stop.
     """
 
     requeues: int = 2
@@ -91,35 +151,66 @@ def run_tasks(
     observe: Observer = lambda *_: None,
     *,
     poisoned: Mapping[str, Outcome] | None = None,
-    patience: RetryPolicy | None = None,
+    policy: RetryPolicy | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> OutcomeStore:
-    """Do all tasks of a plan in the order their needs allow; a failure blocks what hangs on it and nothing else.
+    """Execute all tasks of a plan in the order that their needs allow.
 
-    observe : called with ("started", task, None) and ("finished", task, outcome), blocked tasks included.
-    poisoned : failures that are known before, by the tasks' keys.
-    stop : once it says so nothing more is handed out, and what is in flight is waited for for a while.
-    Returns the outcomes of the plan's tasks, in the plan's order; when stopped, of those that were settled.
+    A failure blocks what depends on the task, and nothing else.
+
+    Parameters
+    ----------
+    plan : Plan
+        The plan.
+    runner : Runner
+        Executes the tasks.
+    registry : mapping of str to Stage
+        All stages.
+    observe : callable
+        Observer of every task; blocked ones are "finished" too. Default: none.
+    poisoned : mapping of str to Outcome or None
+        Keys of tasks that are not tried -> their failures. Default: none.
+    policy : RetryPolicy or None
+        Retries and pauses. Default: `RetryPolicy()`.
+    stop : callable
+        Once it returns True no task is started, and tasks in flight have the policy's grace time. Default: never.
+
+    Returns
+    -------
+    OutcomeStore
+        Outcomes of the plan's tasks, in the plan's order; if stopped, of those that have ended.
     """
-    driving = _Dispatcher(plan, runner, registry, observe, patience or RetryPolicy())
+    dispatcher = _Dispatcher(plan, runner, registry, observe, policy or RetryPolicy())
     for failure in (poisoned or {}).values():
-        driving.fail(failure)
+        dispatcher.fail(failure)
     leave_at: float | None = None
-    while driving.is_unsettled():
+    while dispatcher.has_open_tasks():
         if stop():
-            leave_at = runner.now() + driving.patience.grace_seconds if leave_at is None else leave_at
-            if not driving.in_flight or runner.now() >= leave_at:
+            leave_at = runner.now() + dispatcher.policy.grace_seconds if leave_at is None else leave_at
+            if not dispatcher.in_flight or runner.now() >= leave_at:
                 break
         else:
-            driving.hand_out()
-        for outcome in runner.finished(driving.seconds_to_wait()):
-            driving.settle(outcome)
-    return driving.outcomes
+            dispatcher.start_ready_tasks()
+        for outcome in runner.finished(dispatcher.seconds_to_wait()):
+            dispatcher.process(outcome)
+    return dispatcher.outcomes
 
 
 @dataclass
-class _Later:
-    """Tasks that wait for a time. sightings : what lease was met on a task, and when it was first seen like that."""
+class _DelayedTasks:
+    """Tasks that wait for a time, by their index.
+
+    Attributes
+    ----------
+    due : list of (float, int)
+        Heap of times and tasks.
+    requeued : dict of int to int
+        How often each task was queued again.
+    sightings : dict of int to (str, float)
+        State of another run's lease on a task, and when it was first seen in that state.
+    take_over : dict of int to str
+        State of the lease that is taken over when the task starts.
+    """
 
     due: list[tuple[float, int]] = field(default_factory=list)
     requeued: dict[int, int] = field(default_factory=dict)
@@ -135,35 +226,34 @@ class _Later:
 
 
 class _Dispatcher:
-    """The state of a run: what waits for what, what is ready, what is in flight. Tasks are known by their index."""
+    """The state of a run: what waits for what, what is ready, what is in flight. Tasks go by their index."""
 
-    def __init__(
-        self, plan: Plan, runner: Runner, registry: Registry, observe: Observer, patience: RetryPolicy
-    ) -> None:
+    def __init__(self, plan: Plan, runner: Runner, registry: Registry, observe: Observer, policy: RetryPolicy) -> None:
         self.tasks, self.runner, self.registry = plan.tasks, runner, registry
-        self.observe, self.patience = observe, patience
+        self.observe, self.policy = observe, policy
         self.in_flight = 0
-        self._index = {task.key: index for index, task in enumerate(plan.tasks)}
-        self._waits = [len(set(task.needs)) for task in plan.tasks]
-        self._followers: dict[int, list[int]] = {}
         self.outcomes = OutcomeStore(plan.tasks)
-        self._left = len(plan.tasks)
+        self._index = {task.key: index for index, task in enumerate(plan.tasks)}
+        self._open_needs = [len(set(task.needs)) for task in plan.tasks]
+        self._followers: dict[int, list[int]] = {}
+        self._n_open = len(plan.tasks)
         self._ready: dict[Kind, list[tuple[int, int]]] = {kind: [] for kind in KINDS}
-        self._later = _Later()
+        self._delayed = _DelayedTasks()
         self._jitter = random.Random(0)
         for index, task in enumerate(plan.tasks):
             for need in set(task.needs):
                 self._followers.setdefault(self._index[need], []).append(index)
-        for index, waits in enumerate(self._waits):
-            if not waits:
+        for index, count in enumerate(self._open_needs):
+            if not count:
                 self._make_ready(index)
 
-    def is_unsettled(self) -> bool:
-        return self._left > 0
+    def has_open_tasks(self) -> bool:
+        """Return whether a task has no final outcome yet."""
+        return self._n_open > 0
 
-    def hand_out(self) -> None:
-        """Start what is ready, as far as there is room."""
-        for index in self._later.pop(self.runner.now()):
+    def start_ready_tasks(self) -> None:
+        """Start tasks that are ready, as far as there are slots."""
+        for index in self._delayed.pop(self.runner.now()):
             self._make_ready(index)
         for kind in KINDS:
             ready = self._ready[kind]
@@ -177,24 +267,24 @@ class _Dispatcher:
                     break
                 heapq.heappop(ready)
                 self.observe("started", task, None)
-                self.runner.start(task, self.registry, kind, take_over=self._later.take_over.pop(index, ""))
+                self.runner.start(task, self.registry, kind, take_over=self._delayed.take_over.pop(index, ""))
                 self.in_flight += 1
         self.runner.backlog({kind: len(ready) for kind, ready in self._ready.items()})
 
     def seconds_to_wait(self) -> float:
-        """Until there is something to do beside waiting for tasks: a second at most, to notice what changes."""
-        if not self._later.due:
+        """Return the seconds until the next retry is due, at most 1."""
+        if not self._delayed.due:
             return 1.0
-        return min(1.0, max(0.0, self._later.due[0][0] - self.runner.now()))
+        return min(1.0, max(0.0, self._delayed.due[0][0] - self.runner.now()))
 
-    def settle(self, outcome: Outcome) -> None:
-        """Note what became of a task that was in flight, and what follows from it."""
+    def process(self, outcome: Outcome) -> None:
+        """Take the outcome of a task that was in flight: retry it, fail it, or make its followers ready."""
         self.in_flight -= 1
         index = self._index[outcome.key]
         if outcome.state == "held":
-            self._look_again(index, outcome)
+            self._retry_held(index, outcome)
             return
-        self._later.sightings.pop(index, None)
+        self._delayed.sightings.pop(index, None)
         if outcome.state == "failed" and outcome.passing and self._requeue(index, outcome):
             return
         if outcome.state == "failed":
@@ -202,12 +292,12 @@ class _Dispatcher:
             return
         self._close(index, outcome)
         for follower in self._followers.get(index, ()):
-            self._waits[follower] -= 1
-            if not self._waits[follower] and not self.outcomes.has(follower):
+            self._open_needs[follower] -= 1
+            if not self._open_needs[follower] and not self.outcomes.has(follower):
                 self._make_ready(follower)
 
     def fail(self, outcome: Outcome) -> None:
-        """A task has failed for good; what hangs on it is blocked."""
+        """Close a failed task and block all that depends on it."""
         index = self._index[outcome.key]
         if not self.outcomes.has(index):
             self._close(index, outcome)
@@ -215,49 +305,53 @@ class _Dispatcher:
 
     def _make_ready(self, index: int) -> None:
         kind: Kind = "gpu" if self.registry[self.tasks[index].stage].needs_gpu else "cpu"
-        heapq.heappush(self._ready[kind], (self._later.requeued.get(index, 0), index))
+        heapq.heappush(self._ready[kind], (self._delayed.requeued.get(index, 0), index))
 
     def _close(self, index: int, outcome: Outcome) -> None:
         self.outcomes.put(index, outcome)
-        self._left -= 1
+        self._n_open -= 1
         self.observe("finished", self.tasks[index], outcome)
 
     def _requeue(self, index: int, outcome: Outcome) -> bool:
-        times = self._later.requeued.get(index, 0)
-        if times >= self.patience.requeues:
+        """Queue a task again after a pause; return False where its retries are used up."""
+        times = self._delayed.requeued.get(index, 0)
+        if times >= self.policy.requeues:
             return False
-        self._later.requeued[index] = times + 1
-        seconds = self.patience.again_seconds * 2**times * self._jitter.uniform(0.75, 1.5)
-        self._later.put(index, self.runner.now() + seconds)
+        self._delayed.requeued[index] = times + 1
+        seconds = self.policy.again_seconds * 2**times * self._jitter.uniform(0.75, 1.5)
+        self._delayed.put(index, self.runner.now() + seconds)
         self.observe("again", self.tasks[index], outcome)
         return True
 
-    def _look_again(self, index: int, outcome: Outcome) -> None:
-        """Another run is at it. Its lease moves while it lives; one that has stood still for long is taken over."""
+    def _retry_held(self, index: int, outcome: Outcome) -> None:
+        """Look again later at a task whose lease another run has.
+
+        A lease changes while its holder lives. One that has not changed for the policy's time is taken over.
+        """
         now, lease = self.runner.now(), outcome.message
-        seen, since = self._later.sightings.get(index, ("", now))
-        if seen != lease:
+        last_lease, since = self._delayed.sightings.get(index, ("", now))
+        if last_lease != lease:
             since = now
-        self._later.sightings[index] = (lease, since)
-        if now - since >= self.patience.lease_seconds:
-            self._later.take_over[index] = lease
-        self._later.put(index, now + self.patience.held_seconds * self._jitter.uniform(0.8, 1.2))
+        self._delayed.sightings[index] = (lease, since)
+        if now - since >= self.policy.lease_seconds:
+            self._delayed.take_over[index] = lease
+        self._delayed.put(index, now + self.policy.held_seconds * self._jitter.uniform(0.8, 1.2))
         self.observe("held", self.tasks[index], outcome)
 
     def _block_followers(self, index: int, outcome: Outcome) -> None:
-        """What a failure leaves undoable: everything that follows, each once."""
-        stack = list(self._followers.get(index, ()))
-        while stack:
-            follower = stack.pop(0)
+        """Close everything that depends on a failed task as blocked, each task once."""
+        waiting = list(self._followers.get(index, ()))
+        while waiting:
+            follower = waiting.pop(0)
             if self.outcomes.has(follower):
                 continue
-            stack += self._followers.get(follower, ())
+            waiting += self._followers.get(follower, ())
             task, why = self.tasks[follower], f"{outcome.stage} failed"
             blocked = Outcome(task.stage, task.run, task.part, "blocked", why, "see the failure of that stage")
             self._close(follower, blocked)
 
 
-def execute_plan(
+def execute_plan(  # noqa: PLR0913 (what is run, on what, and three options)
     project: Project,
     settings: Settings,
     plan: Plan,
@@ -269,46 +363,73 @@ def execute_plan(
     stop: Callable[[], bool] = lambda: False,
     grace_seconds: float = 20.0,
 ) -> OutcomeStore:
-    """Do a plan: declare the objects it writes, drive its tasks, keep its failures where `failures` finds them.
+    """Execute a plan: declare the objects that it writes, run its tasks, and keep its failures in the project.
 
-    retry_poison : try what was set aside because processes died at it.
-    stop, grace_seconds : once `stop` says so nothing more is begun; so long is waited for what is in flight.
-    Returns all outcomes, those settled by the plan first; when stopped, of those tasks that were settled.
-    Raises StorageError before anything is begun where results could not be written.
+    Parameters
+    ----------
+    project : Project
+        The project.
+    settings : Settings
+        The settings of all stages.
+    plan : Plan
+        The plan.
+    runner : Runner
+        Executes the tasks.
+    registry : mapping of str to Stage
+        All stages.
+    observe : callable
+        Observer of every task. Default: none.
+    retry_poison : bool
+        Whether tasks that were given up because their processes died are tried again. Default: False.
+    stop : callable
+        Once it returns True no task is started. Default: never.
+    grace_seconds : float
+        Time in seconds that tasks in flight then have. Default: 20.
+
+    Returns
+    -------
+    OutcomeStore
+        The plan's own outcomes, then those of its tasks; if stopped, of the tasks that have ended.
+
+    Raises
+    ------
+    StorageError
+        If results could not be written; nothing has been started then.
     """
-    ledger = FailureLog(project.receipts)
-    ledger.settle(plan.outcomes)
-    attempts = CrashRecords(project.receipts.sibling("attempts"))
-    poisoned = attempts.read(plan.tasks)
+    failures = FailureLog(project.receipts)
+    failures.record_all(plan.outcomes)
+    crashes = CrashRecords(project.receipts.sibling("attempts"))
+    poisoned = crashes.read(plan.tasks)
     if retry_poison:
         for task in plan.tasks:
             if task.key in poisoned:
-                attempts.forget(task)
+                crashes.forget(task)
         poisoned = {}
     if plan.tasks:
         _check_writable(project, settings, {registry[task.stage].keeps_receipts_in for task in plan.tasks})
         for name in plan.stages:
             registry[name].declare(project, settings)
 
-    def note(event: str, task: Task, outcome: Outcome | None) -> None:
+    def record(event: str, task: Task, outcome: Outcome | None) -> None:
         if outcome is not None and event == "finished":
-            ledger.note(outcome, completes=task.completes)
+            failures.record(outcome, completes=task.completes)
             if outcome.state in ("done", "skipped"):
-                attempts.forget(task)
+                crashes.forget(task)
         observe(event, task, outcome)
 
-    runner.bind(attempts, note)
-    chosen = settings.run
-    patience = RetryPolicy(
-        requeues=chosen.requeues, lease_seconds=60 * chosen.lease_minutes, grace_seconds=grace_seconds
+    runner.bind(crashes, record)
+    policy = RetryPolicy(
+        requeues=settings.run.requeues,
+        lease_seconds=60 * settings.run.lease_minutes,
+        grace_seconds=grace_seconds,
     )
-    outcomes = run_tasks(plan, runner, registry, note, poisoned=poisoned, patience=patience, stop=stop)
+    outcomes = run_tasks(plan, runner, registry, record, poisoned=poisoned, policy=policy, stop=stop)
     remove_stale_leases([project.receipts, open_tables(project, settings.output.tables).receipts])
     return outcomes.after(plan.outcomes)
 
 
 def _check_writable(project: Project, settings: Settings, stores: set[str]) -> None:
-    """Rather one error now than one for each of thousands of tasks."""
+    """Fail now and once, and not in each of thousands of tasks."""
     if "project" in stores:
         project.check_writable()
     if "tables" in stores:

@@ -1,4 +1,4 @@
-"""The failures of a project, kept in its store until they are cured."""
+"""The failures of a project, kept in its store until their stage succeeds."""
 
 from __future__ import annotations
 
@@ -14,37 +14,51 @@ if TYPE_CHECKING:
     from membrain_cloud.store.run_state.receipts import Receipts
 
 FAILURES = "failures"
+"""Folder of the failures, beside the receipts."""
 
 
 class FailureLog:
-    """Failures of a project, one record a run and stage, until that stage succeeds there.
+    """Failures of a project: one record for each run and stage, until that stage succeeds there.
 
-    A record is a service to people; where it cannot be written (a full disk, a read-only store), the run goes on and
-    has already said what failed.
+    Where a record cannot be written (a full disk, a read-only store), the run goes on: it has reported the failure.
+
+    Parameters
+    ----------
+    receipts : Receipts
+        The project's receipts.
     """
 
     def __init__(self, receipts: Receipts) -> None:
         self._receipts = receipts
-        self._known = receipts.names(FAILURES)
+        self._names = receipts.names(FAILURES)
 
-    def settle(self, outcomes: Iterable[Outcome]) -> None:
+    def record_all(self, outcomes: Iterable[Outcome]) -> None:
+        """Record the outcomes of whole stages."""
         for outcome in outcomes:
-            self.note(outcome, completes=True)
+            self.record(outcome, completes=True)
 
-    def note(self, outcome: Outcome, *, completes: bool) -> None:
-        """Keep a failure; forget an earlier one when the stage is done (`completes`: not just a part of it)."""
+    def record(self, outcome: Outcome, *, completes: bool) -> None:
+        """Keep a failure, or remove an earlier one where the stage has succeeded.
+
+        Parameters
+        ----------
+        outcome : Outcome
+            Outcome of a task.
+        completes : bool
+            Whether the stage is done with this task.
+        """
         name = f"{FAILURES}/{outcome.run}/{outcome.stage}"
         try:
             if outcome.state == "failed":
                 now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
                 self._receipts.write(name, outcome.as_dict() | {"when": now})
-                self._known.add(name)
-            elif outcome.state in ("done", "skipped") and completes and name in self._known:
+                self._names.add(name)
+            elif outcome.state in ("done", "skipped") and completes and name in self._names:
                 self._receipts.remove(name)
-                self._known.discard(name)
+                self._names.discard(name)
         except MembrainCloudError:
             pass
 
     def records(self) -> list[dict[str, Any]]:
-        """All failures, by run and stage."""
-        return [record for _, record in self._receipts.read_all(sorted(self._known)) if record is not None]
+        """Return all failures, by run and stage: the fields of `Outcome`, and "when"."""
+        return [record for _, record in self._receipts.read_all(sorted(self._names)) if record is not None]

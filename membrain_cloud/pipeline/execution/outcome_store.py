@@ -1,4 +1,4 @@
-"""The outcomes of a run, held small: a driver may have hundreds of thousands of them before it ends."""
+"""The outcomes of a run in little memory: a driver may hold hundreds of thousands of them."""
 
 from __future__ import annotations
 
@@ -8,57 +8,72 @@ from typing import cast, overload
 
 from membrain_cloud.pipeline.tasks import Outcome, State, Task
 
-# State, worker and names of what was measured: the same for many, held once.
+# State, worker and names of what was measured: the same for many outcomes, held once.
 _Shared = tuple[str, str, tuple[str, ...]]
 
 
 class OutcomeStore(Sequence[Outcome]):
-    """What became of some tasks, in their order; those that have no outcome yet are left out.
+    """The outcomes of some tasks, in the tasks' order; tasks without an outcome are left out.
 
-    A success is kept as some tens of bytes, from which its Outcome is made again on request. An outcome with a message
-    is kept as it is.
+    A success is kept as some tens of bytes, from which its Outcome is made on request. An outcome with a message is
+    kept as it is.
 
-    before : outcomes that were known without the tasks, and come first.
+    Parameters
+    ----------
+    tasks : sequence of Task
+        The tasks.
+    before : sequence of Outcome
+        Outcomes that come first. Default: none.
     """
 
     def __init__(self, tasks: Sequence[Task], before: Sequence[Outcome] = ()) -> None:
         self._tasks, self._before = tasks, tuple(before)
-        self._kept: list[bytes | Outcome | None] = [None] * len(tasks)
+        self._packed: list[bytes | Outcome | None] = [None] * len(tasks)
         self._shared: dict[_Shared, int] = {}
         self._count = 0
 
     def put(self, index: int, outcome: Outcome) -> None:
-        """Note what became of the task with this index."""
-        self._count += self._kept[index] is None
-        self._kept[index] = self._packed(outcome)
+        """Store the outcome of a task.
+
+        Parameters
+        ----------
+        index : int
+            Index of the task.
+        outcome : Outcome
+            Its outcome.
+        """
+        self._count += self._packed[index] is None
+        self._packed[index] = self._pack(outcome)
 
     def has(self, index: int) -> bool:
-        return self._kept[index] is not None
+        """Return whether the task with this index has an outcome."""
+        return self._packed[index] is not None
 
     def after(self, before: Sequence[Outcome]) -> OutcomeStore:
-        """These as they are now, and others before them."""
-        other = object.__new__(OutcomeStore)
-        vars(other).update(vars(self), _before=(*before, *self._before))
+        """Return these outcomes as they are now, after some others."""
+        other = OutcomeStore((), (*before, *self._before))
+        other._tasks, other._packed = self._tasks, self._packed
+        other._shared, other._count = self._shared, self._count
         return other
 
-    def _packed(self, outcome: Outcome) -> bytes | Outcome:
+    def _pack(self, outcome: Outcome) -> bytes | Outcome:
         if outcome.message or outcome.traceback:
             return outcome
         shared = outcome.state, outcome.worker, tuple(outcome.measured)
         number = self._shared.setdefault(shared, len(self._shared))
-        numbers = list(outcome.measured.values())
-        rest = [number, outcome.seconds, outcome.passing, numbers, dict(outcome.counts)]
+        values = list(outcome.measured.values())
+        rest = [number, outcome.seconds, outcome.passing, values, dict(outcome.counts)]
         try:
             text = json.dumps(rest, separators=(",", ":")).encode()
             return text if json.loads(text) == rest else outcome
         except TypeError:  # counts that are not plain
             return outcome
 
-    def _unpacked(self, index: int, shared: Sequence[_Shared]) -> Outcome | None:
-        kept, task = self._kept[index], self._tasks[index]
-        if not isinstance(kept, bytes):
-            return kept
-        number, seconds, passing, numbers, counts = json.loads(kept)
+    def _unpack(self, index: int, shared: Sequence[_Shared]) -> Outcome | None:
+        packed, task = self._packed[index], self._tasks[index]
+        if not isinstance(packed, bytes):
+            return packed
+        number, seconds, passing, values, counts = json.loads(packed)
         state, worker, names = shared[number]
         return Outcome(
             task.stage,
@@ -69,7 +84,7 @@ class OutcomeStore(Sequence[Outcome]):
             counts=counts,
             passing=passing,
             worker=worker,
-            measured=dict(zip(names, numbers, strict=True)),
+            measured=dict(zip(names, values, strict=True)),
         )
 
     def __len__(self) -> int:
@@ -78,10 +93,10 @@ class OutcomeStore(Sequence[Outcome]):
     def __iter__(self) -> Iterator[Outcome]:
         yield from self._before
         shared = list(self._shared)
-        for index in range(len(self._kept)):
-            found = self._unpacked(index, shared)
-            if found is not None:
-                yield found
+        for index in range(len(self._packed)):
+            outcome = self._unpack(index, shared)
+            if outcome is not None:
+                yield outcome
 
     @overload
     def __getitem__(self, index: int) -> Outcome: ...

@@ -1,4 +1,4 @@
-"""What a receipt says: of what, by what, with which settings an output was made, and how to tell that it is whole."""
+"""Make the receipt of a task: inputs, settings, model, versions, and the checksums of what was written."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import membrain_cloud
 from membrain_cloud.pipeline.tasks import Ref, ref_as_dict
 from membrain_cloud.redaction import all_without_keys, without_keys
 from membrain_cloud.store.refs import ObjectRef
 from membrain_cloud.store.run_state.receipts import RECEIPT_VERSION
+from membrain_cloud.version import __version__
 
 if TYPE_CHECKING:
     from membrain_cloud.pipeline.stages.base import Stage, TaskContext
     from membrain_cloud.store.objects.io_meter import Meter
 
 Objects = Mapping[str, tuple[int, str]]
+"""Name of an object -> its size in bytes and its checksum."""
 
 
 def make_receipt(
@@ -35,14 +36,33 @@ def make_receipt(
     seconds: float,
     attempt: int,
 ) -> dict[str, Any]:
-    """The receipt of the task at `context`, whose work is done.
+    """Make the receipt of a task whose work is done.
 
-    meters : what went through the stores "project" and "tables". Sizes and checksums are those of the bytes that were
-    written; what lies in the store is compared with them by `verify`.
+    Sizes and checksums are those of the bytes that were written; `verify` compares the store with them.
+
+    Parameters
+    ----------
+    context : TaskContext
+        The task and its stores.
+    stage : Stage
+        Its stage.
+    counts : mapping of str to Any
+        What the stage has counted.
+    meters : mapping of str to Meter
+        What went through the stores "project" and "tables".
+    seconds : float
+        Time that the last attempt took.
+    attempt : int
+        Number of the last attempt, from 1.
+
+    Returns
+    -------
+    dict of str to Any
+        The receipt, as values for JSON.
     """
     task = context.task
-    places = [] if task.output is None else [*output_paths(task.output), *class_pick_paths(task.output, counts)]
-    objects = _objects(context, meters[stage.keeps_receipts_in], places)
+    paths = [] if task.output is None else [*output_paths(task.output), *class_pick_paths(task.output, counts)]
+    objects = _objects(context, meters[stage.keeps_receipts_in], paths)
     return {
         "receipt_version": RECEIPT_VERSION,
         "digest": task.digest,
@@ -60,7 +80,7 @@ def make_receipt(
         "output": None if task.output is None else ref_as_dict(task.output) | {"uri": task.output.key},
         "output_identity": context.project.identity(task.output) if task.output and task.completes else None,
         "output_checksum": content_checksum(objects),
-        "paths": places or sorted(objects),
+        "paths": paths or sorted(objects),
         "objects": {name: list(entry) for name, entry in sorted(objects.items())},
         "settings": stage.digest_settings(context.settings),
         "model": _model(stage.model(context.settings), task.model_sha256),
@@ -83,44 +103,61 @@ def _model(source: str | None, sha256: str | None) -> dict[str, str | None] | No
 
 
 def output_paths(output: Ref) -> list[str]:
-    """Where an annotation may lie in the project."""
+    """Return the paths in the project at which an annotation may lie."""
     return [output.mesh_path, output.picks_path] if isinstance(output, ObjectRef) else [output.path]
 
 
 def class_pick_paths(output: Ref, counts: Mapping[str, Any]) -> list[str]:
-    """Where the picks of each kind lie that `pick` writes beside all of them: its counts name the kinds."""
+    """Return the paths of the picks of single classes that `pick` writes beside all picks.
+
+    Parameters
+    ----------
+    output : Ref
+        The stage's output.
+    counts : mapping of str to Any
+        What the stage has counted; "classes" names the classes.
+
+    Returns
+    -------
+    list of str
+        Paths in the project; empty without classes.
+    """
     if not isinstance(output, ObjectRef):
         return []
     return [replace(output, name=name).picks_path for name in sorted(counts.get("classes", ()))]
 
 
 def content_checksum(objects: Objects) -> str:
-    """One checksum of several objects: BLAKE2b over their names, sizes and checksums, by name."""
-    lines = "\n".join(f"{name}\t{size}\t{summed}" for name, (size, summed) in sorted(objects.items()))
+    """Return one checksum of several objects: BLAKE2b over their names, sizes and checksums, sorted by name."""
+    lines = "\n".join(f"{name}\t{size}\t{checksum}" for name, (size, checksum) in sorted(objects.items()))
     return hashlib.blake2b(lines.encode(), digest_size=16).hexdigest()
 
 
-def _objects(context: TaskContext, meter: Meter, places: Sequence[str]) -> dict[str, tuple[int, str]]:
-    """What the output consists of: of the last of several parts all of it, of another part what it wrote itself."""
+def _objects(context: TaskContext, meter: Meter, paths: Sequence[str]) -> dict[str, tuple[int, str]]:
+    """Return the objects of which the output consists.
+
+    The last of several parts lists the whole output, any other part what it has written itself.
+    """
     task = context.task
     if not task.completes or task.output is None:
         return dict(meter.objects)
-    found: dict[str, tuple[int, str]] = {}
+    objects: dict[str, tuple[int, str]] = {}
     if task.part != "whole":
         parts = context.receipts.parts(task.address)
         for part in sorted(parts, key=lambda name: (name != "prepare", name)):
-            found |= {name: (size, summed) for name, (size, summed) in parts[part].get("objects", {}).items()}
-    found |= meter.objects
-    return {name: entry for name, entry in found.items() if any(_is_below(name, place) for place in places)}
+            written = parts[part].get("objects", {}).items()
+            objects |= {name: (size, checksum) for name, (size, checksum) in written}
+    objects |= meter.objects
+    return {name: entry for name, entry in objects.items() if any(_is_below(name, path) for path in paths)}
 
 
-def _is_below(name: str, place: str) -> bool:
-    return name == place or name.startswith(f"{place}/")
+def _is_below(name: str, path: str) -> bool:
+    return name == path or name.startswith(f"{path}/")
 
 
 @functools.cache
 def _accelerator() -> str | None:
-    """The GPU's name; None where the work was done without one."""
+    """Return the name of the GPU; None without one."""
     import torch
 
     return str(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
@@ -128,11 +165,11 @@ def _accelerator() -> str | None:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Versions that bear on results."""
-    found = {"membrain_cloud": membrain_cloud.__version__, "python": platform.python_version()}
+    """Return the versions of Python, this package and the libraries that affect results."""
+    result = {"membrain_cloud": __version__, "python": platform.python_version()}
     for name in ("numpy", "torch", "copick", "zarr", "connected-components-3d"):
         try:
-            found[name] = importlib.metadata.version(name)
+            result[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return result

@@ -1,8 +1,8 @@
-"""What runs that were killed have left behind of leases and attempts, once the work these were about is done.
+"""Remove what killed runs have left of leases and crash records, once the tasks are done.
 
-Who dies between its receipt and the release of its lease leaves a lease that nobody needs: a lease whose receipt is
-there is void, whoever holds it. So is a count of attempts at a task that is done. What is not done keeps both: by them
-the next one who takes it on knows what it has cost.
+A process that dies between its receipt and the release of its lease leaves the lease behind. A lease whose task has its
+receipt is stale, whoever holds it, and so is a crash record of a task that is done. Tasks that are not done keep both:
+the next run takes the lease over and goes on counting.
 """
 
 from __future__ import annotations
@@ -20,13 +20,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 LEASES, ATTEMPTS = "leases", "attempts"
+"""Folders of the leases and of the crash records, beside the receipts."""
 
 
 def remove_stale_leases(stores: Iterable[Receipts]) -> None:
-    """Remove void leases, and attempts at tasks that are done: a listing each, and two requests for each one there.
+    """Remove leases and crash records of finished tasks: one listing each, and two requests for each one there.
 
-    stores : the receipts of a project and of its tables. One that does not answer is left as it is: nothing rests on
-    what is removed here.
+    A store that does not answer is left as it is: nothing depends on what is removed here.
+
+    Parameters
+    ----------
+    stores : iterable of Receipts
+        The receipts of the project and of its tables, in this order.
     """
     stores = list(stores)
     for receipts in stores:
@@ -35,22 +40,22 @@ def remove_stale_leases(stores: Iterable[Receipts]) -> None:
             for name in finished_leases(receipts):
                 files.remove_object(f"{name}.json")
     with contextlib.suppress(MembrainCloudError):
-        attempts = stores[0].sibling(ATTEMPTS)  # of all stages they lie in the project
+        attempts = stores[0].sibling(ATTEMPTS)  # the crash records of all stages lie in the project
         for name, record in attempts.read_all(attempts.names()):
             if record is not None and any(_is_done(receipts, name, record) for receipts in stores):
                 attempts.remove(name)
 
 
 def finished_leases(receipts: Receipts) -> list[str]:
-    """The names of leases beside `receipts` whose task has its receipt."""
-    held = Leases(receipts.beside(LEASES)).all()
+    """Return the names of leases beside the receipts whose task has its receipt."""
+    holders = Leases(receipts.beside(LEASES)).all()
     with ThreadPoolExecutor(CONCURRENT_REQUESTS) as threads:
-        done = threads.map(lambda name: _is_done(receipts, name, held[name].facts), held)
-        return [name for name, is_done in zip(held, done, strict=True) if is_done]
+        done = threads.map(lambda name: _is_done(receipts, name, holders[name].facts), holders)
+        return [name for name, is_done in zip(holders, done, strict=True) if is_done]
 
 
 def _is_done(receipts: Receipts, name: str, facts: Mapping[str, object]) -> bool:
-    """Whether there is the receipt of the task that a lease or a record of this name is about."""
+    """Return whether the task of a lease or crash record has its receipt."""
     address, _, part = name.rpartition("/")
     digest = facts.get("digest")
     if not address or not isinstance(digest, str) or not digest:

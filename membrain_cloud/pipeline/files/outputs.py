@@ -18,9 +18,9 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import membrain_cloud
 from membrain_cloud.errors import StorageError, UsageError, storage_error
 from membrain_cloud.store.objects.object_store import Files
+from membrain_cloud.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,7 +127,7 @@ def publish(
         "membrane_voxels": made.membrane_voxels,
         "components": made.components,
         "notes": made.notes,
-        "version": membrain_cloud.__version__,
+        "version": __version__,
     }
     waiting = os.path.join(os.path.dirname(staged.segmented), "record.json")
     try:

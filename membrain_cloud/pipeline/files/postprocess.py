@@ -21,8 +21,8 @@ from membrain_cloud.image.connected_components import SLAB_VOXELS, find_componen
 from membrain_cloud.image.skeleton import skeleton_blocks, skeletonize_box
 from membrain_cloud.segmentation.score_encoding import scores_above
 from membrain_cloud.segmentation.uncertainty import HALO, uncertainty_planes
-from membrain_cloud.store.formats.any_volume import file_stem
-from membrain_cloud.store.formats.volume_reader import VolumeFile, VolumeFileWriter, check_output, open_volume_file
+from membrain_cloud.store.formats.volume_reader import VolumeFile, file_stem, open_volume_file
+from membrain_cloud.store.formats.volume_writer import VolumeFileWriter, check_output
 
 Read = Callable[[Box], NDArray[Any]]
 # So many voxels are worked on at once, in whole planes; about ten bytes each.
@@ -74,7 +74,7 @@ def notes_of(volume: VolumeFile) -> tuple[str, ...]:
 
 def stem_of(path: str) -> str:
     """The file's name without folder and endings, as outputs begin with it."""
-    return file_stem(path.rstrip("/").removesuffix(".bz2"))
+    return file_stem(path)
 
 
 def require_own_names(files: Sequence[str]) -> None:

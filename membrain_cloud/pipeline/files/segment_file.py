@@ -15,7 +15,7 @@ from membrain_cloud.geometry import Box, iterate_chunks
 from membrain_cloud.pipeline.files import postprocess as derived
 from membrain_cloud.pipeline.files.outputs import SegmentedFile, earlier_outputs, identity, publish, staging
 from membrain_cloud.pipeline.models import model_sha256, registry_facts
-from membrain_cloud.pipeline.stages.inference import predict_slabs, segmenter, sliding_window
+from membrain_cloud.pipeline.stages.inference import DensitySource, predict_slabs, segmenter, sliding_window
 from membrain_cloud.pipeline.stages.output_grid import GridChoice, choose_grids, output_blocks
 from membrain_cloud.segmentation.score_encoding import scores_above
 from membrain_cloud.segmentation.sliding_window import Slab, Statistics, density_statistics
@@ -197,11 +197,8 @@ def _slabs(
         settings,
         look,
         segmenter(settings.model, model_sha256(settings.model), settings.effective_precision, settings.compilation),
-        volume.read,
-        shape,
+        DensitySource(volume.read, shape, _statistics(volume), chunk_planes=max(volume.chunk[0], 16)),
         piece.block,
-        statistics=_statistics(volume),
-        chunk_planes=max(volume.chunk[0], 16),
         progress=count,
     )
     return view.regridding.apply(slabs, piece.core)

@@ -1,8 +1,8 @@
-"""Whether what lies in the store is what the receipts vouch for, and nothing else.
+"""Check that what lies in the store is what the receipts describe, and nothing else.
 
-Sizes and names are compared by bulk listings: of the tables one, of a project one for each folder of a run that
-receipts name (segmentations, meshes, picks), never of its tomograms. Beside them every receipt is read, and of volumes
-the metadata. With `content` every object is read and its checksum taken again.
+Sizes and names are compared by bulk listings: one of the tables, and of a project one for each folder of a run that
+receipts name (segmentations, meshes, picks), never of its tomograms. Every receipt is read too, and the metadata of
+volumes. With `content` every object is read and its checksum computed again.
 """
 
 from __future__ import annotations
@@ -24,26 +24,35 @@ from membrain_cloud.store.run_state.receipts import ReceiptName, Receipts
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from membrain_cloud.store.objects.object_store import Files, ObjectInfo
+    from membrain_cloud.store.objects.object_info import ObjectInfo
+    from membrain_cloud.store.objects.object_store import Files
     from membrain_cloud.store.projects.project import Project
     from membrain_cloud.store.tables.parquet_tables import Tables
 
 State = Literal["ok", "missing", "torn", "changed", "foreign"]
-# Outputs in these states are not what a receipt vouches for.
+
 LOST: tuple[State, ...] = ("missing", "torn")
+"""States of outputs that must be made again."""
 
-
-# Folders of a project that are kept listed: more than the threads can be at.
-_FOLDERS_KEPT = 8 * CONCURRENT_REQUESTS
+# Listings of folders that are kept: more than the threads can use at once.
+_CACHED_FOLDERS = 8 * CONCURRENT_REQUESTS
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found about one output.
+    """The state of one output.
 
-    state : ok; missing: none of it is there; torn: some objects are not there, or have another size; changed since it
-    was written; foreign: nobody's receipt vouches for it (receipt is empty then), or something lies in it that was not
-    written with it.
+    Attributes
+    ----------
+    receipt : str
+        Name of its receipt; empty for a foreign output.
+    output : str
+        copick URI of the annotation, or what else it is.
+    state : str
+        ok; missing: no object is there; torn: some objects are absent, or have another size; changed: it was written
+        again or has other bytes; foreign: it has no receipt, or there are objects in it that were not written with it.
+    detail : str
+        What differs.
     """
 
     receipt: str
@@ -55,35 +64,62 @@ class Finding:
 def verify(
     project: Project, tables: Tables, user: str, *, content: bool = False, forget_missing: bool = False
 ) -> list[Finding]:
-    """Check every finished output against its receipt: annotations, kept scores and table rows.
+    """Check every finished output against its receipt: annotations, stored scores and table rows.
 
-    content : read everything and compare checksums; otherwise names, sizes and what the store says of changes.
-    forget_missing : forget outputs that are missing or torn (with `content`, changed ones too), so that the next run
-    makes them again.
+    Parameters
+    ----------
+    project : Project
+        The project.
+    tables : Tables
+        Its tables.
+    user : str
+        copick user whose annotations are ours.
+    content : bool
+        Whether everything is read and checksums are compared. Default: False, names, sizes and what the store says
+        of changes.
+    forget_missing : bool
+        Whether receipts of missing and torn outputs (with `content` also changed ones) are removed, so that the next
+        run makes them again. Default: False.
 
-    Raises StorageError or TransientError where the store does not answer: that is never "missing".
+    Returns
+    -------
+    list of Finding
+        One for each output.
+
+    Raises
+    ------
+    StorageError, TransientError
+        If the store does not answer; that is never reported as "missing".
     """
     findings: list[Finding] = []
-    for receipts, files, identify in (
+    for receipts, files, identity_project in (
         (project.receipts, project.files, project if not content else None),
         (tables.receipts, tables.files, None),
     ):
-        found = list(_verified(receipts, files, identify, content=content))
-        findings += found
+        of_store = list(_check_all(receipts, files, identity_project, content=content))
+        findings += of_store
         if forget_missing:
             bad = (*LOST, "changed") if content else LOST
-            forget(receipts, [finding for finding in found if finding.state in bad])
-    litter = orphaned_outputs(project, tables, user)
-    return [*findings, *(Finding("", item.name, "foreign", "no receipt vouches for it") for item in litter)]
+            forget_outputs(receipts, [finding for finding in of_store if finding.state in bad])
+    orphans = orphaned_outputs(project, tables, user)
+    return [*findings, *(Finding("", orphan.name, "foreign", "it has no receipt") for orphan in orphans)]
 
 
-def forget(receipts: Receipts, lost: Sequence[Finding]) -> None:
-    """Remove all receipts of these outputs, those of their parts included: what a block wrote may be the torn part.
+def forget_outputs(receipts: Receipts, findings: Sequence[Finding]) -> None:
+    """Remove all receipts of some outputs, those of their blocks included: the torn part may be a block's.
 
-    With kept scores go the receipts of the masks that were made with them: scores are made by that stage.
+    With stored scores the receipts of the masks that were made from them are removed, since that stage makes the
+    scores.
+
+    Parameters
+    ----------
+    receipts : Receipts
+        The receipts of a store.
+    findings : sequence of Finding
+        The outputs.
     """
-    addresses = {finding.receipt.rpartition("/")[0] for finding in lost}
-    scores = {finding.output for finding in lost if finding.receipt.startswith(f"{SCORES}/")}
+    addresses = {finding.receipt.rpartition("/")[0] for finding in findings}
+    scores = {finding.output for finding in findings if finding.receipt.startswith(f"{SCORES}/")}
     if scores:
         for name, receipt in receipts.read_all(_complete(receipts)):
             if receipt is not None and (receipt.get("counts") or {}).get("kept") in scores:
@@ -93,60 +129,64 @@ def forget(receipts: Receipts, lost: Sequence[Finding]) -> None:
 
 
 def _complete(receipts: Receipts) -> list[str]:
-    """Names of the receipts of whole outputs."""
-    found = ((name, ReceiptName.parse(name)) for name in receipts.names())
-    return sorted(name for name, known in found if known is not None and known.part == "complete")
+    """Return the names of the receipts of whole outputs."""
+    parsed_names = ((name, ReceiptName.parse(name)) for name in receipts.names())
+    return sorted(name for name, parsed in parsed_names if parsed is not None and parsed.part == "complete")
 
 
-def _verified(receipts: Receipts, files: Files, project: Project | None, *, content: bool) -> Iterator[Finding]:
-    """Project : where identities are compared too."""
-    listed = _Listed(files, whole=receipts.url.startswith(f"{files.url}/_"))
+def _check_all(receipts: Receipts, files: Files, project: Project | None, *, content: bool) -> Iterator[Finding]:
+    """Check the outputs of one store; `project`: where identities are compared too."""
+    listings = _FolderListings(files, whole=receipts.url.startswith(f"{files.url}/_"))
 
     def check(name: str) -> Finding:
         receipt = receipts.read(name)
         if receipt is None:
             return Finding(name, name, "torn", "the receipt itself cannot be read")
-        return _check(name, receipt, listed, project, content=content)
+        return _check(name, receipt, listings, project, content=content)
 
-    # Those of one run one after the other: they lie in the same folders, and these are then listed once.
+    # Outputs of one run in a row: they lie in the same folders, which are then listed once.
     names = sorted(_complete(receipts), key=lambda name: (name.split("/")[2:3], name))
     with ThreadPoolExecutor(CONCURRENT_REQUESTS) as threads:
-        found = threads.map(check, names)
-        yield from sorted(found, key=lambda finding: finding.receipt)
+        yield from sorted(threads.map(check, names), key=lambda finding: finding.receipt)
 
 
-class _Listed:
-    """What lies in a store, listed folder by folder, the last ones kept.
+class _FolderListings:
+    """The objects of a store, listed folder by folder; the last listings are kept.
 
-    whole : one listing of everything, for a store that holds nothing but what receipts vouch for.
+    Parameters
+    ----------
+    files : Files
+        The store.
+    whole : bool
+        Whether one listing of everything is made, for a store that has nothing but outputs.
     """
 
     def __init__(self, files: Files, *, whole: bool) -> None:
         self.files, self._whole = files, whole
-        self._kept: OrderedDict[str, tuple[threading.Lock, dict[str, ObjectInfo]]] = OrderedDict()
+        self._cache: OrderedDict[str, tuple[threading.Lock, dict[str, ObjectInfo]]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def there(self, paths: Iterable[str]) -> dict[str, ObjectInfo]:
-        """The objects at and below some paths, relative to the store."""
-        found: dict[str, ObjectInfo] = {}
+    def objects(self, paths: Iterable[str]) -> dict[str, ObjectInfo]:
+        """Return the objects at and below some paths of the store."""
+        objects: dict[str, ObjectInfo] = {}
         for path in paths:
-            # Kept scores lie beside the tomogram, which may have very many chunks.
+            # Stored scores lie beside the tomogram, which may have very many chunks: their folder alone is listed.
             folder = "" if self._whole else path if "/VoxelSpacing" in path else path.rpartition("/")[0]
             listing = self._listing(folder)
             below = f"{path}/"
             if path.endswith(".zarr"):
-                found |= {name: info for name, info in listing.items() if name.startswith(below)}
+                objects |= {name: info for name, info in listing.items() if name.startswith(below)}
             elif path in listing:
-                found[path] = listing[path]
-        return found
+                objects[path] = listing[path]
+        return objects
 
     def _listing(self, folder: str) -> dict[str, ObjectInfo]:
         with self._lock:
-            lock, listing = self._kept.setdefault(folder, (threading.Lock(), {}))
-            self._kept.move_to_end(folder)
-            while len(self._kept) > _FOLDERS_KEPT:
-                self._kept.popitem(last=False)
-        with lock:  # whoever comes first lists it, the others wait
+            lock, listing = self._cache.setdefault(folder, (threading.Lock(), {}))
+            self._cache.move_to_end(folder)
+            while len(self._cache) > _CACHED_FOLDERS:
+                self._cache.popitem(last=False)
+        with lock:  # the first thread lists the folder, the others wait
             if not listing:
                 prefix = f"{folder}/" if folder else ""
                 listing.update({prefix + name: info for name, info in self.files.listing(folder).items()})
@@ -154,28 +194,36 @@ class _Listed:
 
 
 def _check(
-    name: str, receipt: Mapping[str, Any], listed: _Listed, project: Project | None, *, content: bool
+    name: str, receipt: Mapping[str, Any], listings: _FolderListings, project: Project | None, *, content: bool
 ) -> Finding:
-    told = str((receipt.get("output") or receipt).get("uri") or f"table rows of {receipt.get('run')}")
-    objects: Mapping[str, Sequence[Any]] = receipt.get("objects") or {}
-    if not objects:  # rows that were measured outside of a project; `tables check` reads them
-        return Finding(name, told, "ok", "its receipt lists no objects")
-    there = listed.there(receipt.get("paths") or sorted(objects))
-    missing = [path for path in objects if path not in there]
+    """Check one output against its receipt."""
+    output = str((receipt.get("output") or receipt).get("uri") or f"table rows of {receipt.get('run')}")
+    written: Mapping[str, Sequence[Any]] = receipt.get("objects") or {}
+    if not written:  # rows that were measured outside of a project; `tables check` reads them
+        return Finding(name, output, "ok", "its receipt lists no objects")
+    stored = listings.objects(receipt.get("paths") or sorted(written))
+    state, detail = _compare(written, stored)
+    if state == "ok" and content:
+        changed = [path for path, (_, expected) in written.items() if _checksum(listings.files, path) != expected]
+        if changed:
+            state, detail = "changed", f"other bytes: {changed[0]}"
+    elif state == "ok" and project is not None and not _is_identical(project, receipt, stored):
+        state, detail = "changed", "written again, or copied; comparing the content tells whether the bytes differ"
+    return Finding(name, output, state, detail)
+
+
+def _compare(written: Mapping[str, Sequence[Any]], stored: Mapping[str, ObjectInfo]) -> tuple[State, str]:
+    """Compare names and sizes of the objects that a receipt lists with those in the store."""
+    missing = [path for path in written if path not in stored]
     if missing:
-        state: State = "missing" if len(missing) == len(objects) else "torn"
-        return Finding(name, told, state, f"{len(missing)} of {len(objects)} objects are not there: {missing[0]}")
-    for path, (size, _) in objects.items():
-        if there[path].size != size:
-            return Finding(name, told, "torn", f"{path} has {there[path].size} bytes, {size} were written")
-    if extra := sorted(set(there) - set(objects)):
-        return Finding(name, told, "foreign", f"{len(extra)} objects were not written with it: {extra[0]}")
-    if content:
-        changed = [path for path, (_, summed) in objects.items() if _checksum(listed.files, path) != summed]
-        return Finding(name, told, "changed", f"other bytes: {changed[0]}") if changed else Finding(name, told, "ok")
-    if project is not None and not _is_identical(project, receipt, there):
-        return Finding(name, told, "changed", "written anew, or copied; --content tells whether the bytes differ")
-    return Finding(name, told, "ok")
+        state: State = "missing" if len(missing) == len(written) else "torn"
+        return state, f"{len(missing)} of {len(written)} objects are not there: {missing[0]}"
+    for path, (size, _) in written.items():
+        if stored[path].size != size:
+            return "torn", f"{path} has {stored[path].size} bytes, {size} were written"
+    if extra := sorted(set(stored) - set(written)):
+        return "foreign", f"{len(extra)} objects were not written with it: {extra[0]}"
+    return "ok", ""
 
 
 def _checksum(files: Files, path: str) -> str | None:
@@ -185,11 +233,12 @@ def _checksum(files: Files, path: str) -> str | None:
         return None
 
 
-def _is_identical(project: Project, receipt: Mapping[str, Any], there: Mapping[str, ObjectInfo]) -> bool:
+def _is_identical(project: Project, receipt: Mapping[str, Any], stored: Mapping[str, ObjectInfo]) -> bool:
+    """Return whether an output still has the identity that its receipt gives."""
     if receipt.get("output_identity") is None:
         return True
     output = ref_from_dict({key: value for key, value in receipt["output"].items() if key != "uri"})
     try:
-        return bool(project.listed_identity(output, there) == receipt["output_identity"])
+        return bool(project.listed_identity(output, stored) == receipt["output_identity"])
     except InputError:
         return False

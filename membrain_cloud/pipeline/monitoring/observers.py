@@ -1,4 +1,4 @@
-"""All who watch a run: counts, metrics, log, Dask's own report. What they need is set up and taken down here."""
+"""All observers of one run: progress, log, metrics and Dask's performance report, set up and closed together."""
 
 from __future__ import annotations
 
@@ -19,14 +19,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunObservers:
-    """A run under watch. `log` is written to where `run_log.log_to` says."""
+    """The observers of one run.
 
-    tally: ProgressCounter
+    Attributes
+    ----------
+    progress : ProgressCounter
+        Counts of tasks and tomograms.
+    log : RunLog
+        The log, written where `json_log.log_to` says.
+    observers : tuple of callable
+        All of them, as `execution.driver.Observer`.
+    """
+
+    progress: ProgressCounter
     log: RunLog
     observers: tuple[Observer, ...]
 
     def with_observer(self, other: Observer) -> Observer:
-        """All observers and one more, as one."""
+        """Return one observer that calls all of these and another one."""
 
         def observe(event: str, task: Task, outcome: Outcome | None) -> None:
             for observer in (*self.observers, other):
@@ -39,21 +49,39 @@ class RunObservers:
 def observe_run(
     plan: Plan, runner: Runner, *, metrics_port: int | None = None, dask_report: str | None = None
 ) -> Iterator[RunObservers]:
-    """RunObservers a run of `plan` on `runner`.
+    """Observe a run while the context lasts, and log its end.
 
-    metrics_port : serve Prometheus metrics there.  dask_report : write Dask's performance report to this HTML file.
-    Raises UsageError for a port that is taken, or a report that cannot be made.
+    Parameters
+    ----------
+    plan : Plan
+        The plan.
+    runner : Runner
+        The runner.
+    metrics_port : int or None
+        Port at which Prometheus metrics are served; 0: a free one. Default: no metrics.
+    dask_report : str or None
+        HTML file to which Dask's performance report is written. Default: no report.
+
+    Yields
+    ------
+    RunObservers
+        The observers.
+
+    Raises
+    ------
+    UsageError
+        If the port is taken, or the runner has no Dask.
     """
-    tally, log = ProgressCounter(plan), RunLog(plan)
-    observers: list[Observer] = [tally.observe, log.observe]
+    progress, log = ProgressCounter(plan), RunLog(plan)
+    observers: list[Observer] = [progress.observe, log.observe]
     with ExitStack() as stack:
         if metrics_port is not None:
             from membrain_cloud.pipeline.monitoring.prometheus import Metrics
 
-            metrics = Metrics(plan, tally, runner.snapshot)
+            metrics = Metrics(plan, progress, runner.snapshot)
             stack.callback(metrics.serve(metrics_port))
             observers.append(metrics.observe)
         if dask_report is not None:
             stack.enter_context(runner.report(dask_report))
-        yield RunObservers(tally, log, tuple(observers))
-        log.end({state: int(count) for state, count in tally.tomograms.items()})
+        yield RunObservers(progress, log, tuple(observers))
+        log.end({state: int(count) for state, count in progress.tomograms.items()})

@@ -1,4 +1,4 @@
-"""Prometheus metrics of a run, beside Dask's own: served as text at http://driver:PORT/metrics."""
+"""Serve Prometheus metrics of a run, beside Dask's own, as text at http://driver:PORT/metrics."""
 
 from __future__ import annotations
 
@@ -23,56 +23,73 @@ Snapshot = Callable[[], Mapping[str, Any]]
 
 
 class Metrics:
-    """All metrics of one run in a registry of its own.
+    """The metrics of one run, in a registry of its own.
 
-    tally : counted by somebody else.  snapshot : of the runner, as `Runner.snapshot`.
+    Parameters
+    ----------
+    plan : Plan
+        The plan.
+    progress : ProgressCounter
+        Counts of the run, kept up to date by another observer.
+    snapshot : callable
+        The runner's `Runner.snapshot`.
     """
 
-    def __init__(self, plan: Plan, tally: ProgressCounter, snapshot: Snapshot) -> None:
+    def __init__(self, plan: Plan, progress: ProgressCounter, snapshot: Snapshot) -> None:
         self.registry = CollectorRegistry()
-        self._tally, self._snapshot = tally, snapshot
-        self._counters()
-        self._gauges()
+        self._progress, self._snapshot = progress, snapshot
+        self._add_counters()
+        self._add_gauges()
         for stage in plan.stages:
             self._seconds.labels(stage)
         for outcome in plan.outcomes:
             self._tasks.labels(outcome.stage, outcome.state).inc()
 
-    def _counters(self) -> None:
+    def _add_counters(self) -> None:
         own: dict[str, Any] = {"registry": self.registry}
         self._tasks = Counter("membrain_tasks", "Tasks that have ended.", ("stage", "outcome"), **own)
         self._seconds = Histogram("membrain_task_seconds", "Time a task took.", ("stage",), buckets=_SECONDS, **own)
         self._voxels = Counter("membrain_voxels", "Voxels of tomograms done.", ("stage",), **own)
         self._read = Counter("membrain_bytes_read", "Bytes read from the store.", ("stage",), **own)
         self._written = Counter("membrain_bytes_written", "Bytes written to the store.", ("stage",), **own)
-        self._retries = Counter("membrain_retries", "Tasks tried again, by cause.", ("stage", "cause"), **own)
+        self._retries = Counter("membrain_retries", "Retries of tasks, by cause.", ("stage", "cause"), **own)
         self._deaths = Counter("membrain_worker_deaths", "Workers that died or were lost at work.", **own)
-        self._gpu = Counter("membrain_gpu_busy_seconds", "Time that tasks had a GPU for themselves.", **own)
+        self._gpu = Counter("membrain_gpu_busy_seconds", "Time for which tasks had a GPU.", **own)
 
-    def _gauges(self) -> None:
+    def _add_gauges(self) -> None:
         own: dict[str, Any] = {"registry": self.registry}
         tomograms = Gauge("membrain_tomograms", "Tomograms by state.", ("state",), **own)
         for state in TOMOGRAM_STATES:
-            tomograms.labels(state).set_function(partial(self._tally.tomograms.__getitem__, state))
+            tomograms.labels(state).set_function(partial(self._progress.tomograms.__getitem__, state))
         for name, text, key in (
             ("membrain_workers", "Workers of the cluster.", "workers"),
-            ("membrain_tasks_in_flight", "Tasks that workers have in hand.", "in_flight"),
-            ("membrain_tasks_pending", "Tasks that could start, were there a worker free.", "pending"),
+            ("membrain_tasks_in_flight", "Tasks that workers have.", "in_flight"),
+            ("membrain_tasks_pending", "Tasks that could start if a worker were free.", "pending"),
         ):
             gauge = Gauge(name, text, ("kind",), **own)
             for kind in KINDS:
-                gauge.labels(kind).set_function(partial(self._shown, key, kind))
+                gauge.labels(kind).set_function(partial(self._count, key, kind))
         Gauge("membrain_gpu_busy_ratio", "Share of GPU workers' time that GPUs were busy.", **own).set_function(
             self._busy_ratio
         )
         Gauge("membrain_eta_seconds", "Time left; NaN while unknown.", **own).set_function(
-            lambda: float("nan") if (eta := self._tally.eta_seconds()) is None else eta
+            lambda: float("nan") if (eta := self._progress.eta_seconds()) is None else eta
         )
-        self._progress = Gauge("membrain_last_progress_timestamp_seconds", "When a task last ended.", **own)
-        self._progress.set(time.time())
+        self._last_end = Gauge("membrain_last_progress_timestamp_seconds", "When a task last ended.", **own)
+        self._last_end.set(time.time())
 
     def observe(self, event: str, task: Task, outcome: Outcome | None) -> None:
-        """As run_tasks() tells it."""
+        """Count an event of a task; an `execution.driver.Observer`.
+
+        Parameters
+        ----------
+        event : str
+            "started", "finished", "again" or "held".
+        task : Task
+            The task.
+        outcome : Outcome or None
+            Its outcome; None for "started".
+        """
         deaths = self._snapshot()["deaths"] - self._deaths._value.get()
         if deaths > 0:
             self._deaths.inc(deaths)
@@ -85,7 +102,7 @@ class Metrics:
 
     def _end(self, task: Task, outcome: Outcome) -> None:
         measured = outcome.measured
-        self._progress.set(time.time())
+        self._last_end.set(time.time())
         self._tasks.labels(task.stage, outcome.state).inc()
         if outcome.state == "done":
             self._seconds.labels(task.stage).observe(outcome.seconds)
@@ -96,20 +113,36 @@ class Metrics:
         if measured.get("retries"):
             self._retries.labels(task.stage, "store").inc(measured["retries"])
 
-    def _shown(self, key: str, kind: str) -> float:
+    def _count(self, key: str, kind: str) -> float:
         return float(self._snapshot()[key][kind])
 
     def _busy_ratio(self) -> float:
-        """Of GPU workers' time so far; tasks that are not done yet have not told theirs."""
+        """Return the share of the GPU workers' time so far; tasks count when they end."""
         available = self._snapshot().get("gpu_worker_seconds", 0.0)
-        return min(1.0, self._tally.gpu_seconds / available) if available else 0.0
+        return min(1.0, self._progress.gpu_seconds / available) if available else 0.0
 
     def serve(self, port: int) -> Callable[[], None]:
-        """Serve them; returns what ends it. Raises UsageError for a port that is taken."""
+        """Serve the metrics.
+
+        Parameters
+        ----------
+        port : int
+            The port.
+
+        Returns
+        -------
+        callable
+            Ends the server.
+
+        Raises
+        ------
+        UsageError
+            If the port is taken.
+        """
         try:
             server, thread = start_http_server(port, registry=self.registry)
         except OSError as error:
-            cause = f"--metrics-port {port} cannot be opened ({error.strerror})"
+            cause = f"metrics port {port}: it cannot be opened ({error.strerror})"
             raise UsageError(cause, "give another one") from None
 
         def end() -> None:

@@ -1,10 +1,11 @@
-"""Which stages a run goes through, and the digests that say what a result rests on.
+"""Which stages take part in a run, and the digests from which sessions and receipts are named.
 
-    session of a stage = sha256(its settings, its model, its data version, those of the stages before it), 8 digits
-    digest of a task   = sha256(all of that, the identity of what it reads from outside, digests of the tasks before it)
+    digest of a stage = sha256(its settings, its model, its data version, digests of the stages before it)
+    session           = the first 8 digits of it
+    digest of a task  = sha256(digest of the stage, identity of what it reads from outside, digests of the tasks before)
 
-A session is the same for all tomograms and names the annotations; a digest is one tomogram's and says, in a receipt,
-that a task is done. So a changed setting or input redoes exactly what hangs on it.
+A stage's digest is the same for all tomograms and names the annotations. A task's digest is one tomogram's; a receipt
+with it says that the task is done. So a changed setting or input makes exactly what depends on it again.
 """
 
 from __future__ import annotations
@@ -22,13 +23,21 @@ if TYPE_CHECKING:
     from membrain_cloud.pipeline.settings import Settings
 
 Registry = Mapping[str, Stage]
+"""Stages by name, in the pipeline's order."""
 
 
 @dataclass(frozen=True)
 class StageDigests:
-    """The chosen stages and all that they rest on, in the pipeline's order.
+    """The chosen stages and all upstream of them, in the pipeline's order.
 
-    digests : of each stage.  sessions : copick session each writes to.  models : sha256 of each one's network, or "".
+    Attributes
+    ----------
+    digests : mapping of str to str
+        Digest of each stage.
+    sessions : mapping of str to str
+        copick session to which each stage writes.
+    models : mapping of str to str
+        sha256 of each stage's model; empty for a stage without one.
     """
 
     digests: Mapping[str, str]
@@ -36,22 +45,63 @@ class StageDigests:
     models: Mapping[str, str]
 
     @classmethod
-    def of(cls, settings: Settings, registry: Registry, chosen: Sequence[str]) -> StageDigests:
-        needed = _with_upstream(settings, registry, chosen)
-        models = {name: _model_sha256(registry[name], settings) for name in needed}
+    def of(cls, settings: Settings, registry: Registry, stages: Sequence[str]) -> StageDigests:
+        """Compute the digests.
+
+        Parameters
+        ----------
+        settings : Settings
+            The settings of all stages.
+        registry : mapping of str to Stage
+            All stages.
+        stages : sequence of str
+            Names of the chosen stages.
+
+        Returns
+        -------
+        StageDigests
+            Digests, sessions and models of these stages and those upstream.
+
+        Raises
+        ------
+        ModelError
+            If a model is unknown or is made for another task.
+        """
+        names = _with_upstream(settings, registry, stages)
+        models = {name: _model_sha256(registry[name], settings) for name in names}
         digests: dict[str, str] = {}
-        for name in needed:
+        for name in names:
             stage = registry[name]
-            before = [digests[upstream] for upstream in stage.after(settings)]
+            upstream = [digests[other] for other in stage.after(settings)]
             digest_settings = {**stage.digest_settings(settings), **_model_facts(stage, settings)}
-            digests[name] = digest_of(name, digest_settings, models[name], stage.data_version, before)
-        named = settings.output.session
-        sessions = {name: link[:8] if named == "auto" else named for name, link in digests.items()}
+            digests[name] = digest_of(name, digest_settings, models[name], stage.data_version, upstream)
+        session = settings.output.session
+        sessions = {name: digest[:8] if session == "auto" else session for name, digest in digests.items()}
         return cls(digests, sessions, models)
 
 
 def choose_stages(stages: Sequence[str] | None, settings: Settings, registry: Registry) -> tuple[str, ...]:
-    """The stages to do, in the pipeline's order; without a choice, all whose output is not given by somebody."""
+    """Return the names of the stages to do, in the pipeline's order.
+
+    Parameters
+    ----------
+    stages : sequence of str or None
+        The stages asked for. Default: all that no given annotation replaces.
+    settings : Settings
+        The settings of all stages.
+    registry : mapping of str to Stage
+        All stages.
+
+    Returns
+    -------
+    tuple of str
+        Names of stages.
+
+    Raises
+    ------
+    UsageError
+        If there is no stage of a name.
+    """
     if not stages:
         return tuple(name for name, stage in registry.items() if not stage.is_replaced(settings))
     for name in stages:
@@ -62,15 +112,15 @@ def choose_stages(stages: Sequence[str] | None, settings: Settings, registry: Re
     return tuple(name for name in registry if name in stages)
 
 
-def _with_upstream(settings: Settings, registry: Registry, chosen: Sequence[str]) -> list[str]:
-    found: set[str] = set()
-    waiting = list(chosen)
+def _with_upstream(settings: Settings, registry: Registry, stages: Sequence[str]) -> list[str]:
+    needed: set[str] = set()
+    waiting = list(stages)
     while waiting:
         name = waiting.pop()
-        if name not in found:
-            found.add(name)
+        if name not in needed:
+            needed.add(name)
             waiting += registry[name].after(settings)
-    return [name for name in registry if name in found]
+    return [name for name in registry if name in needed]
 
 
 def _model_sha256(stage: Stage, settings: Settings) -> str:
@@ -85,7 +135,7 @@ def _model_sha256(stage: Stage, settings: Settings) -> str:
 
 
 def _model_facts(stage: Stage, settings: Settings) -> dict[str, Any]:
-    """What a registry says of the stage's network in place of its file; mostly nothing, and then no part of a link."""
+    """Return what a registry says of the stage's model beside its file; mostly nothing, which changes no digest."""
     source = stage.model(settings)
     if source is None:
         return {}

@@ -1,8 +1,8 @@
-"""What is left of a plan will take: hours and cost, by what the store's own receipts say, else by what is stated here.
+"""Estimate hours and cost of what is left of a plan, from the receipts in the store or from stated throughputs.
 
-Measured: the median of seconds a voxel over receipts of the same stage with the same settings. Stated: networks by
+From receipts: the median of seconds a voxel over receipts of the same stage with the same settings. Stated: networks by
 their floating point operations, everything else by the voxel. A stage's hours are worker hours; how long the whole
-takes follows from how many workers there are (settings `plan.gpu_workers`, `plan.cpu_workers`), if none ever waits.
+takes follows from the number of workers (settings `plan.gpu_workers`, `plan.cpu_workers`), if none is ever idle.
 """
 
 from __future__ import annotations
@@ -19,20 +19,19 @@ if TYPE_CHECKING:
 
     from membrain_cloud.geometry import Grid
     from membrain_cloud.pipeline.planning.digests import Registry
-    from membrain_cloud.pipeline.planning.receipt_index import ReceiptIndex
     from membrain_cloud.pipeline.planning.records import RunPlan
     from membrain_cloud.pipeline.settings import PlanSettings, Settings
     from membrain_cloud.pipeline.stages.base import Stage
     from membrain_cloud.pipeline.tasks import Task
     from membrain_cloud.store.projects.project import Project
 
-# Operations a second that a convolutional network really gets, in 10^12. One core with AMX in bfloat16: measured with
-# the shipped network on 1000 x 1000 x 500 voxels. A data centre GPU in bfloat16: assumed, not measured.
+# Effective throughput of a convolutional network in 10^12 operations a second. One core with AMX in bfloat16: measured
+# with the built-in network on 1000 x 1000 x 500 voxels. A data centre GPU in bfloat16: assumed, not measured.
 STATED_TFLOPS = {"cpu": 0.5, "gpu": 40.0}
 # Seconds a million voxels on one core, start-up left out: measured on a phantom of 3 membranes a million voxels, which
-# is more than most tomograms have. Picking and measuring hang on the membranes' area rather than on voxels.
+# is more than most tomograms have. Picking and measuring depend on the membranes' area rather than on voxels.
 STATED_SECONDS_PER_MEGAVOXEL = {"separate": 0.5, "mesh": 0.4, "pick": 2.5, "measure": 2.0}
-# Where a manifest does not say how many bytes a tomogram has: float32, not compressed.
+# Where a manifest does not state a tomogram's size in bytes: float32, not compressed.
 BYTES_PER_VOXEL = 4
 
 
@@ -40,12 +39,27 @@ BYTES_PER_VOXEL = 4
 class Estimate:
     """What is left of one stage.
 
-    tomograms : on how many something of it is left.  voxels : of these.
-    bytes_to_read : of tomograms; what the pipeline itself wrote is small beside them.
-    flops : of the network, skipped windows and second looks not considered; None where it has none, or where they hang
-    on what is not known yet.
-    hours : of workers of its kind, "gpu" or "cpu"; None where nothing is known.
-    source : "receipts" or "stated".  samples : receipts that were read for it.
+    Attributes
+    ----------
+    tomograms : int
+        Number of tomograms on which a task of the stage is left.
+    voxels : int
+        Their voxels.
+    bytes_to_read : int
+        Bytes of tomograms to read; what the pipeline itself wrote is small beside them.
+    flops : float or None
+        Floating point operations of the network, without skipped windows and further mirrors. None without a network,
+        or where they are unknown.
+    kind : str
+        "gpu" or "cpu": the workers that do it.
+    hours : float or None
+        Worker hours; None where unknown.
+    cost : float or None
+        Price of these hours in the plan's currency; None where unknown.
+    source : str
+        "receipts" or "stated".
+    samples : int
+        Number of receipts from which the hours are derived.
     """
 
     tomograms: int
@@ -61,7 +75,23 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Total:
-    """All stages together. elapsed_hours : with the workers of the settings, none of them ever idle."""
+    """The sum over all stages.
+
+    Attributes
+    ----------
+    bytes_to_read : int
+        Bytes of tomograms to read.
+    flops : float
+        Floating point operations of the networks.
+    gpu_hours, cpu_hours : float
+        Worker hours.
+    elapsed_hours : float
+        Hours with the workers of the settings, if none is ever idle.
+    cost : float
+        Price in `currency`.
+    currency : str
+        Currency of the prices.
+    """
 
     bytes_to_read: int
     flops: float
@@ -76,36 +106,80 @@ def estimates(
     project: Project,
     settings: Settings,
     registry: Registry,
-    chosen: Sequence[str],
+    stages: Sequence[str],
+    *,
     tasks: Sequence[Task],
-    drafts: Sequence[RunPlan],
-    standing: ReceiptIndex,
+    run_plans: Sequence[RunPlan],
+    samples: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> dict[str, Estimate]:
-    """What is left of each chosen stage."""
-    left: dict[str, Counter[str]] = {name: Counter() for name in chosen}
+    """Estimate what is left of each chosen stage.
+
+    Parameters
+    ----------
+    project : Project
+        The project, for the sizes of tomograms.
+    settings : Settings
+        The settings of all stages, for prices and workers.
+    registry : mapping of str to Stage
+        All stages.
+    stages : sequence of str
+        Names of the chosen stages.
+    tasks : sequence of Task
+        The tasks that are left.
+    run_plans : sequence of RunPlan
+        Every possible task.
+    samples : mapping of str to sequence of mappings
+        Stage -> receipts of finished tasks, as `ReceiptIndex.samples`.
+
+    Returns
+    -------
+    dict of str to Estimate
+        The chosen stages by name.
+    """
+    left: dict[str, Counter[str]] = {name: Counter() for name in stages}
     for task in tasks:
         left[task.stage][task.run] += 1
-    found = {}
-    for name in chosen:
-        stage, looks = registry[name], _FlopsPerGrid(registry[name], settings)
+    result = {}
+    for name in stages:
+        stage, operations_on = registry[name], _FlopsPerGrid(registry[name], settings)
         voxels, read, operations = 0.0, 0.0, 0.0
-        for draft in drafts:
-            count, step = left[name][draft.run], draft.steps.get(name)
-            if not count or step is None or draft.grid is None:
+        for run_plan in run_plans:
+            count, stage_plan = left[name][run_plan.run], run_plan.stages.get(name)
+            if not count or stage_plan is None or run_plan.grid is None:
                 continue
-            share = count / len(step.tasks)  # of a tomogram cut into blocks, the blocks that are left
-            voxels += draft.grid.voxels * share
-            read += _stored_bytes(project, step.tasks[0]) * stage.tomogram_reads * share
-            operations += looks.flops(draft.grid) * share
-        receipts = standing.samples.get(name, ())
-        found[name] = _estimate(stage, settings, len(left[name]), round(voxels), round(read), operations, receipts)
-    return found
+            share = count / len(stage_plan.tasks)  # of a tomogram cut into blocks, the blocks that are left
+            voxels += run_plan.grid.voxels * share
+            read += _stored_bytes(project, stage_plan.tasks[0]) * stage.tomogram_reads * share
+            operations += operations_on.flops(run_plan.grid) * share
+        result[name] = _estimate(
+            stage,
+            settings,
+            tomograms=len(left[name]),
+            voxels=round(voxels),
+            read=round(read),
+            operations=operations,
+            receipts=samples.get(name, ()),
+        )
+    return result
 
 
-def total(estimates: Mapping[str, Estimate], chosen: PlanSettings) -> Total:
-    """The sum over stages; those of which nothing is known count nothing."""
+def total(estimates: Mapping[str, Estimate], settings: PlanSettings) -> Total:
+    """Add up the estimates; stages of which nothing is known count nothing.
+
+    Parameters
+    ----------
+    estimates : mapping of str to Estimate
+        The stages by name.
+    settings : PlanSettings
+        Workers and currency.
+
+    Returns
+    -------
+    Total
+        The sum.
+    """
     hours = {kind: sum(e.hours or 0.0 for e in estimates.values() if e.kind == kind) for kind in ("gpu", "cpu")}
-    workers = {"gpu": max(1, chosen.gpu_workers), "cpu": chosen.cpu_workers}
+    workers = {"gpu": max(1, settings.gpu_workers), "cpu": settings.cpu_workers}
     return Total(
         sum(e.bytes_to_read for e in estimates.values()),
         sum(e.flops or 0.0 for e in estimates.values()),
@@ -113,13 +187,14 @@ def total(estimates: Mapping[str, Estimate], chosen: PlanSettings) -> Total:
         hours["cpu"],
         max(hours[kind] / workers[kind] for kind in hours),
         sum(e.cost or 0.0 for e in estimates.values()),
-        chosen.currency,
+        settings.currency,
     )
 
 
 def _estimate(
     stage: Stage,
     settings: Settings,
+    *,
     tomograms: int,
     voxels: int,
     read: int,
@@ -127,7 +202,7 @@ def _estimate(
     receipts: Sequence[Mapping[str, Any]],
 ) -> Estimate:
     kind = "gpu" if stage.needs_gpu and settings.plan.gpu_workers else "cpu"
-    seconds_per_voxel, samples = _measured(receipts, kind)
+    seconds_per_voxel, samples = _median_seconds_per_voxel(receipts, kind)
     seconds: float | None
     if seconds_per_voxel is not None:
         seconds = seconds_per_voxel * voxels
@@ -144,9 +219,9 @@ def _estimate(
     return Estimate(tomograms, voxels, read, operations or None, kind, hours, cost, source, samples)
 
 
-def _measured(receipts: Sequence[Mapping[str, Any]], kind: str) -> tuple[float | None, int]:
-    """Median seconds a voxel of whole tomograms done by such workers, and of how many."""
-    found = [
+def _median_seconds_per_voxel(receipts: Sequence[Mapping[str, Any]], kind: str) -> tuple[float | None, int]:
+    """Return the median over whole tomograms done by workers of a kind, and their number."""
+    values = [
         float(receipt["seconds"]) / int(receipt["voxels"])
         for receipt in receipts
         if receipt.get("part") == "whole"
@@ -154,33 +229,48 @@ def _measured(receipts: Sequence[Mapping[str, Any]], kind: str) -> tuple[float |
         and receipt.get("seconds")
         and bool(receipt.get("accelerator")) == (kind == "gpu")
     ]
-    return (statistics.median(found), len(found)) if found else (None, 0)
+    return (statistics.median(values), len(values)) if values else (None, 0)
 
 
 def network_hours(stage: Stage, settings: Settings, grids: Sequence[Grid], kind: str) -> float | None:
-    """Worker hours of a stage's network on volumes of these grids, at the stated operations a second.
+    """Estimate the worker hours of a stage's network, at the stated throughput.
 
-    None where its operations are not known.
+    Parameters
+    ----------
+    stage : Stage
+        The stage.
+    settings : Settings
+        The settings of all stages.
+    grids : sequence of Grid
+        Voxel grids of the tomograms.
+    kind : str
+        "gpu" or "cpu": the workers that do it.
+
+    Returns
+    -------
+    float or None
+        Hours; None where the operations are unknown.
     """
-    looks = _FlopsPerGrid(stage, settings)
-    operations = sum(looks.flops(grid) for grid in grids)
+    operations_on = _FlopsPerGrid(stage, settings)
+    operations = sum(operations_on.flops(grid) for grid in grids)
     return operations / (STATED_TFLOPS[kind] * 1e12) / 3600 if operations else None
 
 
 class _FlopsPerGrid:
-    """A stage's operations on a grid, reckoned once for each grid: thousands of tomograms have few sizes."""
+    """A stage's operations on a grid, cached: thousands of tomograms have few sizes."""
 
     def __init__(self, stage: Stage, settings: Settings) -> None:
         self.stage, self.settings = stage, settings
-        self.known: dict[Grid, float] = {}
+        self._cache: dict[Grid, float] = {}
 
     def flops(self, grid: Grid) -> float:
-        if grid not in self.known:
-            self.known[grid] = self.stage.flops(grid, self.settings) or 0.0
-        return self.known[grid]
+        """Return the operations on a grid; 0 where they are unknown."""
+        if grid not in self._cache:
+            self._cache[grid] = self.stage.flops(grid, self.settings) or 0.0
+        return self._cache[grid]
 
 
 def _stored_bytes(project: Project, task: Task) -> int:
     density = task.inputs.get("density")
-    known = project.stored_bytes(density) if isinstance(density, TomogramRef) else None
-    return BYTES_PER_VOXEL * task.voxels if known is None else known
+    size = project.stored_bytes(density) if isinstance(density, TomogramRef) else None
+    return BYTES_PER_VOXEL * task.voxels if size is None else size

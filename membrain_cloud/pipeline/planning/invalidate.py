@@ -1,4 +1,4 @@
-"""Doing again what is done, and not overwriting what somebody else made."""
+"""Forget results so that they are made again, and find annotations that a plan must not overwrite."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from membrain_cloud.pipeline.planning.digests import StageDigests
 from membrain_cloud.pipeline.stages.registry import STAGES
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef
 from membrain_cloud.store.tables.open import open_tables
-from membrain_cloud.store.volumes import ome_zarr as volumes
+from membrain_cloud.store.volumes import ome_zarr
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,18 +20,34 @@ if TYPE_CHECKING:
 
 
 def invalidate_results(project: Project, settings: Settings, stages: Sequence[str], runs: Sequence[str] | None) -> int:
-    """Remove the receipts of stages on runs (None: all), so that the next plan does them again; how many.
+    """Remove the receipts of stages on runs, so that the next plan makes their results again.
 
-    In a named session those of other settings go too, which a plan would refuse to write beside.
+    In a named session those of other settings are removed too, which a plan would refuse to replace.
+
+    Parameters
+    ----------
+    project : Project
+        The project.
+    settings : Settings
+        The settings of all stages.
+    stages : sequence of str
+        Names of stages.
+    runs : sequence of str or None
+        Names of copick runs; None: all.
+
+    Returns
+    -------
+    int
+        Number of receipts removed.
     """
-    chain = StageDigests.of(settings, STAGES, tuple(stages))
+    digests = StageDigests.of(settings, STAGES, tuple(stages))
     tables = open_tables(project, settings.output.tables)
     removed = 0
     for stage in stages:
         in_tables = STAGES[stage].keeps_receipts_in == "tables"
         receipts = tables.receipts if in_tables else project.receipts
         for run in runs or project.runs():
-            owner = f"{settings.output.user}_{chain.sessions[stage]}"
+            owner = f"{settings.output.user}_{digests.sessions[stage]}"
             if in_tables:
                 owner = project.dataset_of(run) or settings.output.dataset
             for name in receipts.names(f"{stage}/{owner}/{run}"):
@@ -41,18 +57,33 @@ def invalidate_results(project: Project, settings: Settings, stages: Sequence[st
 
 
 def foreign_annotations(project: Project, settings: Settings, plan: Plan) -> list[str]:
-    """Annotations that the plan would overwrite and that no run of ours has made."""
-    found = set()
+    """Find annotations that a plan would overwrite and that membrain-cloud has not made.
+
+    Parameters
+    ----------
+    project : Project
+        The project.
+    settings : Settings
+        The settings of all stages.
+    plan : Plan
+        The plan.
+
+    Returns
+    -------
+    list of str
+        Their copick URIs, sorted.
+    """
+    keys = set()
     for task in plan.tasks:
-        if task.output is not None and project.has(task.output) and not _is_ours(project, settings, plan, task.output):
-            found.add(task.output.key)
-    return sorted(found)
+        if task.output is not None and project.has(task.output) and not _is_ours(project, settings, task.output):
+            keys.add(task.output.key)
+    return sorted(keys)
 
 
-def _is_ours(project: Project, settings: Settings, plan: Plan, ref: Ref) -> bool:
-    """Of volumes their own mark says so; of meshes and picks that there are receipts of their session."""
+def _is_ours(project: Project, settings: Settings, ref: Ref) -> bool:
+    """Return whether we made an annotation: volumes carry our mark, meshes and picks have receipts in their session."""
     if isinstance(ref, SegmentationRef):
-        return volumes.is_ours(volumes.read_attributes(*project.stored(ref)))
+        return ome_zarr.is_ours(ome_zarr.read_attributes(*project.stored(ref)))
     assert isinstance(ref, ObjectRef)
     if settings.output.session == "auto":
         return True

@@ -1,13 +1,12 @@
-"""From settings and a project to the tasks that are left to do. Nothing is written here, and no voxel is read.
+"""Make a plan: from settings and a project to the tasks that are left to do.
 
-What is done is derived from the store: a task is done when a receipt is there whose name carries the task's digest
-(chain.py, store/receipts.py).
+Which tasks are done follows from the store: a task is done when there is a receipt whose name carries the task's digest
+(digests.py, store/run_state/receipts.py).
 
-The order of the tasks is the order in which they are to be started, as far as their needs and free workers allow:
-tomograms begun come first, so that few are half done at any time; then large ones before small ones, so that no
-large one is left for the end, when most workers have nothing more to do; within a tomogram the pipeline's order. GPUs
-are kept fed by it: a tomogram's GPU stages go before the next tomogram's as soon as they can, and until then the
-next tomogram's first stage is ready for them.
+The order of the tasks is the order in which they are started, as far as their needs and free workers allow. Begun
+tomograms come first, so that few are half done at any time; then large ones before small ones, so that no large one is
+left for the end, when most workers are idle; within a tomogram the pipeline's order. This keeps GPUs busy: a tomogram's
+GPU stages go before the next tomogram's as soon as they can, and until then the next tomogram's first stage is ready.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from membrain_cloud.errors import InputError
-from membrain_cloud.pipeline.planning.candidates import Draft
+from membrain_cloud.pipeline.planning.builder import PlanBuilder
 from membrain_cloud.pipeline.planning.digests import Registry, choose_stages
 from membrain_cloud.pipeline.planning.estimates import Estimate, Total, estimates, total
 from membrain_cloud.pipeline.planning.receipt_index import ReceiptIndex
@@ -34,11 +33,26 @@ if TYPE_CHECKING:
 class Plan:
     """What a run will do.
 
-    tasks : left to do, in the order in which they are to be started (see the module).
-    outcomes : known already: skipped (done before), failed (refused), blocked.
-    memory_bytes : what each task will need, by its key.  sessions : copick session each stage writes to.
-    refs : of each run, what its stages read, by role: density, labels, instances, meshes, picks.
-    estimates : what is left of each stage, and what it will take.
+    Attributes
+    ----------
+    job : Job
+        What all tasks share.
+    stages : tuple of str
+        Names of the chosen stages, in the pipeline's order.
+    runs : tuple of str
+        Names of the copick runs.
+    sessions : mapping of str to str
+        copick session to which each chosen stage writes.
+    tasks : tuple of Task
+        The tasks that are left, in the order in which they are started.
+    outcomes : tuple of Outcome
+        Stages on runs for which nothing is left to do: skipped (done before), failed (refused) or blocked.
+    memory_bytes : mapping of str to int
+        Key of each task -> its peak memory in bytes.
+    refs : mapping of str to mapping
+        Run -> what its stages read, by role: density, labels, instances, meshes, picks.
+    estimates : mapping of str to Estimate
+        What is left of each stage, and what it will take.
     """
 
     job: Job
@@ -53,7 +67,7 @@ class Plan:
 
     @property
     def total(self) -> Total:
-        """What is left in all."""
+        """The sum of the estimates over all stages."""
         return total(self.estimates, PlanSettings.model_validate(self.job.settings.get("plan", {})))
 
 
@@ -66,40 +80,71 @@ def plan(
     stages: Sequence[str] | None = None,
     worker_memory_bytes: int | None = None,
 ) -> Plan:
-    """The tasks that are left to do on `runs` (None: all) for `stages` (None: all that apply).
+    """Make the plan of a run. Nothing is written and no voxel is read.
+
+    A run whose input is bad does not raise: it is among the plan's `outcomes`, failed.
+
+    Parameters
+    ----------
+    project : Project
+        The project.
+    settings : Settings
+        The settings of all stages.
+    registry : mapping of str to Stage
+        All stages.
+    runs : sequence of str or None
+        Names of copick runs. Default: all.
+    stages : sequence of str or None
+        Names of stages. Default: all that no given annotation replaces.
+    worker_memory_bytes : int or None
+        Memory of the smallest worker in bytes; stages that need more are refused. Default: no limit.
+
+    Returns
+    -------
+    Plan
+        The tasks that are left, and the outcomes of the others.
 
     Raises
     ------
-    ProjectError : no such run, or a project without runs.  UsageError : no such stage, or a named session that holds
-    results of other settings.  ModelError : no such model.  StorageError : receipts that a newer version wrote.
-    A run whose input is bad does not raise: it is among `outcomes`, failed.
+    ProjectError
+        If there is no run of a name.
+    InputError
+        If the project has no runs.
+    UsageError
+        If there is no stage of a name, or a named session holds results of other settings.
+    ModelError
+        If a model is unknown.
+    StorageError
+        If a newer version of this package has written receipts.
     """
-    chosen = choose_stages(stages, settings, registry)
+    stage_names = choose_stages(stages, settings, registry)
     tables = open_tables(project, settings.output.tables)
-    names = _choose_runs(project, runs)
+    run_names = _choose_runs(project, runs)
     job = Job(project.config, tables.url, settings.as_dict())
-    draft = Draft(project, settings, registry, chosen, job, worker_memory_bytes)
-    drafts = draft.all_runs(names)
-    standing = ReceiptIndex.of({"project": project.receipts, "tables": tables.receipts}, drafts)
-    standing.refuse_newer()
+    builder = PlanBuilder(
+        project, settings, registry, stages=stage_names, job=job, worker_memory_bytes=worker_memory_bytes
+    )
+    run_plans = builder.plan_runs(run_names)
+    receipts = ReceiptIndex.of({"project": project.receipts, "tables": tables.receipts}, run_plans)
+    receipts.refuse_newer()
     if settings.output.session != "auto" and not settings.output.replace:
-        standing.refuse_other_settings(drafts, settings)
+        receipts.refuse_other_settings(run_plans, settings)
     if not runs:
         for name, error in project.bad_runs().items():
-            draft.refuse(name, error)
-    for run in drafts:
-        draft.settle(run, standing)
-    tasks = draft.ordered_tasks()
+            builder.refuse(name, error)
+    for run_plan in run_plans:
+        builder.decide(run_plan, receipts)
+    tasks = builder.ordered_tasks()
     return Plan(
         job,
-        chosen,
-        names,
-        {name: draft.chain.sessions[name] for name in chosen},
+        stage_names,
+        run_names,
+        {name: builder.digests.sessions[name] for name in stage_names},
         tasks,
-        tuple(draft.settled),
-        draft.memory_bytes,
-        {run.run: run.refs for run in drafts},
-        estimates(project, settings, registry, chosen, tasks, drafts, standing),
+        tuple(builder.outcomes),
+        builder.memory_bytes,
+        {run_plan.run: run_plan.refs for run_plan in run_plans},
+        estimates(project, settings, registry, stage_names, tasks=tasks, run_plans=run_plans, samples=receipts.samples),
     )
 
 
@@ -107,7 +152,9 @@ def _choose_runs(project: Project, runs: Sequence[str] | None) -> tuple[str, ...
     if runs:
         project.tomograms(runs, None, None)  # refuses names that are not there
         return tuple(sorted(set(runs)))
-    known = project.runs()
-    if not known and not project.bad_runs():
-        raise InputError(f"{project.config}: the project has no runs", "add tomograms: membrain-cloud project init")
-    return tuple(known)
+    names = project.runs()
+    if not names and not project.bad_runs():
+        raise InputError(
+            f"{project.config}: the project has no runs", "add tomograms with `membrain-cloud project init`"
+        )
+    return tuple(names)

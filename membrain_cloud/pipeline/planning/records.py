@@ -1,4 +1,4 @@
-"""The records of a plan in the making: one step for each stage of one run."""
+"""The records of a plan while it is built: one for each run, and in it one for each stage."""
 
 from __future__ import annotations
 
@@ -13,8 +13,20 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Step:
-    """One stage on one run, before it is known what of it is done. `refusal` is why it cannot be done."""
+class StagePlan:
+    """One stage on one run, before it is known which tasks are done.
+
+    Attributes
+    ----------
+    stage : Stage
+        The stage.
+    tasks : list of Task
+        All its tasks on this run, the completing one last.
+    memory_bytes : int
+        Peak memory of one task.
+    refusal : MembrainCloudError or None
+        Why the stage cannot be done on this run; None where it can.
+    """
 
     stage: Stage
     tasks: list[Task] = field(default_factory=list)
@@ -24,10 +36,24 @@ class Step:
 
 @dataclass
 class RunPlan:
-    """Every task there could be on one run. grid : None where it is not known. begun : something of it is done."""
+    """All stages on one run.
+
+    Attributes
+    ----------
+    run : str
+        Name of the copick run.
+    stages : dict of str to StagePlan
+        The stages by name, in the pipeline's order.
+    refs : dict of str to Ref
+        What the stages read, by role: density, labels, instances, meshes, picks.
+    grid : Grid or None
+        Voxel grid of the tomogram, or of the given segmentation; None where it is unknown.
+    is_begun : bool
+        Whether a task on this run is done.
+    """
 
     run: str
-    steps: dict[str, Step] = field(default_factory=dict)
+    stages: dict[str, StagePlan] = field(default_factory=dict)
     refs: dict[str, Ref] = field(default_factory=dict)
     grid: Grid | None = None
-    begun: bool = False
+    is_begun: bool = False

@@ -12,12 +12,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from membrain_cloud.errors import UsageError
-from membrain_cloud.image.amplitude_spectrum import Spectrum, check_spectrum, equalizer, equalizing_kernel
-from membrain_cloud.image.deconvolution import deconvolution_kernel
+from membrain_cloud.image.amplitude_spectrum import (
+    EqualizerLimits,
+    Spectrum,
+    check_spectrum,
+    equalizer,
+    equalizing_kernel,
+)
+from membrain_cloud.image.deconvolution import Deconvolution, deconvolution_kernel
 from membrain_cloud.image.resampling import resampled_labels, resampled_shape, smooth_border
 from membrain_cloud.pipeline.preprocess.volume_filter import OWN_BYTES, Counter, FilterWork, Made, Progress, named
 from membrain_cloud.store.formats.spectra import check_spectrum_output, read_spectrum, write_spectrum
-from membrain_cloud.store.formats.volume_reader import VolumeFile, VolumeFileWriter, check_output, open_volume_file
+from membrain_cloud.store.formats.volume_reader import VolumeFile, open_volume_file
+from membrain_cloud.store.formats.volume_writer import VolumeFileWriter, check_output
 from membrain_cloud.store.volumes.ome_zarr import checked_spacing
 
 if TYPE_CHECKING:
@@ -136,8 +143,8 @@ def match_spectrum(
                 work.spectrum(transform),
                 wanted,
                 work.shape,
+                EqualizerLimits(**asdict(settings)),
                 voxel_spacing_angstrom=work.spacing,
-                **asdict(settings),
             )
             work.finish(transform, equalizing_kernel(work.shape, factors), writer, normalize=True)
         return work.made(output.path, work.spacing)
@@ -155,7 +162,9 @@ def deconvolve(
     """Warp's deconvolution. (MemBrain-seg drops a plane where the depth is odd; here all are there.)"""
     check_output(output.path, overwrite=output.overwrite)
     with FilterWork.open(path, voxel_spacing_angstrom, means, progress) as work:
-        kernel = deconvolution_kernel(work.shape, voxel_spacing_angstrom=work.spacing, **asdict(settings))
+        kernel = deconvolution_kernel(
+            work.shape, Deconvolution(**asdict(settings)), voxel_spacing_angstrom=work.spacing
+        )
         work.expect(work.shape[0] * 3 + work.shape[1])
         with work.writer(output, work.spacing) as writer:
             work.finish(work.transform(), kernel, writer, normalize=False)

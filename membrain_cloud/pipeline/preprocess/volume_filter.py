@@ -17,7 +17,8 @@ from membrain_cloud.image.amplitude_spectrum import Spectrum, radial_spectrum
 from membrain_cloud.image.fourier import Affine, FourierVolume, Kernel, scratch_shape
 from membrain_cloud.image.resampling import SMALLEST_AXIS
 from membrain_cloud.segmentation.sliding_window import Statistics, density_statistics
-from membrain_cloud.store.formats.volume_reader import VolumeFile, VolumeFileWriter, open_volume_file
+from membrain_cloud.store.formats.volume_reader import VolumeFile, open_volume_file
+from membrain_cloud.store.formats.volume_writer import VolumeFileWriter
 from membrain_cloud.store.volumes.scratch_array import ScratchSpace
 
 if TYPE_CHECKING:

@@ -14,11 +14,13 @@ import sys
 import threading
 import time
 import weakref
+from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dask.system import CPU_COUNT
 from distributed import WorkerPlugin, get_worker
+from distributed.core import Status
 
 from membrain_cloud.pipeline.execution.execute_task import Claim, execute_task
 from membrain_cloud.pipeline.runners.host_resources import LIBRARY_THREADS
@@ -133,6 +135,9 @@ class _TimeLimits:
 _TIME_LIMITS = _TimeLimits()
 # Workers of this process that shut down by request.
 _LEAVING: weakref.WeakSet[Any] = weakref.WeakSet()
+# Topics of the runs that use a worker. A later run's plugin replaces an earlier one's, which has the same name.
+_TOPICS: weakref.WeakKeyDictionary[Any, deque[str]] = weakref.WeakKeyDictionary()
+_MAX_TOPICS = 16
 
 
 def _limit_threads(neighbours: int) -> None:
@@ -166,28 +171,32 @@ class LeaveNotice(WorkerPlugin):  # type: ignore[misc]  # distributed is not typ
         self.topic = topic
 
     def setup(self, worker: Any) -> None:
-        """Install the handler of SIGTERM where there is none."""
-        self._worker = worker
+        """Add the run's topic to the worker's, and install the handler of SIGTERM where there is none."""
+        topics = _TOPICS.setdefault(worker, deque(maxlen=_MAX_TOPICS))
+        if self.topic not in topics:
+            topics.append(self.topic)
         on_main_thread = threading.current_thread() is threading.main_thread()
         if on_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             loop = asyncio.get_running_loop()
-            loop.add_signal_handler(signal.SIGTERM, lambda: loop.create_task(_close(worker, self.topic)))
+            loop.add_signal_handler(signal.SIGTERM, lambda: loop.create_task(_close(worker)))
 
     async def teardown(self, worker: Any) -> None:
-        """Send the notice and wait for the current task."""
-        await _drain(worker, self.topic)
+        """Send the notice and wait for the current task, unless another run's plugin only replaces this one."""
+        if worker.status in (Status.closing, Status.closing_gracefully):
+            await _drain(worker)
 
 
-async def _close(worker: Any, topic: str) -> None:
+async def _close(worker: Any) -> None:
     """Drain the worker and end its process."""
-    await _drain(worker, topic)
+    await _drain(worker)
     os._exit(0)  # the nanny starts another; an orderly close would wait for the task's thread
 
 
-async def _drain(worker: Any, topic: str) -> None:
-    """Tell the driver that the worker leaves, and wait up to `DRAIN_SECONDS` for its current tasks."""
+async def _drain(worker: Any) -> None:
+    """Tell all drivers that the worker leaves, and wait up to `DRAIN_SECONDS` for its current tasks."""
     _LEAVING.add(worker)
-    worker.log_event(topic, {"what": "leaving", "worker": worker.address})
+    for topic in _TOPICS.get(worker, ()):
+        worker.log_event(topic, {"what": "leaving", "worker": worker.address})
     deadline = time.monotonic() + DRAIN_SECONDS
     while worker.state.executing_count and time.monotonic() < deadline:
         await asyncio.sleep(0.05)

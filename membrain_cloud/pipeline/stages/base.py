@@ -1,4 +1,4 @@
-"""What a stage is: the class that stages.py fills, and what a stage is handed for planning and for working."""
+"""The interface of a stage, and the contexts in which it plans and works."""
 
 from __future__ import annotations
 
@@ -22,15 +22,33 @@ if TYPE_CHECKING:
     from membrain_cloud.store.run_state.receipts import Receipts
     from membrain_cloud.store.tables.parquet_tables import Tables
 
-# What a worker's interpreter and libraries take before it has read a voxel.
 BASE_BYTES = GIB // 2
+"""Memory of a worker's interpreter and libraries before it has read a voxel."""
+
 MEMBRANE = "membrane"
+"""Name of the copick object of membranes."""
+
 GENE_ONTOLOGY_MEMBRANE = "GO:0016020"
+"""Gene Ontology identifier of membranes."""
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """Where a stage is about to work: one run of a project. `tomogram` is None where only a segmentation exists."""
+    """One run of a project, for which a stage is planned.
+
+    Attributes
+    ----------
+    project : Project
+        The project.
+    run : str
+        Name of the copick run.
+    tomogram : TomogramRef or None
+        The run's tomogram; None where only a segmentation exists.
+    settings : Settings
+        The settings of all stages.
+    sessions : mapping of str to str
+        Name of each stage -> copick session to which it writes.
+    """
 
     project: Project
     run: str
@@ -40,35 +58,78 @@ class RunContext:
 
     @property
     def dataset(self) -> str:
-        """The `dataset=` partition of the tables: the project's word for this run, else `output.dataset`."""
+        """The `dataset=` partition of the tables: what the project says for this run, else `output.dataset`."""
         return self.project.dataset_of(self.run) or self.settings.output.dataset
 
     def require_tomogram(self, stage: str) -> TomogramRef:
+        """Return the run's tomogram.
+
+        Parameters
+        ----------
+        stage : str
+            Name of the stage that reads it, for the error.
+
+        Returns
+        -------
+        TomogramRef
+            The tomogram.
+
+        Raises
+        ------
+        ProjectError
+            If the run has no tomogram.
+        """
         if self.tomogram is None:
             raise ProjectError(
-                f"run {self.run} has no tomogram, and {stage} reads one",
-                f"leave {stage} out with --stages, or add a tomogram to the run",
+                f"run {self.run}: it has no tomogram, and the stage {stage} reads one",
+                f"leave out the stage {stage}, or add a tomogram to the run",
             )
         return self.tomogram
 
 
 @dataclass(frozen=True)
 class TaskPart:
-    """A part of a stage's work on one tomogram; `material` is what its digest covers beside the stage's."""
+    """One task of several into which a stage is cut on one tomogram.
+
+    Attributes
+    ----------
+    name : str
+        `prepare`, `block-0`, `block-1` ... `finish`; `whole` for a stage that is not cut.
+    needs : tuple of str
+        Names of the parts that must be done before.
+    digest_input : Any
+        What the digest of this task covers beside the stage's digest: values for JSON.
+    """
 
     name: str
     needs: tuple[str, ...] = ()
-    material: Any = None
+    digest_input: Any = None
 
 
 WHOLE = (TaskPart("whole"),)
+"""The parts of a stage that is not cut."""
 
 
 @dataclass(frozen=True)
 class TaskContext:
-    """What a stage has at hand while it works on a task.
+    """What a stage works with while it executes a task.
 
-    meter : knows what was written to the project so far.  gpu_turn : at the GPU; the engine ends it.
+    Attributes
+    ----------
+    project : Project
+        The project, metered.
+    tables : Tables
+        The Parquet tables, metered.
+    settings : Settings
+        The settings of all stages.
+    receipts : Receipts
+        Where the receipts of this stage are kept.
+    task : Task
+        The task to do.
+    meter : Meter
+        Counts and checksums of what was written to the project so far.
+    gpu_turn : GpuTurn
+        The task's turn at the GPU. The engine releases it at the end.
     """
 
     project: Project
@@ -81,39 +142,56 @@ class TaskContext:
 
     @property
     def dataset(self) -> str:
-        """As `RunContext.dataset`."""
+        """The `dataset=` partition of the tables, as `RunContext.dataset`."""
         return self.project.dataset_of(self.task.run) or self.settings.output.dataset
 
     def tomogram(self, role: str) -> TomogramRef:
+        """Return the input with this role, a tomogram."""
         ref = self.task.inputs[role]
         assert isinstance(ref, TomogramRef)
         return ref
 
     def segmentation(self, role: str) -> SegmentationRef:
+        """Return the input with this role, a segmentation."""
         ref = self.task.inputs[role]
         assert isinstance(ref, SegmentationRef)
         return ref
 
     def object(self, role: str) -> ObjectRef:
+        """Return the input with this role: meshes or picks."""
         ref = self.task.inputs[role]
         assert isinstance(ref, ObjectRef)
         return ref
 
     def written_segmentation(self) -> SegmentationRef:
+        """Return the output, a segmentation."""
         assert isinstance(self.task.output, SegmentationRef)
         return self.task.output
 
     def written_object(self) -> ObjectRef:
+        """Return the output: meshes or picks."""
         assert isinstance(self.task.output, ObjectRef)
         return self.task.output
 
 
 class Stage(ABC):
-    """A stage: read, one pure function, write. The engine (work.py) writes the receipt.
+    """A stage: read, one pure function, write. The engine (execution/execute_task.py) writes the receipt.
 
-    name : as in settings and commands.  data_version : raised when the code's results change, so that all that hangs
-    on it is redone.  needs_gpu : whether a GPU makes it faster.  keeps_receipts_in : where its output lives.
-    tomogram_reads : how many times it reads the tomogram.
+    Attributes
+    ----------
+    name : str
+        Name in settings, commands and receipts.
+    data_version : int
+        Version of the stage's results. Raise it when they change, so that they and all that depend on them are made
+        again.
+    needs_gpu : bool
+        Whether a GPU makes it faster; its tasks go to GPU workers where there are any.
+    keeps_receipts_in : str
+        "project" or "tables": the store that has its output and its receipts.
+    tomogram_reads : int
+        How many times it reads the tomogram, for the estimates.
+    model_task : str
+        Task of its network ("segmentation", "picking"), as in the model's header; empty without a network.
     """
 
     name: ClassVar[str]
@@ -121,58 +199,115 @@ class Stage(ABC):
     needs_gpu: ClassVar[bool] = False
     keeps_receipts_in: ClassVar[str] = "project"
     tomogram_reads: ClassVar[int] = 0
-    # What its network must be for, as the model's header says it.
     model_task: ClassVar[str] = ""
 
     @abstractmethod
     def after(self, settings: Settings) -> Sequence[str]:
-        """The stages whose output it reads under these settings."""
+        """Return the names of the stages whose output this one reads under these settings."""
 
     @abstractmethod
     def digest_settings(self, settings: Settings) -> Mapping[str, Any]:
-        """All settings that decide its result, JSON-able, and the copick URIs it is given."""
+        """Return all settings that affect its result and the copick URIs of given inputs, as values for JSON."""
 
     def model(self, settings: Settings) -> str | None:
-        """The network it uses, as `load_segmenter` or `load_picker` knows it."""
+        """Return its network as `models.resolve` takes it; None without a network."""
         return None
 
     def is_replaced(self, settings: Settings) -> bool:
-        """Whether somebody's annotation stands in for this stage's output."""
+        """Return whether an annotation that the settings name takes the place of this stage's output."""
         return False
 
     @abstractmethod
     def inputs(self, context: RunContext) -> Mapping[str, Ref]:
-        """What it reads, by role. Raises ProjectError where a given input does not exist."""
+        """Return what it reads on one run.
+
+        Parameters
+        ----------
+        context : RunContext
+            The run.
+
+        Returns
+        -------
+        mapping of str to Ref
+            Role ("density", "labels", ...) -> tomogram, segmentation, meshes or picks.
+
+        Raises
+        ------
+        ProjectError
+            If an input that the settings name does not exist.
+        """
 
     @abstractmethod
     def output(self, context: RunContext) -> Ref | None:
-        """The annotation it writes; None where it writes table rows."""
+        """Return the annotation that it writes on one run; None where it writes table rows."""
 
     def parts(self, context: RunContext, grid: Grid) -> Sequence[TaskPart]:
-        """The tasks it is cut into on a volume of `grid`, the same for all of that grid; the last one completes it."""
+        """Return the tasks into which it is cut.
+
+        Parameters
+        ----------
+        context : RunContext
+            The run.
+        grid : Grid
+            The run's voxel grid. The parts must be the same for all runs with this grid.
+
+        Returns
+        -------
+        sequence of TaskPart
+            The parts; with the last one the stage is done. Default: `WHOLE`.
+        """
         return WHOLE
 
-    def declare(self, project: Project, settings: Settings) -> None:  # noqa: B027 (most need nothing)
-        """Add to the project what its output needs there (copick's pickable objects); the driver calls it once."""
+    def declare(self, project: Project, settings: Settings) -> None:  # noqa: B027 (most stages declare nothing)
+        """Add to the project what the output needs there (copick's pickable objects); called once in a run."""
 
     @abstractmethod
     def memory_bytes(self, grid: Grid, settings: Settings) -> int:
-        """Peak memory of one of its tasks on a volume of `grid`, the interpreter included."""
+        """Return the peak memory of one of its tasks on a volume with this grid, in bytes, interpreter included."""
 
     def flops(self, grid: Grid, settings: Settings) -> float | None:
-        """Floating point operations of its network on a volume of `grid`; None where they are not known from that."""
+        """Return the floating point operations of its network on a volume with this grid; None where unknown."""
         return None
 
     @abstractmethod
     def execute(self, context: TaskContext) -> Mapping[str, Any]:
-        """Do `context.task`: read, compute, write. Returns counts for the receipt, JSON-able."""
+        """Do a task: read, compute, write.
+
+        Parameters
+        ----------
+        context : TaskContext
+            The task, and the stores from which it reads and to which it writes.
+
+        Returns
+        -------
+        mapping of str to Any
+            Counts for the receipt, as values for JSON.
+        """
 
 
 def labels_ref(context: RunContext, stage: str, spacing_angstrom: float, *, instance: bool = False) -> SegmentationRef:
-    """The segmentation that a stage of ours writes."""
+    """Return the segmentation of membranes that a stage writes on one run.
+
+    Parameters
+    ----------
+    context : RunContext
+        The run.
+    stage : str
+        Name of the stage, whose session it belongs to.
+    spacing_angstrom : float
+        Voxel spacing in Å.
+    instance : bool
+        Whether the labels number the membranes. Default: False, a mask.
+
+    Returns
+    -------
+    SegmentationRef
+        The segmentation.
+    """
     user, session = context.settings.output.user, context.sessions[stage]
     return SegmentationRef(context.run, MEMBRANE, user, session, spacing_angstrom, instance)
 
 
 def declare_membrane(project: Project) -> None:
+    """Add the object of membranes to the project's pickable objects."""
     project.ensure_object(MEMBRANE, is_particle=False, identifier=GENE_ONTOLOGY_MEMBRANE)

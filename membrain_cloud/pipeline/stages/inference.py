@@ -1,6 +1,6 @@
-"""How a tomogram is looked at: windows, mirrors, rescaling and arithmetic, from settings, model and voxel spacing.
+"""Segment a volume by a sliding window: choose windows, mirrors and batches, and run the network.
 
-What `run` and `segment FILE` have in common, so that both give the same.
+`run` and `segment FILE` both come through here, so that both give the same result.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from membrain_cloud.segmentation.sliding_window import (
     segment_slabs,
 )
 from membrain_cloud.tiling import Tiling, Window, window_stride
+from membrain_cloud.units import GIB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,19 +35,27 @@ if TYPE_CHECKING:
     from membrain_cloud.networks.segmentation.segmenter import Segmenter
     from membrain_cloud.pipeline.settings import SegmentSettings
 
-# Farther from the model's voxel spacing than this, fast mode rescales its windows. MemBrain-seg's networks and ours are
-# trained on zooms of about 0.7 to 1.4; within them rescaling gained nothing on phantoms (Surface-Dice).
-_NEAR_ENOUGH = 0.45
-_READ_BYTES = 2**30
-# Of a volume in memory that are made at once.
+# Relative difference from the model's voxel spacing above which fast mode rescales windows. MemBrain-seg's networks and
+# ours are trained on zooms of about 0.7 to 1.4; within them rescaling gained nothing on phantoms (Surface-Dice).
+_RESCALE_ABOVE = 0.45
+# Limit of one read, in bytes of float32.
+_READ_BYTES = GIB
+# Planes in one slab of a volume in memory.
 _PLANES = 64
 
 
 @dataclass(frozen=True)
 class SlidingWindow:
-    """tiling : of the tomogram's own voxels.  window : edge the network sees; it differs where windows are rescaled.
+    """The windows over one tomogram.
 
-    notes : what a user should know, in sentences.
+    Attributes
+    ----------
+    tiling : Tiling
+        Windows in the tomogram's own voxels.
+    window : int
+        Edge of the network's window in voxels; another one than the tiling's where windows are rescaled.
+    notes : tuple of str
+        Sentences for the user about rescaling and unsuitable voxel spacings.
     """
 
     tiling: Tiling
@@ -54,167 +63,297 @@ class SlidingWindow:
     notes: tuple[str, ...]
 
 
-def sliding_window(chosen: SegmentSettings, spacing_angstrom: float) -> SlidingWindow:
-    """Raises UsageError for a window that the network cannot take, VoxelSpacingError for an absurd rescaling."""
+@dataclass(frozen=True)
+class DensitySource:
+    """A volume of densities that is read box by box.
+
+    Attributes
+    ----------
+    read : callable
+        Box -> (Z, Y, X) densities.
+    shape : tuple of int
+        Shape zyx of the volume.
+    statistics : Statistics
+        Mean and standard deviation of the whole volume's densities.
+    chunk_planes : int
+        Depth of the stored chunks, in planes.
+    """
+
+    read: Read
+    shape: Zyx
+    statistics: Statistics
+    chunk_planes: int
+
+
+def sliding_window(settings: SegmentSettings, spacing_angstrom: float) -> SlidingWindow:
+    """Choose the windows for a tomogram, and whether they are rescaled.
+
+    Parameters
+    ----------
+    settings : SegmentSettings
+        Model, window, overlap, mirrors and rescaling.
+    spacing_angstrom : float
+        Voxel spacing of the tomogram in Å.
+
+    Returns
+    -------
+    SlidingWindow
+        The windows.
+
+    Raises
+    ------
+    UsageError
+        If the network cannot take a window of this size.
+    VoxelSpacingError
+        If the voxel spacing is too far from the model's to rescale windows.
+    """
     from membrain_cloud.networks.segmentation.window_rescaling import rescaled_edge
 
-    window, trained_at = model_window(chosen), model_spacing_angstrom(chosen)
-    far = abs(math.log(spacing_angstrom / trained_at)) > math.log(1 + _NEAR_ENOUGH)
-    rescale = chosen.rescale if chosen.rescale is not None else (far and chosen.mode == "fast")
-    reach, notes = window, []
+    window, trained_at = model_window(settings), model_spacing_angstrom(settings)
+    is_far = abs(math.log(spacing_angstrom / trained_at)) > math.log(1 + _RESCALE_ABOVE)
+    rescale = settings.rescale if settings.rescale is not None else (is_far and settings.mode == "fast")
+    edge, notes = window, []
     if rescale:
-        reach = rescaled_edge(window, from_angstrom=trained_at, to_angstrom=spacing_angstrom)
-        if not window / 8 <= reach <= window * 8 or reach < 8:
+        edge = rescaled_edge(window, from_angstrom=trained_at, to_angstrom=spacing_angstrom)
+        if not window / 8 <= edge <= window * 8 or edge < 8:
             raise VoxelSpacingError(
-                f"{spacing_angstrom:g} Å a voxel is too far from the model's {trained_at:g} Å to rescale windows",
-                "give the right spacing with --voxel-spacing, or bin the tomogram first",
+                f"voxel spacing {spacing_angstrom:g} Å: too far from the model's {trained_at:g} Å to rescale windows",
+                "give the right voxel spacing, or bin the tomogram first",
             )
-        if reach != window:
+        if edge != window:
             notes.append(
-                f"windows of {reach} voxels at {spacing_angstrom:g} Å are rescaled to {window} at {trained_at:g} Å"
+                f"windows of {edge} voxels at {spacing_angstrom:g} Å are rescaled to {window} at {trained_at:g} Å"
             )
-    elif far:
+    elif is_far:
         notes.append(
             f"{spacing_angstrom:g} Å a voxel, the network was trained at {trained_at:g} Å: expect it to do worse, "
-            "or rescale with --set segment.rescale=yes"
+            "or rescale windows with segment.rescale=yes"
         )
-    return SlidingWindow(
-        Tiling(reach, window_stride(reach, chosen.overlap), chosen.effective_mirrors), window, tuple(notes)
-    )
+    tiling = Tiling(edge, window_stride(edge, settings.overlap), settings.effective_mirrors)
+    return SlidingWindow(tiling, window, tuple(notes))
 
 
 def predict_slabs(
-    chosen: SegmentSettings,
-    sliding: SlidingWindow,
+    settings: SegmentSettings,
+    windows: SlidingWindow,
     network: Segmenter,
-    read: Read,
-    shape: Zyx,
+    source: DensitySource,
     block: Block,
     *,
-    statistics: Statistics,
-    chunk_planes: int,
     progress: Callable[[int], None] = lambda _: None,
-    turn: GpuTurn | None = None,
+    gpu_turn: GpuTurn | None = None,
 ) -> Iterator[Slab]:
-    """The logits of a block, slab by slab, as `membranes.segmentation.segment_slabs`.
+    """Predict the logits of a block, slab by slab.
 
-    read : box of the block's halo -> voxels.  chunk_planes : depth of the stored chunks that it reads.
-    turn : at a GPU: taken when all that can be done without it is done, ended with the last window.
+    Parameters
+    ----------
+    settings : SegmentSettings
+        Batch size, uncertainty, and whether empty windows are skipped.
+    windows : SlidingWindow
+        The windows over the volume.
+    network : Segmenter
+        The segmentation network.
+    source : DensitySource
+        The volume.
+    block : Block
+        The part of the volume to predict, with its halo.
+    progress : callable
+        Called with the number of windows done since the last call. Default: nothing.
+    gpu_turn : GpuTurn or None
+        Turn at the GPU: acquired when all is done that can be done without it, released after the last window.
+        Default: one of its own.
+
+    Yields
+    ------
+    Slab
+        Logits, and their variance where `uncertainty` is set, of consecutive planes of the block's core.
     """
     averager = network.averager(
-        sliding.tiling,
+        windows.tiling,
         block,
-        window=sliding.window,
-        mean=statistics.mean,
-        std=statistics.std,
-        variance=chosen.uncertainty,
-        skip_void=chosen.skip_void,
-        batch=chosen.batch or default_batch(sliding.window, network.device.type),
+        window=windows.window,
+        mean=source.statistics.mean,
+        std=source.statistics.std,
+        variance=settings.uncertainty,
+        skip_void=settings.skip_void,
+        batch=settings.batch or default_batch(windows.window, network.device.type),
     )
-    planes = planes_per_read(block.halo.shape, chunk_planes)
+    planes = planes_per_read(block.halo.shape, source.chunk_planes)
 
-    def slabs_of(painted: WindowAverager) -> Iterator[Slab]:
+    def slabs_by(averager: WindowAverager) -> Iterator[Slab]:
         return segment_slabs(
-            painted, read, shape, block, tiling=sliding.tiling, planes_per_read=planes, progress=progress
+            averager, source.read, source.shape, block, tiling=windows.tiling, planes_per_read=planes, progress=progress
         )
 
     if network.device.type == "cpu":
-        return slabs_of(averager)
-    turn = turn or GpuTurn()
-    return _one_ahead(_until_done(slabs_of(_InTurn(averager, turn.acquire)), turn))
+        return slabs_by(averager)
+    turn = gpu_turn or GpuTurn()
+    return _prefetch_one(_release_after(slabs_by(_WaitingAverager(averager, turn.acquire)), turn))
 
 
 def segment_in_memory(
-    chosen: SegmentSettings, density: NDArray[np.float32], spacing_angstrom: float
+    settings: SegmentSettings,
+    density: NDArray[np.float32],
+    spacing_angstrom: float,
+    *,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> NDArray[np.bool_]:
-    """The mask of a tomogram in memory (Z, Y, X), small components included."""
+    """Segment a tomogram in memory.
+
+    Parameters
+    ----------
+    settings : SegmentSettings
+        Settings of the segmentation.
+    density : (Z, Y, X) float32 array
+        Densities.
+    spacing_angstrom : float
+        Voxel spacing in Å.
+    progress : callable
+        Called with numbers of windows, as they are finished. Default: nothing is called.
+
+    Returns
+    -------
+    (Z, Y, X) bool array
+        True in membranes; small connected components are not removed.
+    """
     from membrain_cloud.pipeline.models import model_sha256
 
-    network = segmenter(chosen.model, model_sha256(chosen.model), chosen.effective_precision)
+    network = segmenter(settings.model, model_sha256(settings.model), settings.effective_precision)
     z, y, x = density.shape
-    everything = Box((0, 0, 0), (z, y, x))
-    slabs = predict_slabs(
-        chosen,
-        sliding_window(chosen, spacing_angstrom),
-        network,
-        lambda box: density[box.slices],
-        everything.shape,
-        Block(0, everything, everything),
-        statistics=density_statistics([density]),
-        chunk_planes=_PLANES,
+    volume = Box((0, 0, 0), (z, y, x))
+    source = DensitySource(
+        lambda box: density[box.slices], volume.shape, density_statistics([density]), chunk_planes=_PLANES
     )
-    return np.concatenate([slab.logits > chosen.threshold for slab in slabs])
+    windows = sliding_window(settings, spacing_angstrom)
+    slabs = predict_slabs(settings, windows, network, source, Block(0, volume, volume), progress=progress)
+    return np.concatenate([slab.logits > settings.threshold for slab in slabs])
 
 
-def _until_done(slabs: Iterator[Slab], turn: GpuTurn) -> Iterator[Slab]:
+def _release_after(slabs: Iterator[Slab], turn: GpuTurn) -> Iterator[Slab]:
     try:
         yield from slabs
     finally:
         turn.release()
 
 
-def _one_ahead(slabs: Iterator[Slab]) -> Iterator[Slab]:
-    """The same, the next one being made while one is written."""
-    with ThreadPoolExecutor(1) as maker:
-        coming = maker.submit(next, slabs, None)
+def _prefetch_one(slabs: Iterator[Slab]) -> Iterator[Slab]:
+    """Make the next slab in a thread while the caller writes the last one."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, slabs, None)
         while (slab := coming.result()) is not None:
-            coming = maker.submit(next, slabs, None)
+            coming = thread.submit(next, slabs, None)
             yield slab
 
 
-class _InTurn:
-    """A averager that waits for its turn before it paints."""
+class _WaitingAverager:
+    """A window averager that waits for its turn at the GPU before it paints."""
 
-    def __init__(self, averager: WindowAverager, take_turn: Callable[[], None]) -> None:
+    def __init__(self, averager: WindowAverager, acquire_turn: Callable[[], None]) -> None:
         self.start, self.feed, self.take = averager.start, averager.feed, averager.take
-        self._canvas, self._take_turn = averager, take_turn
+        self._averager, self._acquire_turn = averager, acquire_turn
 
     def paint(self, windows: Sequence[Window], progress: Callable[[int], None]) -> None:
-        self._take_turn()
-        self._canvas.paint(windows, progress)
+        """Predict some windows and add them to the averages."""
+        self._acquire_turn()
+        self._averager.paint(windows, progress)
 
 
 def default_batch(window: int, device: str) -> int:
-    """Windows a forward pass: one on a CPU, about two of 160 voxels' worth on a GPU."""
+    """Return the number of windows in one forward pass: 1 on a CPU, on a GPU the voxels of two windows of 160.
+
+    Parameters
+    ----------
+    window : int
+        Edge of the network's window in voxels.
+    device : str
+        Type of the device, "cpu" or "cuda".
+
+    Returns
+    -------
+    int
+        Windows, at least 1.
+    """
     return 1 if device == "cpu" else max(1, 2 * 160**3 // window**3)
 
 
 def planes_per_read(halo: Zyx, chunk_planes: int) -> int:
-    """A whole row of chunks at once, where that is not more than a GiB of float32."""
+    """Return how many planes are read at once: a row of chunks, but at most 1 GiB of float32.
+
+    Parameters
+    ----------
+    halo : tuple of int
+        Shape zyx of the block with its halo.
+    chunk_planes : int
+        Depth of the stored chunks, in planes.
+
+    Returns
+    -------
+    int
+        Planes, at least 1.
+    """
     return max(1, min(chunk_planes, _READ_BYTES // (4 * halo[1] * halo[2])))
 
 
-def network_bytes(chosen: SegmentSettings) -> int:
-    """Host memory of the network at work on a CPU, weights included: three maps of the finest level and the rest."""
-    header = _header(chosen.model)["architecture"]
-    channels, window = header["channels"], model_window(chosen)
-    maps = 14 * channels[0] * window**3
+def network_bytes(settings: SegmentSettings) -> int:
+    """Return the host memory of the network at work on a CPU, weights included, in bytes."""
+    header = _header(settings.model)["architecture"]
+    channels, window = header["channels"], model_window(settings)
+    maps = 14 * channels[0] * window**3  # three maps of the finest level, and those of the others
     weights = 27 * 4 * sum((6 if header["residual"] else 5) * c * c for c in channels)
     return int(maps + 2 * weights)
 
 
-def window_forward_flops(chosen: SegmentSettings, window: int) -> float:
-    """Floating point operations of one forward pass on a window."""
+def window_forward_flops(settings: SegmentSettings, window: int) -> float:
+    """Return the floating point operations of one forward pass.
+
+    Parameters
+    ----------
+    settings : SegmentSettings
+        The settings, for the model.
+    window : int
+        Edge of the network's window in voxels.
+
+    Returns
+    -------
+    float
+        Floating point operations.
+    """
     from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, window_flops
 
-    return window_flops(UNetArchitecture.from_dict(dict(_header(chosen.model)["architecture"])), window)
+    return window_flops(UNetArchitecture.from_dict(dict(_header(settings.model)["architecture"])), window)
 
 
-def model_spacing_angstrom(chosen: SegmentSettings) -> float:
-    """What the model was trained at."""
-    return float(_header(chosen.model)["voxel_spacing_angstrom"])
+def model_spacing_angstrom(settings: SegmentSettings) -> float:
+    """Return the voxel spacing at which the model was trained, in Å."""
+    return float(_header(settings.model)["voxel_spacing_angstrom"])
 
 
 def model_window(settings: SegmentSettings) -> int:
-    """The window to use: the one set, which must suit the network, or the one it was made for."""
+    """Return the edge of the network's window in voxels: the setting, or else the model's.
+
+    Parameters
+    ----------
+    settings : SegmentSettings
+        The settings, for model and window.
+
+    Returns
+    -------
+    int
+        Voxels.
+
+    Raises
+    ------
+    UsageError
+        If the network cannot take a window of this size.
+    """
     header = _header(settings.model)
     multiple = 2 ** (len(header["architecture"]["channels"]) - 1)
     window = int(header["window"]) if settings.window is None else settings.window
     if window % multiple or window < 2 * multiple:
-        fitting = max(2, round(window / multiple)) * multiple
+        nearest = max(2, round(window / multiple)) * multiple
         raise UsageError(
             f"segment.window = {window}: {settings.model} takes multiples of {multiple}, from {2 * multiple}",
-            f"try {fitting}",
+            f"try {nearest}",
         )
     return window
 
@@ -230,7 +369,24 @@ def _header(model: str) -> Mapping[str, Any]:
 def segmenter(
     model: str, sha256: str, precision: str, compilation: Literal["no", "compile", "graphs", "both"] = "no"
 ) -> Segmenter:
-    """The network, loaded once a process; on a GPU where there is one."""
+    """Load a segmentation network, once in a process; on a GPU where there is one.
+
+    Parameters
+    ----------
+    model : str
+        The model as `models.resolve` takes it.
+    sha256 : str
+        Its checksum as planned.
+    precision : str
+        As `SegmentSettings.effective_precision`.
+    compilation : str
+        As the setting `segment.compilation`. Default: "no".
+
+    Returns
+    -------
+    Segmenter
+        The network, ready for inference.
+    """
     from membrain_cloud.pipeline.models import load_segmenter
 
     device = "cuda" if on_gpu() else "cpu"
@@ -238,7 +394,7 @@ def segmenter(
 
 
 def on_gpu() -> bool:
-    """Whether networks run on a GPU here."""
+    """Return whether this process runs networks on a GPU."""
     import torch
 
-    return torch.cuda.is_available()
+    return bool(torch.cuda.is_available())

@@ -1,84 +1,84 @@
-"""The stage `measure`: meshes, particles and density -> rows of the tables."""
+"""The stage `measure`: meshes, particles and tomogram -> rows of the tables."""
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import membrain_cloud
 from membrain_cloud.errors import InputError
 from membrain_cloud.geometry import Grid, Mesh, Picks, box_around
 from membrain_cloud.pipeline.stages.base import BASE_BYTES, RunContext, Stage, TaskContext
+from membrain_cloud.pipeline.stages.mesh import MESH
+from membrain_cloud.pipeline.stages.pick import PICK
+from membrain_cloud.pipeline.stages.separate import instances_ref
 from membrain_cloud.statistics.membrane.bilayer_thickness import REACH_NM
-from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
-from membrain_cloud.units import GIB
+from membrain_cloud.store.refs import ObjectRef, TomogramRef
+from membrain_cloud.units import ANGSTROM_PER_NM, GIB
+from membrain_cloud.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from membrain_cloud.geometry import Box
     from membrain_cloud.pipeline.settings import Settings
     from membrain_cloud.pipeline.tasks import Ref
     from membrain_cloud.store.projects.project import Project
 
-# How near to the tomogram's border a mesh that was closed there is a cap, and no membrane.
 BORDER_VOXELS = 1.5
+"""Vertices within this distance of the tomogram's border are the cap that closes a mesh there, and not membrane."""
 
 
 class Measure(Stage):
-    """Meshes and particles -> rows of the tables, which hold the latest of each tomogram.
-
-    mesh, pick : the stages whose output it reads.  instances_of : the numbered membranes of a context.
-    """
+    """Meshes and particles -> rows of the tables, which hold the latest rows of each tomogram."""
 
     name = "measure"
     data_version = 5
     keeps_receipts_in = "tables"
 
-    def __init__(self, mesh: Stage, pick: Stage, instances_of: Callable[[RunContext], SegmentationRef]) -> None:
-        self._mesh, self._pick, self._instances_of = mesh, pick, instances_of
-
     def after(self, settings: Settings) -> Sequence[str]:
+        """Return mesh, and pick unless picks are given."""
         return ("mesh",) if settings.measure.picks else ("mesh", "pick")
 
     def digest_settings(self, settings: Settings) -> Mapping[str, Any]:
+        """Return the sections `measure` and `input`, and the given picks."""
         return settings.measure.digest_settings() | {
             "given": settings.measure.picks,
             "input": settings.input.digest_settings(),
         }
 
     def inputs(self, context: RunContext) -> Mapping[str, Ref]:
-        chosen = context.settings.measure
-        meshes = self._mesh.output(context)
-        assert meshes is not None
-        found: dict[str, Ref] = {"instances": self._instances_of(context), "meshes": meshes}
-        for place, uri in enumerate(chosen.pick_uris):
-            found["picks" if place == 0 else f"picks_{place + 1}"] = context.project.object(context.run, uri)
-        if not chosen.picks:
-            picks = self._pick.output(context)
-            assert picks is not None
-            found["picks"] = picks
-        if chosen.bilayer and chosen.gap_nm > 0 and context.tomogram is not None:
-            found["density"] = context.tomogram
-        if chosen.lamella is not None:
-            found["lamella"] = context.project.segmentation(context.run, chosen.lamella)
-        return found
+        """Return instances and meshes, and as far as they are measured picks, tomogram ("density") and lamella."""
+        settings = context.settings.measure
+        inputs: dict[str, Ref] = {"instances": instances_ref(context), "meshes": MESH.output(context)}
+        for index, uri in enumerate(settings.pick_uris):
+            inputs["picks" if index == 0 else f"picks_{index + 1}"] = context.project.object(context.run, uri)
+        if not settings.picks:
+            inputs["picks"] = PICK.output(context)
+        if settings.bilayer and settings.gap_nm > 0 and context.tomogram is not None:
+            inputs["density"] = context.tomogram
+        if settings.lamella is not None:
+            inputs["lamella"] = context.project.segmentation(context.run, settings.lamella)
+        return inputs
 
     def output(self, context: RunContext) -> None:
-        return None
+        """Return None: it writes table rows."""
 
     def memory_bytes(self, grid: Grid, settings: Settings) -> int:
+        """Return the memory of the meshes and, for the bilayer, of the tomogram around the largest one."""
         return BASE_BYTES + GIB // 2 + (10 if settings.measure.bilayer else 2) * grid.voxels
 
     def execute(self, context: TaskContext) -> Mapping[str, Any]:
+        """Measure, and replace the tomogram's rows in all tables; count the rows."""
         from membrain_cloud.statistics.measure import TABLES, measure_tomogram, tomogram_row
 
-        task, chosen = context.task, context.settings.measure
+        task, settings = context.task, context.settings.measure
         instances, density = context.segmentation("instances"), task.inputs.get("density")
-        sources = _sources(context)
+        sources = _pick_sources(context)
         grid = context.project.grid(instances)
         meshes = context.project.read_meshes(context.object("meshes"))
         picks, names = _particles(context, sources, meshes)
@@ -90,16 +90,15 @@ class Measure(Stage):
             "segmentation": instances.uri,
             "digest": task.stage_digest,
         }
-        about = None if not isinstance(density, TomogramRef) else _density_about(context.project, density)
-        found = measure_tomogram(
+        rows_of_tables = measure_tomogram(
             {number: _membrane(number, mesh, picks, names, grid) for number, mesh in sorted(meshes.items())},
             grid=grid,
-            options=chosen.options(),
+            options=settings.options(),
             kinds=sorted({ref.name for ref in sources}),
-            density_about=about,
-            lamella=_lamella(context, grid),
+            density_about=_density_about(context.project, density) if isinstance(density, TomogramRef) else None,
+            lamella=_lamella(context),
         )
-        rows = {table: [keys | row for row in some] for table, some in found.items()}
+        rows = {table: [keys | row for row in some] for table, some in rows_of_tables.items()}
         failed = sum(row["error"] is not None for row in rows["membranes"])
         summary = tomogram_row(
             grid,
@@ -110,7 +109,7 @@ class Measure(Stage):
             picks_uri=", ".join(ref.uri for ref in sources) or None,
             density_uri=density.key if isinstance(density, TomogramRef) else None,
             lamella_uri=context.segmentation("lamella").uri if "lamella" in task.inputs else None,
-            package_version=membrain_cloud.__version__,
+            package_version=__version__,
             data_version=str(self.data_version),
         )
         rows["tomograms"] = [keys | summary]
@@ -121,25 +120,27 @@ class Measure(Stage):
         return counts | {"particles_on_no_membrane": left_out, "membranes_failed": failed}
 
 
-def _sources(context: TaskContext) -> list[ObjectRef]:
-    """The particles to measure: those given, or what was picked, each kind from its own picks where there are some."""
-    found = [
-        ref for role, ref in context.task.inputs.items() if role.startswith("picks") and isinstance(ref, ObjectRef)
-    ]
-    if context.settings.measure.picks is not None or not found:
-        return found
+MEASURE = Measure()
+
+
+def _pick_sources(context: TaskContext) -> list[ObjectRef]:
+    """Return the picks to measure: those given, or the stage pick's, by classes where its picker has classes."""
+    inputs = context.task.inputs.items()
+    sources = [ref for role, ref in inputs if role.startswith("picks") and isinstance(ref, ObjectRef)]
+    if context.settings.measure.picks is not None or not sources:
+        return sources
     from membrain_cloud.pipeline.models import picker_classes
 
-    (everything,) = found
-    return [replace(everything, name=kind) for kind in picker_classes(context.settings.pick.model)] or found
+    (all_picks,) = sources
+    return [replace(all_picks, name=name) for name in picker_classes(context.settings.pick.model)] or sources
 
 
 def _particles(
     context: TaskContext, sources: Sequence[ObjectRef], meshes: Mapping[int, Mesh]
 ) -> tuple[Picks | None, NDArray[np.str_]]:
-    """All particles, and what each is; None where none are asked for.
+    """Return all particles and the class of each; None and no classes where none are measured.
 
-    Those made elsewhere know nothing of our membranes' numbers and get the nearest's.
+    Imported picks do not know our numbers of membranes: they get that of the nearest one.
     """
     from membrain_cloud.picking.assignment import nearest_membranes
 
@@ -151,42 +152,58 @@ def _particles(
     if context.settings.measure.picks is None:
         return picks, names
     reach_nm = context.settings.measure.reach_nm
-    numbers = nearest_membranes(meshes, picks.positions, within_angstrom=10.0 * reach_nm)
+    numbers = nearest_membranes(meshes, picks.positions, within_angstrom=ANGSTROM_PER_NM * reach_nm)
     if len(picks) and meshes and not numbers.any():
         raise InputError(
-            f"none of the {len(picks)} given picks lies within {reach_nm:g} nm of a membrane",
-            "check their units and origin (import picks --voxel-spacing, --origin), or raise measure.reach_nm",
+            f"imported picks: none of the {len(picks)} lies within {reach_nm:g} nm of a membrane",
+            "check the units and the origin with which they were imported, or raise measure.reach_nm",
         )
     return replace(picks, membrane_ids=numbers), names
 
 
 def _membrane(number: int, mesh: Mesh, picks: Picks | None, names: NDArray[np.str_], grid: Grid) -> Any:
+    """Return a membrane with its particles and its vertices at the tomogram's border, as the statistics take it."""
     from membrain_cloud.mesh.conversion.mask_to_mesh import border_vertices
     from membrain_cloud.statistics.measure import Membrane
 
     border = border_vertices(mesh, grid, margin_angstrom=BORDER_VOXELS * grid.voxel_spacing_angstrom)
     if picks is None:
         return Membrane(mesh, None, border, "")
-    on_it = np.flatnonzero(picks.membrane_ids == number)
-    return Membrane(
-        mesh, picks.select(np.flatnonzero(picks.membrane_ids == number)), border, [str(name) for name in names[on_it]]
-    )
+    index = np.flatnonzero(picks.membrane_ids == number)
+    return Membrane(mesh, picks.select(index), border, [str(name) for name in names[index]])
 
 
-def _density_about(project: Project, density: TomogramRef) -> Callable[[Mesh], Any]:
+def density_reader(read_box: Callable[[Box], NDArray[Any]], grid: Grid) -> Callable[[Mesh], Any]:
+    """Return a function that reads a tomogram around a mesh, as far as the bilayer is sampled.
+
+    Parameters
+    ----------
+    read_box : callable
+        Takes a box of the tomogram and returns its voxels, (Z, Y, X), any real dtype.
+    grid : Grid
+        Voxel grid of the tomogram.
+
+    Returns
+    -------
+    callable
+        Takes a mesh and returns the Density around it, or None where it lies outside of the tomogram.
+    """
     from membrain_cloud.statistics.membrane.bilayer_thickness import Density
 
-    grid = project.grid(density)
-
-    def read(mesh: Mesh) -> Any:
+    def read(mesh: Mesh) -> Density | None:
         used = Mesh(mesh.vertices[np.unique(mesh.faces)], mesh.faces)
-        box = box_around(used, grid, margin_angstrom=10.0 * REACH_NM + grid.voxel_spacing_angstrom)
-        return None if box is None else Density(project.read_density(density, box), box, grid)
+        box = box_around(used, grid, margin_angstrom=ANGSTROM_PER_NM * REACH_NM + grid.voxel_spacing_angstrom)
+        return None if box is None else Density(read_box(box), box, grid)
 
     return read
 
 
-def _lamella(context: TaskContext, grid: Grid) -> Any:
+def _density_about(project: Project, density: TomogramRef) -> Callable[[Mesh], Any]:
+    return density_reader(functools.partial(project.read_density, density), project.grid(density))
+
+
+def _lamella(context: TaskContext) -> Any:
+    """Return the lamella's surfaces from its mask; None where no mask is given."""
     from membrain_cloud.statistics.membrane.lamella import lamella_of
 
     if "lamella" not in context.task.inputs:

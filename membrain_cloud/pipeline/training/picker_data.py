@@ -15,19 +15,19 @@ from membrain_cloud.geometry import Grid, Mesh, Picks
 from membrain_cloud.mesh.density_sampling import Read, profiles_from_volume, subvolumes_from_volume
 from membrain_cloud.networks.picking.subvolume_net import EDGE
 from membrain_cloud.picking.assignment import nearest_membranes
-from membrain_cloud.picking.vertex_scores import evenly_chosen
+from membrain_cloud.picking.vertex_scores import vertices_for_scale
 from membrain_cloud.pipeline.training.membrain_pick_folder import (
     OFFSETS_ANGSTROM,
     REACH_ANGSTROM,
+    join_particles,
     read_training_folder,
-    together,
 )
 from membrain_cloud.pipeline.training.picker_defaults import (
     PICKER_EXAMPLES,
     PICKER_TRAINING,
     SUBVOLUME_TRAINING,
     Report,
-    check_phantom_classes,
+    require_phantom_classes,
 )
 from membrain_cloud.simulation.phantom import PhantomSettings
 from membrain_cloud.store.projects.open import open_project
@@ -43,17 +43,28 @@ if TYPE_CHECKING:
     from membrain_cloud.store.projects.project import Project
     from membrain_cloud.training.picking.targets import ParticleShape
 
-# Phantoms of the incremental protocol: those of the demo's kind, on seeds that nothing else takes.
+# Seeds of the phantoms of a learning curve, which no other training uses.
 ROUND_SEEDS = {"train": range(7000, 7010), "val": range(7100, 7101), "test": range(7200, 7203)}
+# Runs that a line of progress names at most.
+_NAMED_RUNS = 5
 Network = Literal["profiles", "subvolumes"]
 Training = PickerTraining | SubvolumeTraining
 Membrane = tuple[Mesh, Read, Grid, tuple[Picks, ...]]
+"""Mesh, reader and grid of its tomogram, and the particles of each class on it."""
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
-    """train, validation, test : membranes; those of the latter two are never trained on, and may be none.
-    training : the settings that suit them.  about : where they are from, for the model's header.
+class PickerData:
+    """Membranes of a training, and the settings that suit them.
+
+    Attributes
+    ----------
+    train, validation, test : sequence of PickingExample or SubvolumeExample
+        Membranes to train on, to choose epoch and clustering by, and to score on. The latter two may be empty.
+    training : PickerTraining or SubvolumeTraining
+        Settings of the training.
+    about : mapping
+        Where the membranes come from, for the model's header.
     """
 
     train: Sequence[Example]
@@ -63,7 +74,7 @@ class Material:
     about: Mapping[str, Any]
 
     def counts(self) -> dict[str, int]:
-        """Particles of each kind in `train`, by name."""
+        """Return the number of particles of each class in `train`, by name."""
         names = self.training.classes or ("particles",)
         each = [
             example.of_classes(len(names)) if isinstance(example, PickingExample) else example.particles
@@ -72,11 +83,61 @@ class Material:
         return {name: sum(len(parts[k]) for parts in each) for k, name in enumerate(names)}
 
 
-def folder_material(folder: str, *, voxel_spacing_angstrom: float | None, classes: Sequence[str]) -> Material:
-    """Of a folder in MemBrain-pick's layout; raises as `picker_folder.read_training_folder`."""
+@dataclass(frozen=True)
+class RunSplit:
+    """Runs of a project by their use.
+
+    Attributes
+    ----------
+    train : sequence of str
+        Runs to train on; empty: all others that have the annotations.
+    validation, test : sequence of str
+        Runs to validate and to test with.
+    """
+
+    train: Sequence[str] = ()
+    validation: Sequence[str] = ()
+    test: Sequence[str] = ()
+
+    @property
+    def held_out(self) -> set[str]:
+        """Return the runs that are not trained on."""
+        return {*self.validation, *self.test}
+
+    def check(self) -> None:
+        """Check that every run is named once.
+
+        Raises
+        ------
+        UsageError
+            If one is named twice.
+        """
+        both = sorted(({*self.train} & self.held_out) | ({*self.validation} & {*self.test}))
+        if both:
+            raise UsageError(f"run {both[0]} is in two parts", "name each run once: to train, to validate or to test")
+
+
+def folder_data(folder: str, *, voxel_spacing_angstrom: float | None, classes: Sequence[str]) -> PickerData:
+    """Read the membranes of a folder in MemBrain-pick's layout.
+
+    Parameters
+    ----------
+    folder, voxel_spacing_angstrom, classes
+        As in `membrain_pick_folder.read_training_folder`, whose errors are passed on.
+
+    Returns
+    -------
+    data : PickerData
+        The membranes, and the settings of MemBrain-pick's network.
+
+    Raises
+    ------
+    InputError
+        If a class has no particle to train on.
+    """
     kinds = tuple(check_object_name(name, "class") for name in classes)
     parts = read_training_folder(folder, voxel_spacing_angstrom=voxel_spacing_angstrom, classes=kinds)
-    # the network of MemBrain-pick, on its samples; its patches of 2000 vertices take more than twice as long as ours
+    # MemBrain-pick's network on its samples. Its patches of 2000 vertices would take more than twice the time.
     training = replace(
         PICKER_TRAINING,
         offsets_angstrom=OFFSETS_ANGSTROM,
@@ -87,93 +148,133 @@ def folder_material(folder: str, *, voxel_spacing_angstrom: float | None, classe
         classes=kinds,
     )
     about = {"folder": Path(folder).name, "voxel_spacing_angstrom": voxel_spacing_angstrom}
-    return _with_each_kind(Material(parts["train"], parts["val"], parts.get("test", parts["val"]), training, about))
+    return _require_each_class(
+        PickerData(parts["train"], parts["val"], parts.get("test", parts["val"]), training, about)
+    )
 
 
-def project_material(
+def project_data(
     config: str,
     *,
-    runs: Sequence[str],
-    validation_runs: Sequence[str],
-    test_runs: Sequence[str],
+    runs: RunSplit,
     meshes: str,
     picks: Mapping[str, str],
     network: Network,
     shapes: Sequence[ParticleShape],
     progress: Report = lambda _: None,
-) -> Material:
-    """Of a project's meshes and picks.
+) -> PickerData:
+    """Read the membranes of a project's meshes and picks.
 
-    runs : to train on; empty: all with these annotations that are neither to validate nor to test with.
-    meshes : URI of the meshes, `membrane:alice/1`.  picks : class name -> URI of its particles; a single class may
-    have the name "".  network : which of the two.  shapes : as `training.targets` has them, one a class.
-    progress : is told which runs are left out, since they lack some of the annotations.
+    Parameters
+    ----------
+    config : str
+        Config of the project.
+    runs : RunSplit
+        Runs to train, validate and test on.
+    meshes : str
+        URI of the meshes, such as `membrane:alice/1`.
+    picks : mapping of str to str
+        URI of the particles of each class, by its name. The name of a single class may be empty.
+    network : {"profiles", "subvolumes"}
+        Kind of the network.
+    shapes : sequence of tuple of float
+        Half axes of each class, in Å (`training.picking.targets`); empty for Euclidean distances.
+    progress : callable
+        Called with a line of text on runs that are left out, because they lack some of the annotations.
 
-    Raises UsageError for shapes that are not as many as the kinds and runs that are in two parts, ProjectError where an
-    annotation is absent, InputError where no particle, or none of some kind, lies on any of the meshes.
+    Returns
+    -------
+    data : PickerData
+        The membranes; without test runs, validation membranes are used for the test.
+
+    Raises
+    ------
+    UsageError
+        If there are not as many shapes as classes, or a run is in two parts.
+    ProjectError
+        If an annotation is absent.
+    InputError
+        If a class has no particle on the meshes that are trained on.
     """
     classes = tuple(check_object_name(name, "class") for name in picks if name)
     if shapes and len(shapes) != len(picks):
-        raise UsageError(f"{len(shapes)} shapes for {len(picks)} kinds of particles", "give --shape once for each")
-    apart = {*validation_runs, *test_runs}
-    if both := sorted(({*runs} & apart) | ({*validation_runs} & {*test_runs})):
-        raise UsageError(f"run {both[0]} is in two parts", "name each run once: to train, to validate or to test")
+        raise UsageError(f"{len(shapes)} shapes for {len(picks)} kinds of particles", "give one shape for each kind")
+    runs.check()
     project = open_project(config)
-    own = list(runs) or _annotated(project, apart, [meshes, *picks.values()], progress)
+    own = list(runs.train) or _annotated_runs(project, runs.held_out, [meshes, *picks.values()], progress)
     base = PICKER_TRAINING if network == "profiles" else SUBVOLUME_TRAINING
     training: Training = replace(base, classes=classes, shapes=tuple(shapes))
     parts = [
         [
             _example(membrane, training, whole=whole)
-            for membrane in _membranes(project, some, meshes, list(picks.values()))
+            for membrane in _membranes(project, names, meshes, list(picks.values()))
         ]
-        for some, whole in ((own, False), (validation_runs, True), (test_runs, True))
+        for names, whole in ((own, False), (runs.validation, True), (runs.test, True))
     ]
     if not sum(example.count for example in parts[0]):
         raise InputError(
             f"no particle lies within {REACH_ANGSTROM:g} Å of any of {len(parts[0])} meshes", "check the URIs"
         )
     about = {"runs": own, "meshes": meshes, "picks": dict(picks)}
-    return _with_each_kind(Material(parts[0], parts[1], parts[2] or parts[1], training, about))
+    return _require_each_class(PickerData(parts[0], parts[1], parts[2] or parts[1], training, about))
 
 
-def _annotated(project: Project, apart: Set[str], uris: Sequence[str], progress: Report) -> list[str]:
-    """The other runs that have all of the annotations. ProjectError where none has."""
-    others = [run for run in project.runs() if run not in apart]
-    own = []
+def _annotated_runs(project: Project, held_out: Set[str], uris: Sequence[str], progress: Report) -> list[str]:
+    """Return the runs that are not held out and have all of the annotations. ProjectError if there are none."""
+    others = [run for run in project.runs() if run not in held_out]
+    annotated = []
     for run in others:
         with contextlib.suppress(ProjectError):
             for uri in uris:
                 project.object(run, uri)
-            own.append(run)
-    if not own:
+            annotated.append(run)
+    if not annotated:
         raise ProjectError(
             f"{project.config}: none of {len(others)} runs to train on has {' and '.join(uris)}", "check the URIs"
         )
-    if left := [run for run in others if run not in own]:
-        some = ", ".join(left[:5]) + (" ..." if len(left) > 5 else "")
-        progress(f"{len(left)} runs lack some of these annotations and are left out: {some}")
-    return own
+    if omitted := [run for run in others if run not in annotated]:
+        some = ", ".join(omitted[:_NAMED_RUNS]) + (" ..." if len(omitted) > _NAMED_RUNS else "")
+        progress(f"{len(omitted)} runs lack some of these annotations and are left out: {some}")
+    return annotated
 
 
-def _with_each_kind(material: Material) -> Material:
-    """The material. InputError where it has no particle of some kind to train on."""
-    for kind, count in material.counts().items():
+def _require_each_class(data: PickerData) -> PickerData:
+    """Return `data`. InputError if a class has no particle to train on."""
+    for kind, count in data.counts().items():
         if not count:
             raise InputError(
-                f"not one particle of {kind!r} lies on the {len(material.train)} membranes to train on",
+                f"not one particle of {kind!r} lies on the {len(data.train)} membranes to train on",
                 "add some, or leave this kind out",
             )
-    return material
+    return data
 
 
-def phantom_material(work: Path, *, classes: Sequence[str], progress: Report) -> Material:
-    """Of phantoms as the demo's, with true masks, for the incremental protocol; kept in `work`.
+def phantom_data(work: Path, *, classes: Sequence[str], progress: Report) -> PickerData:
+    """Make the membranes of phantoms like the demo's, with true masks, for a learning curve.
 
-    Each membrane of a phantom carries one kind of particle. Without classes there are three kinds, and of a single
-    membrane nobody can learn the other two; with classes the phantoms have these kinds alone.
+    Each membrane of a phantom carries one kind of particle. Without classes there are three kinds, so that a single
+    membrane does not show the other two. With classes, phantoms have these kinds only.
+
+    Parameters
+    ----------
+    work : Path
+        Folder that keeps the membranes in its subfolder `phantoms`.
+    classes : sequence of str
+        Kinds of particles; empty for a single class of all kinds.
+    progress : callable
+        Called with a line of text for each phantom.
+
+    Returns
+    -------
+    data : PickerData
+        The membranes.
+
+    Raises
+    ------
+    UsageError
+        If phantoms do not have such a kind.
     """
-    check_phantom_classes(classes)
+    require_phantom_classes(classes)
     phantom = replace(PhantomSettings(), particles=tuple(classes)) if classes else PhantomSettings()
     training = replace(PICKER_TRAINING, classes=tuple(classes))
     examples = replace(PICKER_EXAMPLES, imperfect=0.0, decoys=0, surfaces="masks")
@@ -182,11 +283,11 @@ def phantom_material(work: Path, *, classes: Sequence[str], progress: Report) ->
         for name, seeds in ROUND_SEEDS.items()
     }
     about = {name: f"phantoms {seeds[0]} to {seeds[-1]}" for name, seeds in ROUND_SEEDS.items()}
-    return Material(parts["train"], parts["val"], parts["test"], training, about)
+    return PickerData(parts["train"], parts["val"], parts["test"], training, about)
 
 
 def _example(membrane: Membrane, training: Training, *, whole: bool) -> Example:
-    """Whole : the membrane shall be picked on, not only trained on."""
+    """Return the example of a membrane; `whole` if it is also picked on."""
     mesh, read, grid, particles = membrane
     if isinstance(training, SubvolumeTraining):
         return subvolume_example(*membrane, spacing_angstrom=training.spacing_angstrom, whole=whole)
@@ -200,7 +301,7 @@ def _example(membrane: Membrane, training: Training, *, whole: bool) -> Example:
         spline_order=training.spline_order,
     )
     kinds = np.concatenate([np.full(len(of_kind), k) for k, of_kind in enumerate(particles)])
-    return PickingExample(mesh, profiles, together(particles), kinds)
+    return PickingExample(mesh, profiles, join_particles(particles), kinds)
 
 
 def subvolume_example(
@@ -212,9 +313,30 @@ def subvolume_example(
     spacing_angstrom: float,
     whole: bool = False,
 ) -> SubvolumeExample:
-    """Boxes around the vertices of a mesh: of a large one around a few thousand, evenly chosen, or `whole`, all."""
+    """Sample boxes of density around the vertices of a mesh.
+
+    Parameters
+    ----------
+    mesh : Mesh
+        The membrane, in Å.
+    read : callable
+        Takes a `Box` and returns its density.
+    grid : Grid
+        Grid of the tomogram.
+    particles : tuple of Picks
+        The particles of each class.
+    spacing_angstrom : float
+        Voxel spacing of the boxes, in Å.
+    whole : bool
+        Whether all vertices get a box. Default: a few thousand of a large mesh, evenly spaced.
+
+    Returns
+    -------
+    example : SubvolumeExample
+        It has its mesh if it is whole.
+    """
     normals = mesh.vertex_normals()
-    some = np.arange(len(normals)) if whole else evenly_chosen(len(normals))
+    some = np.arange(len(normals)) if whole else vertices_for_scale(len(normals))
     boxes = subvolumes_from_volume(
         read, grid, mesh.vertices[some], normals[some], edge=EDGE, spacing_angstrom=spacing_angstrom, outside=0.0
     )
@@ -222,7 +344,7 @@ def subvolume_example(
 
 
 def _membranes(project: Project, runs: Sequence[str], meshes: str, picks: Sequence[str]) -> Iterator[Membrane]:
-    """The membranes of the runs with the particles that lie on each."""
+    """Yield the membranes of the runs with the particles on each."""
     for run in runs:
         tomogram = project.tomograms([run], None, None)[0]
         grid = project.grid(tomogram)

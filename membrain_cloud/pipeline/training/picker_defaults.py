@@ -1,4 +1,4 @@
-"""Training from the command line, and the defaults of a training."""
+"""Default settings of the pickers, and training of a picker on phantoms."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from membrain_cloud.pipeline.stages.inference import segment_in_memory
 from membrain_cloud.pipeline.stages.pick import make_clustering
 from membrain_cloud.segmentation.instances import separate
 from membrain_cloud.simulation.proteins import MEMBRANE_PARTICLES
-from membrain_cloud.training.picking.built_in_picker import train_picker_on_phantoms
+from membrain_cloud.training.picking.built_in_picker import PhantomPlan, train_picker_on_phantoms
 from membrain_cloud.training.picking.profile_picker import PickerTraining
 from membrain_cloud.training.picking.simulated_examples import PhantomExamples
 from membrain_cloud.training.picking.subvolume_picker import SubvolumeTraining
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 Report = Callable[[str], None]
 
-# Samples reach from 30 Å inside to 85 Å outside of a membrane's surface: farther than MemBrain-pick's, since heads on
-# stalks stand farther out. Smaller patches than its 2000 vertices: their operators cost less than in proportion.
+# Samples reach from 30 Å inside to 85 Å outside of a membrane's surface, farther than MemBrain-pick's, because heads on
+# stalks are farther out. Patches are smaller than its 2000 vertices: their operators cost less than in proportion.
 PICKER_TRAINING = PickerTraining(
     offsets_angstrom=tuple(-30.0 + 5.0 * k for k in range(24)),
     window=20,
@@ -45,7 +45,7 @@ PICKER_TRAINING = PickerTraining(
     accumulate=4,
     seed=100,
 )
-# MemBrain v1 saw boxes of 12 voxels of 14.08 Å.
+# MemBrain v1 uses boxes of 12 voxels of 14.08 Å.
 SUBVOLUME_TRAINING = SubvolumeTraining(
     spacing_angstrom=14.0,
     score_unit_angstrom=15.0,
@@ -65,18 +65,18 @@ PICKER_EXAMPLES = PhantomExamples(
     imperfect=0.6,
     surfaces="both",
 )
-# Of 50 to 60 Å the best on 20 phantoms as the first training has them. A threshold of 8 finds more on clear phantoms
-# than 7, which is right more often on crowded ones: the figures are in the model's card.
+# The best bandwidth of 50 to 60 Å on 20 phantoms like those of the first training. A threshold of 8 has a higher recall
+# on clear phantoms than 7, which has a higher precision on crowded ones: the figures are in the model's card.
 PICKER_BANDWIDTH_ANGSTROM, PICKER_THRESHOLD = 55.0, 8.0
 PICKER_PHANTOMS, PICKER_VALIDATION_PHANTOMS = 120, 8
-# Of a hundred phantoms more is learnt by a wider network than of a few membranes.
+# A wider network for a hundred phantoms than for a few membranes.
 PICKER_RECIPE = replace(PICKER_TRAINING, width=40, epochs=9, learning_rate=4e-3, accumulate=8, seed=3000)
-# Of a phantom, where some are cluttered.
+# Decoys of a phantom, if some phantoms are cluttered.
 PICKER_DECOYS = 3
-# From weights that are good already, in smaller steps.
+# Learning rate of a fine-tuning.
 BASE_LEARNING_RATE = 1e-3
 NO_BASE = "none"
-"""In place of a base's name: random weights."""
+"""In place of the name of a base: random weights."""
 
 
 def train_picking(
@@ -87,17 +87,40 @@ def train_picking(
     classes: Sequence[str] = (),
     cluttered: float = 0.0,
     base: str | None = None,
-    progress: Callable[[str], None],
+    progress: Report,
 ) -> dict[str, Any]:
-    """Train a picker on phantoms; returns its scores on phantoms it has not seen.
+    """Train a picker on phantoms and write it.
 
-    classes : kinds of the phantoms' particles to tell apart, one output each; empty: all are one kind.
-    cluttered : share of the phantoms with microtubules, filaments, gold and void beside the membranes; with any, what
-        is dark and no membrane is also trained on, as a surface without particles.
-    base : a picker to begin with, which stays as it is; None or `NO_BASE`: random weights.
+    Parameters
+    ----------
+    output : str
+        The safetensors file to write.
+    work : str
+        Folder that keeps the examples and the state of the training. A second call continues from there.
+    values : mapping of str to int
+        `epochs`, `seed` and `phantoms`, if they differ from the built-in picker's.
+    classes : sequence of str
+        Kinds of the phantoms' particles to distinguish. Default: all kinds are one class.
+    cluttered : float
+        Fraction of the phantoms with microtubules, filaments, gold and void beside the membranes. If above 0, dark
+        regions outside of the membranes are trained on as surfaces without particles. Default: 0.
+    base : str or None
+        Picker whose weights training starts from. Default None, or `NO_BASE`: random weights.
+    progress : callable
+        Called with lines of text.
+
+    Returns
+    -------
+    scores : dict
+        Scores on unseen phantoms, by the kind of surface.
+
+    Raises
+    ------
+    UsageError
+        If phantoms do not have such a class, or the base is incompatible or the file to write.
     """
-    check_phantom_classes(classes)
-    start = picker_base(None if base == NO_BASE else base, output)
+    require_phantom_classes(classes)
+    start = load_base(None if base == NO_BASE else base, output)
     training = replace(
         PICKER_RECIPE,
         epochs=values.get("epochs", PICKER_RECIPE.epochs),
@@ -105,32 +128,64 @@ def train_picking(
         learning_rate=PICKER_RECIPE.learning_rate if start is None else BASE_LEARNING_RATE,
         classes=tuple(classes),
     )
+    clustering = make_clustering(PickSettings(bandwidth_angstrom=PICKER_BANDWIDTH_ANGSTROM, threshold=PICKER_THRESHOLD))
     return train_picker_on_phantoms(
         Path(output),
-        seed=training.seed,
-        n_phantoms=values.get("phantoms", PICKER_PHANTOMS),
-        n_validation=PICKER_VALIDATION_PHANTOMS,
-        examples=replace(PICKER_EXAMPLES, cluttered=cluttered, decoys=PICKER_DECOYS if cluttered else 0),
-        training=training,
-        clustering=make_clustering(
-            PickSettings(bandwidth_angstrom=PICKER_BANDWIDTH_ANGSTROM, threshold=PICKER_THRESHOLD)
+        PhantomPlan(
+            seed=training.seed,
+            phantoms=values.get("phantoms", PICKER_PHANTOMS),
+            validation_phantoms=PICKER_VALIDATION_PHANTOMS,
+            examples=replace(PICKER_EXAMPLES, cluttered=cluttered, decoys=PICKER_DECOYS if cluttered else 0),
+            training=training,
+            clustering=clustering,
         ),
         workdir=Path(work),
         progress=progress,
-        segment=segmented_membranes,
+        segment=segment_membranes,
         base=start,
     )
 
 
-def segmented_membranes(density: NDArray[np.float32], spacing_angstrom: float) -> NDArray[np.unsignedinteger]:
-    """Membranes one by one, as `run` finds them at its defaults."""
+def segment_membranes(density: NDArray[np.float32], spacing_angstrom: float) -> NDArray[np.unsignedinteger[Any]]:
+    """Segment a density and separate its membranes, with the default settings.
+
+    Parameters
+    ----------
+    density : ndarray of shape (Z, Y, X), float32
+        The tomogram.
+    spacing_angstrom : float
+        Its voxel spacing, in Å.
+
+    Returns
+    -------
+    instances : ndarray of shape (Z, Y, X), unsigned integer
+        Membranes numbered from 1.
+    """
     defaults = Settings()
-    found, how = segment_in_memory(defaults.segment, density, spacing_angstrom), defaults.separate
-    return separate(found, min_voxels=how.min_voxels, split=how.split, drop_border=how.drop_border)
+    mask, settings = segment_in_memory(defaults.segment, density, spacing_angstrom), defaults.separate
+    return separate(mask, min_voxels=settings.min_voxels, split=settings.split, drop_border=settings.drop_border)
 
 
-def picker_base(base: str | None, output: str) -> AnyPicker | None:
-    """The picker to begin with. UsageError where it is the file to write."""
+def load_base(base: str | None, output: str) -> AnyPicker | None:
+    """Load the picker that training starts from.
+
+    Parameters
+    ----------
+    base : str or None
+        Name or file of the picker; None for none.
+    output : str
+        The file to write.
+
+    Returns
+    -------
+    picker : Picker, SubvolumePicker or None
+        The picker.
+
+    Raises
+    ------
+    UsageError
+        If it is the file to write.
+    """
     if base is None:
         return None
     if Path(output).exists() and Path(base).exists() and Path(base).samefile(output):
@@ -138,8 +193,19 @@ def picker_base(base: str | None, output: str) -> AnyPicker | None:
     return load_picker(base)
 
 
-def check_phantom_classes(classes: Sequence[str]) -> None:
-    """UsageError for a kind of particles that phantoms do not have."""
+def require_phantom_classes(classes: Sequence[str]) -> None:
+    """Check that phantoms have these kinds of particles.
+
+    Parameters
+    ----------
+    classes : sequence of str
+        Names of kinds.
+
+    Raises
+    ------
+    UsageError
+        If they do not have one of them.
+    """
     unknown = sorted(set(classes) - set(MEMBRANE_PARTICLES))
     if unknown:
         raise UsageError(f"phantoms have no particles {unknown[0]!r}", f"known are {', '.join(MEMBRANE_PARTICLES)}")

@@ -1,8 +1,8 @@
-"""How thick a bilayer is: the distance between the two dark lines of its leaflets in the density along the normals.
+"""Bilayer thickness: the distance between the leaflets' two dark lines in the density along the normals.
 
-As surface_morphometrics does since 2025: profiles are averaged over patches, since a single one is mostly noise, and
-two Gaussians are fitted to each mean, since the minima of a blurred bilayer lie nearer to each other than its leaflets.
-Dense is dark, as tomograms have it.
+Profiles are averaged over patches, because a single one is mostly noise. Two Gaussians are fitted to each mean profile,
+because the minima of a blurred bilayer lie nearer to each other than its leaflets do. Density is dark where matter is
+dense, as in tomograms. The approach is that of surface_morphometrics since 2025.
 """
 
 from __future__ import annotations
@@ -23,24 +23,39 @@ if TYPE_CHECKING:
     from membrain_cloud.mesh.surface import Surface
 
 Floats = NDArray[np.float64]
-# Profiles reach so far to either side of the middle, in steps of BIN.
+# Profiles reach this far to either side of the mid-surface, in bins of BIN_NM.
 REACH_NM, BIN_NM = 10.0, 0.25
-# Patches have about this area, and are no more than so many.
-PATCH_NM2, MOST_PATCHES = 400.0, 128
-# What is fitted: leaflets' distances, how far off the middle they may be, their standard deviations; all in nm.
+# Patches have about this area, and are at most this many.
+PATCH_NM2, MAX_PATCHES = 400.0, 128
+# Grid of the fit, all in nm: distances between the leaflets, offsets of their middle, standard deviations of the lines.
 DISTANCES = np.arange(1.5, 9.01, 0.1)
 SHIFTS = np.arange(-1.5, 1.51, 0.25)
 WIDTHS = np.array([0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0])
+# Only this part of a profile (nm to either side) is fitted.
 FITTED_NM = 7.0
-# Two lines are told apart where they are so many of their standard deviations away from each other, where the fainter
-# one has this share of the other's depth, where the second one explains so much of what a single one leaves, and where
-# both together explain so much of the profile.
-LEAST_APART, LEAST_SHARE, LEAST_GAIN, LEAST_EXPLAINED = 1.9, 0.25, 0.5, 0.6
+# Two lines are resolved if they are this many standard deviations apart, ...
+MIN_SEPARATION = 1.9
+# ... the fainter one has this share of the other's depth, ...
+MIN_DEPTH_SHARE = 0.25
+# ... the second one explains this share of the variance that a single Gaussian leaves, ...
+MIN_GAIN = 0.5
+# ... and both together explain this share of the profile's variance.
+MIN_EXPLAINED = 0.6
 
 
 @dataclass(frozen=True, eq=False)
 class Density:
-    """A part of a tomogram: `values` has the box's shape."""
+    """A part of a tomogram.
+
+    Parameters
+    ----------
+    values : array of `box.shape`
+        Density, zyx, of any real dtype; low values are dense matter.
+    box : Box
+        The part of the volume that `values` covers.
+    grid : Grid
+        Voxel grid of the whole volume.
+    """
 
     values: NDArray[Any]
     box: Box
@@ -49,12 +64,20 @@ class Density:
 
 @dataclass(frozen=True, eq=False)
 class Bilayer:
-    """The density of a membrane along its normals, in standard deviations from the mean of the density about it.
+    """The density of a membrane along its normals, and the bilayer thickness.
 
-    profile : (B,) mean over area, at `offsets_nm`.  area : Å² of mid-surface it is a mean of.
-    thickness : Å, of the whole membrane; None where the two lines are not told apart.
-    error : Å, its standard error over patches; None with fewer than three that have a thickness.
-    at_faces : (F,) Å, thickness of the patch each face is in; NaN where unknown.
+    Parameters
+    ----------
+    profile : (B,) float64 array
+        Mean density over the area at `offsets_nm`, in standard deviations above the mean of the density given.
+    area : float
+        Area of mid-surface that the profile is the mean of, Å².
+    thickness : float or None
+        Thickness of the whole membrane, Å; None if the two lines are not resolved.
+    error : float or None
+        Standard error of the thickness over patches, Å; None with fewer than three resolved patches.
+    at_faces : (F,) float64 array
+        Thickness of the patch that each face belongs to, Å; NaN where unknown.
     """
 
     profile: Floats
@@ -65,24 +88,37 @@ class Bilayer:
 
 
 def offsets_nm() -> Floats:
-    """(B,) middles of the bins of a profile."""
+    """Return the middles (nm) of the B bins of a profile, (B,) float64, from inside to outside."""
     return np.arange(-REACH_NM, REACH_NM, BIN_NM) + BIN_NM / 2.0
 
 
 def measure_bilayer(
     surface: Surface, leaflets: NDArray[np.int64] | None, across: Floats, density: Density
 ) -> Bilayer | None:
-    """Follow the normals through the slab midway between its leaflets.
+    """Measure the density along the normals through the mid-surface, and the thickness of the bilayer.
 
-    across : (F,) Å from each face to the slab's other side, inf where there is none.  leaflets : (F,) or None.
-    None where no normal stays within the density, and where that is the same everywhere or not finite somewhere.
+    Parameters
+    ----------
+    surface : Surface
+        Surface of the shell without border caps, F faces.
+    leaflets : (F,) int64 array or None
+        Leaflet of each face: profiles are taken from faces of leaflet 0. None takes them from all faces.
+    across : (F,) float64 array
+        Distance from each face to the other side of the shell, Å; infinity where there is none.
+    density : Density
+        Density around the membrane.
+
+    Returns
+    -------
+    Bilayer or None
+        None if no normal stays within the density, or if the density is constant or not finite somewhere.
     """
-    of_leaflet = np.full(len(across), True) if leaflets is None else leaflets == 0
-    faces = np.flatnonzero(of_leaflet & np.isfinite(across) & (surface.face_areas > 0.0))
+    in_leaflet = np.full(len(across), True) if leaflets is None else leaflets == 0
+    faces = np.flatnonzero(in_leaflet & np.isfinite(across) & (surface.face_areas > 0.0))
     if not len(faces) or not np.isfinite(density.values).all():
         return None
-    spread = float(np.std(density.values, dtype=np.float64))
-    if spread == 0.0:
+    deviation = float(np.std(density.values, dtype=np.float64))
+    if deviation == 0.0:
         return None
     normals = surface.normals[surface.faces[faces]].sum(axis=1)
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), np.finfo(np.float64).tiny)
@@ -101,42 +137,52 @@ def measure_bilayer(
     if not inside.any():
         return None
     faces, middle = faces[inside], middle[inside]
-    profiles = (profiles[inside] - float(np.mean(density.values, dtype=np.float64))) / spread
+    profiles = (profiles[inside] - float(np.mean(density.values, dtype=np.float64))) / deviation
     areas = surface.face_areas[faces]
     patch = _patches(middle, areas)
     weights = np.bincount(patch, areas).astype(np.float64)
     means = np.stack([np.bincount(patch, areas * values) for values in profiles.T], axis=1) / weights[:, None]
     whole = np.average(profiles, axis=0, weights=areas)
-    found = fit_leaflets(np.concatenate([whole[None], means]))
-    if not np.isfinite(found[0]):
-        found[:] = np.nan  # in noise, one patch in some dozens looks like a bilayer
+    thickness = fit_leaflets(np.concatenate([whole[None], means]))
+    if not np.isfinite(thickness[0]):
+        thickness[:] = np.nan  # in noise, one patch in some dozens looks like a bilayer
     return Bilayer(
         whole,
         float(areas.sum()),
-        float(found[0]) * ANGSTROM_PER_NM if np.isfinite(found[0]) else None,
-        _error(found[1:], weights),
-        _at_all_faces(surface, of_leaflet, faces, found[1:][patch] * ANGSTROM_PER_NM),
+        float(thickness[0]) * ANGSTROM_PER_NM if np.isfinite(thickness[0]) else None,
+        _standard_error(thickness[1:], weights),
+        _at_all_faces(surface, in_leaflet, faces, thickness[1:][patch] * ANGSTROM_PER_NM),
     )
 
 
 def fit_leaflets(profiles: Floats) -> Floats:
-    """(P, B) profiles at `offsets_nm` -> (P,) nm between their two dark lines; NaN where these are not told apart.
+    """Fit two dark Gaussian lines to each profile and return their distance.
 
-    Least squares of a constant and two Gaussians of one width, over a grid of distances, shifts and widths, and a
-    parabola through the best distance's neighbours. The two depths are free.
+    A constant and two Gaussians of one width and free depths are fitted by least squares on a grid of distances, shifts
+    and widths. A parabola through the best distance's neighbours refines the distance.
+
+    Parameters
+    ----------
+    profiles : (P, B) float64 array
+        Densities at `offsets_nm`; any scale, dark is dense.
+
+    Returns
+    -------
+    (P,) float64 array
+        Distance between the two lines, nm; NaN where they are not resolved.
     """
     design = _designs()
-    chosen = np.abs(offsets_nm()) <= FITTED_NM
-    y = profiles[:, chosen] - profiles[:, chosen].mean(axis=1, keepdims=True)
+    fitted = np.abs(offsets_nm()) <= FITTED_NM
+    y = profiles[:, fitted] - profiles[:, fitted].mean(axis=1, keepdims=True)
     squares = (y * y).sum(axis=1)
-    rest = (squares - ((y @ design.basis.T) ** 2).reshape(len(y), -1, 2).sum(axis=2).T).clip(min=0.0)
+    residual = (squares - ((y @ design.basis.T) ** 2).reshape(len(y), -1, 2).sum(axis=2).T).clip(min=0.0)
     single = (squares - (y @ design.single.T).T ** 2).min(axis=0)
-    best = rest.argmin(axis=0)
+    best = residual.argmin(axis=0)
     depths = -np.einsum("pij,pj->pi", design.to_depths[best], np.stack(
         [(y * design.basis[2 * best + k]).sum(axis=1) for k in range(2)], axis=1))  # fmt: skip
     own = np.arange(len(y))
     d, _, w = np.unravel_index(best, design.shape)
-    grid = rest.reshape(*design.shape, len(y)).min(axis=(1, 2))  # of each distance the best
+    grid = residual.reshape(*design.shape, len(y)).min(axis=(1, 2))  # the best residual of each distance
     low, high = grid[np.maximum(d - 1, 0), own], grid[np.minimum(d + 1, len(DISTANCES) - 1), own]
     bend = low - 2.0 * grid[d, own] + high
     shift = np.divide(0.5 * (low - high), bend, out=np.zeros(len(y)), where=bend > 0.0).clip(-0.5, 0.5)
@@ -144,19 +190,21 @@ def fit_leaflets(profiles: Floats) -> Floats:
     resolved = (
         (d > 0)
         & (d < len(DISTANCES) - 1)
-        & (distance >= LEAST_APART * WIDTHS[w])
-        & (depths.min(axis=1) > LEAST_SHARE * depths.max(axis=1))
-        & (rest[best, own] <= (1.0 - LEAST_GAIN) * single)
-        & (rest[best, own] <= (1.0 - LEAST_EXPLAINED) * squares)
+        & (distance >= MIN_SEPARATION * WIDTHS[w])
+        & (depths.min(axis=1) > MIN_DEPTH_SHARE * depths.max(axis=1))
+        & (residual[best, own] <= (1.0 - MIN_GAIN) * single)
+        & (residual[best, own] <= (1.0 - MIN_EXPLAINED) * squares)
     )
     return np.where(resolved, distance, np.nan)
 
 
 @dataclass(frozen=True, eq=False)
 class _Designs:
-    """basis : (2D, X) two orthonormal curves a design, both without mean.  to_depths : (D, 2, 2) from these to depths.
+    """Curves of the D = distances x shifts x widths designs on the grid of the fit, X bins each.
 
-    single : (S, X) normed curves of one Gaussian.
+    `basis` (2D, X) holds two orthonormal curves a design, without mean; `to_depths` (D, 2, 2) turns their coefficients
+    into the depths of the two Gaussians. `single` (S, X) holds normalised curves of one Gaussian. `shape` is the number
+    of distances, shifts and widths.
     """
 
     shape: tuple[int, int, int]
@@ -167,6 +215,7 @@ class _Designs:
 
 @lru_cache(maxsize=1)
 def _designs() -> _Designs:
+    """Compute the curves of the fit, once a process."""
     x = offsets_nm()
     x = x[np.abs(x) <= FITTED_NM]
     d, c, s = (a.reshape(-1, 1) for a in np.meshgrid(DISTANCES, SHIFTS, WIDTHS, indexing="ij"))
@@ -182,8 +231,11 @@ def _designs() -> _Designs:
 
 
 def _patches(points: Floats, areas: Floats) -> NDArray[np.int64]:
-    """(N,) patch of each point: the nearest of seeds, each of which is the point farthest from those before it."""
-    count = int(np.clip(areas.sum() / ANGSTROM_PER_NM**2 / PATCH_NM2, 1, MOST_PATCHES))
+    """Assign each of N points to a patch by farthest-point sampling: each seed is the point farthest from all others.
+
+    Returns the (N,) number of each point's patch: that of the nearest seed.
+    """
+    count = int(np.clip(areas.sum() / ANGSTROM_PER_NM**2 / PATCH_NM2, 1, MAX_PATCHES))
     seed = int(((points - points.mean(axis=0)) ** 2).sum(axis=1).argmax())
     nearest, patch = np.full(len(points), np.inf), np.zeros(len(points), np.int64)
     for number in range(count):
@@ -194,21 +246,26 @@ def _patches(points: Floats, areas: Floats) -> NDArray[np.int64]:
     return np.unique(patch, return_inverse=True)[1].astype(np.int64)
 
 
-def _error(found: Floats, weights: Floats) -> float | None:
-    known = np.isfinite(found)
-    if known.sum() < 3:
+def _standard_error(thickness_nm: Floats, weights: Floats) -> float | None:
+    """Return the standard error (Å) of the weighted mean over resolved patches; None with fewer than three."""
+    resolved = np.isfinite(thickness_nm)
+    if resolved.sum() < 3:
         return None
-    share = weights[known] / weights[known].sum()
-    variance = (share * (found[known] - (share * found[known]).sum()) ** 2).sum() / (1.0 - (share**2).sum())
+    share = weights[resolved] / weights[resolved].sum()
+    mean = (share * thickness_nm[resolved]).sum()
+    variance = (share * (thickness_nm[resolved] - mean) ** 2).sum() / (1.0 - (share**2).sum())
     return float(np.sqrt(variance * (share**2).sum())) * ANGSTROM_PER_NM
 
 
-def _at_all_faces(surface: Surface, of_leaflet: NDArray[np.bool_], faces: NDArray[np.int64], values: Floats) -> Floats:
-    """The faces' own values; the other leaflet's faces take that of the nearest face that has one."""
-    out = np.full(len(of_leaflet), np.nan)
-    out[faces] = values
-    others = np.flatnonzero(~of_leaflet)
+def _at_all_faces(surface: Surface, in_leaflet: NDArray[np.bool_], faces: NDArray[np.int64], values: Floats) -> Floats:
+    """Return the value of all F faces, given those of `faces`.
+
+    Faces of the other leaflet take the value of the nearest face that has one.
+    """
+    at_faces = np.full(len(in_leaflet), np.nan)
+    at_faces[faces] = values
+    others = np.flatnonzero(~in_leaflet)
     if len(others):
         middle = surface.vertices[surface.faces].mean(axis=1)
-        out[others] = values[cKDTree(middle[faces]).query(middle[others])[1]]
-    return out
+        at_faces[others] = values[cKDTree(middle[faces]).query(middle[others])[1]]
+    return at_faces

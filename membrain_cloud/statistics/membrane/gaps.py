@@ -1,20 +1,20 @@
-"""Gaps between membranes: along the outward normals of one to the next one, or to itself across a lumen or a fold.
+"""Gaps between membranes: distances along the normals of one membrane to the next one, or to itself.
 
-As in surface_morphometrics (Barad et al., J. Cell Biol. 222(4), 2023), with exact rays in place of searches in a cone.
-Distances are from surface to surface of the shells: from middle to middle it is a membrane's thickness more.
+A membrane faces itself across a lumen or a fold. Distances are from surface to surface of the shells; from mid-surface
+to mid-surface they are a membrane's thickness larger.
+
+References
+----------
+Barad et al., J. Cell Biol. 222(4), 2023 (surface_morphometrics). Here rays are exact, where it searches in a cone.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.spatial import cKDTree
-
-from membrain_cloud.mesh.closest_point import ClosestFaces
-from membrain_cloud.statistics.membrane.weighted import weighted_quantile
-from membrain_cloud.units import ANGSTROM_PER_NM
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,19 +23,24 @@ if TYPE_CHECKING:
 
     from membrain_cloud.geometry import Mesh
 
-Row = dict[str, Any]
-# A ray starts so far inside its face, so that a membrane that touches this one is met. Å
-INSIDE = 1e-6
+# A ray starts this far (Å) behind its own face, so that it hits a membrane that touches this one.
+RAY_SETBACK_ANGSTROM = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
 class Gaps:
-    """Of a membrane's F faces.
+    """Distances along the normals from the F faces of one membrane.
 
-    to_next : (F,) Å along the outward normal to another membrane, inf beyond reach or where this one is met first.
-    next_id : (F,) the other membrane, -1 for none.
-    to_itself : (F,) Å along the outward normal to this membrane again, inf beyond reach or where another is met first.
-    across : (F,) Å along the inward normal to the slab's other side, inf where it is not met within reach.
+    Parameters
+    ----------
+    to_next : (F,) float64 array
+        Å along the outward normal to another membrane; infinity beyond reach, or if this membrane is hit first.
+    next_id : (F,) int64 array
+        Number of the other membrane; -1 where `to_next` is infinite.
+    to_itself : (F,) float64 array
+        Å along the outward normal to this membrane; infinity beyond reach, or if another membrane is hit first.
+    across : (F,) float64 array
+        Å along the inward normal to the other side of the shell; infinity if it is not hit within reach.
     """
 
     to_next: NDArray[np.float64]
@@ -45,75 +50,80 @@ class Gaps:
 
 
 def find_gaps(meshes: Mapping[int, Mesh], *, reach_angstrom: float) -> dict[int, Gaps]:
-    """The gaps of every membrane; `meshes` by membrane number, without border caps, wound outwards.
+    """Cast rays along the normals of all faces, outwards and inwards.
 
-    Where two shells overlap, the gap is that to what is met next outside. Faces without area have none.
+    Parameters
+    ----------
+    meshes : mapping of int to Mesh
+        Membrane number -> its shell without border caps, wound outwards.
+    reach_angstrom : float
+        Maximum length of a ray in Å.
+
+    Returns
+    -------
+    dict of int to Gaps
+        The gaps of every membrane that has faces. Faces without area have none. Where two shells overlap, the gap is
+        that to the next surface outside.
     """
-    from membrain_cloud.mesh.ray_casting import cells_of, first_hits  # numba: only where it is used
+    from membrain_cloud.mesh.ray_casting import cells_of, first_hits  # loads numba: imported only here
 
-    known = {number: mesh for number, mesh in sorted(meshes.items()) if len(mesh.faces)}
-    if not known:
+    filled = {number: mesh for number, mesh in sorted(meshes.items()) if len(mesh.faces)}
+    if not filled:
         return {}
-    corners = np.concatenate([mesh.vertices[mesh.faces] for mesh in known.values()])
-    counts = [len(mesh.faces) for mesh in known.values()]
-    owner = np.repeat(np.array(list(known)), counts)
+    corners = np.concatenate([mesh.vertices[mesh.faces] for mesh in filled.values()])
+    counts = [len(mesh.faces) for mesh in filled.values()]
+    owner = np.repeat(np.array(list(filled)), counts)
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     lengths = np.linalg.norm(normals, axis=1, keepdims=True)
     normals = np.divide(normals, lengths, out=np.full_like(normals, np.nan), where=lengths > 0.0)
     own, middle = np.arange(len(corners)), corners.mean(axis=1)
     cells = cells_of(corners)
-    distances, hit = first_hits(cells, middle - INSIDE * normals, normals, own, reach_angstrom)
-    met = np.where(hit >= 0, owner[hit], -1)
-    other, itself = (met >= 0) & (met != owner), (met >= 0) & (met == owner)
-    across, behind = first_hits(cells, middle + INSIDE * normals, -normals, own, reach_angstrom)
+    distances, hit = first_hits(cells, middle - RAY_SETBACK_ANGSTROM * normals, normals, own, reach_angstrom)
+    hit_id = np.where(hit >= 0, owner[hit], -1)
+    other, itself = (hit_id >= 0) & (hit_id != owner), (hit_id >= 0) & (hit_id == owner)
+    across, behind = first_hits(cells, middle + RAY_SETBACK_ANGSTROM * normals, -normals, own, reach_angstrom)
     across[(behind < 0) | (owner[behind] != owner)] = np.inf
     starts = np.cumsum([0, *counts])
     return {
         number: Gaps(
             np.where(other, distances, np.inf)[starts[i] : starts[i + 1]],
-            np.where(other, met, -1)[starts[i] : starts[i + 1]],
+            np.where(other, hit_id, -1)[starts[i] : starts[i + 1]],
             np.where(itself, distances, np.inf)[starts[i] : starts[i + 1]],
             across[starts[i] : starts[i + 1]],
         )
-        for i, number in enumerate(known)
+        for i, number in enumerate(filled)
     }
 
 
-def pair_rows(number: int, gaps: Gaps, meshes: Mapping[int, Mesh], *, contact_angstrom: float) -> list[Row]:
-    """A row for each membrane that this one faces within reach, itself included; without key columns."""
-    areas = meshes[number].face_areas_angstrom2()
-    rows = []
-    for other in sorted({number, *np.unique(gaps.next_id[gaps.next_id >= 0]).tolist()}):
-        distances = gaps.to_itself if other == number else np.where(gaps.next_id == other, gaps.to_next, np.inf)
-        facing = np.isfinite(distances)
-        if not facing.any():
-            continue
-        median = weighted_quantile(np.where(facing, distances, np.nan), areas, 0.5)
-        nearest = None if other == number else _nearest(meshes[number], meshes[other])
-        rows.append(
-            {
-                "other_membrane_id": other,
-                "min_distance_nm": None if nearest is None else nearest / ANGSTROM_PER_NM,
-                "median_gap_nm": None if median is None else median / ANGSTROM_PER_NM,
-                "facing_area_nm2": float(areas[facing].sum()) / ANGSTROM_PER_NM**2,
-                "contact_area_nm2": float(areas[distances <= contact_angstrom].sum()) / ANGSTROM_PER_NM**2,
-            }
-        )
-    return rows
+def min_distance_angstrom(one: Mesh, other: Mesh) -> float:
+    """Compute the shortest distance between two surfaces.
 
+    Distances are taken from the vertices of either surface to the other surface. This is exact, except where two edges
+    pass each other nearer than any vertex does.
 
-def _nearest(one: Mesh, other: Mesh) -> float:
-    """Å between the surfaces: from vertices of either to the other, so exact but where edges cross in mid-air."""
+    Parameters
+    ----------
+    one, other : Mesh
+        Two meshes with faces.
+
+    Returns
+    -------
+    float
+        Distance in Å.
+    """
     return min(_from_vertices(one, other), _from_vertices(other, one))
 
 
 def _from_vertices(one: Mesh, other: Mesh) -> float:
+    """Compute the shortest distance (Å) from the vertices of one mesh to the surface of another."""
+    from membrain_cloud.mesh.bounding_volume_tree import FaceTree  # loads numba: imported only here
+
     vertices = one.vertices[np.unique(one.faces)]
     to_vertices = cKDTree(other.vertices[np.unique(other.faces)]).query(vertices)[0]
     # A face's nearest point is no farther from its nearest corner than its longest edge.
     corners = other.vertices[other.faces]
     longest = float(np.linalg.norm(np.roll(corners, -1, axis=1) - corners, axis=2).max())
     near = vertices[to_vertices <= to_vertices.min() + longest]
-    faces, weights = ClosestFaces(other.vertices, other.faces).find(near)
-    found = np.einsum("nk,nkd->nd", weights, other.vertices[other.faces[faces]])
-    return float(np.linalg.norm(found - near, axis=1).min())
+    faces, weights = FaceTree(other.vertices, other.faces).project(near)
+    closest = np.einsum("nk,nkd->nd", weights, other.vertices[other.faces[faces]])
+    return float(np.linalg.norm(closest - near, axis=1).min())

@@ -1,4 +1,4 @@
-"""The lamella that a tomogram was taken of: two nearly flat surfaces where a beam has cut the cell."""
+"""The lamella that a tomogram was taken of: two nearly flat surfaces milled by an ion beam."""
 
 from __future__ import annotations
 
@@ -12,34 +12,68 @@ if TYPE_CHECKING:
 
     from membrain_cloud.geometry import Grid
 
-# A surface that reaches the volume's end in more than this share of its columns was not imaged.
-MOST_AT_END = 0.5
-# Rounds of fitting in which columns far from the plane, holes in the mask, are left out.
-ROUNDS = 5
+# A surface is unknown if the mask reaches the volume's end in more than this share of its columns.
+MAX_SHARE_AT_END = 0.5
+# Rounds of least squares. Each leaves out the columns that lie far from the previous plane, e.g. holes in the mask.
+FIT_ROUNDS = 5
+
+Plane = tuple[float, float, float, float]
+"""Unit normal x, y, z and offset in Å: points of the plane satisfy normal · position = offset."""
 
 
 @dataclass(frozen=True)
 class Lamella:
-    """top, bottom : (normal x, y, z, offset) of planes with normal · position = offset at the surface, and less inside;
-    None where the volume ends within the lamella.
+    """The upper and lower surface of a lamella, as planes.
+
+    Parameters
+    ----------
+    top, bottom : tuple of 4 floats or None
+        Outward unit normal x, y, z and offset in Å. Inside the lamella, normal · position is below the offset. None if
+        the volume ends inside the lamella, so that the surface was not imaged.
     """
 
-    top: tuple[float, float, float, float] | None
-    bottom: tuple[float, float, float, float] | None
+    top: Plane | None
+    bottom: Plane | None
 
     def depths(self, positions_xyz: NDArray[np.floating]) -> NDArray[np.float64]:
-        """(N,) Å from positions (N, 3) to the nearer surface, below 0 outside; inf where no surface is known."""
-        found = np.full(len(positions_xyz), np.inf)
+        """Return the distance from positions to the nearer surface of the lamella.
+
+        Parameters
+        ----------
+        positions_xyz : (N, 3) floating array
+            Positions x, y, z in Å.
+
+        Returns
+        -------
+        (N,) float64 array
+            Distance in Å, negative outside the lamella; infinity if neither surface is known.
+        """
+        depths = np.full(len(positions_xyz), np.inf)
         for plane in (self.top, self.bottom):
             if plane is not None:
-                found = np.minimum(found, plane[3] - np.asarray(positions_xyz, np.float64) @ np.array(plane[:3]))
-        return found
+                depths = np.minimum(depths, plane[3] - np.asarray(positions_xyz, np.float64) @ np.array(plane[:3]))
+        return depths
 
 
 def lamella_of(mask: NDArray[np.bool_ | np.number[Any]], grid: Grid) -> Lamella:
-    """Planes through the upper and lower end, along z, of a mask of the lamella (zyx; above 0 is inside).
+    """Fit planes to the upper and lower end, along z, of a mask of the lamella.
 
-    Raises ValueError for a mask of another shape than the grid's, and for one without a voxel.
+    Parameters
+    ----------
+    mask : (Z, Y, X) array of bool or numbers
+        Above 0 inside the lamella.
+    grid : Grid
+        Voxel grid of the mask.
+
+    Returns
+    -------
+    Lamella
+        Both surfaces, each None where it lies outside the volume.
+
+    Raises
+    ------
+    ValueError
+        If the mask does not have the grid's shape, or has no voxel.
     """
     if mask.shape != grid.shape:
         raise ValueError(f"a lamella of {mask.shape} voxels does not fit a grid of {grid.shape}")
@@ -60,17 +94,22 @@ def _plane(
     at_end: NDArray[np.bool_],
     up: float,
     grid: Grid,
-) -> tuple[float, float, float, float] | None:
-    """The plane through the outer faces of the voxels, by least squares without outliers."""
+) -> Plane | None:
+    """Fit a plane to the outer faces of the end voxels, by least squares without outliers.
+
+    x, y, z are the (N,) end voxels of the mask's columns, and `at_end` tells which of them touch the volume's end. `up`
+    is 1 for the upper surface, -1 for the lower one. Returns None if too few columns end inside the volume.
+    """
     used = ~at_end
-    if at_end.mean() > MOST_AT_END or used.sum() < 3:
+    if at_end.mean() > MAX_SHARE_AT_END or used.sum() < 3:
         return None
     terms = np.stack([x, y, np.ones(len(x))], axis=1).astype(np.float64)
     height = z + 0.5 * up
-    for _ in range(ROUNDS):
+    for _ in range(FIT_ROUNDS):
         slopes = np.linalg.lstsq(terms[used], height[used], rcond=None)[0]
-        rest = np.abs(height - terms @ slopes)
-        used = ~at_end & (rest <= max(3.0 * 1.4826 * float(np.median(rest[used])), 1.0))
+        residuals = np.abs(height - terms @ slopes)
+        # 1.4826 times the median absolute deviation estimates the standard deviation.
+        used = ~at_end & (residuals <= max(3.0 * 1.4826 * float(np.median(residuals[used])), 1.0))
     normal = up * np.array([-slopes[0], -slopes[1], 1.0])
     length = float(np.linalg.norm(normal))
     a, b, c = (normal / length).tolist()

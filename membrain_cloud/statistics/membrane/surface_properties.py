@@ -1,4 +1,7 @@
-"""Local properties of a surface, and the bins in which area and particles are counted: the same for all membranes."""
+"""Local properties of a surface, and the bins in which area and particles are counted.
+
+The bins are the same for all membranes, so histograms can be summed over membranes and tomograms.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +19,34 @@ if TYPE_CHECKING:
     from membrain_cloud.mesh.surface import Surface, SurfacePoints
 
 Floats = NDArray[np.float64]
-Curvatures = tuple[Floats, Floats]
-# Faces are cut in CUTS² where a property changes from corner to corner; nearer to a particle than NEAR_EDGES of a
-# face's edges, distances to it are those in the plane.
+# A face is cut into CUTS² triangles where a property varies within it. Nearer to a particle than NEAR_EDGES times a
+# face's longest edge, the face is taken as plane and the distance to the particle as straight.
 CUTS, NEAR_EDGES = 4, 2.0
-# Bins of a property by which pairs are counted apart: so many of its own bins make one.
-COARSE = 5
+# This many fine bins of a property make one coarse bin; pairs are counted in coarse ones.
+FINE_PER_COARSE_BIN = 5
 
 
 @dataclass(frozen=True)
 class Scale:
-    """A property (unit in its name) and its bins; the outer bins also take what lies beyond them."""
+    """The equal bins of a property. The first and the last bin also hold the values beyond them.
+
+    Parameters
+    ----------
+    name : str
+        Name of the property, which ends with its unit.
+    low, high : float
+        Lower end of the first and upper end of the last bin, in the unit of the property.
+    n_bins : int
+        Number of bins.
+
+    Examples
+    --------
+    >>> scale = Scale("verticality", 0.0, 1.0, 20)
+    >>> scale.numbers(np.array([0.07, 2.0, np.nan])).tolist()
+    [1, 19, -1]
+    >>> scale.ends(1)
+    (0.05, 0.1)
+    """
 
     name: str
     low: float
@@ -34,35 +54,57 @@ class Scale:
     n_bins: int
 
     def numbers(self, values: Floats) -> NDArray[np.int64]:
-        """(N,) bin of each value; -1 where it is not known (NaN). Infinite ones lie beyond."""
-        known = ~np.isnan(values)
-        found = np.full(len(values), -1, np.int64)
-        scaled = (values[known] - self.low) / (self.high - self.low) * self.n_bins
-        found[known] = np.floor(np.clip(scaled, 0.0, self.n_bins - 0.5)).astype(np.int64)
-        return found
+        """Return the bin of each value.
+
+        Parameters
+        ----------
+        values : (N,) float64 array
+            Values of the property; NaN is unknown, infinity lies beyond the last bin.
+
+        Returns
+        -------
+        (N,) int64 array
+            Number of the bin, from 0; -1 for NaN.
+        """
+        finite = ~np.isnan(values)
+        numbers = np.full(len(values), -1, np.int64)
+        scaled = (values[finite] - self.low) / (self.high - self.low) * self.n_bins
+        numbers[finite] = np.floor(np.clip(scaled, 0.0, self.n_bins - 0.5)).astype(np.int64)
+        return numbers
 
     def histogram(self, values: Floats, weights: Floats | None) -> Floats:
-        """(n_bins,) count or sum of weights; values that are not known are left out."""
-        number = self.numbers(values)
-        known = number >= 0
-        found = np.bincount(number[known], None if weights is None else weights[known], minlength=self.n_bins)
-        return found.astype(np.float64)
+        """Return the count, or the sum of weights, in each bin.
+
+        Parameters
+        ----------
+        values : (N,) float64 array
+            Values of the property. NaN is left out.
+        weights : (N,) float64 array or None
+            Weight of each value, e.g. an area; None counts values.
+
+        Returns
+        -------
+        (n_bins,) float64 array
+            Count or sum of weights in each bin.
+        """
+        numbers = self.numbers(values)
+        used = numbers >= 0
+        sums = np.bincount(numbers[used], None if weights is None else weights[used], minlength=self.n_bins)
+        return sums.astype(np.float64)
 
     def ends(self, number: int) -> tuple[float, float]:
-        """Lower and upper end of a bin."""
+        """Return the lower and upper end of a bin, rounded to 9 decimals."""
         width = (self.high - self.low) / self.n_bins
         return round(self.low + number * width, 9), round(self.low + (number + 1) * width, 9)
 
     def bin_row(self, number: int) -> dict[str, Any]:
-        return {
-            "property": self.name,
-            "bin": number,
-            **dict(zip(("bin_min", "bin_max"), self.ends(number), strict=True)),
-        }
+        """Return the columns `property`, `bin`, `bin_min`, `bin_max` of a bin."""
+        low, high = self.ends(number)
+        return {"property": self.name, "bin": number, "bin_min": low, "bin_max": high}
 
     def coarse(self) -> Scale:
-        """The same range in fewer bins."""
-        return Scale(self.name, self.low, self.high, max(self.n_bins // COARSE, 1))
+        """Return the same range in fewer bins."""
+        return Scale(self.name, self.low, self.high, max(self.n_bins // FINE_PER_COARSE_BIN, 1))
 
 
 PROPERTIES = (
@@ -78,27 +120,52 @@ PROPERTIES = (
     Scale("distance_to_next_membrane_nm", 0.0, 100.0, 100),
     Scale("distance_to_itself_nm", 0.0, 100.0, 100),
 )
+"""The properties that every membrane is measured in, beside the distances to each class of particles."""
+
 CURVATURES = PROPERTIES[:6]
 PROPERTY_NAMES = tuple(scale.name for scale in PROPERTIES)
 
 
 def distance_to_class(name: str) -> Scale:
-    """Along the surface to the nearest particle of a class."""
+    """Return the bins of the distance along the surface to the nearest particle of a class."""
     return Scale(f"distance_to_{name}_nm", 0.0, 40.0, 20)
 
 
 def scale_of(name: str) -> Scale:
-    """The bins of a property by its name; names that are none of PROPERTIES are distances to a class."""
-    known = {scale.name: scale for scale in PROPERTIES}
-    return known.get(name) or distance_to_class(name.removeprefix("distance_to_").removesuffix("_nm"))
+    """Return the bins of a property by its name.
+
+    Parameters
+    ----------
+    name : str
+        One of `PROPERTY_NAMES`. Any other name is taken for `distance_to_<class>_nm`.
+
+    Returns
+    -------
+    Scale
+        The bins.
+    """
+    scales = {scale.name: scale for scale in PROPERTIES}
+    return scales.get(name) or distance_to_class(name.removeprefix("distance_to_").removesuffix("_nm"))
 
 
 @dataclass(frozen=True, eq=False)
 class Values:
-    """A property on a surface: where there is how much of it, and at the particles.
+    """One property of a surface: samples that cover its area, and the values at the N particles.
 
-    values, areas, faces : (M,) samples, the area each stands for (Å²), and the face it is in.
-    at_particles : (N,).  of_class : the kind of particle that distances are to; None for other properties.
+    Parameters
+    ----------
+    scale : Scale
+        The property and its bins.
+    values : (M,) float64 array
+        Value of each sample in the property's unit; NaN is unknown, infinity is beyond reach.
+    areas : (M,) float64 array
+        Area that each sample stands for, Å².
+    faces : (M,) int64 array
+        Face that each sample lies in.
+    at_particles : (N,) float64 array
+        Value at each particle.
+    of_class : int or None
+        Kind of particle that the property is the distance to; None for other properties.
     """
 
     scale: Scale
@@ -110,16 +177,56 @@ class Values:
 
 
 def of_faces(scale: Scale, values: Floats, surface: Surface, at: SurfacePoints) -> Values:
-    """A property that each face has one value of; particles have that of their face, so that both are binned alike."""
+    """Return a property that has one value a face.
+
+    Particles get the value of the face they lie in, so that particles and area are binned alike.
+
+    Parameters
+    ----------
+    scale : Scale
+        The property.
+    values : (F,) float64 array
+        Value of each face, in the property's unit.
+    surface : Surface
+        The surface of F faces.
+    at : SurfacePoints
+        Places of the N particles on the surface.
+
+    Returns
+    -------
+    Values
+        One sample a face.
+    """
     return Values(scale, values, surface.face_areas, np.arange(len(values)), values[at.faces])
 
 
 def of_distances(
     scale: Scale, to_vertices: Floats, surface: Surface, at_particles: Floats, reach: float, of_class: int | None = None
 ) -> Values:
-    """A distance along the surface, known at the vertices (V,) and the particles (N,), in Å; infinite above `reach`.
+    """Return a distance along the surface as a property, with several samples a face.
 
-    Between vertices it is linear, as that from an end of the surface nearly is; near the particles of a class, round.
+    Within a face the distance is interpolated linearly between the corners, which suits the distance from an edge of
+    the surface. Near the particles of a class it is that of a circular wave in the face's plane.
+
+    Parameters
+    ----------
+    scale : Scale
+        The property, in nm.
+    to_vertices : (V,) float64 array
+        Distance of each vertex, Å.
+    surface : Surface
+        The surface of V vertices.
+    at_particles : (N,) float64 array
+        Distance of each particle, Å.
+    reach : float
+        Distances above this (Å) are set to infinity.
+    of_class : int or None
+        Kind of particle that distances are to; None if they are to something else.
+
+    Returns
+    -------
+    Values
+        CUTS² samples a face, in nm.
     """
     corners, shares = to_vertices[surface.faces], _shares()
     values = corners @ shares.T
@@ -134,15 +241,39 @@ def of_distances(
 
 
 def of_curvatures(name: str, mean: Floats, gauss: Floats) -> Floats:
-    """A property of mean (1/Å) and Gaussian (1/Å²) curvature, in the unit of its name."""
+    """Compute a property of the curvatures.
+
+    Parameters
+    ----------
+    name : str
+        One of the names in `CURVATURES`.
+    mean : (N,) float64 array
+        Mean curvature, 1/Å.
+    gauss : (N,) float64 array
+        Gaussian curvature, 1/Å².
+
+    Returns
+    -------
+    (N,) float64 array
+        The property, in the unit of its name (nm). The shape index of a plane is NaN.
+
+    Raises
+    ------
+    ValueError
+        If `name` is not a property of curvatures.
+
+    References
+    ----------
+    Koenderink and van Doorn, Image Vis. Comput. 10(8), 1992 (shape index and curvedness).
+    """
     if name == "mean_curvature_per_nm":
         return mean * ANGSTROM_PER_NM
     if name == "gaussian_curvature_per_nm2":
         return gauss * ANGSTROM_PER_NM**2
-    # The principal curvatures are H ± √(H² - K); the root is 0, not below, where noise makes K greater.
+    # The principal curvatures are H ± √(H² - K). Noise can make K greater than H²; the root is then 0.
     root = np.sqrt(np.maximum(mean**2 - gauss, 0.0))
     largest, least = (mean + root) * ANGSTROM_PER_NM, (mean - root) * ANGSTROM_PER_NM
-    found: dict[str, Callable[[], Floats]] = {
+    formulas: dict[str, Callable[[], Floats]] = {
         "largest_curvature_per_nm": lambda: largest,
         "least_curvature_per_nm": lambda: least,
         "curvedness_per_nm": lambda: np.asarray(np.sqrt((largest**2 + least**2) / 2.0)),
@@ -150,21 +281,34 @@ def of_curvatures(name: str, mean: Floats, gauss: Floats) -> Floats:
             (largest == 0.0) & (least == 0.0), np.nan, 2.0 / np.pi * np.arctan2(largest + least, largest - least)
         ),
     }
-    if name not in found:
+    if name not in formulas:
         raise ValueError(f"no property {name!r} of curvatures")
-    return found[name]()
+    return formulas[name]()
 
 
 def verticality(surface: Surface) -> Floats:
-    """(F,) 1 where the membrane stands upright (its normal across the beam), 0 where it lies flat; NaN without area."""
+    """Compute how upright each face stands: 1 where its normal lies across the beam (z), 0 where along it.
+
+    Parameters
+    ----------
+    surface : Surface
+        A surface of F faces.
+
+    Returns
+    -------
+    (F,) float64 array
+        Verticality; NaN for faces without area.
+    """
     a, b, c = (surface.vertices[surface.faces[:, k]] for k in range(3))
     normals = np.cross(b - a, c - a)
     lengths = np.linalg.norm(normals, axis=1)
-    return 1.0 - np.divide(np.abs(normals[:, 2]), lengths, out=np.full(len(lengths), np.nan), where=lengths > 0.0)
+    cosines = np.full(len(lengths), np.nan)
+    np.divide(np.abs(normals[:, 2]), lengths, out=cosines, where=lengths > 0.0)
+    return 1.0 - cosines
 
 
 def _shares() -> Floats:
-    """(CUTS², 3) barycentric middles of the small triangles that a face is cut in."""
+    """Return the (CUTS², 3) barycentric weights of the middles of the triangles that a face is cut into."""
     upright = [(i + 1 / 3, j + 1 / 3) for i in range(CUTS) for j in range(CUTS - i)]
     inverted = [(i + 2 / 3, j + 2 / 3) for i in range(CUTS - 1) for j in range(CUTS - 1 - i)]
     two = np.array(upright + inverted) / CUTS
@@ -172,13 +316,17 @@ def _shares() -> Floats:
 
 
 def longest_edges(surface: Surface) -> Floats:
-    """(F,) Å, of each face."""
+    """Return the length (Å) of the longest edge of each face, (F,) float64."""
     corners = surface.vertices[surface.faces]
-    return np.linalg.norm(np.roll(corners, -1, axis=1) - corners, axis=2).max(axis=1)
+    return np.asarray(np.linalg.norm(np.roll(corners, -1, axis=1) - corners, axis=2).max(axis=1))
 
 
 def _in_the_plane(surface: Surface, faces: NDArray[np.int64], corners: Floats, shares: Floats) -> Floats:
-    """(P, S) distances within faces from one point in their plane: exactly this, between three corners' distances."""
+    """Return the (P, S) distances of samples within P faces from a source in the faces' planes.
+
+    `corners` (P, 3) are the distances of the faces' corners, `shares` (S, 3) the samples' barycentric weights. For a
+    source in the plane this is exact: d² = Σ wᵢ dᵢ² - Σ wᵢ wⱼ |edge ij|².
+    """
     places = surface.vertices[surface.faces[faces]]
     edges = ((np.roll(places, -1, axis=1) - places) ** 2).sum(axis=2)
     u, v, w = shares.T

@@ -1,4 +1,4 @@
-"""What is to be measured, as the science needs it. Defaults stand in the settings."""
+"""What to measure, as the science needs it. The defaults are those of the settings (`pipeline.settings`)."""
 
 from __future__ import annotations
 
@@ -14,17 +14,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """Lengths in nm.
+    """What to measure.
 
-    cutoff_nm, bin_width_nm : reach and resolution of neighbours and pair counts, along the surface.
-    n_neighbors : ranks of neighbours, for each kind of particle.
-    edge_width_nm : `is_edge` particles lie so near to where the border or a rim ends the membrane.
-    leaflets_apart : cut the shell in its two leaflets, so that no distance leads around a rim from one to the other.
-    n_simulations : of particles at random, for envelopes and p-values, and of chains.
-    symmetry, in_plane : of in-plane angles, as `angles.in_plane_angles_degrees` has them.
-    against : properties by whose bins pairs are counted apart, beside distances to the classes of particles.
-    chains : None: none are looked for.
-    gap_nm : how far along normals another membrane is looked for; 0: not at all.  contact_nm : what counts as contact.
+    Parameters
+    ----------
+    cutoff_nm : float
+        Largest distance along the surface of neighbours and pairs, nm.
+    bin_width_nm : float
+        Width of the bins of pair counts, nm.
+    n_neighbors : int
+        Number of neighbours in the table, for each kind of particle.
+    edge_width_nm : float
+        Particles at most this far from the border or a rim are edge particles, nm.
+    leaflets_apart : bool
+        Cut the shell into its two leaflets, so that no distance leads around a rim from one to the other.
+    n_simulations : int
+        Number of simulations of random particles, for envelopes, p-values and chains.
+    symmetry : int
+        Rotational symmetry of the particles, for in-plane angles.
+    in_plane : InPlane
+        How orientations are compared, see `rotations.in_plane_angles_degrees`.
+    against : tuple of str
+        Properties by whose bins pairs are counted; distances to the classes of particles are always added.
+    chains : ChainRules or None
+        Rules of chains; None looks for none.
+    gap_nm : float
+        Reach of the search for other membranes along normals, nm; 0 turns it off.
+    contact_nm : float
+        Membranes at most this far apart are in contact, nm.
     """
 
     cutoff_nm: float
@@ -42,8 +59,20 @@ class Options:
 
     @property
     def cutoff_angstrom(self) -> float:
+        """The largest distance of neighbours and pairs, Å."""
         return self.cutoff_nm * ANGSTROM_PER_NM
 
     @property
     def edge_width_angstrom(self) -> float:
+        """The width of edges, Å."""
         return self.edge_width_nm * ANGSTROM_PER_NM
+
+    @property
+    def gap_angstrom(self) -> float:
+        """The reach of the search for other membranes, Å."""
+        return self.gap_nm * ANGSTROM_PER_NM
+
+    @property
+    def contact_angstrom(self) -> float:
+        """The largest gap that counts as contact, Å."""
+        return self.contact_nm * ANGSTROM_PER_NM

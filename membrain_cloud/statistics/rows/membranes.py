@@ -1,4 +1,4 @@
-"""Rows about a membrane itself: its areas, ends, curvature and thickness, and its area in bins of local properties."""
+"""Rows about a membrane itself: `membranes`, `membrane_particles`, `membrane_histograms`, `density_profiles`."""
 
 from __future__ import annotations
 
@@ -14,21 +14,32 @@ from membrain_cloud.statistics.membrane.weighted import weighted_mean, weighted_
 from membrain_cloud.units import ANGSTROM_PER_NM
 
 if TYPE_CHECKING:
-    from membrain_cloud.statistics.model.measured_membrane import Measured
-    from membrain_cloud.statistics.schema.row import Row
+    from membrain_cloud.statistics.model.measured_membrane import MeasuredMembrane
+    from membrain_cloud.statistics.schema.column import Row
 
-# An inner surface of a vesicle has at least this share of the outer one's area; smaller ones are holes in the slab.
-LEAST_INNER_SHARE = 0.2
+# An inner surface of a vesicle has at least this share of the largest surface's area; smaller ones are holes.
+MIN_INNER_SHARE = 0.2
 
 
-def membrane_rows(measured: Measured) -> list[Row]:
-    """One row: the membrane itself."""
-    shell, surface, area = measured.shell, measured.surface, measured.one_sided_area_nm2
+def membrane_rows(membrane: MeasuredMembrane) -> list[Row]:
+    """Return the row of `membranes`: sizes, topology, thickness, curvature and counts of particles.
+
+    Parameters
+    ----------
+    membrane : MeasuredMembrane
+        The membrane and its particles.
+
+    Returns
+    -------
+    list of Row
+        One row.
+    """
+    shell, surface, area = membrane.shell, membrane.surface, membrane.one_sided_area_nm2
     used = shell.vertices[np.unique(shell.faces)]
     volume = shell.volume / ANGSTROM_PER_NM**3 if shell.is_closed and shell.volume > 0.0 else None
-    lumen = None if measured.touches_border else _lumen_nm3(shell)
-    count = None if measured.picks is None else len(measured.order)
-    inner_area, inner_count = _without_edges(measured)
+    lumen = None if membrane.touches_border else _lumen_nm3(shell)
+    count = None if membrane.picks is None else len(membrane.order)
+    inner_area, inner_count = _without_edges(membrane)
     low, high = used.min(axis=0).tolist(), used.max(axis=0).tolist()
     return [
         {
@@ -38,23 +49,23 @@ def membrane_rows(measured: Measured) -> list[Row]:
             "n_components": surface.n_components,
             "shell_area_nm2": float(shell.face_areas.sum()) / ANGSTROM_PER_NM**2,
             "one_sided_area_nm2": area,
-            **_leaflet_areas(measured),
+            **_leaflet_areas(membrane),
             "area_without_edges_nm2": inner_area,
             "is_closed": lumen is not None,
             "is_manifold": shell.is_manifold,
             "has_edge": bool(len(surface.boundary_edges)),
-            "touches_border": measured.touches_border,
-            "touches_lamella": _touches_lamella(measured),
+            "touches_border": membrane.touches_border,
+            "touches_lamella": _touches_lamella(membrane),
             "boundary_length_nm": surface.boundary_length / ANGSTROM_PER_NM,
             "rim_length_nm": surface.seam_length / ANGSTROM_PER_NM,
             "euler_characteristic": shell.euler_characteristic,
             "volume_nm3": volume,
             "lumen_volume_nm3": lumen,
             "thickness_nm": volume / area if volume is not None and area else None,
-            **_bilayer(measured),
+            **_bilayer(membrane),
             **{f"box_min_{axis}_angstrom": value for axis, value in zip("xyz", low, strict=True)},
             **{f"box_max_{axis}_angstrom": value for axis, value in zip("xyz", high, strict=True)},
-            **_over_area(measured),
+            **_over_area(membrane),
             "n_particles": count,
             "particles_per_um2": count / area * 1e6 if count is not None and area else None,
             "n_particles_without_edges": inner_count,
@@ -62,15 +73,26 @@ def membrane_rows(measured: Measured) -> list[Row]:
     ]
 
 
-def class_rows(measured: Measured) -> list[Row]:
-    """Particles of each kind: a row a kind there could be; none where no particles were asked for."""
-    if measured.picks is None:
+def class_rows(membrane: MeasuredMembrane) -> list[Row]:
+    """Return the rows of `membrane_particles`: counts of each kind of particle that could occur.
+
+    Parameters
+    ----------
+    membrane : MeasuredMembrane
+        The membrane and its particles.
+
+    Returns
+    -------
+    list of Row
+        One row a kind, in the order of `kind_names`; none if particles are not measured.
+    """
+    if membrane.picks is None:
         return []
-    area, inner_area = measured.one_sided_area_nm2, _without_edges(measured)[0]
-    inner = ~measured.is_edge if len(measured.order) else np.zeros(0, bool)
+    area, inner_area = membrane.one_sided_area_nm2, _without_edges(membrane)[0]
+    inner = ~membrane.is_edge if len(membrane.order) else np.zeros(0, bool)
     rows: list[Row] = []
-    for kind, name in enumerate(measured.kind_names):
-        of_kind = measured.kinds == kind
+    for kind, name in enumerate(membrane.kind_names):
+        of_kind = membrane.kinds == kind
         count = int(of_kind.sum())
         rows.append(
             {
@@ -85,30 +107,53 @@ def class_rows(measured: Measured) -> list[Row]:
     return rows
 
 
-def histogram_rows(measured: Measured) -> list[Row]:
-    """Area in bins of local properties: a row a leaflet, property and bin that has area."""
-    if measured.one_sided_area_nm2 is None:
+def histogram_rows(membrane: MeasuredMembrane) -> list[Row]:
+    """Return the rows of `membrane_histograms`: area in bins of local properties.
+
+    Parameters
+    ----------
+    membrane : MeasuredMembrane
+        The membrane and its particles.
+
+    Returns
+    -------
+    list of Row
+        One row a property, leaflet and bin that has area; none for a shell of border caps alone.
+    """
+    if membrane.one_sided_area_nm2 is None:
         return []
-    rows, leaflets = [], measured.face_leaflets
-    for found in measured.properties:
-        of_sample = leaflets[found.faces]
+    rows: list[Row] = []
+    leaflets = membrane.face_leaflets
+    for prop in membrane.properties:
+        of_sample = leaflets[prop.faces]
         for leaflet in np.unique(leaflets).tolist():
             here = of_sample == leaflet
-            areas = found.scale.histogram(found.values[here], found.areas[here]) / ANGSTROM_PER_NM**2
+            areas = prop.scale.histogram(prop.values[here], prop.areas[here]) / ANGSTROM_PER_NM**2
             for number in np.flatnonzero(areas > 0.0).tolist():
                 rows.append(
                     {
-                        "leaflet": None if measured.leaflets is None else leaflet,
-                        **found.scale.bin_row(number),
+                        "leaflet": None if membrane.leaflets is None else leaflet,
+                        **prop.scale.bin_row(number),
                         "area_nm2": float(areas[number]),
                     }
                 )
     return rows
 
 
-def density_profile_rows(measured: Measured) -> list[Row]:
-    """The mean density along the normals: a row a bin of offsets; none where no density is known."""
-    bilayer = measured.bilayer
+def density_profile_rows(membrane: MeasuredMembrane) -> list[Row]:
+    """Return the rows of `density_profiles`: the mean density along the normals.
+
+    Parameters
+    ----------
+    membrane : MeasuredMembrane
+        The membrane and its particles.
+
+    Returns
+    -------
+    list of Row
+        One row a bin of offsets, from inside to outside; none if no density is known.
+    """
+    bilayer = membrane.bilayer
     if bilayer is None:
         return []
     area = bilayer.area / ANGSTROM_PER_NM**2
@@ -124,62 +169,64 @@ def density_profile_rows(measured: Measured) -> list[Row]:
     ]
 
 
-def _leaflet_areas(measured: Measured) -> dict[str, float | None]:
-    """Without border caps."""
-    if measured.leaflets is None:
+def _leaflet_areas(membrane: MeasuredMembrane) -> dict[str, float | None]:
+    """Return the columns with the areas of both leaflets, border caps not counted."""
+    if membrane.leaflets is None:
         return {"outer_leaflet_area_nm2": None, "inner_leaflet_area_nm2": None}
-    areas = np.bincount(measured.leaflets, measured.surface.face_areas, minlength=2) / ANGSTROM_PER_NM**2
+    areas = np.bincount(membrane.leaflets, membrane.surface.face_areas, minlength=2) / ANGSTROM_PER_NM**2
     return {"outer_leaflet_area_nm2": float(areas[0]), "inner_leaflet_area_nm2": float(areas[1])}
 
 
-def _without_edges(measured: Measured) -> tuple[float | None, int | None]:
-    """One-sided area (nm²) and particles farther than the edge width from the surface's ends."""
-    if measured.one_sided_area_nm2 is None:
+def _without_edges(membrane: MeasuredMembrane) -> tuple[float | None, int | None]:
+    """Return the one-sided area (nm²) and the number of particles farther than the edge width from an end."""
+    if membrane.one_sided_area_nm2 is None:
         return None, None
-    (found,) = (values for values in measured.properties if values.scale.name == "distance_to_edge_nm")
-    inner = found.values > measured.options.edge_width_nm
-    area = float(found.areas[inner].sum()) / 2.0 / ANGSTROM_PER_NM**2
-    if measured.picks is None:
+    (to_edge,) = (values for values in membrane.properties if values.scale.name == "distance_to_edge_nm")
+    inner = to_edge.values > membrane.options.edge_width_nm
+    area = float(to_edge.areas[inner].sum()) / 2.0 / ANGSTROM_PER_NM**2
+    if membrane.picks is None:
         return area, None
-    return area, int((~measured.is_edge).sum()) if len(measured.order) else 0
+    return area, int((~membrane.is_edge).sum()) if len(membrane.order) else 0
 
 
 def _lumen_nm3(shell: Surface) -> float | None:
-    """Volume within the inner surfaces of a vesicle's shell: those whose outward normals point to its middle."""
+    """Return the volume inside the inner surfaces of a vesicle's shell, those whose normals point to the middle."""
     areas = np.bincount(shell.face_components, shell.face_areas)
     inner = 0.0
-    for component in np.flatnonzero(areas >= LEAST_INNER_SHARE * areas.max()):
+    for component in np.flatnonzero(areas >= MIN_INNER_SHARE * areas.max()):
         part = Surface(Mesh(shell.vertices, shell.faces[shell.face_components == component]))
         inner += max(-part.volume, 0.0) if part.is_closed else 0.0
     return inner / ANGSTROM_PER_NM**3 if inner > 0.0 else None
 
 
-def _touches_lamella(measured: Measured) -> bool | None:
-    if measured.lamella is None:
+def _touches_lamella(membrane: MeasuredMembrane) -> bool | None:
+    """Tell whether the surface comes within the edge width of the lamella's surface; None if that is unknown."""
+    if membrane.lamella is None:
         return None
-    used = measured.surface.vertices[np.unique(measured.surface.faces)]
-    return bool(measured.lamella.depths(used).min() <= measured.options.edge_width_angstrom)
+    used = membrane.surface.vertices[np.unique(membrane.surface.faces)]
+    return bool(membrane.lamella.depths(used).min() <= membrane.options.edge_width_angstrom)
 
 
-def _bilayer(measured: Measured) -> dict[str, float | None]:
-    found = measured.bilayer
-    thickness, error = (None, None) if found is None else (found.thickness, found.error)
+def _bilayer(membrane: MeasuredMembrane) -> dict[str, float | None]:
+    """Return the columns with the bilayer's thickness and its error."""
+    bilayer = membrane.bilayer
+    thickness, error = (None, None) if bilayer is None else (bilayer.thickness, bilayer.error)
     return {
         "bilayer_thickness_nm": None if thickness is None else thickness / ANGSTROM_PER_NM,
         "bilayer_thickness_error_nm": None if thickness is None or error is None else error / ANGSTROM_PER_NM,
     }
 
 
-def _over_area(measured: Measured) -> dict[str, float | None]:
-    """Curvature and verticality of the surface, weighted by area."""
-    (mean, gauss), areas = measured.curvatures, measured.surface.vertex_areas
-    of_vertices = {scale.name: properties.of_curvatures(scale.name, mean, gauss) for scale in properties.CURVATURES}
-    mean_curvature = of_vertices["mean_curvature_per_nm"]
-    found = {
+def _over_area(membrane: MeasuredMembrane) -> dict[str, float | None]:
+    """Return the columns with quantiles of curvature and mean verticality, weighted by area."""
+    (mean, gauss), areas = membrane.curvatures, membrane.surface.vertex_areas
+    at_vertices = {scale.name: properties.of_curvatures(scale.name, mean, gauss) for scale in properties.CURVATURES}
+    mean_curvature = at_vertices["mean_curvature_per_nm"]
+    columns = {
         f"mean_curvature_p{percent:02d}_per_nm": weighted_quantile(mean_curvature, areas, percent / 100)
         for percent in (5, 25, 50, 75, 95)
     }
-    found["abs_mean_curvature_p50_per_nm"] = weighted_quantile(np.abs(mean_curvature), areas, 0.5)
+    columns["abs_mean_curvature_p50_per_nm"] = weighted_quantile(np.abs(mean_curvature), areas, 0.5)
     for name, column in (
         ("gaussian_curvature_per_nm2", "gaussian_curvature_p50_per_nm2"),
         ("largest_curvature_per_nm", "largest_curvature_p50_per_nm"),
@@ -187,6 +234,6 @@ def _over_area(measured: Measured) -> dict[str, float | None]:
         ("shape_index", "shape_index_p50"),
         ("curvedness_per_nm", "curvedness_p50_per_nm"),
     ):
-        found[column] = weighted_quantile(of_vertices[name], areas, 0.5)
-    found["verticality_mean"] = weighted_mean(properties.verticality(measured.surface), measured.surface.face_areas)
-    return found
+        columns[column] = weighted_quantile(at_vertices[name], areas, 0.5)
+    columns["verticality_mean"] = weighted_mean(properties.verticality(membrane.surface), membrane.surface.face_areas)
+    return columns

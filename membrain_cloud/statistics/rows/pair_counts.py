@@ -1,4 +1,4 @@
-"""Rows that count pairs of particles: over all, by bins of a property of those in the centres, and at random."""
+"""Rows that count pairs of particles: `pair_counts`, `binned_pair_counts` and `random_pair_counts`."""
 
 from __future__ import annotations
 
@@ -14,55 +14,81 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from membrain_cloud.statistics.model.measured_membrane import Measured
-    from membrain_cloud.statistics.schema.row import Row
+    from membrain_cloud.statistics.model.measured_membrane import MeasuredMembrane
+    from membrain_cloud.statistics.schema.column import Row
 
-# Of the simulations. A constant: the same input gives the same tables.
+# Seed of all simulations. It is constant, so that the same input gives the same tables.
 SEED = 20240801
 
 
-def pair_count_rows(measured: Measured) -> list[Row]:
-    """A row a component, pair of kinds and bin; none where there is no particle to count about another."""
-    return [row for rows in _blocks(measured, np.arange(len(measured.order))) for row in rows]
+def pair_count_rows(membrane: MeasuredMembrane) -> list[Row]:
+    """Return the rows of `pair_counts`: pairs of particles by distance along the surface.
+
+    Parameters
+    ----------
+    membrane : MeasuredMembrane
+        The membrane and its particles.
+
+    Returns
+    -------
+    list of Row
+        One row a component, pair of kinds and bin of distance; none where there is no particle to count around another.
+    """
+    return [row for rows in _blocks(membrane, np.arange(len(membrane.order))) for row in rows]
 
 
-def binned_pair_count_rows(measured: Measured) -> list[Row]:
-    """The same, of the particles in each bin of each property that is asked for, and of distances to classes."""
+def binned_pair_count_rows(membrane: MeasuredMembrane) -> list[Row]:
+    """Return the rows of `binned_pair_counts`: pairs around the particles in each coarse bin of a property.
+
+    The properties are those of `options.against`, and the distances to each class of particles.
+
+    Parameters
+    ----------
+    membrane : MeasuredMembrane
+        The membrane and its particles.
+
+    Returns
+    -------
+    list of Row
+        One row a property, its bin, component, pair of kinds and bin of distance.
+    """
     rows: list[Row] = []
-    if not len(measured.order):
+    if not len(membrane.order):
         return rows
-    for found in measured.properties:
-        if found.of_class is None and found.scale.name not in measured.options.against:
+    for prop in membrane.properties:
+        if prop.of_class is None and prop.scale.name not in membrane.options.against:
             continue
-        scale = found.scale.coarse()
-        numbers = scale.numbers(found.at_particles)
+        scale = prop.scale.coarse()
+        numbers = scale.numbers(prop.at_particles)
+        # A class is not counted in bins of the distance to itself.
+        same = np.full(len(numbers), False) if prop.of_class is None else membrane.kinds == prop.of_class
         for number in np.unique(numbers[numbers >= 0]).tolist():
             low, high = scale.ends(number)
             binned = {
                 "property": scale.name, "property_bin": number, "property_min": low, "property_max": high
             }  # fmt: skip
-            own = np.full(len(numbers), False) if found.of_class is None else measured.kinds == found.of_class
-            for block in _blocks(measured, np.flatnonzero((numbers == number) & ~own)):
+            for block in _blocks(membrane, np.flatnonzero((numbers == number) & ~same)):
                 rows += [_after_names(row, binned) for row in block]
     return rows
 
 
 def _after_names(row: Row, binned: Row) -> Row:
+    """Insert the columns of a bin after those that name the component and the kinds."""
     names = ("component_id", "object_name", "target_object_name")
     return {name: row[name] for name in names} | binned | row
 
 
-def _blocks(measured: Measured, centres: NDArray[np.int64]) -> Iterator[list[Row]]:
-    """The rows of each component and pair of kinds that has `centres` and others to count about them."""
-    if not len(measured.order):
+def _blocks(membrane: MeasuredMembrane, centres: NDArray[np.int64]) -> Iterator[list[Row]]:
+    """Yield the rows of each component and pair of kinds, with particles `centres` in the centres."""
+    if not len(membrane.order):
         return
-    pairs, edges, n_kinds = measured.pairs, measured.pairs.edges / ANGSTROM_PER_NM, len(measured.kind_names)
-    populations = np.zeros((measured.surface.n_components, n_kinds), np.int64)
-    np.add.at(populations, (measured.components, measured.kinds), 1)
-    for component in np.unique(measured.components[centres]).tolist():
-        area = float(measured.component_areas[component]) / ANGSTROM_PER_NM**2
+    pairs, edges, n_kinds = membrane.pairs, membrane.pairs.edges / ANGSTROM_PER_NM, len(membrane.kind_names)
+    populations = np.zeros((membrane.surface.n_components, n_kinds), np.int64)
+    np.add.at(populations, (membrane.components, membrane.kinds), 1)
+    for component in np.unique(membrane.components[centres]).tolist():
+        area = float(membrane.component_areas[component]) / ANGSTROM_PER_NM**2
         for one in range(n_kinds):
-            here = centres[(measured.components[centres] == component) & (measured.kinds[centres] == one)]
+            here = centres[(membrane.components[centres] == component) & (membrane.kinds[centres] == one)]
             area_sums = pairs.areas[here].sum(axis=0) / ANGSTROM_PER_NM**2
             for other in range(pairs.counts.shape[1]) if len(here) else ():
                 n_target = int(populations[component, other])
@@ -73,8 +99,8 @@ def _blocks(measured: Measured, centres: NDArray[np.int64]) -> Iterator[list[Row
                 yield [
                     {
                         "component_id": component,
-                        "object_name": measured.kind_names[one],
-                        "target_object_name": measured.kind_names[other],
+                        "object_name": membrane.kind_names[one],
+                        "target_object_name": membrane.kind_names[other],
                         "bin": number,
                         "r_min_nm": float(edges[number]),
                         "r_max_nm": float(edges[number + 1]),
@@ -89,19 +115,30 @@ def _blocks(measured: Measured, centres: NDArray[np.int64]) -> Iterator[list[Row
                 ]
 
 
-def random_pair_count_rows(measured: Measured) -> list[Row]:
-    """Pairs of particles at random on the same surface: a row a component, pair of kinds, simulation and bin."""
-    if not len(measured.order) or not measured.options.n_simulations:
+def random_pair_count_rows(membrane: MeasuredMembrane) -> list[Row]:
+    """Return the rows of `random_pair_counts`: pairs of particles placed at random on the same surface.
+
+    Parameters
+    ----------
+    membrane : MeasuredMembrane
+        The membrane and its particles.
+
+    Returns
+    -------
+    list of Row
+        One row a component, pair of kinds, simulation and bin of distance that has pairs.
+    """
+    if not len(membrane.order) or not membrane.options.n_simulations:
         return []
     counts = simulate_pair_counts(
-        measured.surface,
-        measured.at,
-        measured.kinds,
-        edges_angstrom=measured.pairs.edges,
-        n_simulations=measured.options.n_simulations,
+        membrane.surface,
+        membrane.at,
+        membrane.kinds,
+        edges_angstrom=membrane.pairs.edges,
+        n_simulations=membrane.options.n_simulations,
         seed=SEED,
     )
-    names = measured.kind_names
+    names = membrane.kind_names
     return [
         {
             "component_id": component,

@@ -1,10 +1,10 @@
-"""Columns of the tables about membranes: the tomogram, its membranes, their properties and mutual distances."""
+"""Columns of the tables about tomograms and membranes: sizes, local properties, mutual distances, density profiles."""
 
 from __future__ import annotations
 
-from membrain_cloud.statistics.schema.column import BIN, LEAFLET, count, each, flag, number, text
+from membrain_cloud.statistics.schema.column import BIN, LEAFLET, count, flag, number, numbers, text
 
-_PERCENTS = (5, 25, 50, 75, 95)
+_PERCENTILES = (5, 25, 50, 75, 95)
 
 TOMOGRAMS = (
     count("shape_z", "size of the volume", "voxel"),
@@ -63,10 +63,14 @@ MEMBRANES = (
         "between the two leaflets' density peaks, along normals; NULL where they are not resolved, or without density",
     ),
     number("bilayer_thickness_error_nm", "nm", "standard error of the same, over patches of the membrane"),
-    *each(("box_min_x_angstrom", "box_min_y_angstrom", "box_min_z_angstrom"), "Å", "lower corner of the bounding box"),
-    *each(("box_max_x_angstrom", "box_max_y_angstrom", "box_max_z_angstrom"), "Å", "upper corner of the bounding box"),
-    *each(
-        tuple(f"mean_curvature_p{share:02d}_per_nm" for share in _PERCENTS),
+    *numbers(
+        ("box_min_x_angstrom", "box_min_y_angstrom", "box_min_z_angstrom"), "Å", "lower corner of the bounding box"
+    ),
+    *numbers(
+        ("box_max_x_angstrom", "box_max_y_angstrom", "box_max_z_angstrom"), "Å", "upper corner of the bounding box"
+    ),
+    *numbers(
+        tuple(f"mean_curvature_p{percent:02d}_per_nm" for percent in _PERCENTILES),
         "1/nm",
         "mean curvature (above 0 where convex seen from outside) below which this % of area lies",
     ),

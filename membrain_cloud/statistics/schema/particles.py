@@ -1,16 +1,16 @@
-"""Columns of the tables about particles: where each is, its neighbours, counts of pairs, bins of properties, chains."""
+"""Columns of the tables about particles: positions, neighbours, pair counts, histograms of properties, chains."""
 
 from __future__ import annotations
 
-from membrain_cloud.statistics.schema.column import BIN, COMPONENT, LEAFLET, count, each, flag, number, text
+from membrain_cloud.statistics.schema.column import BIN, COMPONENT, LEAFLET, count, flag, number, numbers, text
 
 PARTICLES = (
     count("particle_id", "place of the particle in its membrane's list, from 0"),
     text("object_name", "what the particle is"),
     COMPONENT,
     LEAFLET,
-    *each(("x_angstrom", "y_angstrom", "z_angstrom"), "Å", "centre"),
-    *each(
+    *numbers(("x_angstrom", "y_angstrom", "z_angstrom"), "Å", "centre"),
+    *numbers(
         ("rot_degrees", "tilt_degrees", "psi_degrees"), "°", "orientation as RELION's rot, tilt, psi; NULL if unknown"
     ),
     number("score", "", "of the pick, higher is better"),
@@ -19,7 +19,7 @@ PARTICLES = (
         "nm",
         "from the centre to the nearest point of the surface, the particle's place on it",
     ),
-    *each(("normal_x", "normal_y", "normal_z"), "", "outward normal of the surface at the particle's place"),
+    *numbers(("normal_x", "normal_y", "normal_z"), "", "outward normal of the surface at the particle's place"),
     number("mean_curvature_per_nm", "1/nm", "at the particle's place"),
     number("gaussian_curvature_per_nm2", "1/nm²", "at the particle's place"),
     number("largest_curvature_per_nm", "1/nm", "the greater principal curvature k1 at the particle's place"),
@@ -57,7 +57,7 @@ _RADIUS_BIN = (
     number("r_min_nm", "nm", "lower end of the bin, included"),
     number("r_max_nm", "nm", "upper end of the bin, not included"),
 )
-_COUNTED = (
+_PAIR_COUNTS = (
     count("n_pairs", "ordered pairs whose distance along the surface is in the bin"),
     number("area_sum_nm2", "nm²", "area of surface in the bin, summed over the particles in the centres"),
     number("expected_pairs", "", "n_pairs if the targets lay at random on the component: area_sum times their density"),
@@ -70,7 +70,7 @@ _PAIR = (
     text("object_name", "what the particles in the centres are"),
     text("target_object_name", "what the counted particles are"),
 )
-PAIR_COUNTS = (*_PAIR, *_RADIUS_BIN, *_COUNTED)
+PAIR_COUNTS = (*_PAIR, *_RADIUS_BIN, *_PAIR_COUNTS)
 BINNED_PAIR_COUNTS = (
     *_PAIR,
     text("property", "of the particles in the centres, by which they are parted; its unit is in the name"),
@@ -78,7 +78,7 @@ BINNED_PAIR_COUNTS = (
     number("property_min", "of the property", "lower end of the bin, included"),
     number("property_max", "of the property", "upper end of the bin, not included"),
     *_RADIUS_BIN,
-    *_COUNTED,
+    *_PAIR_COUNTS,
 )
 RANDOM_PAIR_COUNTS = (
     *_PAIR,

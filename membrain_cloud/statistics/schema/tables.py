@@ -1,7 +1,7 @@
-"""The tables and their columns: names, kinds, units and what they mean. The one place that puts them together.
+"""The tables of the statistics: their columns, and the columns that identify a row.
 
-Unknown is None (NULL), never -1 or infinity. Counts and areas add up over membranes, tomograms and datasets; what does
-not (densities, g and K) follows from them in a query.
+Unknown values are None (NULL), never -1 or infinity. Counts and areas can be summed over membranes, tomograms and
+datasets. Ratios (densities, g, K) cannot; they follow from the sums.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from membrain_cloud.statistics.schema import membranes as membrane
 from membrain_cloud.statistics.schema import particles as particle
 from membrain_cloud.statistics.schema.column import MEMBRANE_KEYS, TOMOGRAM_KEYS, Column
 
-__all__ = ["MEMBRANE_KEYS", "TABLES", "TOMOGRAM_KEYS", "Column"]
+__all__ = ["MEMBRANE_KEYS", "PARENTS", "ROW_KEYS", "TABLES", "TOMOGRAM_KEYS", "Column"]
 
 TABLES: dict[str, tuple[Column, ...]] = {
     "tomograms": (*TOMOGRAM_KEYS, *membrane.TOMOGRAMS),
@@ -30,3 +30,33 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "chain_members": (*MEMBRANE_KEYS, *particle.CHAIN_MEMBERS),
     "random_chains": (*MEMBRANE_KEYS, *particle.RANDOM_CHAINS),
 }
+"""Table -> all its columns, the key columns first."""
+
+_PAIR = ("component_id", "object_name", "target_object_name")
+_LEAFLET_BIN = ("leaflet", "property", "bin")
+
+ROW_KEYS: dict[str, tuple[str, ...]] = {
+    "tomograms": (),
+    "membranes": (),
+    "membrane_histograms": _LEAFLET_BIN,
+    "membrane_pairs": ("other_membrane_id",),
+    "density_profiles": ("bin",),
+    "membrane_particles": ("object_name",),
+    "particles": ("particle_id",),
+    "particle_histograms": ("object_name", *_LEAFLET_BIN),
+    "neighbors": ("particle_id", "target_object_name", "rank"),
+    "binned_neighbors": ("object_name", "target_object_name", *_LEAFLET_BIN),
+    "pair_counts": (*_PAIR, "bin"),
+    "binned_pair_counts": (*_PAIR, "property", "property_bin", "bin"),
+    "random_pair_counts": (*_PAIR, "simulation", "bin"),
+    "chains": ("chain_id",),
+    "chain_members": ("chain_id", "place"),
+    "random_chains": ("object_name", "simulation"),
+}
+"""Table -> the columns that, together with the key columns, identify a row: no two rows agree in all of them."""
+
+PARENTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "neighbors": ("particles", ("particle_id",)),
+    "chain_members": ("chains", ("chain_id",)),
+}
+"""Table -> (parent table, columns): for each row, the parent has a row with equal key columns and equal columns."""

@@ -1,4 +1,4 @@
-"""How particles lie to each other along a surface: neighbours, and counts of pairs about each of them."""
+"""Nearest neighbours of particles along a surface, and counts of pairs around each of them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,24 @@ if TYPE_CHECKING:
 
     from membrain_cloud.mesh.surface import Surface, SurfacePoints
 
-# Particles whose distances to all others are held at once.
+# Distances from this many particles to all others are held at once, to bound memory.
 SOURCES_AT_ONCE = 512
 
 
 @dataclass(frozen=True, eq=False)
 class Neighbors:
-    """The nearest-neighbour table, a line an element: by source, kind of target, rank.
+    """A list of L neighbours, sorted by source, kind of target and rank.
 
-    sources, targets, kinds, ranks : (L,) particles, the target's kind, and 1 for the nearest of that kind.
-    distances : (L,) along the surface, Å.
+    Parameters
+    ----------
+    sources, targets : (L,) int64 array
+        Numbers of the particle and of its neighbour.
+    kinds : (L,) int64 array
+        Kind of the neighbour.
+    ranks : (L,) int64 array
+        1 for the nearest neighbour of that kind.
+    distances : (L,) float64 array
+        Distance along the surface, Å.
     """
 
     sources: NDArray[np.int64]
@@ -31,20 +39,48 @@ class Neighbors:
     distances: NDArray[np.float64]
 
     def nearest(self, kind: int, count: int) -> NDArray[np.float64]:
-        """(N,) Å from each of `count` particles to the nearest of a kind; inf where there is none."""
-        found = np.full(count, np.inf)
+        """Return the distance from each particle to the nearest other one of a kind.
+
+        Parameters
+        ----------
+        kind : int
+            Kind of the neighbour.
+        count : int
+            Number N of all particles.
+
+        Returns
+        -------
+        (N,) float64 array
+            Distance in Å; infinity for particles without such a neighbour.
+        """
+        nearest = np.full(count, np.inf)
         first = (self.kinds == kind) & (self.ranks == 1)
-        found[self.sources[first]] = self.distances[first]
-        return found
+        nearest[self.sources[first]] = self.distances[first]
+        return nearest
 
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """What `count_pairs` finds among N particles of K kinds on a surface of C components, in B bins; Å and Å².
+    """Neighbours and pair counts of N particles of K kinds on a surface, in B bins of distance.
 
-    edges : (B + 1,).  kinds, components : (N,).
-    counts : (N, K, B) particles of each kind in each bin about each particle.
-    areas : (N, B) of the annuli about the particles.  to_boundary, to_seam : (N,) inf beyond the cut-off.
+    Parameters
+    ----------
+    edges : (B + 1,) float64 array
+        Edges of the bins, Å.
+    kinds : (N,) int64 array
+        Kind of each particle.
+    components : (N,) int64 array
+        Component of the surface that each particle is on.
+    neighbors : Neighbors
+        The nearest neighbours.
+    counts : (N, K, B) int32 array
+        Particles of each kind in each bin around each particle.
+    areas : (N, B) float64 array
+        Area of the annulus of each bin around each particle, Å².
+    to_boundary : (N,) float64 array
+        Distance along the surface to its boundary, Å; infinity beyond the cut-off.
+    to_seam : (N,) float64 array
+        Distance along the surface to the seam between leaflets, Å; infinity beyond the cut-off.
     """
 
     edges: NDArray[np.float64]
@@ -67,9 +103,29 @@ def count_pairs(
     boundary_cutoff_angstrom: float,
     n_neighbors: int,
 ) -> Pairs:
-    """Neighbours and pairs within `cutoff_angstrom` along the surface; `kinds` (N,) numbers the kinds from 0.
+    """Find the nearest neighbours along the surface and count pairs by distance.
 
-    Bins fill the cut-off as far as whole ones fit. Equally near neighbours are ranked in the particles' order.
+    Parameters
+    ----------
+    surface : Surface
+        The surface.
+    at : SurfacePoints
+        Places of the N particles on it.
+    kinds : (N,) int64 array
+        Kind of each particle, from 0.
+    cutoff_angstrom : float
+        Largest distance of neighbours and pairs, Å. As many whole bins are counted as fit in.
+    bin_width_angstrom : float
+        Width of a bin of distance, Å.
+    boundary_cutoff_angstrom : float
+        Distances to the boundary and the seam are known at least up to this one, Å.
+    n_neighbors : int
+        Highest rank of neighbours, for each kind. Equally near neighbours are ranked in the order of the particles.
+
+    Returns
+    -------
+    Pairs
+        Neighbours, counts, and the areas that expected counts follow from.
     """
     n_kinds = int(kinds.max()) + 1 if len(kinds) else 0
     edges = bin_width_angstrom * np.arange(int(cutoff_angstrom / bin_width_angstrom + 1e-9) + 1, dtype=np.float64)
@@ -91,27 +147,26 @@ def count_pairs(
         row, target = np.nonzero(distances < edges[-1])
         inside = np.searchsorted(edges, distances[row, target], side="right") - 1
         np.add.at(counts, (rows[row], kinds[target], inside), 1)
-        nearest += [
-            _nearest(start, distances, np.flatnonzero(kinds == kind), kind, n_neighbors, cutoff_angstrom)
-            for kind in range(n_kinds)
-        ]
+        nearest += [_nearest(start, distances, kinds, kind, n_neighbors, cutoff_angstrom) for kind in range(n_kinds)]
     components = surface.face_components[at.faces] if len(at) else np.zeros(0, np.int64)
     return Pairs(edges, kinds, components, _joined(nearest), counts, areas, to_boundary, to_seam)
 
 
 def _nearest(
-    start: int, distances: NDArray[np.float64], members: NDArray[np.int64], kind: int, most: int, cutoff: float
+    start: int, distances: NDArray[np.float64], kinds: NDArray[np.int64], kind: int, n_neighbors: int, cutoff: float
 ) -> Neighbors:
-    """The nearest among the members of one kind, for sources start, start + 1, ...: (S, T) distances."""
-    among = distances[:, members]
-    order = np.argsort(among, axis=1, kind="stable")[:, :most]
-    found = np.take_along_axis(among, order, axis=1)
-    row, rank = np.nonzero(found <= min(cutoff, np.finfo(np.float64).max))
-    kinds = np.full(len(row), kind, np.int64)
-    return Neighbors(start + row, members[order[row, rank]], kinds, rank + 1, found[row, rank])
+    """Return the nearest particles of one kind, for the S sources from number `start` with (S, N) distances."""
+    members = np.flatnonzero(kinds == kind)
+    to_members = distances[:, members]
+    order = np.argsort(to_members, axis=1, kind="stable")[:, :n_neighbors]
+    ranked = np.take_along_axis(to_members, order, axis=1)
+    row, rank = np.nonzero(ranked <= min(cutoff, np.finfo(np.float64).max))
+    target_kinds = np.full(len(row), kind, np.int64)
+    return Neighbors(start + row, members[order[row, rank]], target_kinds, rank + 1, ranked[row, rank])
 
 
 def _joined(parts: list[Neighbors]) -> Neighbors:
+    """Join lists of neighbours into one sorted list."""
     if not parts:
         none = np.zeros(0, np.int64)
         return Neighbors(none, none, none, none, np.zeros(0))

@@ -1,4 +1,4 @@
-"""Curves made of counts of pairs: Ripley's K, L and O and the pair correlation."""
+"""Ripley's K and L, the O-ring statistic and the pair correlation, from counts of pairs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Ripley:
-    """Curves over B bins. NaN where the surface has no area in a bin.
+    """Curves over B bins of distance; NaN where the surface has no area in a bin.
 
-    r_nm : (B,) upper ends of the bins, where K and L hold; the pair correlation and O hold for the bin below.
-    pair_correlation : (B,) g, 1 at random.
-    o_per_nm2 : (B,) the O-ring statistic (Wiegand and Moloney, Oikos 104, 2004): particles per nm² at this distance.
-    k_nm2 : (B,) Ripley's K, observed.  random_k_nm2 : (B,) K of particles at random on these very surfaces, with their
-        bends, ends and parts; πr² on an endless plane.
-    l_minus_r_nm : (B,) √(K/π) - √(random K/π), 0 at random; on an endless plane the usual L(r) - r.
+    Parameters
+    ----------
+    r_nm : (B,) float64 array
+        Upper ends of the bins, nm. K and L hold at this distance, g and O for the bin below it.
+    pair_correlation : (B,) float64 array
+        Pair correlation g; 1 at random.
+    o_per_nm2 : (B,) float64 array
+        O-ring statistic: particles per nm² at this distance from a particle.
+    k_nm2 : (B,) float64 array
+        Ripley's K as observed, nm².
+    random_k_nm2 : (B,) float64 array
+        K of particles at random on the same surfaces, with their curvature, ends and components, nm²; πr² on an
+        infinite plane.
+    l_minus_r_nm : (B,) float64 array
+        √(K/π) - √(random K/π), nm; 0 at random. On an infinite plane this is the usual L(r) - r.
+
+    References
+    ----------
+    Wiegand and Moloney, Oikos 104, 2004 (the O-ring statistic).
     """
 
     r_nm: NDArray[np.float64]
@@ -33,14 +46,28 @@ class Ripley:
 
 
 def ripley_from_pair_counts(pair_counts: Mapping[str, ArrayLike] | Sequence[Mapping[str, Any]]) -> Ripley:
-    """Pool rows of the table `pair_counts`, of one kind of particle or pair of kinds, and of any number of membranes.
+    """Pool rows of the table `pair_counts` and compute their curves.
 
-    pair_counts : rows, or columns of equal length: bin, r_max_nm, n_pairs, area_sum_nm2, expected_pairs, n_start. Rows
-        of `binned_pair_counts` of one bin of a property do as well.
-    Bins must mean the same in all rows: ValueError otherwise.
+    The rows are of one kind of particle, or one pair of kinds, and of any number of membranes. Sums are taken first:
 
         g = Σ n_pairs / Σ expected_pairs          K = cumulated Σ n_pairs / Σ (density of targets x n_start)
         O = Σ n_pairs / Σ area_sum
+
+    Parameters
+    ----------
+    pair_counts : mapping of str to (N,) array, or sequence of N mappings
+        Columns of equal length, or rows: `bin`, `r_max_nm`, `n_pairs`, `area_sum_nm2`, `expected_pairs`, `n_start`.
+        Rows of `binned_pair_counts` of one bin of a property will do as well.
+
+    Returns
+    -------
+    Ripley
+        The curves, one value a bin.
+
+    Raises
+    ------
+    ValueError
+        If the bins differ between rows.
     """
     names = ("bin", "r_max_nm", "n_pairs", "area_sum_nm2", "expected_pairs", "n_start")
     if not isinstance(pair_counts, Mapping):
@@ -57,7 +84,7 @@ def ripley_from_pair_counts(pair_counts: Mapping[str, ArrayLike] | Sequence[Mapp
     area = columns["area_sum_nm2"]
     density = np.divide(columns["expected_pairs"], area, out=np.zeros_like(area), where=area > 0)
     counted, expected = pooled(columns["n_pairs"]), pooled(columns["expected_pairs"])
-    # A density can be read only from bins with area; the first bin, about the particle itself, always has some.
+    # The density follows only from bins with area; the first bin, around the particle itself, always has some.
     centres = np.full(len(bins), pooled(density * columns["n_start"])[0] if len(bins) else 0.0)
     k = _ratio(np.cumsum(counted), centres)
     random_k = _ratio(np.cumsum(expected), centres)
@@ -65,5 +92,8 @@ def ripley_from_pair_counts(pair_counts: Mapping[str, ArrayLike] | Sequence[Mapp
     return Ripley(r, _ratio(counted, expected), _ratio(counted, pooled(area)), k, random_k, difference)
 
 
-def _ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0)
+def _ratio(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Divide; NaN where the denominator is not above 0."""
+    quotient = np.full(len(numerator), np.nan)
+    np.divide(numerator, denominator, out=quotient, where=denominator > 0)
+    return quotient

@@ -1,4 +1,4 @@
-"""Meshes and picks as bytes: GLB with one named geometry a membrane, and copick's JSON of picks.
+"""Meshes and picks as copick stores them: GLB with one named geometry for each membrane, and JSON of picks.
 
 Picks are written as JSON directly: copick's models take 15 s for 20 000 points. Equal content gives equal bytes.
 """
@@ -25,7 +25,18 @@ _GLB_MAGIC, _GLB_JSON = 0x46546C67, 0x4E4F534A
 
 
 def meshes_to_glb(meshes: Mapping[int, Mesh]) -> bytes:
-    """GLB (vertices as float32, xyz in Å) with the geometries `membrane_{id}` in the order of their ids."""
+    """Return membranes as a GLB file.
+
+    Parameters
+    ----------
+    meshes : mapping of int to Mesh
+        The membranes by their ids.
+
+    Returns
+    -------
+    bytes
+        Vertices as float32, xyz in Å; the geometries are named `membrane_{id}`, in the order of the ids.
+    """
     import trimesh
 
     if not meshes:  # trimesh refuses an empty scene
@@ -39,9 +50,25 @@ def meshes_to_glb(meshes: Mapping[int, Mesh]) -> bytes:
 
 
 def meshes_from_glb(content: bytes, what: str) -> dict[int, Mesh]:
-    """Meshes by the number at the end of their names; without usable numbers, 1..N in the order of the names.
+    """Return the membranes of a GLB file.
 
-    ProjectError when it is not a GLB file.
+    Parameters
+    ----------
+    content : bytes
+        The file.
+    what : str
+        What the file is, for errors.
+
+    Returns
+    -------
+    dict of int to Mesh
+        Vertices (V, 3) float64 as stored. The keys are the numbers at the end of the geometries' names, or 1..N in the
+        order of the names where these are missing, 0 or not distinct.
+
+    Raises
+    ------
+    ProjectError
+        If the content is no GLB file, or damaged.
     """
     import trimesh
 
@@ -49,11 +76,11 @@ def meshes_from_glb(content: bytes, what: str) -> dict[int, Mesh]:
         if not _glb_json(content).get("meshes"):
             return {}
         scene = trimesh.load_scene(io.BytesIO(content), file_type="glb", process=False)
-        placed = [(str(node), *scene.graph[node]) for node in sorted(scene.graph.nodes_geometry)]
-        found = [(node, transform, scene.geometry[geometry]) for node, transform, geometry in placed]
+        nodes = [(str(node), *scene.graph[node]) for node in sorted(scene.graph.nodes_geometry)]
+        geometries = [(node, transform, scene.geometry[geometry]) for node, transform, geometry in nodes]
     except Exception as error:  # trimesh raises whatever the broken part of the file makes it raise
-        raise ProjectError(f"{what} is torn or no GLB file ({error})", "write it again, or remove it") from error
-    surfaces = [(node, transform, mesh) for node, transform, mesh in found if isinstance(mesh, trimesh.Trimesh)]
+        raise ProjectError(f"{what} is damaged or no GLB file ({error})", "write it again, or remove it") from error
+    surfaces = [(node, transform, mesh) for node, transform, mesh in geometries if isinstance(mesh, trimesh.Trimesh)]
     numbers = _numbers([node for node, _, _ in surfaces])
     meshes = {}
     for number, (_, transform, mesh) in zip(numbers, surfaces, strict=True):
@@ -84,7 +111,21 @@ def _glb_json(content: bytes) -> dict[str, Any]:
 
 
 def picks_to_json(picks: Picks, ref: ObjectRef) -> bytes:
-    """Copick's picks file: location = centre in Å, rotation without translation, instance_id = membrane."""
+    """Return picks as copick's picks file.
+
+    Parameters
+    ----------
+    picks : Picks
+        The particles.
+    ref : ObjectRef
+        Names object, user, session and run.
+
+    Returns
+    -------
+    bytes
+        JSON: the location is the centre in Å, the transformation a rotation without translation, `instance_id` the
+        membrane. Our own `in_plane` is ignored by copick.
+    """
     matrices = np.tile(np.eye(4), (len(picks), 1, 1))
     if picks.orientations is not None:
         matrices[:, :3, :3] = picks.orientations
@@ -95,9 +136,9 @@ def picks_to_json(picks: Picks, ref: ObjectRef) -> bytes:
         {"location": {"x": x, "y": y, "z": z}, "transformation_": matrix, "instance_id": int(number), "score": score}
         for (x, y, z), matrix, number, score in columns
     ]
-    if picks.in_plane is not None:  # of ours: copick reads over it
-        for point, known in zip(points, picks.in_plane.tolist(), strict=True):
-            point["in_plane"] = known
+    if picks.in_plane is not None:
+        for point, in_plane in zip(points, picks.in_plane.tolist(), strict=True):
+            point["in_plane"] = in_plane
     file = {
         "pickable_object_name": ref.name,
         "user_id": ref.user,
@@ -112,23 +153,39 @@ def picks_to_json(picks: Picks, ref: ObjectRef) -> bytes:
 
 
 def picks_from_json(content: bytes, what: str) -> Picks:
-    """The picks; centre = location + translation. Orientations only where the file says they can be trusted.
+    """Return the picks of copick's picks file.
 
-    ProjectError for torn JSON or points without a place.
+    Parameters
+    ----------
+    content : bytes
+        The file.
+    what : str
+        What the file is, for errors.
+
+    Returns
+    -------
+    Picks
+        The centre is the location plus the translation; orientations are there only where the file says that they can
+        be trusted.
+
+    Raises
+    ------
+    ProjectError
+        If the content is no such JSON, a point has no location, or positions are not in ångström.
     """
     try:
         file = json.loads(content)
         points = file.get("points") or []
         unit = file.get("unit") or "angstrom"
-        places = [[p["location"][axis] for axis in "xyz"] for p in points]
+        locations = [[p["location"][axis] for axis in "xyz"] for p in points]
         matrices = [p.get("transformation_") or np.eye(4) for p in points]
         scores = [1.0 if p.get("score") is None else p["score"] for p in points]
-        numbers = [p.get("instance_id") or 0 for p in points]
+        membranes = [p.get("instance_id") or 0 for p in points]
         in_plane = [p.get("in_plane") for p in points]
-        positions = np.array(places, np.float64).reshape(-1, 3)
+        positions = np.array(locations, np.float64).reshape(-1, 3)
         transforms = np.array(matrices, np.float64).reshape(-1, 4, 4)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ProjectError(f"{what} is torn or no picks file ({error!r})", "write it again, or remove it") from error
+        raise ProjectError(f"{what} is damaged or no picks file ({error!r})", "write it again, or remove it") from error
     if unit != "angstrom":
         raise ProjectError(f"{what}: positions in {unit!r}", "store them in angstrom, as copick does")
     trusted = file.get("trust_orientation", True) is not False
@@ -136,6 +193,6 @@ def picks_from_json(content: bytes, what: str) -> Picks:
         positions + transforms[:, :3, 3],
         transforms[:, :3, :3].copy() if trusted else None,
         np.array(scores, np.float64),
-        np.array(numbers, np.int64),
+        np.array(membranes, np.int64),
         np.array(in_plane, bool) if points and None not in in_plane else None,
     )

@@ -1,14 +1,13 @@
-"""Folders as membrain-stats reads them: a mesh a membrane (`.h5` or `.obj`) and its particles.
+"""Folders as membrain-stats reads them: one mesh file (`.h5` or `.obj`) for each membrane, and its particles.
 
 membrain-stats takes the particles of an `.h5` from the file itself and those of an `.obj` from `<stem>_clusters.star`;
-here a STAR file goes first for both, since only it has angles and classes. Coordinates are taken for Å unless a
-multiplier says otherwise, as there.
+here a STAR file takes precedence for both, since only it has angles and classes. Coordinates are taken as Å unless a
+multiplier says otherwise, as in membrain-stats.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -25,15 +24,28 @@ from membrain_cloud.store.formats.star import PIXEL_SIZES, read_star_picks, star
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-# Endings of a membrane's STAR file after its stem, in the order they are looked for.
 STAR_ENDINGS = ("_clusters.star", ".star", "_surforama.star", "_particles.star")
-# What stands before a membrane's number at the end of a file's name.
+"""Endings of a membrane's STAR file after its stem, the preferred one first."""
+
+# A run, and a membrane's number at the end of a file's name.
 _NUMBERED = re.compile(r"^(?P<run>.+?)[_.-](?:mb|membrane|mesh|component)?[_.-]?(?P<number>\d+)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class MembraneFile:
-    """A membrane of a folder. star : its particles' file; None where they are in the mesh's file, or there is none."""
+    """A membrane of a folder.
+
+    Attributes
+    ----------
+    run : str
+        The run (tomogram) it belongs to.
+    number : int
+        Its number in the run, from 1.
+    mesh : str
+        The mesh's file.
+    star : str or None
+        The particles' file; None where they are in the mesh's file, or there are none.
+    """
 
     run: str
     number: int
@@ -42,19 +54,23 @@ class MembraneFile:
 
     @property
     def sha256(self) -> str:
-        """Of all that is read for it."""
-        found = hashlib.sha256()
+        """Digest of the mesh's and the particles' files."""
+        digest = hashlib.sha256()
         for path in (self.mesh, self.star):
-            found.update(Path(path).read_bytes() if path else b"")
-        return found.hexdigest()
+            digest.update(Path(path).read_bytes() if path else b"")
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
 class Units:
-    """What coordinates are multiplied by to be in Å.
+    """Factors by which coordinates are multiplied to be in Å.
 
-    mesh : of vertices; None: 1, but refused for an .h5 without scores, whose points MemBrain-pick counts in voxels.
-    positions : of particles; None: what the STAR file says its pixels are, else 1.
+    Attributes
+    ----------
+    mesh : float or None
+        For vertices. None is 1, but refused for an .h5 without scores, whose points MemBrain-pick counts in voxels.
+    positions : float or None
+        For particles. None is the pixel size of the STAR file, else 1.
     """
 
     mesh: float | None = None
@@ -62,45 +78,55 @@ class Units:
 
 
 def list_folder(folder: str, names: Mapping[str, str] | None = None) -> list[MembraneFile]:
-    """The membranes of a folder, by run and number.
+    """List the membranes of a folder, by run and number.
 
     `TS_1_mb3.h5` is membrane 3 of run TS_1; a name without a number is a run of its own. Of an .h5 and an .obj with one
-    stem the .h5 is taken.  names : run of each stem, where the files' names do not say it.
+    stem the .h5 is taken.
 
-    Raises ProjectError where there is no mesh.
+    Parameters
+    ----------
+    folder : str
+        Folder of .h5 or .obj meshes.
+    names : mapping of str to str, optional
+        The run of each stem, where the files' names do not say it.
+
+    Returns
+    -------
+    list of MembraneFile
+
+    Raises
+    ------
+    ProjectError
+        If the folder is missing, or has no meshes.
     """
     try:
-        found = sorted(entry.name for entry in os.scandir(folder) if entry.is_file() and not entry.name.startswith("."))
+        entries = [entry for entry in Path(folder).iterdir() if entry.is_file() and not entry.name.startswith(".")]
     except OSError as error:
         raise ProjectError(f"{folder}: {error.strerror}", "give a folder of .h5 or .obj meshes") from error
+    files = {entry.name: str(entry) for entry in entries}
     stems: dict[str, str] = {}
-    for name in sorted(found, key=lambda name: name.lower().endswith(".h5")):
-        stem, kind = os.path.splitext(name)
-        if kind.lower() in (".h5", ".obj"):
-            stems[stem] = name
+    for name in sorted(sorted(files), key=lambda name: name.lower().endswith(".h5")):
+        if Path(name).suffix.lower() in (".h5", ".obj"):
+            stems[Path(name).stem] = name
     if not stems:
         raise ProjectError(
             f"{folder} has no meshes", "give a folder of .h5 or .obj files, as membrain_stats reads them"
         )
     runs: dict[str, list[tuple[int | None, str]]] = defaultdict(list)
     for stem in sorted(stems):
-        known = _NUMBERED.match(stem)
-        run = (names or {}).get(stem) or (known["run"] if known else stem)
-        runs[run].append((int(known["number"]) if known else None, stem))
-    listed = []
-    for run, membranes in sorted(runs.items()):
-        for number, stem in _numbered(membranes):
-            star = next((stem + ending for ending in STAR_ENDINGS if stem + ending in found), None)
-            listed.append(
-                MembraneFile(
-                    run, number, os.path.join(folder, stems[stem]), None if star is None else os.path.join(folder, star)
-                )
-            )
-    return listed
+        match = _NUMBERED.match(stem)
+        run = (names or {}).get(stem) or (match["run"] if match else stem)
+        runs[run].append((int(match["number"]) if match else None, stem))
+    membranes = []
+    for run, members in sorted(runs.items()):
+        for number, stem in _numbered(members):
+            star = next((files[stem + ending] for ending in STAR_ENDINGS if stem + ending in files), None)
+            membranes.append(MembraneFile(run, number, files[stems[stem]], star))
+    return membranes
 
 
 def _numbered(membranes: Sequence[tuple[int | None, str]]) -> list[tuple[int, str]]:
-    """Their own numbers where each has one above 0 that no other has; otherwise 1, 2, ... by name."""
+    """Return numbers and stems: their own numbers where these are distinct and above 0, else 1, 2, ... by name."""
     numbers = [number for number, _ in membranes]
     if None in numbers or 0 in numbers or len(set(numbers)) < len(numbers):
         return [(place, stem) for place, (_, stem) in enumerate(membranes, start=1)]
@@ -108,9 +134,26 @@ def _numbered(membranes: Sequence[tuple[int | None, str]]) -> list[tuple[int, st
 
 
 def read_mesh(file: MembraneFile, units: Units) -> Mesh:
-    """In Å, wound outwards: a closed mesh by its volume, an open one as its file's program winds it.
+    """Read a membrane's mesh.
 
-    Raises ProjectError for a file that is no mesh.
+    Parameters
+    ----------
+    file : MembraneFile
+        The membrane.
+    units : Units
+        Factors of the coordinates.
+
+    Returns
+    -------
+    Mesh
+        In Å. A closed mesh is wound outwards, an open one as the program of its file winds it.
+
+    Raises
+    ------
+    ProjectError
+        If the file is no mesh.
+    VoxelSpacingError
+        If its points are in voxels and `units.mesh` is None.
     """
     unit = 1.0 if units.mesh is None else units.mesh
     if file.mesh.lower().endswith(".obj"):
@@ -119,14 +162,14 @@ def read_mesh(file: MembraneFile, units: Units) -> Mesh:
         stored = read_h5(file.mesh, voxel_spacing_angstrom=1.0)  # no unit yet
         if stored.scores is None and units.mesh is None:
             raise VoxelSpacingError(
-                f"{file.mesh}: points in voxels of unknown size", "give --pixel-size-multiplier (1 for Å)"
+                f"{file.mesh}: points in voxels of unknown size", "give pixel_size_multiplier (1 for Å)"
             )
         mesh = Mesh(stored.mesh.vertices * unit, stored.mesh.faces)
     return replace(mesh, faces=mesh.faces[:, [0, 2, 1]]) if _signed_volume(mesh) < 0.0 else mesh
 
 
 def _signed_volume(mesh: Mesh) -> float:
-    """Å³; 0 for a mesh that is not closed or not wound alike all over."""
+    """Return the enclosed volume in Å³, negative where wound inwards; 0 if not closed or not wound consistently."""
     edges = np.concatenate([mesh.faces[:, [0, 1]], mesh.faces[:, [1, 2]], mesh.faces[:, [2, 0]]]).astype(np.int64)
     count = len(mesh.vertices)
     forth, back = edges[:, 0] * count + edges[:, 1], edges[:, 1] * count + edges[:, 0]
@@ -137,8 +180,28 @@ def _signed_volume(mesh: Mesh) -> float:
 
 
 def read_particles(file: MembraneFile, units: Units, *, inverse_angles: bool) -> tuple[Picks | None, list[int]]:
-    """Positions in Å with what is known of orientations, and the class of each; None where the folder has no particles
-    for this membrane.
+    """Read a membrane's particles.
+
+    Parameters
+    ----------
+    file : MembraneFile
+        The membrane.
+    units : Units
+        Factors of the coordinates.
+    inverse_angles : bool
+        Whether the STAR file's angles turn the particle into the tomogram.
+
+    Returns
+    -------
+    Picks or None
+        Positions in Å; None where the folder has no particles for this membrane.
+    list of int
+        The class of each particle; 0 where it has none.
+
+    Raises
+    ------
+    ProjectError
+        If a file cannot be read.
     """
     if file.star is not None:
         return read_star(file.star, units, tomogram=None, inverse_angles=inverse_angles)
@@ -151,9 +214,30 @@ def read_particles(file: MembraneFile, units: Units, *, inverse_angles: bool) ->
 
 
 def read_star(path: str, units: Units, *, tomogram: str | None, inverse_angles: bool) -> tuple[Picks, list[int]]:
-    """The particles of a STAR file, RELION's or Surforama's, and the class of each: 0 where it has none.
+    """Read the particles of a STAR file, RELION's or Surforama's, with their classes.
 
-    tomogram : of a file that holds several. Raises ProjectError as `read_star_picks` does.
+    Parameters
+    ----------
+    path : str
+        The STAR file.
+    units : Units
+        `positions` is the factor of the coordinates.
+    tomogram : str or None
+        Its name; needed where the file holds several.
+    inverse_angles : bool
+        Whether the file's angles turn the particle into the tomogram.
+
+    Returns
+    -------
+    Picks
+        Positions in Å.
+    list of int
+        The class of each particle; 0 where it has none.
+
+    Raises
+    ------
+    ProjectError, UsageError
+        As `read_star_picks`; ProjectError also where classes have gaps.
     """
     table = star_particles(path, tomogram)
     spacing = units.positions

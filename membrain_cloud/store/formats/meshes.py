@@ -1,13 +1,12 @@
 """Meshes as files of other programs: MemBrain-pick's HDF5, Wavefront OBJ, and GLB.
 
-MemBrain-pick winds its faces into the slab and ours out of it: they are turned round on the way, and the first vertex
-of each face stays the first. Its `convert` counts points in voxels and says so nowhere; its `predict` gives them in Å.
+MemBrain-pick winds faces into the slab, this package out of it: they are reversed on reading and writing, and the first
+vertex of each face stays the first. MemBrain-pick's `convert` counts points in voxels without saying so; its `predict`
+gives them in Å.
 """
 
 from __future__ import annotations
 
-import os
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,25 +15,41 @@ import numpy as np
 import pyarrow
 from pyarrow import compute, csv
 
-from membrain_cloud.errors import ProjectError, UsageError, VoxelSpacingError, storage_error
+from membrain_cloud.errors import ProjectError, UsageError, VoxelSpacingError
 from membrain_cloud.geometry import Mesh, Picks
 from membrain_cloud.store.formats.copick_files import meshes_from_glb, meshes_to_glb
+from membrain_cloud.store.formats.local_output import write_local_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
 KINDS = (".h5", ".obj", ".glb")
+"""Endings of mesh files that can be read and written."""
+
+# MemBrain-pick's scores are distances in units of 15 Å; this one stands for far from every particle.
+_FAR_SCORE = 10.0
 
 
 @dataclass(frozen=True, eq=False)
 class StoredMesh:
     """A mesh of MemBrain-pick's kind and what it carries; what the file lacks is None.
 
-    normals : (V, 3) outward.  profiles : (V, C) density along the inward normals, as `convert` samples it.
-    scores : (V,) or (V, K) distances that a network predicted, in units of 15 Å.
-    picks : the particles found on it.  tomogram : the path of the tomogram's file, as written.
+    Attributes
+    ----------
+    mesh : Mesh
+        Vertices in Å, faces wound outwards.
+    normals : (V, 3) array of float64 or None
+        Outward normals of the vertices.
+    profiles : (V, C) array of float32 or None
+        Density along the inward normals, as `convert` samples it.
+    scores : (V,) or (V, K) array of float64 or None
+        Distances to the nearest particle that a network predicted, in units of 15 Å.
+    picks : Picks or None
+        The particles on the mesh.
+    tomogram : str
+        The path of the tomogram's file, as written.
     """
 
     mesh: Mesh
@@ -46,11 +61,25 @@ class StoredMesh:
 
 
 def read_h5(path: str, *, voxel_spacing_angstrom: float | None = None) -> StoredMesh:
-    """A mesh of MemBrain-pick, of `convert` or of `predict`.
+    """Read a mesh of MemBrain-pick's `convert` or `predict`.
 
-    voxel_spacing_angstrom : of the voxels that the points count; needed for the files of `convert`.
+    Parameters
+    ----------
+    path : str
+        The HDF5 file.
+    voxel_spacing_angstrom : float, optional
+        Å, of the voxels that the points count; needed for files of `convert`.
 
-    Raises ProjectError for a file that is none; VoxelSpacingError where the unit is not known.
+    Returns
+    -------
+    StoredMesh
+
+    Raises
+    ------
+    ProjectError
+        If the file is no such mesh, or damaged.
+    VoxelSpacingError
+        If the points are in voxels and `voxel_spacing_angstrom` is None.
     """
     values = _datasets(path)
     if not {"points", "faces"} <= set(values):
@@ -58,7 +87,7 @@ def read_h5(path: str, *, voxel_spacing_angstrom: float | None = None) -> Stored
     # only `predict` writes scores, and only its points are in Å
     unit = 1.0 if "scores" in values else voxel_spacing_angstrom
     if unit is None:
-        raise VoxelSpacingError(f"{path}: points in voxels of unknown size", "give --voxel-spacing")
+        raise VoxelSpacingError(f"{path}: points in voxels of unknown size", "give voxel_spacing_angstrom, e.g. 10")
     mesh = Mesh(
         _floats(values, "points", path) * unit,
         np.asarray(values["faces"]).reshape(-1, 3)[:, [0, 2, 1]].astype(np.int32),
@@ -81,6 +110,20 @@ def write_h5(path: str, stored: StoredMesh, *, voxel_spacing_angstrom: float) ->
 
     Normals, profiles and the particles' scores and orientations are kept in data sets beside. Vertices without scores
     are written as far from every particle.
+
+    Parameters
+    ----------
+    path : str
+        The file to make or replace.
+    stored : StoredMesh
+        The mesh and what it carries.
+    voxel_spacing_angstrom : float
+        Å, written as `pixel_size`.
+
+    Raises
+    ------
+    StorageError
+        If the file cannot be written.
     """
     import h5py
 
@@ -88,7 +131,7 @@ def write_h5(path: str, stored: StoredMesh, *, voxel_spacing_angstrom: float) ->
     values: dict[str, Any] = {
         "points": np.asarray(stored.mesh.vertices, np.float64),
         "faces": np.asarray(stored.mesh.faces, np.int64).reshape(-1, 3)[:, [0, 2, 1]],
-        "scores": np.full(count, 10.0) if stored.scores is None else np.asarray(stored.scores, np.float64),
+        "scores": np.full(count, _FAR_SCORE) if stored.scores is None else np.asarray(stored.scores, np.float64),
         "labels": np.zeros(count),
         "cluster_centers": np.asarray(picks.positions, np.float64).reshape(-1, 3),
         "cluster_scores": np.asarray(picks.scores, np.float64),
@@ -104,17 +147,35 @@ def write_h5(path: str, stored: StoredMesh, *, voxel_spacing_angstrom: float) ->
     if picks.in_plane is not None:
         values["cluster_in_plane"] = picks.in_plane.astype(np.int8)
 
-    def write(temporary: str) -> None:
+    def write(temporary: Path) -> None:
         with h5py.File(temporary, "w") as file:
             for name, value in values.items():
                 file.create_dataset(name, data=value)
             file.create_dataset("tomo_file", data=stored.tomogram, dtype=h5py.string_dtype(encoding="utf-8"))
 
-    _atomically(path, write)
+    write_local_file(path, write)
 
 
 def read_obj(path: str, *, unit_angstrom: float) -> Mesh:
-    """The triangles of an OBJ file; polygons are cut into triangles. ProjectError for a file that has none."""
+    """Read the triangles of an OBJ file; polygons are cut into triangles.
+
+    Parameters
+    ----------
+    path : str
+        The OBJ file.
+    unit_angstrom : float
+        Å in a unit of the file's coordinates: 1 for Å, the voxel spacing for voxels.
+
+    Returns
+    -------
+    Mesh
+        Vertices in Å.
+
+    Raises
+    ------
+    ProjectError
+        If the file cannot be read, has no faces, or faces of vertices that are missing.
+    """
     try:
         content = Path(path).read_bytes()
         vertices, faces = _obj_triangles(content) or _obj_polygons(content.decode("utf-8", "replace"))
@@ -127,7 +188,7 @@ def read_obj(path: str, *, unit_angstrom: float) -> Mesh:
 
 
 def _obj_triangles(content: bytes) -> tuple[NDArray[np.float64], NDArray[np.int32]] | None:
-    """Vertices and faces of an OBJ file of nothing but `v x y z` and then `f a b c`, with remarks on top; else None."""
+    """Return vertices and faces of an OBJ file of `v x y z`, then `f a b c`, with comments on top; else None."""
     while content.startswith(b"#"):
         content = content.partition(b"\n")[2]
     columns = ["kind", "0", "1", "2"]
@@ -144,66 +205,137 @@ def _obj_triangles(content: bytes) -> tuple[NDArray[np.float64], NDArray[np.int3
     count = int(compute.sum(compute.equal(table["kind"], "v")).as_py() or 0)
     if not compute.all(compute.equal(table["kind"][count:], "f")).as_py():
         return None
-    numbers = np.stack([table[name].to_numpy() for name in columns[1:]], axis=1)
-    vertices, faces = numbers[:count], numbers[count:]
+    values = np.stack([table[name].to_numpy() for name in columns[1:]], axis=1)
+    vertices, faces = values[:count], values[count:]
     if not ((faces >= 1) & (faces < 2**31) & (faces % 1 == 0)).all():
         return None
     return np.ascontiguousarray(vertices), faces.astype(np.int32) - 1
 
 
 def _obj_polygons(text: str) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-    """The same of any; polygons are cut into triangles."""
+    """Return vertices and faces of any OBJ file; polygons are cut into triangles."""
     vertices: list[list[float]] = []
     faces: list[list[int]] = []
     for line in text.splitlines():
-        words = line.split()
-        if words[:1] == ["v"]:
-            vertices.append([float(word) for word in words[1:4]])
-        elif words[:1] == ["f"]:
-            corners = [int(word.split("/")[0]) for word in words[1:]]
+        kind, *values = line.split() or [""]
+        if kind == "v":
+            vertices.append([float(value) for value in values[:3]])
+        elif kind == "f":
+            corners = [int(value.partition("/")[0]) for value in values]
             corners = [k - 1 if k > 0 else len(vertices) + k for k in corners]
             faces += [[corners[0], corners[k], corners[k + 1]] for k in range(1, len(corners) - 1)]
     return np.array(vertices, np.float64).reshape(-1, 3), np.array(faces, np.int32).reshape(-1, 3)
 
 
 def write_obj(path: str, mesh: Mesh, *, unit_angstrom: float) -> None:
-    """Write an OBJ file atomically; coordinates count `unit_angstrom` (1 for Å, the spacing for voxels)."""
+    """Write an OBJ file atomically.
+
+    Parameters
+    ----------
+    path : str
+        The file to make or replace.
+    mesh : Mesh
+        Vertices in Å.
+    unit_angstrom : float
+        Å in a unit of the file's coordinates: 1 for Å, the voxel spacing for voxels.
+
+    Raises
+    ------
+    StorageError
+        If the file cannot be written.
+    """
     lines = [f"v {x:.9g} {y:.9g} {z:.9g}" for x, y, z in (mesh.vertices / unit_angstrom).tolist()]
     lines += [f"f {a} {b} {c}" for a, b, c in (mesh.faces + 1).tolist()]
-    _atomically(path, lambda temporary: Path(temporary).write_text("\n".join([*lines, ""])))
+    write_local_file(path, lambda temporary: temporary.write_text("\n".join([*lines, ""])))
 
 
 def write_glb(path: str, meshes: Mapping[int, Mesh]) -> None:
-    """All membranes in one GLB file, xyz in Å, named `membrane_{id}`."""
+    """Write membranes into one GLB file atomically, xyz in Å, named `membrane_{id}`.
+
+    Parameters
+    ----------
+    path : str
+        The file to make or replace.
+    meshes : mapping of int to Mesh
+        The membranes by their ids.
+
+    Raises
+    ------
+    StorageError
+        If the file cannot be written.
+    """
     content = meshes_to_glb(meshes)
-    _atomically(path, lambda temporary: Path(temporary).write_bytes(content))
+    write_local_file(path, lambda temporary: temporary.write_bytes(content))
 
 
 def read_meshes(path: str, *, voxel_spacing_angstrom: float | None) -> dict[int, Mesh]:
-    """The membranes of a .glb (by their numbers), .h5 or .obj file (one, number 1).
+    """Read the membranes of a mesh file.
 
-    voxel_spacing_angstrom : where the file counts voxels; None for an OBJ or GLB in Å.
+    Parameters
+    ----------
+    path : str
+        A .glb, .h5 or .obj file.
+    voxel_spacing_angstrom : float or None
+        Å, where the file counts voxels; None for an OBJ or GLB in Å.
+
+    Returns
+    -------
+    dict of int to Mesh
+        Of a GLB by the membranes' numbers; of the others one, number 1.
+
+    Raises
+    ------
+    UsageError
+        If the kind of the file is unknown.
+    ProjectError
+        If the file cannot be read.
+    VoxelSpacingError
+        If the unit of an .h5 is unknown.
     """
-    kind = os.path.splitext(path.lower())[1]
+    kind = Path(path.lower()).suffix
     if kind == ".h5":
         return {1: read_h5(path, voxel_spacing_angstrom=voxel_spacing_angstrom).mesh}
     if kind == ".obj":
         return {1: read_obj(path, unit_angstrom=voxel_spacing_angstrom or 1.0)}
     if kind == ".glb":
         unit = voxel_spacing_angstrom or 1.0
-        found = meshes_from_glb(Path(path).read_bytes(), path)
-        return {number: Mesh(mesh.vertices * unit, mesh.faces) for number, mesh in found.items()}
+        meshes = meshes_from_glb(Path(path).read_bytes(), path)
+        return {number: Mesh(mesh.vertices * unit, mesh.faces) for number, mesh in meshes.items()}
     raise UsageError(f"{path}: the kind of this file is not known", f"give one of {', '.join(KINDS)}")
 
 
 def write_membranes(
     path: str, meshes: Mapping[int, Mesh], picks: Picks | None, *, voxel_spacing_angstrom: float, unit_angstrom: float
 ) -> list[str]:
-    """Write membranes, as .glb into one file, as .obj or .h5 into one file each; returns the files.
+    """Write membranes: as .glb into one file, as .obj or .h5 into one file each.
 
-    For several, `_{number}` goes before the ending. Picks go with the membrane they sit on, into .h5 files only.
+    Parameters
+    ----------
+    path : str
+        The file to make; for several files, `_{number}` is inserted before the ending.
+    meshes : mapping of int to Mesh
+        The membranes by their numbers.
+    picks : Picks or None
+        Particles, written with the membrane they sit on, into .h5 files only.
+    voxel_spacing_angstrom : float
+        Å, written into .h5 files.
+    unit_angstrom : float
+        Å in a unit of the coordinates of .obj files.
+
+    Returns
+    -------
+    list of str
+        The files.
+
+    Raises
+    ------
+    UsageError
+        If the kind of the file is unknown.
+    StorageError
+        If a file cannot be written.
     """
-    stem, kind = os.path.splitext(path)
+    kind = Path(path).suffix
+    stem = path.removesuffix(kind)
     if kind.lower() not in KINDS:
         raise UsageError(f"{path}: the kind of this file is not known", f"give one of {', '.join(KINDS)}")
     if kind.lower() == ".glb":
@@ -215,20 +347,10 @@ def write_membranes(
         if kind.lower() == ".obj":
             write_obj(files[-1], mesh, unit_angstrom=unit_angstrom)
             continue
-        on_it = None if picks is None else _on_membrane(picks, number)
-        write_h5(
-            files[-1],
-            StoredMesh(mesh, normals=mesh.vertex_normals(), picks=on_it),
-            voxel_spacing_angstrom=voxel_spacing_angstrom,
-        )
+        own_picks = None if picks is None else picks.select(picks.membrane_ids == number)
+        stored = StoredMesh(mesh, normals=mesh.vertex_normals(), picks=own_picks)
+        write_h5(files[-1], stored, voxel_spacing_angstrom=voxel_spacing_angstrom)
     return files
-
-
-def _on_membrane(picks: Picks, number: int) -> Picks:
-    chosen = picks.membrane_ids == number
-    turned = None if picks.orientations is None else picks.orientations[chosen]
-    in_plane = None if picks.in_plane is None else picks.in_plane[chosen]
-    return Picks(picks.positions[chosen], turned, picks.scores[chosen], picks.membrane_ids[chosen], in_plane)
 
 
 def _datasets(path: str) -> dict[str, Any]:
@@ -243,29 +365,18 @@ def _datasets(path: str) -> dict[str, Any]:
 
 def _floats(values: Mapping[str, Any], name: str, path: str) -> NDArray[np.float64]:
     try:
-        found = np.asarray(values[name], np.float64)
+        array = np.asarray(values[name], np.float64)
     except (ValueError, TypeError) as error:
         raise ProjectError(f"{path}: {name} are not numbers ({error})", "write the file again") from error
-    if not np.isfinite(found).all():
+    if not np.isfinite(array).all():
         raise ProjectError(f"{path}: {name} have gaps", "write the file again")
-    return found
+    return array
 
 
 def _picks(values: Mapping[str, Any], path: str) -> Picks:
     centers = _floats(values, "cluster_centers", path).reshape(-1, 3)
-    turned = _floats(values, "cluster_orientations", path) if "cluster_orientations" in values else None
+    orientations = _floats(values, "cluster_orientations", path) if "cluster_orientations" in values else None
     scores = _floats(values, "cluster_scores", path) if "cluster_scores" in values else np.ones(len(centers))
-    numbers = np.asarray(values.get("cluster_membranes", np.zeros(len(centers))), np.int64)
+    membranes = np.asarray(values.get("cluster_membranes", np.zeros(len(centers))), np.int64)
     in_plane = np.asarray(values["cluster_in_plane"]) != 0 if "cluster_in_plane" in values else None
-    return Picks(centers, turned, scores, numbers, in_plane)
-
-
-def _atomically(path: str, write: Callable[[str], object]) -> None:
-    temporary = f"{os.path.dirname(os.path.abspath(path))}/.{os.path.basename(path)}.{uuid.uuid4().hex[:12]}.tmp"
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise storage_error(error, path) from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    return Picks(centers, orientations, scores, membranes, in_plane)

@@ -1,92 +1,186 @@
-"""Volume files of any size, read and written box by box: MRC (also compressed) and OME-Zarr."""
+"""Volume files of any size and kind, read box by box: MRC, NIfTI, NRRD, TIFF, NumPy and OME-Zarr.
+
+This is the only reader of volume files. What a file's header says is in `VolumeHeader`; its voxels are read where they
+are asked for.
+"""
 
 from __future__ import annotations
 
-import bz2
 import contextlib
-import gzip
-import os
-import shutil
-import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 
-from membrain_cloud.errors import TomogramError, storage_error
+from membrain_cloud.errors import ChunkError, TomogramError
 from membrain_cloud.geometry import Box, Grid, Zyx
-from membrain_cloud.store.formats import any_volume as exchange
-from membrain_cloud.store.formats.mrc import Header, open_mrc
-from membrain_cloud.store.formats.volume_writer import VolumeFileWriter, check_output
+from membrain_cloud.store.formats.layouts.mrc import mrc_layout
+from membrain_cloud.store.formats.layouts.nifti import nifti_layout
+from membrain_cloud.store.formats.layouts.nrrd import nrrd_layout
+from membrain_cloud.store.formats.layouts.numpy_array import numpy_layout
+from membrain_cloud.store.formats.layouts.tiff import tiff_layout
+from membrain_cloud.store.formats.volume_files import Kind, file_stem, is_compressed, open_content, split_name, unpacked
+from membrain_cloud.store.formats.volume_layout import (
+    VolumeHeader,
+    VolumeLayout,
+    VoxelSource,
+    believable_spacing,
+    open_voxels,
+)
 from membrain_cloud.store.objects.object_store import Files
-from membrain_cloud.store.volumes import ome_zarr as volumes
-from membrain_cloud.store.volumes.ome_zarr import Level
-from membrain_cloud.store.volumes.scratch_array import RawArray
+from membrain_cloud.store.volumes import ome_zarr
+from membrain_cloud.store.volumes.pyramid import Level, pyramid
 from membrain_cloud.store.volumes.zarr_array import ChunkedArray
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from numpy.typing import NDArray
 
-__all__ = ["VolumeFile", "VolumeFileWriter", "check_output", "open_volume_file"]
+__all__ = ["VolumeFile", "VolumeHeader", "file_stem", "open_volume_file", "read_header", "read_volume"]
 
-_MRC, _PACKED = (".mrc", ".rec", ".map", ".st", ".ali"), (".gz", ".bz2")
-
-
-class _Readable(Protocol):
-    def read(self, box: Box) -> NDArray[Any]: ...
+_LAYOUTS: dict[Kind, Callable[[BinaryIO, str], VolumeLayout]] = {
+    "mrc": mrc_layout,
+    "tiff": tiff_layout,
+    "numpy": numpy_layout,
+    "nifti": nifti_layout,
+    "nrrd": nrrd_layout,
+}
 
 
 class VolumeFile:
-    """A volume of a file: its grid's facts, and `read(box)`. Close it, or use it with `with`.
+    """A volume of a file, open for reading. Close it, or use it with `with`.
 
-    shape : zyx.  dtype : of what `read` returns.  voxel_spacing_angstrom : None where the file says nothing believable.
-    origin_angstrom : of an MRC header, xyz; 0 elsewhere.
-    chunk : the box that is read at one go; reading across it costs the same again.
-    notes : what was assumed of the file, as sentences.
+    It has the shape, the dtype and the zyx slicing of an array, and reads only what is asked for.
+
+    Attributes
+    ----------
+    path : str
+        The file.
+    header : VolumeHeader
+        What the file says of itself, and what was assumed about it.
+    shape : tuple of int
+        Voxels along z, y, x.
+    dtype : numpy.dtype
+        Type of what is read, in the machine's byte order.
+    chunk : tuple of int
+        The box (z, y, x) that is read at one go; reading across it costs the same again.
     """
 
-    def __init__(self, path: str, header: Header, source: _Readable, chunk: Zyx, closing: contextlib.ExitStack) -> None:
-        z, y, x = header.shape
-        self.path, self.chunk, self.notes = path, chunk, header.notes
-        self.shape: Zyx = (z, y, x)
+    def __init__(
+        self, path: str, header: VolumeHeader, source: VoxelSource, chunk: Zyx, resources: contextlib.ExitStack
+    ) -> None:
+        self.path, self.header, self.chunk = path, header, chunk
+        self.shape: Zyx = header.shape
         self.dtype = header.dtype.newbyteorder("=")
-        self.voxel_spacing_angstrom, self.origin_angstrom = header.voxel_spacing_angstrom, header.origin
-        self._source, self._closing = source, closing
+        self._source, self._resources = source, resources
+
+    @property
+    def voxel_spacing_angstrom(self) -> float | None:
+        """The file's own voxel spacing in Å, None where it gives no believable one."""
+        return self.header.voxel_spacing_angstrom
+
+    @property
+    def origin_angstrom(self) -> tuple[float, float, float]:
+        """The origin of an MRC header, xyz in Å; 0 elsewhere."""
+        return self.header.origin
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed about the file, as sentences."""
+        return self.header.notes
 
     def read(self, box: Box) -> NDArray[Any]:
-        """The voxels of `box`, zyx, in the file's type and the machine's byte order, as an array of its own."""
-        if self._box.intersection(box) != box:
+        """Read the voxels of a box.
+
+        Parameters
+        ----------
+        box : Box
+            Within the volume.
+
+        Returns
+        -------
+        (Z, Y, X) array of `dtype`
+            A contiguous array of its own.
+
+        Raises
+        ------
+        ValueError
+            If the box is not within the volume.
+        TomogramError
+            If the file ends early.
+        ChunkError
+            If a chunk of a Zarr is missing or damaged.
+        """
+        if Box((0, 0, 0), self.shape).intersection(box) != box:
             raise ValueError(f"{box} is not inside the volume of shape {self.shape}")
         return np.ascontiguousarray(self._source.read(box), self.dtype)
 
+    def __getitem__(self, slices: tuple[slice, slice, slice]) -> NDArray[Any]:
+        """Read the voxels of three slices along z, y, x without steps; see `read`."""
+        z, y, x = (axis.indices(n)[:2] for axis, n in zip(slices, self.shape, strict=True))
+        return self.read(Box((z[0], y[0], x[0]), (z[1], y[1], x[1])))
+
     def spacing_angstrom(self, given: float | None) -> float:
-        """What is given goes before the file's own. VoxelSpacingError where neither is known, or it is absurd."""
-        own = self.voxel_spacing_angstrom
-        return volumes.checked_spacing(own if given is None else given, self.path, "--voxel-spacing 10")
+        """Return the voxel spacing to use: the given one, else the file's own.
+
+        Parameters
+        ----------
+        given : float or None
+            Å; None for the file's own.
+
+        Returns
+        -------
+        float
+            Å.
+
+        Raises
+        ------
+        VoxelSpacingError
+            If neither is there, or it is absurd for a tomogram.
+        """
+        spacing = self.voxel_spacing_angstrom if given is None else given
+        return ome_zarr.checked_spacing(spacing, self.path, "voxel_spacing_angstrom, e.g. 10")
 
     def levels(self, voxel_spacing_angstrom: float) -> list[Level]:
-        """The levels of its pyramid, if the finest has that spacing; only OME-Zarr has coarser ones."""
+        """Return the levels of the volume's pyramid; only OME-Zarr has more than one.
+
+        Parameters
+        ----------
+        voxel_spacing_angstrom : float
+            Of the finest level, Å.
+
+        Returns
+        -------
+        list of Level
+            From the finest to the coarsest.
+        """
         finest = Grid(self.shape, voxel_spacing_angstrom)
         if not self.path.lower().rstrip("/").endswith(".zarr"):
             return [Level("", finest, 0.0)]
         files = Files(self.path)
-        return volumes.pyramid(files, "", volumes.read_attributes(files, ""), finest)
+        return pyramid(files, "", ome_zarr.read_attributes(files, ""), finest)
 
     def level(self, level: Level) -> VolumeFile:
-        """A coarser level as a volume; close this one, not that."""
-        array = ChunkedArray.open(Files(self.path), level.path)
-        header = Header(level.grid.shape, self.dtype, level.grid.voxel_spacing_angstrom, self.origin_angstrom)
-        chunk = tuple(min(a, n) for a, n in zip(array.format.chunk, array.format.shape, strict=True))
-        return VolumeFile(self.path, header, array, chunk, contextlib.ExitStack())  # type: ignore[arg-type]
+        """Return a coarser level as a volume. It needs no closing of its own.
 
-    @property
-    def _box(self) -> Box:
-        return Box((0, 0, 0), self.shape)
+        Parameters
+        ----------
+        level : Level
+            One of `levels`.
+
+        Returns
+        -------
+        VolumeFile
+        """
+        array = ChunkedArray.open(Files(self.path), level.path)
+        header = VolumeHeader(level.grid.shape, self.dtype, level.grid.voxel_spacing_angstrom, self.origin_angstrom)
+        return VolumeFile(self.path, header, array, _chunk(array), contextlib.ExitStack())
 
     def close(self) -> None:
-        self._closing.close()
+        """Close the file, and remove what was unpacked of it."""
+        self._resources.close()
 
     def __enter__(self) -> VolumeFile:
         return self
@@ -98,89 +192,119 @@ class VolumeFile:
 
 
 def open_volume_file(path: str, scratch: str | None = None) -> VolumeFile:
-    """Open .mrc, .rec, .map (also .gz, .bz2), .zarr (OME-Zarr's level 0), .tif or .npy.
+    """Open a volume file of a known kind; its voxels are read where they are asked for.
 
-    Nothing is loaded: boxes are read from the file. A compressed file is unpacked under `scratch` (default: the
-    system's temporary folder) until it is closed.
-    Raises TomogramError for what is no readable volume, StorageError where there is no room to unpack, ChunkError
-    (at `read`) for a damaged chunk.
+    Parameters
+    ----------
+    path : str
+        Local path or file:// URL of .mrc, .rec, .map, .st, .ali, .nii, .nrrd, .tif or .npy, each also .gz or .bz2;
+        path or URL of a .zarr, whose finest level is read.
+    scratch : str, optional
+        Folder in which a compressed file is unpacked until it is closed. Default: the system's temporary folder.
+
+    Returns
+    -------
+    VolumeFile
+
+    Raises
+    ------
+    TomogramError
+        If the file is missing, truncated, damaged, no volume, or of a type that no tomogram has.
+    VoxelSpacingError
+        If the axes of an OME-Zarr have an unknown unit or different spacings.
+    StorageError
+        If there is no room to unpack a compressed file.
     """
-    path = path.removeprefix("file://")
-    lowered = path.lower().rstrip("/")
-    if "://" in path and not lowered.endswith(".zarr"):
-        raise TomogramError(f"{path}: of remote files only .zarr can be read in parts", "copy the file here first")
-    if "://" not in path and not Path(path).exists():
-        raise TomogramError(f"{path}: there is no such file", "check the path")
+    path, kind = _checked_path(path)
+    if kind == "zarr":
+        array, header = _open_zarr(path)
+        return VolumeFile(path, header, array, _chunk(array), contextlib.ExitStack())
     with contextlib.ExitStack() as stack:
-        if lowered.endswith(tuple(m + p for m in _MRC for p in _PACKED)):
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=".unpacked-", dir=scratch))
-            opened = _open_mrc(path, _unpacked(path, folder), stack)
-        elif lowered.endswith(_MRC):
-            opened = _open_mrc(path, path, stack)
-        elif lowered.endswith(".zarr"):
-            opened = _open_zarr(path, stack)
-        else:
-            source, header = stack.enter_context(exchange.open_volume(path, scratch))
-            opened = VolumeFile(path, header, _Sliced(source), (1, *header.shape[1:]), stack)  # type: ignore[arg-type]
-        opened._closing = stack.pop_all()
-        return opened
+        local = stack.enter_context(unpacked(path, scratch)) if is_compressed(path) else path
+        file = cast("BinaryIO", stack.enter_context(open_content(local)))
+        layout = _LAYOUTS[kind](file, path)
+        source = open_voxels(layout, file, path)
+        return VolumeFile(path, layout.header, source, layout.chunk, stack.pop_all())
 
 
-class _Sliced:
-    def __init__(self, source: Any) -> None:
-        self._source = source
+def read_header(path: str) -> VolumeHeader:
+    """Read shape, type and voxel spacing of a volume file, and no voxels.
 
-    def read(self, box: Box) -> NDArray[Any]:
-        return np.array(self._source[box.slices])
+    Parameters
+    ----------
+    path : str
+        As in `open_volume_file`.
 
+    Returns
+    -------
+    VolumeHeader
 
-class _Turned:
-    """An array on disk whose axes are stored in another order: `order[k]` is where axis k of zyx is stored."""
-
-    def __init__(self, array: RawArray, order: list[int]) -> None:
-        self._array, self._order = array, order
-
-    def read(self, box: Box) -> NDArray[Any]:
-        start, stop = [0, 0, 0], [0, 0, 0]
-        for axis, stored in enumerate(self._order):
-            start[stored], stop[stored] = box.start[axis], box.stop[axis]
-        stored_box = Box(tuple(start), tuple(stop))  # type: ignore[arg-type]
-        return self._array.read(stored_box).transpose(self._order)
-
-
-def _open_mrc(path: str, unpacked: str, stack: contextlib.ExitStack) -> VolumeFile:
-    volume, header = open_mrc(unpacked, header_only=False)
-    # open_mrc has turned the axes to zyx; the strides say how they are stored.
-    stored = np.argsort([-stride for stride in volume.strides], kind="stable")
-    order = [int(k) for k in np.argsort(stored)]
-    shape = tuple(header.shape[axis] for axis in stored)
-    descriptor = os.open(unpacked, os.O_RDONLY)
-    stack.callback(os.close, descriptor)
-    raw = RawArray(descriptor, int(volume.offset), shape, volume.dtype, path)
-    source: _Readable = raw if order == [0, 1, 2] else _Turned(raw, order)
-    z, y, x = (1 if stored_at == 0 else n for stored_at, n in zip(order, header.shape, strict=True))
-    return VolumeFile(path, header, source, (z, y, x), stack)
+    Raises
+    ------
+    TomogramError
+        If the file is missing, damaged, or no volume.
+    VoxelSpacingError
+        If the axes of an OME-Zarr have an unknown unit or different spacings.
+    """
+    path, kind = _checked_path(path)
+    if kind == "zarr":
+        return _open_zarr(path)[1]
+    with open_content(path) as file:
+        return _LAYOUTS[kind](cast("BinaryIO", file), path).header
 
 
-def _unpacked(path: str, folder: str) -> str:
-    target = os.path.join(folder, "volume.mrc")
-    opener: Any = gzip.open if path.lower().endswith(".gz") else bz2.open
+def read_volume(path: str) -> tuple[NDArray[Any], VolumeHeader]:
+    """Read a whole volume.
+
+    Parameters
+    ----------
+    path : str
+        As in `open_volume_file`.
+
+    Returns
+    -------
+    (Z, Y, X) array of the file's type
+        In the machine's byte order.
+    VolumeHeader
+
+    Raises
+    ------
+    TomogramError, VoxelSpacingError, StorageError
+        As `open_volume_file`.
+    ChunkError
+        If a chunk of a Zarr is missing or damaged.
+    """
+    with open_volume_file(path) as volume:
+        return volume.read(Box((0, 0, 0), volume.shape)), volume.header
+
+
+def _checked_path(path: str) -> tuple[str, Kind]:
+    """Return the path of a file that exists, and its kind."""
+    path = path.removeprefix("file://")
+    kind = split_name(path)[1]
+    if "://" in path:
+        if kind != "zarr":
+            raise TomogramError(f"{path}: of remote files only .zarr can be read in parts", "copy the file here first")
+    elif not Path(path).exists():
+        raise TomogramError(f"{path}: there is no such file", "check the path")
+    return path, kind
+
+
+def _open_zarr(path: str) -> tuple[ChunkedArray, VolumeHeader]:
+    notes: list[str] = []
     try:
-        with opener(path) as packed, open(target, "wb") as file:
-            shutil.copyfileobj(cast("BinaryIO", packed), file, 1 << 24)
-    except (EOFError, gzip.BadGzipFile) as error:
-        raise TomogramError(f"{path}: the compressed file is damaged ({error})", "copy it again") from error
-    except OSError as error:
-        if error.errno is None:  # bz2's way of saying that the data are bad
-            raise TomogramError(f"{path}: the compressed file is damaged ({error})", "copy it again") from error
-        raise storage_error(error, f"{path}, unpacked under {folder}") from error
-    return target
+        array, attributes = ome_zarr.open_volume(Files(path), "", sparse=False)
+    except ChunkError as error:
+        raise TomogramError(error.message, error.next_step) from error
+    spacing = ome_zarr.spacing_from_attributes(attributes, path)
+    if spacing is None:
+        notes.append("Zarr: no voxel spacing")
+    else:
+        spacing = believable_spacing(spacing, notes, "Zarr")
+    dtype = array.format.dtype.newbyteorder("=")
+    return array, VolumeHeader(array.format.shape, dtype, spacing, notes=tuple(notes))
 
 
-def _open_zarr(path: str, stack: contextlib.ExitStack) -> VolumeFile:
-    files = Files(path)
-    array, _ = volumes.open_volume(files, "", sparse=False)
-    header = exchange.read_header(path)
-    chunk = volumes.chunk_shape(array.format.shape, 1 << 30)
-    z, y, x = (min(a, b) for a, b in zip(array.format.chunk, chunk, strict=True))
-    return VolumeFile(path, header, array, (z, y, x), stack)
+def _chunk(array: ChunkedArray) -> Zyx:
+    z, y, x = (min(a, n) for a, n in zip(array.format.chunk, array.format.shape, strict=True))
+    return z, y, x

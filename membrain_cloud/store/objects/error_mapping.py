@@ -1,4 +1,4 @@
-"""What stores answer when they cannot do it, as errors that say what to do."""
+"""Errors of disks and object stores, translated to the errors of this package."""
 
 from __future__ import annotations
 
@@ -10,68 +10,96 @@ from membrain_cloud.errors import MembrainCloudError, StorageError, TransientErr
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Answers of a web server that asking again does not change.
-_REFUSED_STATUS = {400, 401, 403, 405, 410, 451}
+# HTTP status codes that a retry does not change.
+_LASTING_STATUS = {400, 401, 403, 405, 410, 451}
 _NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError"}
+_CHANGES = ("written", "removed")
 
 
 @contextlib.contextmanager
-def faults(what: str, done: str) -> Iterator[None]:
-    """Let FileNotFoundError through and turn every other fault of a store into an error that says what to do."""
+def translated_errors(what: str, done: str) -> Iterator[None]:
+    """Translate errors of a store into errors that name thing, cause and next step.
+
+    FileNotFoundError passes unchanged, unless it is the bucket that is absent or the object was to be written.
+
+    Parameters
+    ----------
+    what : str
+        The object, by its URL.
+    done : str
+        The operation as a participle: `read`, `written`, `removed`, `listed`, `looked up` or `opened`.
+
+    Raises
+    ------
+    StorageError
+        For a fault that stays: no permission, no such bucket, a full disk, no credentials.
+    TransientError
+        For a fault that may pass.
+    """
     try:
         yield
     except MembrainCloudError:
         raise
-    except FileNotFoundError as error:
-        if lacks_bucket(error):
-            raise StorageError(
-                f"{what}: cannot be {done} (there is no such bucket, or not any more)",
-                "check the bucket's name in the config; finished tasks are kept where they are",
-            ) from error
-        if done == "written":
-            raise StorageError(f"{what}: cannot be written ({error})", "check the address of the store") from error
-        raise
-    except PermissionError as error:
-        if done in ("written", "removed"):
-            raise storage_error(_with_errno(error), what) from error
-        raise StorageError(
+    except Exception as error:
+        translated = _translate(error, what, done)
+        if translated is None:
+            raise
+        raise translated from error
+
+
+def _translate(error: Exception, what: str, done: str) -> MembrainCloudError | None:
+    """Return the error to raise instead, or None to let it pass."""
+    if isinstance(error, FileNotFoundError):
+        return _absence(error, what, done)
+    if isinstance(error, PermissionError):
+        if done in _CHANGES:
+            return storage_error(error if error.errno else PermissionError(13, str(error)), what)
+        return StorageError(
             f"{what}: cannot be {done} (no permission: {error})",
             "check the credentials and the permissions of the store; nothing was replaced by zeros",
-        ) from error
-    except OSError as error:
-        if done in ("written", "removed"):
-            raise storage_error(error, what) from error
-        raise passing(what, done, error) from error
-    except Exception as error:
-        # Clients of object stores raise their own kinds (botocore, aiohttp), not OSError.
-        if type(error).__name__ in _NO_CREDENTIALS:
-            raise StorageError(
-                f"{what}: cannot be {done} ({error})",
-                "give credentials: overlay_fs_args in the config, or the environment",
-            ) from error
-        if getattr(error, "status", None) in _REFUSED_STATUS:
-            raise StorageError(
-                f"{what}: cannot be {done} ({error})",
-                "check the address and the permissions of the store; nothing was replaced by zeros",
-            ) from error
-        if type(error).__module__.split(".")[0] in ("builtins", "fsspec"):
-            raise
-        raise passing(what, done, error) from error
+        )
+    if isinstance(error, OSError):
+        return storage_error(error, what) if done in _CHANGES else _transient(error, what, done)
+    return _translate_client(error, what, done)
 
 
-def lacks_bucket(error: BaseException) -> bool:
-    """Whether an error of S3 is about the bucket rather than about an object in it."""
-    found: BaseException | None = error
-    while found is not None:
-        if "NoSuchBucket" in str(found) or "bucket does not exist" in str(found):
-            return True
-        found = found.__cause__
-    return False
+def _absence(error: FileNotFoundError, what: str, done: str) -> MembrainCloudError | None:
+    if is_bucket_absent(error):
+        return StorageError(
+            f"{what}: cannot be {done} (there is no such bucket, or not any more)",
+            "check the bucket's name in the config; finished tasks are kept where they are",
+        )
+    if done == "written":
+        return StorageError(f"{what}: cannot be written ({error})", "check the address of the store")
+    return None
 
 
-def _with_errno(error: PermissionError) -> PermissionError:
-    return error if error.errno else PermissionError(13, str(error))
+def _translate_client(error: Exception, what: str, done: str) -> MembrainCloudError | None:
+    """Return the error for an exception of a store's client (botocore, aiohttp), which is not an OSError."""
+    if type(error).__name__ in _NO_CREDENTIALS:
+        return StorageError(
+            f"{what}: cannot be {done} ({error})",
+            "give credentials: overlay_fs_args in the config, or the environment",
+        )
+    if getattr(error, "status", None) in _LASTING_STATUS:
+        return StorageError(
+            f"{what}: cannot be {done} ({error})",
+            "check the address and the permissions of the store; nothing was replaced by zeros",
+        )
+    if type(error).__module__.split(".")[0] in ("builtins", "fsspec"):
+        return None
+    return _transient(error, what, done)
 
 
-def passing(what: str, done: str, error: Exception) -> TransientError:
+def _transient(error: Exception, what: str, done: str) -> TransientError:
     return TransientError(f"{what}: cannot be {done} ({error})", "it is tried again; if it stays, check the store")
+
+
+def is_bucket_absent(error: BaseException) -> bool:
+    """Return whether an error of S3, or one that caused it, says that the bucket is absent."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if "NoSuchBucket" in str(cause) or "bucket does not exist" in str(cause):
+            return True
+        cause = cause.__cause__
+    return False

@@ -1,4 +1,4 @@
-"""Files of this machine: written whole or not at all, and brought to the disk."""
+"""Files of this machine: written whole or not at all, and flushed to the disk."""
 
 from __future__ import annotations
 
@@ -8,98 +8,173 @@ import functools
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from membrain_cloud.atomic import FLUSH, TEMPORARY, hidden_sibling
+from membrain_cloud import atomic
+from membrain_cloud.atomic import TEMPORARY, hidden_sibling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-_FLUSHES_AT_ONCE = 4
+_CONCURRENT_FLUSHES = 4
+_NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
+
+
+def absolute_path(path: str) -> str:
+    """Return a path from the root, without `.` and `..`; symbolic links stay."""
+    return os.path.normpath(Path.cwd() / path)
 
 
 def walk(base: str) -> Iterator[tuple[str, os.stat_result]]:
-    """All files below a folder that are no temporary ones, by name relative to it."""
+    """Iterate over all files below a folder, without temporary ones.
+
+    Parameters
+    ----------
+    base : str
+        Path of the folder.
+
+    Yields
+    ------
+    tuple of str and os.stat_result
+        Path relative to the folder, and its status.
+    """
     for folder, folders, names in os.walk(base):
         folders[:] = [name for name in folders if not TEMPORARY.fullmatch(name)]
         for name in names:
             if name.startswith(".") and name.endswith(".tmp"):
                 continue
-            path = os.path.join(folder, name)
-            with contextlib.suppress(FileNotFoundError):  # replaced or removed while we list
-                status = os.stat(path)
+            path = Path(folder) / name
+            with contextlib.suppress(FileNotFoundError):  # replaced or removed during the listing
+                status = path.stat()
                 yield os.path.relpath(path, base), status
 
 
-def opened_new(path: str) -> IO[bytes]:
-    """A new file; its folder is made where it is not there yet."""
-    try:
-        return open(path, "xb")
-    except FileNotFoundError:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        return open(path, "xb")
+def temporaries(base: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Iterate over what interrupted writes and removals have left below a folder: hidden files and folders.
+
+    Parameters
+    ----------
+    base : str
+        Path of the folder.
+
+    Yields
+    ------
+    tuple of str and os.stat_result
+        Path relative to the folder, and its status.
+    """
+    for folder, folders, names in os.walk(base):
+        temporary = [name for name in (*folders, *names) if TEMPORARY.fullmatch(name)]
+        folders[:] = [name for name in folders if name not in temporary]
+        for name in temporary:
+            path = Path(folder) / name
+            with contextlib.suppress(FileNotFoundError):
+                status = path.lstat()
+                yield os.path.relpath(path, base), status
 
 
 def flush_files(paths: Sequence[str]) -> None:
-    """Return when they are on the disk; those that were removed since are left out."""
-    # Side by side, since a file system brings what is asked for meanwhile to the disk in one go.
-    list(_flushers(os.getpid()).map(_flush_path, paths))
+    """Flush files to the disk; files that have been removed since are skipped."""
+    # Concurrently: a file system flushes what is requested at the same time in one go.
+    list(_flush_threads(os.getpid()).map(_flush_path, paths))
 
 
 @functools.lru_cache(maxsize=1)
-def _flushers(_pid: int) -> ThreadPoolExecutor:
-    """Threads that wait for the disk. A fork has none of its parent's, so they are known by the process."""
-    return ThreadPoolExecutor(_FLUSHES_AT_ONCE, "flush")
+def _flush_threads(_pid: int) -> ThreadPoolExecutor:
+    """Return the threads of this process; a fork has none of its parent's."""
+    return ThreadPoolExecutor(_CONCURRENT_FLUSHES, "flush")
 
 
 def _flush_path(path: str) -> None:
     try:
         handle = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
-        return  # it was removed since
+        return  # removed since
     try:
-        FLUSH(handle)
+        atomic.FLUSH(handle)
     finally:
         os.close(handle)
 
 
 def replace_file(path: str, content: bytes | IO[bytes], *, flush: bool = True) -> None:
-    """Whole or not at all; on the disk before it gets its name, unless `flush_files` is to see to that."""
-    temporary = hidden_sibling(path)
-    try:
-        with opened_new(temporary) as handle:
+    """Write a file whole or not at all. Its folder is made if it is absent.
+
+    Parameters
+    ----------
+    path : str
+        The file to make or replace.
+    content : bytes or binary file
+        Its content.
+    flush : bool
+        Whether the content is flushed before the file gets its name, rather than later by `flush_files`.
+        Default: True.
+    """
+
+    def write(temporary: Path) -> None:
+        with _create(temporary) as handle:
             if isinstance(content, bytes):
                 handle.write(content)
             else:
                 shutil.copyfileobj(content, handle, 2**24)
-            if flush:
-                handle.flush()
-                FLUSH(handle.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+
+    atomic.replace_atomically(path, write, flush=flush)
 
 
 def create_file(path: str, content: bytes) -> bool:
-    """Whole or not at all: a hidden file gets its name by a hard link, which fails where the name is taken."""
-    temporary = hidden_sibling(path)
+    """Write a file that must not exist yet, whole or not at all. Its folder is made if it is absent.
+
+    A hidden file gets its name by a hard link, which fails if the name is taken. File systems without hard links
+    may show the file while it is written.
+
+    Parameters
+    ----------
+    path : str
+        The file to make.
+    content : bytes
+        Its content.
+
+    Returns
+    -------
+    bool
+        False if the file exists; it is left as it is.
+    """
+    temporary = Path(hidden_sibling(path))
     try:
-        with opened_new(temporary) as handle:
+        with _create(temporary) as handle:
             handle.write(content)
         try:
             os.link(temporary, path)
         except FileExistsError:
             return False
         except OSError as error:
-            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK):
+            if error.errno not in _NO_HARD_LINKS:
                 raise
-            with open(path, "xb") as handle:  # a file system without hard links
+            with Path(path).open("xb") as handle:
                 handle.write(content)
         return True
     except FileExistsError:
         return False
     finally:
         with contextlib.suppress(OSError):
-            os.unlink(temporary)
+            temporary.unlink()
+
+
+def remove_path(path: str) -> None:
+    """Remove a file, or a folder with all in it. Raises FileNotFoundError if it is absent."""
+    doomed = Path(path)
+    if doomed.is_dir() and not doomed.is_symlink():
+        # Hidden first, so that an interrupted removal never leaves half a volume that looks whole.
+        hidden = hidden_sibling(path)
+        doomed.rename(hidden)
+        shutil.rmtree(hidden)
+    else:
+        doomed.unlink()
+
+
+def _create(path: Path) -> IO[bytes]:
+    """Open a new file for writing; make its folder if it is absent."""
+    try:
+        return path.open("xb")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("xb")

@@ -1,4 +1,4 @@
-"""One writer at a time for a small file that is read, changed and written back, such as a project's config."""
+"""One writer at a time for a small object that is read, changed and written back, such as a project's config."""
 
 from __future__ import annotations
 
@@ -14,39 +14,49 @@ if TYPE_CHECKING:
 
     from membrain_cloud.store.objects.object_store import Files
 
-# Reading and writing a config takes well under a second: who holds the lock longer has died with it.
+# Reading and writing a config takes well under a second: a lock that is held longer is a dead process's.
 _STALE_SECONDS = 20.0
 _PATIENCE_SECONDS = 90.0
 
 
 @contextlib.contextmanager
-def alone_with(files: Files, name: str) -> Iterator[None]:
-    """Hold the lock of `name` meanwhile: a hidden object beside it, made by a conditional write.
+def object_lock(files: Files, name: str) -> Iterator[None]:
+    """Hold the lock of an object: a hidden object beside it, made by a conditional write.
 
-    A lock that stays the same for a while is taken to be a dead process's and removed; no clocks are compared. On
-    stores without conditional writes two who come at the same instant may both go on, as without a lock.
+    A lock that does not change for 20 s is taken for a dead process's and removed; clocks are not compared. On stores
+    without conditional writes, two processes that ask at the same instant may both go on, as without a lock.
 
-    Raises TransientError when others keep it for too long.
+    Parameters
+    ----------
+    files : Files
+        The store of the object.
+    name : str
+        Name of the object.
+
+    Raises
+    ------
+    TransientError
+        If other processes hold the lock for 90 s.
     """
     folder, _, file = name.rpartition("/")
     lock = f"{folder}/.{file}.lock".lstrip("/")
-    mine = secrets.token_hex(8).encode()
+    token = secrets.token_hex(8).encode()
     start = since = time.monotonic()
-    seen: bytes | None = None
-    while not files.create(lock, mine):
+    last: bytes | None = None
+    while not files.create(lock, token):
         holder = _read(files, lock)
         now = time.monotonic()
-        if holder != seen:
-            seen, since = holder, now
+        if holder != last:
+            last, since = holder, now
         elif holder is not None and now - since > _STALE_SECONDS:
             files.remove(lock)
         if now - start > _PATIENCE_SECONDS:
-            raise TransientError(f"{files.url}/{name}: others keep changing it", "run again")
+            raise TransientError(f"{files.url}/{name}: other processes keep changing it", "run again")
         time.sleep(0.02 + 0.1 * (secrets.randbelow(100) / 100))
     try:
         yield
     finally:
-        if _read(files, lock) == mine:
+        if _read(files, lock) == token:
             files.remove(lock)
 
 

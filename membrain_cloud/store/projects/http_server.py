@@ -1,9 +1,9 @@
-"""A project's volumes and meshes over HTTP on this machine, for a viewer in a browser.
+"""Serve volumes and meshes of a project over HTTP on this machine, for a viewer in a browser.
 
-    http://127.0.0.1:PORT/TOKEN/LAYER/...     an object of a volume, read from wherever the project lies
-    http://127.0.0.1:PORT/TOKEN/LAYER/info    of meshes: Neuroglancer's precomputed format, made from the GLB file
+    http://127.0.0.1:PORT/TOKEN/LAYER/...     an object of a volume, read from the project's store
+    http://127.0.0.1:PORT/TOKEN/LAYER/info    meshes in Neuroglancer's precomputed format, made from the GLB file
 
-Only what was added can be asked for, by those who know the token.
+Only layers that were added are served, and only to requests with the token.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from membrain_cloud.errors import MembrainCloudError
+from membrain_cloud.units import ANGSTROM_PER_NM
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,12 +28,25 @@ if TYPE_CHECKING:
     from membrain_cloud.store.objects.object_store import Files
 
 _NAME = re.compile(r"[A-Za-z0-9._:-]+(/[A-Za-z0-9._:-]+)*")
-# Viewers count metres; Neuroglancer's meshes are in nanometres.
-_NM_PER_ANGSTROM = 0.1
 
 
 class LayerServer:
-    """Serves layers from a thread of its own until it is closed. `requests` lists what was asked for."""
+    """Serves layers from a thread of its own until it is closed. A context manager.
+
+    Parameters
+    ----------
+    bind : str
+        Address to listen on. Default: this machine only.
+    port : int
+        Port to listen on. Default: any free one.
+
+    Attributes
+    ----------
+    url : str
+        URL of the server, with the token.
+    requests : list of str
+        Names of the objects that were requested.
+    """
 
     def __init__(self, bind: str = "127.0.0.1", port: int = 0) -> None:
         self._volumes: dict[str, tuple[Files, str]] = {}
@@ -51,16 +65,45 @@ class LayerServer:
         self.close()
 
     def close(self) -> None:
+        """Stop the server."""
         self._server.shutdown()
         self._server.server_close()
 
     def add_volume(self, layer: str, files: Files, path: str) -> str:
-        """Serve every object below `path`; the layer's URL."""
+        """Serve every object of a volume.
+
+        Parameters
+        ----------
+        layer : str
+            Name of the layer, a part of its URL.
+        files : Files
+            The store of the volume.
+        path : str
+            Path of the volume there.
+
+        Returns
+        -------
+        str
+            URL of the layer.
+        """
         self._volumes[layer] = (files, path)
         return f"{self.url}/{layer}"
 
     def add_meshes(self, layer: str, meshes: Mapping[int, Mesh]) -> str:
-        """Serve meshes in Neuroglancer's precomputed format, one object a membrane; the layer's URL."""
+        """Serve meshes in Neuroglancer's precomputed format, one object per membrane.
+
+        Parameters
+        ----------
+        layer : str
+            Name of the layer, a part of its URL.
+        meshes : mapping of int to Mesh
+            Meshes by membrane number, vertices in Å.
+
+        Returns
+        -------
+        str
+            URL of the layer.
+        """
         self._objects[f"{layer}/info"] = json.dumps({"@type": "neuroglancer_legacy_mesh"}).encode()
         for number, mesh in meshes.items():
             self._objects[f"{layer}/{number}:0"] = json.dumps({"fragments": [f"{number}.mesh"]}).encode()
@@ -68,7 +111,7 @@ class LayerServer:
         return f"{self.url}/{layer}"
 
     def answer(self, path: str) -> tuple[int, bytes]:
-        """Status and body for a request's path."""
+        """Return status and body for the path of a request."""
         token, _, name = path.lstrip("/").partition("/")
         if not secrets.compare_digest(token.encode(), self._token.encode()):
             return 403, b"no such token"
@@ -77,6 +120,9 @@ class LayerServer:
             return 404, b"no such object"
         if name in self._objects:
             return 200, self._objects[name]
+        return self._volume_object(name)
+
+    def _volume_object(self, name: str) -> tuple[int, bytes]:
         layer, _, rest = name.partition("/")
         if layer not in self._volumes or not rest:
             return 404, b"no such layer"
@@ -114,6 +160,6 @@ class LayerServer:
 
 
 def precomputed_mesh(mesh: Mesh) -> bytes:
-    """One fragment of Neuroglancer's legacy mesh format: number of vertices, vertices in nm, triangles."""
-    vertices = (mesh.vertices * _NM_PER_ANGSTROM).astype("<f4")
+    """Return a mesh as one fragment of Neuroglancer's legacy format: number of vertices, vertices in nm, triangles."""
+    vertices = (mesh.vertices * (1 / ANGSTROM_PER_NM)).astype("<f4")
     return struct.pack("<I", len(vertices)) + vertices.tobytes() + np.asarray(mesh.faces, "<u4").tobytes()

@@ -1,9 +1,9 @@
-"""Manifests: a Parquet file with one row a tomogram, which makes many thousands of them plannable without opening one.
+"""Manifests: Parquet files with one row per tomogram, so that many thousands are planned without opening one.
 
 | column | type | |
 |---|---|---|
 | tomogram_id | string | the portal's id, or any unique key |
-| run_name | string | a safe name; at most one tomogram a run |
+| run_name | string | a safe name; at most one tomogram per run |
 | dataset_id | string | the partition `dataset=` of the tables for that run |
 | deposition_id | string, nullable | |
 | tomogram_type | string | copick's type name |
@@ -12,36 +12,41 @@
 | level | string | path of the array in the group |
 | url | string | OME-Zarr group: s3://, https://, or a path |
 | identity | string | changes when the data change; planning trusts it |
-| bytes | int64 | stored; 0 where unknown |
+| bytes | int64 | stored size; 0 if unknown |
 
 Further columns are kept and ignored. The schema's metadata has a key `membrain_cloud` with JSON: version, overlay_root,
 overlay_fs_args, source_fs_args, objects (copick's pickable objects), selection (how it was chosen), and copick_config
-(a config that names the same overlay), where there is one. Credentials are never written: they come from the
-environment, or from the copick config.
+(a config with the same overlay), if there is one. Credentials are never written: they come from the environment, or
+from the copick config.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from membrain_cloud.errors import MembrainCloudError, ProjectError, TomogramError, VoxelSpacingError
 from membrain_cloud.geometry import Grid, Zyx
+from membrain_cloud.store.objects.local_files import absolute_path
 from membrain_cloud.store.objects.object_store import Files
 from membrain_cloud.store.refs import TomogramRef, check_name
 from membrain_cloud.store.volumes.ome_zarr import LARGEST_SPACING_ANGSTROM, SMALLEST_SPACING_ANGSTROM
 
+if TYPE_CHECKING:
+    from membrain_cloud.store.projects.project import Project
+
 MANIFEST_VERSION = 1
 SUFFIX = ".parquet"
 _METADATA_KEY = b"membrain_cloud"
+_MAKE_ONE = "make one: membrain-cloud portal select, or membrain-cloud project manifest"
 _SECRET = re.compile(r"secret|token|passw|credential|^key$|access_key|sas|account_key", re.IGNORECASE)
 
 COLUMNS = pa.schema(
@@ -65,7 +70,31 @@ COLUMNS = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class ManifestRow:
-    """One tomogram of a manifest, its names checked."""
+    """One tomogram of a manifest, with checked names.
+
+    Attributes
+    ----------
+    tomogram_id : str
+        The portal's id, or any unique key.
+    dataset_id : str
+        Partition of the tables for the rows of the run.
+    deposition_id : str or None
+        The portal's deposition.
+    ref : TomogramRef
+        Run, type and voxel spacing.
+    voxel_spacing_angstrom : float
+        Voxel spacing of the level in Å, unrounded.
+    shape : tuple of 3 ints
+        Voxels of the level, zyx.
+    level : str
+        Path of the array in the group.
+    url : str
+        Path or URL of the OME-Zarr group.
+    identity : str
+        Changes when the data change.
+    bytes : int
+        Stored size of the level; 0 if unknown.
+    """
 
     tomogram_id: str
     dataset_id: str
@@ -80,7 +109,7 @@ class ManifestRow:
 
     @property
     def grid(self) -> Grid:
-        """VoxelSpacingError for an absurd spacing, TomogramError for an empty volume."""
+        """Shape and voxel spacing; VoxelSpacingError if the spacing is out of range, TomogramError if it is empty."""
         spacing = self.voxel_spacing_angstrom
         if not SMALLEST_SPACING_ANGSTROM <= spacing <= LARGEST_SPACING_ANGSTROM:
             raise VoxelSpacingError(
@@ -94,7 +123,17 @@ class ManifestRow:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a manifest says. `rows` by run; `refused` : rows that cannot be used, by run, each with its error."""
+    """The content of a manifest.
+
+    Attributes
+    ----------
+    metadata : Mapping
+        The JSON of the schema; see the module.
+    rows : Mapping
+        Rows by run, sorted.
+    refused : Mapping
+        Errors of the rows that cannot be used, by run.
+    """
 
     metadata: Mapping[str, Any]
     rows: Mapping[str, ManifestRow]
@@ -112,13 +151,33 @@ def write_manifest(
     selection: Mapping[str, Any] | None = None,
     copick_config: str | None = None,
 ) -> None:
-    """Write a manifest atomically. Local paths are made absolute, so that it opens from anywhere.
+    """Write a manifest atomically. Local paths are made absolute, so that it opens from any working directory.
 
-    rows : the columns above, and any further ones (of one type each).
-    overlay_fs_args, source_fs_args : of fsspec, for where results go and where tomograms are; credentials are left out.
+    Parameters
+    ----------
+    url : str
+        Path or URL of the manifest.
+    rows : sequence of Mapping
+        The columns of the module's table, and any further ones, of one type each.
+    overlay_root : str
+        Path or URL of the folder that results are written to.
+    overlay_fs_args, source_fs_args : Mapping, optional
+        Arguments of fsspec for the overlay and for the tomograms; credentials are left out.
+    objects : sequence of Mapping
+        Copick's pickable objects.
+    selection : Mapping, optional
+        How the tomograms were chosen.
+    copick_config : str, optional
+        Path or URL of a copick config with the same overlay.
 
-    Raises ProjectError for a row that lacks a column, two tomograms of one run, two equal ids, or no row at all;
-    BadNameError for a run, dataset or type that must not become a path; StorageError where it cannot be written.
+    Raises
+    ------
+    ProjectError
+        If a row lacks a column, a run has two tomograms, two ids are equal, or there is no row.
+    BadNameError
+        If a run, dataset or type is not safe as part of a path.
+    StorageError
+        If the manifest cannot be written.
     """
     metadata = {
         "version": MANIFEST_VERSION,
@@ -143,14 +202,25 @@ def write_manifest(
 
 
 def read_manifest(url: str) -> Manifest:
-    """Read and check a manifest, a path or an fsspec URL.
+    """Read and check a manifest.
 
-    Raises ProjectError when there is none, it is no manifest, of a newer version, lacks a column, or has two tomograms
-    of one run. Rows whose names must not become paths are among `refused`.
+    Parameters
+    ----------
+    url : str
+        Path or fsspec URL of the manifest.
+
+    Returns
+    -------
+    Manifest
+        Its content; rows with unsafe names are among `refused`.
+
+    Raises
+    ------
+    ProjectError
+        If it is absent, is not a manifest, has a newer version, lacks a column, or has two tomograms of one run.
     """
-    folder, _, name = url.rpartition("/")
     try:
-        content = Files(folder or ("/" if url.startswith("/") else ".")).read(name)
+        content = _read(url)
     except FileNotFoundError as error:
         raise ProjectError(f"{url}: there is no such manifest", _MAKE_ONE) from error
     try:
@@ -168,20 +238,115 @@ def read_manifest(url: str) -> Manifest:
     return _parsed(url, table, metadata)
 
 
-def further_columns(url: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Columns beyond those every manifest has, by run; None where a row or the manifest has no such column."""
-    folder, _, name = url.rpartition("/")
-    table = pq.read_table(io.BytesIO(Files(folder or ("/" if url.startswith("/") else ".")).read(name)))
-    there = [column for column in ("run_name", *names) if column in table.column_names]
-    rows = table.select(there).to_pylist()
+def freeze(
+    project: Project,
+    output: str,
+    tomograms: Sequence[TomogramRef],
+    *,
+    dataset: str,
+    selection: Mapping[str, Any],
+    threads: int = 16,
+) -> dict[str, MembrainCloudError]:
+    """Write a manifest of tomograms of a project. Results stay in that project.
+
+    Identities are the project's own, so tasks that are done there count as done for runs from the manifest.
+
+    Parameters
+    ----------
+    project : Project
+        The project to freeze.
+    output : str
+        Path or URL of the manifest.
+    tomograms : sequence of TomogramRef
+        The tomograms, at most one per run.
+    dataset : str
+        The partition of the tables for all runs.
+    selection : Mapping
+        How the tomograms were chosen.
+    threads : int
+        Number of tomograms whose metadata are read at the same time. Default: 16.
+
+    Returns
+    -------
+    dict
+        The runs that are left out, each with its error.
+
+    Raises
+    ------
+    MembrainCloudError
+        The first error, if no tomogram is left.
+    """
+
+    def row(ref: TomogramRef) -> dict[str, Any] | MembrainCloudError:
+        try:
+            return _frozen_row(project, ref, dataset)
+        except MembrainCloudError as error:
+            return error
+
+    with ThreadPoolExecutor(threads) as pool:
+        results = list(zip(tomograms, pool.map(row, tomograms), strict=True))
+    left_out = {ref.run: result for ref, result in results if isinstance(result, MembrainCloudError)}
+    rows = [result for _, result in results if not isinstance(result, MembrainCloudError)]
+    if left_out and not rows:
+        raise next(iter(left_out.values()))
+    write_manifest(
+        output,
+        rows,
+        overlay_root=project.root_url,
+        overlay_fs_args=project.storage_options,
+        source_fs_args=project.settings.get("static_fs_args") or {},
+        objects=project.settings["pickable_objects"],
+        selection=selection,
+        copick_config=project.config,
+    )
+    return left_out
+
+
+def _frozen_row(project: Project, ref: TomogramRef, dataset: str) -> dict[str, Any]:
+    files, path = project.stored_level(ref)
+    folder, _, level = path.rpartition("/")
+    grid = project.grid(ref)
+    z, y, x = grid.shape
+    return {
+        "tomogram_id": ref.key,
+        "run_name": ref.run,
+        "dataset_id": dataset,
+        "deposition_id": None,
+        "tomogram_type": ref.tomogram_type,
+        "voxel_spacing_angstrom": grid.voxel_spacing_angstrom,
+        "size_z": z,
+        "size_y": y,
+        "size_x": x,
+        "level": level,
+        "url": f"{files.url}/{folder}",
+        "identity": project.identity(ref),
+        "bytes": sum(info.size for info in files.listing(path).values()),
+    }
+
+
+def extra_columns(url: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return columns that only some manifests have.
+
+    Parameters
+    ----------
+    url : str
+        Path or URL of the manifest.
+    names : sequence of str
+        Names of the columns.
+
+    Returns
+    -------
+    dict
+        Run to name to value; None for a column that is absent.
+    """
+    table = pq.read_table(io.BytesIO(_read(url)))
+    present = [column for column in ("run_name", *names) if column in table.column_names]
+    rows = table.select(present).to_pylist()
     return {str(row["run_name"]): {name: row.get(name) for name in names} for row in rows}
 
 
-_MAKE_ONE = "make one: membrain-cloud portal select, or membrain-cloud project manifest"
-
-
 def without_secrets(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Fsspec's arguments without what looks like a credential, nested ones included."""
+    """Return arguments of fsspec without those that look like credentials, nested ones included."""
     return {
         key: without_secrets(value) if isinstance(value, Mapping) else value
         for key, value in options.items()
@@ -255,4 +420,9 @@ def _safe_level(run: str, level: str) -> str:
 
 def _absolute(path: str) -> str:
     path = path.removeprefix("local://").removeprefix("file://")
-    return path if "://" in path or not path else os.path.abspath(path)
+    return path if "://" in path or not path else absolute_path(path)
+
+
+def _read(url: str) -> bytes:
+    folder, _, name = url.rpartition("/")
+    return Files(folder or ("/" if url.startswith("/") else ".")).read(name)

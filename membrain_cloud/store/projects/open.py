@@ -1,14 +1,18 @@
-"""Opening a project of either kind: a copick config, or a manifest."""
+"""Open a project of either kind: from a copick config, or from a manifest."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from typing import TYPE_CHECKING
 
-from membrain_cloud.store.objects.object_store import Files, ObjectInfo
+from membrain_cloud.store.objects.object_store import Files
 from membrain_cloud.store.projects.manifest import SUFFIX
-from membrain_cloud.store.projects.manifest_project import ManifestProject
-from membrain_cloud.store.projects.project import Project
+from membrain_cloud.store.projects.stored_project import CopickProject, ManifestProject
+
+if TYPE_CHECKING:
+    from membrain_cloud.store.objects.object_info import ObjectInfo
+    from membrain_cloud.store.projects.project import Project
 
 _KEPT = 4
 _opened: OrderedDict[str, tuple[ObjectInfo | None, Project]] = OrderedDict()
@@ -16,25 +20,40 @@ _lock = threading.Lock()
 
 
 def is_config(name: str) -> bool:
-    """Whether a path or URL names a config or a manifest, rather than a folder."""
+    """Return whether a path or URL names a config or a manifest, rather than a folder."""
     return name.endswith((".json", SUFFIX))
 
 
 def open_project(config: str) -> Project:
-    """The project that a copick config or a manifest (`*.parquet`) describes: a path or an fsspec URL.
+    """Open the project that a copick config or a manifest describes.
 
-    What was opened is kept by the process and used again until the file changes: a worker reads a manifest once, not
-    once a task. Errors as those of `Project.open` and `ManifestProject.open`.
+    The last four projects are kept by the process and returned again until their file changes: a worker reads a
+    manifest once, not once per task.
+
+    Parameters
+    ----------
+    config : str
+        Path or fsspec URL of a copick config, or of a manifest (`*.parquet`).
+
+    Returns
+    -------
+    Project
+        The project.
+
+    Raises
+    ------
+    ProjectError
+        If there is no such file, or it describes no project that can be opened.
     """
     config = str(config)
     folder, _, name = config.rpartition("/")
     info = Files(folder or ("/" if config.startswith("/") else ".")).info(name)
     with _lock:
-        known = _opened.get(config)
-        if known is not None and info is not None and known[0] == info:
+        kept = _opened.get(config)
+        if kept is not None and info is not None and kept[0] == info:
             _opened.move_to_end(config)
-            return known[1]
-    project = ManifestProject.open(config) if config.endswith(SUFFIX) else Project.open(config)
+            return kept[1]
+    project: Project = ManifestProject.open(config) if config.endswith(SUFFIX) else CopickProject.open(config)
     with _lock:
         _opened[config] = info, project
         while len(_opened) > _KEPT:

@@ -1,8 +1,8 @@
-"""Imaging and augmentation of many specimens at once on a GPU: what `membranes/imaging.py` and `grey_values.py` do.
+"""Imaging and augmentation of many simulated specimens at once on a GPU.
 
-A core images some ten patches of 64³ voxels a second, a GPU trains on hundreds. The formulas are those two rooms'; here
-they stand for batches, in torch. Which change a patch goes through is drawn by the same code from the same numbers;
-only the noise comes from the device's own generator.
+A CPU core images some ten patches of 64³ voxels per second, while a GPU trains on hundreds. The formulas are those of
+`simulation.imaging`, `training.augmentation.intensity` and `.fourier`, here for batches in torch. Which augmentations a
+patch goes through is drawn by the same code from the same numbers; only the noise comes from the device's generator.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from membrain_cloud.simulation.imaging import Imaging, electron_wavelength_angstrom
-from membrain_cloud.training.augmentation.intensity import Range, amplitude_walk, cuboids
+from membrain_cloud.image.ctf import ctf_phase, electron_wavelength_angstrom
+from membrain_cloud.training.augmentation.fourier import amplitude_walk
+from membrain_cloud.training.augmentation.intensity import Range, random_cuboids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from membrain_cloud.simulation.imaging import Imaging
     from membrain_cloud.training.augmentation.policy import Augmentations
 
 _AXES = (1, 2, 3)
@@ -30,10 +32,20 @@ _AXES = (1, 2, 3)
 
 @dataclass(frozen=True)
 class Conditions:
-    """How a piece of a specimen is to be imaged.
+    """How a crop of a specimen is imaged.
 
-    sign : -1 where dense is bright.  outside : of the patch, set to zero.
-    seed : of the noise, and of the changes to grey values.
+    Attributes
+    ----------
+    voxel_spacing_angstrom : float
+        In Å.
+    imaging : Imaging
+        Microscope, tilt series and filter.
+    sign : int
+        -1 if dense is bright, else 1.
+    outside : tuple of slice
+        Part of the patch that is set to zero.
+    seed : int
+        Seed of the noise and of the changes of intensity.
     """
 
     voxel_spacing_angstrom: float
@@ -43,45 +55,94 @@ class Conditions:
     seed: int
 
 
-Piece = tuple[NDArray[np.float16], NDArray[np.uint8], Conditions]
-Pieces = tuple[Tensor, Tensor, list[Conditions]]
+UnimagedPatch = tuple[NDArray[np.float16], NDArray[np.uint8], Conditions]
+"""Density (e, e, e) with its margins, label (w, w, w), and how it is imaged."""
+
+UnimagedBatch = tuple[Tensor, Tensor, list[Conditions]]
+"""Densities (B, e, e, e) float16 with their margins, labels (B, 1, w, w, w) uint8, and how each is imaged."""
 
 
-def together(pieces: Sequence[Piece]) -> Pieces:
-    """Densities (B, e, e, e) float16 with their margins, labels (B, 1, w, w, w) uint8, conditions."""
-    densities, labels, conditions = zip(*pieces, strict=True)
+def collate_specimens(patches: Sequence[UnimagedPatch]) -> UnimagedBatch:
+    """Stack patches that are not imaged yet.
+
+    Parameters
+    ----------
+    patches : sequence of (ndarray (e, e, e) float16, ndarray (w, w, w) uint8, Conditions)
+        Densities with their margins, labels and conditions.
+
+    Returns
+    -------
+    densities : Tensor of shape (B, e, e, e), float16
+        On the CPU.
+    labels : Tensor of shape (B, 1, w, w, w), uint8
+        On the CPU.
+    conditions : list of Conditions
+        One for each patch.
+    """
+    densities, labels, conditions = zip(*patches, strict=True)
     return torch.from_numpy(np.stack(densities)), torch.from_numpy(np.stack(labels))[:, None], list(conditions)
 
 
-def can_change(augmentations: Augmentations) -> bool:
-    """Whether all changes to grey values that may be drawn are there for a device."""
-    return all(not getattr(augmentations, name) or name in _CHANGES for name in augmentations.grey_names())
+def all_supported(augmentations: Augmentations) -> bool:
+    """Return whether all changes of intensity with a probability above 0 are implemented on the GPU.
 
+    Parameters
+    ----------
+    augmentations : Augmentations
+        Probabilities of the changes.
 
-def imaged(
-    pieces: Pieces, augmentations: Augmentations, device: torch.device, *, margin: int, empty: int, batch: int
-) -> tuple[Tensor, Tensor]:
-    """Images (B, 1, w, w, w) float32 on the device, as `patches.draw_patch` makes them, and the labels there.
-
-    margin : of specimen, `empty`: of nothing, voxels on each side that are imaged and cut off.
-    batch : how many draw their noise together; it does not hang on how many are imaged at once.
+    Returns
+    -------
+    supported : bool
+        False for filters and noise that only `intensity` has.
     """
-    density, label, conditions = pieces
-    density = functional.pad(density.to(device, non_blocking=True).float(), [empty] * 6)
-    edge, around = density.shape[-1], margin + empty
-    seen = slice(around, edge - around)
-    generator, parts = torch.Generator(device), []
-    for first in range(0, len(conditions), batch):
-        generator.manual_seed(conditions[first].seed)
-        shape = (min(batch, len(conditions) - first), 2, edge, edge, edge)
-        parts.append(torch.randn(shape, generator=generator, device=device))
-    white = torch.cat(parts)
-    spacings, imagings = [c.voxel_spacing_angstrom for c in conditions], [c.imaging for c in conditions]
-    tomograms = image_densities(density, spacings, imagings, white, measured=seen)[:, seen, seen, seen]
-    signs = torch.tensor([float(c.sign) for c in conditions]).to(device, non_blocking=True)
+    return all(not getattr(augmentations, name) or name in _CHANGES for name in augmentations.intensity_names())
+
+
+def image_specimens(
+    batch_of_specimens: UnimagedBatch,
+    augmentations: Augmentations,
+    device: torch.device,
+    *,
+    margin: int,
+    empty_margin: int,
+    batch: int,
+) -> tuple[Tensor, Tensor]:
+    """Image and augment specimens, as `simulated_patches.draw_patch` does on the CPU.
+
+    Parameters
+    ----------
+    batch_of_specimens : (Tensor (B, e, e, e) float16, Tensor (B, 1, w, w, w) uint8, list of Conditions)
+        Densities with their margins, labels and conditions.
+    augmentations : Augmentations
+        Random changes of intensity; all must be supported (`all_supported`).
+    device : torch.device
+        Where they are imaged.
+    margin : int
+        Voxels of specimen on each side of the patch that are imaged and cut off.
+    empty_margin : int
+        Empty voxels beyond these, likewise.
+    batch : int
+        Number of specimens that draw their noise together. It must not depend on how many are imaged at once.
+
+    Returns
+    -------
+    images : Tensor of shape (B, 1, w, w, w), float32
+        On the device.
+    labels : Tensor of shape (B, 1, w, w, w), uint8
+        On the device.
+    """
+    density, label, conditions = batch_of_specimens
+    density = functional.pad(density.to(device, non_blocking=True).float(), [empty_margin] * 6)
+    edge, around = density.shape[-1], margin + empty_margin
+    inside = slice(around, edge - around)
+    white = _draw_noise([one.seed for one in conditions], edge, device, batch)
+    spacings, imagings = [one.voxel_spacing_angstrom for one in conditions], [one.imaging for one in conditions]
+    tomograms = image_densities(density, spacings, imagings, white, measured=inside)[:, inside, inside, inside]
+    signs = torch.tensor([float(one.sign) for one in conditions]).to(device, non_blocking=True)
     images = _normalised(tomograms * signs[:, None, None, None])
     for image, one in zip(images, conditions, strict=True):
-        image.copy_(_drawn(image, augmentations, np.random.default_rng(one.seed)))
+        image.copy_(_apply_changes(image, augmentations, np.random.default_rng(one.seed)))
     if augmentations.normalised:
         images = _normalised(images)
     for image, one in zip(images, conditions, strict=True):
@@ -90,37 +151,62 @@ def imaged(
     return images[:, None], label.to(device, non_blocking=True)
 
 
+def _draw_noise(seeds: Sequence[int], edge: int, device: torch.device, batch: int) -> Tensor:
+    """Draw normal noise (B, 2, e, e, e); `batch` specimens share the generator, seeded for the first of them."""
+    generator, parts = torch.Generator(device), []
+    for first in range(0, len(seeds), batch):
+        generator.manual_seed(seeds[first])
+        shape = (min(batch, len(seeds) - first), 2, edge, edge, edge)
+        parts.append(torch.randn(shape, generator=generator, device=device))
+    return torch.cat(parts)
+
+
 def image_densities(
     density: Tensor, spacings_angstrom: Sequence[float], imagings: Sequence[Imaging], white: Tensor, *, measured: slice
 ) -> Tensor:
-    """`membranes.imaging.image_density` for cubes (B, e, e, e) float32.
+    """Image cubes of density, as `simulation.imaging.image_density` does for one volume.
 
-    white : (B, 2, e, e, e), normal noise for the detector's and for the smooth part.
-    measured : of each axis, where the signal-to-noise ratio is the chosen one.
+    Parameters
+    ----------
+    density : Tensor of shape (B, e, e, e), float32
+        Densities; dense is positive.
+    spacings_angstrom : sequence of float
+        Voxel spacing of each, in Å.
+    imagings : sequence of Imaging
+        Imaging conditions of each.
+    white : Tensor of shape (B, 2, e, e, e), float32
+        Normal noise, for the detector's noise and for the smooth background.
+    measured : slice
+        Part of every axis in which the signal-to-noise ratio is that of the conditions.
+
+    Returns
+    -------
+    tomograms : Tensor of shape (B, e, e, e), float32
+        The imaged cubes; dense is dark.
     """
     edge, device = density.shape[-1], density.device
     grid = _Grid(edge, device)
-    of = _numbers(imagings, device)
+    values = _columns_of(imagings, device)
     spacing = _column(spacings_angstrom, device)
     k = grid.radius / spacing
     most = max(math.floor(imaging.tilt_range_degrees / imaging.tilt_step_degrees) for imaging in imagings)
-    signal_share, noise_share, from_axis = _tilt_sampling(grid, of, most)
-    transfer = _contrast_transfer(k, of)
-    transfer = transfer * torch.exp(-0.25 * of["b_factor_angstrom2"] * k * k) * signal_share
+    signal_share, noise_share, from_axis = _tilt_sampling(grid, values, most)
+    transfer = _contrast_transfer(k, values)
+    transfer = transfer * torch.exp(-0.25 * values["b_factor_angstrom2"] * k * k) * signal_share
     transfer[:, 0, 0, 0] = 0.0
     signal = -_filtered(density, transfer)
 
     damping = torch.exp(-1.5 * grid.radius**2)
-    softer = from_axis.clamp(min=0.02) ** (0.5 * (of["noise_exponent"] - 1.0))
+    softer = from_axis.clamp(min=0.02) ** (0.5 * (values["noise_exponent"] - 1.0))
     sharp = _of_unit_deviation(_filtered(white[:, 0], noise_share * softer * damping))
     smooth = signal_share.clamp(max=1.0) / (grid.radius * 20.0).clamp(min=0.5) ** 2
     smooth[:, 0, 0, 0] = 0.0
     soft = _of_unit_deviation(_filtered(white[:, 1], smooth))
-    share = of["background_fraction"]
+    share = values["background_fraction"]
     noise = _of_unit_deviation(torch.sqrt(1 - share) * sharp + torch.sqrt(share) * soft)
     variance = signal[:, measured, measured, measured].var(_AXES, correction=0, keepdim=True).clamp(min=1e-12)
-    tomogram = signal + noise * torch.sqrt(variance / of["snr"])
-    return _filtered(tomogram, torch.exp(-0.5 * (k * of["lowpass_angstrom"]) ** 2))
+    tomogram = signal + noise * torch.sqrt(variance / values["snr"])
+    return _filtered(tomogram, torch.exp(-0.5 * (k * values["lowpass_angstrom"]) ** 2))
 
 
 _NUMBERS = ("snr", "b_factor_angstrom2", "noise_exponent", "background_fraction", "lowpass_angstrom", "defocus_um",
@@ -128,8 +214,8 @@ _NUMBERS = ("snr", "b_factor_angstrom2", "noise_exponent", "background_fraction"
             "tilt_range_degrees")  # fmt: skip
 
 
-def _numbers(imagings: Sequence[Imaging], device: torch.device) -> dict[str, Tensor]:
-    """Of the imagings, in columns; one copy for all."""
+def _columns_of(imagings: Sequence[Imaging], device: torch.device) -> dict[str, Tensor]:
+    """Return the imaging conditions as columns (B, 1, 1, 1), copied to the device at once."""
     rows = [
         *([float(getattr(imaging, name)) for imaging in imagings] for name in _NUMBERS),
         [electron_wavelength_angstrom(imaging.voltage_kv) for imaging in imagings],
@@ -155,41 +241,44 @@ def _column(numbers: Sequence[float], device: torch.device) -> Tensor:
 
 def _filtered(volumes: Tensor, gain: Tensor) -> Tensor:
     spectra = torch.fft.rfftn(volumes, dim=_AXES)
-    return torch.fft.irfftn(spectra * gain, s=volumes.shape[1:], dim=_AXES)
+    filtered: Tensor = torch.fft.irfftn(spectra * gain, s=volumes.shape[1:], dim=_AXES)
+    return filtered
 
 
 def _of_unit_deviation(volumes: Tensor) -> Tensor:
     return volumes / volumes.std(_AXES, correction=0, keepdim=True).clamp(min=1e-12)
 
 
-def _contrast_transfer(k: Tensor, of: dict[str, Tensor]) -> Tensor:
-    wavelength, k2 = of["wavelength_angstrom"], k * k
-    bend = of["defocus_um"] * 1e4 - 0.5 * of["spherical_aberration_mm"] * 1e7 * wavelength**2 * k2
-    transfer = torch.sin(math.pi * wavelength * k2 * bend + torch.asin(of["amplitude_contrast"]))
-    transfer = torch.where(of["phase_flipped"] > 0, transfer.abs(), transfer)
-    return torch.where(of["defocus_um"] == 0, torch.ones_like(k), transfer)
+def _contrast_transfer(k: Tensor, values: dict[str, Tensor]) -> Tensor:
+    """Return the contrast transfer function at the spatial frequencies `k` (1/Å); 1 without defocus."""
+    phase = ctf_phase(
+        k * k, values["wavelength_angstrom"], values["defocus_um"] * 1e4, values["spherical_aberration_mm"]
+    )
+    transfer = torch.sin(phase + torch.asin(values["amplitude_contrast"]))
+    transfer = torch.where(values["phase_flipped"] > 0, transfer.abs(), transfer)
+    return torch.where(values["defocus_um"] == 0, torch.ones_like(k), transfer)
 
 
-def _tilt_sampling(grid: _Grid, of: dict[str, Tensor], most: int) -> tuple[Tensor, Tensor, Tensor]:
-    """`membranes.imaging.tilt_sampling`: signal, noise and distance from the tilt axis, for each imaging.
+def _tilt_sampling(grid: _Grid, values: dict[str, Tensor], most: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute `simulation.imaging.tilt_sampling`: weights of signal and noise, and the distance from the tilt axis.
 
-    most : tilts to a side, of any of them.
+    `most` is the largest number of tilts to one side of any of the tilt series.
     """
     edge, depth, device = grid.edge, float(grid.edge), grid.radius.device
     fine = torch.arange(math.ceil(0.75 * 4 * depth) + 1, device=device) / (4 * depth)
-    step = torch.deg2rad(of["tilt_step_degrees"])
+    step = torch.deg2rad(values["tilt_step_degrees"])
     number = torch.arange(-most, most + 1, device=device)[None, :, None, None]
     tilt = step * number
     table_z, table_x = grid.z[:, None, :, 0, :].reshape(1, 1, edge, 1), fine[None, None, None, :]
     ramp = (torch.hypot(table_x, table_z) * depth * step)[:, 0]
     off_plane = (table_z * torch.cos(tilt) - table_x * torch.sin(tilt)).abs_().mul_(depth)
     weight = off_plane.neg_().add_(1).clamp_(min=0).mul_(ramp[:, None])
-    weight *= number.abs() <= of["tilts"]
+    weight *= number.abs() <= values["tilts"]
     signal, noise = weight.sum(1), weight.square_().sum(1)
     overlap = (1.0 - ramp).clamp(0, 1) * (signal > 0)
     signal = signal * (1 - overlap) + overlap
     noise = torch.sqrt(noise * (1 - overlap) + overlap * ramp.clamp(min=0.02))
-    axis = torch.deg2rad(of["tilt_axis_degrees"])
+    axis = torch.deg2rad(values["tilt_axis_degrees"])
     across = (grid.x * torch.cos(axis) + grid.y * torch.sin(axis)).abs()
     columns = torch.round(across * (4 * depth)).long().clamp(max=len(fine) - 1)
     at = columns.reshape(len(columns), 1, -1).expand(-1, edge, -1)
@@ -198,14 +287,29 @@ def _tilt_sampling(grid: _Grid, of: dict[str, Tensor], most: int) -> tuple[Tenso
     return signal.gather(2, at).reshape(shape), noise.gather(2, at).reshape(shape), radius
 
 
-def change(image: Tensor, augmentations: Augmentations, rng: np.random.Generator) -> Tensor:
-    """`Augmentations.change` of a patch (w, w, w) on its device; only what `can_change` knows of."""
-    image = _drawn(_normalised(image[None])[0], augmentations, rng)
+def augment_intensity(image: Tensor, augmentations: Augmentations, rng: np.random.Generator) -> Tensor:
+    """Normalise a patch and apply the changes of intensity, as `Augmentations.augment_intensity` does in NumPy.
+
+    Parameters
+    ----------
+    image : Tensor of shape (w, w, w), float32
+        The patch.
+    augmentations : Augmentations
+        Random changes; all must be supported (`all_supported`).
+    rng : numpy.random.Generator
+        Source of random numbers.
+
+    Returns
+    -------
+    image : Tensor of shape (w, w, w), float32
+        A new patch on the same device.
+    """
+    image = _apply_changes(_normalised(image[None])[0], augmentations, rng)
     return _normalised(image[None])[0] if augmentations.normalised else image
 
 
-def _drawn(image: Tensor, augmentations: Augmentations, rng: np.random.Generator) -> Tensor:
-    for name in augmentations.grey_names():
+def _apply_changes(image: Tensor, augmentations: Augmentations, rng: np.random.Generator) -> Tensor:
+    for name in augmentations.intensity_names():
         chance = getattr(augmentations, name)
         if chance and rng.random() < chance:
             image = _CHANGES[name](image, rng, augmentations)
@@ -213,7 +317,7 @@ def _drawn(image: Tensor, augmentations: Augmentations, rng: np.random.Generator
 
 
 def _normalised(images: Tensor) -> Tensor:
-    """(B, w, w, w), each."""
+    """Scale each image of (B, w, w, w) to mean 0 and standard deviation 1."""
     deviation, mean = torch.std_mean(images, _AXES, correction=0, keepdim=True)
     return (images - mean) / torch.where(deviation > 1e-12, deviation, 1.0)
 
@@ -226,7 +330,7 @@ def _fourier_amplitude(image: Tensor, rng: np.random.Generator, sigma: float) ->
 
 
 def _gaussian(image: Tensor, rng: np.random.Generator, sigma: Range, each_axis: bool) -> Tensor:
-    """Borders are mirrored, the kernel is cut off at three sigma, as in `grey_values.gaussian`."""
+    """Apply a Gaussian filter with reflected borders, its kernel cut off at three sigma as in `intensity.gaussian`."""
     drawn = [float(rng.uniform(*sigma)) for _ in range(3 if each_axis else 1)] * (1 if each_axis else 3)
     for axis, width in enumerate(drawn):
         reach, length = int(3.0 * width + 0.5), image.shape[axis]
@@ -256,7 +360,7 @@ def _gamma(image: Tensor, rng: np.random.Generator, exponent: Range) -> Tensor:
 
 def _erase(image: Tensor, rng: np.random.Generator, most: int) -> Tensor:
     mean, image = image.mean(), image.clone()
-    for cuboid in cuboids(tuple(image.shape), rng, most):
+    for cuboid in random_cuboids(tuple(image.shape), rng, most):
         image[cuboid] = mean
     return image
 

@@ -1,19 +1,19 @@
-"""Which random changes a training patch goes through, how likely, and in which order.
+"""Which augmentations a training patch goes through, with which probabilities and in which order.
 
-Two presets: `membrain-seg`, for patches of real tomograms, and `simulated`, for specimens that are turned before they
-are imaged (`patches.py`), so that the missing wedge always lies where a microscope puts it.
+There are two presets beside `none`: `membrain-seg` for patches of real tomograms, and `simulated` for specimens. These
+are rotated before they are imaged (`training.segmentation.simulated_patches`), so that the missing wedge always lies
+where a microscope puts it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from membrain_cloud.errors import UsageError
-from membrain_cloud.training.augmentation import geometric as turning
-from membrain_cloud.training.augmentation import intensity as grey_values
+from membrain_cloud.training.augmentation import fourier, geometric, intensity
 from membrain_cloud.training.augmentation.intensity import Float32, Range, normalise
 
 if TYPE_CHECKING:
@@ -26,13 +26,49 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Augmentations:
-    """The chance of each change (0 to 1; 0 leaves it out), and its parameters. Changes come in the order given here.
+    """Probabilities of all augmentations, in the order in which they are applied, and their parameters.
 
-    rotate, zoom : by up to `rotate_degrees` about each axis; by a factor from `zoom_range`.
-    quarter_turn : in each of the three planes.  swap : of two axes, three times.  flip : of one axis.
-    fourier_amplitude : spectrum times a random walk of `walk_sigma`.  missing_wedge : tilts up to `wedge_degrees`.
-    median, gaussian : MemBrain-seg takes one of the two and applies that in 25 or 30 % of the cases: half of these.
-    normalised : whether the patch ends with mean 0 and variance 1; brightness and contrast would then do nothing.
+    Each probability is a number from 0 to 1; 0 leaves the augmentation out.
+
+    Attributes
+    ----------
+    rotate, zoom : float
+        Rotation about the axes z, y and x, and magnification.
+    quarter_turn : float
+        Rotation by 90, 180 or 270 degrees, in each of the three planes.
+    swap : float
+        Exchange of two axes, three times.
+    flip : float
+        Mirror image along one axis.
+    fourier_amplitude : float
+        Amplitude spectrum times a random walk over frequency shells.
+    missing_wedge : float
+        Missing wedge in a random orientation.
+    median, gaussian : float
+        Median and Gaussian filter. MemBrain-seg chooses one of the two and applies it in 25 or 30 % of the cases, so
+        its preset has half of these.
+    brightness_ramp, noise, brightness, contrast, low_resolution, gamma, gamma_both_ways : float
+        As the functions of the same names in `intensity`.
+    erase, brightness_gradient, local_gamma, sharpen : float
+        Likewise.
+    rotate_degrees : float
+        Largest rotation about each axis, in degrees.
+    zoom_range : tuple of float
+        Range of the magnification.
+    walk_sigma : float
+        Standard deviation of a step of the random walk of `fourier_amplitude`.
+    wedge_degrees : tuple of float
+        Range of the largest tilt of `missing_wedge`, in degrees.
+    median_sizes : tuple of int
+        Range of the edge length of the median, in voxels.
+    gaussian_sigma : tuple of float
+        Range of the Gaussian's sigma, in voxels.
+    gaussian_each_axis : bool
+        Whether every axis draws its own sigma.
+    noise_largest, brightness_sigma, contrast_factor, low_resolution_zoom, gamma_exponent, erase_most, sharpen_strength
+        Parameters of the functions in `intensity`.
+    normalised : bool
+        Whether the patch ends with mean 0 and variance 1. Brightness and contrast then have no effect.
     """
 
     rotate: float = 0.0
@@ -73,13 +109,45 @@ class Augmentations:
 
     @classmethod
     def preset(cls, name: str) -> Augmentations:
-        """`membrain-seg`, `simulated` or `none`; UsageError for others."""
+        """Return a preset.
+
+        Parameters
+        ----------
+        name : str
+            "membrain-seg", "simulated" or "none".
+
+        Returns
+        -------
+        augmentations : Augmentations
+            The preset.
+
+        Raises
+        ------
+        UsageError
+            If there is no such preset.
+        """
         if name not in PRESETS:
             raise UsageError(f"there are no augmentations {name!r}", f"known are {', '.join(PRESETS)}")
         return PRESETS[name]
 
     def with_chances(self, chances: dict[str, float]) -> Augmentations:
-        """Other chances for some; UsageError for an unknown name or what is no chance."""
+        """Return a copy with other probabilities.
+
+        Parameters
+        ----------
+        chances : dict of str to float
+            Probabilities by the names of augmentations (`CHANCES`); the others are unchanged.
+
+        Returns
+        -------
+        augmentations : Augmentations
+            The copy.
+
+        Raises
+        ------
+        UsageError
+            If a name is unknown or a number is not a probability.
+        """
         for name, chance in chances.items():
             if name not in CHANCES:
                 raise UsageError(f"there is no augmentation {name!r}", f"known are {', '.join(CHANCES)}")
@@ -88,53 +156,103 @@ class Augmentations:
         return replace(self, **chances)  # type: ignore[arg-type]
 
     @staticmethod
-    def grey_names() -> tuple[str, ...]:
-        """Changes of grey values, in their order."""
-        return tuple(_GREY)
+    def intensity_names() -> tuple[str, ...]:
+        """Return the names of the changes of intensity, in the order in which they are applied."""
+        return tuple(_INTENSITY)
 
-    def matrix(self, rng: np.random.Generator) -> Matrix | None:
-        """The turn and magnification of one patch, for `turning.cut`; None for neither."""
-        turned = bool(self.rotate) and rng.random() < self.rotate
-        matrix = turning.rotation(rng, self.rotate_degrees) if turned else np.eye(3)
+    def random_matrix(self, rng: np.random.Generator) -> Matrix | None:
+        """Draw rotation and magnification of one patch.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            Source of random numbers.
+
+        Returns
+        -------
+        matrix : ndarray of shape (3, 3), float64, or None
+            Offsets in the patch to offsets in the volume, as `geometric.cut_patch` takes it; None for the identity.
+        """
+        rotated = bool(self.rotate) and rng.random() < self.rotate
+        matrix = geometric.random_rotation(rng, self.rotate_degrees) if rotated else np.eye(3)
         zoomed = bool(self.zoom) and rng.random() < self.zoom
         factor = float(rng.uniform(*self.zoom_range)) if zoomed else 1.0
-        return matrix / factor if turned or zoomed else None
+        return matrix / factor if rotated or zoomed else None
 
-    def cut(
-        self, image: Float32, label: UInt8, middle: NDArray[np.floating], window: int, rng: np.random.Generator
+    def cut_patch(
+        self,
+        image: NDArray[np.floating[Any]],
+        label: UInt8,
+        center: NDArray[np.floating[Any]],
+        window: int,
+        rng: np.random.Generator,
     ) -> tuple[Float32, UInt8]:
-        """A patch of `window`^3 voxels around `middle` (zyx, voxels) of a volume, turned and mirrored at random."""
-        patch, truth = turning.cut(image, label, middle, window, self.matrix(rng))
-        return turning.quarter_turns(patch, truth, rng, turn=self.quarter_turn, swap=self.swap, flip=self.flip)
+        """Cut a patch out of a volume, rotated, magnified and mirrored at random.
 
-    def change(self, image: Float32, rng: np.random.Generator) -> Float32:
-        """The grey values of a patch (w, w, w), normalised first."""
+        Parameters
+        ----------
+        image : ndarray of shape (Z, Y, X), float
+            The volume, in memory or mapped from a file.
+        label : ndarray of shape (Z, Y, X), uint8
+            Its labels.
+        center : ndarray of shape (3,), float
+            Centre of the patch (z, y, x), in voxels.
+        window : int
+            Edge length of the patch, in voxels.
+        rng : numpy.random.Generator
+            Source of random numbers.
+
+        Returns
+        -------
+        patch : ndarray of shape (window, window, window), float32
+            The image.
+        truth : ndarray of shape (window, window, window), uint8
+            Its labels.
+        """
+        patch, truth = geometric.cut_patch(image, label, center, window, self.random_matrix(rng))
+        return geometric.quarter_turns(patch, truth, rng, turn=self.quarter_turn, swap=self.swap, flip=self.flip)
+
+    def augment_intensity(self, image: Float32, rng: np.random.Generator) -> Float32:
+        """Normalise a patch and apply the changes of intensity.
+
+        Parameters
+        ----------
+        image : ndarray of shape (Z, Y, X), float32
+            The patch; it is not changed.
+        rng : numpy.random.Generator
+            Source of random numbers.
+
+        Returns
+        -------
+        image : ndarray of shape (Z, Y, X), float32
+            A new patch.
+        """
         image = normalise(image)
-        for name, function in _GREY.items():
+        for name, function in _INTENSITY.items():
             chance = getattr(self, name)
             if chance and rng.random() < chance:
                 image = function(image, rng, self)
         return normalise(image) if self.normalised else image.astype(np.float32, copy=False)
 
 
-_GREY: dict[str, Callable[[Float32, np.random.Generator, Augmentations], Float32]] = {
-    "fourier_amplitude": lambda v, rng, a: grey_values.fourier_amplitude(v, rng, a.walk_sigma),
-    "missing_wedge": lambda v, rng, a: grey_values.missing_wedge(v, rng, tilt_degrees=a.wedge_degrees),
-    "median": lambda v, rng, a: grey_values.median(v, rng, sizes=a.median_sizes),
-    "gaussian": lambda v, rng, a: grey_values.gaussian(v, rng, sigma=a.gaussian_sigma, each_axis=a.gaussian_each_axis),
-    "brightness_ramp": lambda v, rng, a: grey_values.brightness_ramp(v, rng),
-    "noise": lambda v, rng, a: grey_values.noise(v, rng, largest=a.noise_largest),
-    "brightness": lambda v, rng, a: grey_values.brightness(v, rng, sigma=a.brightness_sigma),
-    "contrast": lambda v, rng, a: grey_values.contrast(v, rng, factor=a.contrast_factor),
-    "low_resolution": lambda v, rng, a: grey_values.low_resolution(v, rng, zoom=a.low_resolution_zoom),
-    "gamma": lambda v, rng, a: grey_values.gamma(v, rng, exponent=a.gamma_exponent),
-    "gamma_both_ways": lambda v, rng, a: grey_values.gamma_both_ways(v, rng, exponent=a.gamma_exponent),
-    "erase": lambda v, rng, a: grey_values.erase(v, rng, most=a.erase_most),
-    "brightness_gradient": lambda v, rng, a: grey_values.brightness_gradient(v, rng),
-    "local_gamma": lambda v, rng, a: grey_values.local_gamma(v, rng),
-    "sharpen": lambda v, rng, a: grey_values.sharpen(v, rng, strength=a.sharpen_strength),
+_INTENSITY: dict[str, Callable[[Float32, np.random.Generator, Augmentations], Float32]] = {
+    "fourier_amplitude": lambda v, rng, a: fourier.fourier_amplitude(v, rng, a.walk_sigma),
+    "missing_wedge": lambda v, rng, a: fourier.missing_wedge(v, rng, tilt_degrees=a.wedge_degrees),
+    "median": lambda v, rng, a: intensity.median(v, rng, sizes=a.median_sizes),
+    "gaussian": lambda v, rng, a: intensity.gaussian(v, rng, sigma=a.gaussian_sigma, each_axis=a.gaussian_each_axis),
+    "brightness_ramp": lambda v, rng, a: intensity.brightness_ramp(v, rng),
+    "noise": lambda v, rng, a: intensity.noise(v, rng, largest=a.noise_largest),
+    "brightness": lambda v, rng, a: intensity.brightness(v, rng, sigma=a.brightness_sigma),
+    "contrast": lambda v, rng, a: intensity.contrast(v, rng, factor=a.contrast_factor),
+    "low_resolution": lambda v, rng, a: intensity.low_resolution(v, rng, zoom=a.low_resolution_zoom),
+    "gamma": lambda v, rng, a: intensity.gamma(v, rng, exponent=a.gamma_exponent),
+    "gamma_both_ways": lambda v, rng, a: intensity.gamma_both_ways(v, rng, exponent=a.gamma_exponent),
+    "erase": lambda v, rng, a: intensity.erase(v, rng, most=a.erase_most),
+    "brightness_gradient": lambda v, rng, a: intensity.brightness_gradient(v, rng),
+    "local_gamma": lambda v, rng, a: intensity.local_gamma(v, rng),
+    "sharpen": lambda v, rng, a: intensity.sharpen(v, rng, strength=a.sharpen_strength),
 }
-CHANCES = ("rotate", "zoom", "quarter_turn", "swap", "flip", *_GREY)
+CHANCES = ("rotate", "zoom", "quarter_turn", "swap", "flip", *_INTENSITY)
 PRESETS = {
     "none": Augmentations(),
     "simulated": Augmentations(

@@ -18,9 +18,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class PickingExample:
-    """One membrane with its truth: mesh, profiles (V, C) along its outward normals, the particles on it.
+    """One membrane with density profiles and the particles on it.
 
-    kinds : (N,) the class of each particle, counted from 0; None where all are of one kind.
+    Attributes
+    ----------
+    mesh : Mesh
+        The membrane, with V vertices, in Å.
+    profiles : ndarray of shape (V, C), float32
+        Density sampled along the outward normals.
+    particles : Picks
+        The N particles on the membrane.
+    kinds : ndarray of shape (N,), int64, or None
+        Class of each particle, from 0. Default None: all particles belong to one class.
     """
 
     mesh: Mesh
@@ -29,24 +38,43 @@ class PickingExample:
     kinds: NDArray[np.int64] | None = None
 
     def of_classes(self, count: int) -> tuple[Picks, ...]:
-        """The particles of each of `count` classes."""
+        """Return the particles of each class.
+
+        Parameters
+        ----------
+        count : int
+            Number of classes.
+
+        Returns
+        -------
+        particles : tuple of Picks
+            One entry for each class. If the particles have no classes, all of them in every entry.
+        """
         if self.kinds is None:
             return (self.particles,) * count
         return tuple(self.particles.select(self.kinds == k) for k in range(count))
 
     @property
     def count(self) -> int:
-        """Of particles."""
+        """Return the number of particles."""
         return len(self.particles)
 
 
 @dataclass(frozen=True, eq=False)
 class SubvolumeExample:
-    """One membrane with its truth: places and outward normals (V, 3) of its vertices, the boxes around them
-    (V, e, e, e) as `membranes.sampling.subvolumes_from_volume` cuts them, and the particles of each class.
+    """One membrane with boxes of density around its vertices and the particles on it.
 
-    mesh : whose vertices these are, all of them and in their order: only such an example can be picked on, and so be
-        validated with. None: the vertices are some of a mesh's.
+    Attributes
+    ----------
+    vertices, normals : ndarray of shape (V, 3), float64
+        Positions (x, y, z) in Å, and outward unit normals.
+    boxes : ndarray of shape (V, e, e, e), float32
+        Density around each vertex, as `mesh.density_sampling.subvolumes_from_volume` samples it.
+    particles : tuple of Picks
+        The particles of each class.
+    mesh : Mesh or None
+        The mesh with exactly these vertices, in their order. Default None: the vertices are a part of a mesh's, and the
+        example can be trained on, but neither picked on nor validated with.
     """
 
     vertices: NDArray[np.float64]
@@ -57,7 +85,7 @@ class SubvolumeExample:
 
     @property
     def count(self) -> int:
-        """Of particles."""
+        """Return the number of particles of all classes."""
         return sum(map(len, self.particles))
 
 
@@ -65,8 +93,19 @@ Example = PickingExample | SubvolumeExample
 
 
 def content_digest(examples: Sequence[Example]) -> str:
-    """Of meshes, densities and annotations: moving, adding or removing a particle or a vertex gives another."""
-    found = hashlib.sha256()
+    """Return a digest of meshes, densities and annotations.
+
+    Parameters
+    ----------
+    examples : sequence of PickingExample or SubvolumeExample
+        Their order counts.
+
+    Returns
+    -------
+    digest : str
+        A SHA-256 digest, hexadecimal. It changes if a particle or a vertex is moved, added or removed.
+    """
+    digest = hashlib.sha256()
     for example in examples:
         arrays: list[NDArray[Any] | None]
         if isinstance(example, PickingExample):
@@ -77,5 +116,5 @@ def content_digest(examples: Sequence[Example]) -> str:
             parts = example.particles
         for array in (*arrays, *(a for picks in parts for a in (picks.positions, picks.orientations))):
             shape = None if array is None else array.shape
-            found.update(f"{shape}".encode() + (b"" if array is None else np.ascontiguousarray(array).tobytes()))
-    return found.hexdigest()
+            digest.update(f"{shape}".encode() + (b"" if array is None else np.ascontiguousarray(array).tobytes()))
+    return digest.hexdigest()

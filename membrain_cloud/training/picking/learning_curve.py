@@ -1,14 +1,13 @@
-"""How a picker gets better with the number of annotated membranes: the protocol of the MemBrain v2 paper.
+"""Scores of a picker by the number of annotated membranes: the protocol of the MemBrain v2 paper.
 
-Pickers are trained on the first 1, 2, 5 ... of a fixed order of membranes, each from its own start, and all are scored
-on the same others. So each set holds the smaller ones, and what differs between rows is the annotations alone.
+Pickers are trained on the first 1, 2, 5 ... membranes of a fixed order, each from its own start, and all are scored on
+the same other membranes. Each set contains the smaller ones, so that rows differ by the annotations alone.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,20 +15,34 @@ from typing import Any
 
 import numpy as np
 
+from membrain_cloud.atomic import replace_atomically
 from membrain_cloud.errors import UsageError
 from membrain_cloud.networks.picking.picker import AnyPicker, save_picker
 from membrain_cloud.training.curve import CurveFile
 from membrain_cloud.training.picking.examples import Example, content_digest
-from membrain_cloud.training.picking.validation import Validation, evaluate_picker, suiting_settings
+from membrain_cloud.training.picking.validation import Validation, clustering_settings, evaluate_picker
 
 TrainOne = Callable[[Sequence[Example], Path], AnyPicker]
 
 
 @dataclass(frozen=True, eq=False)
 class Protocol:
-    """counts : of annotated membranes, one a round.  seed : of their order.
-    train : the membranes there are to annotate.  validation : for the best epoch and the clustering, alike for all
-    rounds.  test : what the table's scores are of.  about : all else that decides a training, JSON-able.
+    """Membranes and rounds of a learning curve.
+
+    Attributes
+    ----------
+    counts : tuple of int
+        Number of annotated membranes in each round.
+    seed : int
+        Seed of their order.
+    train : sequence of PickingExample or SubvolumeExample
+        The membranes that can be annotated.
+    validation : Validation
+        Membranes that choose the best epoch and the clustering, the same in all rounds.
+    test : sequence of PickingExample or SubvolumeExample
+        Membranes that the rounds are scored on.
+    about : Any
+        Everything else that affects a training, as JSON-serialisable values.
     """
 
     counts: tuple[int, ...]
@@ -41,7 +54,20 @@ class Protocol:
 
 
 def annotation_order(examples: Sequence[Example], seed: int) -> list[int]:
-    """A drawn order of membranes in which those with particles come first: nobody annotates an empty one first."""
+    """Draw an order of membranes in which those with particles come first, as annotators would choose.
+
+    Parameters
+    ----------
+    examples : sequence of PickingExample or SubvolumeExample
+        The membranes.
+    seed : int
+        Seed of the order.
+
+    Returns
+    -------
+    order : list of int
+        Indices of the membranes.
+    """
     drawn = np.random.default_rng((seed, 5)).permutation(len(examples)).tolist()
     return sorted(drawn, key=lambda index: examples[index].count == 0)
 
@@ -49,13 +75,30 @@ def annotation_order(examples: Sequence[Example], seed: int) -> list[int]:
 def run_rounds(
     protocol: Protocol, train_one: TrainOne, work: Path, progress: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """Train and score a picker for each count; a row of scores each, also in `work`/rounds.csv.
+    """Train and score a picker for each number of annotated membranes.
 
-    train_one : (annotated membranes, a folder for the state of the training) -> the picker. It goes on from the state.
-    work : keeps pickers, states and scores, each round in a folder named by a digest of all it hangs on: rounds that
-        are done there are not done again, and an edited annotation gives another round.
+    Parameters
+    ----------
+    protocol : Protocol
+        Membranes and rounds.
+    train_one : callable
+        Takes the annotated membranes and a folder for the state of the training, and returns the picker. It continues
+        from the state, if there is one.
+    work : Path
+        Folder of pickers, states and scores, and of the table `rounds.csv`. Each round has a subfolder named after a
+        digest of all it depends on: finished rounds are not repeated, and an edited annotation makes another round.
+    progress : callable
+        Called with lines of text.
 
-    Raises UsageError, before any training, for counts that are none or more than there are membranes.
+    Returns
+    -------
+    rows : list of dict
+        Scores of each round, by increasing number of membranes.
+
+    Raises
+    ------
+    UsageError
+        If there are no rounds, or more membranes are asked for than there are. Nothing is trained then.
     """
     counts = tuple(sorted(set(protocol.counts)))
     if not counts or counts[0] < 1 or counts[-1] > len(protocol.train):
@@ -67,19 +110,20 @@ def run_rounds(
     rows = []
     for count in counts:
         annotated = [protocol.train[index] for index in order[:count]]
-        rows.append(_round(protocol, annotated, train_one, work, progress))
+        rows.append(_run_round(protocol, annotated, train_one, work, progress))
         CurveFile(work / "rounds.csv").write(rows)
     return rows
 
 
-def _round(
+def _run_round(
     protocol: Protocol, annotated: Sequence[Example], train_one: TrainOne, work: Path, progress: Callable[[str], None]
 ) -> dict[str, Any]:
     folder = work / f"round-{len(annotated):03d}-{_digest(protocol, annotated)[:12]}"
-    kept, model = folder / "scores.json", folder / "picker.safetensors"
-    if kept.exists() and model.exists():
+    scores_file, model = folder / "scores.json", folder / "picker.safetensors"
+    if scores_file.exists() and model.exists():
         progress(f"{len(annotated)} membranes: done before")
-        return json.loads(kept.read_text()) | {"model": str(model)}
+        finished: dict[str, Any] = json.loads(scores_file.read_text())
+        return finished | {"model": str(model)}
     progress(f"{len(annotated)} membranes, {sum(example.count for example in annotated)} particles: training")
     picker = train_one(annotated, folder)
     clustering = protocol.validation.best_clustering(picker)
@@ -94,10 +138,8 @@ def _round(
         "threshold": clustering.score_threshold,
         "model": str(model),
     }
-    save_picker(replace(picker, notes={**picker.notes, "settings": suiting_settings(clustering)}), model)
-    temporary = kept.with_name(f".{kept.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(row))
-    os.replace(temporary, kept)
+    save_picker(replace(picker, notes={**picker.notes, "settings": clustering_settings(clustering)}), model)
+    replace_atomically(scores_file, lambda path: path.write_text(json.dumps(row)))
     progress(
         f"{len(annotated)} membranes: F1 {row['f1']:.3f} on {row['particles']} particles of {len(protocol.test)} others"
     )
@@ -105,7 +147,7 @@ def _round(
 
 
 def _digest(protocol: Protocol, annotated: Sequence[Example]) -> str:
-    found = hashlib.sha256(json.dumps([protocol.about, asdict(protocol.validation.clustering)]).encode())
+    digest = hashlib.sha256(json.dumps([protocol.about, asdict(protocol.validation.clustering)]).encode())
     for part in (annotated, protocol.validation.examples, protocol.test):
-        found.update(content_digest(part).encode())
-    return found.hexdigest()
+        digest.update(content_digest(part).encode())
+    return digest.hexdigest()

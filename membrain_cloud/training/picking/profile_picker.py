@@ -1,4 +1,4 @@
-"""Training a picker: what it shall predict at each vertex, and the loop that teaches it."""
+"""Training of a DiffusionNet that predicts particles from density profiles along a membrane's normals."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from membrain_cloud.picking.mesh_patches import cut_into_patches
 from membrain_cloud.training.picking.epoch_loop import Anchor, EpochPlan, run_epochs
 from membrain_cloud.training.picking.examples import PickingExample, content_digest
 from membrain_cloud.training.picking.profile_augmentation import augment_profiles, averaging_matrix
-from membrain_cloud.training.picking.targets import FAR_SCORE, ParticleShape, targets_of_classes
+from membrain_cloud.training.picking.targets import FAR_SCORE, ParticleShape, class_targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,21 +36,49 @@ if TYPE_CHECKING:
     from membrain_cloud.training.picking.validation import Validation
 
 BASE_SHARE = 0.5
-"""Of a base's weights in a picker that begins with them: few membranes teach their own noise too, and what the base
-knows of other particles would be lost (weight interpolation, Wortsman et al., CVPR 2022)."""
+"""Share of the base's weights in a fine-tuned picker.
+
+Training on few membranes also learns their noise, and forgets what the base knows of other particles; interpolating the
+weights reduces both (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022).
+"""
 
 
 @dataclass(frozen=True)
 class PickerTraining:
-    """Everything that decides a training.
+    """Settings of a training. All of them affect its result.
 
-    offsets_angstrom : where the profiles were sampled.  window : of these samples the network takes, at a random start.
-    eigenpairs, partition_vertices, length_unit_angstrom, score_unit_angstrom, spline_order : as the picker will use.
-    width, hidden, blocks : sizes of the network.
-    classes : a name for each kind of particle; empty for one without.  shapes : as `targets.particle_targets` has
-        them, one a class; empty: distances are the same in all directions.
-    epochs, learning_rate, accumulate : Adam, x (1 - epoch/epochs)^0.9, a step every `accumulate` patches.
-    validate_every : so many epochs the membranes that are kept aside are looked at, where there are some.
+    Attributes
+    ----------
+    offsets_angstrom : tuple of float
+        Where the profiles are sampled along the outward normals, in Å.
+    window : int
+        Number of consecutive samples that the network takes, from a random start.
+    eigenpairs : int
+        Eigenpairs of the Laplacian of a mesh patch.
+    partition_vertices : int
+        Vertices of a mesh patch, about.
+    length_unit_angstrom : float
+        Unit of length of the network's geometry, in Å.
+    score_unit_angstrom : float
+        Unit of the predicted distances, in Å.
+    spline_order : int
+        Order of the spline that interpolates the density.
+    width, hidden, blocks : int
+        Channels of the network, width of its hidden layers, and number of its blocks.
+    epochs : int
+        Passes over all patches.
+    learning_rate : float
+        Initial learning rate of Adam; epoch e has this times (1 - e / epochs)^0.9.
+    accumulate : int
+        Patches in a step of the optimiser.
+    seed : int
+        Seed of all random numbers.
+    validate_every : int
+        Epochs between validations, if there are membranes to validate with.
+    classes : tuple of str
+        Names of the classes of particles. Default: a single class without a name.
+    shapes : tuple of tuple of float
+        Half axes of each class, in Å (`targets.particle_targets`). Default: Euclidean distances.
     """
 
     offsets_angstrom: tuple[float, ...]
@@ -73,10 +101,12 @@ class PickerTraining:
 
     @property
     def outputs(self) -> int:
+        """Return the number of classes."""
         return max(1, len(self.classes))
 
     @property
     def architecture(self) -> Architecture:
+        """Return the architecture of the network."""
         return Architecture(
             channels=self.window,
             width=self.width,
@@ -89,9 +119,22 @@ class PickerTraining:
 
 @dataclass(frozen=True, eq=False)
 class TrainingPatch:
-    """A patch ready for the network: normalised profiles (n, C), targets (n, K), weights (n,), operators as tensors.
+    """A patch of a mesh with n vertices, ready for the network.
 
-    surface : eigenvectors and their slopes in float16: all patches of a training are held at once.
+    Attributes
+    ----------
+    vertices : ndarray of shape (n, 3), float64
+        Positions (x, y, z), in Å.
+    profiles : ndarray of shape (n, C), float32
+        Normalised density profiles.
+    targets : Tensor of shape (n, K), float32
+        Targets of K classes.
+    weights : Tensor of shape (n,), float32
+        Weight of each vertex in the loss.
+    surface : SurfaceTensors
+        Operators; eigenvectors and their slopes in float16, because all patches of a training are in memory.
+    averaging : scipy.sparse.csr_matrix of shape (n, n), float32
+        Mean over a vertex and its neighbours.
     """
 
     vertices: NDArray[np.float64]
@@ -103,11 +146,24 @@ class TrainingPatch:
 
 
 def training_patches(examples: Sequence[PickingExample], settings: PickerTraining) -> list[TrainingPatch]:
-    """Cut the examples' meshes into patches as prediction will, and compute their operators once."""
+    """Cut the meshes of examples into patches, as prediction does, and compute the patches' operators.
+
+    Parameters
+    ----------
+    examples : sequence of PickingExample
+        Membranes with their particles.
+    settings : PickerTraining
+        Size of the patches, eigenpairs, units, classes and shapes.
+
+    Returns
+    -------
+    patches : list of TrainingPatch
+        The patches of all membranes, in order.
+    """
     patches = []
     for example in examples:
         normals = example.mesh.vertex_normals()
-        targets = targets_of_classes(
+        targets = class_targets(
             example.mesh.vertices,
             normals,
             example.of_classes(settings.outputs),
@@ -129,7 +185,7 @@ def training_patches(examples: Sequence[PickingExample], settings: PickerTrainin
                     profiles=normalise_profiles(example.profiles[patch.vertices]),
                     targets=torch.from_numpy(targets[patch.vertices]),
                     weights=torch.from_numpy(patch.weights.astype(np.float32)),
-                    surface=_halved(surface_tensors(operators, mirrored=False, device=torch.device("cpu"))),
+                    surface=_to_half_precision(surface_tensors(operators, mirrored=False, device=torch.device("cpu"))),
                     averaging=averaging_matrix(patch.faces, len(vertices)),
                 )
             )
@@ -148,24 +204,48 @@ def train_picker(
 ) -> Picker:
     """Train a DiffusionNet on membranes with known particles.
 
-    Loss: sum((w (p - t))^2) / sum(w) over a patch's vertices (MemBrain-pick's).
-    checkpoint, progress : as `epochs.run_epochs`. Going on gives the same weights as training without a pause.
-    validation : membranes to choose the best epoch by; None: the last is taken.
-    base : a picker to begin with, of the same sampling (see `fits`), which stays as it is; its sizes go before those of
-        the settings. With a validation its own weights count as epoch 0, so that what is returned validates no worse.
-    base_share : of its weights in what is validated and returned, beside the trained ones; None: `BASE_SHARE`.
+    The loss of a patch is sum((w (p - t))^2) / sum(w) over its vertices, as in MemBrain-pick.
 
-    Raises InputError without any patch or particle, UsageError where the checkpoint is of other settings or the base
-    does not fit.
+    Parameters
+    ----------
+    examples : sequence of PickingExample
+        Membranes to train on.
+    settings : PickerTraining
+        Settings of the training.
+    checkpoint : Path or None
+        File of the training's state. A second call with the same arguments continues from there, and ends with the same
+        weights as an uninterrupted training. None: no state is kept.
+    progress : callable
+        Called after each epoch with the number of epochs done and the mean loss.
+    validation : Validation or None
+        Membranes that choose the best epoch. Default None: the last epoch is taken.
+    base : Picker or None
+        Picker whose weights training starts from; it is not changed. It must sample densities in the same way
+        (`is_compatible`); its network's size replaces that of the settings. With a validation its own weights take part
+        as epoch 0, so that the result validates no worse. Default: random weights.
+    base_share : float or None
+        Share of the base's weights in what is validated and returned, 0 to 1. Default: `BASE_SHARE`.
+
+    Returns
+    -------
+    picker : Picker
+        The trained picker; its notes hold `best_epoch` if there was a validation.
+
+    Raises
+    ------
+    InputError
+        If no particle lies on any of the meshes.
+    UsageError
+        If the checkpoint belongs to other settings, or the base is incompatible.
     """
-    base, share = fitting(base, settings), BASE_SHARE if base_share is None else base_share
+    base, share = require_compatible(base, settings), BASE_SHARE if base_share is None else base_share
     patches = training_patches(examples, settings)
     if not any(float(patch.targets.min()) < FAR_SCORE for patch in patches):
         raise InputError("no particle lies on any of the meshes", "give examples with particles on their membranes")
     torch.manual_seed(settings.seed)
     network = DiffusionNet(settings.architecture if base is None else base.network.architecture)
     if base is None:
-        _start_well(network)
+        _initialise(network)
     else:
         network.load_state_dict(base.network.state_dict())
     plan = EpochPlan(
@@ -182,39 +262,70 @@ def train_picker(
         train_epoch=lambda optimiser, epoch: _train_epoch(
             network, optimiser, patches, settings, np.random.default_rng((settings.seed, epoch))
         ),
-        validate=None if validation is None else lambda: validation.scores(_made(network, settings), settings.shapes),
+        validate=None if validation is None else lambda: validation.scores(_picker(network, settings), settings.shapes),
         progress=progress,
         validate_first=base is not None,
         anchor=None if base is None else Anchor(base.network.state_dict(), share),
     )
     notes: dict[str, Any] = {} if validation is None else {"best_epoch": state.best_at}
-    return replace(_made(network, settings), notes=notes)
+    return replace(_picker(network, settings), notes=notes)
 
 
-def fitting(base: AnyPicker | None, settings: PickerTraining) -> Picker | None:
-    """The base, if a training with these settings can begin with it. UsageError otherwise."""
+def require_compatible(base: AnyPicker | None, settings: PickerTraining) -> Picker | None:
+    """Return `base` if a training with these settings can start from its weights.
+
+    Parameters
+    ----------
+    base : Picker, SubvolumePicker or None
+        The picker. None is returned unchanged.
+    settings : PickerTraining
+        Settings of the training.
+
+    Returns
+    -------
+    base : Picker or None
+        The picker.
+
+    Raises
+    ------
+    UsageError
+        If it is of another kind or samples densities in another way.
+    """
     if base is not None and not isinstance(base, Picker):
         raise UsageError(f"the picker {base.name} is of another kind of network", "give a picker of profiles")
-    if base is not None and not fits(base, settings):
+    if base is not None and not is_compatible(base, settings):
         raise UsageError(
-            f"the picker {base.name} samples or is built otherwise than this training wants it",
+            f"the picker {base.name} samples or is built otherwise than this training needs it",
             "train without a base, or with one that this command made",
         )
     return base
 
 
-def fits(base: Picker, settings: PickerTraining) -> bool:
-    """Whether a picker can be trained on with these settings; how wide and deep it is does not matter."""
-    own = base.network.architecture
+def is_compatible(base: Picker, settings: PickerTraining) -> bool:
+    """Return whether a training with these settings can start from a picker's weights.
+
+    Parameters
+    ----------
+    base : Picker
+        The picker. Width and depth of its network do not matter.
+    settings : PickerTraining
+        Settings of the training.
+
+    Returns
+    -------
+    compatible : bool
+        Whether sampling, window, classes, eigenpairs and units agree.
+    """
+    architecture = base.network.architecture
     return (
-        (own.channels, own.outputs) == (settings.window, settings.outputs)
+        (architecture.channels, architecture.outputs) == (settings.window, settings.outputs)
         and np.array_equal(base.offsets_angstrom, settings.offsets_angstrom)
         and (base.eigenpairs, base.length_unit_angstrom, base.score_unit_angstrom, base.inward_normals)
         == (settings.eigenpairs, settings.length_unit_angstrom, settings.score_unit_angstrom, False)
     )
 
 
-def _made(network: DiffusionNet, settings: PickerTraining) -> Picker:
+def _picker(network: DiffusionNet, settings: PickerTraining) -> Picker:
     return Picker(
         network=network,
         offsets_angstrom=np.array(settings.offsets_angstrom),
@@ -236,6 +347,7 @@ def _train_epoch(
     settings: PickerTraining,
     rng: np.random.Generator,
 ) -> float:
+    """Train on every patch once, in random order, and return the mean loss."""
     spare = len(settings.offsets_angstrom) - settings.window
     step_angstrom = abs(settings.offsets_angstrom[1] - settings.offsets_angstrom[0])
     total = 0.0
@@ -244,25 +356,26 @@ def _train_epoch(
         patch = patches[index]
         x = augment_profiles(patch.profiles, patch.vertices, patch.averaging, rng, step_angstrom=step_angstrom)
         start = int(rng.integers(spare + 1))
-        surface = _whole(patch.surface, mirrored=rng.random() < 0.5)  # a mirrored membrane is a membrane too
+        surface = _to_single_precision(patch.surface, mirrored=rng.random() < 0.5)
         predicted = network(torch.from_numpy(x[:, start : start + settings.window].copy()), surface)
         loss = ((patch.weights[:, None] * (predicted - patch.targets)) ** 2).sum() / patch.weights.sum()
-        (loss / settings.accumulate).backward()
+        torch.autograd.backward(loss / settings.accumulate)
         total += float(loss.detach())
         if count % settings.accumulate == 0 or count == len(patches):
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-            _hold_diffusion_times(network)
+            _clamp_diffusion_times(network)
     return total / len(patches)
 
 
-def _halved(surface: SurfaceTensors) -> SurfaceTensors:
+def _to_half_precision(surface: SurfaceTensors) -> SurfaceTensors:
     return surface._replace(
         eigenvectors=surface.eigenvectors.half(), slopes_x=surface.slopes_x.half(), slopes_y=surface.slopes_y.half()
     )
 
 
-def _whole(surface: SurfaceTensors, *, mirrored: bool) -> SurfaceTensors:
+def _to_single_precision(surface: SurfaceTensors, *, mirrored: bool) -> SurfaceTensors:
+    """Return the operators in float32; those of the mirror image of the membrane if `mirrored`."""
     slopes_y = surface.slopes_y.float()
     return surface._replace(
         eigenvectors=surface.eigenvectors.float(),
@@ -271,8 +384,8 @@ def _whole(surface: SurfaceTensors, *, mirrored: bool) -> SurfaceTensors:
     )
 
 
-def _start_well(network: DiffusionNet) -> None:
-    """Start with "far" everywhere and with channels of different reaches, 0 to about 100 Å: this saves epochs."""
+def _initialise(network: DiffusionNet) -> None:
+    """Predict "far" everywhere at first, and diffuse channels over 0 to about 100 Å: this saves epochs."""
     with torch.no_grad():
         network.last_lin.bias.fill_(0.9 * FAR_SCORE)
         for module in network.modules():
@@ -281,7 +394,7 @@ def _start_well(network: DiffusionNet) -> None:
                 module.diffusion_time.copy_(0.02 * torch.linspace(0.0, 1.0, count) ** 2 + SHORTEST_TIME)
 
 
-def _hold_diffusion_times(network: DiffusionNet) -> None:
+def _clamp_diffusion_times(network: DiffusionNet) -> None:
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, Diffusion):
@@ -289,9 +402,9 @@ def _hold_diffusion_times(network: DiffusionNet) -> None:
 
 
 def _settings_digest(settings: PickerTraining, base: Picker | None, share: float) -> str:
-    found = hashlib.sha256(json.dumps(asdict(settings), sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(asdict(settings), sort_keys=True).encode())
     if base is not None:
-        found.update(f"base {share}".encode())
+        digest.update(f"base {share}".encode())
         for name, value in sorted(base.network.state_dict().items()):
-            found.update(name.encode() + value.cpu().numpy().tobytes())
-    return found.hexdigest()
+            digest.update(name.encode() + value.cpu().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,7 +1,7 @@
-"""Membranes of phantoms with their particles, to train a picker on: many kinds, imaged in many ways.
+"""Examples of simulated tomograms for training pickers: many kinds of particles, imaged in many ways.
 
-Surfaces are those of the true masks, some of them spoilt, or those that a segmentation network draws: a picker that is
-used on these should have seen them.
+The surfaces are those of the true masks, some of them degraded, or those of a segmentation network, because a picker
+that is used on such surfaces should be trained on them.
 """
 
 from __future__ import annotations
@@ -26,28 +26,47 @@ from membrain_cloud.training.segmentation.simulated_patches import random_imagin
 if TYPE_CHECKING:
     from membrain_cloud.geometry import Mesh, Picks
 
-# Of a decoy: what `separate` drops by default is of twice this size.
+# Minimum volume of a decoy: half of what `separate` drops by default.
 _LEAST_DARK_ANGSTROM3 = 5e5
+# A particle farther from a mesh is not on it.
+_REACH_ANGSTROM = 60.0
+# Voxel spacing in which `PhantomExamples.shape` counts, in Å.
+_SHAPE_SPACING_ANGSTROM = 10.0
 
-Drawn = Callable[[NDArray[np.bool_]], NDArray[np.bool_]]
-Segment = Callable[[NDArray[np.float32], float], NDArray[np.unsignedinteger]]
-"""A density (Z, Y, X) and its voxel spacing in Å -> its membranes, numbered from 1."""
+ChangeMask = Callable[[NDArray[np.bool_]], NDArray[np.bool_]]
+Segment = Callable[[NDArray[np.float32], float], NDArray[np.unsignedinteger[Any]]]
+"""Takes a density (Z, Y, X) and its voxel spacing in Å, and returns its membranes, numbered from 1."""
 
 
 @dataclass(frozen=True)
 class PhantomExamples:
-    """How examples are made of phantoms.
+    """How examples are made of simulated tomograms (phantoms).
 
-    shape : (z, y, x) voxels of 10 Å; with other voxels as many as fill the same room.
-    voxel_spacing_angstrom : range; half of the phantoms have 10 Å where that lies in it.
-    snr, particles_per_um2 : ranges, log-uniform.  membrane_contrast, cytosolic_per_um3 : as `PhantomSettings` has them.
-    particles : their kinds, as `PhantomSettings` has them, one a membrane.
-    cluttered : share of the phantoms with much beside the membranes (`CLUTTER`).
-    smoothing_angstrom, vertex_area_angstrom2 : of the meshes.
-    imperfect : share of the true masks that are spoilt as a network's are (thicker, thinner, rough, with holes).
-    decoys : at most so many dark places a phantom, off its membranes, are meshed as if they were one: on what a network
-        takes for a membrane by mistake nothing is to be picked.
-    surfaces : what is meshed: the true masks, what a network segments, or once these and once that.
+    Attributes
+    ----------
+    shape : tuple of int
+        Shape (z, y, x) in voxels of 10 Å; with another voxel spacing, as many voxels as fill the same volume.
+    voxel_spacing_angstrom : tuple of float
+        Range of the voxel spacing, in Å. Half of the phantoms have 10 Å if that lies in the range.
+    snr : tuple of float
+        Range of the signal-to-noise ratio, log-uniform.
+    particles_per_um2 : tuple of float
+        Range of the density of particles on a membrane, per square micrometre, log-uniform.
+    smoothing_angstrom, vertex_area_angstrom2 : float
+        Smoothing of the meshes in Å, and area per vertex in Å².
+    imperfect : float
+        Fraction of the true masks that are degraded like a network's: thicker, thinner, rough, with holes.
+    particles : tuple of str
+        Kinds of particles, one kind per membrane (`PhantomSettings`).
+    membrane_contrast, cytosolic_per_um3 : tuple of float
+        As in `PhantomSettings`.
+    cluttered : float
+        Fraction of the phantoms with many structures beside the membranes (`CLUTTER`).
+    decoys : int
+        Maximum number of dark regions outside of the membranes that are meshed as if they were membranes. Nothing is to
+        be picked on false positives of a segmentation.
+    surfaces : {"masks", "segmented", "both"}
+        What is meshed: the true masks, what a network segments, or each of the two.
     """
 
     shape: tuple[int, int, int]
@@ -72,15 +91,29 @@ CLUTTER: dict[str, Any] = {
     "gold_beads": (0, 2),
     "void_angstrom": (0.0, 150.0),
 }
-"""What `PhantomSettings` has in a cluttered phantom: more of all that is taken for a membrane, or for a particle."""
+"""Values of `PhantomSettings` for a cluttered phantom: more of all that is mistaken for a membrane or a particle."""
 
 
 def random_phantom(seed: int, settings: PhantomExamples) -> Phantom:
-    """A phantom with membrane particles of all kinds, imaged in one of many ways."""
+    """Simulate a tomogram with membrane particles of all kinds, imaged under random conditions.
+
+    Parameters
+    ----------
+    seed : int
+        Seed of all random numbers.
+    settings : PhantomExamples
+        Ranges of what is drawn.
+
+    Returns
+    -------
+    phantom : Phantom
+        The tomogram and its truth.
+    """
     rng = np.random.default_rng((seed, 1))
+    usual = _SHAPE_SPACING_ANGSTROM
     least, most = settings.voxel_spacing_angstrom
-    spacing = 10.0 if rng.random() < 0.5 and least <= 10.0 <= most else float(rng.uniform(least, most))
-    z, y, x = (round(n * 10.0 / spacing) for n in settings.shape)
+    spacing = usual if rng.random() < 0.5 and least <= usual <= most else float(rng.uniform(least, most))
+    z, y, x = (round(n * usual / spacing) for n in settings.shape)
     low = float(rng.uniform(26, 41))
     density = float(np.exp(rng.uniform(*np.log(settings.particles_per_um2))))
     imaging = random_imaging(rng)
@@ -96,25 +129,38 @@ def random_phantom(seed: int, settings: PhantomExamples) -> Phantom:
         filaments=(0, 2),
         imaging=replace(imaging, snr=float(np.exp(rng.uniform(*np.log(settings.snr))))),
     )
-    # Drawn last: the other phantoms are the same whatever the share.
+    # Drawn last, so that the other phantoms do not depend on the fraction.
     if rng.random() < settings.cluttered:
         phantom = replace(phantom, **CLUTTER)
     return make_phantom(seed, phantom)
 
 
 def imperfect_mask(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
-    """A mask as a network might draw it: its surface shifted and wavy by about a voxel, at times with holes."""
+    """Degrade a mask like a network's: its surface is shifted and wavy by about a voxel, at times with holes.
+
+    Parameters
+    ----------
+    mask : ndarray of shape (Z, Y, X), bool
+        The true mask.
+    rng : numpy.random.Generator
+        Source of random numbers.
+
+    Returns
+    -------
+    mask : ndarray of shape (Z, Y, X), bool
+        The degraded mask.
+    """
     inside = ndimage.distance_transform_edt(mask) - ndimage.distance_transform_edt(~mask)
     waves = ndimage.gaussian_filter(rng.standard_normal(mask.shape), 2.5)
     waves *= rng.uniform(0.2, 0.6) / max(float(waves.std()), 1e-9)
-    spoilt: NDArray[np.bool_] = inside + waves + rng.uniform(-0.6, 0.8) > 0.0
+    degraded: NDArray[np.bool_] = inside + waves + rng.uniform(-0.6, 0.8) > 0.0
     if rng.random() < 0.4:
-        places = np.argwhere(mask)
+        voxels = np.argwhere(mask)
         coordinates = np.indices(mask.shape)
-        for middle in places[rng.integers(len(places), size=int(rng.integers(1, 4)))]:
-            away = ((coordinates - middle[:, None, None, None]) ** 2).sum(axis=0)
-            spoilt &= away > rng.uniform(3.0, 8.0) ** 2
-    return spoilt
+        for center in voxels[rng.integers(len(voxels), size=int(rng.integers(1, 4)))]:
+            away = ((coordinates - center[:, None, None, None]) ** 2).sum(axis=0)
+            degraded &= away > rng.uniform(3.0, 8.0) ** 2
+    return degraded
 
 
 def phantom_examples(
@@ -127,13 +173,34 @@ def phantom_examples(
     classes: Sequence[str] = (),
     segment: Segment | None = None,
 ) -> list[PickingExample]:
-    """One example a membrane of the phantom; particles more than 60 Å from a mesh do not count as on it.
+    """Make examples of a phantom's membranes.
 
-    classes : kinds of particles to tell apart, by their names in the phantom; others count as none. Empty: all alike.
-    segment : for surfaces that a network segments; its membranes have the particles that are nearest to them.
+    Parameters
+    ----------
+    phantom : Phantom
+        The simulated tomogram.
+    settings : PhantomExamples
+        Surfaces, meshes and decoys.
+    offsets_angstrom : sequence of float
+        Where profiles are sampled along the outward normals, in Å.
+    spline_order : int
+        Order of the spline that interpolates the density.
+    seed : int
+        Seed of the degraded masks and the decoys.
+    classes : sequence of str
+        Kinds of particles to distinguish, by their names in the phantom; other kinds are left out. Default: all
+        particles are one class.
+    segment : callable or None
+        Segments the density; needed for segmented surfaces.
+
+    Returns
+    -------
+    examples : list of PickingExample
+        Segmented membranes, then those of the true masks, then decoys. Particles belong to the nearest mesh within
+        60 Å.
     """
     kinds = np.array([list(classes).index(name) if name in classes else -1 for name in phantom.particle_classes], int)
-    wanted = kinds >= 0 if classes else np.ones(len(kinds), bool)
+    included = kinds >= 0 if classes else np.ones(len(kinds), bool)
     offsets = np.asarray(offsets_angstrom)
 
     def example(mesh: Mesh, on_it: NDArray[np.bool_]) -> PickingExample:
@@ -147,8 +214,8 @@ def phantom_examples(
             outside=float(phantom.density.mean()),
             spline_order=spline_order,
         )
-        chosen = on_it & wanted
-        return PickingExample(mesh, profiles, phantom.particles.select(chosen), kinds[chosen] if classes else None)
+        own = on_it & included
+        return PickingExample(mesh, profiles, phantom.particles.select(own), kinds[own] if classes else None)
 
     examples = []
     if settings.surfaces != "masks":
@@ -156,54 +223,68 @@ def phantom_examples(
             raise ValueError("surfaces that are segmented need a network")
         instances = segment(phantom.density, phantom.voxel_spacing_angstrom)
         meshes = [mesh for _, mesh in _meshes(instances, phantom, settings, lambda mask: mask)]
-        examples += [
-            example(mesh, on_it) for mesh, on_it in zip(meshes, _owned(phantom.particles, meshes), strict=True)
-        ]
+        owners = _assign_particles(phantom.particles, meshes)
+        examples += [example(mesh, on_it) for mesh, on_it in zip(meshes, owners, strict=True)]
     if settings.surfaces != "segmented":
         rng = np.random.default_rng((seed, 2))
 
-        def as_drawn(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        def degrade_some(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
             return imperfect_mask(mask, rng) if rng.random() < settings.imperfect else mask
 
-        for number, mesh in _meshes(phantom.instances, phantom, settings, as_drawn):
+        for number, mesh in _meshes(phantom.instances, phantom, settings, degrade_some):
             own = phantom.particles.membrane_ids == number
-            examples.append(example(mesh, own & _owned(phantom.particles, [mesh])[0]))
+            examples.append(example(mesh, own & _assign_particles(phantom.particles, [mesh])[0]))
     if settings.decoys:
-        dark = dark_places(phantom, settings.decoys, np.random.default_rng((seed, 3)))
-        nothing = np.zeros(len(phantom.particles), bool)
-        examples += [example(mesh, nothing) for _, mesh in _meshes(dark, phantom, settings, lambda mask: mask)]
+        dark = dark_regions(phantom, settings.decoys, np.random.default_rng((seed, 3)))
+        no_particles = np.zeros(len(phantom.particles), bool)
+        examples += [example(mesh, no_particles) for _, mesh in _meshes(dark, phantom, settings, lambda mask: mask)]
     return examples
 
 
-def dark_places(phantom: Phantom, most: int, rng: np.random.Generator) -> NDArray[np.uint16]:
-    """(Z, Y, X) the largest dark things that are no membrane, numbered from 1.
+def dark_regions(phantom: Phantom, most: int, rng: np.random.Generator) -> NDArray[np.uint16]:
+    """Find the largest dark regions of a phantom that are no membrane.
 
-    Walls of microtubules, filaments, proteins that touch; in a noisy phantom, noise. They stay 60 Å off the membranes
-    and 150 Å off the particles on them.
+    These are walls of microtubules, filaments and touching proteins; in a noisy phantom also noise. They keep 60 Å away
+    from membranes and 150 Å from the particles on them.
+
+    Parameters
+    ----------
+    phantom : Phantom
+        The simulated tomogram.
+    most : int
+        Maximum number of regions.
+    rng : numpy.random.Generator
+        Source of random numbers, for smoothing and threshold.
+
+    Returns
+    -------
+    regions : ndarray of shape (Z, Y, X), uint16
+        Regions numbered from 1, largest first; 0 elsewhere.
     """
     spacing = phantom.voxel_spacing_angstrom
     smooth = ndimage.gaussian_filter(phantom.density, rng.uniform(12.0, 25.0) / spacing)
     particles = np.zeros(phantom.labels.shape, np.bool_)
     particles[tuple(phantom.grid.to_voxels(phantom.particles.positions).round().astype(int).T)] = True
-    away = np.ones(phantom.labels.shape, np.bool_)
-    for there, angstrom in ((phantom.labels > 0, 60.0), (particles, 150.0)):
-        if there.any():  # a transform without anything to measure from is undefined
-            away &= ndimage.distance_transform_edt(~there) * spacing > angstrom
-    if not away.any():
-        return np.zeros(away.shape, np.uint16)
-    dark = away & (smooth < np.quantile(smooth[away], rng.uniform(0.01, 0.05)))
+    allowed = np.ones(phantom.labels.shape, np.bool_)
+    for obstacle, angstrom in ((phantom.labels > 0, 60.0), (particles, 150.0)):
+        if obstacle.any():  # the distance transform of an empty mask is undefined
+            allowed &= ndimage.distance_transform_edt(~obstacle) * spacing > angstrom
+    if not allowed.any():
+        return np.zeros(allowed.shape, np.uint16)
+    dark = allowed & (smooth < np.quantile(smooth[allowed], rng.uniform(0.01, 0.05)))
     least = round(_LEAST_DARK_ANGSTROM3 / spacing**3)
-    found = separate(dark, min_voxels=least, split=False, drop_border=False)
-    found[found > most] = 0
-    return found.astype(np.uint16)
+    regions = separate(dark, min_voxels=least, split=False, drop_border=False)
+    regions[regions > most] = 0
+    return regions.astype(np.uint16)
 
 
 def _meshes(
-    instances: NDArray[np.unsignedinteger], phantom: Phantom, settings: PhantomExamples, drawn: Drawn
+    instances: NDArray[np.unsignedinteger[Any]], phantom: Phantom, settings: PhantomExamples, change: ChangeMask
 ) -> Iterator[tuple[int, Mesh]]:
+    """Yield the number and the mesh of each instance, its mask changed by `change` before it is meshed."""
     for number, box in instance_boxes(instances, margin=2).items():
         mesh = mesh_membrane(
-            drawn(instances[box.slices] == number),
+            change(instances[box.slices] == number),
             box,
             phantom.grid,
             smoothing_angstrom=settings.smoothing_angstrom,
@@ -213,9 +294,10 @@ def _meshes(
             yield number, mesh
 
 
-def _owned(particles: Picks, meshes: Sequence[Mesh]) -> NDArray[np.bool_]:
-    """(M, N) whether particle n is on mesh m: the nearest one, within 60 Å."""
+def _assign_particles(particles: Picks, meshes: Sequence[Mesh]) -> NDArray[np.bool_]:
+    """Return (M, N), whether mesh m is the nearest to particle n and within reach."""
     if not len(meshes) or not len(particles):
         return np.zeros((len(meshes), len(particles)), bool)
     away = np.array([cKDTree(mesh.vertices).query(particles.positions)[0] for mesh in meshes])
-    return (away.argmin(axis=0) == np.arange(len(meshes))[:, None]) & (away <= 60.0)
+    nearest: NDArray[np.bool_] = away.argmin(axis=0) == np.arange(len(meshes))[:, None]
+    return nearest & (away <= _REACH_ANGSTROM)

@@ -1,4 +1,4 @@
-"""Training MemBrain v1's network on boxes of density around the vertices of a few membranes."""
+"""Training of MemBrain v1's network on boxes of density around the vertices of a few membranes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from membrain_cloud.networks.picking.subvolume_picker import SubvolumePicker
 from membrain_cloud.picking.vertex_scores import scale_of_boxes
 from membrain_cloud.training.picking.epoch_loop import EpochPlan, run_epochs
 from membrain_cloud.training.picking.examples import SubvolumeExample, content_digest
-from membrain_cloud.training.picking.targets import FAR_SCORE, ParticleShape, targets_of_classes
+from membrain_cloud.training.picking.targets import FAR_SCORE, ParticleShape, class_targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,13 +30,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SubvolumeTraining:
-    """Everything that decides a training.
+    """Settings of a training. All of them affect its result.
 
-    spacing_angstrom : voxel size of the boxes.  classes : a name for each kind of particle; empty for one without.
-    shapes : half axes of each class's particles, for distances that follow them (Mahalanobis); empty: round ones.
-    samples : boxes a step; half of them, where there are so many, from places near particles.
-    epochs, steps : an epoch is so many optimiser steps.  Adam, learning rate x (1 - epoch/epochs)^0.9.
-    validate_every : as of `picker_loop.PickerTraining`.
+    Attributes
+    ----------
+    spacing_angstrom : float
+        Voxel spacing of the boxes, in Å.
+    score_unit_angstrom : float
+        Unit of the predicted distances, in Å.
+    epochs, steps : int
+        Number of epochs, and optimiser steps in an epoch.
+    samples : int
+        Boxes in a step; half of them are near particles.
+    learning_rate : float
+        Initial learning rate of Adam; epoch e has this times (1 - e / epochs)^0.9.
+    seed : int
+        Seed of all random numbers.
+    validate_every : int
+        Epochs between validations, if there are membranes to validate with.
+    classes : tuple of str
+        Names of the classes of particles. Default: a single class without a name.
+    shapes : tuple of tuple of float
+        Half axes of each class, in Å (`targets.particle_targets`). Default: Euclidean distances.
     """
 
     spacing_angstrom: float
@@ -52,7 +67,17 @@ class SubvolumeTraining:
 
     @property
     def outputs(self) -> int:
+        """Return the number of classes."""
         return max(1, len(self.classes))
+
+
+@dataclass(frozen=True, eq=False)
+class _Samples:
+    """Normalised boxes (N, e, e, e) float32, their targets (N, K) float32, and the indices of those near particles."""
+
+    boxes: NDArray[np.float32]
+    targets: NDArray[np.float32]
+    near: NDArray[np.int64]
 
 
 def train_subvolume_picker(
@@ -63,16 +88,36 @@ def train_subvolume_picker(
     progress: Callable[[int, float], None],
     validation: Validation | None = None,
 ) -> SubvolumePicker:
-    """Train a SubvolumeNet on membranes with known particles; the loss is the mean squared error of its distances.
+    """Train a SubvolumeNet on membranes with known particles; the loss is the mean squared error of the distances.
 
-    checkpoint, progress : as `epochs.run_epochs`. Going on gives the same weights as training without a pause.
-    validation : membranes to choose the best epoch by, whose examples have their meshes; None: the last is taken.
+    Parameters
+    ----------
+    examples : sequence of SubvolumeExample
+        Membranes to train on.
+    settings : SubvolumeTraining
+        Settings of the training.
+    checkpoint : Path or None
+        File of the training's state. A second call with the same arguments continues from there, and ends with the same
+        weights as an uninterrupted training. None: no state is kept.
+    progress : callable
+        Called after each epoch with the number of epochs done and the mean loss.
+    validation : Validation or None
+        Membranes that choose the best epoch; its examples need their meshes. Default None: the last epoch is taken.
 
-    Raises InputError without any particle near a membrane, UsageError where the checkpoint is of other settings.
+    Returns
+    -------
+    picker : SubvolumePicker
+        The trained picker; its notes hold `best_epoch` if there was a validation.
+
+    Raises
+    ------
+    InputError
+        If no particle lies near a membrane.
+    UsageError
+        If the checkpoint belongs to other settings.
     """
-    boxes, targets = _material(examples, settings)
-    near = np.flatnonzero((targets < FAR_SCORE).any(axis=1))
-    if not len(near):
+    samples = _collect_samples(examples, settings)
+    if not len(samples.near):
         raise InputError("no particle lies on any of the meshes", "give examples with particles on their membranes")
     torch.manual_seed(settings.seed)
     network = SubvolumeNet(outputs=settings.outputs)
@@ -90,31 +135,29 @@ def train_subvolume_picker(
         network,
         plan,
         train_epoch=lambda optimiser, epoch: _train_epoch(
-            network, optimiser, boxes, targets, near, settings, np.random.default_rng((settings.seed, epoch))
+            network, optimiser, samples, settings, np.random.default_rng((settings.seed, epoch))
         ),
-        validate=None if validation is None else lambda: validation.scores(_made(network, settings), settings.shapes),
+        validate=None if validation is None else lambda: validation.scores(_picker(network, settings), settings.shapes),
         progress=progress,
     )
     notes: dict[str, Any] = {} if validation is None else {"best_epoch": state.best_at}
-    return replace(_made(network, settings), notes=notes)
+    return replace(_picker(network, settings), notes=notes)
 
 
-def _made(network: SubvolumeNet, settings: SubvolumeTraining) -> SubvolumePicker:
+def _picker(network: SubvolumeNet, settings: SubvolumeTraining) -> SubvolumePicker:
     return SubvolumePicker(
         network, EDGE, settings.spacing_angstrom, settings.score_unit_angstrom, classes=settings.classes
     )
 
 
-def _material(
-    examples: Sequence[SubvolumeExample], settings: SubvolumeTraining
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """All boxes (N, e, e, e), each membrane's scaled by its own mean and deviation, and their targets (N, K)."""
+def _collect_samples(examples: Sequence[SubvolumeExample], settings: SubvolumeTraining) -> _Samples:
+    """Collect the boxes of all membranes, each membrane's scaled by its own mean and deviation, and their targets."""
     boxes, targets = [np.zeros((0, EDGE, EDGE, EDGE), np.float32)], [np.zeros((0, settings.outputs), np.float32)]
     for example in examples:
         mean, deviation = scale_of_boxes(example.boxes)
         boxes.append((example.boxes - np.float32(mean)) / np.float32(deviation))
         targets.append(
-            targets_of_classes(
+            class_targets(
                 example.vertices,
                 example.normals,
                 example.particles,
@@ -122,35 +165,36 @@ def _material(
                 shapes=settings.shapes,
             )
         )
-    return np.concatenate(boxes).astype(np.float32), np.concatenate(targets)
+    pooled = np.concatenate(targets)
+    near = np.flatnonzero((pooled < FAR_SCORE).any(axis=1))
+    return _Samples(np.concatenate(boxes).astype(np.float32), pooled, near)
 
 
 def _train_epoch(
     network: SubvolumeNet,
     optimiser: torch.optim.Optimizer,
-    boxes: NDArray[np.float32],
-    targets: NDArray[np.float32],
-    near: NDArray[np.int64],
+    samples: _Samples,
     settings: SubvolumeTraining,
     rng: np.random.Generator,
 ) -> float:
-    total = 0.0
+    """Take the steps of one epoch, and return the mean loss."""
+    half, total = settings.samples // 2, 0.0
     for _ in range(settings.steps):
-        some = rng.integers(len(boxes), size=settings.samples)
-        some[: settings.samples // 2] = near[rng.integers(len(near), size=settings.samples // 2)]
-        x: NDArray[np.floating] = np.stack([_turned(boxes[index], rng) for index in some])
+        indices = rng.integers(len(samples.boxes), size=settings.samples)
+        indices[:half] = samples.near[rng.integers(len(samples.near), size=half)]
+        x: NDArray[np.floating[Any]] = np.stack([_rotate_randomly(samples.boxes[index], rng) for index in indices])
         x = x * rng.uniform(0.7, 1.3) + rng.uniform(-0.2, 0.2)
         x = x + rng.uniform(0.0, 0.4) * rng.standard_normal(x.shape)
         predicted = network(torch.from_numpy(x.astype(np.float32)[:, None]))
-        loss = functional.mse_loss(predicted, torch.from_numpy(targets[some]))
+        loss = functional.mse_loss(predicted, torch.from_numpy(samples.targets[indices]))
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         optimiser.step()
         total += float(loss.detach())
     return total / settings.steps
 
 
-def _turned(box: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """One of the eight ways a box can lie on its membrane: quarter turns about the normal, and their mirrors."""
+def _rotate_randomly(box: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Rotate a box by quarter turns about the normal, and mirror every other one: eight equivalent views."""
     turned = np.rot90(box, int(rng.integers(4)), axes=(1, 2))
     return turned[:, :, ::-1] if rng.random() < 0.5 else turned

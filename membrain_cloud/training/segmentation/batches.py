@@ -1,4 +1,4 @@
-"""Batches of patches for the training loop: the same ones whenever it is resumed."""
+"""Batches of patches for the training loop, reproducible from any step on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from membrain_cloud.training.augmentation.gpu import can_change, together
+from membrain_cloud.training.augmentation.gpu import all_supported, collate_specimens
 from membrain_cloud.training.segmentation.simulated_patches import SpecimenPatches
 
 if TYPE_CHECKING:
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
     from membrain_cloud.training.segmentation.trainer import Batch
 
 _CPU = torch.device("cpu")
+# Patches that are imaged in one launch on a GPU, whose kernels are short.
 _IMAGED_TOGETHER = 32
-# Of the batches that may be shown again: 256 patches of 64³, or 16 of 160³.
+# Size of the buffer of batches that may be shown again: 256 patches of 64³ voxels, or 16 of 160³.
 _KEPT_VOXELS = 2**26
 
+Item = TypeVar("Item")
 
-Made = TypeVar("Made")
 
+class _NumberedDataset(Dataset[Item]):
+    """Items number `first` to `first + count - 1`; `make(seed, number)` is pickled for other processes."""
 
-class _Numbered(Dataset[Made]):
-    """`count` things from number `first` on.  make : of the seed and a number; it goes to other processes."""
-
-    def __init__(self, make: Callable[[int, int], Made], seed: int, first: int, count: int) -> None:
+    def __init__(self, make: Callable[[int, int], Item], seed: int, first: int, count: int) -> None:
         self.make, self.seed, self.first, self.count = make, seed, first, count
 
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> Made:
+    def __getitem__(self, index: int) -> Item:
         return self.make(self.seed, self.first + index)
 
 
@@ -50,24 +50,41 @@ def _tensors(source: PatchSource, seed: int, n: int) -> Batch:
 def training_batches(
     source: PatchSource, settings: SegmentationTraining, step: int, device: torch.device = _CPU
 ) -> Iterator[Batch]:
-    """The batches of the training's steps, from number `step` on.
+    """Yield the batches of the training's steps from number `step` on.
 
-    Where patches are shown `views` times, one batch in so many is made; the others are drawn from those made last.
-    Which ones is a function of the seed and the step: one that is resumed makes those anew that it would have.
+    If patches are shown `settings.views` times, only one of so many batches is new; the others are drawn from a buffer
+    of the newest ones. The draw depends on the seed and the step alone, so a resumed training refills its buffer and
+    sees the same batches.
+
+    Parameters
+    ----------
+    source : PatchSource
+        Patches to train on.
+    settings : SegmentationTraining
+        Seed, batch size, number of steps and views.
+    step : int
+        Number of steps already done.
+    device : torch.device
+        Where simulated specimens are imaged. Default: the CPU.
+
+    Yields
+    ------
+    batch : Batch
+        Images (B, 1, w, w, w) float32 and labels (B, 1, w, w, w) uint8.
     """
     views = settings.views
-    room = max(1, _KEPT_VOXELS // (settings.batch * settings.window**3)) if views > 1 else 1
-    first = max(0, step // views + 1 - room)
+    buffer_length = max(1, _KEPT_VOXELS // (settings.batch * settings.window**3)) if views > 1 else 1
+    first = max(0, step // views + 1 - buffer_length)
     count = -(-settings.steps // views) - first
-    kept: deque[Batch] = deque(maxlen=room)
-    made = batches(source, settings, settings.seed, first * settings.batch, count * settings.batch, device)
-    for group, batch in enumerate(made, first):
-        kept.append(batch)
+    buffer: deque[Batch] = deque(maxlen=buffer_length)
+    new_batches = batches(source, settings, settings.seed, first * settings.batch, count * settings.batch, device)
+    for group, batch in enumerate(new_batches, first):
+        buffer.append(batch)
         for shown in range(max(step, group * views), min(settings.steps, (group + 1) * views)):
             if shown == group * views:
                 yield batch
             else:
-                yield kept[int(np.random.default_rng((settings.seed, shown)).integers(len(kept)))]
+                yield buffer[int(np.random.default_rng((settings.seed, shown)).integers(len(buffer)))]
 
 
 def batches(
@@ -78,19 +95,46 @@ def batches(
     count: int,
     device: torch.device = _CPU,
 ) -> Iterator[Batch]:
-    """Simulated specimens are imaged on a GPU where there is one: cores alone could not keep it busy."""
+    """Return batches of patches number `first` to `first + count - 1`.
+
+    Simulated specimens are imaged on a GPU if there is one, because CPU cores cannot image enough of them for its
+    network.
+
+    Parameters
+    ----------
+    source : PatchSource
+        Where the patches come from.
+    settings : SegmentationTraining
+        Batch size, and processes that prepare patches.
+    seed : int
+        Seed of the sequence of patches.
+    first, count : int
+        Number of the first patch, and how many there are; the last batch may be smaller.
+    device : torch.device
+        Where simulated specimens are imaged. Default: the CPU.
+
+    Returns
+    -------
+    batches : iterator of Batch
+        Images (B, 1, w, w, w) float32 and labels (B, 1, w, w, w) uint8.
+    """
     count, batch = max(count, 0), settings.batch
-    if device.type != "cpu" and isinstance(source, SpecimenPatches) and can_change(source.augmentations):
-        # Some batches are imaged at once: the kernels are short.
-        several = batch * max(1, _IMAGED_TOGETHER // batch)
-        for pieces in _loader(_Numbered(source.unimaged, seed, first, count), settings, several, collate_fn=together):
-            images, labels = source.imaged(pieces, device, batch)
-            yield from zip(images.split(batch), labels.split(batch), strict=True)
-    else:
-        yield from _loader(_Numbered(partial(_tensors, source), seed, first, count), settings, batch)
+    if device.type != "cpu" and isinstance(source, SpecimenPatches) and all_supported(source.augmentations):
+        return _batches_on_device(source, settings, _NumberedDataset(source.unimaged, seed, first, count), device)
+    return _loader(_NumberedDataset(partial(_tensors, source), seed, first, count), settings, batch)
 
 
-def _loader(data: Dataset[Any], settings: SegmentationTraining, batch: int, **more: Any) -> Iterator[Any]:
+def _batches_on_device(
+    source: SpecimenPatches, settings: SegmentationTraining, specimens: Dataset[Any], device: torch.device
+) -> Iterator[Batch]:
+    """Image several batches per launch, to amortise the overhead of short kernels."""
+    several = settings.batch * max(1, _IMAGED_TOGETHER // settings.batch)
+    for unimaged in _loader(specimens, settings, several, collate_fn=collate_specimens):
+        images, labels = source.image(unimaged, device, settings.batch)
+        yield from zip(torch.split(images, settings.batch), torch.split(labels, settings.batch), strict=True)
+
+
+def _loader(data: Dataset[Any], settings: SegmentationTraining, batch: int, **options: Any) -> Iterator[Any]:
     workers = min(settings.workers, len(data))  # type: ignore[arg-type]
     return iter(
         DataLoader(
@@ -100,8 +144,8 @@ def _loader(data: Dataset[Any], settings: SegmentationTraining, batch: int, **mo
             multiprocessing_context="spawn" if workers else None,
             prefetch_factor=4 if workers else None,
             pin_memory=torch.cuda.is_available(),
-            # Of its own, or each start of the loader would draw from the training's random numbers.
+            # Otherwise every start of the loader would draw from the training's random numbers.
             generator=torch.Generator().manual_seed(0),
-            **more,
+            **options,
         )
     )

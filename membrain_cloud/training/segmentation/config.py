@@ -1,4 +1,4 @@
-"""How a segmentation network is trained: all that decides it, and the recipes that go by a name."""
+"""Settings of a segmentation training, and recipes that are chosen by name."""
 
 from __future__ import annotations
 
@@ -15,40 +15,94 @@ from membrain_cloud.training.segmentation.losses import SegmentationLoss
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# What changes how fast a training goes, and not where.
-_EFFORT = ("threads", "workers")
+# Settings that affect the speed of a training, and not its result.
+_SPEED = ("threads", "workers")
+_WARM_UP_STEPS = 200
 
 
 def can_be_symmetric(channels: Sequence[int], residual: bool, mirror_loss: float, **_: Any) -> bool:
-    """Whether a training of these values (those of `SegmentationTraining`) can have its mirrors tied."""
+    """Return whether the weights of a network can be tied to be equivariant under mirroring.
+
+    Parameters
+    ----------
+    channels, residual, mirror_loss
+        As the attributes of `SegmentationTraining`. Other settings are accepted and ignored.
+
+    Returns
+    -------
+    possible : bool
+        True if the channels can be grouped in orbits, and there are neither residual blocks nor a mirror loss.
+    """
     return not residual and not mirror_loss and not any(count % ORBIT for count in channels)
 
 
 @dataclass(frozen=True)
 class SegmentationTraining:
-    """How to train; the defaults are those of the built-in model's recipe, whose network is symmetric (`RECIPES`).
+    """Settings of a training. The defaults are those of the built-in model, whose recipe also ties mirrors (`RECIPES`).
 
-    channels, residual : the network (`UNetArchitecture`).  window : edge of the patches (voxels).
-    batch : patches a step.  views : steps that a patch is trained on, on average.
-    steps : of the optimiser.  epoch_steps : of them in one pass over the data.
-    optimizer : "adamw", or "sgd" with Nesterov's momentum of 0.99.
-    schedule : of the learning rate: "plateau" warms up over 200 steps, stays, and falls to nothing over the last
-        quarter; "polynomial" is (1 - epoch / epochs)^0.9.
-    clip_norm : longest gradient; 0: any.
-    surface_dice, smooth, heads : of the loss (`SegmentationLoss`).
-    mirror_symmetric : weights are tied so that mirrored patches have mirrored answers (`networks.symmetry`).
-    mirror_loss : weight of `losses.mirror_loss`: every patch is seen mirrored too, and both answers
-        shall be one. 0: patches are seen once, as they are.
-    teacher_weight, teacher_part, teacher_looks : of a teacher: weight of its answers, beside 1 of the labels;
-        part of the steps in which it is listened to; looks it takes, one at the patch as it is and a second at one of
-        its mirrors, whose mean it answers.
-    specimens, specimen_edge, validation_specimens : the pool of simulated specimens, and how many are held back.
-    coarse : times as often specimens of 11 Å or more are drawn as others.
-    validation_patches, validate_every : patches that are validated on, and after how many steps.
-    patience : validations without a better Dice after which training stops, and the best is kept; 0: it never does.
-    tolerance : training stops where the validation Dice is less than what it began with by more than this part of it,
-        and the last weights before that are kept; 0: it never does.
-    precision : "float32", "bfloat16" (autocast), or "auto": bfloat16 where the device has it.
+    Attributes
+    ----------
+    channels : tuple of int
+        **Network.** Channels of each level, finest first (`UNetArchitecture`).
+    residual : bool
+        Whether its blocks are residual.
+    mirror_symmetric : bool
+        Whether its weights are tied, so that the prediction for a mirrored patch is the mirrored prediction
+        (`networks.segmentation.architecture.mirror_symmetry`).
+    window : int
+        **Batches.** Edge length of the patches, in voxels.
+    batch : int
+        Patches in a step.
+    views : int
+        Steps in which each patch is used, on average.
+    augmentations : Augmentations
+        Random changes to the patches.
+    steps : int
+        **Schedule.** Number of optimiser steps.
+    epoch_steps : int
+        Steps in one pass over the data.
+    schedule : str
+        Learning rate: "plateau" rises over 200 steps, stays, and falls to 0 over the last quarter; "polynomial" is
+        (1 - epoch / epochs)^0.9.
+    validate_every : int
+        Steps between validations.
+    patience : int
+        Validations without a better Dice after which training stops; the best weights are then kept. 0: never.
+    tolerance : float
+        Training stops when the validation Dice falls below that of the initial weights by more than this fraction of
+        it; the last weights before that are kept. 0: never.
+    optimizer : str
+        **Optimiser.** "adamw", or "sgd" with a Nesterov momentum of 0.99.
+    learning_rate, weight_decay : float
+        Initial learning rate, and weight decay.
+    clip_norm : float
+        Largest norm of the gradient. 0: not clipped.
+    surface_dice, smooth, heads
+        **Loss.** As the attributes of `SegmentationLoss`.
+    mirror_loss : float
+        Weight of `losses.mirror_loss`; if above 0, every patch is used together with a mirror image. 0: left out.
+    teacher_weight : float
+        **Teacher.** Weight of the teacher's loss relative to that of the labels.
+    teacher_part : float
+        Fraction of the steps, from the first on, that use the teacher's loss.
+    teacher_looks : int
+        2: the teacher's prediction is the mean over the patch and one of its mirror images. 1: of the patch alone.
+    specimens, validation_specimens : int
+        **Simulated specimens.** Their number, and how many of them are held out for validation.
+    specimen_edge : int
+        Edge length of a specimen, in voxels.
+    coarse : int
+        How many times as often specimens with a voxel spacing of at least 11 Å are drawn.
+    validation_patches : int
+        **Validation and machine.** Number of patches that are validated on.
+    precision : str
+        "float32", "bfloat16" (autocast), or "auto": bfloat16 if the device supports it.
+    seed : int
+        Seed of all random numbers.
+    threads : int
+        Threads of torch. Does not affect results.
+    workers : int
+        Processes that prepare patches. Does not affect results.
     """
 
     channels: tuple[int, ...] = (16, 32, 64, 128, 128)
@@ -88,10 +142,19 @@ class SegmentationTraining:
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if isinstance(value, float) and not 0 <= value < math.inf:
-                raise UsageError(f"--{name.replace('_', '-')} {value:g}: it cannot be that", "give a number above 0")
+                raise UsageError(
+                    f"the training setting {name} is {value:g}: out of range", "give a finite number, at least 0"
+                )
+        self._check_network()
+        if self.optimizer not in ("adamw", "sgd"):
+            raise UsageError(f"there is no optimizer {self.optimizer!r}", "known are adamw, sgd")
+
+    def _check_network(self) -> None:
+        """Raise UsageError if the network cannot be built or trained on patches of this size."""
         if len(self.channels) < 3 or min(self.channels) < 1:
             raise UsageError(
-                f"a network of channels {self.channels} cannot be", "give three or more, each above 0, finest first"
+                f"a network of channels {self.channels} cannot be built",
+                "give three or more numbers, each above 0, finest level first",
             )
         if self.window % self.architecture.multiple or self.window < 2 * self.architecture.multiple:
             least = 2 * self.architecture.multiple
@@ -109,35 +172,35 @@ class SegmentationTraining:
             raise UsageError(
                 f"a network of channels {self.channels}{blocks} with a mirror loss of {self.mirror_loss:g} cannot be "
                 "symmetric",
-                f"give channels that are multiples of {ORBIT}, no residual blocks and no --mirror-loss; or "
-                "--no-mirror-symmetric",
+                f"give channels that are multiples of {ORBIT}, no residual blocks and no mirror loss; or train without "
+                "mirror symmetry (mirror_symmetric)",
             )
-        if self.optimizer not in ("adamw", "sgd"):
-            raise UsageError(f"there is no optimizer {self.optimizer!r}", "known are adamw, sgd")
 
     @property
     def architecture(self) -> UNetArchitecture:
+        """Return the architecture of the network."""
         return UNetArchitecture(self.channels, self.residual)
 
     @property
     def loss(self) -> SegmentationLoss:
+        """Return the loss function of the labels."""
         return SegmentationLoss(self.surface_dice, self.smooth, self.heads)
 
     def rate(self, step: int) -> float:
-        """The learning rate of step number `step`."""
+        """Return the learning rate of step number `step`, counted from 0."""
         if self.schedule == "polynomial":
             epochs = max(1, -(-self.steps // self.epoch_steps))
-            return self.learning_rate * float(1 - step // self.epoch_steps / epochs) ** 0.9
-        warm = min(1.0, (step + 1) / 200)
+            return float(self.learning_rate * float(1 - step // self.epoch_steps / epochs) ** 0.9)
+        warm = min(1.0, (step + 1) / _WARM_UP_STEPS)
         left = (self.steps - step) / (0.25 * self.steps)
         return self.learning_rate * warm * min(1.0, max(left, 0.0))
 
     def digest_settings(self) -> dict[str, Any]:
-        """What the result hangs on."""
-        return {name: value for name, value in asdict(self).items() if name not in _EFFORT}
+        """Return the settings that affect results, by name."""
+        return {name: value for name, value in asdict(self).items() if name not in _SPEED}
 
 
-# MemBrain-seg's own (train_advanced), its network and loss with everything on; nnU-Net's clipping, which it lacks.
+# MemBrain-seg's training (train_advanced) with all parts of its network and loss. The clipping is nnU-Net's.
 MEMBRAIN_SEG = SegmentationTraining(
     channels=(32, 64, 128, 256, 512, 1024),
     residual=True,
@@ -152,9 +215,9 @@ MEMBRAIN_SEG = SegmentationTraining(
     heads=(1.0, 0.5, 0.25),
     augmentations=PRESETS["membrain-seg"],
 )
-# Fast mode looks at few mirrors of a window, and at one where answers agree by themselves.
+# A symmetric network needs no mirrors in test-time augmentation, so fast mode loses nothing with it.
 RECIPES = {"built-in": SegmentationTraining(mirror_symmetric=True), "membrain-seg": MEMBRAIN_SEG}
-# Epochs of a training on data of one's own, where they are not given.
+# Default number of epochs on the user's own data.
 EPOCHS = {"built-in": 300, "membrain-seg": 1000}
 FINE_TUNING_EPOCHS = 100
 
@@ -162,9 +225,23 @@ FINE_TUNING_EPOCHS = 100
 def fine_tuning(
     recipe: SegmentationTraining, architecture: UNetArchitecture, window: int, *, mirror_symmetric: bool = False
 ) -> SegmentationTraining:
-    """The recipe for going on from a trained network: small steps, and a stop where it forgets what it knew.
+    """Return the recipe for fine-tuning: a small learning rate, and an early stop if validation gets worse.
 
-    mirror_symmetric : whether the trained network is, and so stays.
+    Parameters
+    ----------
+    recipe : SegmentationTraining
+        Recipe whose other settings are used.
+    architecture : UNetArchitecture
+        Architecture of the trained network.
+    window : int
+        Edge length of its patches, in voxels.
+    mirror_symmetric : bool
+        Whether its weights are tied; they then stay so. Default: False.
+
+    Returns
+    -------
+    settings : SegmentationTraining
+        Settings for the fine-tuning.
     """
     return replace(
         recipe,
@@ -175,6 +252,6 @@ def fine_tuning(
         schedule="polynomial",
         tolerance=0.05,
         mirror_symmetric=mirror_symmetric,
-        mirror_loss=0.0,  # it takes twice the time
-        heads=(1.0,),  # heads of a trained network begin with random weights, too far from 1e-5 to ever catch up
+        mirror_loss=0.0,  # it doubles the time
+        heads=(1.0,),  # heads start from random weights and cannot catch up at a learning rate of 1e-5
     )

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from membrain_cloud import __version__
 from membrain_cloud.networks.segmentation.segmenter import save_segmenter
 from membrain_cloud.training.checkpoint import Checkpoint
 from membrain_cloud.training.curve import CurveFile
 from membrain_cloud.training.resumable import ResumableTraining, Row, RunState, Schedule, Score, Selection, Weights
 from membrain_cloud.training.segmentation.batches import batches, training_batches
 from membrain_cloud.training.segmentation.trainer import Batch, Trainer
+from membrain_cloud.version import __version__
 
 if TYPE_CHECKING:
     from pathlib import Path

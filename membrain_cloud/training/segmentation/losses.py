@@ -1,7 +1,7 @@
-"""Losses of segmentation training: binary cross-entropy, Dice and soft Surface-Dice, with voxels that are ignored.
+"""Losses of segmentation training: cross-entropy, Dice and soft Surface-Dice, with voxels that are ignored.
 
-Tensors are (B, 1, Z, Y, X); targets hold 0 background, 1 membrane, 2 ignore. The logits of ignored voxels get no
-gradient from any of them.
+Tensors have shape (B, 1, Z, Y, X). Targets hold 0 background, 1 membrane, 2 ignore. The logits of ignored voxels get no
+gradient from any of these losses, except from `teacher_loss`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,18 @@ _AXES = (1, 2, 3, 4)
 
 @dataclass(frozen=True)
 class SegmentationLoss:
-    """What is minimised: (cross-entropy + Dice + surface_dice * Surface-Dice) / (1 + surface_dice), summed over heads.
+    """Weighted sum of cross-entropy, Dice and Surface-Dice over the network's output heads.
 
-    surface_dice : weight of the Surface-Dice loss; 0 leaves it out.
-    smooth : added to both sides of Dice's fraction; MemBrain-seg has 1e-5.
-    heads : weights of the outputs at full, half, quarter ... resolution; one number: no deep supervision.
+    The loss of one head is (cross-entropy + Dice + surface_dice * Surface-Dice) / (1 + surface_dice).
+
+    Attributes
+    ----------
+    surface_dice : float
+        Weight of the Surface-Dice loss. Default 0: left out.
+    smooth : float
+        Added to numerator and denominator of Dice, in voxels. MemBrain-seg uses 1e-5.
+    heads : tuple of float
+        Weights of the outputs at full, half, quarter ... resolution. A single weight means no deep supervision.
     """
 
     surface_dice: float = 0.0
@@ -35,14 +42,27 @@ class SegmentationLoss:
     heads: tuple[float, ...] = (1.0,)
 
     def __call__(self, outputs: Sequence[Tensor], target: Tensor) -> Tensor:
-        """Outputs : logits of each head, each half as long as the one before.  target : for the first."""
+        """Return the loss of all heads.
+
+        Parameters
+        ----------
+        outputs : sequence of Tensor, float
+            Logits of each head, from full resolution down; each has half the edge length of the one before.
+        target : Tensor of shape (B, 1, Z, Y, X), integer
+            Labels at full resolution.
+
+        Returns
+        -------
+        loss : Tensor
+            A scalar.
+        """
         total = torch.zeros((), device=target.device)
         for head, (weight, logits) in enumerate(zip(self.heads, outputs, strict=True)):
             step = 2**head
-            total = total + weight * self._of_one(logits, target[..., ::step, ::step, ::step])
+            total = total + weight * self._head_loss(logits, target[..., ::step, ::step, ::step])
         return total
 
-    def _of_one(self, logits: Tensor, target: Tensor) -> Tensor:
+    def _head_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         loss = dice_bce_loss(logits, target, smooth=self.smooth)
         if self.surface_dice:
             loss = (loss + self.surface_dice * surface_dice_loss(logits, target)) / (1 + self.surface_dice)
@@ -50,81 +70,154 @@ class SegmentationLoss:
 
 
 def dice_bce_loss(logits: Tensor, target: Tensor, *, smooth: float = 1.0) -> Tensor:
-    """Dice (after the sigmoid) plus binary cross-entropy, 1:1.
+    """Compute the Dice loss (after the sigmoid) plus binary cross-entropy, with equal weights.
 
-    smooth : in voxels: windows without membrane are no reason to divide by zero.
-    Source: MemBrain-seg's training loss (Lamm et al. 2024).
+    Parameters
+    ----------
+    logits : Tensor of shape (B, 1, Z, Y, X), float
+        Predictions.
+    target : Tensor of shape (B, 1, Z, Y, X), integer
+        Labels.
+    smooth : float
+        Added to numerator and denominator of Dice, in voxels: windows without membrane would divide by zero.
+
+    Returns
+    -------
+    loss : Tensor
+        A scalar.
+
+    References
+    ----------
+    Lamm et al., "MemBrain v2: an end-to-end tool for the analysis of membranes in cryo-electron tomography", bioRxiv
+    2024: the training loss of MemBrain-seg.
     """
-    known = (target != IGNORE).to(logits.dtype)
+    valid = (target != IGNORE).to(logits.dtype)
     truth = (target == MEMBRANE).to(logits.dtype)
     entropy = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-    entropy = (entropy * known).sum() / known.sum().clamp(min=1)
-    chance = torch.sigmoid(logits) * known
-    overlap, total = (chance * truth).sum(_AXES), chance.sum(_AXES) + truth.sum(_AXES)
+    entropy = (entropy * valid).sum() / valid.sum().clamp(min=1)
+    probability = torch.sigmoid(logits) * valid
+    overlap, total = (probability * truth).sum(_AXES), probability.sum(_AXES) + truth.sum(_AXES)
     return entropy + (1 - (2 * overlap + smooth) / (total + smooth)).mean()
 
 
 def mirror_loss(logits: Tensor, mirrored: Tensor, target: Tensor) -> Tensor:
-    """How far the chances of a patch and of its mirror image are apart: a Dice distance, 0 where they agree.
+    """Compute the Dice distance between the predictions for a patch and for its mirror image.
 
-    mirrored : logits of the mirror image, mirrored back.  target : (B, 1, Z, Y, X); what it ignores does not count.
-    Averages over mirrors then gain little, and few of them give what all would (fast mode looks at one or two).
+    A network with a small distance gains little from test-time augmentation by mirrors, so that fewer mirrors suffice.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (B, 1, Z, Y, X), float
+        Predictions for the patches.
+    mirrored : Tensor of shape (B, 1, Z, Y, X), float
+        Predictions for the mirror images, mirrored back.
+    target : Tensor of shape (B, 1, Z, Y, X), integer
+        Labels; ignored voxels do not count.
+
+    Returns
+    -------
+    loss : Tensor
+        A scalar, 0 if both predictions are equal.
     """
-    known = (target != IGNORE).to(logits.dtype)
-    one, other = torch.sigmoid(logits) * known, torch.sigmoid(mirrored) * known
-    apart, both = (one - other).square().sum(_AXES), (one.square() + other.square()).sum(_AXES)
-    return (apart / (both + 1)).mean()
+    valid = (target != IGNORE).to(logits.dtype)
+    one, other = torch.sigmoid(logits) * valid, torch.sigmoid(mirrored) * valid
+    difference, total = (one - other).square().sum(_AXES), (one.square() + other.square()).sum(_AXES)
+    return (difference / (total + 1)).mean()
 
 
-def teacher_loss(logits: Tensor, told: Tensor) -> Tensor:
-    """Cross-entropy with another network's chances, everywhere: a teacher has an answer where labels say "ignore".
+def teacher_loss(logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """Compute the cross-entropy with the probabilities of a teacher network, over all voxels.
 
-    told : its logits.  Source: Hinton, Vinyals & Dean, "Distilling the knowledge in a neural network", 2015.
+    Voxels that the labels ignore count as well, because the teacher has a prediction there.
+
+    Parameters
+    ----------
+    logits, teacher_logits : Tensor of shape (B, 1, Z, Y, X), float
+        Predictions of the network and of the teacher.
+
+    Returns
+    -------
+    loss : Tensor
+        A scalar.
+
+    References
+    ----------
+    Hinton, Vinyals & Dean, "Distilling the knowledge in a neural network", 2015.
     """
-    return functional.binary_cross_entropy_with_logits(logits, torch.sigmoid(told))
+    return functional.binary_cross_entropy_with_logits(logits, torch.sigmoid(teacher_logits))
 
 
 def surface_dice_loss(logits: Tensor, target: Tensor, *, iterations: int = 5, smooth: float = 3.0) -> Tensor:
-    """1 - soft Surface-Dice: how much of each one's skeleton lies inside the other.
+    """Compute 1 - soft Surface-Dice: the overlap of each skeleton with the other mask.
 
-    Precision is the share of the prediction's soft skeleton inside the truth, recall the share of the truth's inside
-    the prediction; skeletons do not count where the target is ignored. Predictions there are looked at only to
-    skeletonise what borders on them.
+    Precision is the share of the prediction's soft skeleton that lies inside the truth; recall is the share of the
+    truth's skeleton inside the prediction. Skeletons do not count in ignored voxels. Predictions in ignored voxels only
+    affect how their surroundings are skeletonised.
 
-    iterations : erosions, half the thickness (voxels) of what is still reduced to its middle.
-    smooth : added to both sides of both fractions, in voxels.
-    Source: MemBrain-seg's Surface-Dice loss (Lamm et al. 2024), after clDice (Shit et al. 2021).
+    Parameters
+    ----------
+    logits : Tensor of shape (B, 1, Z, Y, X), float
+        Predictions.
+    target : Tensor of shape (B, 1, Z, Y, X), integer
+        Labels.
+    iterations : int
+        Number of erosions: half the thickness, in voxels, of the thickest sheet that is reduced to its middle.
+    smooth : float
+        Added to numerator and denominator of both shares, in voxels.
+
+    Returns
+    -------
+    loss : Tensor
+        A scalar.
+
+    References
+    ----------
+    Lamm et al., bioRxiv 2024 (MemBrain-seg's Surface-Dice loss), after Shit et al., "clDice", CVPR 2021.
     """
-    known = target != IGNORE
-    chance = torch.sigmoid(logits)
-    # Where nothing is known nothing is learnt: not even by way of the skeleton of a neighbour.
-    chance = torch.where(known, chance, chance.detach())
+    valid = target != IGNORE
+    probability = torch.sigmoid(logits)
+    # No gradient in ignored voxels, not even through the skeleton of a neighbour.
+    probability = torch.where(valid, probability, probability.detach())
     truth = (target == MEMBRANE).to(logits.dtype)
-    of_prediction = soft_skeleton(chance, iterations) * known
+    predicted_skeleton = soft_skeleton(probability, iterations) * valid
     with torch.no_grad():
-        of_truth = soft_skeleton(_blurred(truth) * 1.5, iterations) * known
-    precision = ((of_prediction * truth).sum(_AXES) + smooth) / (of_prediction.sum(_AXES) + smooth)
-    recall = ((of_truth * chance).sum(_AXES) + smooth) / (of_truth.sum(_AXES) + smooth)
+        true_skeleton = soft_skeleton(_blurred(truth) * 1.5, iterations) * valid
+    precision = ((predicted_skeleton * truth).sum(_AXES) + smooth) / (predicted_skeleton.sum(_AXES) + smooth)
+    recall = ((true_skeleton * probability).sum(_AXES) + smooth) / (true_skeleton.sum(_AXES) + smooth)
     return (1 - 2 * precision * recall / (precision + recall)).mean()
 
 
 def soft_skeleton(mask: Tensor, iterations: int) -> Tensor:
-    """What an opening takes away from a soft mask and from each of its erosions, joined: 1 on the middle of sheets.
+    """Compute the soft skeleton of a mask: the union of opening residues over its erosions.
 
-    mask : (B, 1, Z, Y, X), 0 to 1.  Erosion and dilation take the least and the greatest of 3x3x3 voxels.
+    Parameters
+    ----------
+    mask : Tensor of shape (B, 1, Z, Y, X), float
+        Values from 0 to 1. Erosion and dilation take the minimum and the maximum of 3 x 3 x 3 voxels.
+    iterations : int
+        Number of erosions.
+
+    Returns
+    -------
+    skeleton : Tensor of shape (B, 1, Z, Y, X), float
+        1 in the middle of sheets.
+
+    References
+    ----------
+    Shit et al., "clDice", CVPR 2021, algorithm 1.
     """
     skeleton: Tensor | None = None
     for _ in range(iterations + 1):
-        eroded = -_greatest(-mask)
-        thin = torch.relu(mask - _greatest(eroded))
-        skeleton = thin if skeleton is None else skeleton + torch.relu(thin - skeleton * thin)
+        eroded = -_dilate(-mask)
+        residue = torch.relu(mask - _dilate(eroded))
+        skeleton = residue if skeleton is None else skeleton + torch.relu(residue - skeleton * residue)
         mask = eroded
     assert skeleton is not None
     return skeleton
 
 
-def _greatest(values: Tensor) -> Tensor:
-    """Of 3x3x3 voxels, one axis after the other: the same, with a third of the comparisons."""
+def _dilate(values: Tensor) -> Tensor:
+    """Return the maximum over 3 x 3 x 3 voxels, one axis after the other: a third of the comparisons of a cube."""
     for kernel in ((3, 1, 1), (1, 3, 1), (1, 1, 3)):
         padding = tuple(k // 2 for k in kernel)
         values = functional.max_pool3d(values, kernel, stride=1, padding=padding)
@@ -132,7 +225,7 @@ def _greatest(values: Tensor) -> Tensor:
 
 
 def _blurred(values: Tensor, sigma: float = 2.0, size: int = 15) -> Tensor:
-    """A Gaussian of `sigma` voxels, cut off at `size` // 2; a binary mask's soft skeleton would have holes."""
+    """Convolve with a Gaussian of `sigma` voxels, cut off at `size` // 2: skeletons of binary masks have holes."""
     at = torch.arange(size, dtype=values.dtype, device=values.device) - size // 2
     kernel = torch.exp(-(at**2) / (2 * sigma**2))
     kernel = kernel / kernel.sum()

@@ -1,4 +1,4 @@
-"""A network in training: weights, their running average, optimiser, and one step of each kind."""
+"""Network, averaged weights and optimiser of a segmentation training, and one step of each kind."""
 
 from __future__ import annotations
 
@@ -23,12 +23,33 @@ if TYPE_CHECKING:
     from membrain_cloud.training.segmentation.config import SegmentationTraining
 
 Batch = tuple[Tensor, Tensor]
-# All but the patch as it is, one after the other.
+"""Images (B, 1, w, w, w) float32 and labels (B, 1, w, w, w) uint8."""
+
+# All mirror images of a patch, without the patch itself.
 _MIRRORS = [flips for flips in itertools.product((False, True), repeat=3) if any(flips)]
 
 
 class Trainer:
-    """Weights that are trained, and their running average, which is what is validated and shipped."""
+    """Weights in training, and their running average, which is validated and shipped.
+
+    Parameters
+    ----------
+    settings : SegmentationTraining
+        Settings of the training.
+    device : torch.device
+        Where the network is trained.
+    start : nn.Module or None
+        Network of the settings' architecture whose weights are fine-tuned. None: random weights.
+    teacher : nn.Module or None
+        Network of any architecture that takes the settings' patches; its predictions are learnt too. Default: none.
+
+    Attributes
+    ----------
+    network, average : nn.Module
+        The network, and one with the running average of its weights.
+    step : int
+        Number of optimiser steps done.
+    """
 
     def __init__(
         self,
@@ -37,10 +58,6 @@ class Trainer:
         start: nn.Module | None,
         teacher: nn.Module | None = None,
     ) -> None:
-        """Start : a network of the settings' architecture to go on from; None: random weights.
-
-        teacher : a network of any architecture that takes the settings' patches, whose answers are learnt too.
-        """
         self.settings, self.device, self.loss = settings, device, settings.loss
         self.network = build_unet(settings.architecture, heads=len(settings.heads) - 1)
         if start is not None:
@@ -52,7 +69,7 @@ class Trainer:
             tie_mirrors(self.network)
         self.network.to(device, memory_format=self.layout)  # type: ignore[call-overload]
         self.average = build_unet(settings.architecture).to(device)
-        self._follow(0.0)
+        self._update_average(0.0)
         self._fuse(self.average)
         self.teacher = None if teacher is None else teacher.eval().to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.optimiser = _optimiser(self.network, settings)
@@ -67,6 +84,7 @@ class Trainer:
             fuse_normalisation(network)
 
     def state(self) -> dict[str, Any]:
+        """Return weights, averages, optimiser, step and random state."""
         return {
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
@@ -76,6 +94,7 @@ class Trainer:
         }
 
     def load(self, state: dict[str, Any]) -> None:
+        """Restore what `state` returned. Other entries of `state` are left alone."""
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -83,36 +102,71 @@ class Trainer:
         torch.set_rng_state(state["random"])
 
     def train(self, image: Tensor, label: Tensor) -> Tensor:
-        """One step of the optimiser; returns the loss, on the device, which may still be at work on it."""
+        """Take one step of the optimiser.
+
+        Parameters
+        ----------
+        image : Tensor of shape (B, 1, w, w, w), float32
+            Patches.
+        label : Tensor of shape (B, 1, w, w, w), uint8
+            Their labels: 0 background, 1 membrane, 2 ignore.
+
+        Returns
+        -------
+        loss : Tensor
+            A scalar on the device, which may still be computing it.
+        """
         self.network.train()
         rate = self.settings.rate(self.step)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         loss = self._loss(image, label.to(self.device, non_blocking=True))
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         if self.settings.clip_norm:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
         self.optimiser.step()
         self.step += 1
-        self._follow(min(0.998, (self.step + 1) / (self.step + 10)))
+        self._update_average(min(0.998, (self.step + 1) / (self.step + 10)))
         return loss.detach()
 
     def predict(self, image: Tensor) -> Tensor:
-        """(B, 1, w, w, w) -> logits of the averaged weights."""
+        """Return the logits of the averaged weights.
+
+        Parameters
+        ----------
+        image : Tensor of shape (B, 1, w, w, w), float32
+            Patches.
+
+        Returns
+        -------
+        logits : Tensor of shape (B, 1, w, w, w), float32
+            On the device.
+        """
         self.average.eval()
         with torch.inference_mode(), self._precision():
             logits: Tensor = self.average(self._placed(image))
         return logits.float()
 
     def validate(self, batches: Sequence[Batch]) -> float:
-        """Dice of the averaged weights, pooled over all known voxels of the batches."""
+        """Return the Dice score of the averaged weights, pooled over all voxels that are not ignored.
+
+        Parameters
+        ----------
+        batches : sequence of Batch
+            Images and labels.
+
+        Returns
+        -------
+        dice : float
+            From 0 to 1; 0 if there is no membrane.
+        """
         overlap = total = 0.0
-        for image, label in batches:
-            label = label.to(self.device)
-            found, truth = (self.predict(image) > 0) & (label != IGNORE), label == MEMBRANE
-            overlap += float((found & truth).sum())
-            total += float(found.sum() + truth.sum())
+        for image, labels in batches:
+            target = labels.to(self.device)
+            mask, truth = (self.predict(image) > 0) & (target != IGNORE), target == MEMBRANE
+            overlap += float((mask & truth).sum())
+            total += float(mask.sum() + truth.sum())
         return 2 * overlap / max(total, 1.0)
 
     def _loss(self, image: Tensor, label: Tensor) -> Tensor:
@@ -120,44 +174,44 @@ class Trainer:
             self._mirrored_loss(image, label) if self.settings.mirror_loss else self._plain_loss(image, label)
         )
         if self.teacher is not None and self.step < self.settings.teacher_part * self.settings.steps:
-            loss = loss + self.settings.teacher_weight * losses.teacher_loss(logits, self._told(image))
+            loss = loss + self.settings.teacher_weight * losses.teacher_loss(logits, self._teacher_logits(image))
         return loss
 
-    def _told(self, image: Tensor) -> Tensor:
-        """The teacher's logits: of one look, or the mean of two."""
+    def _teacher_logits(self, image: Tensor) -> Tensor:
+        """Return the teacher's logits, averaged over a patch and one mirror image if the settings ask for it."""
         image = image.to(self.device, non_blocking=True)
-        told = self._taught(image)
+        logits = self._teacher_forward(image)
         if self.settings.teacher_looks > 1:
             axes = self._mirrored_axes()
-            told = (told + self._taught(image.flip(axes)).flip(axes)) / 2
-        return told
+            logits = (logits + self._teacher_forward(image.flip(axes)).flip(axes)) / 2
+        return logits
 
-    def _taught(self, image: Tensor) -> Tensor:
+    def _teacher_forward(self, image: Tensor) -> Tensor:
         assert self.teacher is not None
         with torch.no_grad(), self._precision():
-            told: Tensor = self.teacher(image.contiguous(memory_format=torch.channels_last_3d))
-        return told.float()
+            logits: Tensor = self.teacher(image.contiguous(memory_format=torch.channels_last_3d))
+        return logits.float()
 
     def _plain_loss(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss, what the network was shown, and its logits."""
+        """Return the loss, the network's input, and its logits at full resolution."""
         outputs = self._outputs(image)
         return self.loss(outputs, label), image, outputs[0]
 
     def _mirrored_loss(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The same, of patches and of their mirror images."""
+        """Return the same for patches together with their mirror images, with the mirror loss added."""
         axes = self._mirrored_axes()
-        image, label = (torch.cat([seen, seen.flip(axes)]) for seen in (image, label))
+        image, label = (torch.cat([values, values.flip(axes)]) for values in (image, label))
         outputs = self._outputs(image)
         plain, mirrored = outputs[0].chunk(2)
-        apart = losses.mirror_loss(plain, mirrored.flip(axes), label.chunk(2)[0])
-        return self.loss(outputs, label) + self.settings.mirror_loss * apart, image, outputs[0]
+        distance = losses.mirror_loss(plain, mirrored.flip(axes), label.chunk(2)[0])
+        return self.loss(outputs, label) + self.settings.mirror_loss * distance, image, outputs[0]
 
     def _mirrored_axes(self) -> list[int]:
-        """Of a batch, flipped in this step's mirror."""
+        """Return the axes of a batch that are flipped in this step; the seven mirrors take turns."""
         return [2 + axis for axis in range(3) if _MIRRORS[self.step % len(_MIRRORS)][axis]]
 
     def _outputs(self, image: Tensor) -> list[Tensor]:
-        """Logits at full, half ... resolution. DynUNet's own forward would enlarge the coarser ones instead."""
+        """Return logits at full, half ... resolution. DynUNet's own `forward` would enlarge the coarser ones."""
         with self._precision():
             full = self.network.output_block(self.network.skip_layers(self._placed(image)))  # type: ignore[operator]
             coarser = list(self.network.heads)[: len(self.settings.heads) - 1]  # type: ignore[arg-type]
@@ -169,17 +223,36 @@ class Trainer:
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.lower)
 
-    def _follow(self, keep: float) -> None:
-        """The average of the weights is steadier than the last step's."""
+    def _update_average(self, keep: float) -> None:
+        """Move the running average towards the current weights; `keep` is the share of the old average."""
         names, means = zip(*self.average.named_parameters(), strict=True)
         with torch.no_grad():
-            # By the layers' names: where weights are tied, parameters are fewer.
-            now = [operator.attrgetter(name)(self.network) for name in names]
-            torch._foreach_lerp_(list(means), now, 1 - keep)
+            # By the names of the layers: tied weights are fewer parameters.
+            current = [operator.attrgetter(name)(self.network) for name in names]
+            torch._foreach_lerp_(list(means), current, 1 - keep)
 
 
 def trains_in_bfloat16(device: torch.device, precision: str) -> bool:
-    """Whether to train under autocast; "auto": on a GPU, and on a CPU with AMX or AVX-512 BF16, where it saves half."""
+    """Return whether a training runs under autocast to bfloat16.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where the network is trained.
+    precision : str
+        "float32", "bfloat16", or "auto": bfloat16 on GPUs, and on CPUs with AMX or AVX-512 BF16, where it halves the
+        time.
+
+    Returns
+    -------
+    lower : bool
+        True for bfloat16.
+
+    Raises
+    ------
+    UsageError
+        If `precision` is another word.
+    """
     if precision not in ("auto", "float32", "bfloat16"):
         raise UsageError(f"training has no precision {precision!r}", "known are auto, float32, bfloat16")
     if precision != "auto":
@@ -188,8 +261,10 @@ def trains_in_bfloat16(device: torch.device, precision: str) -> bool:
 
 
 def _layout(settings: SegmentationTraining, device: torch.device) -> torch.memory_format:
-    """Of tensors in bfloat16. Channels last is faster, but on CPUs oneDNN then reads memory that nobody has written
-    when it takes gradients on maps of 2 voxels: now and then they are no numbers (torch 2.13).
+    """Return the memory format of tensors in bfloat16.
+
+    Channels last is faster. But for gradients on maps of 2 voxels oneDNN on CPUs then reads uninitialised memory, and
+    they are NaN now and then (torch 2.13).
     """
     coarsest = settings.window // settings.architecture.multiple
     return torch.contiguous_format if device.type == "cpu" and coarsest < 4 else torch.channels_last_3d

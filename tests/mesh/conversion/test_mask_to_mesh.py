@@ -41,7 +41,7 @@ def _mesh(mask: np.ndarray, *, smoothing: float = 10.0, vertex_area: float = 400
 
 
 def _assert_sound(mesh: Mesh) -> None:
-    """Closed, consistently wound, no degenerate or doubled face, no vertex unused or shared by two fans."""
+    """Check for closed, consistently wound meshes without degenerate or double faces, unused or shared vertices."""
     assert mesh.vertices.dtype == np.float64
     assert mesh.faces.dtype == np.int32
     faces = mesh.faces.astype(np.int64)

@@ -7,6 +7,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import copick
 import mrcfile
@@ -36,11 +37,14 @@ from membrain_cloud.pipeline.planning.plan import plan
 from membrain_cloud.pipeline.runners import InProcessRunner
 from membrain_cloud.pipeline.settings import Settings, load_settings
 from membrain_cloud.pipeline.stages.registry import STAGES
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.projects.open import open_project
-from membrain_cloud.store.projects.project import Project
+from membrain_cloud.store.projects.stored_project import CopickProject
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
 from membrain_cloud.training.corrections import patch_border
+
+if TYPE_CHECKING:
+    from membrain_cloud.store.projects.project import Project
 
 SHAPE = (24, 60, 64)
 EDGE, BORDER = 24, 4
@@ -146,7 +150,7 @@ def test_more_patches_are_added_beside_those_there_are(project: Project, setting
 def test_scores_are_read_once(project: Project, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = predicted_uri(settings)
     propose(project, (), "a", Wish(1, 0, EDGE, 3), prediction=uri)
-    monkeypatch.setattr(Project, "read_features", None)
+    monkeypatch.setattr(CopickProject, "read_features", None)
     assert propose(project, (), "a", Wish(1, 1, EDGE, 3), prediction=uri).added == 1
     with pytest.raises(TypeError):
         propose(project, (), "b", Wish(1, 0, EDGE, 3), prediction=uri)
@@ -275,20 +279,20 @@ def test_an_edit_redoes_its_patch_alone(kept: PatchSet) -> None:
 def test_a_killed_merge_is_done_again_whole(kept: PatchSet, monkeypatch: pytest.MonkeyPatch) -> None:
     patch = kept.patches()[0]
     paint(kept, patch.patch, "alice/1", np.ones((EDGE,) * 3))
-    whole = Project.write_labels
+    whole = CopickProject.write_labels
     left = [2]
 
-    def dying(self: Project, ref: SegmentationRef, box: object, array: object) -> None:
+    def dying(self: CopickProject, ref: SegmentationRef, box: object, array: object) -> None:
         left[0] -= 1
         if left[0] < 0:
             raise KeyboardInterrupt
         whole(self, ref, box, array)  # type: ignore[arg-type]
 
     output = Output("corrected", "round-1", 16)
-    monkeypatch.setattr(Project, "write_labels", dying)
+    monkeypatch.setattr(CopickProject, "write_labels", dying)
     with pytest.raises(KeyboardInterrupt):
         merged(kept, output=output)
-    monkeypatch.setattr(Project, "write_labels", whole)
+    monkeypatch.setattr(CopickProject, "write_labels", whole)
     (outcome,) = merged(kept, output=output)
     assert outcome.state == "done"
     assert kept.project.is_complete(output.of(patch.tomogram))

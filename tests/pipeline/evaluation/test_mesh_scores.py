@@ -18,7 +18,7 @@ from membrain_cloud.cli import main
 from membrain_cloud.errors import InputError, ProjectError, UsageError
 from membrain_cloud.geometry import Mesh, Picks
 from membrain_cloud.pipeline.evaluation.scores import ALL_RUNS, Comparison, annotation_scores
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from membrain_cloud.geometry import Picks
 from membrain_cloud.metrics.overlap import chamfer_angstrom, dice, pick_f1, pick_f1_one_to_one, surface_dice
 from membrain_cloud.pipeline.evaluation.scores import ALL_RUNS, annotation_scores
 from membrain_cloud.report.score_figure import scores_figure
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 from membrain_cloud.errors import InputError
 from membrain_cloud.metrics.overlap import dice, surface_dice
 from membrain_cloud.pipeline.evaluation.truth import Truth, evaluate_run
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.refs import SegmentationRef
 
 if TYPE_CHECKING:

@@ -122,7 +122,7 @@ def test_bad_files_are_refused_and_leave_nothing(tmp_path: Path, scores: np.ndar
     with pytest.raises(TomogramError, match="no such file"):
         derived.skeletonize_file(str(tmp_path / "absent.mrc"), **kwargs(out))  # type: ignore[arg-type]
     unknown = mrc(tmp_path / "unknown.mrc", scores, 1.0)
-    with pytest.raises(VoxelSpacingError, match="--voxel-spacing"):
+    with pytest.raises(VoxelSpacingError, match="voxel_spacing_angstrom"):
         derived.threshold_file(unknown, [0.0], **kwargs(out))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="threshold"):
         derived.threshold_file(unknown, [], **kwargs(out))  # type: ignore[arg-type]

@@ -282,7 +282,7 @@ def test_bad_input_is_refused(tomogram: str, model: str, tmp_path: Path) -> None
             segment_file(str(tmp_path / "bad.mrc"), settings(model), options(tmp_path / "out"))
     with mrcfile.mmap(shutil.copy(tomogram, tmp_path / "one.mrc"), "r+") as file:
         file.voxel_size = 1.0
-    with pytest.raises(VoxelSpacingError, match="--voxel-spacing"):
+    with pytest.raises(VoxelSpacingError, match="voxel_spacing_angstrom"):
         segment_file(str(tmp_path / "one.mrc"), settings(model), options(tmp_path / "out"))
     assert not (tmp_path / "out").exists() or os.listdir(tmp_path / "out") == []
     made = segment_file(

@@ -16,13 +16,13 @@ from click.testing import CliRunner, Result
 
 from membrain_cloud.cli import main
 from membrain_cloud.geometry import Box, Grid, Zyx, iterate_chunks
-from membrain_cloud.image.deconvolution import deconvolution_kernel
+from membrain_cloud.image.deconvolution import Deconvolution, deconvolution_kernel
 from membrain_cloud.image.resampling import smooth_border
 from membrain_cloud.pipeline.preprocess import filters as preprocessing
 from membrain_cloud.pipeline.preprocess import volume_filter as filter_work
 from membrain_cloud.pipeline.preprocess.settings import DeconvolutionSettings, Means, Output
-from membrain_cloud.store.formats.any_volume import read_volume, write_mrc
-from membrain_cloud.store.formats.volume_reader import VolumeFileWriter
+from membrain_cloud.store.formats.volume_reader import read_volume
+from membrain_cloud.store.formats.volume_writer import VolumeFileWriter, write_mrc
 from membrain_cloud.store.objects.object_store import Files
 from membrain_cloud.store.volumes.ome_zarr import create_volume
 from membrain_cloud.store.volumes.scratch_array import RawArray, ScratchSpace
@@ -59,7 +59,7 @@ def tomogram(tmp_path: Path, density: np.ndarray) -> Path:
 
 def deconvolved(density: np.ndarray, **settings: Any) -> np.ndarray:
     chosen = DeconvolutionSettings(**settings)
-    kernel = deconvolution_kernel(SHAPE, voxel_spacing_angstrom=7.84, **vars(chosen))
+    kernel = deconvolution_kernel(SHAPE, Deconvolution(**vars(chosen)), voxel_spacing_angstrom=7.84)
     return scipy.fft.irfftn(scipy.fft.rfftn(density.astype(np.float64)) * kernel(range(SHAPE[1])), SHAPE)
 
 
@@ -120,7 +120,7 @@ def test_little_memory_takes_the_disk_and_gives_the_same(
     np.testing.assert_allclose(read_volume(str(tight))[0], read_volume(str(roomy))[0], atol=1e-5 * density.std())
     result = call("deconvolve", tomogram, "--output", tight, "--overwrite", "--memory-gib", "0.49985")
     assert result.exit_code == 2
-    assert "--memory-gib" in result.stderr
+    assert "memory_gib" in result.stderr
 
 
 def test_pixel_size_matching_keeps_place_and_intensity(tmp_path: Path) -> None:
@@ -232,8 +232,16 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, density: np.nd
     line = result.stderr.strip().splitlines()[-1]
     message, _, cure = line.partition(" -> ")
     assert message.startswith(f"error: {output if fault == 'exists' else path}")
-    expected = {"absent": "check", "spacing 0": "--voxel-spacing", "spacing 1": "--voxel-spacing", "nan": "repair",
-                "inf": "repair", "constant": "nothing to filter", "thin": "16", "exists": "--overwrite"}  # fmt: skip
+    expected = {
+        "absent": "check",
+        "spacing 0": "voxel_spacing_angstrom",
+        "spacing 1": "voxel_spacing_angstrom",
+        "nan": "repair",
+        "inf": "repair",
+        "constant": "nothing to filter",
+        "thin": "16",
+        "exists": "overwrite",
+    }
     assert expected[fault] in cure
     left = {p.name for p in tmp_path.iterdir()} - {"tomogram.mrc", "target.tsv"}
     assert left == ({output.name} if fault == "exists" else set())
@@ -248,7 +256,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, density: np.nd
         ("match-pixel-size", ["--target-spacing", "0.1"], "absurd"),
         ("match-pixel-size", ["--voxel-spacing", "0.01"], "absurd"),
         ("deconvolve", ["--defocus-angstrom", "5"], "50000"),
-        ("deconvolve", ["--memory-gib", "0.1"], "--memory-gib"),
+        ("deconvolve", ["--memory-gib", "0.1"], "memory"),
         ("match-spectrum", ["--target", "absent.tsv"], "extract-spectrum"),
     ],
 )

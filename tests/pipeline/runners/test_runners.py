@@ -117,7 +117,7 @@ def test_a_task_that_kills_its_worker_fails_and_no_other_does(project: Project, 
         assert by_key["size/TS_2/whole"].state == "blocked"
         assert {outcome.state for outcome in outcomes if outcome.run != "TS_2"} == {"done"}
         (record,) = FailureLog(project.receipts).records()
-        assert "retry-poison" in record["next_step"]
+        assert "retry_poison" in record["next_step"]
         give_order(project, "TS_2", "")
         assert run(project, registry, runner)["mask/TS_2"] == "failed", "it is not tried again"
         assert len(journal(project)) == 4

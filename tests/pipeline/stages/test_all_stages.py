@@ -1,4 +1,4 @@
-"""The real stages on small phantoms, with small networks of random weights: what is tested is the plumbing."""
+"""The real stages on small phantoms, with small networks of random weights: reading, cutting, writing, receipts."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pytest
 from membrain_cloud.geometry import Grid, Picks, box_around
 from membrain_cloud.pipeline.execution.driver import execute_plan
 from membrain_cloud.pipeline.planning.plan import Plan, plan
-from membrain_cloud.pipeline.projects.simulate import Simulated, simulate_project
+from membrain_cloud.pipeline.projects.simulate import SimulatedTomogram, simulate_project
 from membrain_cloud.pipeline.runners import InProcessRunner
 from membrain_cloud.pipeline.settings import Settings, load_settings
 from membrain_cloud.pipeline.stages.output_grid import GridChoice
 from membrain_cloud.pipeline.stages.registry import STAGES
 from membrain_cloud.pipeline.stages.segment import segment_blocks
 from membrain_cloud.simulation.phantom import PhantomSettings
-from membrain_cloud.store.projects.create_import import create_project
-from membrain_cloud.store.projects.manifest_project import freeze
+from membrain_cloud.store.projects.create import create_project
+from membrain_cloud.store.projects.manifest import freeze
 from membrain_cloud.store.projects.open import open_project
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
 
@@ -32,7 +32,7 @@ SHAPE = (40, 48, 56)
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Settings that name small models of random weights."""
+    """Return settings that name small models of random weights."""
     import torch
 
     from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, build_unet
@@ -48,7 +48,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    wanted = [Simulated("TS_1", 5, PhantomSettings(shape=SHAPE, membranes=2, void_angstrom=(0.0, 0.0)))]
+    wanted = [SimulatedTomogram("TS_1", 5, PhantomSettings(shape=SHAPE, membranes=2, void_angstrom=(0.0, 0.0)))]
     folder = str(tmp_path_factory.mktemp("simulated") / "project")
     return simulate_project(folder, wanted, particle="membrane-protein", processes=1, report=lambda _: None)
 
@@ -83,7 +83,7 @@ def test_the_result_does_not_depend_on_how_the_volume_was_cut(simulated: Project
 
 @pytest.mark.parametrize("dtype", ["float16", "uint8"])
 @pytest.mark.parametrize("block_voxels", [20_000, 10**9])
-def test_kept_scores_take_another_threshold_without_the_network(
+def test_stored_scores_give_another_threshold_without_the_network(
     simulated: Project, models: list[str], dtype: str, block_voxels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keeping = [*models, f"segment.scores={dtype}", "output.chunk=16", f"segment.block_voxels={block_voxels}"]
@@ -97,7 +97,7 @@ def test_kept_scores_take_another_threshold_without_the_network(
     fresh = run(simulated, [*plain, other, "segment.threshold=0.2"], ["segment"])
 
     def no_network(*_: object, **__: object) -> None:
-        raise AssertionError("the network was asked for")
+        raise AssertionError("the network was used")
 
     monkeypatch.setattr("membrain_cloud.pipeline.stages.segment.predict_slabs", no_network)
     again = run(simulated, [*keeping, "segment.threshold=0.2"], ["segment"])
@@ -112,12 +112,12 @@ def test_scores_and_uncertainty_are_features_that_copick_reads(simulated: Projec
     chosen = [*models, "segment.mode=exact", "segment.scores=float16", "segment.uncertainty=yes", "output.chunk=16"]
     made = run(simulated, chosen, ["segment"])
     tomogram = copick.from_file(simulated.config).get_run("TS_1").voxel_spacings[0].tomograms[0]
-    found = {f.feature_type: f.numpy() for f in tomogram.features if f.numpy().dtype == np.float16}
-    scores = next(v for k, v in found.items() if k.startswith("membrane-score") and v.shape == SHAPE)
-    variance = next(v for k, v in found.items() if k.startswith("membrane-uncertainty"))
+    features = {f.feature_type: f.numpy() for f in tomogram.features if f.numpy().dtype == np.float16}
+    scores = next(v for k, v in features.items() if k.startswith("membrane-score") and v.shape == SHAPE)
+    variance = next(v for k, v in features.items() if k.startswith("membrane-uncertainty"))
     assert (variance >= 0).all()
     assert 0 < float(variance.max()) < 0.3
-    assert len([k for k in found if k.startswith("membrane-uncertainty")]) == 1
+    assert len([k for k in features if k.startswith("membrane-uncertainty")]) == 1
     assert scores.shape == labels_of(simulated, made).shape
 
 
@@ -128,14 +128,14 @@ def test_blocks_left_to_do_are_done_and_no_others(simulated: Project, models: li
     receipts.remove(first.tasks[-1].receipt)
     receipts.remove(first.tasks[2].receipt)
     assert [task.part for task in run(simulated, cutting, ["segment"]).tasks] == ["block-1", "finish"]
-    # Without the preparation nothing is known of the chunks: all is done again.
+    # Without the preparation the chunks are created anew: every block is done again.
     receipts.remove(first.tasks[-1].receipt)
     receipts.remove(first.tasks[0].receipt)
     assert len(run(simulated, cutting, ["segment"]).tasks) == len(first.tasks)
 
 
-def test_a_volume_that_was_wiped_is_not_believed(simulated: Project, models: list[str]) -> None:
-    """Done in blocks; then a whole run of the same output dies half-way; in blocks again all must be redone."""
+def test_blocks_of_a_volume_that_was_wiped_do_not_count(simulated: Project, models: list[str]) -> None:
+    """After a run in blocks a run in one task creates the same output and dies: all blocks must be done again."""
     same = [*models, "segment.mode=fast", "output.chunk=16", "output.session=wiped"]
     cutting = [*same, "segment.block_voxels=20000"]
     first = run(simulated, cutting, ["segment"])
@@ -170,7 +170,7 @@ def test_given_instances_go_straight_to_meshes(simulated: Project) -> None:
     assert run(simulated, [uri], ["mesh"]).tasks[0].inputs["instances"].instance  # type: ignore[union-attr]
 
 
-def test_a_given_segmentation_that_is_not_there_fails_with_what_is(simulated: Project) -> None:
+def test_an_absent_segmentation_fails_and_the_present_ones_are_listed(simulated: Project) -> None:
     made = plan(
         simulated, load_settings(None, ["separate.segmentation=membrane:alice/3@10.0"]), STAGES, stages=["mesh"]
     )
@@ -181,19 +181,19 @@ def test_a_given_segmentation_that_is_not_there_fails_with_what_is(simulated: Pr
 def test_blocks_are_made_of_whole_chunks_and_tile_the_volume(models: list[str]) -> None:
     settings = load_settings(None, [*models, "segment.block_voxels=40000"])
     grid = Grid((40, 50, 60), 10.0)
-    cut = segment_blocks(GridChoice(0, grid, grid, 0.0), settings, (16, 16, 16))
+    blocks = segment_blocks(GridChoice(0, grid, grid, 0.0), settings, (16, 16, 16))
     covered = np.zeros(grid.shape, int)
-    for piece in cut:
-        covered[piece.core.slices] += 1
-        assert piece.block.core == piece.core
-        assert all(start % 16 == 0 for start in piece.core.start)
-        assert piece.core.shape[0] * piece.core.shape[1] * piece.core.shape[2] <= 40000
+    for block in blocks:
+        covered[block.core.slices] += 1
+        assert block.block.core == block.core
+        assert all(start % 16 == 0 for start in block.core.start)
+        assert block.core.shape[0] * block.core.shape[1] * block.core.shape[2] <= 40000
     assert (covered == 1).all()
 
 
 @pytest.fixture(scope="module")
 def fine(tmp_path_factory: pytest.TempPathFactory, simulated: Project) -> Project:
-    """The same tomogram called one of 5 Å: the model's 10 Å are those of level 1."""
+    """Return a project with the same tomogram at 5 Å: level 1 of its pyramid has the model's 10 Å."""
     project = create_project(str(tmp_path_factory.mktemp("fine") / "project"), objects=[("membrane", False, None)])
     density = simulated.read_density(simulated.tomograms(["TS_1"], None, None)[0])
     project.write_tomogram(TomogramRef("TS_1", "wbp", 5.0), density)
@@ -204,7 +204,7 @@ def fine(tmp_path_factory: pytest.TempPathFactory, simulated: Project) -> Projec
     ("grid", "spacing", "shape"),
     [("level", 10.0, (20, 24, 28)), ("model", 10.0, (20, 24, 28)), ("tomogram", 5.0, SHAPE)],
 )
-def test_masks_on_other_voxels_are_the_same_however_cut_and_are_gone_on_from(
+def test_masks_on_other_grids_do_not_depend_on_the_cut(
     fine: Project, models: list[str], grid: str, spacing: float, shape: tuple[int, int, int]
 ) -> None:
     chosen = [*models, f"segment.output_grid={grid}", "output.chunk=16", "separate.min_voxels=1"]

@@ -1,4 +1,4 @@
-"""What users bring, good and bad, through the real stages from the command line: each fails alone and says why."""
+"""Good and bad tomograms through the real stages: a bad one fails alone, with its cause and a next step."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from membrain_cloud.cli import main
 from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, build_unet
 from membrain_cloud.networks.segmentation.segmenter import save_segmenter
+from membrain_cloud.store.projects.stored_project import CopickProject
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,7 +58,7 @@ def project(tmp_path: Path) -> Path:
     return tmp_path / "p" / "config.json"
 
 
-def test_good_tomograms_are_done_and_bad_ones_fail_alone_with_a_cure(project: Path) -> None:
+def test_bad_tomograms_fail_alone_with_a_next_step(project: Path) -> None:
     model = project.parents[1] / "m.safetensors"
     command = ["run", str(project), "--in-process", "--stages", "segment", "--set", f"segment.model={model}"]
     first = CliRunner().invoke(main, command)
@@ -75,14 +76,13 @@ def test_good_tomograms_are_done_and_bad_ones_fail_alone_with_a_cure(project: Pa
     assert "0 done, 7 skipped, 3 failed" in again.stderr
 
 
-def test_every_type_gives_a_mask_of_its_own_shape(project: Path) -> None:
-    from membrain_cloud.store.projects.project import Project
+def test_every_data_type_gives_a_mask_of_the_tomograms_shape(project: Path) -> None:
 
     model = project.parents[1] / "m.safetensors"
     CliRunner().invoke(
         main, ["run", str(project), "--in-process", "--stages", "segment", "--set", f"segment.model={model}"]
     )
-    opened = Project.open(str(project))
+    opened = CopickProject.open(str(project))
     for run in (*(f"good-{name}" for name in GOOD), "good-float64", "thin"):
         (labels,) = opened.segmentations(run)
         (tomogram,) = opened.tomograms([run], None, None)

@@ -1,4 +1,4 @@
-"""One task has the GPU, the next one reads ahead; and what a run counts of itself. Without a GPU and without Dask."""
+"""One task has the GPU while the next one reads ahead. Without a GPU."""
 
 from __future__ import annotations
 
@@ -8,12 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from membrain_cloud.pipeline.monitoring.progress import ProgressCounter
-from membrain_cloud.pipeline.planning.plan import plan
-from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.pipeline.stages.gpu_turn import _GPU, GpuTurn
-from membrain_cloud.pipeline.stages.inference import _InTurn, _one_ahead, _until_done
-from membrain_cloud.pipeline.tasks import Outcome
+from membrain_cloud.pipeline.stages.inference import _prefetch_one, _release_after, _WaitingAverager
 from membrain_cloud.segmentation.sliding_window import Slab, segment_slabs
 from membrain_cloud.tiling import Tiling, Window
 
@@ -21,14 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from membrain_cloud.geometry import Box
-    from membrain_cloud.pipeline.planning.digests import Registry
-    from membrain_cloud.store.projects.project import Project
 
 SHAPE = (32, 16, 16)
 
 
-class Paper:
-    """A averager that notes what is done to it."""
+class LoggedAverager:
+    """A window averager that logs when it gets voxels and when it is asked to predict."""
 
     def __init__(self, log: list[str]) -> None:
         self.log = log
@@ -46,23 +40,23 @@ class Paper:
 
 
 def segment(log: list[str], turn: GpuTurn) -> None:
-    """What a GPU stage does with its turn, on paper."""
+    """Segment a volume of zeros with a turn at the GPU."""
     tiling = Tiling(16, 8, "no")
     (block,) = tiling.blocks(SHAPE, SHAPE)
 
     def read(box: Box) -> np.ndarray:
         return np.zeros(box.shape, np.float32)
 
-    def take_turn() -> None:
+    def acquire() -> None:
         turn.acquire()
         log.append("turn")
 
-    averager = _InTurn(Paper(log), take_turn)
+    averager = _WaitingAverager(LoggedAverager(log), acquire)
     for _ in segment_slabs(averager, read, SHAPE, block, tiling=tiling, planes_per_read=8, progress=lambda _: None):
         pass
 
 
-def test_the_next_task_reads_ahead_and_computes_when_the_first_has_ended() -> None:
+def test_the_next_task_reads_ahead_and_predicts_after_the_first() -> None:
     first, second, log = GpuTurn(), GpuTurn(), []
     first.acquire()
     thread = threading.Thread(target=segment, args=(log, second))
@@ -85,33 +79,10 @@ def test_the_next_task_reads_ahead_and_computes_when_the_first_has_ended() -> No
     third.release()
 
 
-def test_a_turn_that_was_never_taken_costs_nothing() -> None:
+def test_a_turn_that_was_not_acquired_takes_no_time() -> None:
     turn = GpuTurn()
     turn.release()
     assert turn.seconds == 0
-
-
-def test_a_run_counts_tomograms_tasks_and_time_left(project: Project, registry: Registry) -> None:
-    made, now = plan(project, Settings(), registry), [0.0]
-    tally = ProgressCounter(made, clock=lambda: now[0])
-    assert tally.tomograms["pending"] == 3
-    assert tally.eta_seconds() is None
-    mask, size = made.tasks[:2]
-    tally.observe("started", mask, None)
-    assert (tally.tomograms["running"], tally.tomograms["pending"]) == (1, 2)
-    now[0] = 10.0
-    done = Outcome("mask", "TS_1", "whole", "done", seconds=10.0, measured={"gpu_seconds": 4.0, "voxels": 960})
-    tally.observe("finished", mask, done)
-    assert tally.voxels["mask"] == 960
-    assert tally.eta_seconds() == pytest.approx(50.0), "five tasks are left, one at a time"
-    tally.observe("again", size, Outcome("size", "TS_1", "whole", "again", "worker_died"))
-    tally.observe("finished", size, Outcome("size", "TS_1", "whole", "done", seconds=1.0, measured={"retries": 2}))
-    assert (tally.tomograms["done"], tally.gpu_seconds) == (1, 4.0)
-    assert tally.retries == {("size", "worker_died"): 1, ("size", "store"): 2}
-    for task, state in zip(made.tasks[2:4], ("failed", "blocked"), strict=True):
-        tally.observe("finished", task, Outcome(task.stage, task.run, "whole", state))  # type: ignore[arg-type]
-    assert (tally.tomograms["failed"], tally.tomograms["blocked"], tally.tomograms["pending"]) == (1, 0, 1)
-    assert sum(tally.tomograms.values()) == 3
 
 
 def test_a_slab_is_made_while_the_one_before_is_written() -> None:
@@ -123,34 +94,34 @@ def test_a_slab_is_made_while_the_one_before_is_written() -> None:
             yield Slab(plane, np.zeros((1, 2, 2), np.float32), None)
             go_on.set()
 
-    turn, seen = GpuTurn(), []
+    turn, written = GpuTurn(), []
     turn.acquire()
-    for slab in _one_ahead(_until_done(slabs(), turn)):
-        seen.append(slab.start)
+    for slab in _prefetch_one(_release_after(slabs(), turn)):
+        written.append(slab.start)
         if slab.start == 0:
-            assert go_on.wait(5), "the next one is begun while this one is in hand"
-    assert seen == made == [0, 1, 2]
+            assert go_on.wait(5), "the next slab is begun while this one is written"
+    assert written == made == [0, 1, 2]
     after = GpuTurn()
-    after.acquire()  # the first has ended its turn
+    after.acquire()  # the first turn has been released
     after.release()
 
 
-def test_slabs_that_fail_or_are_not_wanted_any_more_end_the_turn() -> None:
-    def slabs(fail: bool) -> Iterator[Slab]:
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_turn_is_released_after_an_error_or_an_early_end(fails: bool) -> None:
+    def slabs() -> Iterator[Slab]:
         for plane in range(3):
-            if fail and plane == 1:
+            if fails and plane == 1:
                 raise OSError("the disk is gone")
             yield Slab(plane, np.zeros((1, 2, 2), np.float32), None)
 
-    for fail in (True, False):
-        turn = GpuTurn()
-        turn.acquire()
-        ahead = _one_ahead(_until_done(slabs(fail), turn))
-        assert next(ahead).start == 0
-        if fail:
-            with pytest.raises(OSError, match="the disk is gone"):
-                next(ahead)
-        else:
-            ahead.close()
-        assert _GPU.acquire(timeout=5)
-        _GPU.release()
+    turn = GpuTurn()
+    turn.acquire()
+    ahead = _prefetch_one(_release_after(slabs(), turn))
+    assert next(ahead).start == 0
+    if fails:
+        with pytest.raises(OSError, match="the disk is gone"):
+            next(ahead)
+    else:
+        ahead.close()
+    assert _GPU.acquire(timeout=5)
+    _GPU.release()

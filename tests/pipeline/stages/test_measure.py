@@ -11,9 +11,12 @@ import pytest
 from membrain_cloud.geometry import Mesh, Picks
 from membrain_cloud.pipeline.execution.driver import execute_plan
 from membrain_cloud.pipeline.planning.plan import plan
-from membrain_cloud.pipeline.projects.simulate import Simulated, simulate_project, true_picks_at_surface
+from membrain_cloud.pipeline.projects.simulate import SimulatedTomogram, simulate_project, true_picks_at_surface
 from membrain_cloud.pipeline.runners import InProcessRunner
 from membrain_cloud.pipeline.settings import load_settings
+from membrain_cloud.pipeline.stages.base import RunContext
+from membrain_cloud.pipeline.stages.measure import MEASURE
+from membrain_cloud.pipeline.stages.mesh import MESH
 from membrain_cloud.pipeline.stages.registry import STAGES
 from membrain_cloud.simulation.phantom import PhantomSettings
 from membrain_cloud.statistics.schema.tables import TABLES
@@ -32,7 +35,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     phantom = PhantomSettings(shape=SHAPE, membranes=2, void_angstrom=(0.0, 0.0))
     folder = str(tmp_path_factory.mktemp("measured") / "project")
     made = simulate_project(
-        folder, [Simulated("TS_1", 5, phantom)], particle="psii", processes=1, report=lambda _: None
+        folder, [SimulatedTomogram("TS_1", 5, phantom)], particle="psii", processes=1, report=lambda _: None
     )
     truth = made.read_picks(true_picks_at_surface("TS_1", "psii"))
     assert truth.orientations is not None
@@ -73,9 +76,9 @@ def test_classes_density_and_lamella(project: Project) -> None:
         assert row["distance_to_lamella_nm"] == pytest.approx(min(upper, lower) / 10.0, abs=1e-6)
     assert all(row["touches_lamella"] is not None for row in rows["membranes"])
     # the phantom's leaflets are 32 to 44 Å apart, before contrast transfer
-    known = [row["bilayer_thickness_nm"] for row in rows["membranes"] if row["bilayer_thickness_nm"] is not None]
-    assert known
-    assert all(2.5 < value < 5.5 for value in known)
+    thickness = [row["bilayer_thickness_nm"] for row in rows["membranes"] if row["bilayer_thickness_nm"] is not None]
+    assert thickness
+    assert all(2.5 < value < 5.5 for value in thickness)
     assert rows["density_profiles"]
     pairs = {(row["object_name"], row["target_object_name"]) for row in rows["binned_neighbors"]}
     assert {("psii", "cytb6f"), ("cytb6f", "psii")} <= pairs
@@ -87,14 +90,12 @@ def test_a_membrane_that_cannot_be_measured_does_not_fail_its_tomogram(project: 
     settings = load_settings(None, GIVEN)
     made = plan(project, settings, STAGES, stages=["mesh"])
     execute_plan(project, settings, made, InProcessRunner(), STAGES)
-    ref = STAGES["mesh"].output(_site(project, made.sessions))
-    assert isinstance(ref, ObjectRef)
+    ref = MESH.output(run_context(project, made.sessions))
     meshes = project.read_meshes(ref)
-    some = next(iter(meshes.values()))
-    bad = Mesh(some.vertices.copy(), some.faces)
+    mesh = next(iter(meshes.values()))
+    bad = Mesh(mesh.vertices.copy(), mesh.faces)
     bad.vertices[::7] = np.nan
-    spoilt = {**meshes, 99: bad}
-    project.write_meshes(ref, spoilt)
+    project.write_meshes(ref, {**meshes, 99: bad})
     try:
         rows, counts = measured(project, "measure.picks=psii:alice/1", "measure.simulations=3")
     finally:
@@ -109,10 +110,14 @@ def test_a_membrane_that_cannot_be_measured_does_not_fail_its_tomogram(project: 
     assert counts["membranes_failed"] == 1
 
 
-def _site(project: Project, sessions: Any) -> Any:
-    from membrain_cloud.pipeline.stages.base import RunContext
-
+def run_context(project: Project, sessions: Any) -> RunContext:
     return RunContext(project, "TS_1", None, load_settings(None, GIVEN), sessions)
+
+
+def test_given_picks_replace_the_stage_pick() -> None:
+    given, ours = load_settings(None, ["measure.picks=psii:alice/1"]), load_settings(None, [])
+    assert (MEASURE.after(given), MEASURE.after(ours)) == (("mesh",), ("mesh", "pick"))
+    assert MEASURE.digest_settings(given)["given"] == "psii:alice/1"
 
 
 def test_without_a_bilayer_no_tomogram_is_read(project: Project) -> None:
@@ -121,7 +126,7 @@ def test_without_a_bilayer_no_tomogram_is_read(project: Project) -> None:
     assert all("density" not in task.inputs for task in made.tasks)
 
 
-def test_a_class_without_orientations_keeps_those_of_the_other() -> None:
+def test_a_class_without_orientations_does_not_remove_the_others() -> None:
     turned = Picks(np.zeros((2, 3)), np.tile(np.eye(3), (2, 1, 1)), in_plane=np.array([True, False]))
     both = Picks.concatenate([turned, Picks(np.ones((1, 3)))])
     assert both.orientations is not None

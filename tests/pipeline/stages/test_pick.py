@@ -1,4 +1,4 @@
-"""`mesh` and `pick` through the real stages on a small project: surfaces, sides, several kinds of particles."""
+"""The stages `mesh` and `pick` on a small project: surfaces, sides, several classes of particles."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from membrain_cloud.errors import ModelError, UsageError
+from membrain_cloud.errors import ModelError
 from membrain_cloud.geometry import Box, Mesh, iterate_chunks
 from membrain_cloud.mesh.shell_sides import membrane_sides
 from membrain_cloud.networks.picking.picker import load_picker, save_picker
@@ -22,13 +22,15 @@ from membrain_cloud.pipeline.runners import InProcessRunner
 from membrain_cloud.pipeline.settings import PickSettings, load_settings
 from membrain_cloud.pipeline.stages.pick import make_clustering
 from membrain_cloud.pipeline.stages.registry import STAGES
-from membrain_cloud.store.projects.create_import import create_project
-from membrain_cloud.store.projects.project import Project
+from membrain_cloud.store.projects.create import create_project
+from membrain_cloud.store.projects.stored_project import CopickProject
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
 from membrain_cloud.store.tables.open import open_tables
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from membrain_cloud.store.projects.project import Project
 
 SHAPE, MIDDLE, RADIUS = (48, 48, 48), 240.0, 130.0
 GIVEN = "separate.segmentation=membrane:alice/1@10.0?instance=true"
@@ -36,7 +38,7 @@ GIVEN = "separate.segmentation=membrane:alice/1@10.0?instance=true"
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """One vesicle with a bright spot on it, and a single voxel beside it."""
+    """One vesicle with a bright spot on it, and a single voxel beside it, as a second membrane."""
     made = create_project(str(tmp_path_factory.mktemp("p") / "project"), objects=[("membrane", False, None)])
     z, y, x = np.indices(SHAPE, dtype=np.float32)
     radius = np.sqrt((z - 24) ** 2 + (y - 24) ** 2 + (x - 24) ** 2)
@@ -53,7 +55,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return made
 
 
-def carried_out(project: Project, stages: list[str], *overrides: str) -> tuple[dict[str, ObjectRef], list[str]]:
+def run_stages(project: Project, stages: list[str], *overrides: str) -> tuple[dict[str, ObjectRef], list[str]]:
     settings = load_settings(None, list(overrides))
     made = plan(project, settings, STAGES, stages=stages)
     outcomes = execute_plan(project, settings, made, InProcessRunner(), STAGES)
@@ -66,7 +68,7 @@ def carried_out(project: Project, stages: list[str], *overrides: str) -> tuple[d
 
 
 def meshed(project: Project, *overrides: str) -> dict[int, Mesh]:
-    refs, failed = carried_out(project, ["mesh"], GIVEN, *overrides)
+    refs, failed = run_stages(project, ["mesh"], GIVEN, *overrides)
     assert failed == []
     return project.read_meshes(refs["mesh"])
 
@@ -76,11 +78,11 @@ def heights(mesh: Mesh) -> np.ndarray:
 
 
 def outward(mesh: Mesh) -> float:
-    """The share of vertices whose normals look away from the vesicle's middle."""
+    """Return the share of vertices whose normals point away from the vesicle's middle."""
     return float((((mesh.vertices - MIDDLE) * mesh.vertex_normals()).sum(axis=1) > 0).mean())
 
 
-def test_a_shell_holds_both_sides_and_a_voxel_has_no_mesh(project: Project) -> None:
+def test_a_shell_has_both_sides_and_a_voxel_has_no_mesh(project: Project) -> None:
     meshes = meshed(project)
     assert list(meshes) == [1]
     sides = membrane_sides(meshes[1], reach_angstrom=150.0)
@@ -97,26 +99,17 @@ def test_a_shell_holds_both_sides_and_a_voxel_has_no_mesh(project: Project) -> N
         (["mesh.surface=side", "mesh.seed=5,240,240"], RADIUS + 25, 1.0),
     ],
 )
-def test_one_side_and_the_surface_midway(project: Project, overrides: list[str], height: float, outer: float) -> None:
+def test_one_side_and_the_midsurface(project: Project, overrides: list[str], height: float, outer: float) -> None:
     mesh = meshed(project, *overrides)[1]
     assert heights(mesh).mean() == pytest.approx(height, abs=3.0)
     assert np.abs(heights(mesh) - height).max() < 9.0
     assert outward(mesh) == pytest.approx(outer, abs=0.01)
 
 
-def test_seeds_that_are_none_or_have_no_use_are_refused() -> None:
-    with pytest.raises(UsageError, match="mesh"):
-        load_settings(None, ["mesh.seed=1,2,3"])
-    with pytest.raises(UsageError, match=r"mesh\.seed"):
-        load_settings(None, ["mesh.surface=side", "mesh.seed=1,2"])
-
-
 @pytest.mark.parametrize(("session", "membranes"), [("2", 0), ("4", 0), ("3", 1)])
-def test_nothing_one_voxel_and_one_membrane_that_fills_the_volume(
-    project: Project, session: str, membranes: int
-) -> None:
+def test_an_empty_a_tiny_and_a_full_segmentation(project: Project, session: str, membranes: int) -> None:
     stages = ["separate", "mesh", "pick", "measure"]
-    refs, failed = carried_out(project, stages, f"separate.segmentation=membrane:alice/{session}@10.0")
+    refs, failed = run_stages(project, stages, f"separate.segmentation=membrane:alice/{session}@10.0")
     assert failed == []
     assert len(project.read_meshes(refs["mesh"])) == membranes
     picks = project.read_picks(refs["pick"])
@@ -139,19 +132,19 @@ def test_a_region_by_meshes(project: Project) -> None:
     execute_plan(project, settings, made, InProcessRunner(), STAGES)
     output = made.tasks[-1].output
     assert isinstance(output, SegmentationRef)
-    found = project.read_labels(output) > 0
+    mask = project.read_labels(output) > 0
     places = np.moveaxis(np.indices(SHAPE)[::-1], 0, -1) * 10.0
     away = np.linalg.norm(places - [240.0, 240.0, 160.0], axis=-1)
-    assert found[away < 140].all()
-    assert not found[away > 146].any()
-    _, failed = carried_out(project, ["separate"], *given, "separate.region=cell:alice/2")
+    assert mask[away < 140].all()
+    assert not mask[away > 146].any()
+    _, failed = run_stages(project, ["separate"], *given, "separate.region=cell:alice/2")
     assert "is not closed" in failed[0]
-    _, failed = carried_out(project, ["separate"], *given, "separate.region=cell:alice/9")
+    _, failed = run_stages(project, ["separate"], *given, "separate.region=cell:alice/9")
     assert failed
 
 
-def two_kinds(folder: Path) -> str:
-    """A network that finds the first of its kinds everywhere, and never the second."""
+def two_classes(folder: Path) -> str:
+    """Write a picker that finds its first class everywhere and its second nowhere."""
     torch.manual_seed(0)
     network = SubvolumeNet(outputs=2).eval()
     with torch.no_grad():
@@ -162,23 +155,25 @@ def two_kinds(folder: Path) -> str:
     return str(folder / "kinds.safetensors")
 
 
-def test_each_kind_has_picks_of_its_own_beside_all_together(project: Project, tmp_path: Path) -> None:
-    refs, failed = carried_out(project, ["mesh", "pick"], GIVEN, f"pick.model={two_kinds(tmp_path)}")
+def test_each_class_has_its_own_picks_beside_all_picks(project: Project, tmp_path: Path) -> None:
+    refs, failed = run_stages(project, ["mesh", "pick"], GIVEN, f"pick.model={two_classes(tmp_path)}")
     assert failed == []
-    everything = project.read_picks(refs["pick"])
-    kinds = [project.read_picks(ObjectRef("TS_1", name, "membrain", refs["pick"].session)) for name in ("psii", "b6f")]
-    assert len(everything) == len(kinds[0]) > 0
-    assert len(kinds[1]) == 0
-    np.testing.assert_array_equal(everything.positions, kinds[0].positions)
-    assert heights(Mesh(everything.positions, np.zeros((0, 3), np.int32))).mean() == pytest.approx(RADIUS, abs=12.0)
-    project = Project.open(project.config)
+    all_picks = project.read_picks(refs["pick"])
+    classes = [
+        project.read_picks(ObjectRef("TS_1", name, "membrain", refs["pick"].session)) for name in ("psii", "b6f")
+    ]
+    assert len(all_picks) == len(classes[0]) > 0
+    assert len(classes[1]) == 0
+    np.testing.assert_array_equal(all_picks.positions, classes[0].positions)
+    assert heights(Mesh(all_picks.positions, np.zeros((0, 3), np.int32))).mean() == pytest.approx(RADIUS, abs=12.0)
+    project = CopickProject.open(project.config)
     tables = open_tables(project)
     lost = ObjectRef("TS_1", "b6f", "membrain", refs["pick"].session)
 
     def wrong() -> list[str]:
         return [f.output for f in verify(project, tables, "membrain") if f.state != "ok" and lost.session in f.output]
 
-    assert wrong() == []  # neither foreign nor changed: the receipt of all vouches for each kind
+    assert wrong() == []  # neither foreign nor changed: the receipt of all picks covers each class
     project.remove(lost)
     assert len(wrong()) == 1
     assert {"psii", "b6f"} <= {entry["name"] for entry in project.settings["pickable_objects"]}
@@ -186,74 +181,74 @@ def test_each_kind_has_picks_of_its_own_beside_all_together(project: Project, tm
 
 def test_every_chunk_of_labels_is_read_once(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Box | None] = []
-    as_it_is = Project.read_labels
+    original = CopickProject.read_labels
 
     def counted(self: Project, ref: SegmentationRef, box: Box | None = None) -> np.ndarray:
         read.append(box)
-        return as_it_is(self, ref, box)
+        return original(self, ref, box)
 
-    monkeypatch.setattr(Project, "read_labels", counted)
+    monkeypatch.setattr(CopickProject, "read_labels", counted)
     assert meshed(project, "mesh.smoothing_angstrom=11")
     chunk = project.stored_chunk(SegmentationRef("TS_1", "membrane", "alice", "1", 10.0, True))
     assert read == list(iterate_chunks(SHAPE, chunk))
 
 
-def test_each_kind_is_measured_by_itself(project: Project, tmp_path: Path) -> None:
-    given = [GIVEN, f"pick.model={two_kinds(tmp_path)}", "pick.threshold=6.9", f"output.tables={tmp_path / 't'}"]
+def test_each_class_is_measured_by_itself(project: Project, tmp_path: Path) -> None:
+    given = [GIVEN, f"pick.model={two_classes(tmp_path)}", "pick.threshold=6.9", f"output.tables={tmp_path / 't'}"]
     given.append("measure.simulations=0")
-    _, failed = carried_out(project, ["mesh", "pick", "measure"], *given)
+    _, failed = run_stages(project, ["mesh", "pick", "measure"], *given)
     assert failed == []
     tables = open_tables(project, load_settings(None, given).output.tables)
-    kinds = tables.read("membrane_particles").to_pylist()
+    classes = tables.read("membrane_particles").to_pylist()
     (membrane,) = tables.read("membranes").to_pylist()
-    assert [row["object_name"] for row in kinds] == ["b6f", "psii"]
-    assert [row["n_particles"] for row in kinds] == [0, membrane["n_particles"]]
-    assert kinds[1]["particles_per_um2"] == pytest.approx(membrane["particles_per_um2"])
-    assert kinds[1]["n_particles_without_edges"] == membrane["n_particles_without_edges"]
+    assert [row["object_name"] for row in classes] == ["b6f", "psii"]
+    assert [row["n_particles"] for row in classes] == [0, membrane["n_particles"]]
+    assert classes[1]["particles_per_um2"] == pytest.approx(membrane["particles_per_um2"])
+    assert classes[1]["n_particles_without_edges"] == membrane["n_particles_without_edges"]
     assert {row["object_name"] for row in tables.read("particles").to_pylist()} == {"psii"}
 
 
-def test_a_mesh_that_lies_nowhere_fails_alone(project: Project, tmp_path: Path) -> None:
-    model = f"pick.model={two_kinds(tmp_path)}"
-    refs, failed = carried_out(project, ["mesh", "pick"], GIVEN, model, "mesh.smoothing_angstrom=12")
+def test_a_mesh_that_is_not_finite_fails_alone(project: Project, tmp_path: Path) -> None:
+    model = f"pick.model={two_classes(tmp_path)}"
+    refs, failed = run_stages(project, ["mesh", "pick"], GIVEN, model, "mesh.smoothing_angstrom=12")
     assert failed == []
     before = project.read_picks(refs["pick"])
     (good,) = project.read_meshes(refs["mesh"]).values()
     broken = Mesh(np.full((4, 3), np.nan), np.array([[0, 1, 2], [1, 2, 3]], np.int32))
     for meshes, counts in (({1: good, 5: broken}, True), ({5: broken}, False)):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Project, "read_meshes", lambda self, ref, found=meshes: found)
-            refs, failed = carried_out(
+            patch.setattr(CopickProject, "read_meshes", lambda self, ref, meshes=meshes: meshes)
+            refs, failed = run_stages(
                 project, ["mesh", "pick"], GIVEN, model, "mesh.smoothing_angstrom=12", f"pick.threshold={6 + counts}.5"
             )
         if not counts:
-            assert "no mesh of 1" in failed[0]
+            assert "none of its 1 meshes" in failed[0]
             assert "not finite" in failed[0]
             continue
         assert failed == []
         np.testing.assert_array_equal(project.read_picks(refs["pick"]).positions, before.positions)
-        (told,) = (
+        (errors,) = (
             receipt["counts"]["membranes_failed"]
             for receipt in map(project.receipts.read, project.receipts.names())
             if receipt is not None and "membranes_failed" in receipt.get("counts", {})
         )
-        assert told == {"5": "the mesh has vertices that are not finite"}
+        assert errors == {"5": "the mesh has vertices that are not finite"}
 
 
-def test_a_segmentation_model_is_no_picker(project: Project) -> None:
+def test_a_segmentation_model_is_refused_as_a_picker(project: Project) -> None:
     settings = load_settings(None, [GIVEN, "pick.model=membrain-cloud-small"])
     with pytest.raises(ModelError, match="is for segmentation, not for picking"):
         plan(project, settings, STAGES, stages=["mesh", "pick"])
 
 
-def test_what_the_settings_leave_open_is_what_suits_the_picker() -> None:
+def test_settings_left_open_come_from_the_pickers_file() -> None:
     built_in = load_picker("membrain-cloud-picker")
-    suits = {"pick.bandwidth_angstrom": 44.0, "pick.threshold": 6.5}
-    trained = replace(built_in, notes={"settings": suits})
+    stored = {"pick.bandwidth_angstrom": 44.0, "pick.threshold": 6.5}
+    trained = replace(built_in, notes={"settings": stored})
 
-    def both(chosen: PickSettings, network: object) -> tuple[float, float]:
-        found = make_clustering(chosen, network)  # type: ignore[arg-type]
-        return found.bandwidth_angstrom, found.score_threshold
+    def both(settings: PickSettings, network: object) -> tuple[float, float]:
+        clustering = make_clustering(settings, network)  # type: ignore[arg-type]
+        return clustering.bandwidth_angstrom, clustering.score_threshold
 
     assert both(PickSettings(), trained) == (44.0, 6.5)
     assert both(PickSettings(bandwidth_angstrom=80.0), trained) == (80.0, 6.5)
@@ -263,8 +258,8 @@ def test_what_the_settings_leave_open_is_what_suits_the_picker() -> None:
     assert load_settings(None, ["pick.bandwidth_angstrom=null"]).pick.bandwidth_angstrom is None
 
 
-@pytest.mark.parametrize("told", [{"pick.bandwidth_angstrom": -3}, {"pick.threshold": "often"}, ["70"]])
-def test_a_picker_that_says_nonsense_of_itself_is_refused(told: object) -> None:
-    network = replace(load_picker("membrain-cloud-picker"), notes={"settings": told})
-    with pytest.raises(ModelError, match="suits it"):
+@pytest.mark.parametrize("stored", [{"pick.bandwidth_angstrom": -3}, {"pick.threshold": "often"}, ["70"]])
+def test_a_picker_that_stores_invalid_settings_is_refused(stored: object) -> None:
+    network = replace(load_picker("membrain-cloud-picker"), notes={"settings": stored})
+    with pytest.raises(ModelError, match="stores invalid settings"):
         make_clustering(PickSettings(), network)

@@ -1,4 +1,4 @@
-"""The settings of `separate`, through the real stage on a small project."""
+"""The stage `separate` on a small project: splitting, regions and borders."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from membrain_cloud.errors import UsageError
+from membrain_cloud.geometry import Grid
 from membrain_cloud.pipeline.execution.driver import execute_plan
 from membrain_cloud.pipeline.planning.plan import plan
 from membrain_cloud.pipeline.runners import InProcessRunner
 from membrain_cloud.pipeline.settings import load_settings
 from membrain_cloud.pipeline.stages.registry import STAGES
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.pipeline.stages.separate import SEPARATE
+from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
 
 if TYPE_CHECKING:
@@ -53,38 +54,43 @@ def separated(project: Project, *overrides: str) -> tuple[np.ndarray | None, lis
     return project.read_labels(output), failures
 
 
-def test_what_touches_is_split_by_default(project: Project) -> None:
-    found, _ = separated(project)
-    assert found is not None
-    assert found.max() == 2
-    np.testing.assert_array_equal(found > 0, vesicle(18.0) | vesicle(49.0))
+def test_touching_membranes_are_split_by_default(project: Project) -> None:
+    labels, _ = separated(project)
+    assert labels is not None
+    assert labels.max() == 2
+    np.testing.assert_array_equal(labels > 0, vesicle(18.0) | vesicle(49.0))
     whole, _ = separated(project, "separate.split=no")
     assert whole is not None
     assert whole.max() == 1
 
 
 @pytest.mark.parametrize("region", ["cell:alice/1@10.0", "0,0,0,330,1000,1000"])
-def test_only_what_lies_in_the_region(project: Project, region: str) -> None:
-    found, failures = separated(project, f"separate.region={region}", "separate.min_voxels=3000")
+def test_only_membranes_in_the_region_are_numbered(project: Project, region: str) -> None:
+    labels, failures = separated(project, f"separate.region={region}", "separate.min_voxels=3000")
     assert failures == []
-    assert found is not None
-    assert found.max() == 1
-    assert not found[:, :, 34:].any()
+    assert labels is not None
+    assert labels.max() == 1
+    assert not labels[:, :, 34:].any()
 
 
-def test_a_region_cuts_but_is_no_border(project: Project) -> None:
-    found, _ = separated(project, "separate.region=0,0,0,200,1000,1000", "separate.drop_border=yes")
-    assert found is not None
-    assert found.max() == 1
+def test_the_edge_of_a_region_is_no_border(project: Project) -> None:
+    labels, _ = separated(project, "separate.region=0,0,0,200,1000,1000", "separate.drop_border=yes")
+    assert labels is not None
+    assert labels.max() == 1
 
 
 def test_a_region_on_another_grid_is_refused(project: Project) -> None:
-    found, failures = separated(project, "separate.region=cell:alice/2@10.0")
-    assert found is None
+    labels, failures = separated(project, "separate.region=cell:alice/2@10.0")
+    assert labels is None
     assert "on the segmentation's grid" in failures[0]
 
 
-@pytest.mark.parametrize("region", ["1,2,3", "a,b,c,d,e,f", "9,0,0,1,1,1"])
-def test_a_region_that_is_none_is_refused(region: str) -> None:
-    with pytest.raises(UsageError, match=r"separate\.region"):
-        load_settings(None, [f"separate.region={region}"])
+def test_memory_is_that_of_the_largest_box_that_is_split() -> None:
+    grid = Grid((100, 200, 200), 10.0)
+    given = "separate.segmentation=membrane:alice/1"
+    whole, bounded, unsplit = (
+        SEPARATE.memory_bytes(grid, load_settings(None, [given, *more]))
+        for more in ([], ["separate.split_voxels=1000"], ["separate.split=no"])
+    )
+    assert whole - unsplit == 14 * grid.voxels
+    assert bounded - unsplit == 14 * 1000

@@ -1,4 +1,4 @@
-"""Folds and rounds: every tomogram held out once, nothing finished done again, one table."""
+"""Folds and rounds: every tomogram is held out once, finished ones are not repeated, one table."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from membrain_cloud.pipeline.models import model_sha256
 from membrain_cloud.pipeline.runners.job_pool import run_jobs
 from membrain_cloud.pipeline.training.cross_validation import (
     DataSet,
-    _held_back,
+    _choose_validation,
     cross_validate,
-    folds_of,
+    make_folds,
     train_rounds,
 )
-from membrain_cloud.pipeline.training.training_job import LearningJob, work_job
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.pipeline.training.training_job import TrainingJob, run_training_job
+from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.projects.open import open_project
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
 
@@ -67,15 +67,15 @@ def project(tmp_path: Path) -> Project:
 
 
 @pytest.fixture
-def job(project: Project, tmp_path: Path) -> LearningJob:
-    return LearningJob(
+def job(project: Project, tmp_path: Path) -> TrainingJob:
+    return TrainingJob(
         name="", config=project.config, labels=LABELS, training=(), held_out=(), work=str(tmp_path / "work"),
         recipe="built-in", values=TINY, augmentations="none", settings=QUICK, device="cpu",
     )  # fmt: skip
 
 
-class Hired:
-    """Does jobs here, and remembers which."""
+class Recorder:
+    """Run jobs in this process and record their names."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -84,31 +84,31 @@ class Hired:
         self, jobs: Sequence[Mapping[str, Any]], done: Callable[[int, dict[str, Any]], None]
     ) -> list[dict[str, Any]]:
         self.names += [job["name"] for job in jobs]
-        # As they travel to a worker.
-        return run_jobs(work_job, json.loads(json.dumps(jobs)), in_process=True, done=done)
+        # Serialised as on the way to a worker.
+        return run_jobs(run_training_job, json.loads(json.dumps(jobs)), in_process=True, done=done)
 
 
 def quiet(_line: str) -> None:
     pass
 
 
-def test_every_tomogram_is_held_out_once_whatever_the_order() -> None:
+def test_every_tomogram_is_held_out_once() -> None:
     runs = [f"TS_{k}" for k in range(11)]
-    folds = folds_of(runs, 4, 7)
+    folds = make_folds(runs, 4, 7)
     assert sorted(run for fold in folds for run in fold) == sorted(runs)
     assert {len(fold) for fold in folds} == {2, 3}
-    assert folds_of(runs[::-1], 4, 7) == folds
-    assert folds_of(runs, 4, 8) != folds
+    assert make_folds(runs[::-1], 4, 7) == folds
+    assert make_folds(runs, 4, 8) != folds
     with pytest.raises(UsageError, match="11 tomograms"):
-        folds_of(runs, 12, 7)
+        make_folds(runs, 12, 7)
 
 
-def test_folds_are_scored_on_what_they_have_not_seen_and_done_once(project: Project, job: LearningJob) -> None:
-    hired = Hired()
-    rows = cross_validate(project, (), job, hired, folds=2, seed=1, progress=quiet)
-    assert hired.names == ["fold-1", "fold-2"]
+def test_folds_are_scored_on_unseen_tomograms_and_not_repeated(project: Project, job: TrainingJob) -> None:
+    recorder = Recorder()
+    rows = cross_validate(project, (), job, recorder, folds=2, seed=1, progress=quiet)
+    assert recorder.names == ["fold-1", "fold-2"]
     assert sorted(row["run"] for row in rows) == list(RUNS)
-    # of the two others one is held back to validate on
+    # one of the two others is used for validation
     assert {row["trained_on"] for row in rows} == {1}
     work = Path(job.work)
     assert pq.read_table(work / "cross-validation.parquet").to_pylist() == rows
@@ -127,15 +127,15 @@ def test_folds_are_scored_on_what_they_have_not_seen_and_done_once(project: Proj
         receipts = project.receipts.parts(f"segment/{mask.user}_{mask.session}/{row['run']}/membrane@10.000")
         assert receipts["complete"]["model"]["sha256"] == row["model_sha256"]
     lines: list[str] = []
-    assert cross_validate(project, (), job, hired, folds=2, seed=1, progress=lines.append) == rows
-    assert hired.names == ["fold-1", "fold-2"], "nothing is done again"
+    assert cross_validate(project, (), job, recorder, folds=2, seed=1, progress=lines.append) == rows
+    assert recorder.names == ["fold-1", "fold-2"], "finished folds are not repeated"
     assert all("was finished" in line for line in lines)
     (work / "fold-2" / "scores.json").unlink()
-    cross_validate(project, (), job, hired, folds=2, seed=1, progress=quiet)
-    assert hired.names[2:] == ["fold-2"]
+    cross_validate(project, (), job, recorder, folds=2, seed=1, progress=quiet)
+    assert recorder.names[2:] == ["fold-2"]
 
 
-def test_edited_labels_and_other_recipes_are_trained_anew(project: Project, job: LearningJob) -> None:
+def test_edited_labels_and_other_recipes_change_the_digest(project: Project, job: TrainingJob) -> None:
     one = replace(job, name="fold-1", training=("TS_1",), held_out=("TS_2",))
     first = one.with_digest(project)
     assert replace(one, values={**TINY, "threads": 2}).with_digest(project).digest == first.digest
@@ -146,12 +146,12 @@ def test_edited_labels_and_other_recipes_are_trained_anew(project: Project, job:
         replace(one, labels=("membrane:nobody/1@10.0",)).with_digest(project)
 
 
-def test_rounds_add_data_sets_and_go_on_from_the_model_before(project: Project, job: LearningJob) -> None:
-    hired = Hired()
+def test_rounds_add_data_sets_and_fine_tune_the_last_model(project: Project, job: TrainingJob) -> None:
+    recorder = Recorder()
     sets = [DataSet.parse("first=TS_1"), DataSet.parse("second=TS_2")]
     held_out = [DataSet.parse("near=TS_3"), DataSet.parse("far=TS_4*")]
-    how = {"data_sets": sets, "held_out": held_out, "anew": False, "progress": quiet}
-    rows = train_rounds(project, job, hired, **how)  # type: ignore[arg-type]
+    how = {"data_sets": sets, "held_out": held_out, "from_scratch": False, "progress": quiet}
+    rows = train_rounds(project, job, recorder, **how)  # type: ignore[arg-type]
     assert [(row["round"], row["added"], row["data_set"], row["trained_on"]) for row in rows] == [
         ("round-1", "first", "near", 1), ("round-1", "first", "far", 1),
         ("round-2", "second", "near", 2), ("round-2", "second", "far", 2),
@@ -159,26 +159,26 @@ def test_rounds_add_data_sets_and_go_on_from_the_model_before(project: Project, 
     assert pq.read_table(Path(job.work) / "rounds.parquet").to_pylist() == rows
     second = json.loads((Path(job.work) / "round-2" / "scores.json").read_text())
     assert second["base_sha256"] == rows[0]["model_sha256"]
-    assert train_rounds(project, job, hired, **how) == rows  # type: ignore[arg-type]
-    assert hired.names == ["round-1", "round-2"]
+    assert train_rounds(project, job, recorder, **how) == rows  # type: ignore[arg-type]
+    assert recorder.names == ["round-1", "round-2"]
     with pytest.raises(UsageError, match="TS_1 is trained on and held out"):
-        train_rounds(project, job, hired, **how | {"held_out": [DataSet.parse("near=TS_1")]})  # type: ignore[arg-type]
+        train_rounds(project, job, recorder, **how | {"held_out": [DataSet.parse("near=TS_1")]})  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="fits 'X"):
-        train_rounds(project, job, hired, **how | {"held_out": [DataSet.parse("near=X*")]})  # type: ignore[arg-type]
+        train_rounds(project, job, recorder, **how | {"held_out": [DataSet.parse("near=X*")]})  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="NAME=RUN"):
         DataSet.parse("TS_1")
 
 
-def test_every_data_set_of_a_round_is_trained_on() -> None:
+def test_validation_leaves_something_of_every_data_set() -> None:
     many = [f"M_{k}" for k in range(1, 12)]
-    assert _held_back([["A"]]) == _held_back([["A"], ["B"]]) == ()
-    assert _held_back([["A_1", "A_2"], ["B"]]) == ("A_2",)
-    assert _held_back([["B"], ["A_1", "A_2", "A_3"], ["C_1", "C_2"]]) == ("A_3",)
-    assert _held_back([["B"], many, many[:4]]) == (sorted(many)[4], sorted(many)[9])
+    assert _choose_validation([["A"]]) == _choose_validation([["A"], ["B"]]) == ()
+    assert _choose_validation([["A_1", "A_2"], ["B"]]) == ("A_2",)
+    assert _choose_validation([["B"], ["A_1", "A_2", "A_3"], ["C_1", "C_2"]]) == ("A_3",)
+    assert _choose_validation([["B"], many, many[:4]]) == (sorted(many)[4], sorted(many)[9])
 
 
 @pytest.mark.slow
-def test_folds_are_done_by_dask_workers(project: Project, job: LearningJob, tmp_path: Path) -> None:
+def test_folds_are_trained_by_dask_workers(project: Project, job: TrainingJob, tmp_path: Path) -> None:
     words = [
         "train", "cross-validate", project.config, "--labels", LABELS[0], "--work", str(tmp_path / "dask"),
         "--folds", "2", "--workers", "2", "--steps", "2", "--channels", "4,8,8", "--window", "16", "--batch", "1",

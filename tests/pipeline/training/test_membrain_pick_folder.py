@@ -1,4 +1,4 @@
-"""Training in MemBrain-pick's folder layout: what is read of it, what is refused, and the command from end to end."""
+"""Training in MemBrain-pick's folder layout: reading, refusals, and the command from end to end."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ AXES = np.array([[0, 0, 1.0], [1.0, 0, 0], [0, -1.0, 0], [-0.6, 0.64, -0.48]])
 
 
 def write_membrane(folder: Path, name: str, *, radius: float = 170.0, count: int = 4) -> None:
-    """As `membrain_pick convert` does: points in voxels, faces and normals into the slab, densities along these."""
+    """Write files like `membrain_pick convert`: points in voxels, faces, and densities along inward normals."""
     folder.mkdir(parents=True, exist_ok=True)
     shape = trimesh.creation.icosphere(3, radius=radius)
     vertices = np.array(shape.vertices) + 300.0
@@ -71,7 +71,7 @@ def test_the_reference_layout_is_read(reference: Path) -> None:
     assert abs(outside[near].mean() - outside[~near].mean()) > 3 * outside.std() / np.sqrt(near.sum())
 
 
-def test_profiles_run_outward_and_angles_of_either_convention_are_understood(folder: Path) -> None:
+def test_profiles_run_outward_and_both_conventions_of_angles_are_read(folder: Path) -> None:
     read = read_training_folder(str(folder), voxel_spacing_angstrom=SPACING, classes=())
     example = read["train"][0]
     assert (example.profiles[:, 10:].min(axis=1) < 150.0).sum() > 20  # samples beyond the surface come last
@@ -91,7 +91,7 @@ def test_profiles_run_outward_and_angles_of_either_convention_are_understood(fol
     assert found.orientations is None
 
 
-def test_each_kind_has_a_file_of_its_own(folder: Path) -> None:
+def test_each_class_has_a_file_of_its_own(folder: Path) -> None:
     for part, name in (("train", "T1_mb1"), ("train", "T1_mb2"), ("val", "T2_mb1")):
         (folder / part / f"{name}.star").rename(folder / part / f"{name}_psii.star")
     shutil.copy(folder / "train" / "T1_mb2_psii.star", folder / "train" / "T1_mb2_b6f.star")
@@ -142,8 +142,8 @@ def test_bad_folders_are_refused(folder: Path, what: str) -> None:
     assert caught.value.next_step
 
 
-def test_units_are_asked_for_and_checked(folder: Path) -> None:
-    with pytest.raises(VoxelSpacingError, match="--voxel-spacing"):
+def test_voxel_spacing_is_required_and_checked(folder: Path) -> None:
+    with pytest.raises(VoxelSpacingError, match="voxel_spacing_angstrom"):
         read_training_folder(str(folder), voxel_spacing_angstrom=None, classes=())
     far = Picks(np.full((3, 3), 9000.0))  # Å where voxels are meant
     write_star(
@@ -153,7 +153,7 @@ def test_units_are_asked_for_and_checked(folder: Path) -> None:
         read_training_folder(str(folder), voxel_spacing_angstrom=SPACING, classes=())
 
 
-def test_no_particle_at_all_is_refused_and_an_empty_membrane_is_not(folder: Path) -> None:
+def test_a_part_without_particles_is_refused(folder: Path) -> None:
     empty = Picks(np.zeros((0, 3)))
     stars = sorted((folder / "train").glob("*.star"))
     write_star(str(stars[0]), empty, voxel_spacing_angstrom=SPACING, tomogram="T", flavour="surforama")
@@ -200,11 +200,11 @@ def test_the_command_trains_on_a_folder_and_in_rounds(folder: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--data", "D", "--project", "P"], "two sources"),
+        (["--data", "D", "--project", "P"], "exclude each other"),
         (["--voxel-spacing", "10"], "--data"),
-        (["--data", "D", "--phantoms", "3"], "built-in"),
+        (["--data", "D", "--phantoms", "3"], "simulated tomograms"),
         (["--data", "D", "--run", "TS_1"], "--project"),
-        (["--data", "D", "--cluttered", "0.5"], "built-in"),
+        (["--data", "D", "--cluttered", "0.5"], "simulated tomograms"),
         (["--base", "membrain-cloud-picker", "--classes", "tower,dimer"], "built otherwise"),
         (["--data", "D", "--voxel-spacing", "10", "--incremental", "one"], "1,2,5"),
         (["--data", "D", "--voxel-spacing", "10", "--incremental", "5"], "there are 2"),
@@ -212,7 +212,7 @@ def test_the_command_trains_on_a_folder_and_in_rounds(folder: Path, monkeypatch:
         (["--incremental", "1", "--classes", "nobody"], "dimer"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(folder: Path, options: list[str], said: str) -> None:
+def test_contradicting_options_are_refused(folder: Path, options: list[str], said: str) -> None:
     given = [str(folder) if option == "D" else option for option in options]
     command = ["train", "picking", "--output", str(folder / "x.safetensors"), "--work", str(folder / "w"), *given]
     done = CliRunner().invoke(main, command)
@@ -222,10 +222,10 @@ def test_options_that_make_no_sense_are_refused(folder: Path, options: list[str]
 
 
 @pytest.mark.parametrize(("classes", "kinds"), [((), ("dimer", "tower", "head-on-stalk")), (("tower",), ("tower",))])
-def test_phantoms_of_rounds_have_the_kinds_that_are_asked_for_alone(
+def test_phantoms_have_only_the_kinds_that_are_asked_for(
     classes: tuple[str, ...], kinds: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A membrane has one kind: rounds for one protein are of phantoms that have no other."""
+    """Each membrane has one kind, so rounds for one protein need phantoms with that protein alone."""
     small = PhantomSettings(
         shape=(48, 64, 64), membranes=1, particles_per_um2=(2000.0, 2000.0), cytosolic_per_um3=(1.0, 2.0)
     )
@@ -238,10 +238,10 @@ def test_phantoms_of_rounds_have_the_kinds_that_are_asked_for_alone(
         return made[-1]
 
     monkeypatch.setattr("membrain_cloud.training.picking.built_in_picker.make_phantom", recorded)
-    material = picker_data.phantom_material(tmp_path, classes=classes, progress=lambda line: None)
+    data = picker_data.phantom_data(tmp_path, classes=classes, progress=lambda line: None)
     found = {name for phantom in made for name in phantom.particle_classes}
     assert found
     assert found <= set(kinds)
-    assert material.training.classes == classes
+    assert data.training.classes == classes
     if not classes:
         assert len(found) > 1

@@ -1,4 +1,4 @@
-"""Training from the command line: MemBrain-seg's folders, copick labels of several people, fine-tuning, bad input."""
+"""Training from the command line: folders, labels of several annotators, fine-tuning, bad input."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ import pytest
 from click.testing import CliRunner
 
 from membrain_cloud.cli import main
-from membrain_cloud.errors import InputError, ProjectError
+from membrain_cloud.errors import InputError, ProjectError, UsageError
 from membrain_cloud.geometry import Box
 from membrain_cloud.networks.model_file import model_sha256
 from membrain_cloud.networks.segmentation.architecture.mirror_symmetry import mirrors_are_tied
 from membrain_cloud.networks.segmentation.segmenter import load_network
 from membrain_cloud.pipeline.training import labelled_volumes as label_data
 from membrain_cloud.pipeline.training.labelled_volumes import (
+    find_layers,
     folder_volumes,
     is_partial,
-    layers_of,
     project_volumes,
     read_merged_labels,
 )
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.pipeline.training.segmentation import TrainingPlan, train_segmentation
+from membrain_cloud.pipeline.training.segmentation_data import TrainingData
+from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ def write_mrc(path: Path, array: np.ndarray, spacing: float = 10.0) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two volumes to train on, of either format, and one to validate on."""
+    """Return a folder with two volumes to train on, one of each format, and one to validate on."""
     root = tmp_path / "patches"
     for part, numbers in (("Tr", (0, 1)), ("Val", (2,))):
         for kind in ("images", "labels"):
@@ -83,7 +85,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    """Three runs; alice marked two of them whole, bob corrected a patch in TS_2 and in TS_3."""
+    """Return three runs: alice marked two of them completely, bob corrected a patch in TS_2 and TS_3."""
     made = create_project(str(tmp_path / "project"), objects=[("membrane", False, None)])
     for k, run in enumerate(("TS_1", "TS_2", "TS_3")):
         image, label = sheet(k)
@@ -105,7 +107,7 @@ def run(*words: object) -> str:
     return f"{result.exit_code}: {result.output}"
 
 
-def test_folders_of_membrain_seg_are_read(folder: Path, tmp_path: Path) -> None:
+def test_folders_in_membrain_segs_layout_are_read(folder: Path, tmp_path: Path) -> None:
     found = folder_volumes(folder, "Tr", tmp_path / "work", margin=16)
     assert [volume.name for volume in found] == ["set_0", "set_1"]
     for k, volume in enumerate(found):
@@ -115,12 +117,12 @@ def test_folders_of_membrain_seg_are_read(folder: Path, tmp_path: Path) -> None:
         assert volume.voxel_spacing_angstrom == 10.0
 
 
-def test_labels_of_several_people_are_merged_in_the_order_given(
+def test_labels_of_annotators_are_merged_in_the_order_given(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alice, bob = "membrane:alice/1@10", "membrane:bob/1@10"
     whole = Box((0, 0, 0), SHAPE)
-    layers = layers_of(project, "TS_2", [alice, bob])
+    layers = find_layers(project, "TS_2", [alice, bob])
     assert [ref.user for ref in layers] == ["alice", "bob"]
     assert [is_partial(project, ref) for ref in layers] == [False, True]
     merged = read_merged_labels(project, layers, whole, partial=False)
@@ -130,14 +132,14 @@ def test_labels_of_several_people_are_merged_in_the_order_given(
     alone = read_merged_labels(project, layers[1:], whole, partial=True)
     assert (alone[16:] == 2).all()
     assert (alone[2:16, :16, :16] == expected[2:16, :16, :16]).all()
-    monkeypatch.setattr(label_data, "_SLAB_BYTES", 0)  # the least: two slabs of 16 planes
+    monkeypatch.setattr(label_data, "_SLAB_BYTES", 0)  # the minimum: two slabs of 16 planes
     found = project_volumes(project, ["TS_1", "TS_2", "TS_3"], [alice, bob], tmp_path / "work", margin=0)
     assert [volume.name for volume in found] == ["TS_1", "TS_2", "TS_3"]
     np.testing.assert_array_equal(found[1].label(), expected)
-    assert found[2].label().shape == (16, 16, 16)  # of what only bob marked, his patch
+    assert found[2].label().shape == (16, 16, 16)  # cropped to the patch that bob marked
 
 
-def test_a_folder_trains_a_model_that_says_what_it_was_trained_on(folder: Path, tmp_path: Path) -> None:
+def test_a_model_trained_on_a_folder_says_so(folder: Path, tmp_path: Path) -> None:
     output, work = tmp_path / "m.safetensors", tmp_path / "w"
     said = run(
         "--output", output, "--work", work, "--data", folder, "--epochs", 4, *SMALL, "--augment", "missing_wedge=1"
@@ -173,13 +175,13 @@ def test_a_project_fine_tunes_a_checkpoint_of_membrain_seg(
     assert header["trained_on"]["volumes"] == ["TS_1", "TS_2"]
     said = run("--output", base, *words)
     assert said.startswith("2:")
-    assert "is the model to go on from" in said
+    assert "is the model to fine-tune" in said
     assert base.read_bytes() == before
     said = run("--output", tmp_path / "other.safetensors", *words, "--channels", "4,8,16,16")
-    assert "leave --channels out" in said
+    assert "leave channels out" in said
 
 
-def test_a_network_is_symmetric_unless_what_is_asked_for_cannot_be(folder: Path, tmp_path: Path) -> None:
+def test_a_network_is_symmetric_unless_options_prevent_it(folder: Path, tmp_path: Path) -> None:
     words = ["--data", folder, "--window", 16, "--batch", 1, "--workers", 0, "--threads", 1, "--steps", 1]
 
     def trained(name: str, *more: object) -> dict[str, Any]:
@@ -238,7 +240,7 @@ def test_bad_folders_are_refused_before_the_first_step(folder: Path, tmp_path: P
     assert "no voxel is labelled membrane" in refused()
 
 
-def test_validation_is_of_other_images_with_voxels_of_the_same_size(folder: Path, tmp_path: Path) -> None:
+def test_validation_uses_other_images_with_the_same_spacing(folder: Path, tmp_path: Path) -> None:
     def refused() -> str:
         said = run("--output", tmp_path / "m.safetensors", "--work", tmp_path / "w", "--data", folder, *SMALL)
         assert not (tmp_path / "w" / "checkpoint.pt").exists()
@@ -280,24 +282,46 @@ def test_annotations_that_do_not_fit_are_refused(project: Project, tmp_path: Pat
         prepared("membrane:emil/1@10")
 
 
+@pytest.mark.parametrize(
+    ("plan", "data", "message"),
+    [
+        (TrainingPlan(recipe="other"), TrainingData(), "there is no recipe 'other'"),
+        (TrainingPlan(values={"teacher_part": 0.5}), TrainingData(), "the setting teacher_part is given without"),
+        (TrainingPlan(values={"learning_rate": -1.0}), TrainingData(), "the training setting learning_rate is -1"),
+        (TrainingPlan(values={"specimens": 8}), TrainingData(), "8 specimens: 8 are held back"),
+        (TrainingPlan(), TrainingData(labels=("membrane:alice/1",)), "are for data of your own"),
+        (TrainingPlan(augmentations="all"), TrainingData(), "there are no augmentations 'all'"),
+    ],
+)
+def test_errors_name_settings_and_no_command_line_options(
+    plan: TrainingPlan, data: TrainingData, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        train_segmentation(
+            str(tmp_path / "m.safetensors"), str(tmp_path / "w"), plan, data, device="cpu", progress=lambda *_: None
+        )
+    assert "--" not in str(caught.value)
+    assert caught.value.next_step
+
+
 def test_options_that_do_not_fit_together_are_refused(tmp_path: Path, folder: Path, project: Project) -> None:
     files = ["--output", tmp_path / "m.safetensors", "--work", tmp_path / "w", *SMALL]
     for words, says in (
         (["--labels", "membrane:alice/1@10"], "are for data of your own"),
         (["--specimens", 8], "8 are held back"),
-        (["--teacher-weight", 2], "--teacher-weight is given and no teacher"),
+        (["--teacher-weight", 2], "teacher_weight is given without a teacher"),
         (["--data", folder, "--labels", "membrane:alice/1@10"], "are for copick projects"),
         (["--data", project.config], "which annotations are the labels"),
         (["--data", project.config, "--labels", "membrane:alice/1@10", "--validation", "TS_3"], "none of the labels"),
-        (["--data", folder, "--epochs", 1, "--steps", 1], "the same in two ways"),
+        (["--data", folder, "--epochs", 1, "--steps", 1], "exclude each other"),
         (["--data", folder, "--output", tmp_path / "none" / "m.safetensors"], "there is no such folder"),
-        (["--data", folder, "--device", "tpu"], "--device tpu: there is none"),
+        (["--data", folder, "--device", "tpu"], "device tpu: there is none"),
         (["--data", folder, "--augment", "blur=1"], "there is no augmentation 'blur'"),
         (["--data", folder, "--augment", "noise"], "expected NAME=CHANCE"),
         (["--data", folder, "--from", "nobody"], "nobody"),
         (["--data", folder, "--learning-rate", "-1"], "-1"),
         (["--data", folder, "--learning-rate", "nan"], "'--learning-rate': nan is no number"),
-        (["--data", folder, "--surface-dice", "inf"], "--surface-dice inf: it cannot be that"),
+        (["--data", folder, "--surface-dice", "inf"], "surface_dice is inf: out of range"),
         (["--data", folder, "--channels", "0,-3,5"], "channels (0, -3, 5) cannot be"),
         (["--data", folder, "--channels", "8"], "give three or more"),
         (["--data", folder, "--from", "membrain-cloud-picker"], "not for segmentation"),

@@ -1,4 +1,4 @@
-"""The thickness of bilayers in made-up densities."""
+"""Thickness of bilayers in synthetic densities."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def profiles(distance: float, width: float, rng: np.random.Generator, noise: flo
 @pytest.mark.parametrize("distance", [3.2, 4.0, 5.3])
 @pytest.mark.parametrize("width", [0.6, 1.0])
 def test_two_lines_are_as_far_apart_as_they_were_drawn(distance: float, width: float) -> None:
-    found = fit_leaflets(profiles(distance, width, np.random.default_rng(0)))
-    assert np.isfinite(found).all()
-    assert found.mean() == pytest.approx(distance, abs=0.05)
-    assert found.std() < 0.1
+    fitted = fit_leaflets(profiles(distance, width, np.random.default_rng(0)))
+    assert np.isfinite(fitted).all()
+    assert fitted.mean() == pytest.approx(distance, abs=0.05)
+    assert fitted.std() < 0.1
 
 
-def test_what_is_not_resolved_is_not_known() -> None:
+def test_lines_that_are_not_resolved_have_no_distance() -> None:
     rng, x = np.random.default_rng(1), offsets_nm()
     one_line = -np.exp(-0.5 * (x / 1.5) ** 2) + rng.normal(0, 0.05, (100, len(x)))
     assert np.isnan(fit_leaflets(one_line)).all()
@@ -56,20 +56,20 @@ def density_of(lines: tuple[float, ...], noise: float) -> Density:
 
 
 def test_a_vesicle_in_noise(vesicle: tuple[Surface, np.ndarray, np.ndarray]) -> None:
-    """Leaflets 4 nm apart in a segmentation of 6 nm, with four times as much noise as line."""
+    """Leaflets 4 nm apart in a segmentation 6 nm thick; the noise is about as strong as the lines."""
     surface, leaflets, across = vesicle
-    found = measure_bilayer(surface, leaflets, across, density_of((225.0, 265.0), 1.0))
-    assert found is not None
-    assert found.thickness == pytest.approx(40.0, abs=1.5)
-    assert found.error is not None
-    assert 0.0 < found.error < 2.0
-    known = np.isfinite(found.at_faces)
+    bilayer = measure_bilayer(surface, leaflets, across, density_of((225.0, 265.0), 1.0))
+    assert bilayer is not None
+    assert bilayer.thickness == pytest.approx(40.0, abs=1.5)
+    assert bilayer.error is not None
+    assert 0.0 < bilayer.error < 2.0
+    known = np.isfinite(bilayer.at_faces)
     assert known.mean() > 0.5
-    assert np.median(found.at_faces[known]) == pytest.approx(40.0, abs=2.0)
+    assert np.median(bilayer.at_faces[known]) == pytest.approx(40.0, abs=2.0)
     assert {bool(known[leaflets == side].any()) for side in (0, 1)} == {True}
 
 
-def test_no_bilayer_no_number(vesicle: tuple[Surface, np.ndarray, np.ndarray]) -> None:
+def test_noise_and_constant_density_give_no_thickness(vesicle: tuple[Surface, np.ndarray, np.ndarray]) -> None:
     surface, leaflets, across = vesicle
     noise = measure_bilayer(surface, leaflets, across, density_of((), 1.0))
     assert noise is not None

@@ -1,4 +1,4 @@
-"""Everything against anything: densities, neighbours and pairs by distance to a class, to an edge, or by a property."""
+"""Densities, neighbours and pairs in bins of a property: distance to a class or an edge, curvature, verticality."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def test_area_by_distance_to_a_particle_is_that_of_rings_on_a_sphere(shapes: Any
     source = random_points(surface, np.arange(len(surface.faces)), 1, np.random.default_rng(0))
     to_vertices = surface.distance_from_any(source, cutoff_angstrom=450.0)
     scale = distance_to_class("a")
-    found = of_distances(scale, to_vertices, surface, np.zeros(0), 400.0, 0)
-    areas = scale.histogram(found.values, found.areas)
+    distances = of_distances(scale, to_vertices, surface, np.zeros(0), 400.0, 0)
+    areas = scale.histogram(distances.values, distances.areas)
     r = np.arange(0.0, 401.0, 20.0)
     rings = 2 * np.pi * 250.0**2 * -np.diff(np.cos(r / 250.0))
     np.testing.assert_allclose(areas[:-1], rings[:-1], rtol=0.04)
-    assert areas.sum() == pytest.approx(surface.face_areas.sum())  # what lies beyond is in the last bin
+    assert areas.sum() == pytest.approx(surface.face_areas.sum())  # area beyond reach is in the last bin
 
 
 def test_density_against_the_distance_to_a_class_is_flat_at_random(shapes: Any, measure: Any) -> None:
@@ -56,7 +56,7 @@ def test_density_against_the_distance_to_a_class_is_flat_at_random(shapes: Any, 
 def test_the_area_without_edges_is_that_of_the_inner_square(shapes: Any, measure: Any) -> None:
     mesh = shapes.plane(41, 20.0)
     (row,) = measure(mesh, Picks(np.zeros((0, 3))), edge_width_nm=10.0)["membranes"]
-    width = 800.0  # along both ways; two sides are jagged by half a step
+    width = 800.0  # along both axes; two sides are jagged by half a step
     inner = (width - 200.0) * (width * 1.0 - 200.0) / 2.0 / 100.0
     assert row["has_edge"] is True
     assert row["area_without_edges_nm2"] == pytest.approx(inner, rel=0.03)
@@ -107,7 +107,7 @@ def test_binned_pairs_sum_to_the_pairs_and_make_curves(shapes: Any, measure: Any
         ripley_from_pair_counts([row for row in edges if row["property_bin"] == number])
         for number in (0, max(row["property_bin"] for row in edges))
     )
-    # half of a ring is missing near an edge, and counted as missing
+    # near an edge half of each ring is missing, and its area is not counted
     assert near.random_k_nm2[-1] < 0.8 * far.random_k_nm2[-1]
 
 

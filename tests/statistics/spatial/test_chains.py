@@ -1,14 +1,12 @@
-"""Chains: found whole, whoever reads them in which order, and broken by each of the rules."""
+"""Chains are found whole in any order of the particles, and each rule breaks them."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 
-from membrain_cloud.geometry import Picks, orientations_from_normals
 from membrain_cloud.statistics.spatial.chains import ChainRules, candidates, find_chains, turns_degrees
 
 RULES = ChainRules(distance_nm=40.0, angle_degrees=60.0, turn_degrees=80.0, n_neighbors=3, least_members=3)
@@ -45,7 +43,7 @@ def test_each_rule_breaks_a_row() -> None:
     assert chains_of(row(7, 250.0), turned) == [[3, 4, 5, 6], [0, 1, 2]]
     bent = row(7, 250.0)
     bent[4:, 0], bent[4:, 1] = 750.0 - 60.0 * np.arange(1, 4), 240.0 * np.arange(1, 4)
-    # 104 degrees at particle 3: it goes with the nearer ones
+    # a turn of 104 degrees at particle 3, which stays with the nearer particles
     assert sorted(map(len, chains_of(bent, turns))) in ([3, 4],)
     assert chains_of(row(2, 250.0), np.zeros(2)) == []
     assert chains_of(row(2, 250.0), np.zeros(2), replace(RULES, least_members=2)) == [[0, 1]]
@@ -60,7 +58,7 @@ def test_a_ring_is_not_closed_and_two_rows_stay_two() -> None:
     assert chains_of(two, np.zeros(10)) == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
 
 
-def test_unknown_angles_and_particles_in_one_place_link_nothing() -> None:
+def test_unknown_angles_and_coinciding_particles_are_not_linked() -> None:
     positions = row(4, 250.0)
     links = candidates(positions, *nearest(positions), RULES)
     assert find_chains(positions, links, np.full(len(links.one), np.nan), RULES) == []
@@ -77,8 +75,8 @@ def test_the_order_of_particles_does_not_matter(seed: int) -> None:
     assert one
     other = [[int(order[particle]) for particle in chain] for chain in chains_of(positions[order], turns[order])]
 
-    def forms(found: list[list[int]]) -> list[list[int]]:
-        return sorted(min(chain, chain[::-1]) for chain in found)
+    def forms(chains: list[list[int]]) -> list[list[int]]:
+        return sorted(min(chain, chain[::-1]) for chain in chains)
 
     assert forms(one) == forms(other)
 
@@ -86,25 +84,3 @@ def test_the_order_of_particles_does_not_matter(seed: int) -> None:
 def test_turns_of_a_right_angle() -> None:
     positions = np.array([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 2, 0]])
     np.testing.assert_allclose(turns_degrees(positions, [0, 1, 2, 3]), [90.0, 0.0], atol=1e-6)
-
-
-def test_tables_of_a_row_on_a_membrane_and_its_null(shapes: Any, measure: Any) -> None:
-    mesh = shapes.plane(60, 25.0)
-    places = row(6, 200.0) + np.array([200.0, 700.0, 30.0])
-    frames = orientations_from_normals(np.tile([0.0, 0.0, 1.0], (6, 1)))
-    tables = measure(mesh, Picks(places, frames), cutoff_nm=30.0, n_simulations=99)
-    (chain,) = tables["chains"]
-    assert chain["n_members"] == 6
-    assert chain["length_nm"] == pytest.approx(100.0)
-    assert chain["span_nm"] == pytest.approx(100.0)
-    assert (chain["mean_in_plane_angle_degrees"], chain["mean_turn_degrees"]) == pytest.approx((0.0, 0.0), abs=1e-5)
-    members = tables["chain_members"]
-    assert [member["particle_id"] for member in members] in ([0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0])
-    assert [member["next_nm"] for member in members] == [pytest.approx(20.0)] * 5 + [None]
-    null = np.array([simulated["longest"] for simulated in tables["random_chains"]])
-    assert len(null) == 99
-    # an angle of two at random is at most 60 of 180 degrees in a third of the cases: five in a row hardly ever
-    assert np.mean(null >= 6) < 0.05
-    untold = measure(mesh, Picks(places, frames, in_plane=np.zeros(6, bool)), n_simulations=9)
-    assert [len(untold[table]) for table in ("chains", "chain_members", "random_chains")] == [0, 0, 0]
-    assert {found["in_plane_angle_degrees"] for found in untold["neighbors"]} == {None}

@@ -1,4 +1,4 @@
-"""Spacings as numbers with errors."""
+"""Peaks of the pair correlation: their positions agree with the truth within their errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def peaks_of(counts: np.ndarray, expected: np.ndarray, least: float = 4.0) -> li
 
 
 def drawn(rng: np.random.Generator, g: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Ordered pairs: each of them is counted twice."""
+    """Draw counts of ordered pairs: each pair counts twice."""
     return 2.0 * rng.poisson(g * expected / 2.0)
 
 
@@ -24,20 +24,20 @@ def test_a_spacing_is_found_within_its_error() -> None:
     g = 1.0 + 1.5 * np.exp(-0.5 * ((middle - 12.3) / 2.0) ** 2)
     expected = 40.0 * middle
     rng = np.random.default_rng(0)
-    found = [
+    peaks = [
         min(peaks_of(drawn(rng, g, expected), expected), key=lambda peak: abs(peak.r_nm - 12.3)) for _ in range(200)
     ]
-    scores = np.array([(peak.r_nm - 12.3) / peak.r_error_nm for peak in found])
-    assert abs(np.mean([peak.r_nm for peak in found]) - 12.3) < 0.1
+    scores = np.array([(peak.r_nm - 12.3) / peak.r_error_nm for peak in peaks])
+    assert abs(np.mean([peak.r_nm for peak in peaks]) - 12.3) < 0.1
     assert 0.7 < scores.std() < 1.3
-    assert np.mean([peak.g for peak in found]) == pytest.approx(2.5, rel=0.1)
+    assert np.mean([peak.g for peak in peaks]) == pytest.approx(2.5, rel=0.1)
 
 
-def test_at_random_there_are_hardly_any() -> None:
+def test_random_patterns_hardly_ever_have_a_peak() -> None:
     expected = 20.0 * (R[:-1] + R[1:])
     rng = np.random.default_rng(1)
-    found = [peaks_of(drawn(rng, np.ones(40), expected), expected) for _ in range(300)]
-    assert np.mean([len(peaks) > 0 for peaks in found]) < 0.02
+    runs = [peaks_of(drawn(rng, np.ones(40), expected), expected) for _ in range(300)]
+    assert np.mean([len(peaks) > 0 for peaks in runs]) < 0.02
 
 
 def test_empty_bins_and_too_fine_a_width() -> None:
@@ -48,7 +48,7 @@ def test_empty_bins_and_too_fine_a_width() -> None:
 
 
 def test_shells_of_a_hexagonal_lattice() -> None:
-    """a, √3 a and 2 a, blurred by a tenth of the spacing."""
+    """Shells at a, √3 a and 2 a, blurred by a tenth of the spacing."""
     spacing = 9.0
     i, j = (index.ravel() for index in np.meshgrid(np.arange(-30, 31), np.arange(-30, 31), indexing="ij"))
     places = spacing * np.column_stack([i + 0.5 * j, np.sqrt(0.75) * j])
@@ -58,6 +58,6 @@ def test_shells_of_a_hexagonal_lattice() -> None:
     counts = np.histogram(apart[apart > 0.0], R)[0].astype(float)
     density = 2 / (np.sqrt(3) * spacing**2)
     expected = len(inner) * density * np.pi * np.diff(R**2)
-    found = pair_correlation_peaks(R[:-1], R[1:], counts, expected, half_width_nm=1.5, least_significance=5.0)
-    assert found[0].r_nm == pytest.approx(spacing, rel=0.03)
-    assert found[0].g > 2.0
+    peaks = pair_correlation_peaks(R[:-1], R[1:], counts, expected, half_width_nm=1.5, least_significance=5.0)
+    assert peaks[0].r_nm == pytest.approx(spacing, rel=0.03)
+    assert peaks[0].g > 2.0

@@ -1,4 +1,4 @@
-"""Particles at random on a mesh: even, in their component, the same every time, and with envelopes that cover."""
+"""Particles at random on a mesh: uniform, each in its component, reproducible, and with envelopes that cover."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_counts_have_the_expected_mean_and_stay_in_their_component() -> None:
     np.testing.assert_array_equal(counts, again)
 
 
-def test_of_two_kinds_those_in_the_centres_stay() -> None:
+def test_between_two_kinds_the_particles_in_the_centres_stay() -> None:
     surface = Surface(sphere(400, 200.0))
     rng = np.random.default_rng(2)
     every = np.arange(len(surface.faces))
@@ -60,13 +60,13 @@ def test_of_two_kinds_those_in_the_centres_stay() -> None:
     kinds = np.repeat([0, 1], 15)
     counts = simulate_pair_counts(surface, at, kinds, edges_angstrom=EDGES, n_simulations=300, seed=0)
     expected = 15 * 15 * -np.diff(np.cos(EDGES / 200.0)) / 2
-    # what the pool's own chance leaves: 15 particles' pairs with 200 points
+    # standard deviation that the pool itself causes: pairs of 15 particles with 200 points
     sigma = np.sqrt(expected * 15 / 200)
     for one, other in ((0, 1), (1, 0)):
         assert (np.abs(counts[0, one, other].mean(axis=0) - expected) < 4 * sigma).all()
 
 
-def test_nothing_to_simulate() -> None:
+def test_no_particle_or_a_single_one_gives_no_pairs() -> None:
     surface = Surface(sphere(100, 50.0))
     none = surface.points(np.zeros(0, np.int64), np.zeros((0, 3)))
     assert (
@@ -79,17 +79,17 @@ def test_nothing_to_simulate() -> None:
 
 
 @pytest.mark.slow
-def test_envelopes_cover_what_is_random() -> None:
-    """95 % of further random draws lie between ranks 2.5 % and 97.5 % of 99 simulations, at each distance."""
+def test_envelopes_cover_random_patterns() -> None:
+    """At each distance, 95 % of further random draws lie between ranks 2.5 % and 97.5 % of 199 simulations."""
     surface = Surface(sphere(600, 250.0))
     every = np.arange(len(surface.faces))
     edges = np.arange(0.0, 401.0, 40.0)
     inside = []
     for draw in range(150):
         at = random_points(surface, every, 60, np.random.default_rng(1000 + draw))
-        found = bins_between(surface, at, at, edges)
-        np.fill_diagonal(found, -1)
-        observed = np.cumsum(np.bincount(found[found >= 0], minlength=10))[3:]
+        bins = bins_between(surface, at, at, edges)
+        np.fill_diagonal(bins, -1)
+        observed = np.cumsum(np.bincount(bins[bins >= 0], minlength=10))[3:]
         null = simulate_pair_counts(
             surface, at, np.zeros(60, np.int64), edges_angstrom=edges, n_simulations=199, seed=draw
         )[0, 0, 0].cumsum(axis=1)[:, 3:]

@@ -100,7 +100,7 @@ def test_files_of_membrain_pick(reference: Path) -> None:
     assert np.median((normals * converted.normals).sum(axis=1)) > 0.98
     with pytest.raises(VoxelSpacingError) as caught:
         read_h5(str(folder / "mesh_data/Tomo0001_mb1.h5"))
-    assert "--voxel-spacing" in caught.value.next_step
+    assert "voxel_spacing_angstrom" in caught.value.next_step
     obj = read_obj(str(folder / "mesh_data/Tomo0001_mb1.obj"), unit_angstrom=10.0)
     np.testing.assert_allclose(obj.vertices, converted.mesh.vertices, atol=1e-3)
 
@@ -144,8 +144,8 @@ def test_plain_and_other_objs_are_read_alike(tmp_path: Path) -> None:
         return " ".join(["f", *(str(int(corner) - 1 - len(sphere().vertices)) for corner in face.split()[1:])])
 
     written = {
-        "remarks on top": ["# of a program", "#", *lines],
-        "a remark inside": [*lines[:5], "# here", *lines[5:]],
+        "comments on top": ["# of a program", "#", *lines],
+        "a comment inside": [*lines[:5], "# here", *lines[5:]],
         "textures": [line if line[0] == "v" else line + "/1" for line in lines],
         "weights": [line + " 1.0" if line[0] == "v" else line for line in lines],
         "counted from the end": [line if line[0] == "v" else from_the_end(line) for line in lines],
@@ -164,7 +164,7 @@ def test_an_empty_glb(tmp_path: Path) -> None:
     assert read_meshes(str(tmp_path / "m.glb"), voxel_spacing_angstrom=None) == {}
 
 
-def test_files_that_are_no_meshes_are_named(tmp_path: Path) -> None:
+def test_files_that_are_no_meshes_are_refused(tmp_path: Path) -> None:
     for name, content in (
         ("x.obj", "v 0 0 0\n"),
         ("y.obj", "v 0 0 0\nf 1 2 3\n"),

@@ -1,61 +1,181 @@
-"""Particles in the conventions of other programs, checked by turning a known structure."""
+"""Particles as STAR and CSV, in RELION's conventions, checked by placing a known structure."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
-import emfile
 import numpy as np
 import pytest
 import starfile
 from scipy.spatial.transform import Rotation
+from standins.oriented_picks import STRUCTURE, placed_structures, random_picks
 
 from membrain_cloud.errors import ProjectError, UsageError, VoxelSpacingError
 from membrain_cloud.geometry import Grid, Picks
-from membrain_cloud.store.formats.copick_files import picks_from_json, picks_to_json
-from membrain_cloud.store.formats.motl import (
-    is_stopgap,
-    read_motive_list,
-    read_stopgap,
-    stopgap_text,
-    write_motive_list,
-    write_stopgap,
+from membrain_cloud.store.formats.star import (
+    FLAVOURS,
+    read_csv_picks,
+    read_star_picks,
+    star_particles,
+    star_text,
+    write_star,
 )
-from membrain_cloud.store.formats.star import FLAVOURS, read_star_picks, star_text, write_star
-from membrain_cloud.store.refs import ObjectRef
+from membrain_cloud.store.formats.volume_reader import read_volume
 
 GRID = Grid((100, 200, 300), 8.0)
-# A structure without any symmetry, in its own frame.
-STRUCTURE = np.array([[10.0, 0, 0], [0, 20, 0], [0, 0, 30], [5, 6, 7]])
 
 
-def some_picks(count: int = 40) -> Picks:
-    rng = np.random.default_rng(0)
-    turned = Rotation.random(count, random_state=1).as_matrix()
-    turned[0] = np.eye(3)
-    turned[1] = np.diag([1.0, -1.0, -1.0])
-    return Picks(
-        rng.uniform(0, 800, (count, 3)),
-        turned,
-        rng.uniform(size=count),
-        rng.integers(1, 9, count),
-        rng.random(count) > 0.5,
+def test_star_comes_back(tmp_path: Path) -> None:
+    picks = random_picks()
+    path = str(tmp_path / "x.star")
+    write_star(path, picks, voxel_spacing_angstrom=7.84, tomogram="TS_1")
+    for found in (read_star_picks(path), read_star_picks(path, voxel_spacing_angstrom=7.84, tomogram="TS_1")):
+        np.testing.assert_allclose(found.positions, picks.positions, atol=1e-5)
+        np.testing.assert_allclose(found.orientations, picks.orientations, atol=1e-7)
+        np.testing.assert_allclose(found.scores, picks.scores, atol=1e-6)
+        np.testing.assert_array_equal(found.membrane_ids, picks.membrane_ids)
+    write_star(path, Picks(np.zeros((0, 3))), voxel_spacing_angstrom=7.84, tomogram="TS_1")
+    assert "_rlnCoordinateX" in Path(path).read_text()
+    text = star_text(picks, voxel_spacing_angstrom=7.84, tomogram="TS_1")
+    assert text == star_text(picks, voxel_spacing_angstrom=7.84, tomogram="TS_1")
+
+
+def test_angles_are_those_of_copick() -> None:
+    from copick.util.formats import _relion_eulers
+
+    orientations = random_picks().orientations
+    assert orientations is not None
+    orientations = orientations[2:]  # the first two stand upright, where the angles are not unique
+    lines = star_text(
+        Picks(np.zeros((len(orientations), 3)), orientations), voxel_spacing_angstrom=1.0, tomogram="A"
+    ).split("\n")
+    ours = np.array([line.split("\t")[4:7] for line in lines if line.startswith("A\t")], np.float64)
+    np.testing.assert_allclose(ours, _relion_eulers(orientations), atol=1e-5)
+
+
+def test_star_of_relion_4_and_5(tmp_path: Path) -> None:
+    path = tmp_path / "x.star"
+    path.write_text(
+        "data_optics\n\nloop_\n_rlnOpticsGroup #1\n_rlnTomoTiltSeriesPixelSize #2\n1 2.0\n\n"
+        "data_particles\n\nloop_\n_rlnTomoName #1\n_rlnCoordinateX #2\n_rlnCoordinateY #3\n_rlnCoordinateZ #4\n"
+        "_rlnOriginXAngst #5\n_rlnOriginYAngst #6\n_rlnOriginZAngst #7\n_rlnOpticsGroup #8\n"
+        "A 10 20 30 1 2 3 1\nB 1 1 1 0 0 0 1\n"
     )
+    np.testing.assert_allclose(read_star_picks(str(path), tomogram="A").positions, [[19, 38, 57]])
+    moved = read_star_picks(str(path), tomogram="A", origin_angstrom=(9, 8, 7))
+    np.testing.assert_allclose(moved.positions, [[10, 30, 50]])
+    with pytest.raises(UsageError, match="2 tomograms"):
+        read_star_picks(str(path))
+    with pytest.raises(ProjectError, match="no tomogram 'C'"):
+        read_star_picks(str(path), tomogram="C")
+    path.write_text(
+        "data_\n\nloop_\n_rlnTomoName #1\n"
+        + "".join(f"_rlnCenteredCoordinate{axis}Angst #{k}\n" for k, axis in enumerate("XYZ", 2))
+        + "A 5 -5 0\nA 0 0 0\n"
+    )
+    found = read_star_picks(str(path), grid=Grid((10, 20, 40), 10.0))
+    np.testing.assert_allclose(found.positions, [[205, 95, 50], [200, 100, 50]])
+    with pytest.raises(UsageError, match="centre"):
+        read_star_picks(str(path))
 
 
-def placed(picks: Picks) -> np.ndarray:
-    """(N, 4, 3) the structure as it stands in the tomogram at each pick."""
-    assert picks.orientations is not None
-    return picks.positions[:, None] + STRUCTURE @ picks.orientations.transpose(0, 2, 1)
+def test_a_star_without_pixel_size_asks_for_it(reference: Path, tmp_path: Path) -> None:
+    star = str(reference / "membrain-pick/input/gt/Tomo0001_mb1.star")
+    with pytest.raises(VoxelSpacingError) as caught:
+        read_star_picks(star)
+    assert "voxel_spacing_angstrom" in caught.value.next_step
+    found = read_star_picks(star, voxel_spacing_angstrom=10.0)
+    np.testing.assert_allclose(found.positions[0], [368.23729, 535.86559, 323.04439], atol=1e-4)
+    (tmp_path / "x.star").write_text("data_\n\nloop_\n_rlnVoltage #1\n300\n200\n")
+    with pytest.raises(ProjectError, match="no coordinates"):
+        read_star_picks(str(tmp_path / "x.star"))
+
+
+def test_real_star(reference: Path) -> None:
+    star = reference / "real/chlamy_star/10.1126-science.ads8738/star/atpase.star"
+    found = read_star_picks(str(star), voxel_spacing_angstrom=1.96)
+    assert len(found) == 933
+    assert found.orientations is not None
+    np.testing.assert_allclose(found.positions[0], np.array([756, 2256, 896]) * 1.96)
+
+
+def test_particles_lie_along_the_normals_of_their_surface(reference: Path) -> None:
+    """Surforama writes RELION's angles from the mesh's normals: read as their inverse they would not match."""
+    import trimesh
+
+    folder = reference / "membrain-pick"
+    found = read_star_picks(str(folder / "surforama/Tomo0001_mb2_surforama.star"), voxel_spacing_angstrom=1.0)
+    mesh = trimesh.load_mesh(folder / "mesh_data/Tomo0001_mb2.obj", process=False)
+    nearest = np.linalg.norm(mesh.vertices[None] - found.positions[:, None], axis=2).argmin(1)
+    assert found.orientations is not None
+    along = np.sum(found.orientations[:, :, 2] * mesh.vertex_normals[nearest], axis=1)
+    np.testing.assert_allclose(along, -1.0, atol=1e-3)  # surforama's normals point the other way
+
+
+def test_real_photosystems_of_one_membrane_are_parallel(reference: Path) -> None:
+    star = str(reference / "real/chlamy_star/10.1101-2024.12.28.630444/star/ps2.star")
+
+    def parallel(**options: bool) -> float:
+        found = read_star_picks(star, voxel_spacing_angstrom=1.96, tomogram="tomo_0024", **options)
+        assert found.orientations is not None
+        close = np.linalg.norm(found.positions[None] - found.positions[:, None], axis=2) < 300.0
+        axes = found.orientations[:, :, 2]
+        return float(np.abs(axes @ axes.T)[np.triu(close, 1)].mean())
+
+    assert parallel() > 0.8
+    assert parallel(inverse_angles=True) < 0.7
+
+
+def test_angles_of_the_inverse_convention(reference: Path) -> None:
+    """The simulator's STAR holds the rotation of the particle itself; its CSV has the particles' normals."""
+    import pandas as pd
+
+    star = str(reference / "simulated-mixed/membrane_particles.star")
+    truth = pd.read_csv(reference / "simulated-mixed/particles.csv.gz")
+    normals = truth[["nx", "ny", "nz"]].to_numpy()
+
+    def agreement(inverse_angles: bool) -> float:
+        found = read_star_picks(star, inverse_angles=inverse_angles)
+        assert found.orientations is not None
+        places = truth[["x_A", "y_A", "z_A"]].to_numpy()
+        nearest = np.linalg.norm(places[None] - found.positions[:, None], axis=2).argmin(1)
+        return float(np.sum(found.orientations[:, :, 2] * normals[nearest], axis=1).mean())
+
+    assert agreement(True) > 0.999
+    assert agreement(False) < 0.5
+
+
+def test_csv(tmp_path: Path, reference: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("x,y,z,score\n1,2,3,0.5\n")
+    found = read_csv_picks(str(path), voxel_spacing_angstrom=10.0)
+    np.testing.assert_allclose(found.positions, [[10, 20, 30]])
+    assert found.scores.tolist() == [0.5]
+    with pytest.raises(VoxelSpacingError):
+        read_csv_picks(str(path))
+    for content, why in (
+        ("a,b\n1,2\n", "no columns"),
+        ("x_A,y_A,z_A\n1,,3\n", "gaps"),
+        ("x_A,y_A,z_A\n1,u,3\n", "not numb"),
+    ):
+        path.write_text(content)
+        with pytest.raises(ProjectError, match=why):
+            read_csv_picks(str(path))
+    thylakoid = reference / "real/thylakoid_membrain1"
+    labels, header = read_volume(str(thylakoid / "T1S1M1_crop_z194y280x68.mrc.gz"))
+    picks = read_csv_picks(str(thylakoid / "T1S1M1_picks.csv"), origin_angstrom=header.origin)
+    voxels = np.argwhere(labels > 0)[:, ::-1] * 13.68
+    distances = [np.linalg.norm(voxels - position, axis=1).min() for position in picks.positions]
+    assert len(picks) == 105
+    assert max(distances) < 3 * 13.68
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_star_flavours_come_back(tmp_path: Path, flavour: str) -> None:
-    picks, path = some_picks(), str(tmp_path / "x.star")
+    picks, path = random_picks(), str(tmp_path / "x.star")
     write_star(path, picks, voxel_spacing_angstrom=8.0, tomogram="TS_1", flavour=flavour, grid=GRID)
     found = read_star_picks(path, voxel_spacing_angstrom=8.0 if flavour == "surforama" else None, grid=GRID)
-    np.testing.assert_allclose(placed(found), placed(picks), atol=2e-5)
+    np.testing.assert_allclose(placed_structures(found), placed_structures(picks), atol=2e-5)
     if flavour == "surforama":
         assert list(starfile.read(path).columns) == [
             *(f"rlnCoordinate{axis}" for axis in "XYZ"),
@@ -79,139 +199,34 @@ def test_no_picks_are_a_valid_star(tmp_path: Path, flavour: str) -> None:
 
 def test_flavours_refused() -> None:
     with pytest.raises(UsageError, match="flavour"):
-        star_text(some_picks(), voxel_spacing_angstrom=1.0, tomogram="A", flavour="relion2")
+        star_text(random_picks(), voxel_spacing_angstrom=1.0, tomogram="A", flavour="relion2")
     with pytest.raises(UsageError, match="centre"):
-        star_text(some_picks(), voxel_spacing_angstrom=1.0, tomogram="A", flavour="relion5")
+        star_text(random_picks(), voxel_spacing_angstrom=1.0, tomogram="A", flavour="relion5")
 
 
 def test_relions_angles_turn_the_tomogram_into_the_particle(tmp_path: Path) -> None:
-    """RELION: intrinsic rotations about Z, Y, Z by rot, tilt, psi are those of the reference's axes; so they are the
-    inverse of what stands the structure into the tomogram.
-    """
-    picks, path = some_picks(), str(tmp_path / "x.star")
+    """RELION's intrinsic ZYZ rotation by rot, tilt, psi is the inverse of the one that places the structure."""
+    picks, path = random_picks(), str(tmp_path / "x.star")
     write_star(path, picks, voxel_spacing_angstrom=8.0, tomogram="A", flavour="relion4")
     table = starfile.read(path)["particles"]
     angles = table[["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]].to_numpy()
     centres = table[[f"rlnCoordinate{axis}" for axis in "XYZ"]].to_numpy() * 8.0
-    turned = Rotation.from_euler("ZYZ", angles, degrees=True).inv()
-    theirs = np.array([r.apply(STRUCTURE) + centre for r, centre in zip(turned, centres, strict=True)])
-    np.testing.assert_allclose(theirs, placed(picks), atol=1e-4)
+    rotations = Rotation.from_euler("ZYZ", angles, degrees=True).inv()
+    theirs = np.array([r.apply(STRUCTURE) + centre for r, centre in zip(rotations, centres, strict=True)])
+    np.testing.assert_allclose(theirs, placed_structures(picks), atol=1e-4)
 
 
-def test_motive_lists_turn_the_reference_into_the_tomogram(tmp_path: Path) -> None:
-    """AV3, TOM and STOPGAP: the reference is turned about the fixed axes z, x, z by phi, theta, psi."""
-    picks, path = some_picks(), str(tmp_path / "x.em")
-    write_motive_list(path, picks, voxel_spacing_angstrom=8.0, tomogram_number=7)
-    _, values = emfile.read(path)
-    rows = np.asarray(values).reshape(-1, 20)
-    assert values.shape == (1, len(picks), 20)
-    turned = Rotation.from_euler("zxz", rows[:, [16, 18, 17]].astype(float), degrees=True)
-    centres = (rows[:, 7:10] - 1 + rows[:, 10:13]) * 8.0
-    theirs = np.array([r.apply(STRUCTURE) + centre for r, centre in zip(turned, centres, strict=True)])
-    np.testing.assert_allclose(theirs, placed(picks), atol=1e-3)
-    assert (np.abs(rows[:, 10:13]) <= 0.5).all()
-    assert set(rows[:, 4]) == {7.0}
-
-
-def test_motive_lists_come_back(tmp_path: Path) -> None:
-    picks, path = some_picks(), str(tmp_path / "x.em")
-    write_motive_list(path, picks, voxel_spacing_angstrom=8.0, tomogram_number=7)
-    for number in (None, 7):
-        found = read_motive_list(path, voxel_spacing_angstrom=8.0, tomogram_number=number)
-        np.testing.assert_allclose(placed(found), placed(picks), atol=1e-3)
-        np.testing.assert_allclose(found.scores, picks.scores, atol=1e-6)
-        np.testing.assert_array_equal(found.membrane_ids, picks.membrane_ids)
-        np.testing.assert_array_equal(found.in_plane, picks.in_plane)
-    assert len(read_motive_list(path, voxel_spacing_angstrom=8.0, tomogram_number=8)) == 0
-
-
-def test_stopgaps_lists_turn_the_reference_into_the_tomogram(tmp_path: Path) -> None:
-    picks, path = some_picks(), str(tmp_path / "x.star")
-    write_stopgap(path, picks, voxel_spacing_angstrom=8.0, tomogram_number=7)
-    table = starfile.read(path)
-    assert list(table.columns) == [
-        "motl_idx", "tomo_num", "object", "subtomo_num", "halfset", "orig_x", "orig_y", "orig_z", "score",
-        "x_shift", "y_shift", "z_shift", "phi", "psi", "the", "class",
-    ]  # fmt: skip
-    turned = Rotation.from_euler("zxz", table[["phi", "the", "psi"]].to_numpy(float), degrees=True)
-    whole, rest = (table[[name.format(axis) for axis in "xyz"]].to_numpy(float) for name in ("orig_{}", "{}_shift"))
-    centres = (whole - 1 + rest) * 8.0
-    theirs = np.array([r.apply(STRUCTURE) + centre for r, centre in zip(turned, centres, strict=True)])
-    np.testing.assert_allclose(theirs, placed(picks), atol=1e-3)
-    assert set(table["tomo_num"]) == {7}
-    assert set(table["halfset"]) == {"A", "B"}
-
-
-@pytest.mark.parametrize("count", [40, 1, 0])
-def test_stopgaps_lists_come_back(tmp_path: Path, count: int) -> None:
-    picks, path = some_picks(40).select(np.arange(40) < count), str(tmp_path / "x.star")
-    write_stopgap(path, picks, voxel_spacing_angstrom=8.0, tomogram_number=7)
-    assert is_stopgap(path)
-    found = read_stopgap(path, voxel_spacing_angstrom=8.0)
-    assert len(found) == count
-    np.testing.assert_allclose(placed(found), placed(picks), atol=1e-3)
-    np.testing.assert_allclose(found.scores, picks.scores, atol=1e-5)
-    np.testing.assert_array_equal(found.membrane_ids, picks.membrane_ids)
-    np.testing.assert_array_equal(found.in_plane, picks.in_plane)
-    again = stopgap_text(found, voxel_spacing_angstrom=8.0, tomogram_number=7)
-    assert len(again.splitlines()) == len(Path(path).read_text().splitlines())
-
-
-def test_stopgaps_lists_refused(tmp_path: Path) -> None:
+def test_rows_of_one_tomogram_keep_all_their_columns(tmp_path: Path) -> None:
     path = tmp_path / "x.star"
-    write_stopgap(str(path), some_picks(), voxel_spacing_angstrom=8.0, tomogram_number=7)
-    with pytest.raises(VoxelSpacingError, match="unknown size"):
-        read_stopgap(str(path), voxel_spacing_angstrom=None)
-    path.write_text(path.read_text().replace("_phi\n", "_ph\n"))
-    with pytest.raises(ProjectError, match="phi"):
-        read_stopgap(str(path), voxel_spacing_angstrom=8.0)
-    path.write_text(star_text(some_picks(), voxel_spacing_angstrom=8.0, tomogram="A"))
-    with pytest.raises(ProjectError, match="STOPGAP"):
-        read_stopgap(str(path), voxel_spacing_angstrom=8.0)
-    assert not is_stopgap(str(path))
-
-
-def test_motive_lists_refused(tmp_path: Path) -> None:
-    path = str(tmp_path / "x.em")
-    rows = np.zeros((1, 2, 20), np.float32)
-    rows[0, :, 4], rows[0, :, 19] = (1, 2), 1
-    emfile.write(path, rows)
-    with pytest.raises(VoxelSpacingError, match="unknown size"):
-        read_motive_list(path, voxel_spacing_angstrom=None)
+    path.write_text(
+        "data_\n\nloop_\n_rlnTomoName #1\n_rlnCoordinateX #2\n_rlnCoordinateY #3\n_rlnCoordinateZ #4\n"
+        "_rlnClassNumber #5\n"
+        "A 1 2 3 7\nB 4 5 6 8\n"
+    )
+    table = star_particles(str(path), "B")
+    assert table["rlnClassNumber"].tolist() == [8]
     with pytest.raises(UsageError, match="2 tomograms"):
-        read_motive_list(path, voxel_spacing_angstrom=8.0)
-    assert len(read_motive_list(path, voxel_spacing_angstrom=8.0, tomogram_number=2)) == 1
-    rows[0, 0, 8] = np.nan
-    emfile.write(path, rows, overwrite=True)
-    with pytest.raises(ProjectError, match="gaps"):
-        read_motive_list(path, voxel_spacing_angstrom=8.0, tomogram_number=1)
-    Path(path).write_bytes(b"no EM file")
-    with pytest.raises(ProjectError, match="cannot be read"):
-        read_motive_list(path, voxel_spacing_angstrom=8.0)
-
-
-def test_copicks_matrices_turn_the_particle_into_the_tomogram() -> None:
-    import json
-
-    picks = some_picks()
-    ref = ObjectRef("TS_1", "p", "a", "1")
-    content = picks_to_json(picks, ref)
-    points = json.loads(content)["points"]
-    theirs = []
-    for point in points:
-        matrix = np.array(point["transformation_"])
-        theirs.append(STRUCTURE @ matrix[:3, :3].T + matrix[:3, 3] + [point["location"][axis] for axis in "xyz"])
-    np.testing.assert_allclose(np.array(theirs), placed(picks), atol=1e-9)
-    np.testing.assert_array_equal(picks_from_json(content, "x").in_plane, picks.in_plane)
-    assert picks_from_json(picks_to_json(replace(picks, in_plane=None), ref), "x").in_plane is None
-
-
-def test_copick_reads_over_what_is_ours() -> None:
-    from copick.models import CopickPicksFile
-
-    read = CopickPicksFile.model_validate_json(picks_to_json(some_picks(), ObjectRef("TS_1", "p", "a", "1")))
-    assert read.points is not None
-    assert len(read.points) == 40
+        star_particles(str(path))
 
 
 def test_a_star_without_angles_has_no_orientations(tmp_path: Path) -> None:

@@ -11,13 +11,15 @@ import pytest
 from membrain_cloud.errors import ChunkError, StorageError, TransientError
 from membrain_cloud.geometry import Mesh, Picks
 from membrain_cloud.store.objects.object_store import Files
-from membrain_cloud.store.projects.project import Project
+from membrain_cloud.store.projects.stored_project import CopickProject
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from standins.fault_proxy import FaultProxy
+
+    from membrain_cloud.store.projects.project import Project
 
 pytest.importorskip("s3fs")
 VALUES = np.random.default_rng(0).normal(size=(20, 24, 28)).astype(np.float32)
@@ -35,7 +37,7 @@ def project(proxy: FaultProxy, tmp_path: Any) -> Iterator[Project]:
     objects = [{"name": "membrane", "is_particle": False}]
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"config_type": "filesystem", "pickable_objects": objects, **roots}))
-    opened = Project.open(str(config))
+    opened = CopickProject.open(str(config))
     opened.write_tomogram(TOMOGRAM, VALUES, chunk=16)
     yield opened
     proxy.calm()
@@ -46,7 +48,7 @@ def test_a_project_lives_in_a_bucket(project: Project) -> None:
     np.testing.assert_array_equal(project.read_density(TOMOGRAM), VALUES)
     labels = SegmentationRef("TS_1", "membrane", "membrain", "1", 10.0)
     project.write_segmentation(labels, (VALUES > 1).astype(np.uint8), chunk=16)
-    assert Project.open(project.config).segmentations("TS_1") == [labels]
+    assert CopickProject.open(project.config).segmentations("TS_1") == [labels]
     np.testing.assert_array_equal(project.read_labels(labels), VALUES > 1)
     before = project.identity(labels)
     project.create_labels(labels, project.grid(labels), "uint8", chunk=16)
@@ -85,7 +87,7 @@ def test_a_chunk_that_is_listed_but_answered_as_absent_raises(project: Project, 
 
 
 def test_a_removed_chunk_raises(project: Project) -> None:
-    project._overlay.remove(f"{TOMOGRAM.path}/0/0/1/1")
+    project.files.remove(f"{TOMOGRAM.path}/0/0/1/1")
     with pytest.raises(ChunkError, match=r"chunk 0/1/1 .* is missing"):
         project.read_density(TOMOGRAM)
 

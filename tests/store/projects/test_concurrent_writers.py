@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,15 +15,18 @@ from membrain_cloud.errors import TransientError
 from membrain_cloud.geometry import Picks
 from membrain_cloud.store.objects import lock as file_lock
 from membrain_cloud.store.objects.object_store import Files
-from membrain_cloud.store.projects.project import Project
+from membrain_cloud.store.projects.stored_project import CopickProject
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
+
+if TYPE_CHECKING:
+    from membrain_cloud.store.projects.project import Project
 
 PROCESSES, OBJECTS = 4, 6
 
 
 def work(config: str, number: int, start: float) -> None:
     """One person's tool: new objects, a mask chunk by chunk, picks; all at the same moment as the others."""
-    project = Project.open(config)
+    project = CopickProject.open(config)
     time.sleep(max(0.0, start - time.time()))
     for k in range(OBJECTS):
         project.ensure_object(f"object-{number}-{k}", is_particle=True, identifier=None)
@@ -72,7 +76,7 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path, monkeypatch: p
     files = Files(str(tmp_path))
     assert files.create(".config.json.lock", b"dead")
     monkeypatch.setattr(file_lock, "_STALE_SECONDS", 0.3)
-    with file_lock.alone_with(files, "config.json"):
+    with file_lock.object_lock(files, "config.json"):
         assert files.read(".config.json.lock") != b"dead"
     assert not files.exists(".config.json.lock")
 
@@ -81,6 +85,6 @@ def test_patience_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = Files(str(tmp_path))
     files.create(".config.json.lock", b"somebody")
     monkeypatch.setattr(file_lock, "_PATIENCE_SECONDS", 0.3)
-    with pytest.raises(TransientError, match="others keep"), file_lock.alone_with(files, "config.json"):
+    with pytest.raises(TransientError, match="other processes keep"), file_lock.object_lock(files, "config.json"):
         raise AssertionError("the lock is not ours")
     assert files.read(".config.json.lock") == b"somebody"

@@ -16,14 +16,16 @@ from membrain_cloud.errors import BadNameError, ChunkError, ProjectError
 from membrain_cloud.geometry import Box, Mesh, Picks
 from membrain_cloud.store.objects.io_meter import Meter, checksum
 from membrain_cloud.store.objects.object_store import Files
-from membrain_cloud.store.projects.manifest_project import freeze
+from membrain_cloud.store.projects.manifest import freeze
 from membrain_cloud.store.projects.open import open_project
-from membrain_cloud.store.projects.project import Project
+from membrain_cloud.store.projects.stored_project import CopickProject
 from membrain_cloud.store.refs import FeaturesRef, ObjectRef, SegmentationRef, TomogramRef
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from membrain_cloud.store.projects.project import Project
 
 SHAPE = (20, 24, 28)
 VALUES = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
@@ -57,7 +59,7 @@ def made_on(place: str, folder: Path, s3: str) -> Project:
     objects = [{"name": "membrane", "is_particle": False, "label": 1}]
     config = folder / "config.json"
     config.write_text(json.dumps({"overlay_root": root, "overlay_fs_args": options, "pickable_objects": objects}))
-    project = Project.open(str(config))
+    project = CopickProject.open(str(config))
     for run, values in (("TS_1", VALUES), ("TS_2", VALUES + 1)):
         project.write_tomogram(TomogramRef(run, "wbp", 10.0), values, chunk=16)
     return project

@@ -22,7 +22,7 @@ from membrain_cloud.pipeline.planning.plan import plan
 from membrain_cloud.pipeline.runners import open_runner
 from membrain_cloud.pipeline.settings import load_settings
 from membrain_cloud.pipeline.stages.registry import STAGES
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
 
 if TYPE_CHECKING:

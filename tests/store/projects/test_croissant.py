@@ -15,14 +15,16 @@ from membrain_cloud.cli import copick_plugin as copick_commands
 from membrain_cloud.errors import ProjectError
 from membrain_cloud.geometry import Mesh, Picks
 from membrain_cloud.store.objects.object_store import Files
-from membrain_cloud.store.projects.create_import import create_project
-from membrain_cloud.store.projects.manifest_project import freeze
+from membrain_cloud.store.projects.create import create_project
+from membrain_cloud.store.projects.manifest import freeze
 from membrain_cloud.store.projects.open import open_project
-from membrain_cloud.store.projects.project import Project
+from membrain_cloud.store.projects.stored_project import CopickProject
 from membrain_cloud.store.refs import FeaturesRef, ObjectRef, SegmentationRef, TomogramRef
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from membrain_cloud.store.projects.project import Project
 
 copick = pytest.importorskip("copick")
 pytest.importorskip("mlcroissant")
@@ -125,10 +127,10 @@ def test_volumes_may_lie_anywhere_but_not_out_of_their_root(source: Project, tmp
             writer.writerows([row | {"url": url} for row in rows])
         return config_of(tmp_path, source, croissant_url=str(moved / "Croissant/metadata.json"))
 
-    project = Project.open(write(f"file://{source.root_url}/{TOMOGRAM.path}"))
+    project = CopickProject.open(write(f"file://{source.root_url}/{TOMOGRAM.path}"))
     np.testing.assert_array_equal(project.read_density(TOMOGRAM), source.read_density(TOMOGRAM))
     with pytest.raises(ProjectError, match="out of its root"):
-        Project.open(write("../../etc/wbp.zarr"))
+        CopickProject.open(write("../../etc/wbp.zarr"))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +145,7 @@ def test_what_cannot_be_opened_is_refused(
     source: Project, tmp_path: Path, change: dict[str, str | None], why: str
 ) -> None:
     with pytest.raises(ProjectError, match=why) as caught:
-        Project.open(config_of(tmp_path, source, **change))
+        CopickProject.open(config_of(tmp_path, source, **change))
     assert caught.value.next_step
 
 
@@ -153,11 +155,11 @@ def test_a_manifest_of_the_web_never_leads_to_files_of_this_machine(source: Proj
         memory.write(name, Files(f"{source.root_url}/Croissant").read(name))
     url = "memory://published/Croissant/metadata.json"
     base = {"croissant_base_url": f"file://{source.root_url}"}
-    Project.open(config_of(tmp_path, source, croissant_url=url, croissant_base_url="memory://published"))
+    CopickProject.open(config_of(tmp_path, source, croissant_url=url, croissant_base_url="memory://published"))
     with pytest.raises(ProjectError, match="on this machine"):
-        Project.open(config_of(tmp_path, source, croissant_url=url))
+        CopickProject.open(config_of(tmp_path, source, croissant_url=url))
     with pytest.raises(ProjectError, match="on this machine"):
-        Project.open(config_of(tmp_path, source, croissant_url=url, **base))
+        CopickProject.open(config_of(tmp_path, source, croissant_url=url, **base))
 
 
 def test_a_run_goes_on_from_what_the_manifest_lists(source: Project, tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ import pytest
 
 from membrain_cloud.errors import BadNameError, ChunkError, ProjectError, TomogramError, VoxelSpacingError
 from membrain_cloud.geometry import Picks
-from membrain_cloud.store.projects.create_import import create_project
-from membrain_cloud.store.projects.manifest import read_manifest, without_secrets, write_manifest
-from membrain_cloud.store.projects.manifest_project import ManifestProject, freeze
+from membrain_cloud.store.projects.create import create_project
+from membrain_cloud.store.projects.manifest import freeze, read_manifest, without_secrets, write_manifest
 from membrain_cloud.store.projects.open import open_project
+from membrain_cloud.store.projects.stored_project import ManifestProject
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
 
 if TYPE_CHECKING:

@@ -7,16 +7,19 @@ import pickle
 import shutil
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from membrain_cloud.errors import BadNameError, ProjectError
 from membrain_cloud.geometry import Grid, Mesh, Picks, orientations_from_normals
-from membrain_cloud.store.projects.create_import import create_project
-from membrain_cloud.store.projects.project import Project
+from membrain_cloud.store.projects.create import create_project
+from membrain_cloud.store.projects.stored_project import CopickProject
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
+
+if TYPE_CHECKING:
+    from membrain_cloud.store.projects.project import Project
 
 MESH = ObjectRef("TS_1", "membrane", "membrain", "ab12")
 PICKS = ObjectRef("TS_1", "ribosome", "membrain", "ab12")
@@ -173,9 +176,9 @@ def test_torn_and_foreign_files_do_not_stop_the_listing(project: Project, tomogr
     assert PICKS in project.picks("TS_1")
     assert MESH in project.meshes("TS_1")
     for session in ("1", "2"):
-        with pytest.raises(ProjectError, match=f"alice/{session} is torn"):
+        with pytest.raises(ProjectError, match=f"alice/{session} is damaged"):
             project.read_picks(ObjectRef("TS_1", "ribosome", "alice", session))
-    with pytest.raises(ProjectError, match="torn"):
+    with pytest.raises(ProjectError, match="damaged"):
         project.read_meshes(ObjectRef("TS_1", "membrane", "alice", "1"))
     with pytest.raises(ProjectError, match="there is no mesh"):
         project.read_meshes(ObjectRef("TS_1", "membrane", "alice", "7"))
@@ -186,7 +189,7 @@ def test_a_torn_mesh_is_named(project: Project, keep: int) -> None:
     project.write_meshes(MESH, {1: box_mesh()})
     path = Path(project.root_url) / MESH.mesh_path
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(ProjectError, match="torn"):
+    with pytest.raises(ProjectError, match="damaged"):
         project.read_meshes(MESH)
 
 
@@ -243,7 +246,7 @@ def test_bad_run_names_are_left_out_and_told(project: Project, tomogram: Tomogra
 def test_bad_names_in_the_config_are_told(project: Project) -> None:
     settings = json.loads(Path(project.config).read_text())
     Path(project.config).write_text(json.dumps(settings | {"runs": ["../../etc", "TS_1"]}))
-    assert set(Project.open(project.config).bad_runs()) == {"../../etc"}
+    assert set(CopickProject.open(project.config).bad_runs()) == {"../../etc"}
 
 
 def test_objects_by_uri(project: Project) -> None:
@@ -264,7 +267,7 @@ def test_identity_changes_with_the_data_and_not_with_the_pyramid(project: Projec
     labels = (density > 1).astype(np.uint8)
     project.write_segmentation(ref, labels, chunk=16)
     first = project.identity(ref)
-    assert first == Project.open(project.config).identity(ref)
+    assert first == CopickProject.open(project.config).identity(ref)
     project.finish_labels(ref)
     assert project.identity(ref) == first
     project.write_segmentation(ref, labels, chunk=16)
@@ -320,7 +323,7 @@ def test_what_is_no_config_is_refused(tmp_path: Path, text: str | None, why: str
     if text is not None:
         config.write_text(text)
     with pytest.raises(ProjectError, match=why) as caught:
-        Project.open(str(config))
+        CopickProject.open(str(config))
     assert caught.value.next_step
 
 
@@ -331,7 +334,7 @@ def test_the_overlay_hides_the_static_root(tmp_path: Path, density: np.ndarray) 
     config = tmp_path / "config.json"
     roots = {"overlay_root": str(tmp_path / "overlay"), "static_root": base.root_url}
     config.write_text(json.dumps({"config_type": "filesystem", "pickable_objects": [], **roots}))
-    project = Project.open(str(config))
+    project = CopickProject.open(str(config))
     assert project.runs() == ["A", "B"]
     project.write_tomogram(TomogramRef("A", "wbp", 10.0), -density, chunk=16)
     np.testing.assert_array_equal(project.read_density(TomogramRef("A", "wbp", 10.0)), -density)
@@ -348,6 +351,6 @@ def test_a_project_opens_from_any_folder(
     project: Project, tomogram: TomogramRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(Path(project.root_url))
-    assert Project.open("config.json").tomograms(None, None, None) == [tomogram]
+    assert CopickProject.open("config.json").tomograms(None, None, None) == [tomogram]
     monkeypatch.chdir("/")
-    assert Project.open(project.config).tomograms(None, None, None) == [tomogram]
+    assert CopickProject.open(project.config).tomograms(None, None, None) == [tomogram]

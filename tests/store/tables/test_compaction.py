@@ -14,7 +14,7 @@ import pytest
 from membrain_cloud.errors import ChunkError, ProjectError
 from membrain_cloud.statistics.schema.tables import Column
 from membrain_cloud.store.tables.compaction import read_compact
-from membrain_cloud.store.tables.parquet_tables import Tables
+from membrain_cloud.store.tables.parquet_tables import Tables, part_name
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Event
@@ -39,6 +39,10 @@ def settle(folder: Path) -> None:
             os.utime(path, (past, past))
 
 
+def remove_part(tables: Tables, table: str, dataset: str, part: str) -> None:
+    tables.files.remove(part_name(table, dataset, part))
+
+
 @pytest.fixture
 def tables(tmp_path: Path) -> Tables:
     found = Tables(str(tmp_path / "tables"), schemas=SCHEMAS)
@@ -60,7 +64,7 @@ def test_compact_files_hold_the_same_rows(tables: Tables, tmp_path: Path) -> Non
     assert {path: path.read_bytes() for path in parts} == parts
     assert tables.names() == ["membranes", "particles"]
     assert tables.read("membranes").equals(before)
-    plain = pyarrow.dataset.dataset(tables.compact_url("membranes"), partitioning="hive")
+    plain = pyarrow.dataset.dataset(f"{tables.url}/compact/membranes", partitioning="hive")
     assert len(plain.files) == 2
     assert plain.to_table().num_rows == 80
     assert plain.schema.field("area_nm2").metadata[b"unit"] == "nm²".encode()
@@ -85,7 +89,7 @@ def test_a_part_replaced_or_added_or_removed_afterwards_wins(tables: Tables) -> 
     tables.compact()
     tables.write_part("membranes", "d", "TS_1/wbp", rows("TS_1", 2.0, 5))
     tables.write_part("membranes", "d", "TS_7/wbp", rows("TS_7", 3.0, 2))
-    tables.remove_part("membranes", "d", "TS_0/wbp")
+    remove_part(tables, "membranes", "d", "TS_0/wbp")
     found = tables.read("membranes").to_pandas()
     found = found[found["dataset"] == "d"]
     assert found.groupby("run_name")["area_nm2"].agg(["size", "max"]).values.tolist() == [[5, 2], [20, 1], [2, 3]]
@@ -100,7 +104,7 @@ def test_only_what_changed_is_copied_again(tables: Tables, tmp_path: Path) -> No
     settle(tmp_path)
     assert tables.compact()["membranes"] == {"parts": 4, "rows": 45, "files": 1}
     assert tables.read("membranes").num_rows == 65
-    tables.remove_part("membranes", "e", "TS_9/wbp")
+    remove_part(tables, "membranes", "e", "TS_9/wbp")
     tables.compact()
     assert not (tmp_path / "tables/compact/membranes/dataset=e/all.parquet").exists()
 

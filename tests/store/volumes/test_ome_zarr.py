@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numcodecs
 import numpy as np
@@ -13,9 +14,12 @@ import zarr
 
 from membrain_cloud.errors import ChunkError, ProjectError, TomogramError, UnfinishedError, VoxelSpacingError
 from membrain_cloud.geometry import Box, Grid, iterate_chunks
-from membrain_cloud.store.projects.project import Project
+from membrain_cloud.store.projects.stored_project import CopickProject
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
-from membrain_cloud.store.volumes.ome_zarr import every_second, local_mean
+from membrain_cloud.store.volumes.pyramid import every_second, local_mean
+
+if TYPE_CHECKING:
+    from membrain_cloud.store.projects.project import Project
 
 LABELS = SegmentationRef("TS_1", "membrane", "membrain", "ab12", 10.0)
 GRID = Grid((40, 37, 50), 10.0)
@@ -213,11 +217,11 @@ def test_an_absurd_spacing_is_refused(project: Project, density: np.ndarray) -> 
     project.write_tomogram(TomogramRef("TS_1", "wbp", 3173.75), density)
     with pytest.raises(VoxelSpacingError, match="absurd") as caught:
         project.grid(TomogramRef("TS_1", "wbp", 3173.75))
-    assert "--voxel-spacing" in caught.value.next_step
+    assert "voxel spacing" in caught.value.next_step
 
 
 def write_slab(config: str, first: int) -> None:
-    project = Project.open(config)
+    project = CopickProject.open(config)
     for box in list(iterate_chunks(GRID.shape, (16, 16, 16)))[first::2]:
         project.write_labels(LABELS, box, np.full(box.shape, first + 1, np.uint16))
 

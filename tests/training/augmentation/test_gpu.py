@@ -1,4 +1,4 @@
-"""Imaging and changes of grey values in torch beside those in NumPy: on a CPU, and on a GPU where there is one."""
+"""Imaging and changes of intensity in torch against NumPy, on the CPU and on a GPU if there is one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ import pytest
 import torch
 
 from membrain_cloud.simulation.imaging import Imaging, image_density
-from membrain_cloud.training.augmentation.gpu import can_change, change, image_densities, together
+from membrain_cloud.training.augmentation.gpu import (
+    all_supported,
+    augment_intensity,
+    collate_specimens,
+    image_densities,
+)
 from membrain_cloud.training.augmentation.policy import CHANCES, PRESETS
 from membrain_cloud.training.segmentation.batches import batches
 from membrain_cloud.training.segmentation.config import SegmentationTraining
@@ -23,12 +28,12 @@ if TYPE_CHECKING:
 EDGE = 40
 DEVICES = [torch.device(name) for name in (("cpu", "cuda") if torch.cuda.is_available() else ("cpu",))]
 SIMULATED = PRESETS["simulated"]
-GREY = SIMULATED.grey_names()
+INTENSITY = SIMULATED.intensity_names()
 
 
 @pytest.fixture(scope="module")
 def specimens(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
-    """Noise in place of specimens: how they look does not matter here."""
+    """Return files of noise in place of specimens."""
     folder, rng = tmp_path_factory.mktemp("pool"), np.random.default_rng(0)
     for k in range(2):
         density = rng.standard_normal((48, 48, 48)).astype(np.float16)
@@ -38,9 +43,9 @@ def specimens(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
 
 
 @pytest.mark.parametrize("device", DEVICES, ids=str)
-def test_specimens_are_imaged_as_numpy_images_them(device: torch.device) -> None:
+def test_specimens_are_imaged_as_in_numpy(device: torch.device) -> None:
     rng = np.random.default_rng(0)
-    # Tilts that end on no frequency: there, rounding decides whether it was measured.
+    # The last tilt must not hit a frequency exactly: rounding would decide whether that is measured.
     imagings = [replace(random_imaging(rng), tilt_range_degrees=angle) for angle in (52.3, 58.1, 90.0)]
     imagings += [
         Imaging(defocus_um=0, background_fraction=0, tilt_range_degrees=57.0),
@@ -62,35 +67,37 @@ def test_specimens_are_imaged_as_numpy_images_them(device: torch.device) -> None
 
 @pytest.mark.parametrize("device", DEVICES, ids=str)
 @pytest.mark.parametrize("each_axis", [False, True])
-@pytest.mark.parametrize("name", [name for name in GREY if getattr(SIMULATED, name)])
-def test_grey_values_change_as_numpy_changes_them(name: str, each_axis: bool, device: torch.device) -> None:
+@pytest.mark.parametrize("name", [name for name in INTENSITY if getattr(SIMULATED, name)])
+def test_intensities_change_as_in_numpy(name: str, each_axis: bool, device: torch.device) -> None:
     only = replace(PRESETS["none"], gaussian_each_axis=each_axis, gamma_exponent=(0.7, 1.5), **{name: 1.0})
     image = np.random.default_rng(5).normal(3, 2, (EDGE, EDGE, EDGE)).astype(np.float32)
     for seed, normalised in itertools.product(range(2), (False, True)):
         wanted = replace(only, normalised=normalised)
-        expected = wanted.change(image, np.random.default_rng(seed))
-        found = change(torch.from_numpy(image).to(device), wanted, np.random.default_rng(seed)).cpu().numpy()
+        expected = wanted.augment_intensity(image, np.random.default_rng(seed))
+        found = augment_intensity(torch.from_numpy(image).to(device), wanted, np.random.default_rng(seed)).cpu().numpy()
         np.testing.assert_allclose(found, expected, atol=3e-5)
-        unchanged = replace(PRESETS["none"], normalised=normalised).change(image, np.random.default_rng(seed))
+        unchanged = replace(PRESETS["none"], normalised=normalised).augment_intensity(
+            image, np.random.default_rng(seed)
+        )
         assert np.abs(found - unchanged).max() > 0.01
 
 
-def test_a_device_knows_the_changes_of_simulated_specimens_and_says_which_it_does_not() -> None:
-    assert can_change(SIMULATED)
-    assert can_change(PRESETS["none"])
-    assert not can_change(PRESETS["membrain-seg"])
-    assert not can_change(SIMULATED.with_chances({"median": 0.1}))
-    assert set(GREY) < set(CHANCES)
+def test_changes_that_the_gpu_lacks_are_reported() -> None:
+    assert all_supported(SIMULATED)
+    assert all_supported(PRESETS["none"])
+    assert not all_supported(PRESETS["membrain-seg"])
+    assert not all_supported(SIMULATED.with_chances({"median": 0.1}))
+    assert set(INTENSITY) < set(CHANCES)
 
 
 @pytest.mark.parametrize("device", DEVICES, ids=str)
-def test_patches_do_not_hang_on_how_many_are_imaged_at_once(specimens: tuple[Path, ...], device: torch.device) -> None:
+def test_patches_do_not_depend_on_the_number_imaged_at_once(specimens: tuple[Path, ...], device: torch.device) -> None:
     source = SpecimenPatches(specimens, 16, SIMULATED)
     pieces = [source.unimaged(3, n) for n in range(6)]
-    images, labels = source.imaged(together(pieces), device, 2)
+    images, labels = source.image(collate_specimens(pieces), device, 2)
     assert images.shape == labels.shape == (6, 1, 16, 16, 16)
     assert (images.dtype, labels.dtype) == (torch.float32, torch.uint8)
-    again, those = source.imaged(together(pieces[2:4]), device, 2)
+    again, those = source.image(collate_specimens(pieces[2:4]), device, 2)
     assert torch.allclose(images[2:4], again, atol=1e-4)
     assert torch.equal(labels[2:4], those)
     assert not torch.allclose(images[0], images[1])
@@ -101,7 +108,7 @@ def test_patches_do_not_hang_on_how_many_are_imaged_at_once(specimens: tuple[Pat
         assert not label[conditions.outside].any()
 
 
-def test_some_patches_have_bright_membranes_or_reach_beyond_the_volume(specimens: tuple[Path, ...]) -> None:
+def test_some_patches_are_inverted_or_reach_beyond_the_volume(specimens: tuple[Path, ...]) -> None:
     source = SpecimenPatches(specimens, 16, PRESETS["none"])
     inverted = bordered = 0
     for n in range(200):
@@ -120,12 +127,12 @@ def test_some_patches_have_bright_membranes_or_reach_beyond_the_volume(specimens
     assert 15 <= bordered <= 50
 
 
-def test_the_loop_images_on_the_device_what_the_device_can_change(
+def test_batches_are_imaged_on_the_device_if_it_supports_them(
     specimens: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The way of a GPU, its imaging done on the CPU."""
+    """The path for GPUs, with a stand-in for the imaging."""
     settings = SegmentationTraining(channels=(4, 4, 4), window=16, batch=2, workers=0)
-    monkeypatch.setattr(SpecimenPatches, "imaged", lambda self, pieces, device, batch: (pieces[0][:, None], pieces[1]))
+    monkeypatch.setattr(SpecimenPatches, "image", lambda self, pieces, device, batch: (pieces[0][:, None], pieces[1]))
     source = SpecimenPatches(specimens, 16, SIMULATED)
     made = list(batches(source, settings, 7, 4, 40, torch.device("cuda")))
     assert [len(image) for image, _ in made] == [2] * 20

@@ -17,8 +17,9 @@ import trimesh
 from membrain_cloud.errors import UsageError
 from membrain_cloud.geometry import Mesh, Picks, orientations_from_normals
 from membrain_cloud.networks.picking.picker import Picker, load_picker
-from membrain_cloud.picking import pick_membrane as picking
-from membrain_cloud.picking.pick_membrane import Clustering, slab_thickness
+from membrain_cloud.picking import particles as picking
+from membrain_cloud.picking.clustering_options import ClusteringOptions
+from membrain_cloud.picking.particles import slab_thickness
 from membrain_cloud.training.picking import profile_picker as picker_loop
 from membrain_cloud.training.picking import validation as picker_scores
 from membrain_cloud.training.picking.epoch_loop import Anchor, EpochPlan, run_epochs
@@ -40,7 +41,7 @@ TRAINING = PickerTraining(
     score_unit_angstrom=15.0, spline_order=1, width=4, hidden=4, blocks=1, epochs=3, learning_rate=1e-2, accumulate=1,
     seed=0,
 )  # fmt: skip
-CLUSTERING = Clustering(75.0, 7.0, 150, 5, 0.0, None, None, 1.5, True)
+CLUSTERING = ClusteringOptions(75.0, 7.0, 150, 5, 0.0, None, None, 1.5, True)
 DIRECTIONS = np.array([[0, 0, 1.0], [1.0, 0, 0], [0, -1.0, 0]])
 
 
@@ -50,7 +51,7 @@ def ball(radius: float = 170.0) -> Mesh:
 
 
 def example(seed: int, count: int = 3) -> PickingExample:
-    """Profiles that say outright where the particles are."""
+    """Return profiles that show the distance from the particles, with noise."""
     mesh, axes = ball(170.0 + seed), DIRECTIONS[:count]
     particles = Picks((170.0 + seed) * axes, orientations_from_normals(axes))
     near = np.clip(particle_targets(mesh, particles, score_unit_angstrom=15.0), 0, 10)[:, None] / 10
@@ -103,7 +104,7 @@ def test_every_epoch_is_validated_and_the_best_weights_are_kept(tmp_path: Path) 
 def train(
     checkpoint: Path, *, kill_after: int = 0, examples: tuple[PickingExample, ...] = (), heard: list[int] | None = None
 ) -> Picker:
-    """With real validation; `kill_after` so many epochs the process kills itself as nobody can prevent."""
+    """Train with a validation; the process kills itself by SIGKILL after `kill_after` epochs, if not 0."""
 
     def progress(epoch: int, loss: float) -> None:
         if heard is not None:
@@ -141,7 +142,7 @@ def test_a_training_killed_by_sigkill_ends_with_the_same_bytes(tmp_path: Path) -
     assert all(row["validation_loss"] and row["f1"] and row["precision"] and row["recall"] for row in rows)
 
 
-def test_with_an_anchor_the_weights_between_are_validated_and_kept_and_training_goes_on_from_its_own(
+def test_interpolated_weights_are_validated_and_kept(
     tmp_path: Path,
 ) -> None:
     network = torch.nn.Linear(1, 1)
@@ -171,7 +172,7 @@ def test_with_an_anchor_the_weights_between_are_validated_and_kept_and_training_
     assert float(network.weight.detach()) == 4.0
 
 
-def test_an_edited_annotation_invalidates_the_state(tmp_path: Path) -> None:
+def test_an_edited_annotation_invalidates_the_checkpoint(tmp_path: Path) -> None:
     checkpoint = tmp_path / "state.pt"
     train(checkpoint)
     heard: list[int] = []
@@ -186,7 +187,7 @@ def test_an_edited_annotation_invalidates_the_state(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["moved", "fewer", "turned", "vertex", "density", "kinds"])
-def test_the_digest_holds_all_that_is_annotated(what: str) -> None:
+def test_the_digest_covers_everything_that_is_annotated(what: str) -> None:
     one = example(0)
     mesh, particles = one.mesh, one.particles
     bent, dark = mesh.vertices.copy(), one.profiles.copy()
@@ -204,7 +205,7 @@ def test_the_digest_holds_all_that_is_annotated(what: str) -> None:
     assert content_digest([changed[what]]) != content_digest([one])
 
 
-def test_a_picker_is_trained_on_from_a_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picker_is_fine_tuned_from_a_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = train(tmp_path / "base.pt")
     before = weights(base)
     slow = replace(TRAINING, learning_rate=1e-12, epochs=1)
@@ -217,7 +218,7 @@ def test_a_picker_is_trained_on_from_a_base(tmp_path: Path, monkeypatch: pytest.
         [example(1)], settings=never, checkpoint=tmp_path / "state.pt", progress=quiet, base=base,
         validation=Validation([example(9)], CLUSTERING),
     )  # fmt: skip
-    assert weights(watched) == before  # one step of that rate only spoils
+    assert weights(watched) == before  # a single step with such a learning rate makes it worse
     assert [row["epoch"] for row in log_of(tmp_path / "state.pt")] == ["0", "1"]
     other_operators = replace(slow, eigenpairs=slow.eigenpairs - 1)
     with pytest.raises(UsageError, match="built otherwise"):
@@ -231,7 +232,7 @@ def test_a_picker_is_trained_on_from_a_base(tmp_path: Path, monkeypatch: pytest.
     assert weights(trained) != before
 
 
-def test_a_slab_is_measured_once_for_all_clusterings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_thickness_is_measured_once_for_all_clusterings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     picker = train(tmp_path / "state.pt")
     to_the_middle = replace(CLUSTERING, center_offset_angstrom=None)
     alone = Validation([example(9)], to_the_middle)
@@ -285,7 +286,7 @@ def trained(heard: list[int]):  # type: ignore[no-untyped-def]
     return train_one
 
 
-def test_rounds_make_one_table_and_are_not_done_twice(tmp_path: Path) -> None:
+def test_rounds_make_one_table_and_are_not_repeated(tmp_path: Path) -> None:
     membranes: list[Example] = [example(0, count=0), example(1), example(2, count=2)]
     order = annotation_order(membranes, 3)
     assert sorted(order[:2]) == [1, 2]  # an empty membrane comes last
@@ -312,11 +313,11 @@ def test_rounds_make_one_table_and_are_not_done_twice(tmp_path: Path) -> None:
     edited = membranes.copy()
     edited[order[1]] = example(2 if order[1] == 2 else 1, count=1)
     run_rounds(protocol(edited), trained(heard), tmp_path, lambda line: None)
-    assert heard == [1, 2, 2]  # the first round has not seen what was edited
+    assert heard == [1, 2, 2]  # the first round does not depend on what was edited
 
 
 @pytest.mark.parametrize("counts", [(), (0,), (1, 4)])
-def test_rounds_that_cannot_be_are_refused(tmp_path: Path, counts: tuple[int, ...]) -> None:
+def test_impossible_rounds_are_refused(tmp_path: Path, counts: tuple[int, ...]) -> None:
     membranes: list[Example] = [example(0), example(1)]
     with pytest.raises(UsageError, match="there are 2"):
         run_rounds(protocol(membranes, counts), trained([]), tmp_path, lambda line: None)

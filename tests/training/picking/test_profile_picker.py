@@ -1,4 +1,4 @@
-"""Targets, augmentation, the loop (learning, resuming) and the data maker."""
+"""The profile picker: targets, augmentation, training, simulated examples and the built-in picker."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from membrain_cloud.errors import InputError, UsageError
 from membrain_cloud.geometry import Mesh, Picks, orientations_from_normals
 from membrain_cloud.mesh.spectral.operators import surface_operators
 from membrain_cloud.networks.picking.picker import Picker, load_picker
-from membrain_cloud.picking.pick_membrane import Clustering
+from membrain_cloud.picking.clustering_options import ClusteringOptions
 from membrain_cloud.pipeline.training import picker_defaults as learning
 from membrain_cloud.pipeline.training.picker_defaults import PICKER_EXAMPLES, PICKER_RECIPE
-from membrain_cloud.training.picking.built_in_picker import train_picker_on_phantoms
+from membrain_cloud.training.picking.built_in_picker import PhantomPlan, train_picker_on_phantoms
 from membrain_cloud.training.picking.examples import PickingExample
 from membrain_cloud.training.picking.profile_augmentation import augment_profiles, averaging_matrix
 from membrain_cloud.training.picking.profile_picker import PickerTraining, train_picker
 from membrain_cloud.training.picking.simulated_examples import (
     PhantomExamples,
-    dark_places,
+    dark_regions,
     imperfect_mask,
     phantom_examples,
     random_phantom,
@@ -54,7 +54,7 @@ TRAINING = PickerTraining(
     accumulate=1,
     seed=0,
 )
-CLUSTERING = Clustering(
+CLUSTERING = ClusteringOptions(
     bandwidth_angstrom=75.0,
     score_threshold=6.0,
     max_iterations=150,
@@ -74,17 +74,18 @@ EXAMPLES = PhantomExamples(
     vertex_area_angstrom2=400.0,
     imperfect=0.0,
 )
-ONE_PHANTOM: dict[str, Any] = {
-    "seed": 5,
-    "n_phantoms": 1,
-    "n_validation": 1,
-    "examples": EXAMPLES,
-    "clustering": CLUSTERING,
-}
+ONE_PHANTOM = PhantomPlan(
+    seed=5,
+    phantoms=1,
+    validation_phantoms=1,
+    examples=EXAMPLES,
+    training=replace(TRAINING, epochs=1),
+    clustering=CLUSTERING,
+)
 
 
 def slab(radius: float = 300.0, thickness: float = 50.0) -> Mesh:
-    """A vesicle's two shells, outer and inner, wound out of the slab."""
+    """Return the outer and inner shell of a vesicle, both with normals that point out of the slab."""
     outer = trimesh.creation.icosphere(3, radius=radius + thickness / 2)
     inner = trimesh.creation.icosphere(3, radius=radius - thickness / 2)
     faces = np.concatenate([outer.faces, inner.faces[:, ::-1] + len(outer.vertices)])
@@ -97,7 +98,7 @@ def particles_on(radius: float, directions: np.ndarray, outside: np.ndarray) -> 
 
 
 def easy_example(seed: int) -> PickingExample:
-    """Profiles that say outright where the particles are, in noise."""
+    """Return profiles that show the distance from the particles, with noise."""
     mesh = slab()
     directions = np.array([[0, 0, 1.0], [1.0, 0, 0], [0, -1.0, 0], [-0.6, 0.64, -0.48]])
     particles = particles_on(300.0, directions, np.array([True, False, True, True]))
@@ -109,7 +110,7 @@ def easy_example(seed: int) -> PickingExample:
 # -- targets -------------------------------------------------------------------------------------------------------
 
 
-def test_targets_are_distances_on_the_particles_side() -> None:
+def test_targets_are_distances_on_the_side_of_the_particle() -> None:
     mesh = slab()
     half = len(mesh.vertices) // 2
     axis = np.array([[0, 0, 1.0]])
@@ -131,7 +132,7 @@ def test_targets_without_orientations_take_the_nearest_side() -> None:
     assert targets[half:].min() >= 10.0
 
 
-def test_no_particles_are_far_everywhere() -> None:
+def test_without_particles_everything_is_far() -> None:
     targets = particle_targets(slab(), Picks(np.zeros((0, 3)), np.zeros((0, 3, 3))), score_unit_angstrom=15.0)
     assert (targets == 10.0).all()
 
@@ -156,7 +157,7 @@ def test_augmentation_is_finite_varied_and_reproducible() -> None:
         assert np.isfinite(one).all()
         np.testing.assert_array_equal(one, two)
         seen.add(one.tobytes())
-        # Never so much that nothing of the profile is left.
+        # The profiles must stay recognisable.
         assert np.corrcoef(one.ravel(), profiles.ravel())[0, 1] > 0.5
     assert len(seen) == 40
     np.testing.assert_array_equal(profiles, untouched)
@@ -203,7 +204,7 @@ def weights(picker: Picker) -> torch.Tensor:
     return torch.cat([p.ravel() for p in picker.network.parameters()])
 
 
-def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
+def test_a_stopped_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
     examples = [easy_example(0)]
     whole = train_picker(examples, settings=TRAINING, checkpoint=None, progress=lambda epoch, loss: None)
 
@@ -257,7 +258,7 @@ def test_imperfect_masks_stay_near_the_mask() -> None:
     assert max(overlaps) < 1.0
 
 
-def test_phantom_examples_hold_their_truth() -> None:
+def test_phantom_examples_have_the_true_particles() -> None:
     phantom = random_phantom(5, EXAMPLES)
     examples = phantom_examples(phantom, EXAMPLES, offsets_angstrom=(-5.0, 5.0, 15.0), spline_order=1, seed=5)
     assert examples
@@ -270,7 +271,7 @@ def test_phantom_examples_hold_their_truth() -> None:
         assert example.profiles[:, 0].mean() < phantom.density.mean()
 
 
-def test_what_is_trained_on_keeps_the_sizes_of_its_base() -> None:
+def test_a_fine_tuned_picker_keeps_the_size_of_its_base() -> None:
     def trained(settings: PickerTraining, base: Picker | None) -> Picker:
         return train_picker([easy_example(0)], settings=settings, checkpoint=None, progress=lambda *_: None, base=base)
 
@@ -284,7 +285,7 @@ def test_what_is_trained_on_keeps_the_sizes_of_its_base() -> None:
         trained(replace(TRAINING, window=5), base)
 
 
-def test_surfaces_of_a_network_have_the_particles_that_are_nearest_to_them() -> None:
+def test_segmented_surfaces_have_the_nearest_particles() -> None:
     phantom = random_phantom(5, EXAMPLES)
     half = np.arange(phantom.density.shape[0])[:, None, None] < 20
     asked: list[float] = []
@@ -312,7 +313,7 @@ def test_surfaces_of_a_network_have_the_particles_that_are_nearest_to_them() -> 
         made("both")
 
 
-def test_a_share_of_the_phantoms_is_cluttered_and_the_others_stay_as_they_were() -> None:
+def test_clutter_changes_only_a_fraction_of_the_phantoms() -> None:
     def densities(share: float) -> list[np.ndarray]:
         return [random_phantom(seed, replace(EXAMPLES, cluttered=share)).density for seed in range(4)]
 
@@ -324,10 +325,10 @@ def test_a_share_of_the_phantoms_is_cluttered_and_the_others_stay_as_they_were()
         assert np.array_equal(some[index], (clear if kept else all_)[index])
 
 
-def test_decoys_are_dark_things_off_the_membranes_without_particles() -> None:
+def test_decoys_are_dark_regions_without_particles() -> None:
     settings = replace(EXAMPLES, shape=(60, 100, 100), cluttered=1.0, decoys=2)
     phantom = random_phantom(3, settings)
-    dark = dark_places(phantom, 2, np.random.default_rng(0))
+    dark = dark_regions(phantom, 2, np.random.default_rng(0))
     assert set(np.unique(dark)) == {0, 1, 2}
     away = ndimage.distance_transform_edt(phantom.labels == 0)
     assert away[dark > 0].min() > 6.0
@@ -345,18 +346,18 @@ def test_decoys_are_dark_things_off_the_membranes_without_particles() -> None:
         assert particle_targets(decoy.mesh, decoy.particles, score_unit_angstrom=15.0).min() == 10.0
 
 
-def test_a_phantom_full_of_membranes_has_no_room_for_decoys_and_an_empty_one_has() -> None:
+def test_a_phantom_full_of_membranes_has_no_decoys() -> None:
     phantom = random_phantom(5, EXAMPLES)
-    nobody = Picks(np.zeros((0, 3)), np.zeros((0, 3, 3)))
+    no_particles = Picks(np.zeros((0, 3)), np.zeros((0, 3, 3)))
     large = random_phantom(3, replace(EXAMPLES, shape=(60, 100, 100), cluttered=1.0))
-    empty = replace(large, labels=np.zeros_like(large.labels), particles=nobody)
-    assert dark_places(empty, 3, np.random.default_rng(0)).max() == 3
+    empty = replace(large, labels=np.zeros_like(large.labels), particles=no_particles)
+    assert dark_regions(empty, 3, np.random.default_rng(0)).max() == 3
     full = replace(phantom, labels=np.ones_like(phantom.labels))
-    assert not dark_places(full, 3, np.random.default_rng(0)).any()
+    assert not dark_regions(full, 3, np.random.default_rng(0)).any()
 
 
 @pytest.mark.parametrize("spacing", [8.0, 12.5])
-def test_phantoms_of_other_voxels_fill_the_same_room(spacing: float) -> None:
+def test_phantoms_with_other_voxels_fill_the_same_volume(spacing: float) -> None:
     phantom = random_phantom(1, replace(EXAMPLES, voxel_spacing_angstrom=(spacing, spacing)))
     assert phantom.voxel_spacing_angstrom == spacing
     np.testing.assert_allclose(np.array(phantom.density.shape) * spacing, (400.0, 560.0, 560.0), atol=spacing)
@@ -364,16 +365,12 @@ def test_phantoms_of_other_voxels_fill_the_same_room(spacing: float) -> None:
 
 def test_a_picker_is_trained_on_phantoms_scored_and_written(tmp_path: Path) -> None:
     said: list[str] = []
-    arguments = {
-        **ONE_PHANTOM,
-        "training": replace(TRAINING, epochs=1),
-        "progress": said.append,
-    }
+    arguments: dict[str, Any] = {"plan": ONE_PHANTOM, "progress": said.append}
     one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
     scores = train_picker_on_phantoms(one, workdir=tmp_path / "work", **arguments)
     assert set(scores) == {"true_masks", "imperfect_masks"}
     assert any("epoch 1 of 1" in line for line in said)
-    # Again, from the kept examples and state: the same model.
+    # A second training from the kept examples and state writes the same model.
     train_picker_on_phantoms(two, workdir=tmp_path / "work", **arguments)
     assert one.read_bytes() == two.read_bytes()
     picker = load_picker(one)
@@ -385,41 +382,40 @@ def test_a_picker_is_trained_on_phantoms_scored_and_written(tmp_path: Path) -> N
     assert np.isfinite(picker.predict(np.zeros((len(slab().vertices), 7)), operators)).all()
 
 
-def test_a_picker_of_phantoms_goes_on_from_another_and_says_so(tmp_path: Path) -> None:
+def test_a_picker_is_fine_tuned_on_phantoms(tmp_path: Path) -> None:
     said: list[str] = []
-    arguments = {
-        **ONE_PHANTOM,
-        "workdir": tmp_path / "work",
-        "progress": said.append,
-    }
-    once = replace(TRAINING, epochs=1)
-    train_picker_on_phantoms(tmp_path / "base.safetensors", training=once, **arguments)
+    once = ONE_PHANTOM.training
+
+    def train(name: str, workdir: str, training: PickerTraining, base: Picker | None = None) -> None:
+        plan = replace(ONE_PHANTOM, training=training)
+        train_picker_on_phantoms(
+            tmp_path / f"{name}.safetensors", plan, workdir=tmp_path / workdir, progress=said.append, base=base
+        )
+
+    train("base", "work", once)
     base = load_picker(tmp_path / "base.safetensors")
-    # Without a step there is nothing to learn: what comes out is the base.
+    # With a learning rate of 0 the result is the base.
     still = replace(once, learning_rate=0.0)
     for name, training in (("still", still), ("on", once)):
-        folder = {**arguments, "workdir": tmp_path / name}
-        train_picker_on_phantoms(tmp_path / f"{name}.safetensors", training=training, base=base, **folder)
+        train(name, name, training, base)
         made = load_picker(tmp_path / f"{name}.safetensors")
         assert made.notes["base"] == {"name": base.name, "sha256": base.sha256}
         pairs = zip(base.network.parameters(), made.network.parameters(), strict=True)
         assert all(torch.equal(one, other) for one, other in pairs) == (name == "still")
     said.clear()
     with pytest.raises(UsageError, match="built otherwise"):
-        train_picker_on_phantoms(tmp_path / "x", training=replace(once, eigenpairs=30), base=base, **arguments)
+        train("x", "work", replace(once, eigenpairs=30), base)
     assert not said, "refused before anything is simulated"
 
 
-def test_the_command_says_how_many_phantoms_are_cluttered_and_what_to_begin_with(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_passes_clutter_and_base_to_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, Any]] = []
 
-    def noted(_output: Path, **arguments: Any) -> dict[str, Any]:
-        asked.append(arguments)
+    def record(_output: Path, plan: PhantomPlan, **arguments: Any) -> dict[str, Any]:
+        asked.append({"examples": plan.examples, "training": plan.training, **arguments})
         return {}
 
-    monkeypatch.setattr(learning, "train_picker_on_phantoms", noted)
+    monkeypatch.setattr(learning, "train_picker_on_phantoms", record)
     command = ["train", "picking", "--output", str(tmp_path / "x.safetensors"), "--work", str(tmp_path / "w")]
     for options in ([], ["--cluttered", "0.5", "--base", "membrain-cloud-picker"], ["--base", "none"]):
         done = CliRunner().invoke(main, [*command, *options])

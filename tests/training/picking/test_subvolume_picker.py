@@ -1,4 +1,4 @@
-"""MemBrain v1's network learns from one membrane; distances follow a particle's shape; training on projects."""
+"""Training of MemBrain v1's network, distances that follow a particle's shape, and training on projects."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from membrain_cloud.geometry import Grid, Mesh, Picks, orientations_from_normals
 from membrain_cloud.mesh.density_sampling import subvolumes_from_volume
 from membrain_cloud.networks.picking.picker import Picker, load_picker
 from membrain_cloud.networks.picking.subvolume_picker import SubvolumePicker
-from membrain_cloud.store.projects.create_import import create_project
+from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.projects.open import open_project
 from membrain_cloud.store.refs import ObjectRef, TomogramRef
 from membrain_cloud.training.picking.examples import SubvolumeExample
 from membrain_cloud.training.picking.subvolume_picker import SubvolumeTraining, train_subvolume_picker
-from membrain_cloud.training.picking.targets import particle_targets, targets_of_classes
+from membrain_cloud.training.picking.targets import class_targets, particle_targets
 
 GRID = Grid((60, 60, 60), 10.0)
 TRAINING = SubvolumeTraining(
@@ -73,7 +73,7 @@ def test_it_learns_from_one_membrane(example: SubvolumeExample) -> None:
     assert np.corrcoef(scores, truth)[0, 1] > 0.7
 
 
-def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(example: SubvolumeExample, tmp_path: Path) -> None:
+def test_a_stopped_training_resumes_to_the_same_weights(example: SubvolumeExample, tmp_path: Path) -> None:
     file = tmp_path / "state.pt"
     settings = replace(TRAINING, epochs=2, steps=2)
 
@@ -93,7 +93,7 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(example: SubvolumeE
         train_subvolume_picker([example], settings=TRAINING, checkpoint=file, progress=lambda *_: None)
 
 
-def test_without_particles_there_is_nothing_to_learn(example: SubvolumeExample) -> None:
+def test_training_without_particles_is_refused(example: SubvolumeExample) -> None:
     with pytest.raises(InputError, match="no particle"):
         train_subvolume_picker(
             [replace(example, particles=(Picks(np.zeros((0, 3))),))],
@@ -114,7 +114,7 @@ def test_distances_follow_a_particles_shape() -> None:
     np.testing.assert_allclose(found, expected, atol=1e-5)
     round_one = particle_targets(flat, one, score_unit_angstrom=15.0)
     np.testing.assert_allclose(round_one, np.minimum(np.hypot(x, y) / 15.0, 10.0), atol=1e-5)
-    both = targets_of_classes(
+    both = class_targets(
         flat.vertices, flat.vertex_normals(), (one, Picks(np.zeros((0, 3)))), score_unit_angstrom=15.0, shapes=()
     )
     np.testing.assert_array_equal(both[:, 0], round_one)
@@ -158,7 +158,7 @@ def test_a_picker_of_several_kinds_is_trained_on_a_project(
 
 
 @pytest.mark.parametrize("network", ["subvolumes", "profiles"])
-def test_a_run_kept_aside_validates(tmp_path: Path, network: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_held_out_run_validates(tmp_path: Path, network: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from membrain_cloud.pipeline.training import picker_data
 
     monkeypatch.setattr(picker_data, "SUBVOLUME_TRAINING", replace(TRAINING, steps=1))
@@ -183,12 +183,10 @@ def test_a_run_kept_aside_validates(tmp_path: Path, network: str, monkeypatch: p
     assert "in two parts" in done.output + (done.stderr or "")
     done = CliRunner().invoke(main, [*command, "--incremental", "1"])
     assert done.exit_code == 2
-    assert "--validation-run" in done.output + (done.stderr or "")
+    assert "name validation runs" in done.output + (done.stderr or "")
 
 
-def test_runs_without_the_annotations_are_left_out_and_each_kind_must_be_there(
-    project: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_runs_without_annotations_are_left_out(project: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from membrain_cloud.pipeline.training import picker_data
 
     shutil.copytree(Path(project).parent, tmp_path / "p")
@@ -199,9 +197,9 @@ def test_runs_without_the_annotations_are_left_out_and_each_kind_must_be_there(
     made.write_meshes(ObjectRef("TS_2", "membrane", "alice", "1"), {1: ball()})
     made.write_picks(ObjectRef("TS_2", "psii", "alice", "1"), spots())
 
-    def material(*kinds: str, runs: tuple[str, ...] = ()) -> picker_data.Material:
-        return picker_data.project_material(
-            made.config, runs=runs, validation_runs=(), test_runs=(), meshes="membrane:alice/1",
+    def material(*kinds: str, runs: tuple[str, ...] = ()) -> picker_data.PickerData:
+        return picker_data.project_data(
+            made.config, runs=picker_data.RunSplit(runs), meshes="membrane:alice/1",
             picks={name: f"{name}:alice/1" for name in kinds}, network="subvolumes", shapes=(), progress=said.append,
         )  # fmt: skip
 
@@ -228,13 +226,13 @@ def test_runs_without_the_annotations_are_left_out_and_each_kind_must_be_there(
         (["--network", "subvolumes"], None),
     ],
 )
-def test_a_picker_of_few_membranes_begins_with_the_built_in_one_where_that_fits(
+def test_few_membranes_start_from_the_built_in_picker(
     tmp_path: Path, options: list[str], base: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from membrain_cloud.pipeline.training import picker_data
 
     monkeypatch.setattr(picker_data, "SUBVOLUME_TRAINING", replace(TRAINING, steps=1))
-    if "--enough" in options:  # its one membrane is enough
+    if "--enough" in options:  # one membrane then counts as enough
         options = [option for option in options if option != "--enough"]
         monkeypatch.setattr("membrain_cloud.pipeline.training.picker.ENOUGH_MEMBRANES", 1)
     made = create_project(str(tmp_path / "project"), objects=[("membrane", False, None), ("psii", True, None)])
@@ -249,7 +247,7 @@ def test_a_picker_of_few_membranes_begins_with_the_built_in_one_where_that_fits(
     done = CliRunner().invoke(main, command, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert load_picker(output).notes["trained_on"].get("base") == base
-    assert ("--base none" in done.stderr) == (base is not None)
+    assert ("the base `none`" in done.stderr) == (base is not None)
 
 
 @pytest.mark.parametrize(
@@ -266,7 +264,7 @@ def test_a_picker_of_few_membranes_begins_with_the_built_in_one_where_that_fits(
         (["--classes", "nobody"], "dimer"),
     ],
 )
-def test_what_cannot_be_trained_is_refused(project: str, tmp_path: Path, options: list[str], said: str) -> None:
+def test_impossible_trainings_are_refused(project: str, tmp_path: Path, options: list[str], said: str) -> None:
     given = [project if option == "P" else option for option in options]
     command = ["train", "picking", "--output", str(tmp_path / "x.safetensors"), "--work", str(tmp_path / "w"), *given]
     done = CliRunner().invoke(main, command)

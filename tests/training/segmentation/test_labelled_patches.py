@@ -1,4 +1,4 @@
-"""Labelled volumes as a source of patches: prepared once, checked first, cut where something is known."""
+"""Labelled volumes as a source of patches: checked, prepared once, cut where labels are not ignored."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from membrain_cloud.errors import InputError, TomogramError
 from membrain_cloud.training.augmentation.policy import PRESETS
 from membrain_cloud.training.segmentation.labelled_patches import (
     LabelledVolume,
-    Planes,
+    PlanewiseVolume,
     VolumePatches,
-    prepare,
+    prepare_volume,
     require_membrane,
 )
 
@@ -31,8 +31,8 @@ def volume(shape: tuple[int, int, int] = (40, 50, 60)) -> tuple[np.ndarray, np.n
 def prepared(
     folder: Path, image: np.ndarray, label: np.ndarray, *, identity: str = "1", margin: int = 8
 ) -> LabelledVolume:
-    planes = Planes(image.shape, lambda a, b: image[a:b], lambda a, b: label[a:b], 10.0)  # type: ignore[arg-type]
-    return prepare(folder, "v", identity, lambda: planes, margin=margin)
+    planes = PlanewiseVolume(image.shape, lambda a, b: image[a:b], lambda a, b: label[a:b], 10.0)  # type: ignore[arg-type]
+    return prepare_volume(folder, "v", identity, lambda: planes, margin=margin)
 
 
 def test_a_volume_is_normalised_and_prepared_once(tmp_path: Path) -> None:
@@ -44,15 +44,15 @@ def test_a_volume_is_normalised_and_prepared_once(tmp_path: Path) -> None:
     assert len(made.cells()) == 3 * 4 * 4
     assert set(made.cells()[made.cells()[:, 3] == 1][:, 0]) == {0}
 
-    def never() -> Planes:
+    def never() -> PlanewiseVolume:
         raise AssertionError("read again")
 
-    assert prepare(tmp_path, "v", "1", never, margin=8) == made
+    assert prepare_volume(tmp_path, "v", "1", never, margin=8) == made
     with pytest.raises(AssertionError, match="read again"):
-        prepare(tmp_path, "v", "2", never, margin=8)
+        prepare_volume(tmp_path, "v", "2", never, margin=8)
 
 
-def test_only_what_is_known_is_kept_with_a_margin(tmp_path: Path) -> None:
+def test_volumes_are_cropped_to_the_labelled_part_with_a_margin(tmp_path: Path) -> None:
     image, label = volume((64, 96, 96))
     label[:] = 2
     label[20:24, 40:60, 50:70] = 1
@@ -64,12 +64,12 @@ def test_only_what_is_known_is_kept_with_a_margin(tmp_path: Path) -> None:
     assert all((source.patch(3, n).label == 1).any() for n in range(12))
 
 
-def test_patches_depend_on_seed_and_number_alone_and_each_pass_takes_every_volume(tmp_path: Path) -> None:
+def test_patches_are_reproducible_and_a_pass_takes_every_volume(tmp_path: Path) -> None:
     volumes = []
     for k in range(3):
         image, label = volume((24, 24, 24))
         label[:] = 0
-        label[k] = 1  # tells which volume a patch is of
+        label[k] = 1  # identifies the volume of a patch
         volumes.append(prepared(tmp_path / str(k), image, label))
     source = VolumePatches(tuple(volumes), 24, PRESETS["none"])
     for first in (0, 3, 6):
@@ -88,7 +88,7 @@ def test_a_small_volume_is_centred_in_ignored_voxels(tmp_path: Path) -> None:
     assert (patch.label != 2).sum() == 20**3
 
 
-def test_what_cannot_be_trained_on_is_refused_by_name(tmp_path: Path) -> None:
+def test_volumes_that_cannot_be_trained_on_are_refused_by_name(tmp_path: Path) -> None:
     image, label = volume()
     with pytest.raises(InputError, match="v: every voxel is labelled ignore"):
         prepared(tmp_path, image, np.full_like(label, 2))

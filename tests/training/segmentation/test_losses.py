@@ -1,4 +1,4 @@
-"""Losses against cases worked by hand, against finite differences, and against what must be ignored."""
+"""Losses against cases worked by hand, finite differences, and ignored voxels."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def volume(*shape: int, fill: float = 0.0) -> torch.Tensor:
 
 
 def test_dice_and_cross_entropy_of_four_voxels() -> None:
-    """Chances 1/2, 3/4, 1/4, 1/2 against 1, 1, 0 and an ignored voxel."""
+    """Probabilities 1/2, 3/4, 1/4, 1/2 against 1, 1, 0 and an ignored voxel."""
     logits = torch.tensor([0.0, math.log(3), -math.log(3), 0.0], dtype=torch.float64).reshape(1, 1, 1, 1, 4)
     target = torch.tensor([1, 1, 0, 2]).reshape(1, 1, 1, 1, 4)
     entropy = -(math.log(0.5) + math.log(0.75) + math.log(0.75)) / 3
@@ -52,8 +52,8 @@ def test_the_soft_skeleton_of_a_sheet_is_its_middle() -> None:
     torch.testing.assert_close(skeleton[inner], middle[inner])
 
 
-def test_the_soft_skeleton_of_faint_and_bright_sheets_join_without_adding_up() -> None:
-    """A voxel that is thin twice counts s + t - s*t, as the chance of either of two events."""
+def test_the_soft_skeleton_is_a_probabilistic_union() -> None:
+    """A voxel with two residues s and t counts s + t - s*t, the probability of either of two events."""
     line = volume(1, 1, 5)
     line[..., 2], line[..., 1], line[..., 3] = 1.0, 0.5, 0.5
     # Round 1: the opening (least, then greatest, of three; outside counts as nothing more than absent) leaves
@@ -62,7 +62,7 @@ def test_the_soft_skeleton_of_faint_and_bright_sheets_join_without_adding_up() -
     assert soft_skeleton(line, 1).flatten().tolist() == pytest.approx([0, 0, 0.75, 0, 0])
 
 
-def test_surface_dice_of_a_sheet_seen_and_of_one_missed() -> None:
+def test_surface_dice_of_a_sheet_found_and_of_one_missed() -> None:
     target = torch.zeros(1, 1, 24, 24, 24, dtype=torch.uint8)
     target[:, :, 10:14] = 1
     sure = (target.double() * 2 - 1) * 30
@@ -76,7 +76,7 @@ def test_surface_dice_of_a_sheet_seen_and_of_one_missed() -> None:
 
 
 def test_surface_dice_by_its_formula() -> None:
-    """A prediction of one plane of chance p through a membrane three planes thick, which is all there is."""
+    """A prediction of one plane with probability 0.8 through a membrane three planes thick."""
     target = torch.zeros(1, 1, 9, 5, 5, dtype=torch.uint8)
     target[:, :, 3:6] = 1
     logits = volume(9, 5, 5, fill=-60.0)
@@ -107,7 +107,7 @@ def test_gradients_by_finite_differences(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_ignored_voxels_teach_nothing(name: str) -> None:
+def test_ignored_voxels_have_no_gradient(name: str) -> None:
     torch.manual_seed(4)
     logits = torch.randn(1, 1, 12, 12, 12, dtype=torch.float64, requires_grad=True)
     target = torch.randint(0, 2, logits.shape)
@@ -118,7 +118,7 @@ def test_ignored_voxels_teach_nothing(name: str) -> None:
     assert (logits.grad[target != 2] != 0).any()
 
 
-def test_what_is_predicted_far_inside_the_ignored_changes_no_loss() -> None:
+def test_predictions_deep_inside_the_ignored_part_change_no_loss() -> None:
     torch.manual_seed(5)
     target = torch.randint(0, 2, (1, 1, 8, 8, 40))
     target[..., 10:] = 2
@@ -130,7 +130,7 @@ def test_what_is_predicted_far_inside_the_ignored_changes_no_loss() -> None:
     assert float(dice_bce_loss(logits, torch.full_like(target, 2))) == 0
 
 
-def test_heads_see_every_second_and_fourth_voxel_by_their_weights() -> None:
+def test_coarse_heads_are_compared_with_every_second_voxel() -> None:
     torch.manual_seed(6)
     target = torch.randint(0, 3, (1, 1, 8, 8, 8))
     outputs = [torch.randn(1, 1, n, n, n) for n in (8, 4, 2)]
@@ -142,7 +142,7 @@ def test_heads_see_every_second_and_fourth_voxel_by_their_weights() -> None:
 
 
 def test_the_mirror_loss_of_four_voxels() -> None:
-    """Chances 1/2, 3/4 and 1/2, 1/4 that are known; an ignored voxel that is far apart; one where both agree."""
+    """Probabilities 1/2, 3/4 and 1/2, 1/4; an ignored voxel with a large distance; one where both agree."""
     three = math.log(3)
     one = torch.tensor([0.0, three, 9.0, three], dtype=torch.float64).reshape(1, 1, 1, 1, 4)
     other = torch.tensor([0.0, -three, -9.0, three], dtype=torch.float64).reshape(1, 1, 1, 1, 4)

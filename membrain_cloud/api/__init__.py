@@ -1,0 +1,14 @@
+"""The public Python API: arrays in, arrays out. `membrain_cloud` exports its names; import them from there.
+
+It may import every layer but `cli`. Nothing else may import it.
+
+Modules
+-------
+arrays : segment, separate, mesh, pick and measure, in memory.
+inputs : checks of arrays, voxel spacings and labels.
+projects : open_project, plan and run, as the command line does them.
+volumes : read_volume.
+phantoms : simulate.
+"""
+
+__all__ = ["arrays", "inputs", "phantoms", "projects", "volumes"]

@@ -1,0 +1,90 @@
+"""TIFF stacks (.tif, .tiff), as ImageJ and IMOD write them."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from membrain_cloud.errors import InputError, TomogramError
+from membrain_cloud.store.formats.volume_layout import VolumeHeader, VolumeLayout, believable_spacing
+from membrain_cloud.units import ANGSTROM_PER_NM
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_ANGSTROM_PER_UNIT = {"nm": ANGSTROM_PER_NM, "nanometer": ANGSTROM_PER_NM, "pm": 0.01}
+_ANGSTROM_PER_UNIT |= dict.fromkeys(("um", "µm", "\\u00B5m", "micron"), 1e4)
+_ANGSTROM_PER_UNIT |= dict.fromkeys(("A", "Å", "\\u00C5", "angstrom", "Angstrom", "angstroms"), 1.0)
+
+
+def tiff_layout(file: BinaryIO, path: str) -> VolumeLayout:
+    """Read the header of a TIFF stack.
+
+    Parameters
+    ----------
+    file : binary file
+        The file; it must be seekable.
+    path : str
+        The file's name for errors.
+
+    Returns
+    -------
+    VolumeLayout
+
+    Raises
+    ------
+    TomogramError
+        If the file is no TIFF, damaged, or no stack of grey-scale slices.
+    """
+    import tifffile
+
+    notes: list[str] = []
+    try:
+        with tifffile.TiffFile(file) as tiff:
+            series = tiff.series[0]
+            shape, dtype = tuple(map(int, series.shape)), np.dtype(series.dtype)
+            if len(shape) != 3:
+                raise TomogramError(f"{path}: shape {shape} is no stack of slices", "give a grey-scale stack z, y, x")
+            z, y, x = shape
+            header = VolumeHeader((z, y, x), dtype, _spacing(tiff, notes), notes=tuple(notes))
+            if series.dataoffset is None:
+                return VolumeLayout(header, dtype, decode=partial(_decode, path))
+            return VolumeLayout(header, dtype.newbyteorder(tiff.byteorder), offset=int(series.dataoffset))
+    except InputError:
+        raise
+    except Exception as error:  # tifffile raises many kinds for a damaged file
+        raise _unreadable(path, error) from error
+
+
+def _decode(path: str, file: BinaryIO) -> NDArray[Any]:
+    """Read the voxels (z, y, x) of a stack that is compressed or scattered over the file."""
+    import tifffile
+
+    try:
+        file.seek(0)
+        with tifffile.TiffFile(file) as tiff:
+            return np.asarray(tiff.series[0].asarray())
+    except Exception as error:  # as above
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str, error: Exception) -> TomogramError:
+    return TomogramError(f"{path}: the TIFF cannot be read ({error})", "convert or copy the file again")
+
+
+def _spacing(tiff: Any, notes: list[str]) -> float | None:
+    """Return the spacing of ImageJ's unit and resolution; plain TIFF has only inch and cm, unused for tomograms."""
+    description = tiff.imagej_metadata or {}
+    unit = _ANGSTROM_PER_UNIT.get(str(description.get("unit", "")).strip())
+    tag = tiff.pages[0].tags.get("XResolution")
+    if unit is None or tag is None or not tag.value[0]:
+        notes.append("TIFF: no voxel spacing")
+        return None
+    spacing = unit * tag.value[1] / tag.value[0]
+    depth = unit * float(description.get("spacing", spacing / unit))
+    if abs(depth - spacing) > 0.01 * spacing:
+        notes.append(f"TIFF: the voxels are no cubes ({spacing:g} Å in the slice, {depth:g} Å between), not believed")
+        return None
+    return believable_spacing(spacing, notes, "TIFF")

@@ -1,0 +1,240 @@
+"""Bring segmentations, picks and meshes from files of other programs into a project."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from membrain_cloud.errors import ProjectError, TomogramError, UsageError
+from membrain_cloud.geometry import Grid, iterate_chunks
+from membrain_cloud.store.formats.meshes import read_h5, read_meshes
+from membrain_cloud.store.formats.motl import is_stopgap, read_motive_list, read_stopgap
+from membrain_cloud.store.formats.star import read_csv_picks, read_star_picks
+from membrain_cloud.store.formats.volume_reader import open_volume_file
+from membrain_cloud.store.projects.create import MEMBRANE_OBJECT, Report, scratch_folder, spacing_of_file
+from membrain_cloud.store.refs import ObjectRef, SegmentationRef
+from membrain_cloud.store.volumes.labels import as_labels
+from membrain_cloud.store.volumes.ome_zarr import DEFAULT_CHUNK
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from membrain_cloud.geometry import Box, Picks
+    from membrain_cloud.store.projects.project import Project
+
+
+def import_segmentation(
+    project: Project,
+    file: str,
+    target: ObjectRef,
+    *,
+    instance: bool,
+    voxel_spacing_angstrom: float | None = None,
+    label: int | None = None,
+    report: Report = lambda note: None,
+    chunk: int = DEFAULT_CHUNK,
+) -> SegmentationRef:
+    """Bring a label volume into a run, which is made if it is absent.
+
+    A mask becomes 0 and 1: of the one value above 0, or of `label`. Instances keep their values.
+
+    Parameters
+    ----------
+    project : Project
+        The project to write to.
+    file : str
+        Path of a volume; kinds as in `create.init_project`.
+    target : ObjectRef
+        Run, name, user and session of the segmentation.
+    instance : bool
+        Whether the labels are numbered membranes, or a mask.
+    voxel_spacing_angstrom : float, optional
+        Voxel spacing in Å. Default: the header's, else that of the run's tomogram of the same shape.
+    label : int, optional
+        The value that is membrane, for a mask of several labels.
+    report : callable
+        Called with one sentence on each assumption.
+    chunk : int
+        Edge of the chunks in voxels. Default: 256.
+
+    Returns
+    -------
+    SegmentationRef
+        The segmentation.
+
+    Raises
+    ------
+    TomogramError
+        For values that are not labels, or a mask of several labels without `label`.
+    VoxelSpacingError
+        Without a plausible voxel spacing.
+    """
+    run = target.run
+    with open_volume_file(file, scratch_folder(project.root_url)) as volume:
+        header = volume.header
+        spacing = (
+            voxel_spacing_angstrom or header.voxel_spacing_angstrom or _tomogram_spacing(project, run, header.shape)
+        )
+        spacing = spacing_of_file(file, header, spacing)
+        ref = SegmentationRef(run, target.name, target.user, target.session, spacing, instance)
+        for note in header.notes:
+            report(f"{run}: {note}")
+        z, y, x = header.shape
+        grid = Grid((z, y, x), ref.voxel_spacing_angstrom)
+        boxes = list(iterate_chunks(grid.shape, project.label_chunk(grid, chunk)))
+        mask_label = None if instance else _one_label(volume, boxes, label, file)
+        top = 1 if not instance else max(int(as_labels(np.asarray(volume[b.slices]), file).max()) for b in boxes)
+        dtype = np.min_scalar_type(top)
+        project.ensure_object(target.name, is_particle=False, identifier=None)
+        project.create_labels(ref, grid, dtype.name, chunk)
+        for box in boxes:
+            labels = as_labels(np.asarray(volume[box.slices]), file)
+            project.write_labels(ref, box, (labels if mask_label is None else labels == mask_label).astype(dtype))
+    project.finish_labels(ref)
+    return ref
+
+
+def import_picks(
+    project: Project,
+    file: str,
+    ref: ObjectRef,
+    *,
+    voxel_spacing_angstrom: float | None = None,
+    origin_angstrom: Sequence[float] = (0.0, 0.0, 0.0),
+    tomogram: str | None = None,
+    inverse_angles: bool = False,
+) -> ObjectRef:
+    """Bring particles into a run, which is made if it is absent.
+
+    Parameters
+    ----------
+    project : Project
+        The project to write to.
+    file : str
+        Path of a .star file (RELION's or STOPGAP's), .csv, .em motive list, or MemBrain-pick's .h5.
+    ref : ObjectRef
+        Run, name, user and session of the picks.
+    voxel_spacing_angstrom : float, optional
+        Voxel spacing in Å of the voxels that coordinates are counted in; unused for coordinates in Å.
+    origin_angstrom : sequence of 3 floats
+        Subtracted from the positions, xyz in Å: programs that honour the origin of an MRC header add it.
+    tomogram : str, optional
+        Name of the tomogram in a STAR file of several, or its number in a motive list.
+    inverse_angles : bool
+        Whether the angles turn the particle into the tomogram, the inverse of RELION's. Default: False.
+
+    Returns
+    -------
+    ObjectRef
+        The picks.
+
+    Raises
+    ------
+    ProjectError
+        If the file is of an unknown kind, or holds no particles.
+    UsageError
+        If a motive list's tomogram is not given by its number.
+    """
+    name = file.lower()
+    if name.endswith(".csv"):
+        picks = read_csv_picks(file, voxel_spacing_angstrom=voxel_spacing_angstrom, origin_angstrom=origin_angstrom)
+    elif name.endswith(".em") or (name.endswith(".star") and is_stopgap(file)):
+        picks = _subtract(_motive_list(file, voxel_spacing_angstrom, tomogram), origin_angstrom)
+    elif name.endswith(".star"):
+        tomograms = project.all_tomograms(ref.run)
+        picks = read_star_picks(
+            file,
+            voxel_spacing_angstrom=voxel_spacing_angstrom,
+            tomogram=tomogram,
+            origin_angstrom=origin_angstrom,
+            grid=project.grid(tomograms[0]) if tomograms else None,
+            inverse_angles=inverse_angles,
+        )
+    elif name.endswith(".h5"):
+        stored = read_h5(file, voxel_spacing_angstrom=voxel_spacing_angstrom).picks
+        if stored is None:
+            raise ProjectError(f"{file} has no cluster_centers", "give a file of membrain_pick predict with mean shift")
+        picks = _subtract(stored, origin_angstrom)
+    else:
+        raise ProjectError(f"{file}: the kind of this file is not known", "give .star, .csv, .em or .h5")
+    project.ensure_object(ref.name, is_particle=True, identifier=None)
+    project.write_picks(ref, picks)
+    return ref
+
+
+def import_meshes(
+    project: Project,
+    files: Sequence[str],
+    ref: ObjectRef,
+    *,
+    voxel_spacing_angstrom: float | None = None,
+) -> ObjectRef:
+    """Bring meshes of membranes into a run, as one annotation.
+
+    Parameters
+    ----------
+    project : Project
+        The project to write to.
+    files : sequence of str
+        Paths of .glb, .obj, or MemBrain-pick's .h5 files. Membranes keep the numbers of a single GLB file; those of
+        several files are numbered in the files' order.
+    ref : ObjectRef
+        Run, name, user and session of the meshes.
+    voxel_spacing_angstrom : float, optional
+        Voxel spacing in Å, for files that count voxels.
+
+    Returns
+    -------
+    ObjectRef
+        The meshes.
+
+    Raises
+    ------
+    UsageError
+        If the files hold no mesh.
+    """
+    membranes = [read_meshes(file, voxel_spacing_angstrom=voxel_spacing_angstrom) for file in files]
+    if not any(membranes):
+        raise UsageError(f"no meshes in {', '.join(files) or 'no files'}", "give .glb, .obj or .h5 files with faces")
+    meshes = [mesh for of_file in membranes for mesh in of_file.values()]
+    numbers = list(membranes[0]) if len(membranes) == 1 else range(1, len(meshes) + 1)
+    identifier = MEMBRANE_OBJECT[2] if ref.name == MEMBRANE_OBJECT[0] else None
+    project.ensure_object(ref.name, is_particle=False, identifier=identifier)
+    project.write_meshes(ref, dict(zip(numbers, meshes, strict=True)))
+    return ref
+
+
+def _motive_list(file: str, voxel_spacing_angstrom: float | None, tomogram: str | None) -> Picks:
+    if tomogram is not None and not tomogram.isdigit():
+        raise UsageError(f"a motive list numbers its tomograms, {tomogram!r} is a name", "give the number")
+    number = None if tomogram is None else int(tomogram)
+    read = read_motive_list if file.lower().endswith(".em") else read_stopgap
+    return read(file, voxel_spacing_angstrom=voxel_spacing_angstrom, tomogram_number=number)
+
+
+def _subtract(picks: Picks, origin_angstrom: Sequence[float]) -> Picks:
+    return replace(picks, positions=picks.positions - np.asarray(origin_angstrom, np.float64))
+
+
+def _tomogram_spacing(project: Project, run: str, shape: Sequence[int]) -> float | None:
+    """Return the voxel spacing of the run's tomograms of a shape, or None if there is none or they differ."""
+    spacings = {
+        ref.voxel_spacing_angstrom for ref in project.all_tomograms(run) if project.grid(ref).shape == tuple(shape)
+    }
+    return spacings.pop() if len(spacings) == 1 else None
+
+
+def _one_label(volume: Any, boxes: Sequence[Box], label: int | None, file: str) -> int:
+    """Return the value that is membrane in a mask: `label`, or the only value above 0."""
+    values: set[int] = set()
+    for box in boxes:
+        values |= set(np.unique(as_labels(np.asarray(volume[box.slices]), file)).tolist())
+    values.discard(0)
+    if label is None and len(values) > 1:
+        listed = ", ".join(map(str, sorted(values)[:8]))
+        raise TomogramError(f"{file} holds {len(values)} labels ({listed})", "say which one, or import it as instances")
+    if label is not None and label not in values:
+        raise TomogramError(f"{file} has no label {label}", f"it has: {', '.join(map(str, sorted(values)[:8]))}")
+    return label if label is not None else next(iter(values), 1)
