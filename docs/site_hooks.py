@@ -26,7 +26,10 @@ SECTIONS: list[tuple[str, list[str]]] = [
     ("Statistics", ["statistics/*"]),
     ("Deployment", ["deploy/*"]),
     ("Reference", ["python.md", "commands.md", "settings.md", "tables.md"]),
-    ("Explanation", ["limits.md", "segmentation.md", "architecture.md", "benchmarks.md", "contributing.md", "changelog.md"]),
+    (
+        "Explanation",
+        ["limits.md", "segmentation.md", "architecture.md", "benchmarks.md", "contributing.md", "changelog.md"],
+    ),
 ]
 
 
