@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom, on tables of a specimen and (slowly) on a demo's, and shows its figures."""
+"""The notebook runs from top to bottom on tables of a specimen and of a demo, and shows its figures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def execute(project: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> nbf
     monkeypatch.setenv("IPYTHONDIR", str(folder / "ipython"))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the kernel's client, not of ours
+        warnings.simplefilter("ignore")  # warnings of the kernel's client
         NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
     return notebook
 

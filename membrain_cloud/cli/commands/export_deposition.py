@@ -188,7 +188,6 @@ class DescriptionOptions:
         UsageError
             There is no author, or a link has no known type.
         """
-
         software = self.software or f"membrain_cloud {__version__}"
         day = self.deposition_date or datetime.date.today().isoformat()
         release = self.release_date or day

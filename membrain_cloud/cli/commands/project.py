@@ -85,7 +85,7 @@ def project() -> None:
 def init(folder: str, *, patterns: tuple[str, ...], voxel_spacing: float | None, tomogram_type: str) -> None:
     """Make a copick project from tomogram files.
 
-    The files are .mrc, .rec, .tif, .npy or .zarr; each becomes a run of DIR/config.json. Without --tomograms the
+    The files are .mrc, .rec, .map, .tif, .npy or .zarr; each becomes a run of DIR/config.json. Without --tomograms the
     project is empty, ready for `membrain-cloud import`.
 
     \b
