@@ -37,7 +37,7 @@ def free(seed: int = 0) -> nn.Module:
 
 
 def symmetric(seed: int = 0) -> nn.Module:
-    """A plain network with weights that are tied."""
+    """Return a plain network with weights that are tied."""
     tied = free(seed)
     tie_mirrors(tied)
     network = build_unet(ARCHITECTURE)
