@@ -28,7 +28,7 @@ import psutil
 
 from membrain_cloud.pipeline.execution.driver import Runner, run_tasks
 from membrain_cloud.pipeline.planning.plan import plan
-from membrain_cloud.pipeline.projects.simulate import Simulated, simulate_project
+from membrain_cloud.pipeline.projects.simulate import SimulatedTomogram, simulate_project
 from membrain_cloud.pipeline.runners import open_runner
 from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.pipeline.stages.registry import STAGES
@@ -132,7 +132,7 @@ def main() -> None:
     results: dict[str, list[Round]] = {"loop": [], "engine": [], "two": []}
     with tempfile.TemporaryDirectory() as folder:
         phantom = PhantomSettings(shape=(shape[0], shape[1], shape[2]))
-        wanted = [Simulated(f"phantom-{n}", 91_000 + n, phantom) for n in range(WARM + given.tomograms)]
+        wanted = [SimulatedTomogram(f"phantom-{n}", 91_000 + n, phantom) for n in range(WARM + given.tomograms)]
         simulate_project(folder, wanted, particle="membrane-protein", processes=2, report=lambda _: None)
         for number in range(given.repeat):
             for what in results:

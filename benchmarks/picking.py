@@ -127,7 +127,7 @@ def ours(folder: Path) -> dict[str, Any]:
     from membrain_cloud.mesh.density_sampling import sample_along_normals
     from membrain_cloud.networks.picking.picker import load_picker
     from membrain_cloud.picking.clustering import dense_clusters, mean_shift
-    from membrain_cloud.picking.vertex_scores import vertex_scores
+    from membrain_cloud.picking.vertex_scores import PatchOptions, vertex_scores
     from membrain_cloud.segmentation.instances import instance_boxes
     from membrain_cloud.store.formats.meshes import read_h5
     from membrain_cloud.store.formats.volume_reader import read_volume
@@ -185,16 +185,7 @@ def ours(folder: Path) -> dict[str, Any]:
     ):
         with timed(name):
             for mesh, profiles in meshes:
-                vertex_scores(
-                    mesh,
-                    profiles,
-                    picker.predict,
-                    partition_vertices=2000,
-                    eigenpairs=128,
-                    length_unit_angstrom=500.0,
-                    partitions=partitions,
-                    cache=cache,
-                )
+                vertex_scores(mesh, profiles, picker.predict, PatchOptions(2000, 128, 500.0, partitions), cache=cache)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with np.load(folder / "seeds.npz") as seeds:
         points, scores = seeds["points"], seeds["scores"]

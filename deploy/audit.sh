@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Looks the pinned packages up in a database of known weaknesses (OSV, by pip-audit, in an environment of its own).
-# Exit code 0: none known, or the database could not be reached, which is said; 1: some are known, and listed.
+# Check the pinned packages for known vulnerabilities (OSV, with pip-audit in an environment of its own).
+# Exit code 0: none is known, or the database cannot be reached (then NOT AUDITED is printed); 1: the list of them.
 #
-#   deploy/audit.sh [--strict]      --strict: not being able to look is a failure too
+#   deploy/audit.sh [--strict]      --strict: exit with 1 also where the database cannot be reached
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 unreached=0
@@ -14,10 +14,10 @@ not_audited() {
   exit "$unreached"
 }
 
-# Asked first, for pip-audit takes minutes to give up. A proxy may know the way that we do not.
+# Tested first, since pip-audit takes minutes to give up. A proxy may reach it where a direct connection does not.
 if [[ -z ${PIP_AUDIT:-}${HTTPS_PROXY:-}${https_proxy:-} ]]; then
   python3 -c 'import socket; socket.create_connection(("api.osv.dev", 443), timeout=10).close()' 2>/dev/null ||
-    not_audited "the database of known weaknesses (api.osv.dev) cannot be reached from here"
+    not_audited "the database of vulnerabilities (api.osv.dev) cannot be reached from here"
 fi
 if [[ ! -x $tool ]]; then
   { python3 -m venv .venv-audit && .venv-audit/bin/python -m pip install --quiet 'pip-audit==2.10.1'; } >/dev/null 2>&1 ||
@@ -29,7 +29,7 @@ code=0
 "$tool" --requirement constraints.txt --no-deps --disable-pip --vulnerability-service osv --progress-spinner off \
   --timeout 10 --format columns >"$report" 2>"$report.errors" || code=$?
 if ((code == 0)); then
-  echo "no known weakness in the packages of constraints.txt"
+  echo "no known vulnerability in the packages of constraints.txt"
 elif grep -q '^Name .*Version .*ID' "$report"; then
   cat "$report"
   exit 1

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Builds kube-apiserver and kube-controller-manager for deploy/rehearsal_api.py where none can be downloaded: from the
-# source package of Debian 12, the last one that has all of Kubernetes (1.20; later ones are kubectl alone).
+# Build kube-apiserver and kube-controller-manager for deploy/rehearsal_api.py where they cannot be downloaded: from the
+# source package of Debian 12, the last one with all of Kubernetes (1.20; later ones contain kubectl alone).
 #
 #   deploy/get-api-server.sh [FOLDER]        default: .tools/kubernetes; then PATH="FOLDER/bin:$PATH"
 #
 # Needs Debian 12, and as root: apt-get install etcd-server golang-go golang-github-modern-go-reflect2-dev openssl
-# Takes ten minutes of two cores and 4 GiB of disk. A server of your own cluster's version is better, if you have one.
+# Takes ten minutes on two cores and 4 GiB of disk. Prefer a server of your own cluster's version if you have one.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 mkdir -p "${1:-.tools/kubernetes}"
@@ -13,12 +13,12 @@ folder=$(readlink -f "${1:-.tools/kubernetes}")
 version=1.20.5+really1.20.2
 
 for program in go apt-get openssl; do
-  command -v "$program" >/dev/null || { echo "error: $program is not here -> see the first lines of $0" >&2; exit 3; }
+  command -v "$program" >/dev/null || { echo "error: $program is not installed -> see the first lines of $0" >&2; exit 3; }
 done
 reflect2=/usr/share/gocode/src/github.com/modern-go/reflect2
-[[ -d $reflect2 ]] || { echo "error: golang-github-modern-go-reflect2-dev is not here -> apt-get install it" >&2; exit 3; }
+[[ -d $reflect2 ]] || { echo "error: golang-github-modern-go-reflect2-dev is not installed -> apt-get install it" >&2; exit 3; }
 
-# Lists and settings of apt in a folder of their own: the machine's stay as they are.
+# apt's lists and settings are in a temporary folder; those of the machine stay as they are.
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 mkdir -p "$scratch/lists/partial" "$scratch/cache/archives/partial"
@@ -35,11 +35,11 @@ rm -rf "$source"
 mkdir -p "$source"
 tar -xzf "$scratch/kubernetes_$version.orig.tar.gz" --strip-components=1 -C "$source"
 cd "$source"
-# Its own copy of reflect2 reads maps in a way that Go 1.18 and newer do not bear: the server would crash.
+# The bundled copy of reflect2 reads maps in a way that crashes with Go 1.18 and newer.
 rm -f vendor/github.com/modern-go/reflect2/*.go vendor/github.com/modern-go/reflect2/*.s
 cp "$reflect2"/*.go "$reflect2"/*.s vendor/github.com/modern-go/reflect2/
 
-# The descriptions of its own kinds are not in the source package.
+# Generate the OpenAPI descriptions of the kinds, which are not in the source package.
 go build -o "$folder/bin/openapi-gen" ./vendor/k8s.io/kube-openapi/cmd/openapi-gen
 described() {
   (cd "$1" && grep -rl '+k8s:openapi-gen=' --include='*.go' "${@:2}") | grep -vE '_test\.go$|_examples|sample-|/testdata/|generators' |

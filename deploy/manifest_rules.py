@@ -1,6 +1,6 @@
-"""Rules of this house for manifests: commands that exist, names that lead somewhere, pods that are locked down.
+"""Rules for manifests beyond their schemas: commands exist, names have targets, pods are locked down.
 
-A schema cannot know these. Each rule is a function from all objects of an installation to its complaints.
+Each rule is a function that takes all objects of an installation and yields one line for each error.
 """
 
 from __future__ import annotations
@@ -11,24 +11,34 @@ import re
 import zoneinfo
 from typing import TYPE_CHECKING, Any
 
+import click
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 Manifest = dict[str, Any]
 ENVIRONMENT = re.compile(r"(?<!\$)\$\(([A-Za-z_][A-Za-z0-9_]*)\)")
-# What the Dask operator adds to a worker's environment.
-OPERATOR_GIVES = {"DASK_WORKER_NAME", "DASK_SCHEDULER_ADDRESS"}
+# Variables that the Dask operator adds to a worker's environment.
+OPERATOR_VARIABLES = {"DASK_WORKER_NAME", "DASK_SCHEDULER_ADDRESS"}
 SECRET_NAME = re.compile(r"SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIAL|ACCESS_KEY|PRIVATE_KEY|API_KEY", re.IGNORECASE)
 
 
 def broken_rules(objects: list[Manifest], external_secrets: Iterable[str] = ()) -> list[str]:
-    """One line for each broken rule."""
-    found = [line for rule in RULES for line in rule(objects)]
-    return found + list(_missing_secrets(objects, set(external_secrets)))
+    """Return one line for each broken rule.
+
+    Parameters
+    ----------
+    objects : list of dict
+        All objects of one installation.
+    external_secrets : iterable of str
+        Names of Secrets that exist in the cluster already. Default: none.
+    """
+    errors = [line for rule in RULES for line in rule(objects)]
+    return errors + list(_missing_secrets(objects, set(external_secrets)))
 
 
 def pods_of(manifest: Manifest) -> Iterator[dict[str, Any]]:
-    """The pod specs in an object of any kind that has some."""
+    """Yield the pod specs of an object of any kind."""
     spec = manifest.get("spec") or {}
     kind = manifest.get("kind")
     if kind == "Pod":
@@ -45,13 +55,13 @@ def pods_of(manifest: Manifest) -> Iterator[dict[str, Any]]:
 
 
 def _is_placeholder(manifest: Manifest, pod: dict[str, Any]) -> bool:
-    """The default group of workers, which the operator insists on: it never has a pod."""
+    """Return whether a pod spec is that of the default worker group, which the operator requires and never starts."""
     worker = (manifest.get("spec") or {}).get("worker") or {}
     return manifest.get("kind") == "DaskCluster" and pod is worker.get("spec") and worker.get("replicas") == 0
 
 
 def _containers(objects: list[Manifest]) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """(where, pod, container) of all, init containers included."""
+    """Yield the location, the pod and the container of all containers, init containers included."""
     for manifest in objects:
         for pod in pods_of(manifest):
             if _is_placeholder(manifest, pod):
@@ -62,63 +72,78 @@ def _containers(objects: list[Manifest]) -> Iterator[tuple[str, dict[str, Any], 
 
 
 def commands_exist(objects: list[Manifest]) -> Iterator[str]:
-    """Each command line parses with the command of the installed version: a removed option or name is found here."""
+    """Yield the command lines that the installed version does not parse, e.g. with a removed option."""
     for where, _, container in _containers(objects):
         command = [*(container.get("command") or ()), *(container.get("args") or ())]
-        complaint = _unknown_command([str(word) for word in command])
-        if complaint:
-            yield f"{where}: {complaint}"
+        error = _command_error([str(word) for word in command])
+        if error:
+            yield f"{where}: {error}"
 
 
-def _unknown_command(words: list[str]) -> str | None:
-    import click
-
-    if words[:1] == ["python3"]:
-        try:
-            compile(words[2], "inline", "exec")
-        except SyntaxError as error:
-            return f"its Python does not compile: {error}"
-        return None
-    if words[:1] == ["dask"]:
-        from distributed.cli import dask_scheduler, dask_worker
-
-        verbs = {"scheduler": dask_scheduler.main, "worker": dask_worker.main}
-        if len(words) < 2 or words[1] not in verbs:
-            return f"dask has no command {' '.join(words[1:2])}"
-        command: click.Command = verbs[words[1]]
-        rest = words[2:]
-    elif words[:1] == ["membrain-cloud"]:
-        from membrain_cloud.cli import main
-
-        command, rest = main, words[1:]
-        while isinstance(command, click.Group):
-            found = command.get_command(click.Context(command), rest[0]) if rest else None
-            if found is None:
-                return f"membrain-cloud has no command {' '.join(rest[:1])}"
-            command, rest = found, rest[1:]
-    else:
-        return f"{words[:1]} is no command of the image"
-    # `dask worker` takes words that it does not know for arguments of a preload script; here they are mistakes.
+def _command_error(words: list[str]) -> str | None:
+    """Return the error of a container's command line, or None where it is correct."""
+    program = words[0] if words else ""
+    if program == "python3":
+        return _python_error(words[2])
+    try:
+        command, rest = _dask_command(words) if program == "dask" else _membrain_cloud_command(words)
+    except LookupError as error:
+        return str(error.args[0])
+    # `dask worker` takes unknown words for arguments of a preload script; here they are mistakes.
     settings = {name: value for name, value in command.context_settings.items() if name != "ignore_unknown_options"}
     try:
-        command.make_parser(click.Context(command, **settings)).parse_args(list(rest))
+        command.make_parser(click.Context(command, **settings)).parse_args(rest)
     except click.UsageError as error:
         return f"{' '.join(words[:2])}: {error.format_message()}"
     return None
 
 
+def _python_error(code: str) -> str | None:
+    try:
+        compile(code, "inline", "exec")
+    except SyntaxError as error:
+        return f"its Python does not compile: {error}"
+    return None
+
+
+def _dask_command(words: list[str]) -> tuple[click.Command, list[str]]:
+    """Return the command of Dask and its arguments; raise LookupError if there is none."""
+    from distributed.cli import dask_scheduler, dask_worker
+
+    commands = {"scheduler": dask_scheduler.main, "worker": dask_worker.main}
+    if len(words) < 2 or words[1] not in commands:
+        raise LookupError(f"dask has no command {' '.join(words[1:2])}")
+    return commands[words[1]], words[2:]
+
+
+def _membrain_cloud_command(words: list[str]) -> tuple[click.Command, list[str]]:
+    """Return the command of membrain-cloud and its arguments; raise LookupError if there is none."""
+    from membrain_cloud.cli import main
+
+    if words[:1] != ["membrain-cloud"]:
+        raise LookupError(f"{words[:1]} is no command of the image")
+    command: click.Command = main
+    rest = words[1:]
+    while isinstance(command, click.Group):
+        subcommand = command.get_command(click.Context(command), rest[0]) if rest else None
+        if subcommand is None:
+            raise LookupError(f"membrain-cloud has no command {' '.join(rest[:1])}")
+        command, rest = subcommand, rest[1:]
+    return command, rest
+
+
 def variables_are_given(objects: list[Manifest]) -> Iterator[str]:
-    """$(NAME) in arguments is a variable of the container: an unknown one would be passed on as it stands."""
+    """Yield variables $(NAME) in arguments that the container lacks: Kubernetes would pass the text itself on."""
     for where, _, container in _containers(objects):
-        given = {variable["name"] for variable in container.get("env") or ()} | OPERATOR_GIVES
+        variables = {variable["name"] for variable in container.get("env") or ()} | OPERATOR_VARIABLES
         for word in [*(container.get("command") or ()), *(container.get("args") or ())]:
             yield from (
-                f"{where}: $({name}) is not given" for name in ENVIRONMENT.findall(str(word)) if name not in given
+                f"{where}: $({name}) is not given" for name in ENVIRONMENT.findall(str(word)) if name not in variables
             )
 
 
 def containers_are_locked_down(objects: list[Manifest]) -> Iterator[str]:
-    """What Kubernetes' profile `restricted` asks for, a read-only root, and limits of memory and disk."""
+    """Yield deviations from Kubernetes' profile `restricted`, a read-only root and a limit of memory."""
     for where, pod, container in _containers(objects):
         own = container.get("securityContext") or {}
         if not (pod.get("securityContext") or {}).get("runAsNonRoot"):
@@ -136,7 +161,7 @@ def containers_are_locked_down(objects: list[Manifest]) -> Iterator[str]:
 
 
 def counts_are_quoted(objects: list[Manifest]) -> Iterator[str]:
-    """Quantities are strings: an API server refuses a bare 1 for a GPU within Dask's kinds."""
+    """Yield quantities that are no strings: an API server refuses a bare 1 for a GPU within Dask's kinds."""
     for where, _, container in _containers(objects):
         for part in ("requests", "limits"):
             for name, value in ((container.get("resources") or {}).get(part) or {}).items():
@@ -145,7 +170,7 @@ def counts_are_quoted(objects: list[Manifest]) -> Iterator[str]:
 
 
 def secrets_by_reference(objects: list[Manifest]) -> Iterator[str]:
-    """No secret's value in a manifest."""
+    """Yield secrets whose value is in a manifest."""
     for where, _, container in _containers(objects):
         for variable in container.get("env") or ():
             if SECRET_NAME.search(variable["name"]) and "value" in variable:
@@ -155,34 +180,37 @@ def secrets_by_reference(objects: list[Manifest]) -> Iterator[str]:
     )
 
 
-def names_lead_somewhere(objects: list[Manifest]) -> Iterator[str]:
-    """Config maps, service accounts, volumes, clusters and worker groups that are named are there."""
-    there = {(one["kind"], one["metadata"]["name"]) for one in objects}
-    accounts = {name for kind, name in there if kind == "ServiceAccount"}
+def names_have_targets(objects: list[Manifest]) -> Iterator[str]:
+    """Yield named config maps, service accounts, volumes and clusters that do not exist."""
+    names = {(one["kind"], one["metadata"]["name"]) for one in objects}
     for manifest in objects:
         here = f"{manifest['kind']}/{manifest['metadata']['name']}"
         for pod in pods_of(manifest):
-            if _is_placeholder(manifest, pod):
-                continue
-            account = pod.get("serviceAccountName")
-            if accounts and account not in accounts:
-                yield f"{here}: service account {account} is not there"
-            volumes = {volume.get("name"): volume for volume in pod.get("volumes") or ()}
-            for volume in volumes.values():
-                name = (volume.get("configMap") or {}).get("name")
-                if name and ("ConfigMap", name) not in there:
-                    yield f"{here}: config map {name} is not there"
-            for container in [*(pod.get("initContainers") or ()), *(pod.get("containers") or ())]:
-                for mount in container.get("volumeMounts") or ():
-                    if mount["name"] not in volumes:
-                        yield f"{here}: container {container['name']} mounts {mount['name']}, which is no volume"
+            if not _is_placeholder(manifest, pod):
+                yield from (f"{here}: {line}" for line in _missing_names(pod, names))
         cluster = (manifest.get("spec") or {}).get("cluster")
-        if manifest["kind"] == "DaskWorkerGroup" and ("DaskCluster", cluster) not in there:
+        if manifest["kind"] == "DaskWorkerGroup" and ("DaskCluster", cluster) not in names:
             yield f"{here}: DaskCluster {cluster} is not there"
 
 
+def _missing_names(pod: dict[str, Any], names: set[tuple[str, str]]) -> Iterator[str]:
+    """Yield the names in a pod spec that are neither among the objects nor among its volumes."""
+    account = pod.get("serviceAccountName")
+    if any(kind == "ServiceAccount" for kind, _ in names) and ("ServiceAccount", account) not in names:
+        yield f"service account {account} is not there"
+    volumes = {volume.get("name"): volume for volume in pod.get("volumes") or ()}
+    for volume in volumes.values():
+        name = (volume.get("configMap") or {}).get("name")
+        if name and ("ConfigMap", name) not in names:
+            yield f"config map {name} is not there"
+    for container in [*(pod.get("initContainers") or ()), *(pod.get("containers") or ())]:
+        for mount in container.get("volumeMounts") or ():
+            if mount["name"] not in volumes:
+                yield f"container {container['name']} mounts {mount['name']}, which is no volume"
+
+
 def scaled_groups_are_allowed(objects: list[Manifest]) -> Iterator[str]:
-    """Each group that the driver is told to scale is there, and its role lets it."""
+    """Yield groups that the driver scales and that do not exist, or that its role does not allow."""
     groups = {one["metadata"]["name"] for one in objects if one["kind"] == "DaskWorkerGroup"}
     allowed = {
         name
@@ -205,7 +233,7 @@ def scaled_groups_are_allowed(objects: list[Manifest]) -> Iterator[str]:
 
 
 def failure_policies_hold(objects: list[Manifest]) -> Iterator[str]:
-    """What an API server asks of podFailurePolicy beyond its schema."""
+    """Yield errors of podFailurePolicy that an API server finds beyond its schema."""
     for manifest in objects:
         spec = manifest.get("spec") or {}
         job = (spec.get("jobTemplate") or {}).get("spec") or {} if manifest["kind"] == "CronJob" else spec
@@ -219,22 +247,22 @@ def failure_policies_hold(objects: list[Manifest]) -> Iterator[str]:
         names = {container["name"] for container in [*pod["containers"], *(pod.get("initContainers") or ())]}
         for rule in policy["rules"]:
             if rule["action"] not in ("Ignore", "FailJob", "Count", "FailIndex"):
-                yield f"{here}: podFailurePolicy knows no action {rule['action']}"
+                yield f"{here}: podFailurePolicy has no action {rule['action']}"
             container = (rule.get("onExitCodes") or {}).get("containerName")
             if container is not None and container not in names:
                 yield f"{here}: podFailurePolicy names container {container}, which is not there"
 
 
 def policies_meet_pods(objects: list[Manifest]) -> Iterator[str]:
-    """Every Dask pod is under a NetworkPolicy, or Dask is under TLS."""
+    """Yield an error where neither a NetworkPolicy nor TLS protects Dask."""
     policies = [one for one in objects if one["kind"] == "NetworkPolicy"]
     encrypted = any("require-encryption: true" in str(one.get("data")) for one in objects if one["kind"] == "ConfigMap")
     if not policies and not encrypted:
-        yield "neither TLS nor a NetworkPolicy keeps strangers from Dask"
+        yield "Dask is open to every pod: there is neither TLS nor a NetworkPolicy"
 
 
 def networks_and_zones_exist(objects: list[Manifest]) -> Iterator[str]:
-    """What an API server reckons: addresses, what is left out of a network, time zones."""
+    """Yield invalid networks, exceptions outside their network, and unknown time zones."""
     for manifest in objects:
         here, spec = f"{manifest['kind']}/{manifest['metadata']['name']}", manifest.get("spec") or {}
         if manifest["kind"] == "NetworkPolicy":
@@ -245,7 +273,7 @@ def networks_and_zones_exist(objects: list[Manifest]) -> Iterator[str]:
             try:
                 zoneinfo.ZoneInfo(spec["timeZone"])
             except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
-                yield f"{here}: no time zone {spec['timeZone']} -> as in Europe/Berlin or Etc/UTC"
+                yield f"{here}: no time zone {spec['timeZone']} -> write it like Europe/Berlin or Etc/UTC"
 
 
 def _block_errors(block: dict[str, Any] | None) -> Iterator[str]:
@@ -253,23 +281,23 @@ def _block_errors(block: dict[str, Any] | None) -> Iterator[str]:
         return
     try:
         network = ipaddress.ip_network(block["cidr"])
-        without = [ipaddress.ip_network(one) for one in block.get("except") or ()]
+        exceptions = [ipaddress.ip_network(one) for one in block.get("except") or ()]
     except ValueError as error:
-        yield f"{error} -> the first address of a network and its length: 192.0.2.0/24"
+        yield f"{error} -> write the first address of the network and its length, e.g. 192.0.2.0/24"
         return
-    for one in without:
+    for one in exceptions:
         if one.version != network.version or not one.subnet_of(network):  # type: ignore[arg-type]
             yield f"{one} is not within {network}"
 
 
 def _missing_secrets(objects: list[Manifest], external: set[str]) -> Iterator[str]:
-    made = {one["spec"]["secretName"] for one in objects if one["kind"] == "Certificate" and one.get("spec")}
+    created = {one["spec"]["secretName"] for one in objects if one["kind"] == "Certificate" and one.get("spec")}
     for manifest in objects:
         for pod in pods_of(manifest):
             for name in _secrets_of(pod):
-                if name not in made | external:
+                if name not in created | external:
                     here = f"{manifest['kind']}/{manifest['metadata']['name']}"
-                    yield f"{here}: Secret {name} is made by nothing here -> make it, and promise it with --secret"
+                    yield f"{here}: no object creates Secret {name} -> create it, and name it with --secret"
 
 
 def _secrets_of(pod: dict[str, Any]) -> Iterator[str]:
@@ -294,7 +322,7 @@ RULES: tuple[Callable[[list[Manifest]], Iterator[str]], ...] = (
     containers_are_locked_down,
     counts_are_quoted,
     secrets_by_reference,
-    names_lead_somewhere,
+    names_have_targets,
     scaled_groups_are_allowed,
     failure_policies_hold,
     policies_meet_pods,

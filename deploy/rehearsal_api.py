@@ -1,15 +1,15 @@
-"""The Dask operator's own controller against a real API server: what it makes of this chart. No node, no container.
+"""Try the chart on a real API server with the Dask operator's own controller, without nodes or containers.
 
 python deploy/rehearsal_api.py
 
 Needs `etcd`, `kube-apiserver` and `kubectl` on the PATH, and dask-kubernetes. The API server gets the operator's CRDs
-and the objects of deploy/k8s/base that it has kinds for; then
-- every object must be taken as it is, and nothing dropped from it; those of the overlays in a dry run,
-- the operator must make the scheduler's Deployment and Service,
-- the driver's service account, nobody else of the chart, may set the replicas of the worker groups, and nothing more,
-- when it does, the operator must make as many Deployments of workers, with our scheduler's address,
-- where `kube-controller-manager` is on the PATH too, pods must come of all that: scheduler, workers, driver,
-- and when the objects are deleted, as `helm uninstall` does, nothing of them may stay.
+and the objects of deploy/k8s/base whose kinds it has. Then these must hold:
+- the server accepts every object and drops no field; those of the overlays are tried in a dry run,
+- the operator creates the scheduler's Deployment and Service,
+- the driver's service account may set the replicas of the worker groups and nothing else; that of the workers may not,
+- when it does, the operator creates as many Deployments of workers, with the scheduler's address,
+- where `kube-controller-manager` is on the PATH too, pods of scheduler, workers and driver are created,
+- when the objects are deleted, as `helm uninstall` does, none of them is left.
 Exit code 0, 1 with what failed, or 3 where a program is missing.
 """
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[1]
-# What servers older than 1.N drop.
+# Fields that servers older than 1.N drop, with N.
 NEWER = {"spec.podFailurePolicy": 26, "spec.ttlSecondsAfterFinished": 21}
 RUN = "membrain-cloud-r1"
 
@@ -42,64 +42,66 @@ def rehearse(server: Server) -> Iterator[tuple[str, bool]]:
         if file.parent.name == "crds" and file.suffix == ".yaml":
             server.kubectl("create", "-f", str(file.locate()))
     crds = wait(lambda: server.kubectl("get", "daskclusters,daskworkergroups").returncode == 0, 60)
-    yield "the operator's CRDs are taken", crds
+    yield "the server accepts the operator's CRDs", crds
     server.kubectl("create", "namespace", NAMESPACE)
     server.start_operator()
     yield from _base(server)
     for overlay in sorted((ROOT / "deploy" / "k8s" / "overlays").iterdir()):
         yield _overlay(server, overlay)
     scheduler = f"{RUN}-scheduler"
-    made = wait(lambda: bool(server.get("deployment", scheduler) and server.get("service", scheduler)), 60)
-    yield "the operator makes the scheduler's Deployment and Service", made
+    is_created = wait(lambda: bool(server.get("deployment", scheduler) and server.get("service", scheduler)), 60)
+    yield "the operator creates the scheduler's Deployment and Service", is_created
     yield from _rights(server)
     yield from _scaling(server)
     if server.controllers:
         yield from _pods(server)
         yield from _uninstalled(server)
     else:
-        print("no kube-controller-manager: not looked at whether pods come of it, and whether all goes again")
+        print("NOT CHECKED: pods and deletion, since kube-controller-manager is not installed")
 
 
 def _base(server: Server) -> Iterator[tuple[str, bool]]:
-    """Each object of deploy/k8s/base is created, and what is kept is compared with what was given."""
+    """Create each object of deploy/k8s/base and compare it with what the server keeps."""
     left_out = set()
     for path in sorted((ROOT / "deploy" / "k8s" / "base").glob("*-*.yaml")):
-        given = yaml.safe_load(path.read_text())
-        if not server.serves(given):
-            left_out.add(f"{given['kind']} {given['apiVersion']}")
+        manifest = yaml.safe_load(path.read_text())
+        if not server.serves(manifest):
+            left_out.add(f"{manifest['kind']} {manifest['apiVersion']}")
             continue
-        done = server.kubectl("create", "--validate=false", "-f", "-", "-o", "json", given=given)
+        done = server.kubectl("create", "--validate=false", "-f", "-", "-o", "json", manifest=manifest)
         kept = json.loads(done.stdout) if done.returncode == 0 else {}
-        lost = list(_lost(given.get("spec"), kept.get("spec")))
+        lost = list(_lost(manifest.get("spec"), kept.get("spec")))
         for place, minor in NEWER.items():
             if place in lost and server.minor() < minor:
                 lost.remove(place)
-                print(f"this server drops {place} of a {given['kind']}: it is older than 1.{minor}")
+                print(f"this server drops {place} of a {manifest['kind']}: it is older than 1.{minor}")
         yield (
-            f"{given['kind']}/{given['metadata']['name']} {done.stderr.strip()} {lost or ''}".rstrip(),
+            f"{manifest['kind']}/{manifest['metadata']['name']} {done.stderr.strip()} {lost or ''}".rstrip(),
             not (done.returncode or lost),
         )
-    print(f"not of this server's kinds: {', '.join(sorted(left_out)) or 'none'}")
+    print(f"NOT CHECKED, kinds that this server lacks: {', '.join(sorted(left_out)) or 'none'}")
 
 
 def _overlay(server: Server, folder: Path) -> tuple[str, bool]:
-    """All objects of an overlay in a dry run on the server: validated and admitted, but not kept."""
+    """Try all objects of an overlay in a dry run on the server, which validates and admits them."""
     built = server.kubectl("kustomize", str(folder))
     objects = [one for one in yaml.safe_load_all(built.stdout) if one]
     served = [one for one in objects if server.serves(one)]
-    # Names of the base's objects are taken by now; nothing else of them changes by another name.
+    # The names of the base's objects are taken; another name changes nothing else.
     for one in served:
         one["metadata"]["name"] += "-try"
     refused = []
     for one in served:
-        done = server.kubectl("create", "--dry-run=server", "--validate=false", "-f", "-", given=one)
+        done = server.kubectl("create", "--dry-run=server", "--validate=false", "-f", "-", manifest=one)
         refused += [done.stderr.strip()] if done.returncode else []
-    what = f"{folder.name}: {len(served)} of {len(objects)} objects are of this server's kinds, and it takes them"
+    what = (
+        f"{folder.name}: the server accepts {len(served)} objects, and lacks the kinds of {len(objects) - len(served)}"
+    )
     return f"{what} {refused or ''}".rstrip(), bool(served) and not refused
 
 
 def _pods(server: Server) -> Iterator[tuple[str, bool]]:
-    """The controllers' pods, which say that the pods' own descriptions are admitted. Without a node none starts."""
+    """Wait for the controllers' pods, whose specs are thereby admitted; without a node none starts."""
     wanted = {
         "dask.org/component=scheduler": 1,
         f"dask.org/workergroup-name={RUN}-gpu": 3,
@@ -116,8 +118,7 @@ def _pods(server: Server) -> Iterator[tuple[str, bool]]:
 def _uninstalled(server: Server) -> Iterator[tuple[str, bool]]:
     folder = ROOT / "deploy" / "k8s" / "base"
     for path in sorted(folder.glob("*-*.yaml")):
-        given = yaml.safe_load(path.read_text())
-        if server.serves(given):
+        if server.serves(yaml.safe_load(path.read_text())):
             server.kubectl("delete", "--wait=false", "-f", str(path))
     kinds = "daskclusters,daskworkergroups,deployments,replicasets,jobs,pods,services,networkpolicies,roles"
 
@@ -125,7 +126,7 @@ def _uninstalled(server: Server) -> Iterator[tuple[str, bool]]:
         return [f"{one['kind']}/{one['metadata']['name']}" for one in server.get(kinds).get("items", [])]
 
     gone = wait(lambda: not left(), 120)
-    yield f"after deleting nothing is left {'' if gone else left()}".rstrip(), gone
+    yield f"no object is left after deletion {'' if gone else left()}".rstrip(), gone
 
 
 def _rights(server: Server) -> Iterator[tuple[str, bool]]:
@@ -147,7 +148,7 @@ def _rights(server: Server) -> Iterator[tuple[str, bool]]:
 
 
 def _scaling(server: Server) -> Iterator[tuple[str, bool]]:
-    # The driver's own code, with nothing but its service account's rights.
+    # The driver's own code with the rights of its service account.
     code = (
         "from membrain_cloud.pipeline.runners.kubernetes_scaling import Scaler, WorkerGroup\n"
         f"scaler = Scaler([WorkerGroup.parse('gpu={RUN}-gpu:3')], {NAMESPACE!r})\n"
@@ -157,41 +158,41 @@ def _scaling(server: Server) -> Iterator[tuple[str, bool]]:
     )
     environment = {**os.environ, "KUBECONFIG": str(server.folder / "kubeconfig-driver"), "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    yield f"the driver's scaler asks for three GPU workers {done.stderr[-500:]}".rstrip(), done.returncode == 0
+    yield f"the driver's scaler requests three GPU workers {done.stderr[-500:]}".rstrip(), done.returncode == 0
 
     def workers() -> list[dict[str, Any]]:
         return list(server.get("deployments", "-l", f"dask.org/workergroup-name={RUN}-gpu").get("items", []))
 
-    yield "the operator makes three Deployments of workers", wait(lambda: len(workers()) == 3, 60)
+    yield "the operator creates three Deployments of workers", wait(lambda: len(workers()) == 3, 60)
     for worker in workers()[:1]:
         container = worker["spec"]["template"]["spec"]["containers"][0]
         environment = {one["name"]: one.get("value") for one in container["env"]}
         address = environment.get("DASK_SCHEDULER_ADDRESS")
-        yield f"they go to {address}", address == f"tls://{RUN}-scheduler.{NAMESPACE}.svc:8786"
+        yield f"they connect to {address}", address == f"tls://{RUN}-scheduler.{NAMESPACE}.svc:8786"
         yield "one GPU each", container["resources"]["limits"]["nvidia.com/gpu"] == "1"
 
 
-def _lost(given: Any, kept: Any, path: str = "spec") -> Iterator[str]:
-    """Paths of what was given and is not kept."""
-    if isinstance(given, dict):
-        for key, value in given.items():
+def _lost(sent: Any, kept: Any, path: str = "spec") -> Iterator[str]:
+    """Yield the paths of fields that the server has dropped."""
+    if isinstance(sent, dict):
+        for key, value in sent.items():
             if not isinstance(kept, dict) or key not in kept:
                 if value not in ({}, [], None):
                     yield f"{path}.{key}"
             else:
                 yield from _lost(value, kept[key], f"{path}.{key}")
-    elif isinstance(given, list):
-        if not isinstance(kept, list) or len(kept) != len(given):
+    elif isinstance(sent, list):
+        if not isinstance(kept, list) or len(kept) != len(sent):
             yield path
         else:
-            for number, (one, other) in enumerate(zip(given, kept, strict=True)):
+            for number, (one, other) in enumerate(zip(sent, kept, strict=True)):
                 yield from _lost(one, other, f"{path}.{number}")
 
 
 def main() -> int:
     missing = [name for name in ("etcd", "kube-apiserver", "kubectl") if shutil.which(name) is None]
     if missing:
-        print(f"NOT CHECKED: {', '.join(missing)} not here")
+        print(f"NOT CHECKED: {', '.join(missing)} not installed")
         return 3
     folder = Path(tempfile.mkdtemp(prefix="api-server-"))
     server, good = Server(folder), True

@@ -1,8 +1,8 @@
-"""The networks of a rehearsal: one address a pod, in network namespaces joined by a bridge; or all on loopback.
+"""The networks of a rehearsal: network namespaces with one address for each pod and a bridge, or loopback alone.
 
-With namespaces the chart's commands run with the cluster's own names and ports, and a node can be lost as nodes are
-lost: without a word, not even the kernel's "connection reset". The bridge stands in a namespace of its own too, which
-has no way out: nothing here touches the machine's network, and all of it is gone with the last process.
+With namespaces the chart's commands run with the cluster's own names and ports, and a node is lost as real nodes are:
+silently, without the kernel's "connection reset". The bridge is in a namespace of its own without a route outside. So
+the machine's network is not touched, and everything disappears with the last process.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CLUSTER_PORTS = {"s3": 9000, "scheduler": 8786, "dashboard": 8787, "metrics": 91
 
 
 class Loopback:
-    """Everything at 127.0.0.1, each thing at a port of its own. A lost pod is a killed process."""
+    """All pods at 127.0.0.1, each at a port of its own. A lost pod is a killed process."""
 
     own_addresses = False
 
@@ -32,35 +32,42 @@ class Loopback:
         self.ports = {name: free_port() for name in CLUSTER_PORTS}
 
     def add(self, name: str) -> str:
-        """Address of a new pod."""
+        """Add a pod and return its address."""
         return "127.0.0.1"
 
-    def call(self, host: str, name: str) -> None:
-        """Let `host` be a name of the pod. On loopback the pods' own words are changed instead."""
+    def add_name(self, host: str, name: str) -> None:
+        """Do nothing: on loopback host names are replaced in the pods' commands."""
 
     def command(self, name: str, command: Sequence[str]) -> list[str]:
-        """What runs `command` in the pod of this name."""
+        """Return the command that runs `command` in the pod of this name."""
         return list(command)
 
     def cut(self, name: str) -> None:
-        """Take the pod from the network. Not to be had on loopback."""
+        """Do nothing: on loopback a pod cannot be cut off."""
 
-    def join_again(self, name: str) -> str:
+    def rejoin(self, name: str) -> str:
+        """Return the pod's address, which stays."""
         return "127.0.0.1"
 
 
 class Namespaces:
-    """A network namespace for each pod, and a bridge; (folder) takes the table of names that all of them read."""
+    """A network namespace for each pod, and a bridge.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder for the table of host names, which all pods read.
+    """
 
     own_addresses = True
 
     def __init__(self, folder: Path) -> None:
         self.ports = dict(CLUSTER_PORTS)
         self._addresses: dict[str, str] = {}
-        self._given = 1
+        self._last_address = 1
         self._hosts = folder / "hosts"
         self._hosts.write_text("127.0.0.1 localhost\n")
-        # A folder of its own for `ip netns`, seen by this process and its children alone.
+        # A folder for `ip netns` that only this process and its children see.
         _run("mount", "-t", "tmpfs", "none", "/run")
         _run("mount", "--bind", str(self._hosts), "/etc/hosts")
         _run("ip", "link", "set", "lo", "up")
@@ -69,36 +76,36 @@ class Namespaces:
         _run("ip", "link", "set", "cluster", "up")
 
     def add(self, name: str) -> str:
-        """Address of a new pod."""
+        """Add a pod and return its address."""
         _run("ip", "netns", "add", name)
         _run("ip", "link", "add", f"v-{name}", "type", "veth", "peer", "name", "eth0", "netns", name)
         _run("ip", "link", "set", f"v-{name}", "master", "cluster")
         self._inside(name, "ip", "link", "set", "lo", "up")
-        return self.join_again(name)
+        return self.rejoin(name)
 
     def command(self, name: str, command: Sequence[str]) -> list[str]:
-        """What runs `command` in the pod of this name; its process is the command's own."""
+        """Return the command that runs `command` in the pod of this name, as the same process."""
         return ["ip", "netns", "exec", name, *command]
 
     def cut(self, name: str) -> None:
-        """Take the pod from the network: from now on nobody gets a word from it, nor an error."""
+        """Cut the pod off: its peers receive nothing more from it, not even an error."""
         _run("ip", "link", "set", f"v-{name}", "down")
 
-    def join_again(self, name: str) -> str:
-        """A new address, as a pod on another node has."""
-        self._given += 1
-        address = _address(self._given)
+    def rejoin(self, name: str) -> str:
+        """Connect the pod with a new address, as a pod on another node has, and return it."""
+        self._last_address += 1
+        address = _address(self._last_address)
         self._inside(name, "ip", "address", "flush", "dev", "eth0")
         self._inside(name, "ip", "address", "add", f"{address}/24", "dev", "eth0")
         self._inside(name, "ip", "link", "set", "eth0", "up")
         _run("ip", "link", "set", f"v-{name}", "up")
-        # Leads nowhere; but Dask finds its own address by asking which way it would take to another.
+        # The route ends at the bridge, but Dask finds its own address by asking for the route to another.
         self._inside(name, "ip", "route", "replace", "default", "via", _address(1))
         self._addresses[name] = address
         return address
 
-    def call(self, host: str, name: str) -> None:
-        """Let `host` be a name of the pod in everybody's eyes, as the cluster's DNS does."""
+    def add_name(self, host: str, name: str) -> None:
+        """Make `host` a name of the pod for all pods, as the cluster's DNS does."""
         with self._hosts.open("a") as table:
             table.write(f"{self._addresses[name]} {host}\n")
 
@@ -107,9 +114,22 @@ class Namespaces:
 
 
 def choose(asked: str) -> type[Loopback] | type[Namespaces]:
-    """The network: `asked` is loopback, namespaces, or auto. Starts this program anew within namespaces of its own.
+    """Choose the network, and restart this program within namespaces of its own where it uses them.
 
-    Raises SystemExit where namespaces were asked for and cannot be had.
+    Parameters
+    ----------
+    asked : str
+        "loopback", "namespaces", or "auto" for namespaces where this machine allows them.
+
+    Returns
+    -------
+    type
+        The network's class.
+
+    Raises
+    ------
+    SystemExit
+        If "namespaces" were asked for and this machine does not allow them.
     """
     if os.environ.pop(INSIDE, ""):
         return Namespaces
@@ -121,16 +141,17 @@ def choose(asked: str) -> type[Loopback] | type[Namespaces]:
         sys.stdout.flush()
         os.execvpe("unshare", [*unshare, "--", sys.executable, *sys.argv], {**os.environ, INSIDE: "yes"})
     if asked == "namespaces":
-        raise SystemExit(f"network namespaces cannot be had here: {reason}")
-    print(f"on loopback, for network namespaces cannot be had here: {reason}", flush=True)
+        raise SystemExit(f"this machine does not allow network namespaces: {reason}")
+    print(f"on loopback, since this machine does not allow network namespaces: {reason}", flush=True)
     return Loopback
 
 
 def _why_not(unshare: list[str]) -> str | None:
+    """Return why network namespaces are not possible here, or None if they are."""
     missing = [name for name in ("unshare", "ip", "mount") if shutil.which(name) is None]
     if missing:
         return f"no {', '.join(missing)} (Debian: apt-get install iproute2 util-linux)"
-    # All that will be done, tried once: a kernel or a container may refuse any of it.
+    # Try each step once: a kernel or a container may refuse any of them.
     trial = (
         "mount -t tmpfs none /run && ip link add try type bridge && ip netns add try && "
         "ip link add v-try type veth peer name eth0 netns try && ip netns exec try true"

@@ -1,4 +1,4 @@
-"""Parts of the rehearsal: processes that are restarted like pods, certificates, the project, and what is compared."""
+"""Parts of the rehearsal: processes restarted like pods, certificates, the project, and the comparison of tables."""
 
 from __future__ import annotations
 
@@ -18,9 +18,22 @@ if TYPE_CHECKING:
 
 
 class Pod:
-    """One container: a process group that is started again when it ends, unless its exit code is final.
+    """One container: a process group that is restarted when it ends, unless its exit code is final.
 
-    retries : how many restarts; None: any number, as for a Deployment.  final_codes : exit codes that end it for good.
+    Parameters
+    ----------
+    name : str
+        Name of the container, and of its log.
+    command : sequence of str
+        Its command line.
+    environment : dict of str to str
+        Its environment.
+    log : Path
+        Folder of the logs.
+    retries : int, optional
+        Number of restarts. Default: any number, as for a Deployment.
+    final_codes : sequence of int
+        Exit codes after which it is not restarted. Default: none.
     """
 
     def __init__(
@@ -50,11 +63,11 @@ class Pod:
             self.command, env=self.environment, stdout=self._log, stderr=self._log, start_new_session=True
         )
 
-    def look(self) -> None:
-        """Start it again where it has ended and should run on."""
+    def restart_if_ended(self) -> None:
+        """Restart the container if it has ended, as its exit code and the number of restarts allow."""
         if self.over or self._process is None or self._process.poll() is None:
             return
-        self._sweep()
+        self._kill_rest()
         spent = self.retries is not None and self.restarts >= self.retries
         if self._process.returncode in self.final_codes or spent:
             self.over = True
@@ -62,13 +75,13 @@ class Pod:
         self.start()
 
     def kill(self, number: int) -> None:
-        """The whole group at once, as when a node is lost."""
+        """Send a signal to the whole process group, as when a node is lost."""
         assert self._process is not None
         os.killpg(self._process.pid, number)
         self._process.wait()
 
     def terminate(self) -> float:
-        """SIGTERM to the container's first process, as the kubelet sends it; the seconds until it has ended."""
+        """Send SIGTERM to the first process, as the kubelet does; return the seconds until it has ended."""
         assert self._process is not None
         start = time.monotonic()
         self._process.send_signal(signal.SIGTERM)
@@ -81,18 +94,18 @@ class Pod:
     def stop(self) -> None:
         if self._process is not None and self._process.poll() is None:
             self.terminate()
-        self._sweep()
+        self._kill_rest()
         self._log.close()
 
-    def _sweep(self) -> None:
-        """What a container's end takes with it: the rest of its processes."""
+    def _kill_rest(self) -> None:
+        """Kill the remaining processes of the group, as the end of a container does."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
 
 def without_options(command: list[str], options: tuple[str, ...]) -> list[str]:
-    """Without these options and the value of each."""
+    """Return a command line without these options and their values."""
     kept: list[str] = []
     words = iter(command)
     for word in words:
@@ -104,40 +117,54 @@ def without_options(command: list[str], options: tuple[str, ...]) -> list[str]:
 
 
 def with_options(command: list[str], values: dict[str, str]) -> list[str]:
-    """With other values of these options."""
+    """Return a command line with other values of these options."""
     return [values.get(before, word) for before, word in zip(["", *command], command, strict=False)]
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """Return a port of 127.0.0.1 that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def certificates(folder: Path) -> None:
-    """An authority of its own in `folder`, as cert-manager makes it: ca.crt, tls.crt, tls.key."""
+    """Create an authority and a certificate in `folder`, as cert-manager does: ca.crt, tls.crt, tls.key."""
     folder.mkdir(parents=True)
     run = subprocess.run
     curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     authority = ["openssl", "req", "-x509", *curve, "-days", "2", "-subj", "/CN=rehearsal-authority"]
     run([*authority, "-keyout", "ca.key", "-out", "ca.crt"], cwd=folder, check=True, capture_output=True)
-    asked = ["openssl", "req", *curve, "-subj", "/CN=rehearsal-dask", "-keyout", "tls.key", "-out", "tls.csr"]
-    run(asked, cwd=folder, check=True, capture_output=True)
+    request = ["openssl", "req", *curve, "-subj", "/CN=rehearsal-dask", "-keyout", "tls.key", "-out", "tls.csr"]
+    run(request, cwd=folder, check=True, capture_output=True)
     signed = ["openssl", "x509", "-req", "-in", "tls.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial"]
     run([*signed, "-days", "2", "-out", "tls.crt"], cwd=folder, check=True, capture_output=True)
 
 
 def strangers_are_refused(host: str, port: int, folder: Path) -> Iterator[tuple[str, bool]]:
-    """Nobody without a certificate of the authority is heard by the scheduler: plain, without, with another's."""
-    known = folder / "tls"
+    """Yield clients without a certificate of the authority, and whether the scheduler refuses them.
+
+    Parameters
+    ----------
+    host : str
+        Address of the scheduler.
+    port : int
+        Its port.
+    folder : Path
+        Folder with the authorities `tls` and `strangers`, from `certificates`.
+    """
+    authority = folder / "tls"
     cases = {
         "plain TCP": None,
-        "TLS without a certificate": _context(known, None),
-        "a certificate of another authority": _context(known, folder / "strangers"),
+        "TLS without a certificate": _context(authority, None),
+        "a certificate of another authority": _context(authority, folder / "strangers"),
     }
     for what, context in cases.items():
         yield f"refused: {what}", not asyncio.run(_is_answered(host, port, context))
-    yield "let in: a certificate of this authority", asyncio.run(_is_answered(host, port, _context(known, known)))
+    yield (
+        "let in: a certificate of this authority",
+        asyncio.run(_is_answered(host, port, _context(authority, authority))),
+    )
 
 
 def _context(authority: Path, own: Path | None) -> ssl.SSLContext:
@@ -149,7 +176,7 @@ def _context(authority: Path, own: Path | None) -> ssl.SSLContext:
 
 
 async def _is_answered(host: str, port: int, context: ssl.SSLContext | None) -> bool:
-    """Whether the scheduler speaks to us: it opens every conversation with a handshake of its own."""
+    """Return whether the scheduler answers: it opens every connection with a handshake."""
     try:
         reader, writer = await asyncio.wait_for(asyncio.open_connection(host, port, ssl=context), 10)
         try:
@@ -164,25 +191,33 @@ BUCKET = "rehearsal"
 
 
 def make_project(folder: str, tomograms: int) -> None:
-    """Simulated tomograms in `folder`, and two copick configs over them: results to S3, and to a folder beside."""
+    """Simulate tomograms, and write two copick configs over them: one with results on S3, one in a local folder.
+
+    Parameters
+    ----------
+    folder : str
+        Path of the rehearsal's folder.
+    tomograms : int
+        Number of tomograms.
+    """
     import json
 
     import fsspec
 
-    from membrain_cloud.pipeline.projects.simulate import Simulated, simulate_project
+    from membrain_cloud.pipeline.projects.simulate import SimulatedTomogram, simulate_project
     from membrain_cloud.simulation.phantom import PhantomSettings
 
     phantom = PhantomSettings(shape=(64, 96, 96), membranes=2)
-    wanted = [Simulated(f"phantom-{number}", 90_000 + number, phantom) for number in range(1, tomograms + 1)]
+    simulated = [SimulatedTomogram(f"phantom-{number}", 90_000 + number, phantom) for number in range(1, tomograms + 1)]
     source = Path(folder) / "source"
-    simulate_project(str(source), wanted, particle="particle", processes=2, report=lambda line: None)
-    made = json.loads((source / "config.json").read_text())
+    simulate_project(str(source), simulated, particle="particle", processes=2, report=lambda line: None)
+    source_config = json.loads((source / "config.json").read_text())
     fsspec.filesystem("s3").mkdir(BUCKET)
     (Path(folder) / "alone").mkdir()
     overlays = {"config.json": (f"s3://{BUCKET}/overlay", {}), "alone.json": (f"local://{folder}/alone", {})}
     for name, (overlay, options) in overlays.items():
         config = {
-            **made,
+            **source_config,
             "static_root": f"local://{source}",
             "static_fs_args": {},
             "overlay_root": overlay,
@@ -192,14 +227,14 @@ def make_project(folder: str, tomograms: int) -> None:
 
 
 def receipts(config: str) -> int:
-    """Receipts of whole tasks beside a project's results."""
+    """Return the number of receipts of a project."""
     from membrain_cloud.store.projects.open import open_project
 
     return len(open_project(config).receipts.names())
 
 
 def same_tables(one: str, other: str) -> None:
-    """Raises AssertionError where two projects' tables differ in a value, or have none."""
+    """Raise AssertionError if the tables of two projects differ or are missing; `one` and `other` are configs."""
     from pandas.testing import assert_frame_equal
 
     from membrain_cloud import tables
@@ -221,7 +256,7 @@ def _root(config: str) -> str:
 
 
 def download(config: str, folder: str) -> None:
-    """Everything in the bucket, so that it can be searched."""
+    """Download the bucket into a folder, to search it."""
     import fsspec
 
     fsspec.filesystem("s3").get(f"{BUCKET}/", folder, recursive=True)

@@ -1,4 +1,4 @@
-"""etcd, kube-apiserver, the Dask operator and, where it is here, kube-controller-manager: processes on loopback."""
+"""An API server on loopback: etcd, kube-apiserver, the Dask operator and, if installed, kube-controller-manager."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ class Server:
             }
             path.write_text(yaml.safe_dump(config))
         if not wait(lambda: self.kubectl("get", "--raw", "/readyz").returncode == 0, 90):
-            raise SystemExit("the API server does not come up")
+            raise SystemExit("the API server has not become ready in 90 s: see its log")
         if shutil.which("kube-controller-manager") is not None:
             self._start_controllers(key)
 
     def _start_controllers(self, key: str) -> None:
-        """Those of Deployments, Jobs, and what collects the orphans of what was deleted."""
+        """Start kube-controller-manager, which creates pods and deletes what deleted objects owned."""
         options = {
             "--kubeconfig": str(self.kubeconfig),
             "--leader-elect": "false",
@@ -95,13 +95,15 @@ class Server:
         command = [sys.executable, "-m", "kopf", "run", "-m", "dask_kubernetes.operator.controller", "--all-namespaces"]
         self._run("operator", command, {"KUBECONFIG": str(self.kubeconfig)})
 
-    def _run(self, name: str, command: list[str], more: dict[str, str] | None = None) -> None:
+    def _run(self, name: str, command: list[str], variables: dict[str, str] | None = None) -> None:
         log = (self.folder / f"{name}.log").open("wb")
-        self.processes.append(subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **(more or {})}))
+        self.processes.append(
+            subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **(variables or {})})
+        )
 
-    def kubectl(self, *arguments: str, given: Any = None) -> subprocess.CompletedProcess[str]:
+    def kubectl(self, *arguments: str, manifest: Any = None) -> subprocess.CompletedProcess[str]:
         command = ["kubectl", "--kubeconfig", str(self.kubeconfig), *arguments]
-        text = None if given is None else json.dumps(given)
+        text = None if manifest is None else json.dumps(manifest)
         return subprocess.run(command, input=text, capture_output=True, text=True)
 
     def get(self, *what: str) -> dict[str, Any]:
@@ -109,16 +111,16 @@ class Server:
         return json.loads(done.stdout) if done.returncode == 0 else {}
 
     def serves(self, manifest: dict[str, Any]) -> bool:
-        """Whether this server knows the kind in this version."""
+        """Return whether this server has the manifest's kind in its version."""
         if self._kinds is None:
             lines = self.kubectl("api-resources", "--no-headers").stdout.splitlines()
             self._kinds = {(line.split()[-3], line.split()[-1]) for line in lines if line}
         return (manifest["apiVersion"], manifest["kind"]) in self._kinds
 
     def minor(self) -> int:
-        """N of the server's version 1.N; 0 where it does not say."""
-        told = json.loads(self.kubectl("get", "--raw", "/version").stdout or "{}").get("minor", "")
-        return int("".join(letter for letter in told if letter.isdigit()) or 0)
+        """Return N of the server's version 1.N; 0 where it is unknown."""
+        text = json.loads(self.kubectl("get", "--raw", "/version").stdout or "{}").get("minor", "")
+        return int("".join(letter for letter in text if letter.isdigit()) or 0)
 
     def close(self) -> None:
         for process in reversed(self.processes):
@@ -130,6 +132,7 @@ class Server:
 
 
 def wait(until: Callable[[], bool], seconds: float) -> bool:
+    """Return True once `until()` is true, or False after `seconds`."""
     end = time.monotonic() + seconds
     while not until():
         if time.monotonic() > end:

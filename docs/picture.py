@@ -1,4 +1,4 @@
-"""Draw docs/overview.jpg: a simulated tomogram with its true membranes and particles, as a report shows them.
+"""Draw docs/overview.jpg: a simulated tomogram with its true membranes and particles, as in a report.
 
 python docs/picture.py
 """
@@ -43,13 +43,13 @@ def opened(png: bytes) -> Image.Image:
 
 
 def meshes(phantom: Phantom) -> dict[int, Mesh]:
-    found = {}
+    by_number = {}
     for number, box in instance_boxes(phantom.instances).items():
         mask = phantom.instances[box.slices] == number
         mesh = mesh_membrane(mask, box, phantom.grid, smoothing_angstrom=10.0, vertex_area_angstrom2=400.0)
         if mesh is not None:
-            found[number] = mesh
-    return found
+            by_number[number] = mesh
+    return by_number
 
 
 if __name__ == "__main__":

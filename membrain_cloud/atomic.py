@@ -21,8 +21,8 @@ FLUSH: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 
 def hidden_sibling(path: str | Path) -> str:
     """Return a new hidden name in the same folder as `path`, so on the same file system; `TEMPORARY` matches it."""
-    folder, name = os.path.split(path)
-    return os.path.join(folder, f".{name[:100]}.{uuid.uuid4().hex[:12]}.tmp")
+    path = Path(path)
+    return str(path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:12]}.tmp"))
 
 
 def replace_atomically(path: str | Path, write: Callable[[Path], object], *, flush: bool = True) -> None:
@@ -53,8 +53,8 @@ def replace_atomically(path: str | Path, write: Callable[[Path], object], *, flu
                 FLUSH(handle)
             finally:
                 os.close(handle)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(temporary)
+            temporary.unlink()
         raise

@@ -1,16 +1,16 @@
 """The exceptions of membrain_cloud. Each names the thing, the cause and the next step.
 
 MembrainCloudError
-├── UsageError            an option or a setting makes no sense                    (exit code 2)
-├── InputError            the input is bad and stays bad: never retried
+├── UsageError            an option or a setting is not valid                      (exit code 2)
+├── InputError            the input is bad: never retried
 │   ├── ProjectError      not a copick config, no such run, no such annotation
-│   ├── BadNameError        a name that must not become a path
-│   ├── TomogramError     empty, constant, NaN, a data type we cannot read
+│   ├── BadNameError      a name that must not become a path
+│   ├── TomogramError     empty, constant, NaN, a data type that cannot be read
 │   ├── VoxelSpacingError missing or absurd voxel spacing
 │   └── ChunkError        a chunk is missing, truncated or cannot be decoded
-├── ModelError            a checkpoint or model file that is not what it should be
+├── ModelError            a checkpoint or model file that is not valid
 ├── StorageError          writing failed for good: read-only, disk full, no permission
-└── TransientError        a fault that passes (503, lost connection): worth a retry
+└── TransientError        a transient fault (503, lost connection): retried
     └── UnfinishedError   a volume that is being written lacks a part
 """
 
@@ -22,13 +22,18 @@ from membrain_cloud.redaction import without_keys
 
 
 class MembrainCloudError(Exception):
-    """Base of all errors a user can meet.
+    """Base of all errors that a user can meet.
 
     Parameters
     ----------
-    message : what is wrong, and with which thing.
-    next_step : what the user can do about it; empty only where there is nothing to say.
-    Keys in URLs are taken out of both: messages are kept and shown in many places.
+    message : str
+        What is wrong, and with which thing.
+    next_step : str
+        What the user can do about it; empty only where nothing can be done.
+
+    Notes
+    -----
+    Keys in URLs are removed from both, since messages are stored and shown in many places.
     """
 
     def __init__(self, message: str, next_step: str = "") -> None:
@@ -42,11 +47,11 @@ class MembrainCloudError(Exception):
 
 
 class UsageError(MembrainCloudError):
-    """An option or a setting makes no sense."""
+    """An option or a setting is not valid."""
 
 
 class InputError(MembrainCloudError):
-    """The input is bad and stays bad."""
+    """The input is bad; a retry cannot help."""
 
 
 class ProjectError(InputError):
@@ -58,7 +63,7 @@ class BadNameError(InputError):
 
 
 class TomogramError(InputError):
-    """A tomogram that is empty, constant, holds NaN or has a data type we cannot read."""
+    """A tomogram that is empty, constant, holds NaN or has a data type that cannot be read."""
 
 
 class VoxelSpacingError(InputError):
@@ -70,7 +75,7 @@ class ChunkError(InputError):
 
 
 class ModelError(MembrainCloudError):
-    """A checkpoint or a model file that is not what it should be."""
+    """A checkpoint or a model file that is not valid."""
 
 
 class StorageError(MembrainCloudError):
@@ -78,11 +83,11 @@ class StorageError(MembrainCloudError):
 
 
 class TransientError(MembrainCloudError):
-    """A fault that passes by itself: the task is tried again."""
+    """A transient fault: the task is retried."""
 
 
 class UnfinishedError(TransientError):
-    """A volume that is being written lacks a part: another run is making it anew, or the part was left out."""
+    """A volume that is being written lacks a part: another run is writing it again, or the part was left out."""
 
 
 _LASTING_WRITE_FAULTS = {
@@ -95,7 +100,20 @@ _LASTING_WRITE_FAULTS = {
 
 
 def storage_error(error: OSError, what: str) -> MembrainCloudError:
-    """Turn an OSError met while writing `what` into a StorageError with the cure, or a TransientError."""
+    """Turn an OSError of a write into a StorageError with the cure, or into a TransientError.
+
+    Parameters
+    ----------
+    error : OSError
+        The system's error.
+    what : str
+        What was written.
+
+    Returns
+    -------
+    MembrainCloudError
+        StorageError where a retry cannot help, else TransientError.
+    """
     cure = _LASTING_WRITE_FAULTS.get(error.errno or 0)
     if cure is not None:
         return StorageError(f"{what}: cannot be written ({error.strerror})", cure)

@@ -1,10 +1,10 @@
-"""Grids, boxes, blocks, meshes and picks: the types every floor speaks, and the one place that converts units.
+"""Grids, boxes, blocks, meshes and picks: the types that every layer uses, and the one place that converts units.
 
-Two conventions, stated once:
+Two conventions:
 
 - **arrays** are zyx, in voxels;
-- **geometry** (meshes, picks) is xyz, in ångström; voxel `i` has its centre at `i * voxel_spacing_angstrom`
-  (copick's convention: the centre of voxel (0, 0, 0) is the origin).
+- **geometry** (meshes, picks) is xyz, in ångström. Voxel `i` has its centre at `i * voxel_spacing_angstrom`, as in
+  copick: the centre of voxel (0, 0, 0) is the origin.
 """
 
 from __future__ import annotations
@@ -26,13 +26,22 @@ FloatArray = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Grid:
-    """The voxel grid of a volume: its shape (z, y, x) and its spacing in Å."""
+    """The voxel grid of a volume.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Voxels along (z, y, x).
+    voxel_spacing_angstrom : float
+        Voxel spacing in Å.
+    """
 
     shape: Zyx
     voxel_spacing_angstrom: float
 
     @property
     def voxels(self) -> int:
+        """Number of voxels."""
         return math.prod(self.shape)
 
     @property
@@ -43,40 +52,66 @@ class Grid:
 
     @property
     def box(self) -> Box:
+        """The box of the whole volume."""
         return Box((0, 0, 0), self.shape)
 
     def to_angstrom(self, points_zyx: FloatArray) -> NDArray[np.float64]:
-        """(N, 3) zyx voxel coordinates -> (N, 3) xyz in Å."""
+        """Convert voxel coordinates to positions.
+
+        Parameters
+        ----------
+        points_zyx : ndarray, shape (N, 3), floating
+            Voxel coordinates, zyx.
+
+        Returns
+        -------
+        ndarray, shape (N, 3), float64
+            Positions, xyz in Å.
+        """
         return np.asarray(points_zyx, np.float64)[..., ::-1] * self.voxel_spacing_angstrom
 
     def to_voxels(self, points_xyz_angstrom: FloatArray) -> NDArray[np.float64]:
-        """(N, 3) xyz in Å -> (N, 3) zyx voxel coordinates, not rounded."""
+        """Convert positions to voxel coordinates.
+
+        Parameters
+        ----------
+        points_xyz_angstrom : ndarray, shape (N, 3), floating
+            Positions, xyz in Å.
+
+        Returns
+        -------
+        ndarray, shape (N, 3), float64
+            Voxel coordinates, zyx, not rounded.
+        """
         return np.asarray(points_xyz_angstrom, np.float64)[..., ::-1] / self.voxel_spacing_angstrom
 
 
 @dataclass(frozen=True)
 class Box:
-    """A half-open box of voxels, [start, stop) on z, y, x."""
+    """A half-open box of voxels, [start, stop) along z, y, x."""
 
     start: Zyx
     stop: Zyx
 
     @property
     def shape(self) -> Zyx:
+        """Voxels along (z, y, x)."""
         z, y, x = (b - a for a, b in zip(self.start, self.stop, strict=True))
         return z, y, x
 
     @property
     def slices(self) -> tuple[slice, slice, slice]:
+        """The slices that cut the box out of a volume."""
         z, y, x = (slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
         return z, y, x
 
     def within(self, outer: Box) -> tuple[slice, slice, slice]:
-        """The slices that cut this box out of an array that covers `outer`."""
+        """Return the slices that cut this box out of an array that covers `outer`."""
         z, y, x = (slice(a - o, b - o) for a, b, o in zip(self.start, self.stop, outer.start, strict=True))
         return z, y, x
 
     def intersection(self, other: Box) -> Box | None:
+        """Return the common part of two boxes, or None where they do not overlap."""
         start = tuple(max(a, b) for a, b in zip(self.start, other.start, strict=True))
         stop = tuple(min(a, b) for a, b in zip(self.stop, other.stop, strict=True))
         if any(a >= b for a, b in zip(start, stop, strict=True)):
@@ -107,22 +142,35 @@ class Block:
 class Mesh:
     """A triangle mesh.
 
-    vertices : (V, 3) float64, xyz in Å.  faces : (F, 3) int32.
-    Faces are wound so that normals point out of the membrane (out of the slab, for a closed shell).
+    Attributes
+    ----------
+    vertices : ndarray, shape (V, 3), float64
+        Positions, xyz in Å.
+    faces : ndarray, shape (F, 3), int32
+        Indices of vertices, wound so that normals point out of the membrane (out of the slab, for a closed shell).
     """
 
     vertices: NDArray[np.float64]
     faces: NDArray[np.int32]
 
     def face_areas_angstrom2(self) -> NDArray[np.float64]:
+        """Return the area of each face, (F,) float64, in Å²."""
         a, b, c = (self.vertices[self.faces[:, k]] for k in range(3))
-        return 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1)
+        result: NDArray[np.float64] = 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1)
+        return result
 
     def area_angstrom2(self) -> float:
+        """Return the area of the mesh in Å²."""
         return float(self.face_areas_angstrom2().sum())
 
     def vertex_normals(self) -> NDArray[np.float64]:
-        """(V, 3) unit normals, faces weighted by area; (0, 0, 1) where a vertex has no face."""
+        """Return the unit normals of the vertices.
+
+        Returns
+        -------
+        ndarray, shape (V, 3), float64
+            Mean normal of the faces around each vertex, weighted by area; (0, 0, 1) where a vertex has no face.
+        """
         a, b, c = (self.vertices[self.faces[:, k]] for k in range(3))
         face_normals = np.cross(b - a, c - a)
         sums = np.zeros_like(self.vertices)
@@ -131,19 +179,27 @@ class Mesh:
         lengths = np.linalg.norm(sums, axis=1, keepdims=True)
         normals = np.divide(sums, lengths, out=np.zeros_like(sums), where=lengths > 0)
         normals[lengths[:, 0] == 0] = (0.0, 0.0, 1.0)
-        return normals
+        result: NDArray[np.float64] = normals
+        return result
 
 
 @dataclass(frozen=True, eq=False)
 class Picks:
     """Particles: positions and, where known, orientations.
 
-    positions : (N, 3) float64, centres, xyz in Å.
-    orientations : (N, 3, 3) float64 or None; rotates the particle's frame (its z axis is the membrane normal,
-        pointing away from the membrane on the particle's side) into the tomogram's frame.
-    scores : (N,) float64, higher is better.
-    membrane_ids : (N,) int64, the instance each sits on; 0 where unknown.
-    in_plane : (N,) bool or None, whether the orientation's turn about its z axis means something; None: not told.
+    Attributes
+    ----------
+    positions : ndarray, shape (N, 3), float64
+        Centres, xyz in Å.
+    orientations : ndarray, shape (N, 3, 3), float64, or None
+        Rotations from the frame of the particle to that of the tomogram. The z axis of the particle is the membrane
+        normal that points away from the membrane on the particle's side.
+    scores : ndarray, shape (N,), float64
+        Higher is better.
+    membrane_ids : ndarray, shape (N,), int64
+        Number of the membrane; 0 where unknown.
+    in_plane : ndarray, shape (N,), bool, or None
+        Whether the rotation around the z axis is known; None: not stated.
     """
 
     positions: NDArray[np.float64]
@@ -163,11 +219,22 @@ class Picks:
         return len(self.positions)
 
     def frames(self) -> NDArray[np.float64]:
-        """(N, 3, 3) the orientations, of picks without any the tomogram's own frame."""
+        """Return the orientations, (N, 3, 3) float64; the identity where there are none."""
         return np.tile(np.eye(3), (len(self), 1, 1)) if self.orientations is None else self.orientations
 
     def select(self, which: NDArray[np.bool_] | NDArray[np.integer]) -> Picks:
-        """Those of a mask (N,) or of indices, with all that is known of them."""
+        """Return some of the picks with everything that is known of them.
+
+        Parameters
+        ----------
+        which : ndarray, shape (N,), bool, or shape (K,), integer
+            Mask or indices.
+
+        Returns
+        -------
+        Picks
+            The selected picks, in the order of the indices.
+        """
         return Picks(
             self.positions[which],
             None if self.orientations is None else self.orientations[which],
@@ -210,10 +277,22 @@ class Picks:
 
 
 def orientations_from_normals(normals: FloatArray, in_plane_radians: FloatArray | None = None) -> NDArray[np.float64]:
-    """(N, 3) unit normals -> (N, 3, 3) rotations whose z axis is the normal.
+    """Compute rotations whose z axis is a normal.
 
-    The in-plane axis is arbitrary but defined for every normal: the coordinate axis least parallel to the normal
-    is projected into the plane, then turned by `in_plane_radians` about the normal where given.
+    The in-plane axis is arbitrary but defined for every normal: the coordinate axis that is least parallel to the
+    normal is projected into the plane.
+
+    Parameters
+    ----------
+    normals : ndarray, shape (N, 3), floating
+        Unit normals, xyz.
+    in_plane_radians : ndarray, shape (N,), floating, optional
+        Rotation of the in-plane axis around the normal. Default: none.
+
+    Returns
+    -------
+    ndarray, shape (N, 3, 3), float64
+        Rotation matrices.
     """
     z = np.asarray(normals, np.float64)
     reference = np.eye(3)[np.argmin(np.abs(z), axis=1)]
@@ -227,7 +306,18 @@ def orientations_from_normals(normals: FloatArray, in_plane_radians: FloatArray 
 
 
 def iterate_chunks(shape: Zyx, chunk: Zyx) -> Iterator[Box]:
-    """The chunk boxes of a volume, clipped to its shape, in zyx order."""
+    """Yield the chunks of a volume in zyx order.
+
+    Parameters
+    ----------
+    shape, chunk : tuple of int
+        Voxels of the volume and of a chunk along (z, y, x).
+
+    Yields
+    ------
+    Box
+        A chunk, clipped to the volume.
+    """
     for start in itertools.product(*(range(0, n, c) for n, c in zip(shape, chunk, strict=True))):
         yield Box(start, tuple(min(a + c, n) for a, c, n in zip(start, chunk, shape, strict=True)))  # type: ignore[arg-type]
 

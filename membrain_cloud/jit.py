@@ -1,7 +1,7 @@
-"""Inner loops compiled by numba.
+"""Decorators that compile inner loops with numba.
 
-What is compiled is kept on disk and looked up by the file it stands in: after editing a kernel that another file's
-kernels call, remove `membranes/__pycache__/*.nb?`, or those go on with the old one.
+Compiled code is cached on disk under the file that contains it. After a change of a kernel that kernels of another file
+call, remove the `*.nb?` files in the `__pycache__` of those, or they keep the old one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def compiled(function: Callable[..., Any]) -> Any:
-    """The function compiled to machine code, kept on disk where that is possible."""
+    """Compile a function to machine code, cached on disk where a folder for it can be written."""
     try:
         return numba.njit(cache=True, nogil=True)(function)
     except RuntimeError:  # no folder for numba's cache can be written: compile in every process
@@ -23,10 +23,7 @@ def compiled(function: Callable[..., Any]) -> Any:
 
 
 def compiled_fused(function: Callable[..., Any]) -> Any:
-    """The same for sums of products, which may be added in any order and without rounding each product.
-
-    Made part of the functions that call them, as `inlined`.
-    """
+    """Compile a sum of products, inlined in callers; terms may be added in any order, without rounding each product."""
     options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc"}, "forceinline": True}
     try:
         return numba.njit(cache=True, **options)(function)
@@ -35,16 +32,17 @@ def compiled_fused(function: Callable[..., Any]) -> Any:
 
 
 def compiled_bare(function: Callable[..., Any]) -> Any:
-    """The same for functions that make no arrays: without reference counting and checks of division."""
+    """Compile a function that makes no arrays, without reference counting and checks of division."""
     return _bare(function, forceinline=False)
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """The same, made part of every function that calls it: handing over two dozen arrays costs more than most do."""
+    """Compile as `compiled_bare`, inlined in every caller: passing two dozen arrays costs more than most calls do."""
     return _bare(function, forceinline=True)
 
 
 def _bare(function: Callable[..., Any], **options: bool) -> Any:
+    """Compile without reference counting and checks of division."""
     try:
         return numba.njit(cache=True, nogil=True, error_model="numpy", _nrt=False, **options)(function)
     except RuntimeError:

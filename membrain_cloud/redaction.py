@@ -1,6 +1,6 @@
-"""Keys that stand in URLs are taken out before a URL is written anywhere: into messages, logs, receipts, tracebacks.
+"""Remove keys from URLs before they are written to messages, logs, receipts or tracebacks.
 
-Other secrets never come near: they are given by the environment or by files, and nobody prints those.
+Other secrets are read from the environment or from files and are never printed.
 """
 
 from __future__ import annotations
@@ -21,14 +21,36 @@ _KEY = re.compile(
 
 
 def without_keys(text: str) -> str:
-    """`text` with users, passwords and signatures of URLs replaced by `***`; everything else as it is."""
+    """Replace users, passwords and signatures of URLs in a text by `***`.
+
+    Parameters
+    ----------
+    text : str
+        Any text.
+
+    Returns
+    -------
+    str
+        The text without keys; all else as it was.
+    """
     if "://" not in text and "=" not in text:
         return text
     return _KEY.sub(rf"\g<name>{HIDDEN}", _USER.sub(rf"\g<scheme>{HIDDEN}@", text))
 
 
 def all_without_keys(value: Any) -> Any:
-    """The same for every text in nested dictionaries and lists."""
+    """Replace keys in every text of nested dictionaries and lists.
+
+    Parameters
+    ----------
+    value : Any
+        Dictionaries, lists, tuples, texts and other values.
+
+    Returns
+    -------
+    Any
+        The same structure; tuples become lists.
+    """
     if isinstance(value, str):
         return without_keys(value)
     if isinstance(value, dict):

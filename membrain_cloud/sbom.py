@@ -68,7 +68,7 @@ def _field(metadata: PackageMetadata, name: str) -> str | None:
 
 
 def normalised(name: str) -> str:
-    """A package's name as the index compares it (PEP 503)."""
+    """Return a package's name as an index compares it (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 

@@ -1,7 +1,7 @@
-"""The tiling of windows of a volume: where a network mirror_sequence, in which mirrors, and with which weights.
+"""The tiling of a volume by windows: where they lie, in which mirrors, and with which weights.
 
-Everything here is a function of the volume's shape and of the settings, never of a block: that is what makes a result
-independent of how the volume was cut.
+Everything here is a function of the volume's shape and of the settings, never of a block. So a result does not depend
+on how the volume was cut.
 """
 
 from __future__ import annotations
@@ -28,13 +28,21 @@ MAX_MIRRORS = 4
 class Window:
     """One window over a volume.
 
-    box : in the volume's voxels; it may reach beyond a volume that is thinner than the window.
-    flips : axes (z, y, x) along which the network sees it mirrored.
-    further : mirrors of further mirror_sequence, taken in this order as long as what was seen is undecided.
-    copy : which of the averages it belongs to; averages of different mirrors can be kept apart.
-    weight : what it counts for among the copies.
-    neighbours : along z, y and x, the starts of its tiling's windows that overlap it (itself included), relative to
-        its own: what its share of each voxel depends on.
+    Attributes
+    ----------
+    box : Box
+        In voxels of the volume; it may reach beyond a volume that is thinner than the window.
+    flips : tuple of bool
+        Axes (z, y, x) along which the network gets it mirrored.
+    further : tuple
+        Further mirrors, taken in this order while the window is undecided.
+    copy : int
+        Index of the average that it belongs to; averages of different mirrors can be kept separate.
+    weight : float
+        Weight of the copy.
+    neighbours : tuple
+        Along z, y and x, the starts of the windows of its tiling that overlap it, itself included, relative to its own.
+        Its share of each voxel depends on them.
     """
 
     box: Box
@@ -49,12 +57,17 @@ class Window:
 class Tiling:
     """How windows lie over any volume.
 
-    reach : a window's edge in the volume's voxels; the network sees as much, or that resampled to its own window.
-    stride : distance of windows.
-    mirrors : "no"; "yes": every window in all eight mirrors, each on the mirrored tiling, as flipping the whole volume
-        does (MemBrain-seg's test-time augmentation); "adaptive": every window in one mirror, chosen by its place so
-        that with an overlap of one half a voxel is seen in all eight, and in up to three further ones, the opposite
-        one first, as long as voxels that count stay undecided.
+    Attributes
+    ----------
+    reach : int
+        Edge of a window in voxels of the volume. The network gets as many, or these resampled to its own window.
+    stride : int
+        Distance of windows in voxels.
+    mirrors : str
+        "no". "yes": every window in all eight mirrors, each on the mirrored tiling, as flipping the whole volume does
+        (MemBrain-seg's test-time augmentation). "adaptive": every window in one mirror, chosen by its place so that
+        with an overlap of one half a voxel is seen in all eight; and in up to three further ones, the opposite one
+        first, while voxels that count are undecided.
     """
 
     reach: int
@@ -63,10 +76,24 @@ class Tiling:
 
     @property
     def copies(self) -> int:
+        """Number of averages that are kept separate."""
         return 8 if self.mirrors == "yes" else 1
 
     def windows(self, shape: Zyx, core: Box | None = None) -> list[Window]:
-        """The windows of a volume that touch `core` (default: all), in the order in which they are added up."""
+        """List the windows of a volume in the order in which they are added up.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Voxels of the volume along (z, y, x).
+        core : Box, optional
+            Only windows that touch it. Default: all.
+
+        Returns
+        -------
+        list of Window
+            The windows.
+        """
         found = []
         for copy, tiling in enumerate(ALL_FLIPS if self.mirrors == "yes" else (NO_FLIPS,)):
             axes = [self.starts(n, flipped) for n, flipped in zip(shape, tiling, strict=True)]
@@ -89,15 +116,36 @@ class Tiling:
         return sorted(found, key=lambda w: (w.box.start[0], w.copy, w.box.start[1:]))
 
     def count(self, shape: Zyx) -> int:
-        """Windows of a whole volume, further mirror_sequence left out."""
+        """Return the number of windows of a whole volume, further mirrors not counted.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Voxels of the volume along (z, y, x).
+
+        Returns
+        -------
+        int
+            Number of windows in all copies.
+        """
         per_axis = [len(self.starts(n, False)) for n in shape]
         return self.copies * per_axis[0] * per_axis[1] * per_axis[2]
 
     def starts(self, length: int, flipped: bool) -> list[int]:
-        """Starts along one axis; flipped: those of the mirrored axis, whose last, clamped window is the first.
+        """Return the starts of the windows along one axis.
 
-        An axis shorter than the window lies in its middle, one voxel off by the mirror where that is uneven: there the
-        starts are negative.
+        Parameters
+        ----------
+        length : int
+            Voxels of the axis. A window longer than the axis is centred on it, off by one voxel in the mirror where the
+            difference is odd; its start is negative.
+        flipped : bool
+            Whether the axis is mirrored: its last, clamped window is then the first.
+
+        Returns
+        -------
+        list of int
+            Starts in voxels, ascending.
         """
         missing = max(self.reach - length, 0)
         starts = window_starts(max(length, self.reach), self.reach, self.stride)
@@ -106,7 +154,20 @@ class Tiling:
         return [s - missing // 2 for s in starts]
 
     def blocks(self, shape: Zyx, core_shape: Zyx) -> list[Block]:
-        """Cut a volume into blocks: cores as given, halos as far as the windows that touch a core reach."""
+        """Cut a volume into blocks whose halos contain the windows that touch their cores.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Voxels of the volume along (z, y, x).
+        core_shape : tuple of int
+            Voxels of a core along (z, y, x); the last ones are smaller.
+
+        Returns
+        -------
+        list of Block
+            Blocks in zyx order.
+        """
         found: list[Block] = []
         for start in itertools.product(*(range(0, n, c) for n, c in zip(shape, core_shape, strict=True))):
             stop = tuple(min(a + c, n) for a, c, n in zip(start, core_shape, shape, strict=True))
@@ -114,7 +175,22 @@ class Tiling:
         return found
 
     def block(self, index: int, shape: Zyx, core: Box) -> Block:
-        """A core with its halo: as far as the windows that touch it reach."""
+        """Return a core with its halo, which contains the windows that touch it.
+
+        Parameters
+        ----------
+        index : int
+            Index of the block.
+        shape : tuple of int
+            Voxels of the volume along (z, y, x).
+        core : Box
+            The part that is written.
+
+        Returns
+        -------
+        Block
+            The block.
+        """
         lower, upper = [], []
         for a, b, n in zip(core.start, core.stop, shape, strict=True):
             touching = [s for s in self._all_starts(n) if s < b and s + self.reach > a]
@@ -132,7 +208,18 @@ class Tiling:
 
 
 def mirror_sequence(first: Flips) -> list[Flips]:
-    """`MAX_MIRRORS` mirrors from `first` on, each followed by its opposite: the two that differ most."""
+    """Return `MAX_MIRRORS` mirrors from `first` on, each followed by its opposite, from which it differs most.
+
+    Parameters
+    ----------
+    first : tuple of bool
+        Axes (z, y, x) along which the first one is mirrored.
+
+    Returns
+    -------
+    list of tuple of bool
+        The mirrors.
+    """
     found: list[Flips] = []
     for flips in (first, *ALL_FLIPS):
         if flips not in found:
@@ -141,17 +228,42 @@ def mirror_sequence(first: Flips) -> list[Flips]:
 
 
 def window_stride(window: int, overlap: float) -> int:
-    """Distance between windows for an overlap in [0, 1). Raises UsageError outside."""
+    """Return the distance between windows.
+
+    Parameters
+    ----------
+    window : int
+        Edge of a window in voxels.
+    overlap : float
+        Overlap of neighbouring windows, in [0, 1).
+
+    Returns
+    -------
+    int
+        Distance in voxels, at least 1.
+
+    Raises
+    ------
+    UsageError
+        If the overlap is out of range.
+    """
     if not 0 <= overlap < 1:
         raise UsageError(f"overlap {overlap} of windows: must be at least 0 and below 1", "try 0.5")
     return max(1, int(window * (1 - overlap)))
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:
-    """Starts of the windows along one axis: multiples of the stride, the last one clamped to the end.
+    """Return the starts of the windows along one axis: multiples of the stride, the last one clamped to the end.
 
-    A function of the axis length alone, never of a block: this is what makes results independent of the cut.
-    An axis shorter than the window has one window, at 0 (the caller pads).
+    Parameters
+    ----------
+    length, window, stride : int
+        In voxels. An axis shorter than the window has one window, at 0; the caller pads.
+
+    Returns
+    -------
+    list of int
+        Starts; a function of the length of the axis, never of a block.
     """
     if length <= window:
         return [0]

@@ -1,6 +1,6 @@
-"""Last step of the image's build: check what was installed, write the bill of materials, leave out what is not needed.
+"""Last step of the image's build: check what is installed, write the bill of materials, remove what is not needed.
 
-Run by the Python of the environment that becomes the image. Exit code 1 with one line where the image would be wrong.
+Run it with the Python of the environment that becomes the image. Exit code 1 and one line if the image is wrong.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ def main() -> int:
     has_cuda = torch.version.cuda is not None
     if has_cuda != (variant == "cuda"):
         kind = f"for CUDA {torch.version.cuda}" if has_cuda else "for the CPU"
-        print(f"error: VARIANT={variant}, but pip took torch {torch.__version__} {kind}", file=sys.stderr)
-        print("-> give pip.conf the package index of that variant (docs/deploy/image.md)", file=sys.stderr)
+        print(f"error: VARIANT={variant}, but pip installed torch {torch.__version__} {kind}", file=sys.stderr)
+        print("-> name the package index of that variant in pip.conf (docs/deploy/image.md)", file=sys.stderr)
         return 1
     write_bill_of_materials(ENVIRONMENT / "share" / "membrain-cloud")
-    forget_the_installer()
+    remove_installer()
     remove_tests()
-    # Compiled once here: the image's own files are read-only when it runs.
+    # Compile here: the image's files are read-only when it runs.
     compileall.compile_dir(str(ENVIRONMENT), quiet=2)
     return 0
 
 
 def write_bill_of_materials(folder: Path) -> None:
-    """sbom.cdx.json and licences.md, read by `membrain-cloud sbom` of the image itself."""
+    """Write sbom.cdx.json and licences.md with `membrain-cloud sbom` of the image itself."""
     folder.mkdir(parents=True, exist_ok=True)
     program = [sys.executable, "-m", "membrain_cloud", "sbom"]
     subprocess.run([*program, "--output", str(folder / "sbom.cdx.json")], check=True)
     subprocess.run([*program, "--licences", "--output", str(folder / "licences.md")], check=True)
 
 
-def forget_the_installer() -> None:
-    """Nothing is installed into a running image, so nobody else should find a pip there."""
+def remove_installer() -> None:
+    """Uninstall pip: nothing is installed into a running image, and an intruder should not find it."""
     subprocess.run([sys.executable, "-m", "pip", "uninstall", "--quiet", "--yes", "pip"], check=True)
 
 
 def remove_tests() -> None:
-    """Folders of tests and headers of the big libraries: about a tenth of the image."""
+    """Remove tests and headers of the large libraries, about a tenth of the image."""
     packages = next(ENVIRONMENT.glob("lib/python3*/site-packages"))
     for pattern in ("torch/include", "torch/test", "pyarrow/include", "numba/tests", "scipy/**/tests", "pandas/tests"):
         for folder in packages.glob(pattern):

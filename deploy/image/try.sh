@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tries an unpacked image as a strict cluster runs it: user 10001, a root file system that cannot be written, /scratch
-# the one place to write, no capability. Needs root (mount namespaces), but neither a daemon nor a container runtime.
+# Try an unpacked image as a strict cluster runs it: user 10001, a read-only root file system, /scratch as the only
+# writable folder, no capability. Needs root (mount namespaces), but neither a daemon nor a container runtime.
 #
 #   deploy/image/try.sh ROOT [DEMO_DIR]
 set -euo pipefail
@@ -10,7 +10,7 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 chmod 1777 "$scratch"
 
-# inside COMMAND...: runs it in the image. All mounts are made in a namespace of their own and are gone afterwards.
+# inside COMMAND...: run it in the image. All mounts are in a namespace of their own and disappear with it.
 inside() {
   unshare --mount --pid --ipc --fork --mount-proc -- bash -euc '
     root=$1 scratch=$2; shift 2
@@ -41,7 +41,7 @@ refused() { ! "$@"; }
 
 check "--help, without a GPU" inside membrain-cloud --help
 check "user 10001" inside python3 -c 'import os; assert os.getuid() == os.getgid() == 10001 and not os.getgroups()'
-check "no capability is held" inside python3 -c '
+check "no capability" inside python3 -c '
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0 and status["NoNewPrivs"].strip() == "1"'
 for place in / /opt/membrain-cloud /etc /tmp; do
@@ -54,7 +54,7 @@ except OSError as error:
 else:
     raise SystemExit("it was written")' "$place"
 done
-check "no pip in it" refused inside python3 -m pip --version
+check "no pip" refused inside python3 -m pip --version
 check "the cluster's commands" inside sh -c 'dask scheduler --help && dask worker --help'
 check "bill of materials" inside python3 -c '
 import json

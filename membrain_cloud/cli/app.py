@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 import traceback
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from membrain_cloud.errors import InputError, MembrainCloudError, ModelError, UsageError
 from membrain_cloud.redaction import without_keys
 from membrain_cloud.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 FAILED = 1
 BAD_INPUT = 2
@@ -45,7 +49,7 @@ class Program(click.Group):
         try:
             return super().invoke(ctx)
         except MembrainCloudError as error:
-            _print_error(ctx, str(error))
+            _print_error(ctx, error_line(error, ctx))
             bad_input = isinstance(error, UsageError | InputError | ModelError)
             ctx.exit(BAD_INPUT if bad_input else FAILED)
         except KeyboardInterrupt:
@@ -73,6 +77,8 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command after a check for NaN, which passes click's ranges because every comparison is false.
 
+        The command is remembered, so that an error can name its options.
+
         Parameters
         ----------
         ctx : click.Context
@@ -88,6 +94,7 @@ class Command(click.Command):
         click.BadParameter
             An option is NaN.
         """
+        ctx.find_root().meta["command"] = self
         for param in self.params:
             value = ctx.params.get(param.name or "")
             values = value if isinstance(value, tuple) else (value,)
@@ -114,6 +121,54 @@ def debugging() -> bool:
     return bool(click.get_current_context().find_root().meta.get("debug"))
 
 
+def error_line(error: MembrainCloudError, ctx: click.Context | None = None) -> str:
+    """Return an error as one line, with the running command's options in place of parameters of functions.
+
+    The packages below name parameters, e.g. `give voxel_spacing_angstrom`: here they become `give --voxel-spacing`.
+
+    Parameters
+    ----------
+    error : MembrainCloudError
+        The error.
+    ctx : click.Context, optional
+        The context of the program or of the command; by default the current one.
+
+    Returns
+    -------
+    str
+        `what: cause -> next step`.
+    """
+    context = ctx or click.get_current_context(silent=True)
+    next_step = options_for_parameters(error.next_step, context.find_root().meta if context else {})
+    return f"{error.message} -> {next_step}" if next_step else error.message
+
+
+def options_for_parameters(text: str, meta: Mapping[str, Any]) -> str:
+    """Replace names of parameters by options of the command that runs.
+
+    Parameters
+    ----------
+    text : str
+        The next step of an error. Replaced are names with an underscore, with or without `_angstrom` at the end, and a
+        flag after the word `set`. Settings such as `segment.window` stay.
+    meta : mapping
+        The root context's `meta`.
+
+    Returns
+    -------
+    str
+        The text for a user of the command line.
+    """
+    command = meta.get("command")
+    for param in command.params if isinstance(command, click.Command) else ():
+        for option in (name for name in param.opts if name.startswith("--")):
+            name = option.removeprefix("--").replace("-", "_")
+            unit = "(_angstrom)?" if "_" in name else "_angstrom"
+            text = re.sub(rf"(?<![\w.-]){name}{unit}(?![\w.])", option, text)
+            text = re.sub(rf"\bset {name}(?![\w.])", f"add {option}", text)
+    return text
+
+
 def _print_error(ctx: click.Context, line: str) -> None:
     if ctx.find_root().meta.get("debug"):
         click.echo(without_keys(traceback.format_exc()), err=True)
@@ -121,7 +176,13 @@ def _print_error(ctx: click.Context, line: str) -> None:
 
 
 def say(line: str) -> None:
-    """Print a message for the user to standard error, where it does not mix with the command's results."""
+    """Print a message for the user to standard error, where it does not mix with the command's results.
+
+    Parameters
+    ----------
+    line : str
+        The message.
+    """
     click.echo(line, err=True)
 
 

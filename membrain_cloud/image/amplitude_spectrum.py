@@ -1,13 +1,13 @@
-"""The radial amplitude spectrum of a tomogram, and the filter that gives it another tomogram's spectrum.
+"""The radial amplitude spectrum of a tomogram, and the filter that gives it the spectrum of another tomogram.
 
-The idea is DeePiCt's (de Teresa-Trueba et al., Nat. Methods 2023), which MemBrain-seg took over. The bins are theirs,
-up to the corner of the spectrum and without the first, and so are the numbers in a cube of even edge. What differs,
-since there it is not right:
+The method is DeePiCt's (de Teresa-Trueba et al., Nat. Methods 2023), which MemBrain-seg adopted. The bins are the same,
+up to the corner of the spectrum and without the first, and so are the values in a cube of even edge. Two points differ,
+since they are wrong there:
 
 - frequencies are physical (1/Å), not numbers of voxels: in a flat volume one voxel along z is a larger step than one
-  along x, and a spectrum of another volume or spacing is interpolated, not cut off or continued by its last value;
-- the factor found in a bin is applied at that bin's frequency (there a bin's number is taken for a radius in voxels,
-  which is 1.7 times less), at plus and minus the same, and what comes out keeps its sign.
+  along x, and a spectrum of another volume or spacing is interpolated;
+- the factor of a bin is applied at the frequency of that bin. There the number of a bin is taken for a radius in
+  voxels, which is 1.7 times smaller. Here the factor is the same at plus and minus, and the result keeps its sign.
 """
 
 from __future__ import annotations
@@ -37,12 +37,17 @@ _SMALLEST_SPECTRUM = 4
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """Mean amplitudes in bins of frequency, (B,) float64 each.
+    """Mean amplitudes in bins of frequency.
 
-    frequency_per_angstrom : middle of each bin; None where a file does not say (MemBrain-seg's do not).
-    intensity : of the volume scaled to 0 ... 1, as the transform's sum gives it (so it grows with the volume).
-    amplitude : of the volume scaled to standard deviation 1, over the root of its number of voxels: white noise has
-        0.886 in any volume; None where a file does not say.
+    Attributes
+    ----------
+    intensity : ndarray, shape (B,), float64
+        Of the volume scaled to 0 ... 1, as the sum of the transform gives it; it grows with the volume.
+    frequency_per_angstrom : ndarray, shape (B,), float64, or None
+        Middle of each bin in 1/Å; None where a file does not state it, as MemBrain-seg's do not.
+    amplitude : ndarray, shape (B,), float64, or None
+        Of the volume scaled to standard deviation 1, over the square root of its number of voxels: 0.886 for white
+        noise in any volume. None where a file does not state it.
     """
 
     intensity: Float64
@@ -51,7 +56,20 @@ class Spectrum:
 
 
 def bin_middles(shape: Zyx, count: int) -> Float64:
-    """Cycles a voxel in the middle of the first `count` bins; the bin that holds frequency 0 is no bin."""
+    """Return the frequencies in the middle of the first bins.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Voxels along (z, y, x).
+    count : int
+        Number of bins; the bin of frequency 0 is not one of them.
+
+    Returns
+    -------
+    ndarray, shape (count,), float64
+        Cycles a voxel.
+    """
     return np.asarray((np.arange(count) + 1.5) * (CORNER_CYCLES_PER_VOXEL / (max(shape) / 2)), np.float64)
 
 
@@ -64,12 +82,23 @@ def radial_spectrum(
     highest: float,
     std: float,
 ) -> Spectrum:
-    """The spectrum of a volume of `shape`.
+    """Compute the radial spectrum of a volume.
 
     Parameters
     ----------
-    columns : rows of its half spectrum (see `FourierVolume.columns`), of `(value - mean) / std`.
-    lowest, highest, std : of its values.
+    columns : iterable of (range, ndarray)
+        Rows of the half spectrum of `(value - mean) / std`, as `FourierVolume.columns` yields them.
+    shape : tuple of int
+        Voxels along (z, y, x).
+    voxel_spacing_angstrom : float
+        Voxel spacing in Å.
+    lowest, highest, std : float
+        Minimum, maximum and standard deviation of the volume.
+
+    Returns
+    -------
+    Spectrum
+        All three columns.
     """
     # Frequencies in steps of the longest axis, in MemBrain-seg's order of sums: voxels between two bins fall alike.
     steps = [max(shape) * np.minimum(np.arange(n), n - np.arange(n)) / n for n in shape]
@@ -96,13 +125,31 @@ def radial_spectrum(
 
 
 def check_spectrum(spectrum: Spectrum, what: str) -> Spectrum:
-    """The same spectrum, or InputError for one that is too short, has gaps, or frequencies that do not rise."""
+    """Return a spectrum that can be used, or refuse it.
+
+    Parameters
+    ----------
+    spectrum : Spectrum
+        The spectrum.
+    what : str
+        Name of its source, for the error.
+
+    Returns
+    -------
+    Spectrum
+        The same spectrum.
+
+    Raises
+    ------
+    InputError
+        If it is too short, holds negative or non-finite values, or its frequencies do not rise.
+    """
     columns = {
         "intensity": spectrum.intensity,
         "amplitude": spectrum.amplitude,
         "frequency_per_angstrom": spectrum.frequency_per_angstrom,
     }
-    cure = "make it with: membrain-cloud preprocess extract-spectrum"
+    cure = "extract the spectrum again (preprocess extract-spectrum)"
     if len(spectrum.intensity) < _SMALLEST_SPECTRUM:
         raise InputError(f"{what}: a spectrum of {len(spectrum.intensity)} values", cure)
     for name, values in columns.items():
@@ -116,64 +163,100 @@ def check_spectrum(spectrum: Spectrum, what: str) -> Spectrum:
     return spectrum
 
 
+@dataclass(frozen=True)
+class EqualizerLimits:
+    """Cut-off and bounds of the factors of `equalizer`.
+
+    Attributes
+    ----------
+    cutoff_angstrom : float or None
+        Details finer than this period, in Å, are removed; None: none are.
+    smoothen_bins : float
+        Width in bins of the fall before the cut-off, a logistic function as in MemBrain-seg; 0: none.
+    almost_zero_cutoff : bool
+        Whether to cut off where one of the spectra is nearly 0 too, as after pixel size matching.
+    largest_factor : float or None
+        Upper bound of the factors; None: no bound.
+    """
+
+    cutoff_angstrom: float | None
+    smoothen_bins: float
+    almost_zero_cutoff: bool
+    largest_factor: float | None
+
+
 def equalizer(
-    given: Spectrum,
-    target: Spectrum,
-    shape: Zyx,
-    *,
-    voxel_spacing_angstrom: float,
-    cutoff_angstrom: float | None,
-    smoothen_bins: float,
-    almost_zero_cutoff: bool,
-    largest_factor: float | None,
+    source: Spectrum, target: Spectrum, shape: Zyx, limits: EqualizerLimits, *, voxel_spacing_angstrom: float
 ) -> Float64:
-    """The factor for each bin of `given` that turns its amplitudes into the target's.
+    """Compute the factor of each bin that turns the amplitudes of one spectrum into those of another.
 
     Parameters
     ----------
-    given : of a volume of `shape`, as `radial_spectrum` makes it.
-    target : where it has no frequencies, they are taken from a cube of the same voxel spacing.
-    cutoff_angstrom : finer details than this period are removed; None: none are.
-    smoothen_bins : width of the fall before the cut-off (a logistic, as MemBrain-seg's; 0: none).
-    almost_zero_cutoff : cut off where one of the spectra has next to nothing, too (after pixel size matching).
-    largest_factor : larger ones are brought down to it; None: none are.
+    source : Spectrum
+        Of a volume of `shape`, as `radial_spectrum` returns it.
+    target : Spectrum
+        Where it has no frequencies, they are taken from a cube of the same voxel spacing.
+    shape : tuple of int
+        Voxels along (z, y, x).
+    voxel_spacing_angstrom : float
+        Voxel spacing in Å.
+    limits : EqualizerLimits
+        Cut-off and bounds of the factors.
 
-    Raises UsageError where the cut-off leaves nothing.
+    Returns
+    -------
+    ndarray, shape (B,), float64
+        A factor for each bin of `source`.
+
+    Raises
+    ------
+    UsageError
+        If the cut-off leaves nothing.
     """
     edge = 2 * len(target.intensity)
     at = target.frequency_per_angstrom
     if at is None:
         at = bin_middles((edge, edge, edge), edge // 2) / voxel_spacing_angstrom
-    frequencies = bin_middles(shape, len(given.intensity)) / voxel_spacing_angstrom
-    amplitudes, wanted = given.amplitude, target.amplitude
+    frequencies = bin_middles(shape, len(source.intensity)) / voxel_spacing_angstrom
+    amplitudes, wanted = source.amplitude, target.amplitude
     if amplitudes is None or wanted is None:
-        amplitudes, wanted = given.intensity, target.intensity
+        amplitudes, wanted = source.intensity, target.intensity
     there = np.interp(frequencies, at, wanted)
     factors = np.divide(there, amplitudes, out=np.zeros_like(there), where=amplitudes > 0)
     cut = math.inf
-    if cutoff_angstrom is not None:
-        cut = float(np.searchsorted(frequencies, 1 / cutoff_angstrom, side="right"))
-    if almost_zero_cutoff:
-        nothing = given.intensity < _NOTHING
+    if limits.cutoff_angstrom is not None:
+        cut = float(np.searchsorted(frequencies, 1 / limits.cutoff_angstrom, side="right"))
+    if limits.almost_zero_cutoff:
+        nothing = source.intensity < _NOTHING
         nothing |= np.interp(frequencies, at, target.intensity) < _NOTHING_OF_TARGET
         if nothing.any():
             cut = min(cut, float(np.argmax(nothing) - _BINS_BEFORE))
     if cut < 1:
         raise UsageError(
             "the cut-off leaves nothing of the spectrum",
-            "give a smaller --cutoff-angstrom, or --keep-almost-zero where a spectrum falls to nothing early",
+            "use a smaller cutoff_angstrom, or switch off almost_zero_cutoff where a spectrum falls to 0 early",
         )
     places = np.arange(len(factors))
-    if smoothen_bins > 0 and cut < math.inf:
-        factors *= 1 / (1 + np.exp(np.minimum(700, 2 * (places - cut) / smoothen_bins + 8)))
+    if limits.smoothen_bins > 0 and cut < math.inf:
+        factors *= 1 / (1 + np.exp(np.minimum(700, 2 * (places - cut) / limits.smoothen_bins + 8)))
     factors[places >= cut] = 0
-    return factors if largest_factor is None else np.minimum(factors, largest_factor)
+    return factors if limits.largest_factor is None else np.minimum(factors, limits.largest_factor)
 
 
 def equalizing_kernel(shape: Zyx, factors: Float64) -> Kernel:
-    """The filter with these factors in the middles of the bins, between them by straight lines, held at both ends.
+    """Return the filter that has given factors in the middles of the bins, linear in between and constant at both ends.
 
-    So the few lowest frequencies, which no bin holds, are changed as the first bin is (as in MemBrain-seg).
+    Parameters
+    ----------
+    shape : tuple of int
+        Voxels along (z, y, x).
+    factors : ndarray, shape (B,), float64
+        Factor of each bin.
+
+    Returns
+    -------
+    Kernel
+        The filter. The lowest frequencies, which no bin contains, get the factor of the first bin, as in MemBrain-seg.
     """
     middles = bin_middles(shape, len(factors))
     return radial_kernel(shape, lambda cycles: np.interp(cycles, middles, factors), spacings=cycles_per_voxel(shape))

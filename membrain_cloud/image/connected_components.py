@@ -1,9 +1,8 @@
-"""Connected components of masks of any size: slabs of planes, labelled one by one and joined where they touch.
+"""Connected components of masks of any size: slabs of planes are labelled one by one and joined where they touch.
 
-Each slab is labelled by cc3d. Components of two slabs that touch across the face between them (26-connected: by
-faces, edges or corners of voxels) are joined in a graph, and the graph's components are the volume's. They are
-numbered by their first voxel in zyx order, so the numbers are those of the whole volume however it is cut. Memory is
-that of one slab and of a few numbers a component; the mask is read twice.
+Each slab is labelled by cc3d. Components of two slabs that touch across the face between them (26-connected) are joined
+in a graph, whose components are those of the volume. They are numbered by their first voxel in zyx order, so the
+numbers do not depend on the slabs. Memory is that of one slab and of a few numbers a component; the mask is read twice.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import cc3d
 import numpy as np
@@ -22,7 +22,7 @@ from scipy.sparse.csgraph import connected_components
 from membrain_cloud.geometry import Box, Zyx
 
 Ints = NDArray[np.int64]
-Read = Callable[[Box], NDArray]
+Read = Callable[[Box], NDArray[Any]]
 
 #: Labelling takes about 20 bytes a voxel of a slab.
 SLAB_VOXELS = 2**25
@@ -30,11 +30,16 @@ SLAB_VOXELS = 2**25
 
 @dataclass(frozen=True, eq=False)
 class ComponentMap:
-    """The components of a volume; `labels` gives their voxels slab by slab.
+    """The connected components of a volume; `labels` gives their voxels slab by slab.
 
-    slabs : boxes of whole planes that tile the volume, top to bottom.
-    sizes : (N,) voxels of components 1..N.
-    numbers : for each slab, the component that each of the slab's own labels is part of; 0 where it was dropped.
+    Attributes
+    ----------
+    slabs : tuple of Box
+        Boxes of whole planes that tile the volume, top to bottom.
+    sizes : ndarray, shape (N,), int64
+        Voxels of components 1..N.
+    numbers : tuple of ndarray, unsigned integer
+        For each slab, the component that each of the slab's own labels belongs to; 0 where it was dropped.
     """
 
     slabs: tuple[Box, ...]
@@ -43,25 +48,50 @@ class ComponentMap:
 
     @property
     def count(self) -> int:
+        """Number of components."""
         return len(self.sizes)
 
-    def labels(self, index: int, mask: NDArray) -> NDArray[np.unsignedinteger]:
-        """The labels of slab `index`, from its mask as `find_components` read it: uint16, or uint32 where needed."""
+    def labels(self, index: int, mask: NDArray[Any]) -> NDArray[np.unsignedinteger]:
+        """Return the components of a slab.
+
+        Parameters
+        ----------
+        index : int
+            Index of the slab.
+        mask : ndarray, shape (Z, Y, X)
+            The mask of the slab, as `find_components` read it.
+
+        Returns
+        -------
+        ndarray, shape (Z, Y, X), uint16
+            Component of each voxel; uint32 beyond 65 535 components.
+        """
         return np.asarray(self.numbers[index][_label(mask)[0]])
 
 
 def find_components(read: Read, shape: Zyx, *, min_voxels: int, slab_voxels: int) -> ComponentMap:
-    """The 26-connected components of a mask with at least `min_voxels`, numbered by their first voxel in zyx order.
+    """Find the 26-connected components of a mask, numbered by their first voxel in zyx order.
 
     Parameters
     ----------
-    read : box -> voxels; nonzero is membrane.
-    slab_voxels : about so many voxels are labelled at once (at least one plane); the result does not depend on it.
+    read : callable
+        Takes a box and returns its voxels, (Z, Y, X); nonzero is foreground.
+    shape : tuple of int
+        Voxels along (z, y, x).
+    min_voxels : int
+        Smaller components are left out.
+    slab_voxels : int
+        Voxels that are labelled at once, at least one plane; the result does not depend on it.
+
+    Returns
+    -------
+    ComponentMap
+        The components.
     """
     depth = max(1, min(shape[0], slab_voxels // max(1, math.prod(shape[1:]))))
     slabs = [Box((z, 0, 0), (min(z + depth, shape[0]), shape[1], shape[2])) for z in range(0, shape[0], depth)]
     counts, sizes, firsts, links = [0], [], [], [np.zeros((2, 0), np.int64)]
-    above: NDArray | None = None
+    above: NDArray[Any] | None = None
     for slab in slabs:
         labels, count = _label(read(slab))
         offset = sum(counts)
@@ -81,7 +111,8 @@ def find_components(read: Read, shape: Zyx, *, min_voxels: int, slab_voxels: int
     return ComponentMap(tuple(slabs), size[kept], tuple(numbers))
 
 
-def _label(mask: NDArray) -> tuple[NDArray, int]:
+def _label(mask: NDArray[Any]) -> tuple[NDArray[Any], int]:
+    """Return the labels of a mask and their number."""
     solid = np.ascontiguousarray(mask != 0)
     if len(solid) == 1:  # for single planes cc3d (4.1) reckons with too few labels, and fails: one more, empty
         solid = np.pad(solid, ((0, 1), (0, 0), (0, 0)))
@@ -89,8 +120,8 @@ def _label(mask: NDArray) -> tuple[NDArray, int]:
     return labels[: len(mask)], int(count)
 
 
-def _size_and_first(labels: NDArray, count: int) -> tuple[Ints, Ints]:
-    """Of labels 1..count: how many voxels, and the flat index of the first."""
+def _size_and_first(labels: NDArray[Any], count: int) -> tuple[Ints, Ints]:
+    """Return the voxels of labels 1..count, and the flat index of the first voxel of each."""
     flat = labels.ravel()
     at = np.flatnonzero(flat)
     values = flat[at]
@@ -99,8 +130,8 @@ def _size_and_first(labels: NDArray, count: int) -> tuple[Ints, Ints]:
     return np.bincount(values, minlength=count + 1)[1:], first[1:]
 
 
-def _touching(above: NDArray, below: NDArray) -> Ints:
-    """(2, K) the pairs of labels of two consecutive planes that have neighbouring voxels."""
+def _touching(above: NDArray[Any], below: NDArray[Any]) -> Ints:
+    """Return the pairs of labels of two consecutive planes that have neighbouring voxels, (2, K)."""
     framed = np.pad(below, 1)
     height, width = above.shape
     found = [np.zeros((2, 0), np.int64)]
@@ -112,7 +143,7 @@ def _touching(above: NDArray, below: NDArray) -> Ints:
 
 
 def _joined(sizes: Ints, firsts: Ints, links: Ints) -> tuple[NDArray[np.intp], Ints, NDArray[np.intp]]:
-    """The group of each slab's component, the groups' sizes, and the groups in the order of their first voxels."""
+    """Return each component's group, the groups' sizes, and the groups in the order of their first voxels."""
     total = len(sizes)
     graph = coo_array((np.ones(links.shape[1], np.int8), (links[0], links[1])), shape=(total, total))
     groups, group = connected_components(graph, directed=False)

@@ -131,7 +131,8 @@ def deconvolution_kernel(shape: Zyx, settings: Deconvolution, *, voxel_spacing_a
             ratio *= 1 - np.cos(np.minimum(1, cycles / settings.highpass_cycles_per_voxel) * (math.pi / 2))
         if settings.lowpass:
             ratio *= np.cos(np.minimum(1, cycles / (voxel_spacing_angstrom * zero)) * (math.pi / 2))
-        return ctf * ratio / (ctf * ctf * ratio + 1)
+        result: Float64 = ctf * ratio / (ctf * ctf * ratio + 1)
+        return result
 
     step = 1 / root_mean_square
     return radial_kernel(shape, response, spacings=(step, step, step) if radii else cycles_per_voxel(shape))

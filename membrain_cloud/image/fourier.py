@@ -1,8 +1,8 @@
-"""The Fourier transform of a volume that need not fit into memory, exactly: no block is cut, no kernel truncated.
+"""Transform volumes that do not fit into memory, exactly: no block is cut and no kernel is truncated.
 
-A 3D transform is one-dimensional transforms along x, y and z, in any order. So a volume goes through it three times:
-planes of z (x and y), columns of z (z, the filter, z back), planes of z again (y and x back). Between the passes it
-rests in a scratch array of half the complex spectrum (real volumes need no more), 4 bytes a voxel, which the caller
+A 3D transform is one-dimensional transforms along x, y and z, in any order. A volume therefore passes three times:
+planes of z (transforms along x and y), columns along z (transform, filter, transform back), planes of z again (y and x
+back). Between the passes it is kept in a scratch array of half the complex spectrum, 4 bytes a voxel, which the caller
 provides: memory for small volumes, a file for large ones. The results are the same.
 """
 
@@ -29,40 +29,72 @@ _PLANE_BYTES, _COLUMN_BYTES = 28, 40
 
 
 class Scratch(Protocol):
-    """A zyx array outside of the science: in memory or in a file."""
+    """A zyx array that the caller provides, in memory or in a file."""
 
-    def read(self, box: Box) -> NDArray[Any]: ...
+    def read(self, box: Box) -> NDArray[Any]:
+        """Read a box: (Z, Y, X) of the array's dtype."""
 
-    def write(self, box: Box, array: NDArray[Any]) -> None: ...
+    def write(self, box: Box, array: NDArray[Any]) -> None:
+        """Write a box: (Z, Y, X) of the array's dtype."""
 
 
 @dataclass(frozen=True)
 class Affine:
-    """Values that were transformed are `(value - mean) / std` of the volume: small numbers lose no digits."""
+    """Shift and scale: `(value - mean) / std` is transformed, so that small numbers keep their digits."""
 
     mean: float
     std: float
 
 
-def half_shape(shape: Zyx) -> Zyx:
-    """The shape of the half spectrum of a real volume."""
-    return shape[0], shape[1], shape[2] // 2 + 1
-
-
 def scratch_shape(shape: Zyx, target: Zyx) -> Zyx:
-    """The scratch array that a transform from `shape` to `target` needs, of complex64."""
+    """Return the shape of the scratch array of a transform.
+
+    Parameters
+    ----------
+    shape, target : tuple of int
+        Voxels along (z, y, x) before and after.
+
+    Returns
+    -------
+    tuple of int
+        Shape of a complex64 array.
+    """
     return max(shape[0], target[0]), target[1], target[2] // 2 + 1
 
 
 def frequency_squares(shape: Zyx, spacings: tuple[float, float, float]) -> tuple[NDArray[np.float64], ...]:
-    """Squared frequencies along z (of the half from 0), y and x (of the half from 0): index times spacing, squared."""
+    """Return the squared frequencies of each axis.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Voxels along (z, y, x).
+    spacings : tuple of float
+        Distance between frequencies along (z, y, x), in any unit.
+
+    Returns
+    -------
+    tuple of ndarray, shapes (Z // 2 + 1,), (Y,), (X // 2 + 1,), float64
+        Squares of index times spacing: z and x from 0 up, y in the order of the transform.
+    """
     along_y = np.minimum(np.arange(shape[1]), shape[1] - np.arange(shape[1]))
     indices = np.arange(shape[0] // 2 + 1), along_y, np.arange(shape[2] // 2 + 1)
     return tuple((index * spacing) ** 2 for index, spacing in zip(indices, spacings, strict=True))
 
 
 def cycles_per_voxel(shape: Zyx) -> tuple[float, float, float]:
-    """The distance between frequencies of each axis: its index 1 is one period in its whole length."""
+    """Return the distance between the frequencies of each axis.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Voxels along (z, y, x).
+
+    Returns
+    -------
+    tuple of float
+        Cycles a voxel along (z, y, x): one period over the whole length.
+    """
     z, y, x = (1.0 / n for n in shape)
     return z, y, x
 
@@ -73,10 +105,21 @@ def radial_kernel(
     *,
     spacings: tuple[float, float, float],
 ) -> Kernel:
-    """The kernel of a filter whose response depends on the frequency's length alone.
+    """Return the kernel of a filter whose response depends on the length of the frequency alone.
 
-    response : frequencies (any shape, float64, in the unit of `spacings`) to factors.
-    spacings : between the frequencies along z, y, x; `cycles_per_voxel` is the true one.
+    Parameters
+    ----------
+    shape : tuple of int
+        Voxels along (z, y, x).
+    response : callable
+        Takes frequencies, any shape, float64, in the unit of `spacings`, and returns factors of that shape.
+    spacings : tuple of float
+        Distance between frequencies along (z, y, x); `cycles_per_voxel` gives true ones.
+
+    Returns
+    -------
+    Kernel
+        Takes rows of y and returns their factors, (Z, rows, X // 2 + 1) float32.
     """
     squares_z, squares_y, squares_x = frequency_squares(shape, spacings)
     mirrored = np.minimum(np.arange(shape[0]), shape[0] - np.arange(shape[0]))
@@ -92,21 +135,29 @@ def radial_kernel(
 
 
 class FourierVolume:
-    """A volume on its way through a filter, from `shape` to `target` voxels over the same extent.
+    """A volume that passes through a filter, from `shape` to `target` voxels over the same extent.
 
-    Where an axis gets shorter its high frequencies are left out, where it gets longer zeros are put in; intensities
-    keep their scale, and voxel 0 its place. At the highest frequency of an even axis the coefficient stands for plus
-    and minus, and is shared between them, so that a mirrored volume gives the mirrored result.
+    Where an axis becomes shorter its high frequencies are left out; where it becomes longer zeros are inserted.
+    Intensities keep their scale, and voxel 0 its position. The coefficient at the highest frequency of an even axis
+    stands for plus and minus and is shared between them, so that a mirrored volume gives the mirrored result.
 
     Parameters
     ----------
-    shape, target : zyx voxels.
-    scratch : complex64 array of `scratch_shape(shape, target)`.
-    memory_bytes : what a pass may hold beside the scratch array.
-    threads : of the transforms.
-    advance : told how many planes or rows more are done; a pass of planes has nz of them, one of columns ny.
+    shape, target : tuple of int
+        Voxels along (z, y, x) before and after.
+    scratch : Scratch
+        A complex64 array of `scratch_shape(shape, target)`.
+    memory_bytes : int
+        Memory of a pass, the scratch array not counted.
+    threads : int
+        Threads of the transforms.
+    advance : callable
+        Called with numbers of planes or rows, as they are finished: Z in a pass of planes, Y in one of columns.
 
-    Raises UsageError where one plane or one row of columns does not fit into `memory_bytes`.
+    Raises
+    ------
+    UsageError
+        If a plane or a row of columns does not fit into `memory_bytes`.
     """
 
     def __init__(
@@ -120,12 +171,20 @@ class FourierVolume:
             raise UsageError(
                 f"the memory allowed leaves {memory_bytes / 2**20:.0f} MiB to work in, "
                 f"one plane of this volume takes {max(plane, row) / 2**20:.0f} MiB",
-                f"allow {(max(plane, row) - memory_bytes) / 2**30 + 0.1:.1f} GiB more: --memory-gib",
+                f"allow {(max(plane, row) - memory_bytes) / 2**30 + 0.1:.1f} GiB more (memory_gib)",
             )
         self._planes, self._rows = memory_bytes // plane, memory_bytes // row
 
     def load(self, read: Callable[[Box], NDArray[Any]], affine: Affine) -> None:
-        """First pass: read the volume by planes, transform x and y."""
+        """Read the volume by planes and transform x and y: the first pass.
+
+        Parameters
+        ----------
+        read : callable
+            Takes a box and returns its voxels, (Z, Y, X), any real dtype.
+        affine : Affine
+            Shift and scale of the values.
+        """
         for start, stop in _steps(self.shape[0], self._planes):
             values = read(Box((start, 0, 0), (stop, *self.shape[1:])))
             exact = np.float64 if values.dtype.itemsize > 4 or values.dtype.kind in "iu" else np.float32
@@ -138,7 +197,13 @@ class FourierVolume:
             self._advance(stop - start)
 
     def columns(self) -> Iterator[tuple[range, Complex64]]:
-        """The spectrum by rows of y: (nz, rows, nx // 2 + 1) complex64, divided by the number of voxels."""
+        """Yield the spectrum by rows of y.
+
+        Yields
+        ------
+        range, ndarray, shape (Z, rows, X // 2 + 1), complex64
+            The rows and their coefficients, divided by the number of voxels.
+        """
         for start, stop in _steps(self.target[1], self._rows):
             values = self._scratch.read(self._columns_box(start, stop, self.shape[0]))
             values = fft.fft(values, axis=0, norm="forward", workers=self._threads, overwrite_x=True)
@@ -146,25 +211,41 @@ class FourierVolume:
             self._advance(stop - start)
 
     def filter(self, kernel: Kernel | None) -> tuple[float, float]:
-        """Second pass: transform z, multiply by the kernel, transform z back.
+        """Transform z, multiply by the kernel and transform z back: the second pass.
 
-        Returns the kernel's factor at zero frequency, and the standard deviation (ddof 0) of the filtered values.
+        Parameters
+        ----------
+        kernel : Kernel or None
+            The filter; None: all factors are 1.
+
+        Returns
+        -------
+        float
+            Factor of the kernel at frequency 0.
+        float
+            Standard deviation (ddof 0) of the filtered values.
         """
         power, zero = 0.0, 1.0
-        for rows, values in self.columns():
+        for rows, spectrum in self.columns():
             if kernel is not None:
                 factors = kernel(rows)
-                values *= factors
+                np.multiply(spectrum, factors, out=spectrum)
                 zero = float(factors[0, 0, 0]) if rows.start == 0 else zero
                 del factors
-            power += self._power(values, rows)
-            values = fft.ifft(values, axis=0, norm="forward", workers=self._threads, overwrite_x=True)
-            self._scratch.write(self._columns_box(rows.start, rows.stop, self.target[0]), values)
-            del values
+            power += self._power(spectrum, rows)
+            filtered = fft.ifft(spectrum, axis=0, norm="forward", workers=self._threads, overwrite_x=True)
+            self._scratch.write(self._columns_box(rows.start, rows.stop, self.target[0]), filtered)
+            del spectrum, filtered  # the next rows need the memory
         return zero, float(np.sqrt(power))
 
     def planes(self) -> Iterator[tuple[Box, NDArray[np.float32]]]:
-        """Third pass: transform y and x back; the filtered volume by planes, of `(value - mean) / std`."""
+        """Transform y and x back and yield the result by planes: the third pass.
+
+        Yields
+        ------
+        Box, ndarray, shape (Z, Y, X), float32
+            Planes of the filtered volume, as `(value - mean) / std`.
+        """
         for start, stop in _steps(self.target[0], self._planes):
             half = self._scratch.read(self._half_planes(start, stop))
             half = fft.ifft(half, axis=1, norm="forward", workers=self._threads, overwrite_x=True)
@@ -173,7 +254,7 @@ class FourierVolume:
             self._advance(stop - start)
 
     def _power(self, values: Complex64, rows: range) -> float:
-        """Sum of the squares over the rows, both halves of the spectrum counted, zero frequency left out."""
+        """Return the sum of squares over rows, both halves of the spectrum counted, frequency 0 left out."""
         total = 0.0
         twice = half_weights(self.target[2])
         for place in range(len(rows)):
@@ -192,7 +273,18 @@ class FourierVolume:
 
 
 def half_weights(length: int) -> NDArray[np.float64]:
-    """How many coefficients of the whole spectrum one of the half along x stands for: 2, but 1 at its ends."""
+    """Return the multiplicity of each rFFT coefficient: 2, or 1 at both ends of an even axis.
+
+    Parameters
+    ----------
+    length : int
+        Number of real values.
+
+    Returns
+    -------
+    ndarray, shape (length // 2 + 1,), float64
+        Number of coefficients of the full spectrum that each one stands for.
+    """
     weights = np.full(length // 2 + 1, 2.0)
     weights[0] = 1.0
     if length % 2 == 0:
@@ -201,7 +293,7 @@ def half_weights(length: int) -> NDArray[np.float64]:
 
 
 def _steps(length: int, step: int) -> Iterator[tuple[int, int]]:
-    """Steps of equal length, as far as that goes."""
+    """Yield ranges of about equal length, at most `step`."""
     count = -(-length // max(1, step))
     even = -(-length // count)
     for start in range(0, length, even):
@@ -209,7 +301,7 @@ def _steps(length: int, step: int) -> Iterator[tuple[int, int]]:
 
 
 def _fit(values: Complex64, axis: int, target: int) -> Complex64:
-    """Leave out or put in high frequencies along a whole axis of the transform."""
+    """Leave out or insert high frequencies along a whole axis of the transform."""
     length = values.shape[axis]
     if length == target:
         return values
@@ -231,7 +323,7 @@ def _fit(values: Complex64, axis: int, target: int) -> Complex64:
 
 
 def _fit_half(values: Complex64, length: int, target: int) -> Complex64:
-    """The same along x, of which only the half from 0 is there; the way back takes the real part at its end."""
+    """Leave out or insert high frequencies along x, of which only the half from 0 is present."""
     if length == target:
         return values
     out = np.zeros((*values.shape[:2], target // 2 + 1), values.dtype)

@@ -1,7 +1,7 @@
 """The median over cubes, at a cost that hardly grows with the cube.
 
-scipy's takes 13 s for 160^3 voxels and a cube of 7, since it sorts every neighbourhood anew. Here voxels are sorted
-into 256 levels once, and a histogram slides along the rows: a median needs no more than the order of values.
+scipy's takes 13 s for 160³ voxels and a cube of 7, since it sorts every neighbourhood anew. Here the voxels are sorted
+into 256 levels once, and a histogram slides along the rows.
 """
 
 from __future__ import annotations
@@ -20,11 +20,24 @@ _BINS = 1 << 14
 
 
 def median(image: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-    """The median over cubes of `size`^3 voxels, borders reflected, as scipy.ndimage.median_filter has it.
+    """Compute the median over cubes, with borders reflected as in `scipy.ndimage.median_filter`.
 
-    image : (Z, Y, X) float32, finite. The result takes at most 256 values: half of them follow the voxels, half are
-    evenly spaced, so that of normal noise steps are 0.02 standard deviations in the middle and 0.08 in the tails.
-    Source: Huang's sliding histogram (1979) with Perreault's and Hebert's columns (2007), in three dimensions.
+    Parameters
+    ----------
+    image : ndarray, shape (Z, Y, X), float32
+        Finite values.
+    size : int
+        Edge of the cube in voxels.
+
+    Returns
+    -------
+    ndarray, shape (Z, Y, X), float32
+        At most 256 different values: half of them follow the voxels, half are evenly spaced. For normal noise the steps
+        are 0.02 standard deviations in the middle and 0.08 in the tails.
+
+    References
+    ----------
+    Huang et al., IEEE Trans. ASSP 27 (1979); Perreault & Hébert, IEEE Trans. Image Process. 16 (2007), here in 3D.
     """
     low, high = float(image.min()), float(image.max())
     if high <= low:
@@ -39,7 +52,7 @@ def median(image: NDArray[np.float32], size: int) -> NDArray[np.float32]:
 
 
 def _levels(image: NDArray[np.float32], bins: NDArray[np.uint16]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Which level each bin belongs to, and the mean value of each level."""
+    """Return the level of each bin, and the mean value of each level."""
     counts = np.bincount(bins.ravel(), minlength=_BINS)
     sums = np.bincount(bins.ravel(), weights=image.ravel(), minlength=_BINS)
     share = ((np.cumsum(counts) - counts / 2) / image.size + (np.arange(_BINS) + 0.5) / _BINS) / 2
@@ -50,8 +63,8 @@ def _levels(image: NDArray[np.float32], bins: NDArray[np.uint16]) -> tuple[NDArr
 
 
 @compiled
-def _slide(padded: Any, size: int, rank: int, result: Any) -> None:  # pragma: no cover - compiled
-    """Result : levels (uint8) of rank `rank` among each cube; padded : levels, size - 1 longer on each axis."""
+def _slide(padded: Any, size: int, rank: int, result: Any) -> None:  # noqa: C901, PLR0912 - one compiled loop
+    """Write the levels (uint8) of rank `rank` of each cube into `result`; `padded` is size - 1 longer on each axis."""
     depth, rows, length = result.shape
     wide = length + size - 1
     columns = np.empty((wide, _LEVELS), np.uint16)

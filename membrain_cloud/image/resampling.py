@@ -1,7 +1,7 @@
-"""Another voxel spacing for a tomogram (in Fourier space) and for labels (the nearest voxel).
+"""Resample tomograms to another voxel spacing in Fourier space, and labels by the nearest voxel.
 
-The method and its defaults are MemBrain-seg's (Lamm et al. 2024): the spectrum is cropped or padded, and what lies
-outside an ellipsoid 12.5 voxels within its border fades over 12 voxels.
+The method and its defaults are those of MemBrain-seg (Lamm et al. 2024): the spectrum is cropped or padded, and outside
+of an ellipsoid 12.5 voxels within its border it fades over 12 voxels.
 """
 
 from __future__ import annotations
@@ -28,9 +28,24 @@ _DISTANCE_BYTES = 100
 
 
 def resampled_shape(shape: Zyx, voxel_spacing_angstrom: float, target_spacing_angstrom: float) -> Zyx:
-    """Each axis scaled, rounded, and made even by adding one, as MemBrain-seg does; unchanged for equal spacings.
+    """Return the shape of a volume at another voxel spacing, as MemBrain-seg rounds it.
 
-    Raises VoxelSpacingError where an axis would have fewer than 16 voxels.
+    Parameters
+    ----------
+    shape : tuple of int
+        Voxels along (z, y, x).
+    voxel_spacing_angstrom, target_spacing_angstrom : float
+        Voxel spacings before and after, in Å.
+
+    Returns
+    -------
+    tuple of int
+        Each axis scaled, rounded, and made even by adding one; `shape` where the spacings are equal.
+
+    Raises
+    ------
+    VoxelSpacingError
+        If an axis would have fewer than 16 voxels.
     """
     ratio = voxel_spacing_angstrom / target_spacing_angstrom
     if abs(ratio - 1) < 1e-6:
@@ -40,19 +55,32 @@ def resampled_shape(shape: Zyx, voxel_spacing_angstrom: float, target_spacing_an
     if min(z, y, x) < SMALLEST_AXIS:
         raise VoxelSpacingError(
             f"from {voxel_spacing_angstrom:g} to {target_spacing_angstrom:g} Å a voxel leaves {z} x {y} x {x} voxels",
-            f"check the voxel spacing (--voxel-spacing), or take a target that leaves {SMALLEST_AXIS} on each axis",
+            f"check the voxel spacing, or take a target that leaves {SMALLEST_AXIS} on each axis",
         )
     return z, y, x
 
 
 def smooth_border(shape: Zyx, target: Zyx, *, memory_bytes: int) -> Kernel:
-    """1 inside an ellipsoid within the common part of two spectra, a cosine's fall over 12 voxels around it, then 0.
+    """Return a kernel that fades the spectrum towards the border of what two spectra share.
 
-    The ellipsoid's half axes are n / 2 - 12.5 voxels, as in MemBrain-seg. There an axis of fewer than 25 voxels turns
-    the half axis over and one of 26 leaves next to nothing; here the border is never more than three quarters of the
-    way to the highest frequency (so the results differ where an axis has fewer than 34 voxels).
-    Distances are to the voxels of the ellipsoid, computed for one octant: nearest voxels lie towards the centre, so a
-    band of rows needs no more than the 12 before it.
+    It is 1 inside of an ellipsoid, falls as a cosine over 12 voxels around it, and is 0 beyond.
+
+    The half axes are n / 2 - 12.5 voxels, as in MemBrain-seg. There an axis of fewer than 25 voxels inverts the half
+    axis, and one of 26 leaves almost nothing; here the border lies within a quarter of the highest frequency at most,
+    so results differ for axes of fewer than 34 voxels. Distances to the ellipsoid are computed for one octant: nearest
+    voxels lie towards the centre, so a band of rows needs only the 12 rows before it.
+
+    Parameters
+    ----------
+    shape, target : tuple of int
+        Voxels along (z, y, x) before and after.
+    memory_bytes : int
+        Memory for a band of rows.
+
+    Returns
+    -------
+    Kernel
+        Takes rows of y and returns their factors, (Z, rows, X // 2 + 1) float32.
     """
     common = [min(n, m) for n, m in zip(shape, target, strict=True)]
     radii = [n / 2 - min(_BORDER, 3 * n / 8) for n in common]
@@ -88,9 +116,17 @@ def smooth_border(shape: Zyx, target: Zyx, *, memory_bytes: int) -> Kernel:
 
 
 def nearest_indices(length: int, target: int) -> NDArray[np.int64]:
-    """For each of `target` voxels the nearest of `length` voxels over the same extent; voxel 0 lies on voxel 0.
+    """Return the nearest source voxel of each target voxel along one axis.
 
-    Half-way goes up. In integers, so that no rounding error moves a voxel.
+    Parameters
+    ----------
+    length, target : int
+        Voxels before and after, over the same extent; voxel 0 lies on voxel 0.
+
+    Returns
+    -------
+    ndarray, shape (target,), int64
+        Indices of source voxels. Ties go up. Computed in integers, so that no rounding error moves a voxel.
     """
     places = np.arange(target, dtype=np.int64)
     return np.minimum((2 * places * length + target) // (2 * target), length - 1)
@@ -99,14 +135,32 @@ def nearest_indices(length: int, target: int) -> NDArray[np.int64]:
 def resampled_labels(
     read: Callable[[Box], NDArray[Any]], shape: Zyx, target: Zyx, *, planes: int, advance: Advance
 ) -> Iterator[tuple[Box, NDArray[Any]]]:
-    """A label volume at `target` voxels over the same extent, by planes, in its own type.
+    """Resample a label volume by the nearest voxel, in its own dtype.
 
-    Each voxel takes the label of the nearest one: no value is mixed, so instance numbers stay what they are. Voxel i
-    is looked up at i * n / m, which is where Fourier resampling puts it. (MemBrain-seg stretches the first and last
-    voxel's centres onto each other, which moves labels by up to a voxel against the tomogram.)
+    No values are mixed, so instance numbers stay as they are. Voxel i is read at i * n / m, where Fourier resampling
+    puts it. MemBrain-seg aligns the centres of the first and last voxels instead, which shifts labels by up to a voxel
+    against the tomogram.
 
-    planes : of the result at a time.
-    Raises UsageError for values that are no whole numbers.
+    Parameters
+    ----------
+    read : callable
+        Takes a box and returns its voxels, (Z, Y, X).
+    shape, target : tuple of int
+        Voxels along (z, y, x) before and after, over the same extent.
+    planes : int
+        Planes of the result at a time.
+    advance : callable
+        Called with numbers of planes, as they are finished.
+
+    Yields
+    ------
+    Box, ndarray, shape (Z, Y, X)
+        Planes of the result.
+
+    Raises
+    ------
+    UsageError
+        If there are values that are not whole numbers.
     """
     along_z, along_y, along_x = (nearest_indices(n, m) for n, m in zip(shape, target, strict=True))
     for start in range(0, target[0], planes):

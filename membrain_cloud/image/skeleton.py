@@ -1,17 +1,17 @@
-"""Skeleton of a membrane mask: the thin, centred sheet that Surface-Dice compares.
+"""The skeleton of a membrane mask: the thin, centred sheet that Surface-Dice compares.
 
-The way of the MemBrain-seg paper (Lamm et al. 2024): distance transform, smoothed; the Hessian's strongest eigenvector
-is the sheet's normal; non-maximum suppression along it. The normal is only ever used as an axis (`+n` and `-n`
-alike), so no orientation is treated differently from another.
+The method of the MemBrain-seg paper (Lamm et al. 2024): the distance transform is smoothed, the strongest eigenvector
+of its Hessian is the sheet's normal, and non-maximum suppression along it leaves the ridge. The normal is used as an
+axis only (`+n` and `-n` alike), so no orientation is treated differently.
 
-Whether a voxel is kept hangs on the mask within a bounded distance of it and on nothing else (every filter here has a
-finite reach, and none counts voxels from a block's corner). So a volume may be done in blocks, and the result is the
-same, bit for bit, however it is cut.
+Whether a voxel is kept depends on the mask within a bounded distance only: every filter has a finite reach, and none
+counts voxels from the corner of a block. A volume may be processed in blocks, and the result is the same, bit for bit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +19,12 @@ from scipy import ndimage
 
 from membrain_cloud.geometry import Box, Zyx, iterate_chunks
 
-Read = Callable[[Box], NDArray]
+Read = Callable[[Box], NDArray[Any]]
 
 # Smoothing of the distance transform, in voxels. It has to bridge the steps of a tilted binary mask (period of a few
 # voxels); more would merge the sheets of membranes that run close to each other.
 _SIGMA = 1.0
-# Distances that differ by less are equal: which of two equally central voxels stays must not hang on rounding.
+# Distances that differ by less are equal: rounding must not decide which of two equally central voxels stays.
 _TIE = 1e-4
 # A sheet's flanks have slope 1, its ridge about 0. On the flanks nothing but the mask's steps bends the distance, and
 # the strongest eigenvector is noise: no ridge is looked for there.
@@ -38,18 +38,20 @@ _SHALLOW = 12
 _BLOCK = 128
 
 
-def skeletonize(mask: NDArray) -> NDArray[np.bool_]:
-    """The centred sheet of a mask, about one voxel thick.
+def skeletonize(mask: NDArray[Any]) -> NDArray[np.bool_]:
+    """Compute the centred sheet of a mask, about one voxel thick.
 
     Parameters
     ----------
-    mask : (Z, Y, X) bool, or anything where nonzero is membrane.
+    mask : array_like, shape (Z, Y, X)
+        Nonzero is membrane.
 
     Returns
     -------
-    (Z, Y, X) bool, a subset of the mask: the voxels whose smoothed distance from the mask's surface is not exceeded
-    one voxel further along the sheet's normal, on either side. That keeps the voxels within half a voxel of the
-    mid-surface: one voxel per voxel area, whatever the orientation. Parts thicker than 56 voxels have no skeleton.
+    ndarray, shape (Z, Y, X), bool
+        A subset of the mask: voxels whose smoothed distance from the mask's surface is not exceeded one voxel further
+        along the normal of the sheet, on either side. These lie within half a voxel of the mid-surface, one for each
+        voxel area. Parts thicker than 56 voxels have no skeleton.
     """
     mask = np.asarray(mask)
     shape: Zyx = (mask.shape[0], mask.shape[1], mask.shape[2])
@@ -60,17 +62,37 @@ def skeletonize(mask: NDArray) -> NDArray[np.bool_]:
 
 
 def skeleton_blocks(shape: Zyx) -> list[Box]:
-    """Boxes that tile a volume and are good to skeletonize one by one: about 0.3 GB of memory each at most."""
+    """Return boxes that tile a volume, each of which takes at most about 0.3 GB of memory to skeletonize.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Voxels along (z, y, x).
+
+    Returns
+    -------
+    list of Box
+        Boxes of at most 128³ voxels.
+    """
     return list(iterate_chunks(shape, (_BLOCK, _BLOCK, _BLOCK)))
 
 
 def skeletonize_box(read: Read, shape: Zyx, box: Box) -> NDArray[np.bool_]:
-    """What `skeletonize` gives of one box of a volume, from the box and its surroundings alone.
+    """Compute the skeleton of one box of a volume from the box and its surroundings.
 
     Parameters
     ----------
-    read : box of the volume -> its voxels, nonzero is membrane.
-    shape : of the volume.  box : within it.
+    read : callable
+        Takes a box of the volume and returns its voxels, (Z, Y, X); nonzero is membrane.
+    shape : tuple of int
+        Voxels of the volume along (z, y, x).
+    box : Box
+        Part of the volume.
+
+    Returns
+    -------
+    ndarray, the shape of the box, bool
+        What `skeletonize` gives there.
     """
     result = np.zeros(box.shape, bool)
     for depth in (_SHALLOW, _DEEPEST):
@@ -93,13 +115,14 @@ def skeletonize_box(read: Read, shape: Zyx, box: Box) -> NDArray[np.bool_]:
 
 
 def _grown(box: Box, margin: int, shape: Zyx) -> Box:
+    """Return a box with a margin on each side, clipped to the volume."""
     z, y, x = (max(0, a - margin) for a in box.start)
     stop = tuple(min(n, b + margin) for b, n in zip(box.stop, shape, strict=True))
     return Box((z, y, x), (stop[0], stop[1], stop[2]))
 
 
 def _thin(mask: NDArray[np.bool_], around: Box, core: Box, shape: Zyx, depth: int) -> NDArray[np.bool_] | None:
-    """The skeleton in `core` of a mask known in `around`; None where the mask there is deeper than `depth` voxels."""
+    """Return the skeleton in `core` of a mask known in `around`; None where it is deeper than `depth`."""
     # beyond the volume the mask goes on as at its border: a membrane that is cut there has no rim there
     pads = [
         (_REACH if a == 0 else 0, _REACH if b == n else 0)
@@ -125,29 +148,32 @@ def _thin(mask: NDArray[np.bool_], around: Box, core: Box, shape: Zyx, depth: in
 
 
 def _signed_distance(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Distance from the mask's surface in voxels, negative outside: cut off at 0 it would have false ridges there."""
+    """Return the distance from the mask's surface in voxels; negative outside, where 0 would make false ridges."""
     if mask.all():  # no surface to be near to
         return np.full(mask.shape, _DEEPEST, np.float32)
     distance = np.minimum(ndimage.distance_transform_edt(mask), _DEEPEST).astype(np.float32)
     distance -= ndimage.distance_transform_edt(~mask)
-    return distance
+    result: NDArray[np.float32] = distance
+    return result
 
 
-def _flat(values: NDArray, voxels: NDArray[np.intp]) -> NDArray[np.intp]:
+def _flat(values: NDArray[Any], voxels: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return the flat indices of voxels (N, 3)."""
     return np.asarray(voxels @ np.array(_strides(values)))
 
 
-def _strides(values: NDArray) -> tuple[int, int, int]:
+def _strides(values: NDArray[Any]) -> tuple[int, int, int]:
     return values.shape[1] * values.shape[2], values.shape[2], 1
 
 
 def _gradient(values: NDArray[np.float32], at: NDArray[np.intp]) -> list[NDArray[np.float64]]:
+    """Return the central differences along (z, y, x)."""
     flat = values.ravel().astype(np.float64)
     return [(flat[at + step] - flat[at - step]) / 2.0 for step in _strides(values)]
 
 
 def _hessian(values: NDArray[np.float32], at: NDArray[np.intp]) -> NDArray[np.float64]:
-    """(N, 3, 3) zyx, by central differences."""
+    """Return the Hessians by central differences, (N, 3, 3) zyx."""
     flat, steps = values.ravel().astype(np.float64), _strides(values)
     hessian = np.empty((len(at), 3, 3))
     for i in range(3):
@@ -160,7 +186,7 @@ def _hessian(values: NDArray[np.float32], at: NDArray[np.intp]) -> NDArray[np.fl
 
 
 def _is_ridge(gradient: list[NDArray[np.float64]], hessian: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether the value at each voxel is not exceeded one voxel away along the normal, to second order."""
+    """Return whether the value at each voxel is not exceeded one voxel away along the normal, to second order."""
     curvatures, vectors = np.linalg.eigh(hessian)
     normals = vectors[:, :, 0]  # the direction in which the values fall off most steeply to both sides
     # canonical sign, for ties only: the component largest in size is positive

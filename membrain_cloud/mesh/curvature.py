@@ -1,4 +1,4 @@
-"""Mean and Gaussian curvature of a surface's vertices, by quadrics fitted to their neighbourhoods."""
+"""Mean and Gaussian curvature at vertices, from quadrics fitted to their neighbourhoods."""
 
 from __future__ import annotations
 
@@ -17,11 +17,24 @@ VERTICES_AT_ONCE = 20_000
 
 
 def curvature(surface: Surface, *, rings: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean (V,) 1/Å and Gaussian (V,) 1/Å² curvature; NaN at vertices that have too few neighbours.
+    """Compute the curvatures at each vertex.
 
-    A quadric is fitted, by least squares in the frame of a vertex's normal, to the vertices within `rings` edges. Mean
-    curvature is positive where the surface bends away from its outward normal (1/R on a sphere). More rings are
-    steadier on rough meshes and blunter at tight bends; none saves a mesh of unsmoothed marching cubes.
+    A quadric is fitted, by least squares in the frame of a vertex's normal, to the vertices within `rings` edges. More
+    rings are steadier on rough meshes and blunter at tight bends; none suffices for unsmoothed marching cubes.
+
+    Parameters
+    ----------
+    surface : Surface
+        Vertices in Å, normals outward.
+    rings : int
+        Edges from the vertex to the farthest neighbours, at least 1.
+
+    Returns
+    -------
+    mean : (V,) float64
+        Mean curvature, 1/Å; positive where the surface bends away from its outward normal (1/R on a sphere).
+    gauss : (V,) float64
+        Gaussian curvature, 1/Å². Both are NaN at vertices that have too few neighbours.
     """
     near = _within_edges(surface, rings)
     count = len(surface.vertices)
@@ -33,7 +46,7 @@ def curvature(surface: Surface, *, rings: int) -> tuple[NDArray[np.float64], NDA
 
 
 def _within_edges(surface: Surface, rings: int) -> csr_matrix:
-    """(V, V) sparse: which vertices lie within so many edges, the vertex itself included."""
+    """Return a sparse matrix (V, V) of the vertices within so many edges, the vertex itself included."""
     count = len(surface.vertices)
     own = np.arange(count)
     start, end = surface.faces.reshape(-1), np.roll(surface.faces, -1, axis=1).reshape(-1)
@@ -50,7 +63,10 @@ def _within_edges(surface: Surface, rings: int) -> csr_matrix:
 def _fit_quadrics(
     vertices: NDArray[np.float64], normals: NDArray[np.float64], near: csr_matrix
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The curvatures where each row of `near` names the vertices to fit, in the frame of the row's normal."""
+    """Return mean and Gaussian curvatures (n,), in frames whose z axes are `normals` (n, 3).
+
+    A row of `near` (n, V) names the vertices that a quadric is fitted to.
+    """
     counts = np.diff(near.indptr)
     row = np.repeat(np.arange(len(counts)), counts)
     reference = np.eye(3)[np.argmin(np.abs(normals), axis=1)]

@@ -1,8 +1,9 @@
-"""The density around a membrane: along its normals, or in small boxes turned with it. What a picker sees."""
+"""Density around a membrane as pickers see it: along its normals, or in small boxes oriented by them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import scipy.ndimage
@@ -14,12 +15,12 @@ PROFILE_OFFSETS_ANGSTROM: NDArray[np.float64] = np.linspace(-25.0, 22.5, 20)
 """Where MemBrain-pick samples: 20 points from -25 to +22.5 Å along the normal."""
 
 Read = Callable[[Box], NDArray[np.generic]]
-"""A box of the volume -> its voxels, zyx, any real type."""
+"""Returns the voxels in a box of the volume: an array of the box's shape, zyx, any real type."""
 
 _POINTS_AT_ONCE = 65_536
-# Points are gone through in blocks of so many voxels an axis, and only what lies around a block's points is read.
+# Points are sampled in blocks of so many voxels along each axis, and only what lies around a block's points is read.
 _BLOCK = 96
-# A cubic spline's coefficients feel what lies farther away than this by less than 1e-7.
+# A cubic spline's coefficients depend by less than 1e-7 on voxels farther away than this.
 _SPLINE_MARGIN = 12
 
 
@@ -36,21 +37,42 @@ def sample_along_normals(
 ) -> NDArray[np.float32]:
     """Sample a density at points + offset * normal.
 
-    density : array of `box.shape`, the part of the tomogram that `box` covers; any real type.
-    points_xyz_angstrom, normals : (V, 3), xyz.  offsets_angstrom : (C,).
-    outside : the value of samples outside the box, in the density's units (the tomogram's mean).
-    spline_order : 1 (trilinear) or 3 (cubic; what MemBrain-pick takes).
+    Parameters
+    ----------
+    density : (Z, Y, X) any real type
+        The part of the tomogram that `box` covers.
+    box : Box
+        Where it lies in the tomogram, voxels.
+    grid : Grid
+        The tomogram's grid.
+    points_xyz_angstrom : (V, 3) floating
+        Points, xyz in Å.
+    normals : (V, 3) floating
+        Unit vectors, xyz.
+    offsets_angstrom : (C,) floating
+        Offsets along the normals, Å.
+    outside : float
+        Value of samples outside the box, in the density's units (the tomogram's mean).
+    spline_order : int
+        1 (trilinear) or 3 (cubic, as MemBrain-pick).
 
-    Returns (V, C) float32 whatever the density's type: an integer tomogram is not quantised again.
-    Raises ValueError where the density is not of the box's shape.
+    Returns
+    -------
+    (V, C) float32
+        Samples, not rounded for a density of integers.
+
+    Raises
+    ------
+    ValueError
+        If the density has another shape than the box.
     """
     if density.shape != box.shape:
-        raise ValueError(f"density of shape {density.shape} does not cover a box of shape {box.shape}")
+        raise ValueError(f"a density of shape {density.shape} does not cover a box of shape {box.shape}")
     offsets = np.asarray(offsets_angstrom, np.float64)
     samples_of = _along(points_xyz_angstrom, normals, offsets)
     profiles = np.empty((len(points_xyz_angstrom), len(offsets)), np.float32)
-    everyone = np.arange(len(profiles))
-    _interpolate(profiles, everyone, samples_of, density, box, grid, outside=outside, spline_order=spline_order)
+    members = np.arange(len(profiles))
+    _interpolate(profiles, members, samples_of, _Part(density, box, grid), outside=outside, spline_order=spline_order)
     return profiles
 
 
@@ -64,17 +86,39 @@ def profiles_from_volume(
     outside: float,
     spline_order: int,
 ) -> NDArray[np.float32]:
-    """`sample_along_normals` of a volume of any size: reads only what lies around the points, block by block.
+    """Sample a volume of any size at points + offset * normal; block by block, only what lies around them is read.
 
-    outside : the value of samples outside the volume.  The others as there. With cubic splines the samples may differ
-    by 1e-6 of the density's range from those of the volume as a whole.
+    With cubic splines the samples may differ by 1e-6 of the density's range from those of the volume as a whole.
+
+    Parameters
+    ----------
+    read : callable
+        Returns the density in a box of the volume.
+    grid : Grid
+        The volume's grid.
+    points_xyz_angstrom : (V, 3) floating
+        Points, xyz in Å.
+    normals : (V, 3) floating
+        Unit vectors, xyz.
+    offsets_angstrom : (C,) floating
+        Offsets along the normals, Å.
+    outside : float
+        Value of samples outside the volume, in the density's units (its mean).
+    spline_order : int
+        1 (trilinear) or 3 (cubic, as MemBrain-pick).
+
+    Returns
+    -------
+    (V, C) float32
+        Samples.
     """
     offsets = np.asarray(offsets_angstrom, np.float64)
     samples_of = _along(points_xyz_angstrom, normals, offsets)
     reach = float(np.abs(offsets).max(initial=0.0))
     profiles = np.empty((len(points_xyz_angstrom), len(offsets)), np.float32)
     for members, box in _near(grid, points_xyz_angstrom, reach, spline_order):
-        _interpolate(profiles, members, samples_of, read(box), box, grid, outside=outside, spline_order=spline_order)
+        part = _Part(read(box), box, grid)
+        _interpolate(profiles, members, samples_of, part, outside=outside, spline_order=spline_order)
     return profiles
 
 
@@ -88,12 +132,29 @@ def subvolumes_from_volume(
     spacing_angstrom: float,
     outside: float,
 ) -> NDArray[np.float32]:
-    """(V, edge, edge, edge) float32 boxes around points, turned so that their first axis runs along the normals.
+    """Sample boxes around points, oriented so that their first axis runs along the normals (trilinear).
 
-    read, grid, outside : as `profiles_from_volume`.  points_xyz_angstrom, normals : (V, 3).
-    edge, spacing_angstrom : voxels an axis of a box, and their size, whatever the tomogram's is.
+    Parameters
+    ----------
+    read : callable
+        Returns the density in a box of the volume.
+    grid : Grid
+        The volume's grid.
+    points_xyz_angstrom : (V, 3) floating
+        Middles of the boxes, xyz in Å.
+    normals : (V, 3) floating
+        Unit vectors, xyz.
+    edge : int
+        Voxels along each axis of a box.
+    spacing_angstrom : float
+        Their size, Å, which need not be the volume's.
+    outside : float
+        Value of samples outside the volume, in the density's units (its mean).
 
-    The box's middle is the point; its other axes are y and x of `geometry.orientations_from_normals`. Trilinear.
+    Returns
+    -------
+    (V, edge, edge, edge) float32
+        Boxes; their second and third axes are y and x of `geometry.orientations_from_normals`.
     """
     points = np.asarray(points_xyz_angstrom, np.float64).reshape(-1, 3)
     frames = orientations_from_normals(normals) if len(points) else np.zeros((0, 3, 3))
@@ -104,22 +165,33 @@ def subvolumes_from_volume(
     def samples_of(members: NDArray[np.int64]) -> NDArray[np.float64]:
         return points[members, None, :] + lattice[None] @ frames[members].transpose(0, 2, 1)
 
-    found = np.empty((len(points), edge**3), np.float32)
+    samples = np.empty((len(points), edge**3), np.float32)
     reach = float(np.linalg.norm(lattice[0])) if len(lattice) else 0.0
     for members, box in _near(grid, points, reach, 1):
-        _interpolate(found, members, samples_of, read(box), box, grid, outside=outside, spline_order=1)
-    return found.reshape(-1, edge, edge, edge)
+        _interpolate(samples, members, samples_of, _Part(read(box), box, grid), outside=outside, spline_order=1)
+    return samples.reshape(-1, edge, edge, edge)
+
+
+class _Part(NamedTuple):
+    """A part of a volume: its density, the box that it covers, and the volume's grid."""
+
+    density: NDArray[np.generic]
+    box: Box
+    grid: Grid
 
 
 def _along(
     points: FloatArray, normals: FloatArray, offsets: NDArray[np.float64]
 ) -> Callable[[NDArray[np.int64]], NDArray[np.float64]]:
+    """Return a function from indices (n,) of points to where they are sampled (n, C, 3), Å."""
     places, directions = np.asarray(points, np.float64), np.asarray(normals, np.float64)
     return lambda members: places[members, None, :] + offsets[None, :, None] * directions[members, None, :]
 
 
-def _near(grid: Grid, points: FloatArray, reach_angstrom: float, spline_order: int) -> Iterator[tuple[NDArray, Box]]:
-    """Points in portions, each with the box of voxels that samples within `reach_angstrom` of them are made of."""
+def _near(
+    grid: Grid, points: FloatArray, reach_angstrom: float, spline_order: int
+) -> Iterator[tuple[NDArray[np.int64], Box]]:
+    """Yield indices of points in portions, each with the box of voxels that samples within reach of them depend on."""
     voxels = grid.to_voxels(np.asarray(points, np.float64).reshape(-1, 3))
     blocks = np.floor(voxels / _BLOCK).astype(np.int64)
     _, portion = np.unique(blocks, axis=0, return_inverse=True)
@@ -130,7 +202,7 @@ def _near(grid: Grid, points: FloatArray, reach_angstrom: float, spline_order: i
             continue
         low = np.floor(voxels[members].min(axis=0) - margin).astype(int)
         high = np.ceil(voxels[members].max(axis=0) + margin).astype(int) + 1
-        # what lies wholly beside the volume is outside whatever is read: one voxel then
+        # samples of points wholly beside the volume are `outside` whatever is read: one voxel then
         size = np.array(grid.shape)
         low, high = np.clip(low, 0, size - 1), np.clip(high, 1, size)
         start, stop = low.tolist(), np.maximum(high, low + 1).tolist()
@@ -138,32 +210,26 @@ def _near(grid: Grid, points: FloatArray, reach_angstrom: float, spline_order: i
 
 
 def _interpolate(
-    found: NDArray[np.float32],
+    samples: NDArray[np.float32],
     members: NDArray[np.int64],
     samples_of: Callable[[NDArray[np.int64]], NDArray[np.float64]],
-    density: NDArray[np.generic],
-    box: Box,
-    grid: Grid,
+    part: _Part,
     *,
     outside: float,
     spline_order: int,
 ) -> None:
-    """Fill the rows `members` of (V, S) with the density at their samples (n, S, 3)."""
-    source = density.astype(np.float32)
+    """Fill the rows `members` of `samples` (V, S) with the density where `samples_of` places them."""
+    box, source = part.box, part.density.astype(np.float32)
     if spline_order > 1:
         source = scipy.ndimage.spline_filter(source, order=spline_order, output=np.float32, mode="mirror")
-    for part in _parts(len(members), max(1, _POINTS_AT_ONCE // max(1, found.shape[1]))):
-        chosen = members[part]
-        voxels = grid.to_voxels(samples_of(chosen)) - np.array(box.start)
+    step = max(1, _POINTS_AT_ONCE // max(1, samples.shape[1]))
+    for start in range(0, len(members), step):
+        rows = members[start : start + step]
+        voxels = part.grid.to_voxels(samples_of(rows)) - np.array(box.start)
         values = scipy.ndimage.map_coordinates(
             source, np.moveaxis(voxels, -1, 0), order=spline_order, mode="constant", cval=outside, prefilter=False
         )
         # The spline of an in-box neighbour reaches half a voxel out; samples beyond the last voxel are `outside`.
         beyond = (voxels < 0).any(axis=-1) | (voxels > np.array(box.shape) - 1).any(axis=-1)
         values[beyond] = outside
-        found[chosen] = values
-
-
-def _parts(count: int, size: int) -> Iterator[slice]:
-    for start in range(0, count, size):
-        yield slice(start, start + size)
+        samples[rows] = values

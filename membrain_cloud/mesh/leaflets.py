@@ -1,4 +1,4 @@
-"""The two leaflets of a membrane: which side of the closed shell around it each face lies on."""
+"""The two leaflets of a membrane: the side of the closed shell around its slab that each face lies on."""
 
 from __future__ import annotations
 
@@ -24,12 +24,27 @@ OPPOSITE_WEIGHT = 1.0
 
 
 def split_leaflets(shell: Surface) -> NDArray[np.int64] | None:
-    """(F,) 0 for faces of the larger leaflet (the outer one of a vesicle), 1 for the other; None for what has no two.
+    """Split a shell into its two leaflets.
 
     Neighbouring vertices belong to one leaflet, vertices across the slab to two: the split is the sign of the vector f
-    that makes Σ (f_i - f_j)² over edges plus Σ (f_i + f_j)² over opposite pairs least at unit length, the lowest
-    eigenvector of a signed graph Laplacian (Kunegis et al., SDM 2010). It changes sign along the rim. The shell must be
-    closed; its thickness is taken as twice its volume over its area.
+    of unit length that minimises Σ (f_i - f_j)² over edges plus Σ (f_i + f_j)² over opposite pairs, the lowest
+    eigenvector of a signed graph Laplacian. It changes sign along the rim. The slab's thickness is taken as twice the
+    shell's volume over its area.
+
+    Parameters
+    ----------
+    shell : Surface
+        A closed shell around the slab, vertices in Å, normals outward.
+
+    Returns
+    -------
+    (F,) int64 or None
+        0 for faces of the larger leaflet (the outer one of a vesicle), 1 for the other. None for a shell that is not
+        closed or has no two sides.
+
+    References
+    ----------
+    Kunegis et al., Spectral analysis of signed graphs, SDM 2010.
     """
     if not shell.is_closed or shell.volume <= 0.0:
         return None
@@ -45,22 +60,24 @@ def split_leaflets(shell: Surface) -> NDArray[np.int64] | None:
     areas = np.bincount(groups, shell.face_areas, minlength=2)
     if areas.min() < LEAST_SHARE * areas.sum():
         return None
-    return groups if areas[0] >= areas[1] else 1 - groups
+    leaflets: NDArray[np.int64] = groups if areas[0] >= areas[1] else 1 - groups
+    return leaflets
 
 
 def _opposite(vertices: NDArray[np.float64], normals: NDArray[np.float64], thickness: float) -> NDArray[np.int64]:
-    """(V,) the vertex across the slab, -1 for none."""
-    across, found = cKDTree(vertices).query(vertices - thickness * normals, distance_upper_bound=REACH * thickness)
-    known = np.isfinite(across)
-    cosine = (normals[known] * normals[found[known]]).sum(axis=1)
+    """Return the vertex across the slab of each vertex (V,), -1 for none."""
+    across, nearest = cKDTree(vertices).query(vertices - thickness * normals, distance_upper_bound=REACH * thickness)
+    near = np.isfinite(across)
+    cosine = (normals[near] * normals[nearest[near]]).sum(axis=1)
     opposite = np.full(len(vertices), -1, np.int64)
-    opposite[known] = np.where(cosine < OPPOSED, found[known], -1)
+    opposite[near] = np.where(cosine < OPPOSED, nearest[near], -1)
     return opposite
 
 
 def _signed_laplacian(
     faces: NDArray[np.int64], one: NDArray[np.int64], other: NDArray[np.int64], count: int
 ) -> csr_matrix:
+    """Return the Laplacian (V, V) of edges with weight 1 and opposite pairs (one, other) with a negative weight."""
     start, end = faces.reshape(-1), np.roll(faces, -1, axis=1).reshape(-1)
     edges = coo_matrix((np.ones(len(start)), (start, end)), shape=(count, count))
     across = coo_matrix((np.full(len(one), OPPOSITE_WEIGHT), (one, other)), shape=(count, count))
@@ -70,9 +87,9 @@ def _signed_laplacian(
 
 
 def _lowest(laplacian: csr_matrix, normals: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The eigenvector of the least eigenvalue; the same for the same input."""
+    """Return the eigenvector (V,) of the lowest eigenvalue; the same for the same input."""
     if laplacian.shape[0] < 20:
         return np.asarray(np.linalg.eigh(laplacian.toarray())[1][:, 0])
-    begin = 1.0 + normals @ np.array([0.3, 0.5, 0.8])  # no vector that symmetry could make orthogonal to the answer
+    begin = 1.0 + normals @ np.array([0.3, 0.5, 0.8])  # symmetry must not make it orthogonal to the eigenvector
     _, vectors = eigsh(laplacian, k=1, sigma=-1e-3, which="LM", v0=begin, tol=1e-6)
     return np.asarray(vectors[:, 0])

@@ -1,18 +1,35 @@
-"""Meshes made fit to be measured, or refused with what is wrong with them."""
+"""Repair of meshes before they are measured; those beyond repair are refused."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from membrain_cloud.geometry import Mesh
 from membrain_cloud.mesh.topology import twin_halfedges
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 
 def repaired(mesh: Mesh) -> Mesh:
-    """The mesh without faces that name a vertex twice and without copies of faces, wound outwards if it is closed.
+    """Remove faces that name a vertex twice and copies of faces; wind a closed mesh outwards.
 
-    The vertices stay as they are, those that no face uses included. Raises ValueError, with numbers, for a mesh without
-    faces, with faces of vertices that do not exist, with vertices in use that are not finite, or without area.
+    Parameters
+    ----------
+    mesh : Mesh
+        Vertices in Å.
+
+    Returns
+    -------
+    Mesh
+        The same vertices; those that no face uses are kept, and set to 0 where they are not finite.
+
+    Raises
+    ------
+    ValueError
+        If the mesh has no faces, faces of vertices that do not exist, vertices in use that are not finite, or no area.
     """
     faces = np.asarray(mesh.faces)
     if not len(faces):
@@ -26,7 +43,7 @@ def repaired(mesh: Mesh) -> Mesh:
         raise ValueError(f"{int((~finite).sum())} of the {len(used)} vertices in use are not finite")
     faces = faces[(faces != np.roll(faces, 1, axis=1)).all(axis=1)]
     faces = faces[_first_copies(faces)]
-    vertices = np.where(np.isfinite(mesh.vertices), mesh.vertices, 0.0)  # those that no face uses
+    vertices = np.where(np.isfinite(mesh.vertices), mesh.vertices, 0.0)
     cleaned = Mesh(vertices, np.ascontiguousarray(faces, np.int32))
     area = cleaned.area_angstrom2()
     if not area > 0.0 or not np.isfinite(area):
@@ -34,17 +51,17 @@ def repaired(mesh: Mesh) -> Mesh:
     return _outwards(cleaned)
 
 
-def _first_copies(faces: np.ndarray) -> np.ndarray:
-    """(K,) faces that are not an earlier one again, in the same direction."""
+def _first_copies(faces: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Return the faces (K,) that do not repeat an earlier one of the same winding."""
     if not len(faces):
         return np.zeros(0, np.int64)
     first = faces.argmin(axis=1)
-    turned = np.take_along_axis(faces, (first[:, None] + np.arange(3)) % 3, axis=1)
-    return np.sort(np.unique(turned, axis=0, return_index=True)[1])
+    lowest_first = np.take_along_axis(faces, (first[:, None] + np.arange(3)) % 3, axis=1)
+    return np.sort(np.unique(lowest_first, axis=0, return_index=True)[1])
 
 
 def _outwards(mesh: Mesh) -> Mesh:
-    """A closed mesh that holds less than nothing is inside out."""
+    """Reverse the faces of a closed mesh of negative volume."""
     if (twin_halfedges(mesh.faces, len(mesh.vertices)) < 0).any():
         return mesh
     a, b, c = (mesh.vertices[mesh.faces[:, k]] - mesh.vertices[mesh.faces[0, 0]] for k in range(3))

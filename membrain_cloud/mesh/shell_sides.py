@@ -1,7 +1,7 @@
 """The two sides of a membrane and the surface midway between them, from the closed shell around its slab.
 
-A vertex of the shell lies on a side where the shell has another vertex across the slab, with its normal the other way
-round; what has none is the slab's rim: the edge of a sheet, of a hole, or a cap at the volume's border.
+A vertex of the shell lies on a side where the shell has another vertex across the slab, with the opposite normal;
+vertices without one are the slab's rim: the edge of a sheet, of a hole, or a cap at the volume's border.
 
         side 1   -------------------\
         midway   . . . . . . . . . . ) rim
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _AGAINST = -0.7  # cosine of the normals of vertices across from each other
-_ASIDE = 0.5  # of the way across that they may lie beside each other
+_ASIDE = 0.5  # largest distance beside each other, over the distance across
 _PARTS_AT_ONCE = 2048
 
 
@@ -33,9 +33,14 @@ _PARTS_AT_ONCE = 2048
 class Sides:
     """The sides of a shell of V vertices.
 
-    side : (V,) int8, 1 or 2, 0 on the rim. Of a closed membrane 1 is the outer side; otherwise it is the larger.
-    thickness : (V,) Å across the slab, NaN on the rim.
-    opposite : (V,) the vertex across the slab, -1 on the rim.
+    Attributes
+    ----------
+    side : (V,) int8
+        1 or 2, 0 on the rim. Of a closed membrane 1 is the outer side; otherwise it is the larger.
+    thickness : (V,) float64
+        Å across the slab, NaN on the rim.
+    opposite : (V,) int64
+        The vertex across the slab, -1 on the rim.
     """
 
     side: NDArray[np.int8]
@@ -44,15 +49,25 @@ class Sides:
 
 
 def membrane_sides(mesh: Mesh, *, reach_angstrom: float) -> Sides:
-    """Tell the sides of a membrane's shell apart.
+    """Find the sides of a membrane's shell.
 
-    reach_angstrom : no slab is thicker. Parts of a shell that face no other part within it are rim.
+    Parameters
+    ----------
+    mesh : Mesh
+        A closed shell around the slab, vertices in Å, normals outward.
+    reach_angstrom : float
+        Largest thickness of a slab, Å; vertices that face no other part of the shell within it are rim.
+
+    Returns
+    -------
+    Sides
+        Side, thickness and opposite vertex of each vertex.
     """
     normals = mesh.vertex_normals()
     opposite, thickness = _across(mesh, normals, reach_angstrom)
     paired = opposite >= 0
     edges = directed_edges(mesh.faces) if len(mesh.faces) else np.zeros((0, 2), np.int64)
-    # an edge within a side joins two vertices that look the same way
+    # an edge within a side joins two vertices that face the same way
     edges = edges[paired[edges].all(axis=1) & (edges[:, 0] < edges[:, 1])]
     alike = (normals[edges[:, 0]] * normals[edges[:, 1]]).sum(axis=1)
     edges, alike = edges[alike > 0], alike[alike > 0]
@@ -64,12 +79,25 @@ def membrane_sides(mesh: Mesh, *, reach_angstrom: float) -> Sides:
 
 
 def middle_surface(mesh: Mesh, sides: Sides, side: int = 1) -> Mesh:
-    """The surface midway between the sides, as the faces of one side moved half of the slab's thickness inwards.
+    """Return the surface midway between the sides: the faces of one side moved inwards by half of the thickness.
 
-    Its normals point to that side; it is open where the membrane has rims. Thickness is averaged over neighbours.
+    The thickness is averaged over neighbours.
+
+    Parameters
+    ----------
+    mesh : Mesh
+        The shell, vertices in Å.
+    sides : Sides
+        Its sides.
+    side : int
+        The side that is moved, 1 (default) or 2.
+
+    Returns
+    -------
+    Mesh
+        Normals point to that side; open where the membrane has rims, empty where there is no such side.
     """
-    chosen = sides.side == side
-    faces = mesh.faces[chosen[mesh.faces].all(axis=1)]
+    faces = mesh.faces[(sides.side == side)[mesh.faces].all(axis=1)]
     kept, local = np.unique(faces, return_inverse=True)
     if not len(kept):
         return Mesh(np.zeros((0, 3)), np.zeros((0, 3), np.int32))
@@ -85,14 +113,44 @@ def middle_surface(mesh: Mesh, sides: Sides, side: int = 1) -> Mesh:
 
 
 def one_side(mesh: Mesh, sides: Sides, side: int) -> Mesh:
-    """The faces of one side, 1 or 2, as they lie: open at the rims, normals outward; none where there is no side."""
+    """Return the faces of one side.
+
+    Parameters
+    ----------
+    mesh : Mesh
+        The shell.
+    sides : Sides
+        Its sides.
+    side : int
+        1 or 2.
+
+    Returns
+    -------
+    Mesh
+        Open at the rims, normals outward; empty where there is no such side.
+    """
     faces = mesh.faces[(sides.side == side)[mesh.faces].all(axis=1)]
     kept, local = np.unique(faces, return_inverse=True)
     return Mesh(mesh.vertices[kept], local.reshape(-1, 3).astype(np.int32))
 
 
 def side_of(mesh: Mesh, sides: Sides, seed_xyz_angstrom: NDArray[np.floating]) -> int:
-    """1 or 2: the side that a seed point lies on, by the nearest vertex that faces it; 0 where no side does."""
+    """Return the side that a seed point lies on, by the nearest vertex that faces it.
+
+    Parameters
+    ----------
+    mesh : Mesh
+        The shell, vertices in Å.
+    sides : Sides
+        Its sides.
+    seed_xyz_angstrom : (3,) floating
+        The point, xyz in Å.
+
+    Returns
+    -------
+    int
+        1 or 2; 0 where no side faces the point.
+    """
     toward = np.asarray(seed_xyz_angstrom, np.float64) - mesh.vertices
     distance = np.linalg.norm(toward, axis=1)
     facing = ((toward * mesh.vertex_normals()).sum(axis=1) >= 0) & (sides.side > 0)
@@ -102,19 +160,19 @@ def side_of(mesh: Mesh, sides: Sides, seed_xyz_angstrom: NDArray[np.floating]) -
 
 
 def _across(mesh: Mesh, normals: NDArray[np.float64], reach: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The vertex across the slab of each vertex, -1 where there is none, and how far it is along the normal."""
+    """Return the vertex across the slab of each vertex (V,), -1 for none, and its distance along the normal (V,)."""
     count = len(mesh.vertices)
     opposite, thickness = np.full(count, -1, np.int64), np.full(count, np.nan)
     tree = cKDTree(mesh.vertices) if count else None
     for start in range(0, count, _PARTS_AT_ONCE):
         assert tree is not None
         part = np.arange(start, min(start + _PARTS_AT_ONCE, count))
-        found = tree.query_ball_point(mesh.vertices[part], reach, return_sorted=True)
-        here = np.repeat(part, [len(near) for near in found])
-        there = np.concatenate([np.asarray(near, np.int64) for near in found])
-        way = mesh.vertices[there] - mesh.vertices[here]
-        depth = -(way * normals[here]).sum(axis=1)
-        aside = np.sqrt(np.maximum((way**2).sum(axis=1) - depth**2, 0.0))
+        neighbours = tree.query_ball_point(mesh.vertices[part], reach, return_sorted=True)
+        here = np.repeat(part, [len(near) for near in neighbours])
+        there = np.concatenate([np.asarray(near, np.int64) for near in neighbours])
+        offset = mesh.vertices[there] - mesh.vertices[here]
+        depth = -(offset * normals[here]).sum(axis=1)
+        aside = np.sqrt(np.maximum((offset**2).sum(axis=1) - depth**2, 0.0))
         fits = (depth > 0) & (aside <= _ASIDE * depth) & ((normals[here] * normals[there]).sum(axis=1) < _AGAINST)
         here, there, depth, aside = here[fits], there[fits], depth[fits], aside[fits]
         order = np.lexsort((there, depth + aside, here))
@@ -130,10 +188,10 @@ def _two_coloured(
     against: NDArray[np.float64],
     areas: NDArray[np.float64],
 ) -> NDArray[np.int8]:
-    """(V,) sides: vertices of an edge get the same one, those of a pair across get different ones, the surest first.
+    """Assign sides (V,): the same to vertices of an edge, different ones to those of a pair across, the surest first.
 
-    A single edge around a rim joins both sides; being the least sure it comes last, and what contradicts what is known
-    by then is passed over. Of pairs whose ends got the same side in spite of it, both are rim.
+    A single edge around a rim joins both sides. Being the least sure it comes last, and what contradicts earlier links
+    is ignored. Of pairs whose ends get the same side nevertheless, both are rim.
     """
     links = np.concatenate([edges, pairs])
     across = np.arange(len(links)) >= len(edges)
@@ -152,37 +210,40 @@ def _two_coloured(
 
 
 @compiled
-def _rooted(vertex: int, parent: NDArray, turned: NDArray) -> tuple[int, int]:  # pragma: no cover - compiled
-    """The root of a vertex's part and whether the vertex is on another side; its way there is made short."""
-    root, way = vertex, 0
+def _rooted(
+    vertex: int, parent: NDArray[np.int64], turned: NDArray[np.int64]
+) -> tuple[int, int]:  # pragma: no cover - compiled
+    """Return the root of a vertex's part and whether the vertex is on the other side; compress its path there."""
+    root, parity = vertex, 0
     while parent[root] != root:
-        way ^= turned[root]
+        parity ^= turned[root]
         root = parent[root]
-    here, left = vertex, way
+    here, left = vertex, parity
     while here != root:
         after, rest = parent[here], left ^ turned[here]
         parent[here], turned[here] = root, left
         here, left = after, rest
-    return root, way
+    return root, parity
 
 
 @compiled
 def _parts_and_sides(
-    links: NDArray, across: NDArray, count: int
-) -> tuple[NDArray, NDArray]:  # pragma: no cover - compiled
-    """(V,) the part that each vertex is joined to, and 0 or 1: its side there. Links come in falling order of trust.
+    links: NDArray[np.int64], across: NDArray[np.bool_], count: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:  # pragma: no cover - compiled
+    """Return the part (V,) that each vertex belongs to and its side there (V,), 0 or 1.
 
-    Union and find with a parity: `turned` says whether a vertex is on another side than its parent.
+    Links (L, 2) come in falling order of trust; `across` (L,) says which join different sides. Union and find with a
+    parity: `turned` says whether a vertex is on another side than its parent.
     """
     parent, turned, size = np.arange(count), np.zeros(count, np.int64), np.ones(count, np.int64)
     for link in range(len(links)):
-        large, one_way = _rooted(links[link, 0], parent, turned)
-        small, other_way = _rooted(links[link, 1], parent, turned)
+        large, one = _rooted(links[link, 0], parent, turned)
+        small, other = _rooted(links[link, 1], parent, turned)
         if large == small:
             continue
         if size[large] < size[small]:
             large, small = small, large
-        parent[small], turned[small] = large, one_way ^ other_way ^ (1 if across[link] else 0)
+        parent[small], turned[small] = large, one ^ other ^ (1 if across[link] else 0)
         size[large] += size[small]
     for vertex in range(count):
         _rooted(vertex, parent, turned)

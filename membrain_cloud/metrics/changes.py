@@ -1,10 +1,10 @@
-"""What changed between two sets of membranes or particles: neither is taken as the truth."""
+"""Changes between two sets of membranes or particles; neither is taken as the truth."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -22,12 +22,23 @@ SHARED_PART = 0.2
 
 @dataclass
 class Overlap:
-    """Voxels of each pair of labels (first, second), 0 being background; adds up over the parts of a volume."""
+    """Voxels of each pair of labels (first, second), with 0 for background. It adds up over the parts of a volume."""
 
     counts: Counter[tuple[int, int]] = field(default_factory=Counter)
 
-    def add(self, first: NDArray, second: NDArray) -> None:
-        """Count two label arrays of one shape; ValueError for different shapes."""
+    def add(self, first: NDArray[Any], second: NDArray[Any]) -> None:
+        """Count two label arrays.
+
+        Parameters
+        ----------
+        first, second : ndarray, shape (Z, Y, X), integer
+            Labels of the same voxels.
+
+        Raises
+        ------
+        ValueError
+            If the shapes differ.
+        """
         if first.shape != second.shape:
             raise ValueError(f"shapes {first.shape} and {second.shape} differ")
         either = (first != 0) | (second != 0)
@@ -38,24 +49,30 @@ class Overlap:
 
     @property
     def voxels(self) -> tuple[int, int, int]:
-        """Voxels that are membrane in the first, in the second, in both."""
+        """Voxels that are membrane in the first, in the second, and in both."""
         first = sum(count for (a, _), count in self.counts.items() if a)
         second = sum(count for (_, b), count in self.counts.items() if b)
         return first, second, sum(count for (a, b), count in self.counts.items() if a and b)
 
     @property
     def dice(self) -> float:
-        """1 for two empty ones."""
+        """Dice overlap of both foregrounds; 1 for two empty ones."""
         first, second, both = self.voxels
         return 2.0 * both / (first + second) if first + second else 1.0
 
 
 @dataclass(frozen=True)
 class MembraneChanges:
-    """What became of the first set's membranes in the second; numbers are labels.
+    """What became of the membranes of the first set in the second; numbers are labels.
 
-    matched : pairs.  split : one -> several.  merged : several -> one.  mixed : several -> several.
-    gone : of the first without a partner.  new : of the second without one.
+    Attributes
+    ----------
+    matched : tuple
+        Pairs (first, second).
+    split, merged, mixed : tuple
+        One to several, several to one, several to several.
+    gone, new : tuple of int
+        Membranes of the first and of the second set without a partner.
     """
 
     matched: tuple[tuple[int, int], ...]
@@ -67,7 +84,18 @@ class MembraneChanges:
 
 
 def membrane_changes(overlap: Overlap) -> MembraneChanges:
-    """Group the membranes of both sets by what they share (`SHARED_PART` of the smaller one's voxels)."""
+    """Group the membranes of both sets by the voxels that they share.
+
+    Parameters
+    ----------
+    overlap : Overlap
+        Voxels of each pair of labels. Two membranes belong together where they share `SHARED_PART` of the smaller one.
+
+    Returns
+    -------
+    MembraneChanges
+        The groups, by kind.
+    """
     sizes_a, sizes_b = _sizes(overlap.counts, 0), _sizes(overlap.counts, 1)
     a_numbers, b_numbers = sorted(sizes_a), sorted(sizes_b)
     a_at, b_at = ({number: i for i, number in enumerate(numbers)} for numbers in (a_numbers, b_numbers))
@@ -109,9 +137,23 @@ def _sorted_out(groups: Iterable[tuple[tuple[int, ...], tuple[int, ...]]]) -> Me
 def matched_points(
     first: NDArray[np.float64], second: NDArray[np.float64], radius_angstrom: float
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Pair points one to one, nearest pairs first, within a radius.
+    """Match points one to one within a radius, nearest pairs first.
 
-    first, second : (N, 3) and (M, 3), xyz in Å.  Returns (K, 2) indices and (K,) distances in Å, nearest first.
+    Parameters
+    ----------
+    first : ndarray, shape (N, 3), float64
+        Points, xyz in Å.
+    second : ndarray, shape (M, 3), float64
+        Points, xyz in Å.
+    radius_angstrom : float
+        Largest distance of a pair in Å.
+
+    Returns
+    -------
+    ndarray, shape (K, 2), int64
+        Indices of the pairs, nearest first.
+    ndarray, shape (K,), float64
+        Their distances in Å.
     """
     if not len(first) or not len(second):
         return np.zeros((0, 2), np.int64), np.zeros(0)

@@ -1,7 +1,11 @@
-"""How far apart two surfaces are: distances from points all over each to the nearest point of the other's triangles.
+"""Distances between two surfaces, from points spread over each to the nearest point of the other's triangles.
 
-Points stand for equal areas, so that means, quantiles and shares are those of area, however a mesh is cut into faces
-(Metro: Cignoni, Rocchini and Scopigno, Computer Graphics Forum 17(2), 1998). Nothing is drawn at random.
+Each point stands for an equal area, so means, quantiles and shares are those of the area, whatever the faces. Nothing
+is drawn at random.
+
+References
+----------
+Cignoni, Rocchini & Scopigno, Computer Graphics Forum 17(2) (1998): Metro.
 """
 
 from __future__ import annotations
@@ -32,13 +36,22 @@ _STEPS = np.array([0.7548776662466927, 0.5698402909980532])
 
 @dataclass(frozen=True, eq=False)
 class Reach:
-    """How one surface lies to another. What is not known, since one of them is empty, is None, and no value is kept.
+    """Distances from one surface to another; None and empty arrays where one of them is empty.
 
-    mean_angstrom, largest_angstrom : of its points' distances to the other; the largest is of its vertices too.
-    within : the share of its area that is no farther from the other than the tolerance.
-    distances : (KEPT,) quantiles in Å, each for an equal part of the area; empty.
-    angles : (KEPT,) the same of the angle between the normals of both surfaces there, degrees from 0 to 90.
-    components : parts that hang together by their vertices, of all its meshes.
+    Attributes
+    ----------
+    area_angstrom2 : float
+        Area of the surface in Å².
+    components : int
+        Connected components of all its meshes.
+    mean_angstrom, largest_angstrom : float or None
+        Mean and maximum of the distances to the other surface in Å; the maximum includes the vertices.
+    within : float or None
+        Share of the area that is within the tolerance of the other surface.
+    distances : ndarray, shape (KEPT,), float64
+        Quantiles of the distance in Å, each for an equal part of the area.
+    angles : ndarray, shape (KEPT,), float64
+        Quantiles of the angle between the normals of both surfaces there, 0 to 90 degrees.
     """
 
     area_angstrom2: float
@@ -51,7 +64,18 @@ class Reach:
 
 
 def whole(meshes: Mapping[int, Mesh]) -> Mesh:
-    """All membranes as one mesh; their vertices stay apart."""
+    """Join all membranes into one mesh; their vertices stay separate.
+
+    Parameters
+    ----------
+    meshes : mapping of int to Mesh
+        Number of each membrane to its mesh.
+
+    Returns
+    -------
+    Mesh
+        All vertices and faces, in the order of the numbers.
+    """
     vertices, faces = [np.zeros((0, 3))], [np.zeros((0, 3), np.int32)]
     start = 0
     for _, mesh in sorted(meshes.items()):
@@ -62,7 +86,20 @@ def whole(meshes: Mapping[int, Mesh]) -> Mesh:
 
 
 def compared(one: Mesh, other: Mesh, *, tolerance_angstrom: float) -> tuple[Reach, Reach]:
-    """How each of two surfaces lies to the other; one without area is empty. Vertices have to be finite."""
+    """Compute the distances from each of two surfaces to the other.
+
+    Parameters
+    ----------
+    one, other : Mesh
+        Surfaces with finite vertices, xyz in Å; one without area counts as empty.
+    tolerance_angstrom : float
+        Tolerance of `Reach.within` in Å.
+
+    Returns
+    -------
+    tuple of Reach
+        From the first to the second, and from the second to the first.
+    """
     trees = [FaceTree(mesh.vertices, mesh.faces) if mesh.area_angstrom2() > 0.0 else None for mesh in (one, other)]
     return (
         _reach(one, other, trees[1], tolerance_angstrom),
@@ -71,11 +108,25 @@ def compared(one: Mesh, other: Mesh, *, tolerance_angstrom: float) -> tuple[Reac
 
 
 def vertex_distances(mesh: Mesh, other: Mesh) -> Floats:
-    """(V,) Å from each vertex to the other surface, which has at least one face."""
+    """Compute the distance from each vertex to another surface.
+
+    Parameters
+    ----------
+    mesh : Mesh
+        Surface with V vertices, xyz in Å.
+    other : Mesh
+        Surface with at least one face.
+
+    Returns
+    -------
+    ndarray, shape (V,), float64
+        Distances in Å.
+    """
     return _distances(FaceTree(other.vertices, other.faces), mesh.vertices)
 
 
 def _reach(mesh: Mesh, other: Mesh, tree: FaceTree | None, tolerance: float) -> Reach:
+    """Return the distances from a mesh to another one, whose faces are in `tree`."""
     area, components = mesh.area_angstrom2(), component_count(mesh)
     if not area > 0.0 or tree is None:
         return Reach(area, components, None, None, None if not area > 0.0 else 0.0, np.zeros(0), np.zeros(0))
@@ -96,10 +147,24 @@ def _reach(mesh: Mesh, other: Mesh, tree: FaceTree | None, tolerance: float) -> 
 
 
 def spread_points(mesh: Mesh, count: int) -> tuple[Floats, NDArray[np.int64]]:
-    """(N, 3) points in Å that stand for equal areas each, and (N,) the faces they are on; some area is needed.
+    """Spread points over a surface, each of which stands for an equal area.
 
-    Points follow each other along the faces' summed areas at equal steps; where on its face each lies is the next pair
-    of an even sequence, folded into the triangle.
+    The points follow each other at equal steps of the summed areas of the faces. The place of each on its face is the
+    next pair of an even sequence, folded into the triangle.
+
+    Parameters
+    ----------
+    mesh : Mesh
+        Surface with some area.
+    count : int
+        Number of points N.
+
+    Returns
+    -------
+    ndarray, shape (N, 3), float64
+        Points, xyz in Å.
+    ndarray, shape (N,), int64
+        The faces that they lie on.
     """
     summed = np.cumsum(mesh.face_areas_angstrom2())
     wanted = (np.arange(count) + 0.5) / count * summed[-1]
@@ -112,7 +177,18 @@ def spread_points(mesh: Mesh, count: int) -> tuple[Floats, NDArray[np.int64]]:
 
 
 def component_count(mesh: Mesh) -> int:
-    """Parts that hang together, vertices at one place being one: some programs write each triangle with its own."""
+    """Count the connected components of a mesh.
+
+    Parameters
+    ----------
+    mesh : Mesh
+        Vertices at one place count as one, since some programs write each triangle with vertices of its own.
+
+    Returns
+    -------
+    int
+        Number of components.
+    """
     if not len(mesh.faces):
         return 0
     places, at = np.unique(mesh.vertices, axis=0, return_inverse=True)
@@ -124,9 +200,17 @@ def component_count(mesh: Mesh) -> int:
 
 
 def pooled(reaches: Sequence[Reach]) -> Reach:
-    """Several surfaces as one, by their areas; those that are not known to lie anywhere are part of the area alone.
+    """Combine several surfaces into one by their areas.
 
-    within : of all area, an empty other surface being beyond any tolerance.
+    Parameters
+    ----------
+    reaches : sequence of Reach
+        Distances from each surface. One without distances contributes its area only, and lies beyond any tolerance.
+
+    Returns
+    -------
+    Reach
+        Distances from all of them together.
     """
     known = [r for r in reaches if r.mean_angstrom is not None and r.largest_angstrom is not None]
     area, known_area = (float(sum(r.area_angstrom2 for r in some)) for some in (reaches, known))
@@ -143,7 +227,18 @@ def pooled(reaches: Sequence[Reach]) -> Reach:
 
 
 def median_of_both(first: Reach, second: Reach) -> float | None:
-    """The median angle over the area of both, degrees."""
+    """Return the median angle over the area of both surfaces.
+
+    Parameters
+    ----------
+    first, second : Reach
+        Distances from each of two surfaces to the other.
+
+    Returns
+    -------
+    float or None
+        Angle in degrees; None where it is unknown for both.
+    """
     known = [r for r in (first, second) if len(r.angles)]
     return float(_quantiles([r.angles for r in known], known, np.array([0.5]))[0]) if known else None
 
@@ -155,20 +250,22 @@ def _pooled_quantiles(values: Sequence[Floats], reaches: Sequence[Reach]) -> Flo
 
 
 def _quantiles(values: Sequence[Floats], reaches: Sequence[Reach], shares: Floats) -> Floats:
-    """Below which each of `shares` of the reaches' area lies; as `weighing.weighted_quantile`, several at once."""
+    """Return area-weighted quantiles of values that several surfaces hold."""
     together = np.concatenate(values)
     weights = np.concatenate([np.full(len(some), r.area_angstrom2) for some, r in zip(values, reaches, strict=True)])
     order = np.argsort(together, kind="stable")
     below = np.cumsum(weights[order]) - 0.5 * weights[order]
-    return np.interp(shares * weights.sum(), below, together[order])
+    result: Floats = np.interp(shares * weights.sum(), below, together[order])
+    return result
 
 
 def _face_normals(mesh: Mesh) -> Floats:
-    """(F, 3) unit normals; 0 for a face without area."""
+    """Return the unit normals of the faces, (F, 3); 0 for a face without area."""
     a, b, c = (mesh.vertices[mesh.faces[:, k]] for k in range(3))
     normals = np.cross(b - a, c - a)
     lengths = np.linalg.norm(normals, axis=1, keepdims=True)
-    return np.divide(normals, lengths, out=np.zeros_like(normals), where=lengths > 0)
+    result: Floats = np.divide(normals, lengths, out=np.zeros_like(normals), where=lengths > 0)
+    return result
 
 
 def _distances(tree: FaceTree, points: Floats) -> Floats:

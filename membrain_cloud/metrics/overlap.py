@@ -1,12 +1,12 @@
-"""How good a segmentation, its instances or the picks are against a truth.
+"""Scores of a segmentation, of its instances or of picks against a truth.
 
-In all of them an empty prediction of an empty truth is right (1), and an empty one of something is wrong (0).
+An empty prediction of an empty truth scores 1; an empty prediction of something scores 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 from membrain_cloud.geometry import Box, Zyx
 from membrain_cloud.image.skeleton import skeleton_blocks, skeletonize_box
 
-Read = Callable[[Box], NDArray]
+Read = Callable[[Box], NDArray[Any]]
 
 
 class Score(NamedTuple):
@@ -44,10 +44,12 @@ class MaskCounts(NamedTuple):
     """... and of these, inside the prediction."""
 
     def plus(self, other: MaskCounts) -> MaskCounts:
+        """Return the sum of two counts."""
         return MaskCounts(*(a + b for a, b in zip(self, other, strict=True)))
 
     @property
     def dice(self) -> float:
+        """Dice overlap of the voxels; 1 for two empty masks."""
         total = self.predicted + self.truth
         return 2.0 * self.both / total if total else 1.0
 
@@ -58,11 +60,12 @@ class MaskCounts(NamedTuple):
 
     @property
     def surface_dice(self) -> Score:
+        """Surface-Dice, with the precision and recall of the skeletons."""
         return _score(self.right, self.predicted_sheet, self.reached, self.true_sheet)
 
 
 class InstanceMatches(NamedTuple):
-    """What `matched_instances` found; precision is found / predicted, recall is found / truth."""
+    """The result of `matched_instances`: precision is found / predicted, recall is found / truth."""
 
     found: int
     truth: int
@@ -71,24 +74,57 @@ class InstanceMatches(NamedTuple):
     """truth id -> predicted id."""
 
 
-def dice(predicted: NDArray, truth: NDArray, ignore: NDArray | None = None) -> float:
-    """Dice overlap of two masks (nonzero is membrane) of one shape, where `ignore` is zero or None."""
+def dice(predicted: NDArray[Any], truth: NDArray[Any], ignore: NDArray[Any] | None = None) -> float:
+    """Compute the Dice overlap of two masks.
+
+    Parameters
+    ----------
+    predicted, truth : ndarray, shape (Z, Y, X)
+        Nonzero is membrane.
+    ignore : ndarray, shape (Z, Y, X), optional
+        Voxels where it is nonzero are left out. Default: none.
+
+    Returns
+    -------
+    float
+        0 to 1; 1 for two empty masks.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    """
     predicted, truth, valid = _masks(predicted, truth, ignore)
     predicted, truth = predicted & valid, truth & valid
     return MaskCounts(_count(predicted), _count(truth), _count(predicted & truth)).dice
 
 
-def surface_dice(predicted: NDArray, truth: NDArray, ignore: NDArray | None = None) -> Score:
-    """Surface-Dice of the MemBrain-seg paper, which rewards connected sheets rather than exact thickness.
+def surface_dice(predicted: NDArray[Any], truth: NDArray[Any], ignore: NDArray[Any] | None = None) -> Score:
+    """Compute the Surface-Dice of two masks, which rewards connected sheets rather than an exact thickness.
 
     Precision is the part of the prediction's skeleton inside the truth, recall the part of the truth's skeleton inside
-    the prediction. Skeleton voxels where `ignore` is nonzero do not count; the skeletons themselves are those of the
-    whole masks, so that the edge of an ignored region makes no rims.
+    the prediction. The skeletons are those of the whole masks, so that the edge of an ignored region makes no rims.
 
     Parameters
     ----------
-    predicted, truth : (Z, Y, X), nonzero is membrane.
-    ignore : (Z, Y, X) or None, nonzero is ignored.
+    predicted, truth : ndarray, shape (Z, Y, X)
+        Nonzero is membrane.
+    ignore : ndarray, shape (Z, Y, X), optional
+        Skeleton voxels where it is nonzero are left out. Default: none.
+
+    Returns
+    -------
+    Score
+        The score, precision and recall.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+
+    References
+    ----------
+    Lamm et al., MemBrain v2 (2024), bioRxiv 2024.01.05.574336.
     """
     _masks(predicted, truth, ignore)
     z, y, x = predicted.shape
@@ -102,14 +138,21 @@ def surface_dice(predicted: NDArray, truth: NDArray, ignore: NDArray | None = No
 
 
 def compare_masks(read_predicted: Read, read_truth: Read, read_ignore: Read | None, shape: Zyx) -> MaskCounts:
-    """Dice and Surface-Dice of volumes of any size, a block at a time: the sum of `mask_counts` over a volume.
-
-    The counts are the same however the volume is cut, because the skeletons are.
+    """Compute the counts behind Dice and Surface-Dice for volumes of any size, block by block.
 
     Parameters
     ----------
-    read_predicted, read_truth : box -> voxels, nonzero is membrane.
-    read_ignore : box -> voxels, nonzero is ignored; or None.
+    read_predicted, read_truth : callable
+        Take a box and return its voxels, (Z, Y, X); nonzero is membrane.
+    read_ignore : callable or None
+        Takes a box and returns its voxels; nonzero is ignored.
+    shape : tuple of int
+        Voxels along (z, y, x).
+
+    Returns
+    -------
+    MaskCounts
+        The counts; they do not depend on the blocks, since the skeletons do not.
     """
     total = MaskCounts()
     for box in skeleton_blocks(shape):
@@ -118,7 +161,22 @@ def compare_masks(read_predicted: Read, read_truth: Read, read_ignore: Read | No
 
 
 def mask_counts(read_predicted: Read, read_truth: Read, read_ignore: Read | None, shape: Zyx, box: Box) -> MaskCounts:
-    """The counts of one box of two volumes of `shape`; the other parameters as in `compare_masks`."""
+    """Compute the counts of one box of two volumes.
+
+    Parameters
+    ----------
+    read_predicted, read_truth, read_ignore
+        As for `compare_masks`.
+    shape : tuple of int
+        Voxels of the volumes along (z, y, x).
+    box : Box
+        Part of the volumes.
+
+    Returns
+    -------
+    MaskCounts
+        The counts of the box.
+    """
     ignore = None if read_ignore is None else read_ignore(box)
     predicted, truth, valid = _masks(read_predicted(box), read_truth(box), ignore)
     predicted, truth = predicted & valid, truth & valid
@@ -135,16 +193,26 @@ def mask_counts(read_predicted: Read, read_truth: Read, read_ignore: Read | None
     )
 
 
-def pick_f1(predicted_xyz: NDArray, true_xyz: NDArray, radius_angstrom: float) -> Score:
-    """F1 of picks as MemBrain-pick defines it (it uses 63.36 Å).
+def pick_f1(predicted_xyz: NDArray[Any], true_xyz: NDArray[Any], radius_angstrom: float) -> Score:
+    """Compute the F1 of picks as MemBrain-pick defines it, with many predictions for one particle.
 
     Recall is the part of the true positions with any prediction within the radius, precision the part of the
-    predictions with any true position within it. Ten predictions on one particle are ten right ones here;
-    `pick_f1_one_to_one` is the stricter measure.
+    predictions with any true position within it. Ten predictions on one particle count as ten correct ones;
+    `pick_f1_one_to_one` is stricter.
 
     Parameters
     ----------
-    predicted_xyz, true_xyz : (N, 3) and (M, 3) in Å.
+    predicted_xyz : ndarray, shape (N, 3), floating
+        Predicted positions in Å.
+    true_xyz : ndarray, shape (M, 3), floating
+        True positions in Å.
+    radius_angstrom : float
+        Radius in Å; MemBrain-pick takes 63.36.
+
+    Returns
+    -------
+    Score
+        F1, precision and recall.
     """
     predicted, true = _positions(predicted_xyz), _positions(true_xyz)
     if not len(predicted) or not len(true):
@@ -154,14 +222,22 @@ def pick_f1(predicted_xyz: NDArray, true_xyz: NDArray, radius_angstrom: float) -
     return _score(right, len(predicted), reached, len(true))
 
 
-def pick_f1_one_to_one(predicted_xyz: NDArray, true_xyz: NDArray, radius_angstrom: float) -> Score:
-    """F1 of picks where a true position and a prediction within the radius can each be used once.
-
-    The matching is the largest there is (Hopcroft-Karp), so the score does not hang on the order of the points.
+def pick_f1_one_to_one(predicted_xyz: NDArray[Any], true_xyz: NDArray[Any], radius_angstrom: float) -> Score:
+    """Compute the F1 of picks, where each true position and each prediction is matched at most once.
 
     Parameters
     ----------
-    predicted_xyz, true_xyz : (N, 3) and (M, 3) in Å.
+    predicted_xyz : ndarray, shape (N, 3), floating
+        Predicted positions in Å.
+    true_xyz : ndarray, shape (M, 3), floating
+        True positions in Å.
+    radius_angstrom : float
+        Radius in Å.
+
+    Returns
+    -------
+    Score
+        F1, precision and recall of the largest matching (Hopcroft-Karp); it does not depend on the order of the points.
     """
     predicted, true = _positions(predicted_xyz), _positions(true_xyz)
     if not len(predicted) or not len(true):
@@ -174,12 +250,20 @@ def pick_f1_one_to_one(predicted_xyz: NDArray, true_xyz: NDArray, radius_angstro
     return _score(matched, len(predicted), matched, len(true))
 
 
-def chamfer_angstrom(predicted_xyz: NDArray, true_xyz: NDArray) -> float | None:
-    """Mean of both mean distances to the nearest point of the other set, in Å; None where one set is empty.
+def chamfer_angstrom(predicted_xyz: NDArray[Any], true_xyz: NDArray[Any]) -> float | None:
+    """Compute the Chamfer distance: the mean of both mean distances to the nearest point of the other set.
 
     Parameters
     ----------
-    predicted_xyz, true_xyz : (N, 3) and (M, 3) in Å.
+    predicted_xyz : ndarray, shape (N, 3), floating
+        Predicted positions in Å.
+    true_xyz : ndarray, shape (M, 3), floating
+        True positions in Å.
+
+    Returns
+    -------
+    float or None
+        Distance in Å; None where a set is empty.
     """
     predicted, true = _positions(predicted_xyz), _positions(true_xyz)
     if not len(predicted) or not len(true):
@@ -188,17 +272,27 @@ def chamfer_angstrom(predicted_xyz: NDArray, true_xyz: NDArray) -> float | None:
     return float((forth.mean() + back.mean()) / 2.0)
 
 
-def matched_instances(predicted: NDArray, truth: NDArray) -> InstanceMatches:
-    """Which true instances a segmentation has as an instance of their own.
+def matched_instances(predicted: NDArray[Any], truth: NDArray[Any]) -> InstanceMatches:
+    """Find the true instances that a segmentation has as an instance of their own.
 
-    A true instance is found when one predicted instance covers more than half of its voxels and has more than half of
-    its own voxels that lie on any true instance there. So each is matched at most once; a membrane in pieces or two
-    membranes merged into one are not found (the larger of the two may be); a prediction that is thicker than the
-    truth is not punished, as it would be by an overlap over union.
+    A true instance is found where one predicted instance covers more than half of its voxels, and has more than half of
+    its own voxels that lie on any true instance there. Each is matched at most once. A membrane in pieces is not found,
+    nor are two membranes that are merged (the larger one may be). A prediction thicker than the truth is not penalised.
 
     Parameters
     ----------
-    predicted, truth : (Z, Y, X) instance ids, 0 is background.
+    predicted, truth : ndarray, shape (Z, Y, X), integer
+        Instance numbers; 0 is background.
+
+    Returns
+    -------
+    InstanceMatches
+        Counts and pairs.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
     """
     if predicted.shape != truth.shape:
         raise ValueError(f"shapes differ: {predicted.shape} and {truth.shape}")
@@ -218,11 +312,11 @@ def matched_instances(predicted: NDArray, truth: NDArray) -> InstanceMatches:
     return InstanceMatches(len(found), len(true_ids), len(predicted_ids), found)
 
 
-def _count(values: NDArray) -> int:
+def _count(values: NDArray[Any]) -> int:
     return int(np.count_nonzero(values))
 
 
-def _ids(values: NDArray) -> tuple[list[int], list[int]]:
+def _ids(values: NDArray[Any]) -> tuple[list[int], list[int]]:
     ids, counts = np.unique(values, return_counts=True)
     return ids.tolist(), counts.tolist()
 
@@ -236,12 +330,12 @@ def _score(right: int, n_predicted: int, reached: int, n_truth: int) -> Score:
     return Score(2.0 * precision * recall / total if total else 0.0, precision, recall)
 
 
-def _positions(points: NDArray) -> NDArray[np.float64]:
+def _positions(points: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(points, np.float64).reshape(-1, 3)
 
 
 def _masks(
-    predicted: NDArray, truth: NDArray, ignore: NDArray | None
+    predicted: NDArray[Any], truth: NDArray[Any], ignore: NDArray[Any] | None
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_] | np.bool_]:
     shapes = {predicted.shape, truth.shape} | ({ignore.shape} if ignore is not None else set())
     if len(shapes) > 1:

@@ -1,4 +1,4 @@
-"""How well picks are placed and turned, against particles whose truth is known."""
+"""How precisely picks are placed and oriented, compared with particles of known truth."""
 
 from __future__ import annotations
 
@@ -16,12 +16,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Placement:
-    """Medians over the picks that have a true particle within the radius; None where there is nothing to take one of.
+    """Medians over the picks that have a true particle within the radius; None where there are none.
 
-    center_angstrom : distance from the nearest true centre.
-    normal_degrees : between the z axes of pick and particle.
-    in_plane_degrees : between their x axes, seen along the true normal and known up to half a turn, so 90 at most and
-        45 by chance; of picks, and particles, that say that they know it.
+    Attributes
+    ----------
+    center_angstrom : float or None
+        Distance from the nearest true centre in Å.
+    normal_degrees : float or None
+        Angle between the z axes of pick and particle.
+    in_plane_degrees : float or None
+        Angle between their x axes, seen along the true normal and up to half a turn: 90 at most, 45 by chance. Over
+        picks and particles whose in-plane angle is known.
     """
 
     center_angstrom: float | None
@@ -30,7 +35,20 @@ class Placement:
 
 
 def placement(predicted: Picks, true: Picks, radius_angstrom: float) -> Placement:
-    """Compare each pick with the true particle nearest to it, where one is within the radius."""
+    """Compare each pick with the nearest true particle within a radius.
+
+    Parameters
+    ----------
+    predicted, true : Picks
+        Picks and particles, xyz in Å.
+    radius_angstrom : float
+        Radius in Å.
+
+    Returns
+    -------
+    Placement
+        The medians.
+    """
     if not len(predicted) or not len(true):
         return Placement(None, None, None)
     distance, nearest = cKDTree(true.positions).query(predicted.positions)

@@ -1,8 +1,8 @@
-"""Cutting a mesh into overlapping patches that a network can take one by one, in one of two ways.
+"""Overlapping patches of a mesh that a network can take one by one, cut in one of two ways.
 
 `cut_into_patches` is ours. Each connected component is divided into cells (Voronoi cells of evenly spread seeds, by
 distance along edges). A patch is a cell with the vertices nearest to it, about as many again, so that every vertex is
-scored at least once well away from where its surface was cut:
+scored at least once at a distance from the patch's rim:
 
         +---------------------+
         |  halo: weight 1..0  |     the weight falls linearly from the cell to the patch's rim
@@ -12,7 +12,7 @@ scored at least once well away from where its surface was cut:
         +---------------------+
 
 `released_patches` is MemBrain-pick's, for its checkpoints: the vertices nearest to a first one, then to one that no
-patch has well inside yet, and so on. It scores a vertex four to six times where ours does twice.
+patch gave much weight to yet, and so on. It scores a vertex four to six times where ours does twice.
 """
 
 from __future__ import annotations
@@ -33,13 +33,26 @@ if TYPE_CHECKING:
 
     from membrain_cloud.geometry import Mesh
 
-_RELEASED_SIGMA, _RELEASED_DONE, _RELEASED_PATIENCE = 0.5, 0.35, 10  # MemBrain-pick's
-SMALLEST_PATCH = 4  # vertices; a surface of fewer has no neighbourhood to look at
+# MemBrain-pick's: sigma of the weights over the patch's radius, mean weight of a face that is done, and most patches in
+# a row that do no face.
+_RELEASED_SIGMA, _RELEASED_DONE, _RELEASED_PATIENCE = 0.5, 0.35, 10
+_SMALLEST_PATCH = 4  # vertices; a surface of fewer has no neighbourhood to see
+_ONE_PATCH = 1.3  # of the wanted vertices: larger components are cut
 
 
 @dataclass(frozen=True, eq=False)
 class Patch:
-    """A piece of a mesh: vertices (n,) as indices into the mesh, faces (f, 3) into `vertices`, weights (n,) in 0..1."""
+    """A patch of a mesh.
+
+    Attributes
+    ----------
+    vertices : (n,) int64
+        Rising indices into the mesh's vertices.
+    faces : (f, 3) int64
+        Faces, as indices into `vertices`.
+    weights : (n,) float64
+        Weight of the patch's scores at each vertex, 0..1.
+    """
 
     vertices: NDArray[np.int64]
     faces: NDArray[np.int64]
@@ -47,10 +60,22 @@ class Patch:
 
 
 def cut_into_patches(mesh: Mesh, *, partition_vertices: int) -> list[Patch]:
-    """Patches of about `partition_vertices` vertices that cover every component of the mesh.
+    """Cut a mesh into patches of about equal size that cover every component.
 
-    A component of up to 1.3 times as many is one patch. Components never share a patch. Vertices without a face and
-    components of fewer than 4 vertices are in none. The same mesh always gives the same patches.
+    Components never share a patch; one of up to 1.3 times the wanted size is one patch. The same mesh always gives the
+    same patches.
+
+    Parameters
+    ----------
+    mesh : Mesh
+        Vertices in Å.
+    partition_vertices : int
+        Vertices of a patch, about.
+
+    Returns
+    -------
+    list of Patch
+        Vertices without a face and components of fewer than 4 vertices are in none.
     """
     graph = edge_graph(mesh)
     _, component = connected_components(graph, directed=False)
@@ -62,11 +87,11 @@ def cut_into_patches(mesh: Mesh, *, partition_vertices: int) -> list[Patch]:
 
     patches: list[Patch] = []
     for index, vertices in enumerate(groups):
-        if len(vertices) < SMALLEST_PATCH:
+        if len(vertices) < _SMALLEST_PATCH:
             continue
         faces = mesh.faces[face_order[bounds[index] : bounds[index + 1]]]
         local_faces = np.searchsorted(vertices, faces).astype(np.int64)
-        if len(vertices) <= 1.3 * partition_vertices:
+        if len(vertices) <= _ONE_PATCH * partition_vertices:
             patches.append(Patch(vertices, local_faces, np.ones(len(vertices))))
             continue
         for patch in _cut_component(graph[vertices][:, vertices], local_faces, partition_vertices):
@@ -75,11 +100,23 @@ def cut_into_patches(mesh: Mesh, *, partition_vertices: int) -> list[Patch]:
 
 
 def released_patches(mesh: Mesh, *, partition_vertices: int) -> list[Patch]:
-    """The patches that MemBrain-pick cuts, in its order.
+    """Cut a mesh into the patches that MemBrain-pick cuts, in its order.
 
-    A patch is the `partition_vertices` vertices nearest (heat method) to the first vertex of the first face left, with
-    Gaussian weights of half its radius; faces of mean weight above 0.35 are done. After more than ten patches in a
-    row that do no new face, or one for each face left, the rest is left out, as in the release.
+    A patch is the vertices nearest (heat method) to the first vertex of the first face left, with Gaussian weights of
+    half its radius; faces of mean weight above 0.35 are done. After more than ten patches in a row that do no new face,
+    or one for each face left, the rest is left out, as in the release.
+
+    Parameters
+    ----------
+    mesh : Mesh
+        Vertices in Å.
+    partition_vertices : int
+        Vertices of a patch.
+
+    Returns
+    -------
+    list of Patch
+        Empty for a mesh without faces.
     """
     faces = np.asarray(mesh.faces, np.int64)
     if not len(faces):
@@ -110,7 +147,18 @@ def released_patches(mesh: Mesh, *, partition_vertices: int) -> list[Patch]:
 
 
 def edge_graph(mesh: Mesh) -> scipy.sparse.csr_matrix:
-    """(V, V) symmetric matrix of edge lengths in Å (never 0, which a graph would take for no edge)."""
+    """Return the graph of a mesh's edges.
+
+    Parameters
+    ----------
+    mesh : Mesh
+        Vertices in Å.
+
+    Returns
+    -------
+    (V, V) csr_matrix of float64
+        Symmetric; lengths of the edges in Å, never 0, which a graph would take for no edge.
+    """
     count = len(mesh.vertices)
     if not len(mesh.faces):
         return scipy.sparse.csr_matrix((count, count))
@@ -121,6 +169,7 @@ def edge_graph(mesh: Mesh) -> scipy.sparse.csr_matrix:
 
 
 def _cut_component(graph: scipy.sparse.csr_matrix, faces: NDArray[np.int64], size: int) -> list[Patch]:
+    """Cut a connected component, of this graph and faces (F, 3), into patches of about `size` vertices."""
     cells = math.ceil(graph.shape[0] / (0.5 * size))
     owner = _even_cells(graph, cells)
     patches = []
@@ -132,7 +181,7 @@ def _cut_component(graph: scipy.sparse.csr_matrix, faces: NDArray[np.int64], siz
 
 
 def _even_cells(graph: scipy.sparse.csr_matrix, cells: int) -> NDArray[np.int64]:
-    """(V,) the cell of each vertex of a connected graph: farthest-point seeds, moved twice to their cells' middles."""
+    """Return the cell (V,) of each vertex of a connected graph: farthest-point seeds, moved twice to their middles."""
     distance = dijkstra(graph, indices=0)
     seeds = [int(distance.argmax())]
     distance = dijkstra(graph, indices=seeds[0])
@@ -146,23 +195,25 @@ def _even_cells(graph: scipy.sparse.csr_matrix, cells: int) -> NDArray[np.int64]
 
 
 def _nearest_seed(graph: scipy.sparse.csr_matrix, seeds: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return which of the sorted seeds is nearest to each vertex (V,)."""
     seeds = np.unique(seeds)
     _, _, source = dijkstra(graph, indices=seeds, min_only=True, return_predecessors=True)
-    return np.searchsorted(seeds, source)
+    return np.asarray(np.searchsorted(seeds, source), np.int64)
 
 
 def _cell_middles(graph: scipy.sparse.csr_matrix, owner: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The vertex of each cell that is farthest from the other cells."""
+    """Return the vertex of each cell that is farthest from the other cells."""
     edges = graph.tocoo()
     border = np.unique(edges.row[owner[edges.row] != owner[edges.col]])
     depth = dijkstra(graph, indices=border, min_only=True) if len(border) else np.zeros(len(owner))
     order = np.lexsort((np.arange(len(owner)), -depth, owner))
-    return order[np.unique(owner[order], return_index=True)[1]]
+    middles: NDArray[np.int64] = order[np.unique(owner[order], return_index=True)[1]]
+    return middles
 
 
 def _grow(graph: scipy.sparse.csr_matrix, faces: NDArray[np.int64], members: NDArray[np.int64], size: int) -> Patch:
-    """The cell `members` with its nearest vertices, `size` in all."""
-    # A disc of the wanted number of vertices bounds the halo generously, so the search need not see the whole mesh.
+    """Return the cell `members` with its nearest vertices, `size` in all, as a patch."""
+    # Four times the radius of a disc of this many vertices bounds the halo, so the search need not see the whole mesh.
     mean_edge = float(graph.data.mean())
     limit = 4.0 * mean_edge * math.sqrt(size / math.pi)
     distance = dijkstra(graph, indices=members, min_only=True, limit=limit)

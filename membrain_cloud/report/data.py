@@ -1,4 +1,4 @@
-"""What a report is made of: plain frozen data, gathered by the pipeline, drawn by `figures` and `page`."""
+"""The data of a report: frozen records, gathered by `pipeline.reporting`, drawn by `figures` and `page`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class SliceView:
-    """One plane cut out of a tomogram, with the membranes found in it.
+    """One plane of a tomogram, with the membranes in it. It is drawn with x to the right and y or z up.
 
-    plane : "xy" (rows run along y, columns along x) or "xz" (rows along z, columns along x). Drawn with x to the right
-        and y or z up, as the surfaces are.
-    index : the plane's voxel index along the axis it is normal to (z for xy, y for xz).
-    density : (rows, columns), any real dtype; dark is dense.
-    instances : (rows, columns) integer, the membrane's id; 0 where there is none.
+    Parameters
+    ----------
+    plane : {"xy", "xz"}
+        Axes of the plane: rows run along y (xy) or z (xz), columns along x.
+    index : int
+        Voxel index of the plane along its normal (z for xy, y for xz).
+    density : (rows, columns) array
+        Density of any real dtype; dark is dense.
+    instances : (rows, columns) integer array
+        Number of the membrane; 0 outside membranes.
     """
 
     plane: Literal["xy", "xz"]
@@ -35,15 +40,24 @@ class SliceView:
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """How particles lie to each other along the membranes, over all membranes of a tomogram.
+    """Distances and correlations of the particles along the membranes, over all membranes of a tomogram.
 
-    neighbor_distances_nm : (N,) geodesic distance of each particle to its nearest neighbour; NaN where it has none.
-    radii_nm : (B,) radii of `pair_correlation` and `l_difference_nm`; empty where there are too few particles.
-    pair_correlation : (B,) g(r); 1 for particles at random.
-    l_difference_nm : (B,) Ripley's L(r) less that of particles at random on the same membranes (on a plane, L(r) - r).
-    truth_neighbor_distances_nm : the same distances between the true particles, where known.
-    random_correlation, random_l_difference_nm : (2, B) between which most of what is random on the same membranes lies;
-        None: not simulated.  p : of so large a difference at random; None: not known.
+    Parameters
+    ----------
+    neighbor_distances_nm : (N,) float64 array
+        Geodesic distance of each particle to its nearest neighbour; NaN without one.
+    radii_nm : (B,) float64 array
+        Distances of `pair_correlation` and `l_difference_nm`; empty with too few particles.
+    pair_correlation : (B,) float64 array
+        Pair correlation g(r); 1 at random.
+    l_difference_nm : (B,) float64 array
+        Ripley's L(r) less that at random on the same membranes; on a plane, L(r) - r.
+    truth_neighbor_distances_nm : float64 array or None
+        Distances between the true particles; None if unknown.
+    random_correlation, random_l_difference_nm : (2, B) float64 array or None
+        Lower and upper end of the envelope of random patterns; None without simulations.
+    p : float or None
+        Probability of such a difference from the mean at random; None if unknown.
     """
 
     neighbor_distances_nm: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
@@ -58,8 +72,24 @@ class Curves:
 
 @dataclass(frozen=True)
 class MembraneRow:
-    """One membrane in the table of a tomogram; None is unknown. `area_nm2` is that of one side, `bilayer_nm` the
-    distance between the leaflets' density peaks.
+    """One membrane in the table of a tomogram; None is unknown.
+
+    Parameters
+    ----------
+    membrane_id : int
+        Number of the membrane.
+    area_nm2 : float or None
+        Area of one side, nm².
+    closed : bool or None
+        Whether the membrane is a closed vesicle.
+    particles : int or None
+        Number of particles on it.
+    particles_per_um2 : float or None
+        Particles per one-sided area, 1/µm².
+    nearest_neighbor_nm : float or None
+        Median geodesic distance to the nearest neighbour, nm.
+    bilayer_nm : float or None
+        Distance between the leaflets' density peaks, nm.
     """
 
     membrane_id: int
@@ -73,7 +103,27 @@ class MembraneRow:
 
 @dataclass(frozen=True, eq=False)
 class TomogramReport:
-    """All that the page shows of one tomogram. What a run has not made (yet) is empty."""
+    """The page's data of one tomogram. Results that do not exist (yet) are empty.
+
+    Parameters
+    ----------
+    name : str
+        Name of the run.
+    grid : Grid
+        Voxel grid of the tomogram.
+    slices : tuple of SliceView
+        Slices to draw.
+    meshes : mapping of int to Mesh
+        Number of the membrane -> its mesh.
+    picks, truth_picks : Picks or None
+        Particles, and the true particles.
+    membranes : tuple of MembraneRow
+        Rows of the table of membranes.
+    curves : Curves
+        Distances and correlations of the particles.
+    notes : tuple of str
+        Remarks to show above the figures.
+    """
 
     name: str
     grid: Grid
@@ -88,7 +138,19 @@ class TomogramReport:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table. `at_least` is the value a score should reach: lower ones are marked."""
+    """A column of a table on the page.
+
+    Parameters
+    ----------
+    label, unit : str
+        Heading and unit.
+    digits : int
+        Decimals of floating-point numbers.
+    help : str
+        Tooltip of the heading.
+    at_least : float or None
+        Smallest acceptable score: lower values are marked. None marks nothing.
+    """
 
     label: str
     unit: str = ""
@@ -99,7 +161,19 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table to show: cells are text, numbers, booleans or None (unknown). `footer` holds means or sums."""
+    """A table on the page.
+
+    Parameters
+    ----------
+    columns : tuple of Column
+        The columns.
+    rows : tuple of tuples
+        Cells: text, numbers, booleans or None (unknown).
+    footer : tuple or None
+        Means or sums; None without a footer.
+    note : str
+        Text below the table.
+    """
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[Any, ...], ...]
@@ -109,11 +183,20 @@ class Table:
 
 @dataclass(frozen=True, eq=False)
 class StatisticsReport:
-    """What particles and membranes show over all tomograms: frames as `membrain_cloud.tables` makes them.
+    """Statistics over all tomograms: frames of `membrain_cloud.tables`. Frames without rows are not drawn.
 
-    kinds : a row a pair of kinds of particles.  neighbors, ripley : of `nearest_neighbors()` and `ripley()`, within
-    kinds.  curvature : of `histogram()`, by leaflet.  thickness : of `density_profile()`.  gaps : of `histogram()`, to
-    the next membrane. Frames without rows are not drawn.
+    Parameters
+    ----------
+    kinds : Table
+        One row a pair of kinds of particles.
+    neighbors, ripley : DataFrame
+        `nearest_neighbors()` and `ripley()` within kinds.
+    curvature : DataFrame
+        `histogram()` of the mean curvature, by leaflet.
+    thickness : DataFrame
+        `density_profile()`.
+    gaps : DataFrame
+        `histogram()` of the distance to the next membrane.
     """
 
     kinds: Table
@@ -126,7 +209,17 @@ class StatisticsReport:
 
 @dataclass(frozen=True)
 class Failure:
-    """A task that failed: what, why and what to do about it."""
+    """A task that failed.
+
+    Parameters
+    ----------
+    tomogram, stage : str
+        The task.
+    message : str
+        What failed and why.
+    next_step : str
+        What the user can do; empty if there is nothing.
+    """
 
     tomogram: str
     stage: str
@@ -136,7 +229,19 @@ class Failure:
 
 @dataclass(frozen=True)
 class Number:
-    """One number of the header, e.g. Number("particles", 1234)."""
+    """One number of the page's header, e.g. Number("particles", 1234).
+
+    Parameters
+    ----------
+    label : str
+        Name below the number.
+    value : float, int, str or None
+        The number; None is unknown.
+    unit : str
+        Its unit.
+    digits : int
+        Decimals of a floating-point number.
+    """
 
     label: str
     value: float | int | str | None
@@ -146,7 +251,27 @@ class Number:
 
 @dataclass(frozen=True, eq=False)
 class ReportData:
-    """The whole page. `facts` are lines of provenance: config, time, versions. No clock is read to draw it."""
+    """The data of the whole page. The page is drawn from it alone: no clock is read.
+
+    Parameters
+    ----------
+    title : str
+        Heading of the page.
+    facts : tuple of (str, str)
+        Lines of provenance: config, time, versions.
+    numbers : tuple of Number
+        Numbers of the header.
+    stages, scores : Table or None
+        Progress of the stages; scores against the ground truth.
+    statistics : StatisticsReport or None
+        Statistics over all tomograms.
+    failures : sequence of Failure
+        Tasks that failed.
+    tomograms : sequence of TomogramReport
+        The tomograms.
+    settings : mapping of str to mapping
+        Section -> its settings.
+    """
 
     title: str
     facts: tuple[tuple[str, str], ...] = ()

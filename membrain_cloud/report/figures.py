@@ -1,4 +1,4 @@
-"""The figures of a report, each as the bytes of a PNG. Drawn by matplotlib's object-oriented API: no global state."""
+"""The figures of a report, each as the bytes of a PNG. They use matplotlib's object-oriented API: no global state."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from scipy.spatial import cKDTree
 from membrain_cloud.report import plots
 from membrain_cloud.report.rendering import Camera, render
 from membrain_cloud.report.theme import SERIES, Theme
+from membrain_cloud.units import ANGSTROM_PER_NM
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
     from membrain_cloud.geometry import Grid, Mesh, Picks
@@ -30,17 +32,30 @@ PICK_COLOUR = "#ffd23f"
 _Panel = tuple[str, Callable[..., None]]
 _MAX_SLICE_PIXELS = 640
 _DPI = 100
+# Particles at most this far (Å) from a plane are drawn in it.
+_SLICE_DEPTH_ANGSTROM = 60.0
 # The twelve edges of a box, as pairs of corners that differ in one bit.
 _BOX_EDGES = [(i, i | bit) for i in range(8) for bit in (1, 2, 4) if not i & bit]
 
 
 def membrane_colour(membrane_id: int) -> str:
-    """The colour a membrane has in every figure and table of the page."""
+    """Return the colour of a membrane in all figures and tables of the page."""
     return SERIES[(membrane_id - 1) % len(SERIES)]
 
 
 def density_figure(view: SliceView) -> bytes:
-    """The grey slice alone, 8 bit, at most 640 pixels long: grey values between the 0.5th and 99.5th percentile."""
+    """Draw the density of a slice alone, with grey values between its 0.5th and 99.5th percentile.
+
+    Parameters
+    ----------
+    view : SliceView
+        The slice.
+
+    Returns
+    -------
+    bytes
+        An 8-bit grey PNG of at most 640 pixels along the longer side.
+    """
     density = _reduced(np.asarray(view.density, np.float32))
     finite = density[np.isfinite(density)]
     low, high = np.percentile(finite, [0.5, 99.5]) if finite.size else (0.0, 1.0)
@@ -51,10 +66,26 @@ def density_figure(view: SliceView) -> bytes:
 
 
 def slice_figure(view: SliceView, grid: Grid, picks: Picks | None, truth_picks: Picks | None, *, width: int) -> bytes:
-    """Membranes, picks and a scale bar, transparent, to lie exactly over `density_figure`.
+    """Draw membranes, particles and a scale bar, to lie exactly over `density_figure`.
 
-    Membranes are filled and outlined in their own colour. Picks within 60 Å of the plane are filled discs, true
-    particles rings around them.
+    Membranes are filled and outlined in their own colour. Particles within 60 Å of the plane are discs, true particles
+    are rings around them.
+
+    Parameters
+    ----------
+    view : SliceView
+        The slice.
+    grid : Grid
+        Voxel grid of the tomogram.
+    picks, truth_picks : Picks or None
+        Particles, and the true particles.
+    width : int
+        Width of the image in pixels.
+
+    Returns
+    -------
+    bytes
+        A transparent PNG.
     """
     rows, columns = view.density.shape
     figure = Figure(figsize=(width / _DPI, width * rows / columns / _DPI), dpi=_DPI)
@@ -70,16 +101,34 @@ def slice_figure(view: SliceView, grid: Grid, picks: Picks | None, truth_picks: 
         axes.plot(*near, "o", ms=size * 1.9, mfc="none", mec="white", mew=size * 0.19)
     if picks is not None:
         axes.plot(*_in_plane(picks, view, grid), "o", ms=size * 0.95, mfc=PICK_COLOUR, mec="black", mew=size * 0.08)
-    _draw_scale_bar(axes, columns, rows, grid.voxel_spacing_angstrom, size)
+    _draw_scale_bar(axes, columns, grid.voxel_spacing_angstrom, size)
     return png(figure)
 
 
 def surface_figure(
     meshes: Mapping[int, Mesh], picks: Picks | None, grid: Grid, *, width: int, azimuth_degrees: float = -62.0
 ) -> bytes:
-    """Membranes in colour in the tomogram's box, seen from above, and picks as small spheres on them; transparent.
+    """Draw membranes in the tomogram's box, seen from above, and particles as small spheres on them.
 
-    Picks that a membrane hides shine through faintly.
+    Particles behind a membrane shine through faintly.
+
+    Parameters
+    ----------
+    meshes : mapping of int to Mesh
+        Number of the membrane -> its mesh.
+    picks : Picks or None
+        Particles.
+    grid : Grid
+        Voxel grid of the tomogram.
+    width : int
+        Width of the image in pixels.
+    azimuth_degrees : float
+        Direction of the viewer, counted from the x axis.
+
+    Returns
+    -------
+    bytes
+        A transparent PNG.
     """
     camera = Camera((0.0, 0.0, 0.0), grid.size_angstrom, azimuth_degrees, 38.0, width)
     radius_angstrom = 0.0105 * float(np.linalg.norm(grid.size_angstrom))
@@ -108,10 +157,10 @@ def surface_figure(
 
 
 def _lifted(picks: Picks, meshes: Mapping[int, Mesh]) -> NDArray[np.float64]:
-    """Where to draw picks so that membranes do not hide them: on the surface of the shell, on the particle's side.
+    """Return positions (N, 3) at which particles are drawn, so that their own membrane does not hide them.
 
-    A centre may lie inside the slab. It goes to the vertex nearest to it, looked for on its own side where the
-    orientation tells it; a pick far from every membrane stays where it is.
+    A centre may lie inside the membrane. It moves to the nearest vertex, on the side that the particle's z axis points
+    to if that is known. Particles far from every membrane stay where they are.
     """
     vertices = [mesh.vertices for mesh in meshes.values() if len(mesh.vertices)]
     if not vertices or not len(picks):
@@ -122,16 +171,17 @@ def _lifted(picks: Picks, meshes: Mapping[int, Mesh]) -> NDArray[np.float64]:
     return np.where((distance < 60.0)[:, None], surface[nearest], picks.positions)
 
 
-def _label_box(axes: Any, corners: NDArray[np.float64], grid: Grid) -> None:
-    """The length of the box along x, y and z, each at the edge that lies farthest out in the image."""
+def _label_box(axes: Axes, corners: NDArray[np.float64], grid: Grid) -> None:
+    """Write the box's lengths along x, y and z, each at the edge that lies farthest out in the image."""
     middle = corners[:, :2].mean(0)
     for axis, (name, length) in enumerate(zip("xyz", grid.size_angstrom, strict=True)):
         edges = [corners[[i, i | 1 << axis], :2].mean(0) for i in range(8) if not i >> axis & 1]
         if name == "z":
-            column, row = min(edges, key=lambda edge: edge[0])
+            column, row = min(edges, key=lambda edge: float(edge[0]))
         else:
-            column, row = max(edges, key=lambda edge: edge[1])
-        label, style = f"{name} {length / 10:.0f} nm", {"color": "#7d8797", "size": 12.5}
+            column, row = max(edges, key=lambda edge: float(edge[1]))
+        label = f"{name} {length / ANGSTROM_PER_NM:.0f} nm"
+        style: dict[str, Any] = {"color": "#7d8797", "size": 12.5}
         if name == "z":
             axes.text(column - 6, row, rotation=90, ha="right", va="center", s=label, **style)
         else:
@@ -140,13 +190,34 @@ def _label_box(axes: Any, corners: NDArray[np.float64], grid: Grid) -> None:
 
 
 def curves_figure(curves: Curves, theme: Theme) -> bytes:
-    """Three panels: nearest-neighbour distances, g(r), and Ripley's L(r) less that at random; geodesic, in nm."""
+    """Draw nearest-neighbour distances, g(r), and Ripley's L(r) less that at random, in three panels.
+
+    Parameters
+    ----------
+    curves : Curves
+        The distances and curves; empty ones leave a remark in their panel.
+    theme : Theme
+        Colours.
+
+    Returns
+    -------
+    bytes
+        A transparent PNG.
+    """
     figure = Figure(figsize=(12.0, 3.1), dpi=_DPI * 1.5, layout="constrained")
     histogram, correlation, ripley = figure.subplots(1, 3)
     _draw_neighbors(histogram, curves, theme)
-    labels = "pair correlation g(r)", "Ripley's L(r), less at random / nm"
-    _draw_curve(correlation, curves.radii_nm, curves.pair_correlation, curves.random_correlation, 1.0, labels[0], theme)
-    _draw_curve(ripley, curves.radii_nm, curves.l_difference_nm, curves.random_l_difference_nm, 0.0, labels[1], theme)
+    radii = curves.radii_nm
+    for axes, values, limits, at_random, label in (
+        (correlation, curves.pair_correlation, curves.random_correlation, 1.0, "pair correlation g(r)"),
+        (ripley, curves.l_difference_nm, curves.random_l_difference_nm, 0.0, "Ripley's L(r) - random / nm"),
+    ):
+        axes.set_xlabel("geodesic distance r / nm")
+        axes.set_ylabel(label)
+        if np.isfinite(values).any():
+            _draw_curve(axes, radii, values, limits, theme, at_random=at_random)
+        else:
+            plots.nothing_to_show(axes, theme)
     limits = np.zeros(0) if curves.random_correlation is None else curves.random_correlation[1]
     correlation.set_ylim(0, plots.top_of(curves.pair_correlation, limits))
     for axes in (histogram, correlation, ripley):
@@ -154,8 +225,21 @@ def curves_figure(curves: Curves, theme: Theme) -> bytes:
     return png(figure)
 
 
-def statistics_figure(found: StatisticsReport, theme: Theme) -> bytes:
-    """Over all tomograms: how particles lie to each other above, how membranes are below; what is known of it."""
+def statistics_figure(report: StatisticsReport, theme: Theme) -> bytes:
+    """Draw statistics over all tomograms: of particles in the upper row, of membranes in the lower one.
+
+    Parameters
+    ----------
+    report : StatisticsReport
+        The frames to draw; those without rows leave a remark in their panel.
+    theme : Theme
+        Colours.
+
+    Returns
+    -------
+    bytes
+        A transparent PNG.
+    """
     above: list[_Panel] = [
         ("neighbors", plots.nearest_neighbors),
         ("ripley", plots.pair_correlation),
@@ -168,28 +252,33 @@ def statistics_figure(found: StatisticsReport, theme: Theme) -> bytes:
     ]
     figure = Figure(figsize=(12.0, 6.2), dpi=_DPI * 1.5, layout="constrained")
     for axes, (name, draw) in zip(figure.subplots(2, 3).ravel(), [*above, *below], strict=True):
-        frame = getattr(found, name)
+        frame = getattr(report, name)
         if len(frame):
             draw(axes, frame, theme=theme)
         else:
             plots.style(axes, theme)
-            plots.nothing_to_show(axes, theme, "too few particles" if name in ("neighbors", "ripley") else "not known")
+            plots.nothing_to_show(axes, theme, "too few particles" if name in ("neighbors", "ripley") else "unknown")
     return png(figure)
 
 
-def _draw_neighbors(axes: Any, curves: Curves, theme: Theme) -> None:
-    found = _finite(curves.neighbor_distances_nm)
+def _draw_neighbors(axes: Axes, curves: Curves, theme: Theme) -> None:
+    """Draw histograms of the distances to the nearest neighbour, observed and true."""
+    observed = _finite(curves.neighbor_distances_nm)
     truth = _finite(curves.truth_neighbor_distances_nm)
     axes.set_xlabel("geodesic distance to the nearest neighbour / nm")
     axes.set_ylabel("share of particles / %")
-    if not found.size and not truth.size:
+    if not observed.size and not truth.size:
         plots.nothing_to_show(axes, theme)
         return
-    bins = int(np.clip(2 * max(found.size, truth.size) ** 0.5, 6, 40))
-    edges = np.linspace(0, float(np.percentile(np.concatenate([found, truth]), 99.5)) * 1.02 + 1e-9, bins + 1)
-    if found.size:
-        axes.hist(found, edges, weights=np.full(found.size, 100 / found.size), color=theme.fill, label="found")
-        axes.axvline(float(np.median(found)), color=theme.line, lw=1.4, label=f"median {np.median(found):.1f} nm")
+    bins = int(np.clip(2 * max(observed.size, truth.size) ** 0.5, 6, 40))
+    top = float(np.percentile(np.concatenate([observed, truth]), 99.5)) * 1.02 + 1e-9
+    edges = np.linspace(0, top, bins + 1).tolist()
+    if observed.size:
+        axes.hist(
+            observed, edges, weights=np.full(observed.size, 100 / observed.size), color=theme.fill, label="observed"
+        )
+        median = float(np.median(observed))
+        axes.axvline(median, color=theme.line, lw=1.4, label=f"median {median:.1f} nm")
     if truth.size:
         share = np.full(truth.size, 100 / truth.size)
         axes.hist(truth, edges, weights=share, histtype="step", color=theme.truth, lw=1.4, label="truth")
@@ -198,23 +287,25 @@ def _draw_neighbors(axes: Any, curves: Curves, theme: Theme) -> None:
 
 
 def _draw_curve(
-    axes: Any, radii: NDArray, values: NDArray, limits: NDArray | None, at_random: float, label: str, theme: Theme
+    axes: Axes,
+    radii: NDArray[np.float64],
+    values: NDArray[np.float64],
+    limits: NDArray[np.float64] | None,
+    theme: Theme,
+    *,
+    at_random: float,
 ) -> None:
-    """Limits : (2, B) the envelope of what is random; None: not known."""
-    axes.set_xlabel("geodesic distance r / nm")
-    axes.set_ylabel(label)
-    if not np.isfinite(values).any():
-        plots.nothing_to_show(axes, theme)
-        return
+    """Draw a curve (B,), its value at random, and the (2, B) envelope of random patterns if it is known."""
     axes.axhline(at_random, color=theme.text, lw=1, ls=(0, (4, 3)), alpha=0.7, label="at random")
     if limits is not None:
         axes.fill_between(radii, *limits, color=theme.text, alpha=0.15, lw=0, label="95 % at random")
-    axes.plot(radii, values, color=theme.line, lw=1.9, label="found")
+    axes.plot(radii, values, color=theme.line, lw=1.9, label="observed")
     axes.set_xlim(0, float(radii.max()))
     axes.legend(frameon=False, fontsize=9, labelcolor=theme.text)
 
 
-def _draw_instances(axes: Any, instances: NDArray[np.integer]) -> None:
+def _draw_instances(axes: Axes, instances: NDArray[np.integer]) -> None:
+    """Fill and outline the membranes of a slice."""
     fill = np.zeros((*instances.shape, 4))
     for membrane_id in np.unique(instances[instances > 0]):
         mask = instances == membrane_id
@@ -231,19 +322,19 @@ def _draw_instances(axes: Any, instances: NDArray[np.integer]) -> None:
 
 
 def _in_plane(picks: Picks, view: SliceView, grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Columns and rows of the picks within 60 Å of the plane."""
+    """Return the columns and rows of the particles near the plane."""
     z, y, x = grid.to_voxels(picks.positions).T
     across, row = (z, y) if view.plane == "xy" else (y, z)
-    near = np.abs(across - view.index) * grid.voxel_spacing_angstrom <= 60.0
+    near = np.abs(across - view.index) * grid.voxel_spacing_angstrom <= _SLICE_DEPTH_ANGSTROM
     return x[near], row[near]
 
 
-def _draw_scale_bar(axes: Any, columns: int, rows: int, voxel_spacing_angstrom: float, size: float) -> None:
-    """A bar of a round length, near a fifth of the width, in the lower right corner."""
-    width_nm = columns * voxel_spacing_angstrom / 10
+def _draw_scale_bar(axes: Axes, columns: int, voxel_spacing_angstrom: float, size: float) -> None:
+    """Draw a bar of a round length, at most a quarter of the width, in the lower right corner."""
+    width_nm = columns * voxel_spacing_angstrom / ANGSTROM_PER_NM
     steps = np.outer(10.0 ** np.arange(-2, 6), [1, 2, 5]).ravel()
     length_nm = float(steps[steps <= width_nm / 4][-1])
-    pixels = length_nm * 10 / voxel_spacing_angstrom
+    pixels = length_nm * ANGSTROM_PER_NM / voxel_spacing_angstrom
     right, bottom = columns * 0.97, columns * 0.03
     shadow = [withStroke(linewidth=size * 0.75, foreground="#0009")]
     axes.plot([right - pixels, right], [bottom, bottom], "w-", lw=size * 0.45, path_effects=shadow)
@@ -258,18 +349,33 @@ def _reduced(density: NDArray[np.float32]) -> NDArray[np.float32]:
         return density
     padding = [(0, -n % factor) for n in density.shape]
     rows, columns = ((n + p[1]) // factor for n, p in zip(density.shape, padding, strict=True))
-    return np.pad(density, padding, mode="edge").reshape(rows, factor, columns, factor).mean(axis=(1, 3))
+    squares = np.pad(density, padding, mode="edge").reshape(rows, factor, columns, factor)
+    return np.asarray(squares.mean(axis=(1, 3)))
 
 
 def _finite(values: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    """Return the finite values; none if `values` is None."""
     array = np.zeros(0) if values is None else np.asarray(values, np.float64)
     return array[np.isfinite(array)]
 
 
 def png(figure: Figure, *, opaque: bool = False) -> bytes:
-    """The bytes of a PNG; transparent unless `opaque`."""
+    """Write a figure as a PNG.
+
+    Parameters
+    ----------
+    figure : Figure
+        The figure.
+    opaque : bool
+        Draw the background; by default it is transparent.
+
+    Returns
+    -------
+    bytes
+        The file; equal figures give equal bytes.
+    """
     figure.patch.set_alpha(1 if opaque else 0)
     stream = io.BytesIO()
-    # without the name and version of the software, equal figures are equal bytes
+    # Matplotlib would write its name and version into the file.
     FigureCanvasAgg(figure).print_png(stream, metadata={"Software": None})
     return stream.getvalue()

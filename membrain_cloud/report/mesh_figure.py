@@ -1,4 +1,4 @@
-"""Two surfaces in one figure: how far each is from the other, over all tomograms and drawn on one of them."""
+"""Two surfaces in one figure: the distances between them, as histograms and painted on both."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
     from membrain_cloud.geometry import Mesh
 
-_WAYS = ("first to second", "second to first")
+_DIRECTIONS = ("first to second", "second to first")
 _PAINTED = ("first, by its distance to the second", "second, by its distance to the first")
 _BINS, _PIXELS, _DPI = 40, 640, 120
-# How far the histogram reaches.
-_TOLERANCES = 4.0
+# The histogram ends at this many tolerances.
+_HISTOGRAM_TOLERANCES = 4.0
 _COLOURS = "viridis"
 
 Floats = NDArray[np.float64]
@@ -42,28 +42,44 @@ def mesh_figure(
     title: str,
     theme: Theme = LIGHT,
 ) -> bytes:
-    """A PNG: a histogram of the distances each way, and both surfaces coloured by them.
+    """Draw histograms of the distances in both directions, and both surfaces coloured by them.
 
-    distances : of the first surface to the second and of the second to the first, (N,) each, in Å, each value for an
-    equal part of the area; may be empty. What is beyond four tolerances is in the last bar.
-    surfaces : the first and the second, each with the distances (V,) of its vertices; none: no picture.
-    where : the tomogram that these are of.
+    Parameters
+    ----------
+    distances : sequence of 2 (N,) float64 arrays
+        Distances from the first surface to the second, and from the second to the first, Å. Each value stands for an
+        equal part of the area; an array may be empty. The last bar holds all beyond four tolerances.
+    surfaces : sequence of (Mesh, (V,) float64 array)
+        The first and the second surface, each with the distances of its vertices, Å. Empty draws no surfaces.
+    where : str
+        The tomogram of these surfaces, for the headings.
+    tolerance_angstrom : float
+        Tolerance of the comparison, Å, drawn as a line.
+    title : str
+        Heading of the figure.
+    theme : Theme
+        Colours of labels and axes.
+
+    Returns
+    -------
+    bytes
+        A PNG.
     """
     figure = Figure(figsize=(12.5, 4.0), dpi=_DPI, layout="constrained")
     grid = figure.add_gridspec(1, 3, width_ratios=(1.1, 1.0, 1.0))
     histogram = figure.add_subplot(grid[0])
     _draw_histogram(histogram, distances, tolerance_angstrom, theme)
-    # Up to twice the tolerance colours tell distances apart: beyond, far is far.
+    # Colours end at twice the tolerance: beyond it, how far a surface is does not matter.
     scale = Normalize(0.0, 2.0 * tolerance_angstrom, clip=True)
-    pictures = [figure.add_subplot(grid[k + 1]) for k in range(2)]
-    for axes, name, picture in zip(pictures, _PAINTED, _pictures(surfaces, scale), strict=True):
+    panels = [figure.add_subplot(grid[k + 1]) for k in range(2)]
+    for axes, name, picture in zip(panels, _PAINTED, _pictures(surfaces, scale), strict=True):
         axes.set_axis_off()
         axes.set_title(f"{where}: {name}".lstrip(": "), color=theme.text, fontsize=10)
         if picture is None:
-            nothing_to_show(axes, theme, "no two meshes to show")
+            nothing_to_show(axes, theme, "no meshes to compare")
         else:
             axes.imshow(picture, interpolation="nearest")
-    bar = figure.colorbar(ScalarMappable(scale, _COLOURS), ax=pictures, extend="max", shrink=0.8, aspect=30)
+    bar = figure.colorbar(ScalarMappable(scale, _COLOURS), ax=panels, extend="max", shrink=0.8, aspect=30)
     bar.set_label("distance / Å", color=theme.text)
     bar.ax.axhline(tolerance_angstrom, color="white", lw=1.4)
     bar.ax.tick_params(colors=theme.text, labelsize=9)
@@ -72,16 +88,17 @@ def mesh_figure(
 
 
 def _draw_histogram(axes: Axes, distances: Sequence[Floats], tolerance: float, theme: Theme) -> None:
+    """Draw the share of area by distance, in both directions."""
     style(axes, theme)
     axes.set_xlabel("distance to the nearest point of the other / Å")
     axes.set_ylabel("share of area / %")
     if not any(len(values) for values in distances):
-        nothing_to_show(axes, theme, "no distances are known")
+        nothing_to_show(axes, theme, "no distances")
         return
-    # The last bar holds all that is farther: a few far pieces would squeeze the others into one bar.
-    top = _TOLERANCES * tolerance
+    # The last bar holds all larger distances: a few of them would squeeze the others into one bar.
+    top = _HISTOGRAM_TOLERANCES * tolerance
     edges = np.linspace(0.0, top, _BINS + 1)
-    for values, name, colour in zip(distances, _WAYS, SERIES, strict=False):
+    for values, name, colour in zip(distances, _DIRECTIONS, SERIES, strict=False):
         if not len(values):
             continue
         counts, _ = np.histogram(np.minimum(values, top), edges)
@@ -96,12 +113,12 @@ def _draw_histogram(axes: Axes, distances: Sequence[Floats], tolerance: float, t
 
 
 def _pictures(surfaces: Sequence[tuple[Mesh, Floats]], scale: Normalize) -> list[NDArray[np.float32] | None]:
-    """Both from one side and at one scale."""
+    """Render both surfaces from one direction and at one scale."""
     if not surfaces:
         return [None, None]
     used = [mesh.vertices[mesh.faces.reshape(-1)] for mesh, _ in surfaces]
     low, high = np.min([p.min(0) for p in used], axis=0), np.max([p.max(0) for p in used], axis=0)
-    # A sheet or a tube along an axis would make a picture without width, or without end.
+    # A flat box, of a sheet or a tube along an axis, would give a picture of no width or of no end.
     middle, half = (low + high) / 2.0, (high - low) / 2.0
     half = np.maximum(half, max(float(half.max()) / 2.0, 1.0))
     low, high = middle - half, middle + half

@@ -1,10 +1,11 @@
-"""Plots of the frames that `membrain_cloud.tables` makes, each on axes that the caller gives: for pages and notebooks.
+"""Plots of the frames of `membrain_cloud.tables`, on axes that the caller gives: for pages and notebooks.
 
+    analysis = tables.open("project/config.json")
     figure, axes = plt.subplots(1, 2)
-    plots.pair_correlation(axes[0], found.ripley())
-    plots.against(axes[1], found.density_against("distance_to_edge_nm"), "distance to the edge / nm")
+    plots.pair_correlation(axes[0], analysis.ripley())
+    plots.against(axes[1], analysis.density_against("distance_to_edge_nm"), "distance to the edge / nm")
 
-A frame with several groups (kinds of particles, leaflets, runs, ...) is drawn in one colour a group.
+A frame of several groups (kinds of particles, leaflets, runs, ...) is drawn in one colour a group, ten groups at most.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from membrain_cloud.report.theme import LIGHT, SERIES, Theme
 
@@ -19,19 +21,30 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import pandas as pd
-    from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
 
 _PAIR = ("object_name", "target_object_name")
-#: Columns that no frame is grouped by.
+# The first of these columns in a frame ends the columns that it is grouped by.
 _MEASURES = (
     "r_min_nm", "r_max_nm", "bin_min", "bin_max", "angle_min_degrees", "angle_max_degrees", "offset_min_nm",
     "property_min", "n", "area_um2",
 )  # fmt: skip
-_MOST_GROUPS = 10
+_MAX_GROUPS = 10
 
 
 def nearest_neighbors(axes: Any, frame: pd.DataFrame, theme: Theme = LIGHT) -> None:
-    """Histogram of `nearest_neighbors()`: share of particles in % over geodesic distance, medians as lines."""
+    """Draw the histogram of distances to the nearest neighbour, with medians as lines.
+
+    Parameters
+    ----------
+    axes : Axes
+        Where to draw.
+    frame : DataFrame
+        Of `Analysis.nearest_neighbors`.
+    theme : Theme
+        Colours of labels and axes.
+    """
     for label, colour, rows in _groups(frame):
         edges = [*rows["r_min_nm"], rows["r_max_nm"].iloc[-1]]
         median = rows["median_nm"].iloc[0]
@@ -45,63 +58,113 @@ def nearest_neighbors(axes: Any, frame: pd.DataFrame, theme: Theme = LIGHT) -> N
 
 
 def pair_correlation(axes: Any, frame: pd.DataFrame, theme: Theme = LIGHT) -> None:
-    """G of `ripley()` over distance, with the envelope of particles at random where there are simulations."""
-    _curve(axes, frame, "g", 1.0, theme, middle=True)
+    """Draw the pair correlation g, with the envelope of random patterns if there are simulations.
+
+    Parameters
+    ----------
+    axes : Axes
+        Where to draw.
+    frame : DataFrame
+        Of `Analysis.ripley`.
+    theme : Theme
+        Colours of labels and axes.
+    """
+    _curve(axes, frame, "g", theme, at_random=1.0, middle=True)
     limits = frame["g_high"].to_numpy(float) if "g_high" in frame.columns else np.zeros(0)
     axes.set_ylim(0, top_of(frame["g"].to_numpy(float), limits) if len(frame) else None)
     _finish(axes, theme, frame, "geodesic distance r / nm", "pair correlation g(r)")
 
 
 def l_function(axes: Any, frame: pd.DataFrame, theme: Theme = LIGHT) -> None:
-    """L of `ripley()` less that at random, with the envelope of particles at random where there are simulations."""
-    _curve(axes, frame, "l_minus_r_nm", 0.0, theme, middle=False)
-    _finish(axes, theme, frame, "geodesic distance r / nm", "Ripley's L(r), less at random / nm")
+    """Draw Ripley's L less that at random, with the envelope of random patterns if there are simulations.
+
+    Parameters
+    ----------
+    axes : Axes
+        Where to draw.
+    frame : DataFrame
+        Of `Analysis.ripley`.
+    theme : Theme
+        Colours of labels and axes.
+    """
+    _curve(axes, frame, "l_minus_r_nm", theme, at_random=0.0, middle=False)
+    _finish(axes, theme, frame, "geodesic distance r / nm", "Ripley's L(r) - random / nm")
 
 
 def histogram(axes: Any, frame: pd.DataFrame, label: str, theme: Theme = LIGHT, *, beyond: bool = True) -> None:
-    """`histogram()` of a property: share of area in % in each bin. label : of the property, with its unit.
+    """Draw the share of area in bins of a property.
 
-    beyond : also draw the property's outer bins, which hold all that lies beyond them; otherwise their share is said in
-    words, as suits distances that most of a membrane has none of.
+    Parameters
+    ----------
+    axes : Axes
+        Where to draw.
+    frame : DataFrame
+        Of `Analysis.histogram`.
+    label : str
+        Name of the property with its unit.
+    theme : Theme
+        Colours of labels and axes.
+    beyond : bool
+        Draw the outer bins, which also hold the values beyond them. If false, their share is written into the legend,
+        which suits distances that most of a membrane does not have.
     """
     for name, colour, rows in _groups(frame):
+        text, drawn = name, rows
         if not beyond:
             outside = 100 * float(rows["share"][rows["holds_beyond"]].sum())
-            name = f"{name}: {outside:.0f} % beyond".lstrip(": ")
-            rows = rows[~rows["holds_beyond"]]
-        if len(rows):
-            edges, values = _with_gaps(rows, 100 * rows["share"].to_numpy())
+            text, drawn = f"{name}: {outside:.0f} % beyond".lstrip(": "), rows[~rows["holds_beyond"]]
+        if len(drawn):
+            edges, values = _with_gaps(drawn, 100 * drawn["share"].to_numpy())
             axes.stairs(values, edges, fill=True, alpha=0.3, color=colour)
-            axes.stairs(values, edges, color=colour, lw=1.2, label=name or None)
+            axes.stairs(values, edges, color=colour, lw=1.2, label=text or None)
     axes.locator_params(axis="x", nbins=7)
     _finish(axes, theme, frame, label, "share of area / %")
 
 
 def against(axes: Any, frame: pd.DataFrame, label: str, theme: Theme = LIGHT, *, least_area_um2: float = 0.0) -> None:
-    """`density_against()` (particles per µm²) or `neighbors_against()` (mean distance) in bins of a property.
+    """Draw densities or distances to the nearest neighbour in bins of a property, with standard errors.
 
-    Bars are standard errors. least_area_um2 : bins with less area are left out of densities.
+    Parameters
+    ----------
+    axes : Axes
+        Where to draw.
+    frame : DataFrame
+        Of `Analysis.density_against` (particles per µm²) or `Analysis.neighbors_against` (mean distance).
+    label : str
+        Name of the property with its unit.
+    theme : Theme
+        Colours of labels and axes.
+    least_area_um2 : float
+        Densities in bins with less area (µm²) are left out.
     """
     dense = "per_um2" in frame.columns
     value, error = ("per_um2", "per_um2_error") if dense else ("mean_nm", "mean_error_nm")
     for name, colour, rows in _groups(frame):
-        if dense:
-            rows = rows[rows["area_um2"] >= least_area_um2]
-        middle = (rows["bin_min"] + rows["bin_max"]) / 2
-        axes.errorbar(middle, rows[value], rows[error], fmt="o", ms=3.5, lw=1.2, color=colour, label=name or None)
-        together = (rows["bin_min"] - rows["bin_max"].shift()).gt(1e-9).cumsum()  # no line over bins without a row
-        for _, part in rows.groupby(together):
+        drawn = rows[rows["area_um2"] >= least_area_um2] if dense else rows
+        middle = (drawn["bin_min"] + drawn["bin_max"]) / 2
+        axes.errorbar(middle, drawn[value], drawn[error], fmt="o", ms=3.5, lw=1.2, color=colour, label=name or None)
+        section = (drawn["bin_min"] - drawn["bin_max"].shift()).gt(1e-9).cumsum()  # no line over bins without a row
+        for _, part in drawn.groupby(section):
             axes.plot((part["bin_min"] + part["bin_max"]) / 2, part[value], color=colour, lw=1.2)
-        if dense and rows["area_um2"].sum() > 0:
-            axes.axhline(
-                rows["n_particles"].sum() / rows["area_um2"].sum(), color=colour, lw=1, ls=(0, (4, 3)), alpha=0.7
-            )
+        if dense and drawn["area_um2"].sum() > 0:
+            mean = drawn["n_particles"].sum() / drawn["area_um2"].sum()
+            axes.axhline(mean, color=colour, lw=1, ls=(0, (4, 3)), alpha=0.7)
     axes.set_ylim(bottom=0)
     _finish(axes, theme, frame, label, "particles per µm²" if dense else "nearest neighbour / nm")
 
 
 def angles(axes: Any, frame: pd.DataFrame, theme: Theme = LIGHT) -> None:
-    """`in_plane_angles()`: share in % in each bin; even where particles are turned at random."""
+    """Draw the histogram of in-plane angles; it is flat for random rotations.
+
+    Parameters
+    ----------
+    axes : Axes
+        Where to draw.
+    frame : DataFrame
+        Of `Analysis.in_plane_angles`.
+    theme : Theme
+        Colours of labels and axes.
+    """
     for name, colour, rows in _groups(frame):
         edges = [*rows["angle_min_degrees"], rows["angle_max_degrees"].iloc[-1]]
         axes.stairs(100 * rows["share"], edges, color=colour, lw=1.4, label=name or None)
@@ -111,7 +174,17 @@ def angles(axes: Any, frame: pd.DataFrame, theme: Theme = LIGHT) -> None:
 
 
 def density_profile(axes: Any, frame: pd.DataFrame, theme: Theme = LIGHT) -> None:
-    """`density_profile()`: mean density over the offset from midway between the leaflets."""
+    """Draw the mean density over the offset from midway between the leaflets.
+
+    Parameters
+    ----------
+    axes : Axes
+        Where to draw.
+    frame : DataFrame
+        Of `Analysis.density_profile`.
+    theme : Theme
+        Colours of labels and axes.
+    """
     for name, colour, rows in _groups(frame):
         middle = (rows["offset_min_nm"] + rows["offset_max_nm"]) / 2
         axes.plot(middle, rows["density_sigma"], color=colour, lw=1.8, label=name or None)
@@ -120,7 +193,15 @@ def density_profile(axes: Any, frame: pd.DataFrame, theme: Theme = LIGHT) -> Non
 
 
 def style(axes: Any, theme: Theme) -> None:
-    """The look of all curves: no frame above and at the right, quiet colours."""
+    """Set the common style of axes: no frame at the top and right, quiet colours.
+
+    Parameters
+    ----------
+    axes : Axes
+        The axes, with their labels.
+    theme : Theme
+        Colours of labels and axes.
+    """
     axes.set_facecolor("none")
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(theme.faint)
@@ -130,46 +211,78 @@ def style(axes: Any, theme: Theme) -> None:
 
 
 def nothing_to_show(axes: Any, theme: Theme, why: str = "too few particles") -> None:
+    """Write a remark into axes without data.
+
+    Parameters
+    ----------
+    axes : Axes
+        The axes.
+    theme : Theme
+        Colours of labels and axes.
+    why : str
+        The remark.
+    """
     axes.text(0.5, 0.5, why, ha="center", va="center", color=theme.text, size=10, transform=axes.transAxes)
     axes.set_xticks([])
     axes.set_yticks([])
 
 
-def _curve(axes: Any, frame: pd.DataFrame, name: str, at_random: float, theme: Theme, *, middle: bool) -> None:
+def _curve(axes: Any, frame: pd.DataFrame, name: str, theme: Theme, *, at_random: float, middle: bool) -> None:
+    """Draw a curve of each group, its value at random and its envelope.
+
+    `middle` draws values at the middles of the bins, otherwise at their upper ends.
+    """
     axes.axhline(at_random, color=theme.text, lw=1, ls=(0, (4, 3)), alpha=0.7, label="at random")
-    known = name + "_low" in frame.columns and bool(frame[name + "_low"].notna().any())
+    has_envelope = name + "_low" in frame.columns and bool(frame[name + "_low"].notna().any())
     for label, colour, rows in _groups(frame):
         r = (rows["r_min_nm"] + rows["r_max_nm"]) / 2 if middle else rows["r_max_nm"]
-        if known:
+        if has_envelope:
             axes.fill_between(r, rows[name + "_low"], rows[name + "_high"], color=colour, alpha=0.18, lw=0)
-        axes.plot(r, rows[name], color=colour, lw=1.9, label=label or "found")
-    if known:
+        axes.plot(r, rows[name], color=colour, lw=1.9, label=label or "observed")
+    if has_envelope:
         axes.fill_between([], [], [], color=theme.text, alpha=0.18, lw=0, label="95 % at random")
     if len(frame):
         axes.set_xlim(0, float(frame["r_max_nm"].max()))
 
 
-def top_of(found: NDArray[np.float64], limits: NDArray[np.float64]) -> float | None:
-    """The upper end of g's axis: all that was found, but not the envelope where hardly a pair is expected."""
-    found, limits = found[np.isfinite(found)], limits[np.isfinite(limits)]
-    tops = [*([float(found.max())] if found.size else []), *([float(np.percentile(limits, 75))] if limits.size else [])]
+def top_of(values: Floats, limits: Floats) -> float | None:
+    """Return the upper end of the axis of g.
+
+    It shows all observed values, and three quarters of the envelope: the envelope's highest parts, where hardly a pair
+    is expected, would squeeze the curve.
+
+    Parameters
+    ----------
+    values : (B,) float64 array
+        Observed values.
+    limits : (B,) float64 array
+        Upper ends of the envelope; may be empty.
+
+    Returns
+    -------
+    float or None
+        The upper end, at least 2; None without finite values.
+    """
+    values, limits = values[np.isfinite(values)], limits[np.isfinite(limits)]
+    tops = [float(values.max())] if values.size else []
+    tops += [float(np.percentile(limits, 75))] if limits.size else []
     return max(2.0, 1.08 * max(tops)) if tops else None
 
 
 def _groups(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """(label, colour, rows) of each group; the label is empty where there is one."""
+    """Yield label, colour and rows of each group; the label of a single group is empty."""
     names = _group_names(frame)
     if not names:
         yield "", SERIES[0], frame
         return
-    found = list(frame.groupby(names, dropna=False, observed=True, sort=False))[:_MOST_GROUPS]
-    for number, (group, rows) in enumerate(found):
-        label = "" if len(found) == 1 else _label(dict(zip(names, group, strict=True)))
+    groups = list(frame.groupby(names, dropna=False, observed=True, sort=False))[:_MAX_GROUPS]
+    for number, (group, rows) in enumerate(groups):
+        label = "" if len(groups) == 1 else _label(dict(zip(names, group, strict=True)))
         yield label, SERIES[number % len(SERIES)], rows
 
 
 def _group_names(frame: pd.DataFrame) -> list[str]:
-    """The columns in front of what is measured."""
+    """Return the columns that a frame is grouped by: those before its first measure."""
     names: list[str] = []
     for column in frame.columns:
         if column in _MEASURES:
@@ -179,6 +292,7 @@ def _group_names(frame: pd.DataFrame) -> list[str]:
 
 
 def _label(group: dict[str, Any]) -> str:
+    """Return the label of a group, e.g. "TS_1, psii → cytb6f"."""
     words = [_word(name, value) for name, value in group.items() if name not in _PAIR]
     kinds = [str(group[name]) for name in _PAIR if name in group]
     if kinds:
@@ -187,13 +301,14 @@ def _label(group: dict[str, Any]) -> str:
 
 
 def _word(name: str, value: Any) -> str:
+    """Return the part of a label for one column."""
     if name == "leaflet":
         return {0: "larger leaflet", 1: "smaller leaflet"}.get(value, "leaflet unknown")
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _with_gaps(rows: pd.DataFrame, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Edges and values with zeros in the bins that have no row."""
+def _with_gaps(rows: pd.DataFrame, values: Floats) -> tuple[Floats, Floats]:
+    """Return edges and values of all bins, with zeros in those that have no row."""
     edges, filled = [float(rows["bin_min"].iloc[0])], []
     for low, high, value in zip(rows["bin_min"], rows["bin_max"], values, strict=True):
         if low > edges[-1] + 1e-9:
@@ -205,6 +320,7 @@ def _with_gaps(rows: pd.DataFrame, values: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _finish(axes: Any, theme: Theme, frame: pd.DataFrame, x_label: str, y_label: str) -> None:
+    """Set style, labels and legend; write a remark if the frame has no rows."""
     style(axes, theme)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)

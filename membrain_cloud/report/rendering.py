@@ -1,7 +1,7 @@
-"""Meshes and spheres drawn into an image with numpy alone: no display, no GPU, the same pixels everywhere.
+"""Render meshes and spheres with numpy alone: no display, no GPU, the same pixels on every machine.
 
-Triangles are turned into fragments many at a time, the nearest fragment of each pixel wins (a depth buffer), and
-light is computed once, on the finished buffers.
+Triangles are rasterised many at a time. The nearest fragment of each pixel wins (a depth buffer), and light is computed
+once, on the finished buffers.
 """
 
 from __future__ import annotations
@@ -10,29 +10,42 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
     from membrain_cloud.geometry import Mesh
 
 Rgb = tuple[float, float, float]
+"""Red, green, blue, 0 to 1."""
+
+Floats = NDArray[np.float64]
 
 _SUPERSAMPLING = 2
 _FRAGMENTS_AT_ONCE = 4_000_000
-# Unit vectors (right, up, to the viewer): where the light is, and halfway between it and the viewer.
+# Unit vectors (right, up, to the viewer): direction of the light, and halfway between the light and the viewer.
 _LIGHT = np.array([-0.451, 0.551, 0.702])
 _HALFWAY = np.array([-0.244, 0.299, 0.922])
 
 
 @dataclass(frozen=True)
 class Camera:
-    """An orthographic camera that looks from a direction onto a box and shows all of it.
+    """An orthographic camera that shows a whole box from one direction.
 
-    lower, upper : corners of the box, xyz in Å.  width, height : of the image in pixels.  margin : fraction left free.
+    Parameters
+    ----------
+    lower, upper : tuple of 3 floats
+        Corners of the box, xyz in Å.
+    azimuth_degrees : float
+        Direction of the viewer in the xy plane, counted from the x axis.
+    elevation_degrees : float
+        Angle of the viewer above the xy plane.
+    width : int
+        Width of the image in pixels; the height follows.
+    margin : float
+        Fraction of the width that is left free at each side.
     """
 
     lower: tuple[float, float, float]
@@ -43,36 +56,49 @@ class Camera:
     margin: float = 0.045
 
     @property
-    def axes(self) -> NDArray[np.float64]:
-        """(3, 3): the image's right, its up, and the direction to the viewer, as rows in xyz."""
+    def axes(self) -> Floats:
+        """Unit vectors to the right, up and to the viewer, (3, 3), as rows in xyz."""
         azimuth, elevation = np.radians([self.azimuth_degrees, self.elevation_degrees])
         viewer = np.array([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)])
         right = np.array([-np.sin(azimuth), np.cos(azimuth), 0.0])
         return np.stack([right, np.cross(viewer, right), viewer])
 
     @property
-    def _frame(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Lower and upper corner of the projected box, in Å of the image plane."""
+    def _frame(self) -> tuple[Floats, Floats]:
+        """Lower and upper corner of the projected box, (2,) each, in Å of the image plane."""
         projected = self.corners() @ self.axes[:2].T
         return projected.min(0), projected.max(0)
 
-    def corners(self) -> NDArray[np.float64]:
-        """(8, 3) corners of the box; corner i has the upper x, y, z where bits 0, 1, 2 of i are set."""
+    def corners(self) -> Floats:
+        """Return the (8, 3) corners of the box; corner i has the upper x, y, z if bits 0, 1, 2 of i are set."""
         box = np.array([self.lower, self.upper])
         return np.array([[box[i & 1, 0], box[i >> 1 & 1, 1], box[i >> 2 & 1, 2]] for i in range(8)])
 
     @property
     def pixels_per_angstrom(self) -> float:
+        """Scale of the image."""
         lower, upper = self._frame
         return float(self.width * (1 - 2 * self.margin) / (upper - lower)[0])
 
     @property
     def height(self) -> int:
+        """Height of the image in pixels."""
         lower, upper = self._frame
-        return round((upper - lower)[1] * self.pixels_per_angstrom + 2 * self.margin * self.width)
+        return round(float((upper - lower)[1]) * self.pixels_per_angstrom + 2 * self.margin * self.width)
 
-    def project(self, points_xyz_angstrom: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(N, 3) xyz in Å -> (N, 3): column and row in pixels, and nearness to the viewer in pixels."""
+    def project(self, points_xyz_angstrom: Floats) -> Floats:
+        """Project points into the image.
+
+        Parameters
+        ----------
+        points_xyz_angstrom : (N, 3) float64 array
+            Points, Å.
+
+        Returns
+        -------
+        (N, 3) float64 array
+            Column, row, and nearness to the viewer, all in pixels.
+        """
         lower, upper = self._frame
         scale = self.pixels_per_angstrom
         right, up, near = (np.asarray(points_xyz_angstrom, np.float64) @ self.axes.T).T
@@ -82,7 +108,7 @@ class Camera:
 
 
 class _Buffers:
-    """Depth, normal and colour of the nearest fragment of each pixel."""
+    """Depth, normal and colour of the nearest fragment of each pixel of an image."""
 
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width, height
@@ -91,10 +117,30 @@ class _Buffers:
         self.colour = np.zeros((width * height, 3), np.float32)
 
     def write(
-        self, column: NDArray, row: NDArray, near: NDArray, normal: NDArray, colour: Rgb | NDArray[np.float64]
+        self,
+        column: NDArray[np.integer],
+        row: NDArray[np.integer],
+        near: NDArray[np.floating],
+        normal: NDArray[np.floating],
+        colour: Rgb | Floats,
     ) -> None:
+        """Write F fragments where they are nearer than those already there.
+
+        Parameters
+        ----------
+        column, row : (F,) integer array
+            Pixels.
+        near : (F,) floating array
+            Nearness to the viewer.
+        normal : (F, 3) floating array
+            Normals in the camera's axes.
+        colour : Rgb or (F, 3) float64 array
+            One colour for all, or one each.
+        """
         pixel = row * self.width + column
-        order = np.argsort(near, kind="stable")  # of equal pixels the last one written, the nearest, stays
+        order = np.argsort(
+            near, kind="stable"
+        )  # of several fragments in a pixel the last one written stays: the nearest
         pixel, near, normal = pixel[order], near[order], normal[order]
         nearer = near > self.near[pixel]
         pixel = pixel[nearer]
@@ -102,25 +148,31 @@ class _Buffers:
         self.normal[pixel] = normal[nearer]
         self.colour[pixel] = colour[order][nearer] if isinstance(colour, np.ndarray) else colour
 
-    def inside(self, column: NDArray, row: NDArray) -> NDArray[np.bool_]:
+    def inside(self, column: NDArray[np.integer], row: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Tell which pixels (any shape) lie inside the image."""
         return (column >= 0) & (row >= 0) & (column < self.width) & (row < self.height)
 
 
 def render(
-    meshes: Sequence[tuple[Mesh, Rgb | NDArray[np.float64]]],
-    spheres: Sequence[tuple[NDArray[np.float64], float, Rgb]],
+    meshes: Sequence[tuple[Mesh, Rgb | Floats]],
+    spheres: Sequence[tuple[Floats, float, Rgb]],
     camera: Camera,
 ) -> NDArray[np.float32]:
-    """Draw meshes and spheres as the camera sees them.
+    """Render meshes and spheres.
 
     Parameters
     ----------
-    meshes : each with its colour (r, g, b in 0...1), or (V, 3), one a vertex.
-    spheres : each (N, 3) centres in Å, one radius in Å, one colour.
+    meshes : sequence of (Mesh, Rgb or (V, 3) float64 array)
+        Each mesh with one colour, or with the colours of its V vertices; red, green, blue from 0 to 1.
+    spheres : sequence of ((N, 3) float64 array, float, Rgb)
+        Centres in Å, with one radius in Å and one colour.
+    camera : Camera
+        The view.
 
     Returns
     -------
-    (height, width, 4) float32 in 0...1: red, green, blue (not multiplied by alpha), and alpha, 0 where nothing is.
+    (height, width, 4) float32 array
+        Red, green, blue (not multiplied by alpha) and alpha, 0 to 1; alpha is 0 outside all objects.
     """
     buffers = _Buffers(camera.width * _SUPERSAMPLING, camera.height * _SUPERSAMPLING)
     for mesh, colour in meshes:
@@ -130,7 +182,8 @@ def render(
     return _reduce(_light(buffers))
 
 
-def _draw_mesh(buffers: _Buffers, mesh: Mesh, colour: Rgb | NDArray[np.float64], camera: Camera) -> None:
+def _draw_mesh(buffers: _Buffers, mesh: Mesh, colour: Rgb | Floats, camera: Camera) -> None:
+    """Rasterise a mesh, in groups of triangles that fit into squares of equal size."""
     points = camera.project(mesh.vertices) * _SUPERSAMPLING
     normals = (mesh.vertex_normals() @ camera.axes.T).astype(np.float32)
     corners = points[mesh.faces]
@@ -139,33 +192,33 @@ def _draw_mesh(buffers: _Buffers, mesh: Mesh, colour: Rgb | NDArray[np.float64],
         faces = np.flatnonzero(extent == size)
         step = max(1, _FRAGMENTS_AT_ONCE // int(size) ** 2)
         for start in range(0, len(faces), step):
-            chosen = faces[start : start + step]
-            painted = colour[mesh.faces[chosen]] if isinstance(colour, np.ndarray) else colour
-            _draw_triangles(buffers, corners[chosen], normals[mesh.faces[chosen]], int(size), painted)
+            part = faces[start : start + step]
+            painted = colour[mesh.faces[part]] if isinstance(colour, np.ndarray) else colour
+            _draw_triangles(buffers, corners[part], normals[mesh.faces[part]], int(size), painted)
 
 
 def _draw_triangles(
-    buffers: _Buffers, corners: NDArray, normals: NDArray, size: int, colour: Rgb | NDArray[np.float64]
+    buffers: _Buffers, corners: Floats, normals: NDArray[np.float32], size: int, colour: Rgb | Floats
 ) -> None:
-    """corners, normals : (T, 3, 3), and the colour, if not one for all.
+    """Rasterise T triangles, each tested on a square of size x size pixels that holds it.
 
-    Each triangle is tested on a square of size x size pixels that holds it.
+    `corners` and `normals` are (T, 3, 3), and so is `colour` unless it is one for all.
     """
     origin = np.floor(corners[:, :, :2].min(axis=1)).astype(int)
     (ax, ay), (bx, by), (cx, cy) = (corners[:, k, :2].T - origin.T for k in range(3))
     doubled_area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-    doubled_area[np.abs(doubled_area) < 1e-9] = np.inf  # seen edge-on: its shares are all zero, it hits nothing
+    doubled_area[np.abs(doubled_area) < 1e-9] = np.inf  # seen edge-on: all weights are 0, so no pixel is covered
     steps = np.arange(size, dtype=np.float32)
 
-    def share(x0: NDArray, y0: NDArray, x1: NDArray, y1: NDArray) -> NDArray:
-        """How much of the corner opposite of the edge 0-1 is in each pixel: linear in column and row."""
+    def weights_of(x0: Floats, y0: Floats, x1: Floats, y1: Floats) -> NDArray[np.float32]:
+        """Return the barycentric weight of the corner opposite the edge 0-1 in each pixel, (T, size, size)."""
         per_column, per_row = (y0 - y1) / doubled_area, (x1 - x0) / doubled_area
         constant = ((y1 - y0) * x0 - (x1 - x0) * y0) / doubled_area
         along_row = (per_column[:, None] * steps + constant[:, None]).astype(np.float32)
-        return along_row[:, None, :] + (per_row[:, None] * steps).astype(np.float32)[:, :, None]
+        return np.asarray(along_row[:, None, :] + (per_row[:, None] * steps).astype(np.float32)[:, :, None])
 
-    of_a, of_b = share(bx, by, cx, cy), share(cx, cy, ax, ay)
-    of_c = share(ax, ay, bx, by)
+    of_a, of_b = weights_of(bx, by, cx, cy), weights_of(cx, cy, ax, ay)
+    of_c = weights_of(ax, ay, bx, by)
     hit = (of_a > -1e-4) & (of_b > -1e-4) & (of_c > -1e-4) & (of_a + of_b + of_c > 0.5)
     triangle, row, column = np.nonzero(hit)
     row, column = row + origin[triangle, 1], column + origin[triangle, 0]
@@ -179,9 +232,8 @@ def _draw_triangles(
     buffers.write(column, row, near, normal, colour)
 
 
-def _draw_spheres(
-    buffers: _Buffers, centres: NDArray[np.float64], radius_angstrom: float, colour: Rgb, camera: Camera
-) -> None:
+def _draw_spheres(buffers: _Buffers, centres: Floats, radius_angstrom: float, colour: Rgb, camera: Camera) -> None:
+    """Rasterise spheres of one radius and colour."""
     if not len(centres):
         return
     points = camera.project(centres) * _SUPERSAMPLING
@@ -200,7 +252,10 @@ def _draw_spheres(
 
 
 def _light(buffers: _Buffers) -> NDArray[np.float32]:
-    """Buffers -> (height, width, 4): diffuse light from the upper left, a soft highlight, creases and outlines."""
+    """Shade the buffers: diffuse light from the upper left, a soft highlight, darker creases and outlines.
+
+    Returns (height, width, 4) float32.
+    """
     shape = (buffers.height, buffers.width)
     covered = np.isfinite(buffers.near).reshape(shape)
     if not covered.any():
@@ -222,19 +277,19 @@ def _light(buffers: _Buffers) -> NDArray[np.float32]:
     return np.dstack([np.clip(colour, 0, 1), covered]).astype(np.float32)
 
 
-def _crease_shade(depth: NDArray, covered: NDArray[np.bool_]) -> NDArray:
-    """Darker where the surroundings are nearer to the viewer: what ambient light does not reach."""
-    step = 4  # the surroundings are smooth, every fourth pixel tells them
+def _crease_shade(depth: Floats, covered: NDArray[np.bool_]) -> Floats:
+    """Return factors below 1 for pixels whose surroundings are nearer to the viewer: ambient occlusion."""
+    step = 4  # the surroundings are smooth: every fourth pixel is enough
     coarse = covered[::step, ::step]
     sigma = max(depth.shape) / 90
     weight = np.maximum(gaussian_filter(coarse.astype(float), sigma / step), 1e-6)
     around = gaussian_filter(np.where(coarse, depth[::step, ::step], 0.0), sigma / step) / weight
     around = around.repeat(step, axis=0).repeat(step, axis=1)[: depth.shape[0], : depth.shape[1]]
-    return 1 - 0.45 * np.clip((around - depth) / (4 * sigma), 0, 1)
+    return np.asarray(1 - 0.45 * np.clip((around - depth) / (4 * sigma), 0, 1))
 
 
-def _outline_shade(near: NDArray, covered: NDArray[np.bool_]) -> NDArray:
-    """A thin dark line where depth jumps: it keeps touching membranes apart."""
+def _outline_shade(near: Floats, covered: NDArray[np.bool_]) -> Floats:
+    """Return factors below 1 along jumps of depth: a thin dark line between membranes that overlap."""
     jump = 12.0 * _SUPERSAMPLING
     filled = np.where(covered, near, -1e9)
     edge = np.zeros(near.shape, bool)

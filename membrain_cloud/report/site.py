@@ -1,4 +1,4 @@
-"""The index of a whole run: a page with a row and a small picture a tomogram, which links to each one's own page."""
+"""The index of a run: one row and a small picture a tomogram, with links to each tomogram's own page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,27 @@ _PICTURE_WIDTH = 288
 
 @dataclass(frozen=True)
 class IndexRow:
-    """One tomogram. page, picture : relative links; empty where there is none. state : done, to do, failed, ..."""
+    """One tomogram of the index; None is unknown.
+
+    Parameters
+    ----------
+    name, dataset : str
+        The run and its dataset.
+    state : str
+        "done", "to do", "failed", ...
+    page, picture : str
+        Relative links; empty if there is none.
+    membranes : int or None
+        Number of membranes.
+    area_nm2 : float or None
+        Area of one side of all membranes, nm².
+    particles : int or None
+        Number of particles.
+    particles_per_um2 : float or None
+        Particles per one-sided area, 1/µm².
+    cause, next_step : str
+        Of a failure: why, and what to do about it.
+    """
 
     name: str
     dataset: str
@@ -38,6 +58,20 @@ class IndexRow:
 
 @dataclass(frozen=True)
 class SiteIndex:
+    """The data of the index page.
+
+    Parameters
+    ----------
+    title : str
+        Heading of the page.
+    facts : tuple of (str, str)
+        Lines of provenance.
+    numbers : tuple of Number
+        Numbers of the header.
+    rows : sequence of IndexRow
+        The tomograms.
+    """
+
     title: str
     facts: tuple[tuple[str, str], ...]
     numbers: tuple[Number, ...]
@@ -45,12 +79,34 @@ class SiteIndex:
 
 
 def render_index(index: SiteIndex) -> str:
-    """The index as HTML: equal data give equal text. Names and messages from outside are escaped."""
+    """Render the index page.
+
+    Parameters
+    ----------
+    index : SiteIndex
+        The page's data. Names and messages are escaped.
+
+    Returns
+    -------
+    str
+        HTML; equal data give equal text.
+    """
     return make_environment().get_template("site_index.html").render(index=index)
 
 
 def thumbnail(report: TomogramReport) -> bytes:
-    """PNG of the middle slice with membranes and picks; empty where there is no slice."""
+    """Draw the first slice of a tomogram with membranes and particles, small.
+
+    Parameters
+    ----------
+    report : TomogramReport
+        The tomogram.
+
+    Returns
+    -------
+    bytes
+        A PNG; empty if the tomogram has no slice.
+    """
     if not report.slices:
         return b""
     view = report.slices[0]

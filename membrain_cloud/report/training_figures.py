@@ -1,4 +1,4 @@
-"""What a network in training makes of a few patches, as a PNG."""
+"""Figures of a network in training."""
 
 from __future__ import annotations
 
@@ -13,15 +13,29 @@ from membrain_cloud.report.figures import png
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_LABELS = ListedColormap(["#f4f4f4", "#0072b2", "#c8c8c8"])  # background, membrane, ignore
+_LABEL_COLOURS = ListedColormap(["#f4f4f4", "#0072b2", "#c8c8c8"])  # background, membrane, ignore
 
 
 def predictions_figure(
     images: NDArray[np.floating], labels: NDArray[np.integer], logits: NDArray[np.floating], *, title: str
 ) -> bytes:
-    """A row for each patch: the middle slice of the image, of its labels, and the chance of membrane there.
+    """Draw a few patches: the middle slice of the image, of its labels, and of the predicted membrane probability.
 
-    images, labels, logits : (N, w, w, w); labels 0 background, 1 membrane, 2 ignore (grey).
+    Parameters
+    ----------
+    images : (N, w, w, w) floating array
+        Patches of tomograms.
+    labels : (N, w, w, w) integer array
+        0 background, 1 membrane, 2 ignore (grey).
+    logits : (N, w, w, w) floating array
+        Output of the network; the sigmoid is the probability.
+    title : str
+        Heading of the figure.
+
+    Returns
+    -------
+    bytes
+        A PNG with one row a patch.
     """
     count = len(images)
     figure = Figure(figsize=(7.5, 2.5 * count + 0.4), dpi=100, layout="constrained")
@@ -31,12 +45,12 @@ def predictions_figure(
         middle = len(image) // 2
         low, high = np.percentile(image[middle], [1, 99])
         row[0].imshow(image[middle], cmap="gray", vmin=low, vmax=max(high, low + 1e-6), origin="lower")
-        row[1].imshow(label[middle], cmap=_LABELS, vmin=0, vmax=2, interpolation="nearest", origin="lower")
-        chance = 1 / (1 + np.exp(-np.clip(scores[middle], -30, 30)))
-        row[2].imshow(chance, cmap="viridis", vmin=0, vmax=1, origin="lower")
-    for place, name in zip(axes[0], ("image", "label", "prediction"), strict=True):
-        place.set_title(name)
-    for place in axes.flat:
-        place.set_xticks([])
-        place.set_yticks([])
+        row[1].imshow(label[middle], cmap=_LABEL_COLOURS, vmin=0, vmax=2, interpolation="nearest", origin="lower")
+        probability = 1 / (1 + np.exp(-np.clip(scores[middle], -30, 30)))
+        row[2].imshow(probability, cmap="viridis", vmin=0, vmax=1, origin="lower")
+    for panel, name in zip(axes[0], ("image", "label", "prediction"), strict=True):
+        panel.set_title(name)
+    for panel in axes.flat:
+        panel.set_xticks([])
+        panel.set_yticks([])
     return png(figure, opaque=True)

@@ -1,4 +1,4 @@
-"""What Neuroglancer is to show, as its JSON state: the layers, where they are, and from where to look."""
+"""The state of a Neuroglancer viewer: layers, where their data are, and the first view."""
 
 from __future__ import annotations
 
@@ -12,16 +12,30 @@ if TYPE_CHECKING:
 
     from membrain_cloud.geometry import Grid, Picks
 
-# How long the lines are that show which way a particle points.
+# Length of the lines that show the particles' z axes.
 NORMAL_LENGTH_ANGSTROM = 100.0
-_ANGSTROM_IN_METRES = 1e-10
+_METRES_PER_ANGSTROM = 1e-10
 _PICK_COLOURS = ("#ffd54f", "#4fc3f7", "#ff8a65", "#aed581", "#ba68c8")
 _GREY_SHADER = "#uicontrol invlerp normalized\nvoid main() { emitGrayscale(normalized()); }\n"
 
 
 @dataclass(frozen=True)
 class ViewedSegmentation:
-    """labels : what stands in it.  mesh_source : URL of meshes with the same numbers; None without."""
+    """A segmentation to show.
+
+    Parameters
+    ----------
+    name : str
+        Name of the layer.
+    source : str
+        URL of the volume.
+    labels : sequence of int
+        Labels in the volume.
+    mesh_source : str or None
+        URL of meshes with the same labels; None without meshes.
+    shown : bool
+        Whether the layer is visible at first.
+    """
 
     name: str
     source: str
@@ -32,7 +46,21 @@ class ViewedSegmentation:
 
 @dataclass(frozen=True)
 class View:
-    """All layers of one tomogram. grey_range : densities shown as black and as white."""
+    """All layers of one tomogram.
+
+    Parameters
+    ----------
+    grid : Grid
+        Voxel grid of the tomogram.
+    tomogram_source : str or None
+        URL of the tomogram; None shows none.
+    grey_range : tuple of 2 floats
+        Densities shown as black and as white.
+    segmentations : sequence of ViewedSegmentation
+        Segmentations, lowest layer first.
+    picks : mapping of str to Picks
+        Name of the layer -> particles.
+    """
 
     grid: Grid
     tomogram_source: str | None
@@ -42,9 +70,20 @@ class View:
 
 
 def viewer_state(view: View) -> dict[str, Any]:
-    """The state, JSON-able. Points and lines are in Å, as everything is laid out in the tomogram's own space."""
+    """Compute the state of the viewer.
+
+    Parameters
+    ----------
+    view : View
+        The layers.
+
+    Returns
+    -------
+    dict
+        The state, ready for JSON. Points and lines are in Å, in the tomogram's own coordinates.
+    """
     x, y, z = view.grid.size_angstrom
-    dimensions = {axis: [_ANGSTROM_IN_METRES, "m"] for axis in "xyz"}
+    dimensions = {axis: [_METRES_PER_ANGSTROM, "m"] for axis in "xyz"}
     layers: list[dict[str, Any]] = []
     if view.tomogram_source is not None:
         low, high = view.grey_range
@@ -74,6 +113,7 @@ def viewer_state(view: View) -> dict[str, Any]:
 
 
 def _segmentation(segmentation: ViewedSegmentation) -> dict[str, Any]:
+    """Return the layer of a segmentation, and of its meshes if it has any."""
     sources: list[Any] = [f"zarr://{segmentation.source}"]
     if segmentation.mesh_source is not None:
         sources.append(f"precomputed://{segmentation.mesh_source}")
@@ -88,7 +128,7 @@ def _segmentation(segmentation: ViewedSegmentation) -> dict[str, Any]:
 
 
 def _picks(name: str, picks: Picks, dimensions: Mapping[str, Any], colour: str) -> dict[str, Any]:
-    """Points, and a line along each particle's z axis where orientations are known."""
+    """Return the layer of particles: points, and lines along the z axes if orientations are known."""
     positions = picks.positions.astype(float)
     annotations: list[dict[str, Any]] = [
         {"type": "point", "id": f"{number}", "point": point}

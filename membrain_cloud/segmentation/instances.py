@@ -1,11 +1,11 @@
-"""Membrane instances: the membranes of a segmentation one by one, in an order that never changes."""
+"""Membrane instances: number the membranes of a segmentation in a reproducible order."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from scipy import ndimage
@@ -23,18 +23,27 @@ Slices = tuple[slice, slice, slice]
 
 
 class Labels(Protocol):
-    """A volume of labels that is read and written box by box: in memory, in a scratch file, wherever."""
+    """A volume of labels that is read and written box by box, in memory or in a file."""
 
-    def read(self, box: Box) -> NDArray: ...
-    def write(self, box: Box, array: NDArray) -> None: ...
+    def read(self, box: Box) -> NDArray[Any]:
+        """Read a box: (Z, Y, X), unsigned integer."""
+
+    def write(self, box: Box, array: NDArray[Any]) -> None:
+        """Write a box: (Z, Y, X), unsigned integer."""
 
 
 @dataclass(frozen=True, eq=False)
 class Separation:
-    """What `separate_volume` found.
+    """The result of `separate_volume`.
 
-    numbers : the membrane, from 1 by falling size, that each label of the scratch volume is; 0 for what is none.
-    count : of membranes.  unsplit : components too large to be looked at for touching membranes.
+    Attributes
+    ----------
+    numbers : ndarray, shape (L + 1,), unsigned integer
+        Number of the membrane, from 1 by falling size, of each label of the scratch volume; 0 for labels left out.
+    count : int
+        Number of membranes.
+    unsplit : int
+        Components too large to be searched for touching membranes.
     """
 
     numbers: NDArray[np.unsignedinteger]
@@ -43,25 +52,31 @@ class Separation:
 
 
 def separate(
-    labels: NDArray, *, min_voxels: int, split: bool, drop_border: bool, foreground: int | None = None
+    labels: NDArray[Any], *, min_voxels: int, split: bool, drop_border: bool, foreground: int | None = None
 ) -> NDArray[np.unsignedinteger]:
-    """Number the membranes of a segmentation in memory by size; see `separate_volume`.
+    """Separate the membranes of a segmentation in memory, and number them by falling size.
 
     Parameters
     ----------
-    labels : (Z, Y, X) bool or integers; 0 is background.
-    foreground : the one value that is membrane (e.g. 1 where 2 is lumen); None takes every value but 0 as membrane.
+    labels : ndarray, shape (Z, Y, X), bool or integer
+        0 is background.
+    min_voxels, split, drop_border
+        As for `separate_volume`.
+    foreground : int, optional
+        The one value that is membrane, e.g. 1 where 2 is lumen. Default: every value but 0.
 
     Returns
     -------
-    (Z, Y, X) uint16, or uint32 beyond 65 535 membranes: 0 background, 1..N the membranes.
+    ndarray, shape (Z, Y, X), uint16
+        0 in the background, 1..N in the membranes; uint32 beyond 65 535 membranes.
     """
     if not labels.size:
         return np.zeros(labels.shape, np.uint16)
 
-    def read(box: Box) -> NDArray:
+    def read(box: Box) -> NDArray[Any]:
         part = labels[box.slices]
-        return part != 0 if foreground is None else part == foreground
+        result: NDArray[Any] = part != 0 if foreground is None else part == foreground
+        return result
 
     scratch = _InMemory(np.zeros(labels.shape, np.uint32))
     found = separate_volume(
@@ -71,7 +86,7 @@ def separate(
 
 
 def separate_volume(
-    read: Callable[[Box], NDArray],
+    read: Callable[[Box], NDArray[Any]],
     shape: Zyx,
     scratch: Labels,
     *,
@@ -81,21 +96,35 @@ def separate_volume(
     split_voxels: int | None,
     slab_voxels: int = SLAB_VOXELS,
 ) -> Separation:
-    """Number the membranes of a segmentation of any size.
+    """Separate and number the membranes of a segmentation of any size.
+
+    1 is the largest membrane; equal sizes are ordered by their first voxel in zyx order. The result depends on the
+    input and these settings only. Memory: one slab, the box of one component, and a few numbers a component.
 
     Parameters
     ----------
-    read : box -> voxels; nonzero is membrane. Read twice, in slabs of whole planes.
-    scratch : uint32 labels of the same shape to work in; afterwards `numbers[scratch]` are the membranes.
-    min_voxels : smaller components are dropped, and no membrane is split into smaller pieces.
-    split : cut 26-connected components where membranes touch or cross (see `splitting`); otherwise each is one.
-    drop_border : leave out membranes that reach the volume's outermost voxels: they are cut there.
-    split_voxels : a component whose bounding box has more voxels is left whole, since splitting holds the box in memory
-        (about 14 bytes a voxel); None: none is.
-    slab_voxels : of the slabs; the result does not depend on it.
+    read : callable
+        Takes a box and returns its voxels, (Z, Y, X); nonzero is membrane. Every slab of whole planes is read twice.
+    shape : tuple of int
+        Voxels along (z, y, x).
+    scratch : Labels
+        uint32 labels of the same shape to work in; afterwards `numbers[scratch]` are the membranes.
+    min_voxels : int
+        Smaller components are left out, and no membrane is split into smaller parts.
+    split : bool
+        Whether 26-connected components are cut where membranes touch or cross, see `split_touching`.
+    drop_border : bool
+        Whether membranes that reach the outermost voxels of the volume are left out, since they are cut there.
+    split_voxels : int or None
+        A component whose bounding box has more voxels stays whole, since splitting holds the box in memory, about 14
+        bytes a voxel. None: no limit.
+    slab_voxels : int
+        Voxels of a slab; the result does not depend on it.
 
-    1 is the largest membrane; equal sizes are ordered by their first voxel in zyx order. The result depends on nothing
-    but the input and these settings. Memory: one slab, one component's box, and a few numbers a component.
+    Returns
+    -------
+    Separation
+        Numbers of the scratch labels, and counts.
     """
     found = find_components(read, shape, min_voxels=max(1, min_voxels), slab_voxels=slab_voxels)
     for index, slab in enumerate(found.slabs):
@@ -121,21 +150,25 @@ def separate_volume(
 
 
 class _InMemory:
-    def __init__(self, array: NDArray) -> None:
+    """Labels in memory."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
         self.array = array
 
-    def read(self, box: Box) -> NDArray:
+    def read(self, box: Box) -> NDArray[Any]:
         return self.array[box.slices].copy()
 
-    def write(self, box: Box, array: NDArray) -> None:
+    def write(self, box: Box, array: NDArray[Any]) -> None:
         self.array[box.slices] = array
 
 
 def _split_component(
     scratch: Labels, number: int, around: Box, count: int, min_voxels: int
 ) -> dict[int, tuple[Box, int]]:
-    """Cut one component apart in the scratch volume; its pieces' boxes and sizes. One keeps its number, the others
-    count on from `count`; nothing where it is one piece.
+    """Cut one component apart in the scratch volume.
+
+    Returns the boxes and sizes of its parts by label: one keeps the number, the others continue from `count`. Empty
+    where it stays whole.
     """
     part = scratch.read(around)
     pieces = split_touching(part == number, min_voxels=min_voxels)
@@ -153,8 +186,23 @@ def _split_component(
     return found
 
 
-def boxes_of_labels(read: Callable[[Box], NDArray], shape: Zyx, parts: Iterable[Box]) -> dict[int, Box]:
-    """The box around each label of a volume that `parts` tile, ascending; see `instance_boxes`."""
+def boxes_of_labels(read: Callable[[Box], NDArray[Any]], shape: Zyx, parts: Iterable[Box]) -> dict[int, Box]:
+    """Find the box around each label of a volume.
+
+    Parameters
+    ----------
+    read : callable
+        Takes a box and returns its labels, (Z, Y, X), integer.
+    shape : tuple of int
+        Voxels along (z, y, x).
+    parts : iterable of Box
+        Boxes that tile the volume.
+
+    Returns
+    -------
+    dict of int to Box
+        Label to box, ascending.
+    """
     found: dict[int, Box] = {}
     for part in parts:
         for number, box in instance_boxes(read(part)).items():
@@ -168,15 +216,34 @@ def boxes_of_labels(read: Callable[[Box], NDArray], shape: Zyx, parts: Iterable[
 
 
 def masks_of_labels(
-    read: Callable[[Box], NDArray], shape: Zyx, parts: Iterable[Box]
+    read: Callable[[Box], NDArray[Any]], shape: Zyx, parts: Iterable[Box]
 ) -> Iterator[tuple[int, Box, NDArray[np.bool_]]]:
-    """Each label of a volume that `parts` tile, ascending: its number, the box around it, and its mask in there.
+    """Yield each label of a volume with its box and its mask, ascending.
 
-    Every part is read once. Held are the places of the labelled voxels (4 bytes each, 8 in volumes of more than
-    4 G voxels), a part, and one mask at a time. Labels as `instance_boxes` takes them.
+    Every part is read once. The indices of the labelled voxels (4 bytes each, 8 beyond 4 G voxels), one part and one
+    mask are held in memory.
+
+    Parameters
+    ----------
+    read : callable
+        Takes a box and returns its labels, (Z, Y, X), integer.
+    shape : tuple of int
+        Voxels along (z, y, x).
+    parts : iterable of Box
+        Boxes that tile the volume.
+
+    Yields
+    ------
+    int, Box, ndarray of bool
+        The label, the box around it, and its mask in that box.
+
+    Raises
+    ------
+    ValueError
+        If labels are negative or not integers.
     """
     index = np.uint32 if math.prod(shape) <= 2**32 else np.uint64
-    pieces: dict[int, list[NDArray]] = {}
+    pieces: dict[int, list[NDArray[Any]]] = {}
     for part in parts:
         labels = read(part)
         _check_labels(labels)
@@ -195,8 +262,8 @@ def masks_of_labels(
         yield number, box, mask
 
 
-def _places(labels: NDArray, start: Sequence[int], shape: Zyx) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Of a part of a volume that begins at `start`: each label and the flat indices, in the volume, of its voxels."""
+def _places(labels: NDArray[Any], start: Sequence[int], shape: Zyx) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Yield each label of a part that begins at `start`, and the flat indices of its voxels in the volume."""
     flat = np.flatnonzero(labels)
     if not len(flat):
         return
@@ -209,7 +276,8 @@ def _places(labels: NDArray, start: Sequence[int], shape: Zyx) -> Iterator[tuple
         yield int(number), places[begin:end]
 
 
-def _around(pieces: Sequence[NDArray], shape: Zyx) -> Box:
+def _around(pieces: Sequence[NDArray[Any]], shape: Zyx) -> Box:
+    """Return the box around flat indices."""
     low, high = np.array(shape), np.zeros(3, np.int64)
     for places in pieces:
         zyx = np.stack(np.unravel_index(places, shape))
@@ -218,7 +286,8 @@ def _around(pieces: Sequence[NDArray], shape: Zyx) -> Box:
     return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
 
 
-def _check_labels(instances: NDArray) -> None:
+def _check_labels(instances: NDArray[Any]) -> None:
+    """Raise ValueError for labels that are negative or not integers."""
     if instances.dtype.kind not in "bui":
         raise ValueError(f"instances must be integers, not {instances.dtype}")
     if instances.dtype.kind == "i" and instances.size and instances.min() < 0:
@@ -226,15 +295,29 @@ def _check_labels(instances: NDArray) -> None:
 
 
 def _on_border(box: Slices, shape: tuple[int, ...]) -> bool:
-    """Whether a box reaches the volume's outermost voxels; an axis of one voxel has none."""
+    """Return whether a box reaches the outermost voxels of the volume; an axis of one voxel has none."""
     return any(n > 1 and (s.start == 0 or s.stop == n) for s, n in zip(box, shape, strict=True))
 
 
-def instance_boxes(instances: NDArray, *, margin: int = 0) -> dict[int, Box]:
-    """The box around each instance, grown by `margin` voxels on every side and clipped to the volume; ids ascending.
+def instance_boxes(instances: NDArray[Any], *, margin: int = 0) -> dict[int, Box]:
+    """Find the box around each instance of a volume in memory.
 
-    Ids may have gaps (somebody's edited instances); ids that do not occur are left out. Raises ValueError for
-    negative or non-integer ids.
+    Parameters
+    ----------
+    instances : ndarray, shape (Z, Y, X), integer
+        Instance numbers; they may have gaps.
+    margin : int
+        Voxels added on every side, clipped to the volume. Default: 0.
+
+    Returns
+    -------
+    dict of int to Box
+        Number to box, ascending.
+
+    Raises
+    ------
+    ValueError
+        If numbers are negative or not integers.
     """
     if instances.dtype.kind == "b":
         instances = instances.view(np.uint8)
@@ -242,7 +325,7 @@ def instance_boxes(instances: NDArray, *, margin: int = 0) -> dict[int, Box]:
     if instances.size == 0:
         return {}
     # find_objects makes a list as long as the highest id: ids above the number of voxels are made compact first
-    ids: NDArray | None = None
+    ids: NDArray[Any] | None = None
     if instances.max() >= instances.size:
         ids, instances = _compact(instances)
     found: dict[int, Box] = {}
@@ -252,27 +335,29 @@ def instance_boxes(instances: NDArray, *, margin: int = 0) -> dict[int, Box]:
     return found
 
 
-def _compact(instances: NDArray) -> tuple[NDArray, NDArray]:
-    """The ids in ascending order, and each voxel's index into them; 0 has index 0 whether it occurs or not."""
+def _compact(instances: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the labels in ascending order, and the index into them of each voxel; 0 always has index 0."""
     ids, inverse = np.unique(np.append(instances.ravel(), 0), return_inverse=True)
     return ids, inverse[:-1].reshape(instances.shape)
 
 
 def _grown(slices: Sequence[slice], margin: int, shape: tuple[int, ...]) -> Box:
+    """Return a box with a margin on every side, clipped to the volume."""
     start = tuple(max(0, int(s.start) - margin) for s in slices)
     stop = tuple(min(n, int(s.stop) + margin) for s, n in zip(slices, shape, strict=True))
     return Box(start, stop)  # type: ignore[arg-type]
 
 
 def _tied(sizes: Mapping[int, int], kept: list[int]) -> list[int]:
-    """Those of `kept` that share their size with another."""
+    """Return the labels of `kept` that share their size with another."""
     counts = Counter(sizes[i] for i in kept)
     return [i for i in kept if counts[sizes[i]] > 1]
 
 
 def _first_voxel(scratch: Labels, number: int, box: Box, shape: Zyx) -> int:
-    """Flat index, in the volume, of the component's first voxel: it lies in the first slice of its box."""
+    """Return the flat index, in the volume, of the component's first voxel: it lies in the first slice of its box."""
     z = box.start[0]
-    plane: NDArray = scratch.read(Box(box.start, (z + 1, box.stop[1], box.stop[2])))[0] == number
+    plane: NDArray[Any] = scratch.read(Box(box.start, (z + 1, box.stop[1], box.stop[2])))[0] == number
     y, x = divmod(int(plane.argmax()), plane.shape[1])
-    return z * math.prod(shape[1:]) + (box.start[1] + y) * shape[2] + box.start[2] + x
+    result: int = z * math.prod(shape[1:]) + (box.start[1] + y) * shape[2] + box.start[2] + x
+    return result

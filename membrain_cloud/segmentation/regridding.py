@@ -1,7 +1,7 @@
-"""Scores from the grid that was looked at to another one, plane by plane, by linear interpolation.
+"""Interpolate scores from one voxel grid to another, plane by plane.
 
 Voxel i of the new grid lies at `offset + i * ratio` of the old one, on every axis; beyond its ends the last voxel
-counts. What a voxel gets depends on its place alone, so the result does not depend on how a volume was cut.
+counts. The value of a voxel depends on its position only, so the result does not depend on how a volume was cut.
 """
 
 from __future__ import annotations
@@ -24,8 +24,16 @@ Float32 = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Regridding:
-    """source, target : shapes in voxels, zyx.  ratio : of the voxel spacings, target to source.
-    offset : where the target's first voxel lies, in the source's voxels.
+    """Linear interpolation between two grids.
+
+    Attributes
+    ----------
+    source, target : tuple of int
+        Voxels along (z, y, x).
+    ratio : float
+        Voxel spacing of the target over that of the source.
+    offset : float
+        Position of the target's first voxel, in voxels of the source.
     """
 
     source: Zyx
@@ -35,10 +43,22 @@ class Regridding:
 
     @property
     def is_identity(self) -> bool:
+        """Whether both grids are the same."""
         return self.source == self.target and self.ratio == 1 and self.offset == 0
 
     def source_core(self, core: Box) -> Box:
-        """What must be known of the source for `core` of the target."""
+        """Return the part of the source that a part of the target needs.
+
+        Parameters
+        ----------
+        core : Box
+            Part of the target.
+
+        Returns
+        -------
+        Box
+            Part of the source.
+        """
         if self.is_identity:
             return core
         first = [self._between(axis, a)[0] for axis, a in enumerate(core.start)]
@@ -46,7 +66,20 @@ class Regridding:
         return Box((first[0], first[1], first[2]), (last[0] + 1, last[1] + 1, last[2] + 1))
 
     def apply(self, slabs: Iterable[Slab], core: Box) -> Iterator[Slab]:
-        """Slabs of `source_core(core)`, in order -> slabs of one plane each that together are `core`; no variances."""
+        """Interpolate slabs.
+
+        Parameters
+        ----------
+        slabs : iterable of Slab
+            Slabs of `source_core(core)`, in order.
+        core : Box
+            Part of the target.
+
+        Yields
+        ------
+        Slab
+            Slabs of one plane, which together are `core`, without variances.
+        """
         if self.is_identity:
             yield from slabs
             return
@@ -66,7 +99,7 @@ class Regridding:
             yield Slab(z, ((1 - part) * here + part * there)[None].astype(np.float32), None)
 
     def _between(self, axis: int, index: int) -> tuple[int, int, float]:
-        """The two source voxels around a target voxel, and how far it is from the first to the second."""
+        """Return the two source voxels around a target voxel, and its distance from the first one as a fraction."""
         last = self.source[axis] - 1
         place = min(max(self.offset + index * self.ratio, 0.0), float(last))
         low = int(place)
@@ -75,6 +108,7 @@ class Regridding:
     def _places(
         self, axis: int, first: int, last: int, start: int
     ) -> tuple[NDArray[np.intp], NDArray[np.intp], Float32]:
+        """Return the source voxels around a range of target voxels, and the weights of the second ones."""
         found = [self._between(axis, index) for index in range(first, last)]
         low, high, part = (np.array(column) for column in zip(*found, strict=True))
         return low - start, high - start, part.astype(np.float32)
@@ -83,6 +117,7 @@ class Regridding:
 def _interpolated(
     plane: Float32, low: NDArray[np.intp], high: NDArray[np.intp], part: Float32, *, axis: int
 ) -> Float32:
+    """Return a plane interpolated along one axis."""
     weights = part[:, None] if axis == 0 else part
     found: Float32 = (1 - weights) * plane.take(low, axis) + weights * plane.take(high, axis)
     return found

@@ -1,13 +1,13 @@
-"""Scores in few bytes, and masks made of them again at any threshold.
+"""Store scores in few bytes, and apply any threshold to them later.
 
-Two forms: `float16`, the logit itself; and `uint8`, the probability in 256 steps, which a viewer reads as an image.
-With either, the mask at threshold 0 is the one that the full scores give.
+Two forms: `float16`, the logit; `uint8`, the probability in 256 steps, which a viewer shows as an image. With either,
+the mask at threshold 0 is that of the full scores.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,9 +22,24 @@ _SMALLEST = np.float16(np.finfo(np.float16).smallest_subnormal)
 
 
 def encode_scores(logits: NDArray[np.float32], dtype: str) -> NDArray[np.float16] | NDArray[np.uint8]:
-    """Logits as `float16` (clipped to its range; above 0 stays above 0) or as `uint8`, floor(256 x probability).
+    """Encode logits in one or two bytes.
 
-    Raises TomogramError for logits that are not finite.
+    Parameters
+    ----------
+    logits : ndarray, any shape, float32
+        Finite logits.
+    dtype : str
+        "float16": logits, clipped to its range, and above 0 where they were; "uint8": floor(256 x probability).
+
+    Returns
+    -------
+    ndarray, the shape of the logits, float16 or uint8
+        The encoded scores.
+
+    Raises
+    ------
+    TomogramError
+        If a logit is not finite.
     """
     if not np.isfinite(logits).all():
         raise TomogramError("the scores hold NaN or infinite values", "check the model and the tomogram")
@@ -39,10 +54,21 @@ def encode_scores(logits: NDArray[np.float32], dtype: str) -> NDArray[np.float16
     return np.where(logits > 0, np.clip(steps, 128, 255), np.clip(steps, 0, 127)).astype(np.uint8)
 
 
-def scores_above(scores: NDArray, threshold: float) -> NDArray[np.bool_]:
-    """Where the logit is above `threshold`: of logits of any float type, or of `uint8` probabilities.
+def scores_above(scores: NDArray[Any], threshold: float) -> NDArray[np.bool_]:
+    """Apply a threshold to stored scores.
 
-    Of probabilities the middle of each step is compared, so the threshold is sharp to 1/256 in probability.
+    Parameters
+    ----------
+    scores : ndarray, any shape, floating or uint8
+        Logits, or probabilities in 256 steps.
+    threshold : float
+        Threshold of the logit. Of probabilities the middle of each step is compared, so it is exact to 1/256 in
+        probability.
+
+    Returns
+    -------
+    ndarray, the shape of the scores, bool
+        True where the logit is above the threshold.
     """
     if scores.dtype == np.uint8:
         probability = 1.0 / (1.0 + math.exp(-min(max(threshold, -30.0), 30.0)))

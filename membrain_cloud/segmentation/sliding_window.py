@@ -1,8 +1,8 @@
-"""Windowed segmentation: a network's windows over a volume, averaged with Gaussian weights, plane by plane.
+"""Sliding-window segmentation: windows over a volume, averaged with Gaussian weights, plane by plane.
 
-The windows form one tiling that depends on the volume's shape alone (`tiling.Tiling`). A block looks at every window
-that touches its core, in the tiling's order, and keeps its core: so the result does not depend on how
-the volume was cut. Planes are read as windows come to need them and handed out as soon as no window adds to them.
+The windows form one tiling that depends on the shape of the volume only (`tiling.Tiling`). A block computes every
+window that touches its core, in the order of the tiling, and keeps its core; so the result does not depend on how the
+volume was cut. Planes are read when a window needs them, and returned as soon as no window adds to them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,15 @@ Read = Callable[[Box], NDArray[Any]]
 
 @dataclass(frozen=True)
 class Statistics:
-    """Mean and standard deviation (ddof 0) of a whole tomogram, by which its windows are normalised."""
+    """Mean and standard deviation (ddof 0) of a whole tomogram, by which its windows are normalised.
+
+    Attributes
+    ----------
+    mean, std : float
+        In the units of the tomogram.
+    voxels : int
+        Number of voxels.
+    """
 
     mean: float
     std: float
@@ -37,10 +45,23 @@ class Statistics:
 
 
 def density_statistics(parts: Iterable[NDArray[np.generic]]) -> Statistics:
-    """Mean and standard deviation over parts that together are a tomogram; one pass, float64.
+    """Compute mean and standard deviation over parts of a tomogram, in one pass and float64.
 
-    Parts are merged by Chan's formula, so large offsets (unsigned integers) lose no precision.
-    Raises TomogramError for NaN or infinite values, for a constant and for an empty tomogram.
+    Parameters
+    ----------
+    parts : iterable of ndarray, any shape, any real dtype
+        Parts that together are the tomogram. They are merged by the formula of Chan et al. (1983), so large offsets
+        lose no precision.
+
+    Returns
+    -------
+    Statistics
+        Of the whole tomogram.
+
+    Raises
+    ------
+    TomogramError
+        If there are NaN or infinite values, or the tomogram is constant or empty.
     """
     count, mean, squares = 0, 0.0, 0.0
     for part in parts:
@@ -71,24 +92,33 @@ def density_statistics(parts: Iterable[NDArray[np.generic]]) -> Statistics:
 
 
 class WindowAverager(Protocol):
-    """Looks at windows and adds them up; `networks.averager.WindowAverager` on any device."""
+    """Runs a network on windows and averages the results; `networks.segmentation.window_averaging` implements it."""
 
-    def start(self, plane: int) -> None: ...
+    def start(self, plane: int) -> None:
+        """Begin at a plane of the volume."""
 
-    def feed(self, plane: int, voxels: NDArray[Any]) -> None: ...
+    def feed(self, plane: int, voxels: NDArray[Any]) -> None:
+        """Take the voxels of planes from `plane` on, (n, Y, X)."""
 
-    def paint(self, windows: Sequence[Window], progress: Callable[[int], None]) -> None: ...
+    def paint(self, windows: Sequence[Window], progress: Callable[[int], None]) -> None:
+        """Run the network on windows, and add the results up."""
 
-    def take(self, planes: int) -> tuple[Float32, Float32 | None]: ...
+    def take(self, planes: int) -> tuple[Float32, Float32 | None]:
+        """Return logits and variances of the next planes, (n, Y, X) float32, and forget them."""
 
 
 @dataclass(frozen=True)
 class Slab:
     """Consecutive planes of a result.
 
-    start : the first of them, in the volume's voxels.
-    logits : (n, Y, X) float32; membrane where above the threshold.
-    variance : (n, Y, X) float32 of the sigmoid over the mirrors (ddof 1), a symmetric network's p (1 - p), or None.
+    Attributes
+    ----------
+    start : int
+        First plane, in voxels of the volume.
+    logits : ndarray, shape (n, Y, X), float32
+        Membrane where above the threshold.
+    variance : ndarray, shape (n, Y, X), float32, or None
+        Variance (ddof 1) of the probability over the mirrors; p (1 - p) for a symmetric network.
     """
 
     start: int
@@ -106,20 +136,30 @@ def segment_slabs(
     planes_per_read: int,
     progress: Callable[[int], None],
 ) -> Iterator[Slab]:
-    """Segment one block, from its core's first plane to its last; memory does not grow with the block's depth.
+    """Segment one block from the first to the last plane of its core; memory does not grow with its depth.
 
     Parameters
     ----------
-    averager : made for this block (a `WindowAverager`): knows the network and the tomogram's statistics.
-    read : box of the block's halo -> voxels of the tomogram, of any real type. Called from a second thread, for the
-        planes that come next.
-    shape : of the tomogram.  block : one of `tiling.blocks(...)`.
-    planes_per_read : depth of what is read at once; best that of the stored chunks.
-    progress : told the windows done.
+    averager : WindowAverager
+        Made for this block.
+    read : callable
+        Takes a box of the block's halo and returns its voxels, (Z, Y, X), any real dtype. It is called from a second
+        thread, for the planes that come next.
+    shape : tuple of int
+        Voxels of the tomogram along (z, y, x).
+    block : Block
+        One of `tiling.blocks(...)`.
+    tiling : Tiling
+        The windows.
+    planes_per_read : int
+        Planes that are read at once; best the depth of the stored chunks.
+    progress : callable
+        Called with numbers of windows, as they are finished.
 
     Yields
     ------
-    Slab : of the core's height and width; together they are the core.
+    Slab
+        Of the height and width of the core; together they are the core.
     """
     windows = tiling.windows(shape, block.core)
     layers = [list(group) for _, group in itertools.groupby(windows, lambda w: w.box.start[0])]
@@ -139,7 +179,7 @@ def segment_slabs(
 
 
 class _Ahead:
-    """Reads a halo's planes in order, one piece ahead of what is asked for."""
+    """Reads the planes of a halo in order, one piece ahead of the one that is used."""
 
     def __init__(self, pool: ThreadPoolExecutor, read: Read, halo: Box, planes: int) -> None:
         self.pool, self.read, self.halo = pool, read, halo
@@ -149,7 +189,7 @@ class _Ahead:
         self.next: Future[NDArray[Any]] | None = None
 
     def until(self, plane: int) -> Iterator[tuple[int, NDArray[Any]]]:
-        """(first plane, voxels) of the pieces not handed out yet that begin before `plane`."""
+        """Yield (first plane, voxels) of the pieces that begin before `plane` and were not yielded yet."""
         while self.pieces and self.pieces[0][0] < plane:
             first = self.pieces[0][0]
             voxels = (self.next or self._begin()).result()

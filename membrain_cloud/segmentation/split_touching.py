@@ -1,24 +1,25 @@
-"""Membranes that touch or cross come apart: cut where two sheets meet, never where one sheet is merely thin.
+"""Split membranes that touch or cross: cut where two sheets meet, never where one sheet is merely thin.
 
-    mask -> mid-surface voxels with normals -> patches -> pieces -> every voxel to its piece
+    mask -> mid-surface voxels with normals -> patches -> parts -> every voxel to its part
 
-A *patch* is mid-surface that hangs together smoothly: neighbours with like normals, in flat surroundings, where the
-mask is no thicker than usual. Where membranes touch, the mask is thicker than a membrane or its mid-surface branches,
-so patches end there. What meets at such a place is then looked at:
+A *patch* is a smooth connected part of the mid-surface: neighbours with similar normals, in flat surroundings, where
+the mask is no thicker than usual. Where membranes touch, the mask is thicker than a membrane or its mid-surface
+branches, so patches end there. The sheets that meet at such a place are then compared:
 
-      =========== A            A ===###=== B             A |             the same membrane if one goes on as the
-            #                                              ##== B        other (middle); apart if one goes on past the
-      =========== B                                        |             place and the other lies beside or across it;
-      beside: apart            goes on: the same           across: apart else left together.
+      =========== A            A ===###=== B             A |             the same membrane if one continues the
+            #                                              ##== B        other (middle); separate if one continues
+      =========== B                                        |             past the place and the other lies beside or
+      beside: separate         continues: the same         across        across it; else left together.
 
-So only orientation cuts. Thin spots, holes, bulges, buds with solid necks and sharp rims stay with their membrane.
+So only the orientation decides on a cut. Thin spots, holes, bulges, buds with solid necks and sharp rims stay with
+their membrane.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cc3d
 import numpy as np
@@ -59,10 +60,18 @@ _SAMPLES = 400  # voxels of a place that are looked at
 
 @dataclass(frozen=True, eq=False)
 class Midsurface:
-    """The mid-surface voxels of a mask: (N, 3) zyx, their (N, 3) unit normals up to sign, and the patch of each.
+    """The mid-surface voxels of a mask.
 
-    patches : (N,) 1 for the largest patch, then by size; 0 for voxels of no patch: thick places, junctions, rims.
-    thickness : the usual thickness of the mask, in voxels.
+    Attributes
+    ----------
+    voxels : ndarray, shape (N, 3), int64
+        Voxels, zyx.
+    normals : ndarray, shape (N, 3), float64
+        Unit normals, zyx, up to sign.
+    patches : ndarray, shape (N,), int64
+        1 for the largest patch, then by falling size; 0 for thick places, junctions and rims.
+    thickness : float
+        Usual thickness of the mask in voxels.
     """
 
     voxels: NDArray[np.int64]
@@ -74,10 +83,17 @@ class Midsurface:
 def split_touching(mask: NDArray[np.bool_], *, min_voxels: int) -> NDArray[np.int32]:
     """Cut one connected component into membranes.
 
-    mask : (Z, Y, X) bool; membranes go on beyond the array's border as they are there.
-    min_voxels : no piece is made smaller.
+    Parameters
+    ----------
+    mask : ndarray, shape (Z, Y, X), bool
+        The component; at the border of the array membranes are taken to continue.
+    min_voxels : int
+        No part is made smaller.
 
-    Returns (Z, Y, X) int32: 0 background, 1..N the pieces. The same mask gives the same pieces.
+    Returns
+    -------
+    ndarray, shape (Z, Y, X), int32
+        0 in the background, 1..N in the parts. The same mask gives the same parts.
     """
     whole = np.asarray(mask, np.int32)
     surface = midsurface(mask, min_voxels=min_voxels)
@@ -94,7 +110,20 @@ def split_touching(mask: NDArray[np.bool_], *, min_voxels: int) -> NDArray[np.in
 
 
 def midsurface(mask: NDArray[np.bool_], *, min_voxels: int) -> Midsurface:
-    """The mid-surface of a mask with its normals and patches; patches that cover less than about `min_voxels` are 0."""
+    """Compute the mid-surface of a mask with its normals and patches.
+
+    Parameters
+    ----------
+    mask : ndarray, shape (Z, Y, X), bool
+        The mask.
+    min_voxels : int
+        Patches that cover fewer voxels of the mask, about, become 0.
+
+    Returns
+    -------
+    Midsurface
+        Voxels, normals and patches.
+    """
     thin = skeletonize(mask)
     voxels = np.argwhere(thin).astype(np.int64)
     if not len(voxels):
@@ -122,7 +151,7 @@ def midsurface(mask: NDArray[np.bool_], *, min_voxels: int) -> Midsurface:
 def _normals(
     thin: NDArray[np.bool_], voxels: NDArray[np.int64], reach: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Unit normals (N, 3) of the mid-surface within `reach` of each voxel; its unevenness (N,), about 0 where flat."""
+    """Return the unit normals (N, 3) around each voxel, and the unevenness (N,) of the mid-surface, 0 where flat."""
     sums = _moments_around(thin, voxels, reach)
     mean = sums[:, 1:4] / sums[:, :1]
     second = sums[:, 4:][:, [0, 1, 2, 1, 3, 4, 2, 4, 5]].reshape(-1, 3, 3) / sums[:, :1, None]
@@ -133,14 +162,17 @@ def _normals(
 
 
 def _moments_around(thin: NDArray[np.bool_], voxels: NDArray[np.int64], reach: float) -> NDArray[np.float64]:
+    """Return the moments of the mid-surface within `reach` of each voxel, (N, 10)."""
     margin = int(reach)
     ball = np.array([o for o in product(range(-margin, margin + 1), repeat=3) if np.dot(o, o) <= reach**2])
     return np.asarray(_moments(np.pad(thin, margin), voxels + margin, ball))
 
 
 @compiled
-def _moments(thin: NDArray, voxels: NDArray, ball: NDArray) -> NDArray:  # pragma: no cover - compiled
-    """(N, 10) count, sums and sums of products (zz, zy, zx, yy, yx, xx) of the offsets to the voxels around each."""
+def _moments(
+    thin: NDArray[Any], voxels: NDArray[Any], ball: NDArray[Any]
+) -> NDArray[Any]:  # pragma: no cover - compiled
+    """Return count, sums and sums of products (zz, zy, zx, yy, yx, xx) of the offsets around each voxel, (N, 10)."""
     sums = np.zeros((len(voxels), 10))
     for n in range(len(voxels)):
         for o in range(len(ball)):
@@ -160,7 +192,7 @@ def _moments(thin: NDArray, voxels: NDArray, ball: NDArray) -> NDArray:  # pragm
 
 
 def _patches(voxels: NDArray[np.int64], normals: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.int64]:
-    """(N,) number from 1 of the patch of each voxel: neighbours with like normals, neither above the other."""
+    """Return the number of the patch of each voxel, (N,): neighbours with similar normals, neither above the other."""
     count = len(voxels)
     size = np.array(shape) + 4
     codes = np.ravel_multi_index(tuple((voxels + 2).T), tuple(size))  # ascending, as argwhere gives them
@@ -178,11 +210,12 @@ def _patches(voxels: NDArray[np.int64], normals: NDArray[np.float64], shape: tup
         ends.append(np.stack([i, j])[:, like & (along <= _STEP)])
     i, j = np.concatenate(ends, axis=1)
     graph = scipy.sparse.coo_matrix((np.ones(len(i), bool), (i, j)), shape=(count, count))
-    return connected_components(graph, directed=False)[1].astype(np.int64) + 1
+    result: NDArray[np.int64] = connected_components(graph, directed=False)[1].astype(np.int64) + 1
+    return result
 
 
 def _depths(mask: NDArray[np.bool_], voxels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(N,) distance of each voxel from the background, exact up to the reach of a block's surroundings."""
+    """Return the distance of each voxel from the background, (N,), exact up to the reach of a block's surroundings."""
     depths = np.empty(len(voxels))
     for core, halo in _blocks(mask.shape):
         members = _inside(voxels, core)
@@ -193,7 +226,7 @@ def _depths(mask: NDArray[np.bool_], voxels: NDArray[np.int64]) -> NDArray[np.fl
 
 
 def _grow(mask: NDArray[np.bool_], voxels: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int32]:
-    """Every voxel of the mask to the label it is nearest to, through the mask; labels (N,) of voxels, 0 for none."""
+    """Assign every voxel of the mask to the label that is nearest through the mask; 0 in `labels` (N,) is none."""
     grown = np.zeros(mask.shape, np.int32)
     voxels, labels = voxels[labels > 0], labels[labels > 0]
     tree = cKDTree(voxels)
@@ -214,7 +247,7 @@ def _grow(mask: NDArray[np.bool_], voxels: NDArray[np.int64], labels: NDArray[np
 
 
 def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[Box, Box]]:
-    """Cores that tile a volume, and each with its surroundings: few enough voxels to hold several arrays of them."""
+    """Yield cores that tile a volume with their surroundings, small enough to hold several arrays of them."""
     for core in iterate_chunks(shape, (_BLOCK,) * 3):  # type: ignore[arg-type]
         low = [max(0, a - _HALO) for a in core.start]
         high = [min(n, b + _HALO) for b, n in zip(core.stop, shape, strict=True)]
@@ -227,10 +260,16 @@ def _inside(voxels: NDArray[np.int64], box: Box) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, eq=False)
 class _Meeting:
-    """Where two sheets meet: how many voxels long, and at how many of them the sheets stand in which way.
+    """The place where two sheets meet: its length in voxels, and at how many of them the sheets lie in which way.
 
-    goes_on : one lies in the other's plane.  beside : one lies above the other, or across.  past : beside, and at
-    least one goes on past the other.
+    Attributes
+    ----------
+    goes_on : float
+        One sheet lies in the plane of the other.
+    beside : float
+        One sheet lies above the other, or across it.
+    past : float
+        Beside, and at least one sheet continues past the other.
     """
 
     voxels: float
@@ -240,11 +279,12 @@ class _Meeting:
 
     @property
     def apart(self) -> bool:
+        """Whether the sheets are separate membranes."""
         return self.beside > max(0.5 * self.voxels, self.goes_on) and self.past > _PAST * self.voxels
 
 
 def _joined(grown: NDArray[np.int32], surface: Midsurface, *, surely: bool) -> NDArray[np.int64]:
-    """The number, from 1 without gaps, of the membrane each patch belongs to; index 0 stays 0.
+    """Return the number, from 1 without gaps, of the membrane of each patch; index 0 stays 0.
 
     surely : join only what goes on in each other, the most certain first, and nothing that would put sheets that lie
     beside each other together; otherwise join all that is not apart.
@@ -266,14 +306,14 @@ def _joined(grown: NDArray[np.int32], surface: Midsurface, *, surely: bool) -> N
 
 
 def _meetings(grown: NDArray[np.int32], surface: Midsurface) -> dict[tuple[int, int], _Meeting]:
-    """What is to be seen where two patches meet."""
+    """Compare the sheets of every two patches that meet."""
     sheets = {k: np.flatnonzero(surface.patches == k) for k in range(1, int(surface.patches.max()) + 1)}
     trees = {k: cKDTree(surface.voxels[members]) for k, members in sheets.items()}
-    return {pair: _look(points, pair, surface, sheets, trees) for pair, points in _contacts(grown).items()}
+    return {pair: _compare_sheets(points, pair, surface, sheets, trees) for pair, points in _contacts(grown).items()}
 
 
 def _contacts(grown: NDArray[np.int32]) -> dict[tuple[int, int], NDArray[np.float64]]:
-    """The points, zyx, halfway between voxels of two patches that are near each other across the mask."""
+    """Return the points, zyx, halfway between near voxels of two patches, by pair of patches."""
     rims = []
     for core, halo in _blocks(grown.shape):
         part = grown[halo.slices]
@@ -300,13 +340,14 @@ def _contacts(grown: NDArray[np.int32]) -> dict[tuple[int, int], NDArray[np.floa
     return {pair: np.unique(np.concatenate(found[pair]), axis=0) for pair in sorted(found)}
 
 
-def _look(
+def _compare_sheets(
     contact: NDArray[np.float64],
     pair: tuple[int, int],
     surface: Midsurface,
     sheets: dict[int, NDArray[np.int64]],
     trees: dict[int, cKDTree],
 ) -> _Meeting:
+    """Compare two sheets at the voxels where they meet."""
     first, second = pair
     points = contact[:: max(1, len(contact) // _SAMPLES)]
     a = sheets[first][trees[first].query(points)[1]]
@@ -330,7 +371,7 @@ def _goes_past(
     tree: cKDTree,
     surface: Midsurface,
 ) -> NDArray[np.bool_]:
-    """Whether the sheet lies all around each point, seen along the normal at the sheet's nearest voxel."""
+    """Return whether the sheet lies all around each point, seen along the normal at the sheet's nearest voxel."""
     away = np.linalg.norm(surface.voxels[nearest] - points, axis=1)
     around = tree.query_ball_point(points, 1.2 * away + 1.5 * surface.thickness, return_sorted=True)
     found = np.zeros(len(points), bool)
@@ -344,7 +385,7 @@ def _goes_past(
 
 
 def _without_crumbs(pieces: NDArray[np.int32], min_voxels: int) -> NDArray[np.int32]:
-    """Small pieces, and parts of a piece that do not hang together with its largest, to the pieces around them."""
+    """Assign small parts, and fragments apart from the largest one of their part, to the parts around them."""
     parts = cc3d.connected_components(pieces, connectivity=26)
     voxels = np.argwhere(pieces)
     part, piece = parts[tuple(voxels.T)].astype(np.int64), pieces[tuple(voxels.T)].astype(np.int64)

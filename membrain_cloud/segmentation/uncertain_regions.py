@@ -1,16 +1,16 @@
-"""Where a network is least sure of its segmentation: doubt, summed up into cells, and the boxes that hold most of it.
+"""Find where a network is least sure of its segmentation: doubt, summed into cells, and the boxes with most of it.
 
-Doubt is a variance: over the mirrors where that was kept, else p(1 - p) of the score, p = 1/2 at the threshold. Either
-is high on the surface of every membrane, however sure the network is of it, since somewhere the score has to cross
-the threshold. So a voxel counts only with the least doubt among itself and its neighbours: a surface, thinner than
-that, vanishes, and a membrane that is doubted right through stays.
+Doubt is a variance: over the mirrors where that was kept, else p (1 - p) of the score, with p = 1/2 at the threshold.
+Either is high on the surface of every membrane, since the score crosses the threshold there. So a voxel counts only the
+least doubt among itself and its neighbours: a surface, which is thinner, vanishes, and a membrane that is doubtful
+throughout remains.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -26,23 +26,33 @@ Evidence = Literal["uncertainty", "scores"]
 CELLS = 8
 
 
-def doubt(values: NDArray, evidence: Evidence, threshold: float) -> NDArray[np.float32]:
-    """Doubt of each voxel, 0 and above.
+def doubt(values: NDArray[Any], evidence: Evidence, threshold: float) -> NDArray[np.float32]:
+    """Compute the doubt of each voxel.
 
     Parameters
     ----------
-    values : kept maps: `uncertainty`, variances of the probability; or `scores`, logits (float) or probabilities in 256
-        steps (uint8).
-    threshold : of the logits; only scores need it.
+    values : ndarray, any shape, floating or uint8
+        Variances of the probability; or logits (floating) or probabilities in 256 steps (uint8).
+    evidence : str
+        "uncertainty" for variances, "scores" for logits and probabilities.
+    threshold : float
+        Threshold of the logits; used with scores.
+
+    Returns
+    -------
+    ndarray, the shape of the values, float32
+        Doubt, at least 0.
     """
     if values.dtype.itemsize > 2:
         return _doubt(values, evidence, threshold)
     # Of one or two bytes there are so few values that each is worked out once.
     every = np.arange(2 ** (8 * values.dtype.itemsize)).astype(f"u{values.dtype.itemsize}").view(values.dtype)
-    return _doubt(every, evidence, threshold)[values.view(f"u{values.dtype.itemsize}")]
+    result: NDArray[np.float32] = _doubt(every, evidence, threshold)[values.view(f"u{values.dtype.itemsize}")]
+    return result
 
 
-def _doubt(values: NDArray, evidence: Evidence, threshold: float) -> NDArray[np.float32]:
+def _doubt(values: NDArray[Any], evidence: Evidence, threshold: float) -> NDArray[np.float32]:
+    """Compute the doubt of each value."""
     known = values.astype(np.float64)
     if evidence == "uncertainty":
         return np.nan_to_num(known, nan=0.0, posinf=0.0, neginf=0.0).clip(0.0).astype(np.float32)
@@ -55,7 +65,18 @@ def _doubt(values: NDArray, evidence: Evidence, threshold: float) -> NDArray[np.
 
 
 def least_around(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The least value among each voxel and its 26 neighbours; beyond the array's faces there is nothing."""
+    """Return the minimum over each voxel and its 26 neighbours inside of the array.
+
+    Parameters
+    ----------
+    values : ndarray, shape (Z, Y, X), float32
+        The values.
+
+    Returns
+    -------
+    ndarray, shape (Z, Y, X), float32
+        The minima.
+    """
     for axis in range(3):
         least = values.copy()
         inner = np.moveaxis(least, axis, 0)
@@ -67,14 +88,30 @@ def least_around(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 class CellSums:
-    """Sums of a volume's values over cells of `cell` voxels an edge, gathered box by box; float64."""
+    """Sums of a volume's values over cells, added box by box in float64.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Voxels along (z, y, x).
+    cell : int
+        Edge of a cell in voxels.
+    """
 
     def __init__(self, shape: Zyx, cell: int) -> None:
         self.shape, self.cell = shape, cell
         self.sums = np.zeros([-(-n // cell) for n in shape])
 
-    def add(self, box: Box, values: NDArray) -> None:
-        """Values : of the voxels of `box`, each voxel of the volume once."""
+    def add(self, box: Box, values: NDArray[Any]) -> None:
+        """Add the voxels of a box; each voxel of the volume must be added once.
+
+        Parameters
+        ----------
+        box : Box
+            Part of the volume.
+        values : ndarray, the shape of the box, floating
+            Its values.
+        """
         for axis, (start, stop) in enumerate(zip(box.start, box.stop, strict=True)):
             first = start // self.cell
             edges = np.arange(first * self.cell, stop, self.cell)
@@ -85,7 +122,7 @@ class CellSums:
 
 @dataclass(frozen=True)
 class DoubtfulBox:
-    """A box and the mean of its voxels' doubt."""
+    """A box and the mean doubt of its voxels."""
 
     box: Box
     mean: float
@@ -94,14 +131,28 @@ class DoubtfulBox:
 def doubtful_boxes(
     sums: NDArray[np.float64], shape: Zyx, edge: int, count: int, taken: Sequence[Box]
 ) -> list[DoubtfulBox]:
-    """At most `count` boxes of most doubt, none of which overlaps another or one of `taken`; most doubt first.
+    """Choose boxes with most doubt that do not overlap, most doubt first.
 
     Boxes start on cells (the last ones end with the volume) and are as wide as the volume where that is narrower. The
-    choice is greedy, and equal ones come in zyx order.
+    choice is greedy; equal boxes come in zyx order.
 
     Parameters
     ----------
-    sums : of `CellSums` with cells of edge / CELLS voxels.  edge : of the boxes, a multiple of CELLS.
+    sums : ndarray, shape of the cells, float64
+        Of `CellSums` with cells of edge / CELLS voxels.
+    shape : tuple of int
+        Voxels along (z, y, x).
+    edge : int
+        Edge of the boxes in voxels, a multiple of CELLS.
+    count : int
+        Largest number of boxes.
+    taken : sequence of Box
+        Boxes that must not be overlapped either.
+
+    Returns
+    -------
+    list of DoubtfulBox
+        At most `count` boxes.
     """
     cell = edge // CELLS
     ways = [_starts(n, edge, cell) for n in shape]
@@ -128,7 +179,7 @@ def doubtful_boxes(
 
 
 def _starts(length: int, edge: int, cell: int) -> list[int]:
-    """Where boxes may start on an axis."""
+    """Return where boxes may start on an axis."""
     if length <= edge:
         return [0]
     return [min(k * cell, length - edge) for k in range(-(-length // cell) - CELLS + 1)]

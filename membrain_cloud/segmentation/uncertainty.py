@@ -1,18 +1,18 @@
-"""Uncertainty of a segmentation: how much the network's answers differ over the mirrored tomogram.
+"""Uncertainty of a segmentation: how much the network's results differ over the mirrored tomogram.
 
-As MemBrain-seg 0.0.10 defines it: the variance (ddof 1) of the sigmoid over the eight mirrors; inside the mask the
-value at the nearest voxel of the mask eroded by one voxel, since at a membrane's surface the variance is high whatever
-the network knows; then a median. Two things are different here:
+As MemBrain-seg 0.0.10 defines it: the variance (ddof 1) of the probability over the eight mirrors. Inside the mask it
+is the value at the nearest voxel of the mask eroded by one voxel, since at the surface of a membrane the variance is
+always high. Then a median is taken. Two points differ here:
 
-- the median is taken over 5 x 5 voxels in XY. It is meant so there and applied in YZ, because its arrays are x, y, z;
-- "nearest" reaches 6 voxels. Farther away, as in parts of the mask too thin to leave anything when eroded, a voxel
-  keeps its own value; there it gets that of some other membrane, at whatever distance.
+- the median is over 5 x 5 voxels in XY. MemBrain-seg means it so and applies it in YZ, because its arrays are x, y, z;
+- "nearest" reaches 6 voxels. Farther away, as in parts of the mask too thin to be eroded, a voxel keeps its own value;
+  MemBrain-seg takes that of another membrane at any distance.
 """
 
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import ndimage
@@ -28,13 +28,22 @@ _MEDIAN = (1, 5, 5)
 HALO = _NEAREST + 1
 
 
-def uncertainty_planes(variance: NDArray[np.float32], mask: NDArray, first: int, last: int) -> NDArray[np.float32]:
-    """Uncertainty of planes [first, last) of what is given.
+def uncertainty_planes(variance: NDArray[np.float32], mask: NDArray[Any], first: int, last: int) -> NDArray[np.float32]:
+    """Compute the uncertainty of some planes.
 
     Parameters
     ----------
-    variance, mask : (n, Y, X) whole planes, `HALO` more than asked for on either side, or fewer at the volume's ends;
-        mask is nonzero on membranes.
+    variance : ndarray, shape (n, Y, X), float32
+        Variances of whole planes: `HALO` more than asked for on either side, or fewer at the ends of the volume.
+    mask : ndarray, shape (n, Y, X)
+        Nonzero on membranes, in the same planes.
+    first, last : int
+        Planes [first, last) of these.
+
+    Returns
+    -------
+    ndarray, shape (last - first, Y, X), float32
+        The uncertainty.
     """
     mask = np.asarray(mask) != 0
     outer = slice(max(0, first - _NEAREST), min(len(mask), last + _NEAREST))
@@ -47,9 +56,9 @@ def uncertainty_planes(variance: NDArray[np.float32], mask: NDArray, first: int,
 
 
 def _take_nearest(
-    taken: NDArray[np.float32], wanted: NDArray[np.bool_], values: NDArray, sources: NDArray[np.bool_], shift: int
+    taken: NDArray[np.float32], wanted: NDArray[np.bool_], values: NDArray[Any], sources: NDArray[np.bool_], shift: int
 ) -> None:
-    """Give each wanted voxel the value of the nearest source, in place; `shift`: planes that `sources` starts above."""
+    """Set each wanted voxel to the value of the nearest source, in place; `sources` starts `shift` planes above."""
     voxels = np.argwhere(wanted)
     framed = np.pad(sources, ((_NEAREST, _NEAREST),) * 3)
     for offset in _offsets():
@@ -64,7 +73,7 @@ def _take_nearest(
 
 
 def _offsets() -> Iterator[NDArray[np.intp]]:
-    """The steps to all voxels within reach, nearest first; equal ones in zyx order, so that ties fall one way."""
+    """Set each wanted voxel to the nearest source's value, in place; `sources` starts `shift` planes above."""
     reach = range(-_NEAREST, _NEAREST + 1)
     steps = [(z * z + y * y + x * x, z, y, x) for z, y, x in itertools.product(reach, reach, reach)]
     return (np.array(step[1:]) for step in sorted(steps) if 0 < step[0] <= _NEAREST**2)

@@ -217,7 +217,8 @@ def image_density(
     if imaging.lowpass_angstrom > 0:
         blur = np.exp(-0.5 * (k * imaging.lowpass_angstrom) ** 2)
         tomogram = fft.irfftn(fft.rfftn(tomogram, workers=1) * blur, shape, workers=1)
-    return tomogram.astype(np.float32, copy=False)
+    result: Float32 = tomogram.astype(np.float32, copy=False)
+    return result
 
 
 def _noise(shape: Zyx, spacing: float, imaging: Imaging, sampling: Sampling, k: Float32, seed: int) -> Float32:

@@ -158,7 +158,8 @@ def blob(centre: NDArray[np.floating], radius: float, amplitude: float, rng: np.
             along = (wave[0] * x + wave[1] * y + wave[2] * z) / r
             bumps += weight * np.sin(along + phase)
             slope2 += (weight * np.cos(along + phase)) ** 2 * np.maximum((wave**2).sum() - along**2, 0.0)
-        return (r - np.float32(radius) * (1 + bumps)) / np.sqrt(1 + slope2 * (np.float32(radius) / r) ** 2)
+        result: Float32 = (r - np.float32(radius) * (1 + bumps)) / np.sqrt(1 + slope2 * (np.float32(radius) / r) ** 2)
+        return result
 
     return Shape("vesicle", distance)
 
@@ -201,7 +202,8 @@ def sheet(
         height = np.float32(amplitude) * (np.sin(first) + np.cos(second))
         slope_u = np.float32(amplitude) * q * np.cos(first)
         slope_v = np.float32(-0.7 * amplitude) * q * np.sin(second)
-        return (w - height - np.float32(offset)) / np.sqrt(1 + slope_u**2 + slope_v**2)
+        result: Float32 = (w - height - np.float32(offset)) / np.sqrt(1 + slope_u**2 + slope_v**2)
+        return result
 
     return Shape("sheet", distance)
 

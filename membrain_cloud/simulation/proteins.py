@@ -73,7 +73,8 @@ def _cylinder(p: Points, x: float, y: float, radius: float, low: float, high: fl
 
 
 def _ball(p: Points, centre: tuple[float, float, float], radius: float) -> NDArray[np.bool_]:
-    return ((p - np.array(centre)) ** 2).sum(1) <= radius**2
+    result: NDArray[np.bool_] = ((p - np.array(centre)) ** 2).sum(1) <= radius**2
+    return result
 
 
 def _dimer(rng: np.random.Generator) -> Blobs:
@@ -219,7 +220,8 @@ def random_cytosolic_particle(rng: np.random.Generator, largest_angstrom: float)
 
     def inside(p: Points) -> NDArray[np.bool_]:
         solid = np.any([_ball(p, tuple(c), r) for c, r in balls], axis=0)
-        return solid & ~_ball(p, (0, 0, 0), 0.35 * radius) if cavity else solid
+        result: NDArray[np.bool_] = solid & ~_ball(p, (0, 0, 0), 0.35 * radius) if cavity else solid
+        return result
 
     return fill(inside, 2.0 * radius, step, rng)
 

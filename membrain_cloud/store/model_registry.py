@@ -1,11 +1,11 @@
-"""Model files from elsewhere: downloaded once, checked, kept in a folder; and registries, which name such files.
+"""Model files from elsewhere, downloaded once, checked and cached; and registries, which name such files.
 
-The cache is addressed by content, so that processes may fill it at once and a name never hides another file:
+The cache is addressed by content, so that several processes may fill it at once and a name never hides another file:
 
     CACHE/<sha256>/<name>       a file; its name is the last part of the URL it came from
-    CACHE/urls/<sha256 of URL>  "<sha256>/<name>": what an URL without a pinned sha256 gave when it was first asked for
+    CACHE/urls/<sha256 of URL>  "<sha256>/<name>": what a URL without a pinned sha256 gave at the first download
 
-A registry is YAML or JSON, at a path or an URL:
+A registry is YAML or JSON, at a path or a URL:
 
     models:
       membrain-seg-v10:
@@ -13,7 +13,7 @@ A registry is YAML or JSON, at a path or an URL:
         sha256: 64 hex digits, as `sha256sum` prints them
         description: what it is
         license: under which it may be used
-        voxel_spacing_angstrom: 10.0   # these two stand in for what a file does not say of itself
+        voxel_spacing_angstrom: 10.0   # these two are used if the file itself does not say
         window: 160
 """
 
@@ -34,26 +34,43 @@ from urllib.parse import unquote, urlsplit
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from membrain_cloud.atomic import replace_atomically
 from membrain_cloud.errors import ModelError, StorageError, TransientError, storage_error
 from membrain_cloud.store.objects.object_store import Files
 
 CACHE_VARIABLE = "MEMBRAIN_CLOUD_CACHE"
+"""Environment variable that names the folder of downloads."""
 REGISTRY_VARIABLE = "MEMBRAIN_CLOUD_MODELS"
+"""Environment variable that names the registry, a path or a URL."""
 
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$", to_lower=True)]
 
 _PIN = re.compile(r"(?P<location>.+)#sha256=(?P<sha256>.*)")
-# What a server answers where it is no use to ask again; 408, 425 and 429 are "not now".
+# HTTP status codes that a retry does not change; 408, 425 and 429 mean "not now".
 _LASTING_HTTP = frozenset(range(400, 500)) - {408, 425, 429}
-
-
-# Far longer than a server may be silent (`_patience`).
+# Far longer than a server may be silent (see `_timeouts`).
 _TORN_AFTER_SECONDS = 3600.0
 
 
 class RegistryEntry(BaseModel):
-    """A model of a registry. `url` may be a path, relative to the registry's own folder."""
+    """A model of a registry.
+
+    Attributes
+    ----------
+    url : str
+        URL or path of the file; a relative path is below the registry's own folder.
+    sha256 : str
+        Hash of the file, 64 hexadecimal digits.
+    description : str
+        What the model is.
+    license : str
+        License of the file.
+    voxel_spacing_angstrom : float or None
+        Voxel spacing of its training, in Å, if the file itself does not say.
+    window : int or None
+        Edge of its sliding window in voxels, if the file itself does not say.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -66,7 +83,7 @@ class RegistryEntry(BaseModel):
 
 
 class Registry(BaseModel):
-    """What a registry file holds."""
+    """The content of a registry file: `models` by name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -74,27 +91,38 @@ class Registry(BaseModel):
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept."""
-    given = os.environ.get(CACHE_VARIABLE)
-    return Path(given).expanduser() if given else Path.home() / ".cache" / "membrain_cloud" / "models"
+    """Return the folder of downloads: $MEMBRAIN_CLOUD_CACHE, or `~/.cache/membrain_cloud/models`."""
+    folder = os.environ.get(CACHE_VARIABLE)
+    return Path(folder).expanduser() if folder else Path.home() / ".cache" / "membrain_cloud" / "models"
 
 
 def registry_location() -> str | None:
-    """Path or URL of the registry; None where none is named and the default one is not there."""
-    given = os.environ.get(REGISTRY_VARIABLE)
-    if given:
-        return given
+    """Return path or URL of the registry, or None if none is named and the default one is absent."""
+    location = os.environ.get(REGISTRY_VARIABLE)
+    if location:
+        return location
     default = Path.home() / ".config" / "membrain_cloud" / "models.yaml"
     return str(default) if default.is_file() else None
 
 
 def read_registry(location: str | None) -> dict[str, RegistryEntry]:
-    """Name -> entry, with `url` made absolute. Raises ModelError where it is not there or not a registry."""
+    """Return the models of a registry by name, with absolute URLs.
+
+    Parameters
+    ----------
+    location : str or None
+        Path or URL of the registry; None: no models.
+
+    Raises
+    ------
+    ModelError
+        If there is no registry there.
+    """
     if location is None:
         return {}
     try:
         text = _read(location).decode("utf-8")
-        found = Registry.model_validate(yaml.safe_load(text)).models
+        entries = Registry.model_validate(yaml.safe_load(text)).models
     except (FileNotFoundError, IsADirectoryError):
         cure = f"correct the environment variable {REGISTRY_VARIABLE}"
         raise ModelError(f"model registry {location}: there is no such file", cure) from None
@@ -106,71 +134,128 @@ def read_registry(location: str | None) -> dict[str, RegistryEntry]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         cause = " ".join(str(error).split())
         raise ModelError(f"model registry {location}: not YAML or JSON ({cause})", "correct it") from None
-    return {name: entry.model_copy(update={"url": _beside(location, entry.url)}) for name, entry in found.items()}
+    return {
+        name: entry.model_copy(update={"url": _absolute_url(location, entry.url)}) for name, entry in entries.items()
+    }
 
 
 def split_pin(source: str) -> tuple[str, str | None]:
-    """`location#sha256=<hex>` -> (location, hex in lower case); None without a pin. Raises ModelError for a bad one."""
-    found = _PIN.fullmatch(source)
-    if found is None:
+    """Split `location#sha256=<hex>` into location and hash.
+
+    Parameters
+    ----------
+    source : str
+        Path or URL, with or without a pinned hash.
+
+    Returns
+    -------
+    location : str
+        Path or URL.
+    sha256 : str or None
+        64 hexadecimal digits in lower case, or None without a pin.
+
+    Raises
+    ------
+    ModelError
+        If the hash is malformed.
+    """
+    match = _PIN.fullmatch(source)
+    if match is None:
         return source, None
-    if not re.fullmatch(r"[0-9a-fA-F]{64}", found["sha256"]):
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", match["sha256"]):
         raise ModelError(f"model {source}: its sha256 is not 64 hex digits", "give what `sha256sum FILE` prints")
-    return found["location"], found["sha256"].lower()
+    return match["location"], match["sha256"].lower()
 
 
 def is_url(location: str) -> bool:
+    """Return whether a location is a URL, rather than a path."""
     return "://" in location
 
 
 def fetch(url: str, sha256: str | None) -> Path:
-    """The local file of `url`: a local path or file:// URL as it lies, anything else from the cache or downloaded.
+    """Return a local file with the content of a URL, from the cache or downloaded.
 
-    sha256 : what a download must have, and under which it is looked for in the cache; None takes what comes.
+    Parameters
+    ----------
+    url : str
+        URL or path; a path or file:// URL is returned as it is.
+    sha256 : str or None
+        Hash that a download must have, and under which it is looked up in the cache; None: not checked.
+
+    Returns
+    -------
+    Path
+        The file.
 
     Raises
     ------
-    ModelError : nothing is there, the server refuses it, or it has another sha256 (the download is removed).
-    TransientError : a fault that passes.  StorageError : the cache cannot be written, or there is no permission.
+    ModelError
+        If the file is absent, the server refuses it, or its hash differs; the download is removed then.
+    StorageError
+        If the cache cannot be written, or there is no permission.
+    TransientError
+        For a fault that may pass.
     """
     if not is_url(url) or url.startswith(("file://", "local://")):
         path = Path(Files(url).root)
         if not path.is_file():
             raise ModelError(f"model {url}: there is no such file", "correct the path")
         return path
-    kept = _kept(url, sha256)
-    return kept if kept is not None else _download(url, sha256)
+    cached = _cached(url, sha256)
+    return cached if cached is not None else _download(url, sha256)
 
 
 def place_in(folder: str, name: str) -> Path:
-    """Path of a model called `name` in `folder`. Raises ModelError for a name that is more than a file's name."""
+    """Return the path of a model in a folder.
+
+    Parameters
+    ----------
+    folder : str
+        The folder.
+    name : str
+        Name of the model's file.
+
+    Raises
+    ------
+    ModelError
+        If the name is not a plain file name.
+    """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise ModelError(f"{name!r} is no name for a model's file", "use letters, digits, dots, dashes, underscores")
+        raise ModelError(f"{name!r} is not a name for a model's file", "use letters, digits, dots, dashes, underscores")
     return Path(folder) / name
 
 
 def copy_to(source: Path, target: Path) -> None:
-    """Copy a file so that `target` is whole or not there. Raises StorageError where it cannot be written."""
-    unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    """Copy a file, so that the target is whole or absent. Its folder is made if it is absent.
+
+    Parameters
+    ----------
+    source : Path
+        The file to copy.
+    target : Path
+        The copy.
+
+    Raises
+    ------
+    StorageError, TransientError
+        If the copy cannot be written.
+    """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, unfinished)
-        os.replace(unfinished, target)
+        replace_atomically(target, lambda temporary: shutil.copyfile(source, temporary), flush=False)
     except OSError as error:
         raise storage_error(error, str(target)) from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def drop(path: Path) -> bool:
-    """Remove a file of the cache, so that it is fetched again; False for a file that is not the cache's."""
+    """Remove a file of the cache, so that it is fetched again; return False for a file outside the cache."""
     if not path.resolve().is_relative_to(cache_folder().resolve()):
         return False
     path.unlink(missing_ok=True)
     return True
 
 
-def _kept(url: str, sha256: str | None) -> Path | None:
+def _cached(url: str, sha256: str | None) -> Path | None:
     folder = cache_folder()
     try:
         place = f"{sha256}/{_file_name(url)}" if sha256 else _pointer(url).read_text(encoding="utf-8").strip()
@@ -184,12 +269,13 @@ def _pointer(url: str) -> Path:
 
 
 def _file_name(url: str) -> str:
-    """The last part of the URL's path, in harmless letters."""
+    """Return the last part of a URL's path, with unsafe characters replaced."""
     last = unquote(urlsplit(url).path.rstrip("/").rpartition("/")[2]) or urlsplit(url).netloc
     return re.sub(r"[^A-Za-z0-9._-]", "_", last).lstrip(".")[-100:] or "model"
 
 
-def _download(url: str, wanted: str | None) -> Path:
+def _download(url: str, expected: str | None) -> Path:
+    """Download a file into the cache, and check its hash."""
     folder = cache_folder()
     temporary = folder / f".{uuid.uuid4().hex}.tmp"
     try:
@@ -197,18 +283,21 @@ def _download(url: str, wanted: str | None) -> Path:
         _remove_torn(folder)
         _copy(url, temporary)
         with temporary.open("rb+") as opened:
-            found = hashlib.file_digest(opened, "sha256").hexdigest()
+            sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
             os.fsync(opened.fileno())
-        if wanted is not None and found != wanted:
+        if expected is not None and sha256 != expected:
             raise ModelError(
-                f"model {url}: its sha256 is {found}, not {wanted}; the download was removed",
+                f"model {url}: its sha256 is {sha256}, not {expected}; the download was removed",
                 "check the file with whoever published it, then correct its sha256",
             )
-        target = folder / found / _file_name(url)
+        target = folder / sha256 / _file_name(url)
         target.parent.mkdir(exist_ok=True)
         temporary.replace(target)
-        if wanted is None:
-            _write_text(_pointer(url), f"{found}/{target.name}\n")
+        if expected is None:
+            pointer = _pointer(url)
+            pointer.parent.mkdir(exist_ok=True)
+            text = f"{sha256}/{target.name}\n"
+            replace_atomically(pointer, lambda path: path.write_text(text, encoding="utf-8"), flush=False)
     except OSError as error:
         raise storage_error(error, f"model cache {folder}") from error
     finally:
@@ -217,8 +306,9 @@ def _download(url: str, wanted: str | None) -> Path:
 
 
 def _copy(url: str, target: Path) -> None:
+    """Download a file; translate the errors into ModelError if the URL is wrong."""
     try:
-        Files(url, _patience(url)).copy_out("", str(target))
+        Files(url, _timeouts(url)).copy_out("", str(target))
     except FileNotFoundError:
         raise ModelError(f"model {url}: nothing is there", "correct the URL") from None
     except (TransientError, StorageError) as error:
@@ -230,13 +320,15 @@ def _copy(url: str, target: Path) -> None:
             raise ModelError(f"model {url}: the server refuses it (HTTP {status})", cure) from error
         raise
     except (ValueError, ImportError, NotImplementedError) as error:
-        raise ModelError(f"model {url}: cannot be fetched ({error})", "give an https://, s3:// or local path") from None
+        raise ModelError(
+            f"model {url}: cannot be fetched ({error})", "give an https:// or s3:// URL, or a local path"
+        ) from None
     if not target.is_file():
         raise ModelError(f"model {url}: not a file", "give the URL of one file")
 
 
-def _patience(url: str) -> dict[str, Any]:
-    """Aiohttp gives a whole download five minutes; we give each part of it one."""
+def _timeouts(url: str) -> dict[str, Any]:
+    """Return options that give each part of a download one minute; aiohttp's default is five for the whole."""
     if not url.startswith(("http://", "https://")):
         return {}
     from aiohttp import ClientTimeout
@@ -250,11 +342,12 @@ def _read(location: str) -> bytes:
     try:
         return Files(location).read("")
     except (ValueError, ImportError) as error:
-        raise ModelError(f"model registry {location}: cannot be read ({error})", "give a path or an URL") from None
+        raise ModelError(f"model registry {location}: cannot be read ({error})", "give a path or a URL") from None
 
 
-def _beside(location: str, url: str) -> str:
-    if is_url(url) or os.path.isabs(url):
+def _absolute_url(location: str, url: str) -> str:
+    """Return a URL of a registry, relative to the registry's folder."""
+    if is_url(url) or Path(url).is_absolute():
         return url
     if is_url(location):
         return f"{location.rpartition('/')[0]}/{url}"
@@ -262,18 +355,11 @@ def _beside(location: str, url: str) -> str:
 
 
 def _remove_torn(folder: Path) -> None:
-    """Downloads of processes that were killed: nothing has been written to them for long."""
+    """Remove the downloads of killed processes, which have not changed for an hour."""
     for path in folder.glob(".*.tmp"):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > _TORN_AFTER_SECONDS:
                 _remove(path)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def _remove(path: Path) -> None:

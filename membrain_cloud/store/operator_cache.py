@@ -1,28 +1,42 @@
-"""The operators of surface patches in a folder, one file a patch, named by a hash of its content.
+"""A cache of the operators of surface patches: one file per patch in a folder, named by a hash of its content.
 
-Whoever predicts on the same meshes again (another checkpoint, other settings of the clustering) finds them there. Torn
-or foreign files are as good as absent; nothing else hangs on the folder, and it may be removed at any time.
+A prediction on the same meshes (with another checkpoint, or other clustering settings) reads them from there. Torn and
+foreign files count as absent. Nothing else depends on the folder, which may be removed at any time.
 """
 
 from __future__ import annotations
 
-import os
-import uuid
 import zipfile
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse
 
+from membrain_cloud.atomic import replace_atomically
 from membrain_cloud.errors import storage_error
 from membrain_cloud.mesh.spectral.operators import Operators
+
+if TYPE_CHECKING:
+    import os
 
 _PARTS = ("data", "indices", "indptr")
 
 
 class OperatorFiles(MutableMapping[str, Operators]):
-    """A mapping from content keys to operators, kept in `folder` (made if needed)."""
+    """A mapping from content keys to operators, kept in a folder.
+
+    Parameters
+    ----------
+    folder : path-like
+        The folder; it is made if it is absent.
+
+    Raises
+    ------
+    StorageError, TransientError
+        If the folder cannot be made, or a file cannot be written.
+    """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._folder = Path(folder)
@@ -50,9 +64,9 @@ class OperatorFiles(MutableMapping[str, Operators]):
             for axis, matrix in (("x", value.gradient_x.tocsr()), ("y", value.gradient_y.tocsr()))
             for part in _PARTS
         }
-        temporary = self._folder / f".{key}.{uuid.uuid4().hex[:12]}.tmp"
-        try:
-            with temporary.open("wb") as file:
+
+        def write(temporary: Path) -> None:
+            with temporary.open("wb") as file:  # `savez` would append .npz to a path
                 np.savez(
                     file,
                     mass=value.mass,
@@ -60,11 +74,11 @@ class OperatorFiles(MutableMapping[str, Operators]):
                     eigenvectors=value.eigenvectors,
                     **gradients,
                 )
-            os.replace(temporary, self._file(key))
+
+        try:
+            replace_atomically(self._file(key), write, flush=False)  # a torn file counts as absent
         except OSError as error:
             raise storage_error(error, str(self._folder)) from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def __contains__(self, key: object) -> bool:
         try:

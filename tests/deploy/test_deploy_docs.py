@@ -1,4 +1,4 @@
-"""What the pages about deploying name is there: keys of values.yaml, commands of Dask, scripts and their options."""
+"""Pages about deployment name existing keys of values.yaml, commands of Dask, scripts and options."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ VALUES = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
 
 
 def unknown_keys(text: str) -> list[str]:
-    """Dotted names in backticks that begin like a key of values.yaml and lead nowhere in it."""
-    found = []
+    """Return dotted names in backticks that begin with a key of values.yaml and are none."""
+    unknown = []
     for name in re.findall(r"`([a-z]\w*(?:\.(?:\w+|\*))+)(?:[:=][^`]*)?`", text):
         here: Any = VALUES
         first, *rest = name.split(".")
@@ -32,25 +32,25 @@ def unknown_keys(text: str) -> list[str]:
             elif isinstance(here, dict) and (part in here or not here):
                 here = here.get(part, {})
             else:
-                found.append(name)
+                unknown.append(name)
                 break
-    return found
+    return unknown
 
 
 def dask_commands(text: str) -> list[list[str]]:
-    """The command lines of Dask in a page's shell blocks, backticks and --wrap options."""
+    """Return the command lines of Dask in a page's shell blocks, backticks and --wrap options."""
     blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
     lines = [line.partition("#")[0] for block in blocks for line in block.splitlines()]
     lines += re.findall(r"`([^`\n]+)`", text)
-    found = []
+    commands = []
     for line in lines:
         for command in re.findall(r"(?:^|['\s])(dask (?:worker|scheduler)[^']*)", line):
-            found.append(shlex.split(command))
-    return found
+            commands.append(shlex.split(command))
+    return commands
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_values_that_pages_name_are_keys_of_the_chart(page: Path) -> None:
+def test_values_in_pages_are_keys_of_the_chart(page: Path) -> None:
     assert unknown_keys(page.read_text(encoding="utf-8")) == []
 
 
@@ -63,7 +63,7 @@ def test_dask_commands_of_pages_parse(page: Path) -> None:
     assert commands or page.stem not in ("slurm", "single-machine")
 
 
-def test_workers_that_slurm_starts_have_options_that_there_are() -> None:
+def test_options_of_slurm_workers_exist() -> None:
     text = (ROOT / "docs" / "deploy" / "slurm.md").read_text(encoding="utf-8")
     (words,) = re.findall(r"worker_extra_args=\[(.*?)\]", text)
     command = ["dask", "worker", "tcp://node:8786", *(word.strip(' "') for word in words.split(","))]
@@ -73,7 +73,7 @@ def test_workers_that_slurm_starts_have_options_that_there_are() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_scripts_of_pages_take_the_options_that_are_shown(page: Path) -> None:
+def test_scripts_have_the_options_that_pages_show(page: Path) -> None:
     for script, options in re.findall(
         r"(?<!/)\b(deploy/[\w/-]+\.(?:sh|py))((?: --?[\w-]+(?: [\w./-]+)?)*)", page.read_text()
     ):

@@ -1,4 +1,4 @@
-"""Values that nobody sane would give: each is refused by helm with the key's name, or rendered as what it is."""
+"""Absurd values are refused by helm with the key's name; strange but valid ones are rendered unchanged."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _image(**image: Any) -> dict[str, Any]:
     return {"images": {"cpu": image}}
 
 
-# What an API server, the operator or a kubelet would refuse, or worse, take: (further values, words of the complaint).
+# Values that an API server, the operator or a kubelet would refuse, or worse, accept: (values, words of the error).
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "label of 300 letters": (_gpu(nodeSelector={"disk": LONG}), "workers.gpu.nodeSelector.disk"),
     "label with a line break": (_gpu(nodeSelector={"disk": "ssd\nevil: true"}), "workers.gpu.nodeSelector.disk"),
@@ -83,8 +83,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "group with a long name": ({"workers": {"preemptible-gpus": {}}}, "workers"),
     "group with a capital": ({"workers": {"GPU": {}}}, "workers"),
     "group of a kind that is none": (_gpu(kind="tpu"), "workers.gpu.kind"),
-    "key taken away with null": ({"tls": None}, "tls is required"),
-    "key within taken away with null": ({"run": {"graceSeconds": None}}, "graceSeconds is required"),
+    "key removed with null": ({"tls": None}, "tls is required"),
+    "inner key removed with null": ({"run": {"graceSeconds": None}}, "graceSeconds is required"),
     "text where a map belongs": ({"workers": "all of them"}, "workers"),
     "list where a map belongs": ({"monitoring": []}, "monitoring"),
     "empty config": ({"run": {"config": ""}}, "run.config"),
@@ -153,7 +153,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_no_cluster_would_take_is_refused_by_name(render_with: RenderWith, what: str) -> None:
+def test_an_invalid_value_is_refused_by_name(render_with: RenderWith, what: str) -> None:
     values, words = REFUSED[what]
     with pytest.raises(subprocess.CalledProcessError) as caught:
         render_with("base", values)
@@ -216,7 +216,7 @@ HARMLESS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("what", HARMLESS)
-def test_what_is_only_strange_renders_rightly(render_with: RenderWith, what: str) -> None:
+def test_a_strange_value_is_rendered_unchanged(render_with: RenderWith, what: str) -> None:
     objects = render_with("base", HARMLESS[what])
     assert complaints(objects, external_secrets=("123", "1.5", "s" * 253)) == []
     for one in objects:
@@ -224,17 +224,17 @@ def test_what_is_only_strange_renders_rightly(render_with: RenderWith, what: str
         assert isinstance(one["metadata"]["name"], str)
 
 
-def test_text_and_numbers_arrive_as_they_were_given(render_with: RenderWith) -> None:
+def test_text_and_numbers_arrive_unchanged(render_with: RenderWith) -> None:
     for what in ("quotes and letters of everywhere", "large and small numbers"):
-        given = HARMLESS[what]
-        objects = render_with("base", given)
+        values = HARMLESS[what]
+        objects = render_with("base", values)
         settings = next(each for each in objects if each["metadata"]["name"].endswith("-settings"))
         arrived = yaml.safe_load(settings["data"]["settings.yaml"])
-        # PyYAML wants a dot in a number with an exponent, and Go writes none; the settings take the text for a number.
+        # PyYAML expects a dot in a number with an exponent, which Go omits; the settings accept the text as a number.
         if "threshold" in arrived["segment"]:
             arrived["segment"]["threshold"] = float(arrived["segment"]["threshold"])
-        assert arrived == given["run"]["settings"]
-        for variable in given.get("env", ()):
+        assert arrived == values["run"]["settings"]
+        for variable in values.get("env", ()):
             (pod,) = pods_of(next(each for each in objects if each["kind"] == "Job"))
             assert variable in pod["containers"][0]["env"]
 
@@ -256,19 +256,19 @@ def test_names_of_releases_and_namespaces_stay_names(helm: str, release: str, na
         assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", one["metadata"]["name"])
 
 
-def test_a_key_with_a_default_cannot_be_taken_away(render_with: RenderWith) -> None:
-    """Helm lets null remove a default; a template would then break in words that nobody understands."""
+def test_a_key_with_a_default_cannot_be_removed(render_with: RenderWith) -> None:
+    """Helm removes a default that is set to null; a template would then fail with an obscure message."""
     defaults = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
     with pytest.raises(subprocess.CalledProcessError) as caught:
         render_with("base", dict.fromkeys(defaults))
     assert [key for key in defaults if f"{key} is required" not in caught.value.stderr] == []
 
 
-def test_the_checker_sees_what_a_template_cannot(rendered: Callable[[str], list[Manifest]]) -> None:
+def test_the_checker_finds_what_a_template_cannot(rendered: Callable[[str], list[Manifest]]) -> None:
     objects = copy.deepcopy(rendered("gcp"))
     policy = next(one for one in objects if one["kind"] == "NetworkPolicy")
     policy["spec"]["egress"].append({"to": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["192.0.2.0/24"]}}]})
     next(one for one in objects if one["kind"] == "CronJob")["spec"]["timeZone"] = "Mars/Olympus"
-    found = "\n".join(complaints(objects, external_secrets=("object-store-keys",)))
-    assert "192.0.2.0/24 is not within 10.0.0.0/8" in found
-    assert "Mars/Olympus" in found
+    errors = "\n".join(complaints(objects, external_secrets=("object-store-keys",)))
+    assert "192.0.2.0/24 is not within 10.0.0.0/8" in errors
+    assert "Mars/Olympus" in errors

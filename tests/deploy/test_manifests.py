@@ -1,4 +1,4 @@
-"""Every manifest of every values file stands before every validator, and seeded mistakes are each caught by one."""
+"""Every manifest of every values file passes every validator, and seeded mistakes are each found by one."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 Manifest = dict[str, Any]
 Render = Callable[[str], list[Manifest]]
 ALL = ("base", *OVERLAYS)
-PROMISED = ("object-store-keys", "dask-certificates", "registry-pull")
+EXISTING_SECRETS = ("object-store-keys", "dask-certificates", "registry-pull")
 
 
-def test_every_values_file_is_looked_at() -> None:
+def test_every_values_file_is_checked() -> None:
     assert sorted(path.stem for path in (CHART / "values").glob("*.yaml")) == sorted(ALL)
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_manifests_are_right(rendered: Render, name: str) -> None:
-    assert complaints(rendered(name), external_secrets=PROMISED) == []
+def test_manifests_are_correct(rendered: Render, name: str) -> None:
+    assert complaints(rendered(name), external_secrets=EXISTING_SECRETS) == []
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_helm_lint_has_no_complaint(helm: str, name: str) -> None:
+def test_helm_lint_finds_no_error(helm: str, name: str) -> None:
     done = subprocess.run(
         [helm, "lint", "--strict", str(CHART), "--values", str(CHART / "values" / f"{name}.yaml")],
         capture_output=True,
@@ -46,33 +46,33 @@ def test_helm_lint_has_no_complaint(helm: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_what_the_operator_makes_of_it_is_right(rendered: Render, name: str) -> None:
-    """The operator's own functions build the Deployments and the Service, which are then checked like all others."""
+def test_what_the_operator_creates_is_correct(rendered: Render, name: str) -> None:
+    """The operator's own functions build the Deployments and the Service, which are checked like the manifests."""
     controller = pytest.importorskip("dask_kubernetes.operator.controller.controller")
-    made = []
+    created = []
     for one in rendered(name):
         labels = one["metadata"].get("labels", {})
         if one["kind"] == "DaskCluster":
             scheduler, cluster = one["spec"]["scheduler"], one["metadata"]["name"]
-            made.append(controller.build_scheduler_deployment_spec(cluster, scheduler["spec"], {}, labels))
-            made.append(controller.build_scheduler_service_spec(cluster, scheduler["service"], {}, labels))
+            created.append(controller.build_scheduler_deployment_spec(cluster, scheduler["spec"], {}, labels))
+            created.append(controller.build_scheduler_service_spec(cluster, scheduler["service"], {}, labels))
         elif one["kind"] == "DaskWorkerGroup":
             group, pod = one["metadata"]["name"], one["spec"]["worker"]["spec"]
-            made.append(
+            created.append(
                 controller.build_worker_deployment_spec(
                     group, "membrain", one["spec"]["cluster"], "0123456789", pod, {}, labels
                 )
             )
-    assert len(made) >= 3
-    for deployment in made:
+    assert len(created) >= 3
+    for deployment in created:
         assert list(schema_errors(json.loads(json.dumps(deployment)))) == []
         assert len(deployment["metadata"]["name"]) <= 63
-    workers = [one for one in made if "-worker-" in one["metadata"]["name"]]
+    workers = [one for one in created if "-worker-" in one["metadata"]["name"]]
     for worker in workers:
         (container,) = worker["spec"]["template"]["spec"]["containers"]
         environment = {variable["name"]: variable.get("value") for variable in container["env"]}
         assert environment["DASK_WORKER_NAME"] == worker["metadata"]["name"]
-        # Ours, not the operator's tcp:// one.
+        # The chart's address, not the operator's with tcp://.
         assert environment["DASK_SCHEDULER_ADDRESS"].startswith("tcp://" if name == "kind" else "tls://")
 
 
@@ -93,18 +93,18 @@ def test_rendered_files_are_current(helm: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_settings_of_values_files_are_settings(name: str) -> None:
-    given = yaml.safe_load((CHART / "values" / f"{name}.yaml").read_text(encoding="utf-8"))
-    settings_from(given.get("run", {}).get("settings", {}))
+    values = yaml.safe_load((CHART / "values" / f"{name}.yaml").read_text(encoding="utf-8"))
+    settings_from(values.get("run", {}).get("settings", {}))
 
 
-def test_all_versions_of_the_schemas_are_there() -> None:
-    """A version that the validator does not know would check nothing."""
+def test_all_versions_of_the_schemas_are_installed() -> None:
+    """A version without a schema would check nothing."""
     wrong = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"containers": 3}}
-    found = " ".join(schema_errors(wrong))
-    assert all(f"(Kubernetes {version})" in found for version in VERSIONS)
+    errors = " ".join(schema_errors(wrong))
+    assert all(f"(Kubernetes {version})" in errors for version in VERSIONS)
 
 
-# What may go wrong in a values file: (further values, words of the complaint).
+# Mistakes in a values file: (values, words of the error).
 WRONG_VALUES: dict[str, tuple[dict[str, Any], str]] = {
     "misspelt key": ({"monitring": {}}, "monitring"),
     "misspelt key deep inside": ({"workers": {"gpu": {"nodeSelectr": {}}}}, "nodeSelectr"),
@@ -145,7 +145,7 @@ def test_a_wrong_value_is_refused_by_helm(render_with: Callable[..., list[Manife
 
 
 def _edit(kind: str, path: str, value: Any) -> Callable[[list[Manifest]], None]:
-    """Sets, or with value None removes, what is at a dotted path in the first object of a kind."""
+    """Return an edit that sets, or with None removes, the value at a dotted path in the first object of a kind."""
 
     def edit(objects: list[Manifest]) -> None:
         here: Any = next(one for one in objects if one["kind"] == kind)
@@ -174,7 +174,7 @@ def _bare_gpu(objects: list[Manifest]) -> None:
 
 WORKER = "spec.worker.spec.containers.0"
 DRIVER = "spec.template.spec.containers.0"
-# What may go wrong in a template: (the mistake, words of the complaint).
+# Mistakes in a template: (the edit, words of the error).
 WRONG_TEMPLATES: dict[str, tuple[Callable[[list[Manifest]], None], str]] = {
     "old command of a worker": (
         _edit("DaskWorkerGroup", f"{WORKER}.command", ["dask-worker"]),
@@ -196,7 +196,7 @@ WRONG_TEMPLATES: dict[str, tuple[Callable[[list[Manifest]], None], str]] = {
         "port",
     ),
     "API version that is gone": (_edit("PodDisruptionBudget", "apiVersion", "policy/v1beta1"), "in policy/v1beta1"),
-    "no certificate": (_drop("Certificate", "-dask"), "is made by nothing here"),
+    "no certificate": (_drop("Certificate", "-dask"), "no object creates Secret"),
     "no config map": (_drop("ConfigMap", "-dask"), "config map"),
     "no service account": (_drop("ServiceAccount", "-workers"), "service account"),
     "no cluster": (_drop("DaskCluster"), "DaskCluster membrain-cloud-r1 is not there"),
@@ -205,7 +205,7 @@ WRONG_TEMPLATES: dict[str, tuple[Callable[[list[Manifest]], None], str]] = {
     "root user": (_edit("Job", "spec.template.spec.securityContext.runAsNonRoot", None), "runAsNonRoot"),
     "writable root": (_edit("DaskWorkerGroup", f"{WORKER}.securityContext.readOnlyRootFilesystem", False), "written"),
     "no limit of memory": (_edit("DaskWorkerGroup", f"{WORKER}.resources.limits.memory", None), "no limit of memory"),
-    "variable that nobody gives": (_edit("Job", f"{DRIVER}.args.0", "$(PROJECT)"), "$(PROJECT) is not given"),
+    "unknown variable": (_edit("Job", f"{DRIVER}.args.0", "$(PROJECT)"), "$(PROJECT) is not given"),
     "secret as a value": (
         _edit("Job", f"{DRIVER}.env.0", {"name": "AWS_SECRET_ACCESS_KEY", "value": "x"}),
         "holds a value",
@@ -226,7 +226,7 @@ WRONG_TEMPLATES: dict[str, tuple[Callable[[list[Manifest]], None], str]] = {
 @pytest.mark.parametrize("mistake", WRONG_TEMPLATES)
 def test_a_wrong_template_is_found(rendered: Render, mistake: str) -> None:
     objects = copy.deepcopy(rendered("base"))
-    # The group with a GPU first: it has all that a group can have.
+    # The group with a GPU comes first: it has all fields of a group.
     objects.sort(key=lambda one: not one["metadata"]["name"].endswith("-gpu"))
     edit, words = WRONG_TEMPLATES[mistake]
     edit(objects)
@@ -241,7 +241,7 @@ def test_foreign_models_find_a_wrong_type(rendered: Render) -> None:
     assert any("ServiceMonitor" in line and "port" in line for line in complaints(objects))
 
 
-def test_the_command_for_people(helm: str, tmp_path: Path) -> None:
+def test_the_checker_as_a_command(helm: str, tmp_path: Path) -> None:
     file = tmp_path / "rendered.yaml"
     objects = helm_template(helm, CHART / "values" / "base.yaml")
     next(pods_of(next(one for one in objects if one["kind"] == "Job")))["hostNetwrk"] = True

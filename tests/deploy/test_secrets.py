@@ -1,4 +1,4 @@
-"""A key that every process is given is in nothing that is written: store, report, logs, failures, tracebacks."""
+"""A key in the environment is written nowhere: not to the store, the report, logs, failures or tracebacks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from membrain_cloud.cli import main
-from membrain_cloud.pipeline.projects.simulate import Simulated, simulate_project
+from membrain_cloud.pipeline.projects.simulate import SimulatedTomogram, simulate_project
 from membrain_cloud.simulation.phantom import PhantomSettings
 
 SECRET = "hunter2Seeded"
@@ -20,11 +20,11 @@ SECRET = "hunter2Seeded"
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A small project of one simulated tomogram."""
+    """Make a small project of one simulated tomogram."""
     folder = tmp_path / "project"
     simulate_project(
         str(folder),
-        [Simulated("TS_1", 1, PhantomSettings(shape=(32, 64, 64), membranes=1))],
+        [SimulatedTomogram("TS_1", 1, PhantomSettings(shape=(32, 64, 64), membranes=1))],
         particle="particle",
         processes=1,
         report=lambda _: None,
@@ -53,15 +53,15 @@ def run(project: Path, *arguments: str) -> str:
 
 
 def call(*arguments: str) -> str:
-    """The same without keys in the environment: for what only reads."""
+    """Run a command that only reads, without keys in the environment."""
     result = CliRunner().invoke(main, list(arguments))
     return f"{result.output}{result.exception!r}"
 
 
-def test_a_seeded_key_is_found_nowhere(project: Path) -> None:
+def test_a_key_in_the_environment_is_written_nowhere(project: Path) -> None:
     config = str(project)
     model = f"http://me:{SECRET}@127.0.0.1:9/m.ckpt?X-Amz-Signature={SECRET}"
-    said = [
+    outputs = [
         run(project, "run", config, "--in-process", "--stages", "segment"),
         run(project, "run", config, "--in-process", "--set", f"segment.model={model}", "--debug"),
         call("plan", config, "--set", f"pick.model={model}#sha256={'0' * 64}", "--json", "--debug"),
@@ -70,9 +70,9 @@ def test_a_seeded_key_is_found_nowhere(project: Path) -> None:
         call("failures", config, "--debug"),
         call("report", config, "--output", str(project.with_name("report.html"))),
     ]
-    assert "1 done" in said[0]
-    assert any("127.0.0.1" in text for text in said), "no URL was ever spoken of, so nothing was tested"
-    leaks = [text for text in said if SECRET in text]
+    assert "1 done" in outputs[0]
+    assert any("127.0.0.1" in text for text in outputs), "no output names a URL, so nothing was tested"
+    leaks = [text for text in outputs if SECRET in text]
     assert leaks == []
     written = [path for path in project.parent.rglob("*") if path.is_file()]
     assert any("receipts" in str(path) for path in written)
@@ -81,7 +81,7 @@ def test_a_seeded_key_is_found_nowhere(project: Path) -> None:
 
 
 def test_a_model_from_a_url_leaves_no_key_in_its_receipt(project: Path, tmp_path: Path) -> None:
-    """The run that works: the model is served with a signature in its URL."""
+    """A run succeeds with a model that is served with a signature in its URL."""
     import http.server
     import threading
     from functools import partial
@@ -100,15 +100,15 @@ def test_a_model_from_a_url_leaves_no_key_in_its_receipt(project: Path, tmp_path
     os.environ["MEMBRAIN_CLOUD_CACHE"] = str(tmp_path / "cache")
     try:
         arguments = ["--in-process", "--stages", "segment", "--set", f"segment.model={url}"]
-        said = run(project, "run", str(project), *arguments)
+        first = run(project, "run", str(project), *arguments)
         again = run(project, "run", str(project), *arguments)
     finally:
         server.shutdown()
         server.server_close()
         del os.environ["MEMBRAIN_CLOUD_CACHE"]
-    assert "1 done" in said
+    assert "1 done" in first
     assert "1 skipped" in again
-    assert SECRET not in said + again
+    assert SECRET not in first + again
     receipts = [path for path in project.parent.rglob("*.json") if "receipts" in str(path)]
     assert any("X-Amz-Signature=***" in path.read_text() for path in receipts)
     written = [path for path in project.parent.rglob("*") if path.is_file()]

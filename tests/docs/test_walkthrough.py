@@ -1,4 +1,4 @@
-"""The commands of README and tutorials, run one after the other as a newcomer would, on tiny simulated tomograms."""
+"""The commands of README and tutorials, run in their order on tiny simulated tomograms."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SETTINGS = PhantomSettings(shape=(40, 56, 56), membranes=2, void_angstrom=(0.0, 0.0))
-# What is not run here, and why.
+# Commands that are not run here, and the tests that run them.
 ELSEWHERE = {
-    r"membrain-cloud demo\b": "tests/pipeline/projects/test_demo.py runs it",
-    r"membrain-cloud portal\b|chlamy/": "tests/end_to_end/test_portal_run.py does, with a portal of its own",
-    r"--scheduler\b": "tests/pipeline/runners/test_runners.py does, with a scheduler of its own",
-    r"membrain-cloud view\b": "it serves until it is stopped: tests/pipeline/reporting/test_neuroglancer.py",
-    r"membrain-cloud (patches|train)\b": "tests of their own, with networks of a few weights",
+    r"membrain-cloud demo\b": "tests/pipeline/projects/test_demo.py",
+    r"membrain-cloud portal\b|chlamy/": "tests/end_to_end/test_portal_run.py, with a stand-in of the portal",
+    r"--scheduler\b": "tests/pipeline/runners/test_runners.py, with its own scheduler",
+    r"membrain-cloud view\b": "tests/pipeline/reporting/test_neuroglancer.py: it serves until it is stopped",
+    r"membrain-cloud (patches|train)\b": "tests/pipeline/annotation and training, with networks of a few weights",
     r"(corrected/|segment\.model=)round-1|psii:alice/1 psii:bob/1": "tests/end_to_end/test_annotation_loop.py",
 }
-# The same, smaller: workers cost seconds each to start.
-INSTEAD = {"--workers 4": "", "membrain-cloud run ": "membrain-cloud run --in-process "}
-# What stands before a page's first command: the pages build on one another.
+# Replacements that save time: each worker takes seconds to start.
+REPLACED = {"--workers 4": "", "membrain-cloud run ": "membrain-cloud run --in-process "}
+# Commands before the first one of a page that builds on another page.
 FIRST = [
     "membrain-cloud project init my-project --tomograms data/TS_1.mrc",
     "membrain-cloud run my-project/config.json",
@@ -50,7 +50,7 @@ PAGES = {
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory, lightning_checkpoint: Callable[..., Path]) -> Path:
-    """A folder with the files that the pages name."""
+    """Return a folder with the files that the pages name."""
     folder = tmp_path_factory.mktemp("newcomer")
     (folder / "data").mkdir()
     for seed, name in enumerate(("TS_001", "TS_002")):
@@ -69,34 +69,34 @@ def files(tmp_path_factory: pytest.TempPathFactory, lightning_checkpoint: Callab
 
 
 def sessions_of(folder: Path, kind: str) -> list[str]:
-    """Those of the masks or meshes that are there, the oldest first."""
+    """Return the sessions of the masks or meshes in the project, the oldest first."""
     pattern, at = {"masks": ("Segmentations/*_membrain_*_membrane.zarr", 2), "meshes": ("Meshes/membrain_*.glb", 1)}[
         kind
     ]
-    found = sorted((folder / "my-project/ExperimentRuns").glob(f"*/{pattern}"), key=lambda path: path.stat().st_ctime)
-    return list(dict.fromkeys(path.name.split("_")[at] for path in found))
+    paths = sorted((folder / "my-project/ExperimentRuns").glob(f"*/{pattern}"), key=lambda path: path.stat().st_ctime)
+    return list(dict.fromkeys(path.name.split("_")[at] for path in paths))
 
 
 def run_line(line: str, folder: Path) -> None:
-    """Run a command of a page, with the sessions that there are in place of the page's."""
-    for said, instead in INSTEAD.items():
-        line = line.replace(said, instead)
+    """Run a command of a page, with the sessions that exist in place of the page's."""
+    for text, replacement in REPLACED.items():
+        line = line.replace(text, replacement)
     for kind, first, last in (("masks", "1a2b3c4d", "5e6f7a8b"), ("meshes", "9c8d7e6f", "0f1e2d3c")):
         if f"/{first}" in line:
             sessions = sessions_of(folder, kind)
             line = line.replace(first, sessions[0]).replace(last, sessions[-1])
     words = shlex.split(line, comments=True)[1:]
-    if any("*" in word for word in words):  # quoted in the page: the command itself looks for the files
+    if any("*" in word for word in words):  # quoted in the page: the command itself expands it
         assert "--tomograms" in words
-    done = CliRunner().invoke(main, words)
-    assert done.exit_code == 0, f"{line}\n{done.output}"
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, f"{line}\n{result.output}"
 
 
 @pytest.mark.parametrize(
     "page",
     [pytest.param(page, marks=[] if page == "README.md" else [pytest.mark.slow]) for page in PAGES],
 )
-def test_the_commands_of_a_page_work_one_after_the_other(
+def test_commands_of_a_page_work_in_order(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str
 ) -> None:
     folder = tmp_path / "here"
@@ -106,9 +106,9 @@ def test_the_commands_of_a_page_work_one_after_the_other(
     monkeypatch.chdir(folder)
     monkeypatch.setenv("MEMBRAIN_CLOUD_CACHE", str(tmp_path / "cache"))
     lines = PAGES[page] + pages.shell_lines(pages.ROOT / page)
-    here = [line for line in lines if not any(re.search(pattern, line) for pattern in ELSEWHERE)]
-    assert here
-    for line in here:
+    commands = [line for line in lines if not any(re.search(pattern, line) for pattern in ELSEWHERE)]
+    assert commands
+    for line in commands:
         run_line(line, folder)
     project = open_project("my-project/config.json")
     assert all(project.segmentations(run) for run in project.runs())

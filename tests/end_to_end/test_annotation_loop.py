@@ -1,4 +1,4 @@
-"""Once round the loop as two annotators would go: run, propose, extract, correct, merge, fine-tune, run again."""
+"""One round of annotation with two annotators: run, propose, extract, correct, merge, fine-tune, run again."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ def call(*words: str) -> str:
     return result.stdout
 
 
-def chosen(model: Path) -> list[str]:
+def options(model: Path) -> list[str]:
     return [word for key in (f"segment.model={model}", *QUICK) for word in ("--set", key)]
 
 
 def segmented(config: str, model: Path) -> str:
-    """Run `segment` with a model; returns the session."""
-    call("run", config, "--stages", "segment", "--in-process", *chosen(model))
-    plan = json.loads(call("plan", config, "--stages", "segment", *chosen(model), "--json"))
+    """Run the stage `segment` with a model; return the session."""
+    call("run", config, "--stages", "segment", "--in-process", *options(model))
+    plan = json.loads(call("plan", config, "--stages", "segment", *options(model), "--json"))
     return str(plan["sessions"]["segment"])
 
 
 @pytest.fixture
 def begun(tmp_path: Path) -> tuple[str, Path]:
-    """Two simulated tomograms and a network that knows nothing."""
+    """Return a project with two simulated tomograms, and a network of random weights."""
     project = create_project(str(tmp_path / "p"), objects=[("membrane", False, "GO:0016020")])
     for seed, run in enumerate(("TS_1", "TS_2")):
         density = np.random.default_rng(seed).normal(size=SHAPE) - 3 * shell(seed)
@@ -60,9 +60,9 @@ def begun(tmp_path: Path) -> tuple[str, Path]:
 
 
 def correct(patches_config: str, user: str, truth: dict[str, np.ndarray], *, overlooks: int) -> None:
-    """As somebody who opens the patches in napari-copick, paints on the prediction, and saves under their own name.
+    """Correct the predictions of all patches as an annotator does in napari-copick, and save them under a user name.
 
-    overlooks : planes at the end of a patch that this person leaves as predicted, or paints "ignore" (where odd).
+    overlooks : planes at the end of a patch that stay as predicted, or are labelled "ignore" (for an odd number).
     """
     root = copick.from_file(patches_config)
     for run in root.runs:
@@ -79,12 +79,12 @@ def correct(patches_config: str, user: str, truth: dict[str, np.ndarray], *, ove
         mine.from_numpy(marks, levels=1)
 
 
-def test_two_annotators_go_round_the_loop(begun: tuple[str, Path], tmp_path: Path) -> None:
+def test_one_round_of_annotation_with_two_annotators(begun: tuple[str, Path], tmp_path: Path) -> None:
     config, model = begun
     session = segmented(config, model)
     project = open_project(config)
     proposed = json.loads(call(
-        "patches", "propose", config, *chosen(model), "--name", "round-1", "--count", "2", "--per-tomogram", "1",
+        "patches", "propose", config, *options(model), "--name", "round-1", "--count", "2", "--per-tomogram", "1",
         "--edge", str(EDGE), "--json",
     ))  # fmt: skip
     assert {patch["run"] for patch in proposed["patches"]} == {"TS_1", "TS_2"}
@@ -105,7 +105,7 @@ def test_two_annotators_go_round_the_loop(begun: tuple[str, Path], tmp_path: Pat
     assert [(one["run"], one["sources"], one["state"]) for one in merged] == [
         ("TS_1", ["alice/1", "bob/1"], "done"), ("TS_2", ["alice/1", "bob/1"], "done"),
     ]  # fmt: skip
-    assert {path: path.read_bytes() for path in before} == before, "annotators' files are as they were"
+    assert {path: path.read_bytes() for path in before} == before, "annotators' files have not changed"
     for patch in proposed["patches"]:
         (ref,) = [r for r in project.segmentations(patch["run"]) if r.user == "corrected"]
         labels = project.read_labels(ref)
@@ -135,7 +135,7 @@ def test_two_annotators_go_round_the_loop(begun: tuple[str, Path], tmp_path: Pat
     assert [row["run"] for row in scores] == ["TS_1", "TS_2", "*"]
     assert scores[0]["ignored_voxels"] > SHAPE[0] * SHAPE[1] * SHAPE[2] - EDGE**3
 
-    # Alice has another look at one patch: that tomogram's labels change, and a next round begins with the new model.
+    # Alice corrects one patch again: that tomogram's labels change, and the next round starts with the new model.
     run = copick.from_file(patches_config).get_run("patch-0001")
     (hers,) = [s for s in run.segmentations if s.user_id == "alice"]
     hers.from_numpy(np.where(hers.numpy() == 1, 2, hers.numpy()).astype(np.uint8), levels=1)
@@ -143,7 +143,7 @@ def test_two_annotators_go_round_the_loop(begun: tuple[str, Path], tmp_path: Pat
     first = proposed["patches"][0]["run"]
     assert states == {first: "done", ({"TS_1", "TS_2"} - {first}).pop(): "skipped"}
     second = json.loads(call(
-        "patches", "propose", config, *chosen(tuned), "--name", "round-2", "--count", "1", "--edge", str(EDGE),
+        "patches", "propose", config, *options(tuned), "--name", "round-2", "--count", "1", "--edge", str(EDGE),
         "--json",
     ))  # fmt: skip
     assert second["patches"][0]["model_sha256"] == model_sha256(str(tuned))

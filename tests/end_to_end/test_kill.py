@@ -1,4 +1,4 @@
-"""SIGKILL to everything, at any moment: the next runs end with the tables of a run left alone."""
+"""All processes get SIGKILL at any moment: later runs end with the results of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def finish(process: subprocess.Popen[bytes]) -> None:
 
 
 def kill_everything(process: subprocess.Popen[bytes]) -> None:
-    """The driver first, then whatever workers its session has left."""
+    """Kill the driver, then the workers that are left of its session."""
     os.kill(process.pid, signal.SIGKILL)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -61,7 +61,7 @@ def kill_everything(process: subprocess.Popen[bytes]) -> None:
 
 
 def contents(project: Project) -> dict[str, bytes]:
-    """All results, byte for byte: tables, meshes, instances (receipts tell of hosts and times, and are left out)."""
+    """Return the bytes of all results: tables, meshes, instances (receipts contain hosts and times: left out)."""
     root = Path(project.root_url)
     files = [path for path in root.rglob("*") if path.is_file() and path.name != "config.json"]
     names = {str(path.relative_to(root)): path for path in files}
@@ -69,7 +69,7 @@ def contents(project: Project) -> dict[str, bytes]:
 
 
 def _is_volatile(name: str) -> bool:
-    """Receipts, and what an interrupted atomic write leaves beside its target."""
+    """Return whether a file is a receipt, lease or crash record, or a temporary file of an interrupted write."""
     hidden = any(part.startswith(".") and not part.startswith(".z") for part in name.split("/"))
     return hidden or any(kind in name for kind in ("receipts", "leases", "attempts"))
 
@@ -87,9 +87,7 @@ def receipts(project: Project) -> dict[str, bytes]:
         pytest.param(["--in-process"], (2, 6), id="in_process"),
     ],
 )
-def test_killing_everything_again_and_again_changes_nothing(
-    tmp_path: Path, how: list[str], moments: Sequence[int]
-) -> None:
+def test_repeated_kills_do_not_change_the_results(tmp_path: Path, how: list[str], moments: Sequence[int]) -> None:
     alone = make_project(tmp_path / "alone")
     finish(start(alone, *how))
     killed = make_project(tmp_path / "killed")

@@ -1,4 +1,4 @@
-"""Runs from a manifest: planned without opening anything, worked on anywhere, written to the row's dataset."""
+"""Runs from a manifest: planned without opening a tomogram, done on any runner, written to the row's dataset."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def frozen(project: Project, output: Path, *arguments: str) -> Project:
 
 
 def elsewhere(manifest: Project, folder: Path, **changes: str) -> Project:
-    """The same tomograms, with results that go to another overlay."""
+    """Return a manifest of the same tomograms, with results in another overlay."""
     rows = [
         {
             "tomogram_id": row.tomogram_id, "run_name": run, "dataset_id": f"1030{number}", "deposition_id": None,
@@ -66,7 +66,7 @@ def test_a_manifest_runs_like_its_project(
     assert plan(manifest, Settings(), registry).tasks == ()
 
 
-def test_what_the_project_has_done_counts_in_its_manifest(project: Project, tmp_path: Path, registry: Registry) -> None:
+def test_results_of_the_project_count_in_its_manifest(project: Project, tmp_path: Path, registry: Registry) -> None:
     execute_plan(project, Settings(), plan(project, Settings(), registry, runs=["TS_2"]), InProcessRunner(), registry)
     manifest = frozen(project, tmp_path / "all.parquet")
     assert {task.run for task in plan(manifest, Settings(), registry).tasks} == {"TS_1", "TS_3"}
@@ -75,18 +75,18 @@ def test_what_the_project_has_done_counts_in_its_manifest(project: Project, tmp_
 
 
 @pytest.mark.parametrize("stages", ["small", "real"])
-def test_planning_a_manifest_asks_the_store_for_receipts_only(
+def test_planning_a_manifest_reads_receipts_only(
     project: Project, tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch, stages: str
 ) -> None:
-    chosen, count = (registry, 6) if stages == "small" else (STAGES, 15)
+    stages_by_name, count = (registry, 6) if stages == "small" else (STAGES, 15)
     manifest = elsewhere(frozen(project, tmp_path / "all.parquet"), tmp_path, url="s3://nowhere/at-all")
     asked: list[str] = []
     for name in ("read", "exists", "info", "children"):
         monkeypatch.setattr(Files, name, lambda self, path="", name=name: asked.append(f"{name} {path}"))
     monkeypatch.setattr(Files, "listing", lambda self, path="": asked.append(f"listing {path}") or {})
-    assert len(plan(manifest, Settings(), chosen).tasks) == count
+    assert len(plan(manifest, Settings(), stages_by_name).tasks) == count
     assert all(request.startswith("listing ") for request in asked)
-    assert len(asked) == count, "one a stage and run, as there are few runs"
+    assert len(asked) == count, "one for each stage and run, as there are few runs"
 
 
 def test_a_wrong_row_fails_alone(project: Project, tmp_path: Path, registry: Registry) -> None:
@@ -98,7 +98,7 @@ def test_a_wrong_row_fails_alone(project: Project, tmp_path: Path, registry: Reg
     assert any("make the manifest again" in outcome.next_step for outcome in outcomes)
 
 
-def test_rows_of_tables_lie_with_the_dataset_of_the_row(tmp_path: Path) -> None:
+def test_rows_of_tables_go_to_the_dataset_of_the_manifest(tmp_path: Path) -> None:
     """The real stages, from a given mask to the tables."""
     shape = (32, 40, 40)
     project = create_project(str(tmp_path / "p"), objects=[("membrane", False, None)])

@@ -1,4 +1,4 @@
-"""From the portal to results: select from a stand-in, run from S3, and open the results with copick."""
+"""From the portal to results: select from a stand-in of the portal, run from S3, open the results with copick."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def invoke(*words: str) -> dict[str, Any]:
 
 
 def parsed(output: str) -> dict[str, Any]:
-    """The JSON of a command's output; copick, once imported, sends the log of everybody there as well."""
+    """Return the JSON of a command's output; copick, once imported, sends the logs of all libraries there as well."""
     return dict(json.loads(output[output.index("\n{\n") + 1 if not output.startswith("{") else 0 :]))
 
 
@@ -100,7 +100,7 @@ def portal(portal_stub: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def sheet(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:
-    """Noise with one dark bilayer across it."""
+    """Return noise with one dark bilayer across it."""
     density = rng.normal(size=shape).astype(np.float32)
     middle = shape[2] // 2
     density[:, :, middle - 2 : middle] -= 6
@@ -110,11 +110,11 @@ def sheet(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:
 
 @pytest.fixture
 def frozen(portal: Portal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
-    """A selection of both tomograms: manifest and copick config."""
+    """Select both tomograms; return manifest and copick config."""
     monkeypatch.setenv("MEMBRAIN_CLOUD_CACHE", str(tmp_path / "cache"))
-    said = portal.select(tmp_path / "chosen")
-    assert said["tomograms"] == 2
-    return said["manifest"], said["config"]
+    selection = portal.select(tmp_path / "chosen")
+    assert selection["tomograms"] == 2
+    return selection["manifest"], selection["config"]
 
 
 def labels(project: Project, run: str) -> dict[str, np.ndarray]:
@@ -123,7 +123,7 @@ def labels(project: Project, run: str) -> dict[str, np.ndarray]:
     }
 
 
-def test_results_are_those_of_the_same_voxels_in_a_plain_project(
+def test_results_equal_those_of_the_same_voxels_in_a_project(
     portal: Portal, frozen: tuple[str, str], tmp_path: Path
 ) -> None:
     manifest, _ = frozen
@@ -141,7 +141,7 @@ def test_results_are_those_of_the_same_voxels_in_a_plain_project(
     assert labels(open_project(manifest), "1")["False 10"].any(), "the network sees the sheet"
 
 
-def test_tomograms_over_the_web_are_the_same_and_as_strict(
+def test_tomograms_over_https_are_the_same_and_as_strict(
     portal: Portal, frozen: tuple[str, str], tmp_path: Path
 ) -> None:
     from membrain_cloud.errors import ChunkError
@@ -189,7 +189,7 @@ def test_copick_opens_tomograms_and_results(
     np.testing.assert_array_equal(segmentation.numpy(), made)
 
 
-def test_a_tomogram_that_changed_shape_or_vanished_fails_alone(
+def test_a_tomogram_with_an_absent_chunk_fails_alone(
     portal: Portal, frozen: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest, _ = frozen
@@ -210,7 +210,7 @@ def test_a_tomogram_that_changed_shape_or_vanished_fails_alone(
     assert invoke("run", manifest, *SMALL, "--json")["summary"]["done"] == 2
 
 
-def test_a_deposition_knows_the_portals_names(portal: Portal, frozen: tuple[str, str], tmp_path: Path) -> None:
+def test_a_deposition_has_the_portals_names(portal: Portal, frozen: tuple[str, str], tmp_path: Path) -> None:
     import yaml
 
     manifest, _ = frozen
@@ -219,9 +219,9 @@ def test_a_deposition_knows_the_portals_names(portal: Portal, frozen: tuple[str,
         mask = np.ones(project.grid(project.all_tomograms(run)[0]).shape, np.uint8)
         project.write_segmentation(SegmentationRef(run, "membrane", "membrain", "1a2b", 10.0), mask)
     words = ["--deposition-id", "10303", "--author", "Alice", "--segmentation", "membrane:membrain/1a2b"]
-    said = invoke("export", "deposition", manifest, str(tmp_path / "deposit"), *words, "--json")
-    content = yaml.safe_load(Path(said["configs"][0]).read_text())
-    assert Path(said["configs"][0]).name == "10001.yaml"
+    report = invoke("export", "deposition", manifest, str(tmp_path / "deposit"), *words, "--json")
+    content = yaml.safe_load(Path(report["configs"][0]).read_text())
+    assert Path(report["configs"][0]).name == "10001.yaml"
     assert content["runs"][0]["sources"][0]["literal"]["value"] == ["TS_1", "TS_2"]
     masks = {
         source["parent_filters"]["include"]["voxel_spacing"][0]: source["SemanticSegmentationMask"].get("rescale")

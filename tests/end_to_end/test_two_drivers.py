@@ -1,4 +1,4 @@
-"""Two runs at once on a store that knows no conditional writes: both hold every lease, and the results are right."""
+"""Two runs at once on a store without conditional writes: both hold every lease, and the results are right."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ SETTINGS = load_settings(
 
 
 @dataclass
-class Meeting:
-    """What two runs have done about one lease. arrived : they are about to look.  looked : they have found none."""
+class LeaseState:
+    """What two runs have done with one lease. arrived : about to read it.  looked : have found none."""
 
     arrived: set[int] = field(default_factory=set)
     looked: set[int] = field(default_factory=set)
@@ -60,21 +60,21 @@ class Meeting:
     read_back: bool = False
 
     @property
-    def is_made(self) -> bool:
+    def both_arrived(self) -> bool:
         return len(self.arrived) == RUNS
 
 
 class Lockstep:
-    """Lets two runs, each behind a proxy of its own, claim a lease in turn, each of them told that it is its own.
+    """Make two runs, each behind a proxy of its own, claim the same lease so that both believe to hold it.
 
-    Both look, and find none; one writes it; it reads it back, and before it hears so the other one writes it as well.
-    Who comes to a lease first waits there for the other one, whatever that one does before.
+    Both read it and find none; one writes it; it reads it back, and before it gets the answer the other one writes it
+    as well. The run that arrives first at a lease waits there for the other one.
     """
 
     def __init__(self, proxies: Sequence[FaultProxy]) -> None:
         self.both_hold: set[str] = set()
         self.log: list[str] = []
-        self._meetings: dict[str, Meeting] = {}
+        self._states: dict[str, LeaseState] = {}
         self._one_waits = False
         self._moved = threading.Condition()
         for run, proxy in enumerate(proxies):
@@ -85,53 +85,53 @@ class Lockstep:
             return
         with self._moved:
             self.log.append(f"run {run}: {method} {path}")
-            meeting = self._meetings.setdefault(path, Meeting())
-            if method == "GET" and not meeting.wrote:
-                self._arrive(run, meeting)
-            elif method == "PUT" and run not in meeting.wrote:
-                meeting.wrote.append(run)
+            state = self._states.setdefault(path, LeaseState())
+            if method == "GET" and not state.wrote:
+                self._arrive(run, state)
+            elif method == "PUT" and run not in state.wrote:
+                state.wrote.append(run)
                 self._moved.notify_all()
-                if not meeting.is_made:
+                if not state.both_arrived:
                     return
-                if meeting.wrote[0] == run:
-                    self._until(lambda: len(meeting.looked) == RUNS)
-                elif self._until(lambda: meeting.read_back):
+                if state.wrote[0] == run:
+                    self._until(lambda: len(state.looked) == RUNS)
+                elif self._until(lambda: state.read_back):
                     self.both_hold.add(path)
 
-    def _arrive(self, run: int, meeting: Meeting) -> None:
-        if self._one_waits and not meeting.arrived:
-            return  # the other one waits elsewhere: this one passes, and will come there
-        meeting.arrived.add(run)
+    def _arrive(self, run: int, state: LeaseState) -> None:
+        if self._one_waits and not state.arrived:
+            return  # the other run waits at another lease: this one passes, and will arrive there
+        state.arrived.add(run)
         self._moved.notify_all()
-        if not meeting.is_made:
+        if not state.both_arrived:
             self._one_waits = True
-            if not self._until(lambda: meeting.is_made, 2.0 if self.both_hold else 60.0):
-                meeting.arrived.clear()
+            if not self._until(lambda: state.both_arrived, 2.0 if self.both_hold else 60.0):
+                state.arrived.clear()
             self._one_waits = False
 
     def witness(self, run: int, method: str, path: str, _headers: object, _body: bytes, status: int) -> None:
         with self._moved:
-            meeting = self._meetings.get(path)
-            if method != "GET" or meeting is None or not meeting.is_made:
+            state = self._states.get(path)
+            if method != "GET" or state is None or not state.both_arrived:
                 return
             if status == 404:
-                meeting.looked.add(run)
+                state.looked.add(run)
                 self._moved.notify_all()
-            elif meeting.wrote[:1] == [run] and not meeting.read_back:
-                meeting.read_back = True
+            elif state.wrote[:1] == [run] and not state.read_back:
+                state.read_back = True
                 self._moved.notify_all()
-                self._until(lambda: len(meeting.wrote) == RUNS)
+                self._until(lambda: len(state.wrote) == RUNS)
 
     def _until(self, holds: Callable[[], bool], seconds: float = 60.0) -> bool:
         return self._moved.wait_for(holds, seconds)
 
 
 def seen_through(project: Project, proxy: FaultProxy, folder: Path) -> Project:
-    """The same project, whose store is reached through another proxy."""
-    told = json.loads(Path(project.config).read_text())
-    told["overlay_fs_args"]["endpoint_url"] = proxy.url
+    """Open the same project through another proxy."""
+    values = json.loads(Path(project.config).read_text())
+    values["overlay_fs_args"]["endpoint_url"] = proxy.url
     config = folder / "seen-through-another-proxy.json"
-    config.write_text(json.dumps(told))
+    config.write_text(json.dumps(values))
     return CopickProject.open(str(config))
 
 
@@ -151,13 +151,13 @@ def planned(project: Project) -> Plan:
     return made
 
 
-def drive_it(made: Plan) -> list[Outcome]:
+def execute(made: Plan) -> list[Outcome]:
     return run_tasks(made, InProcessRunner(), STAGES, policy=RetryPolicy(held_seconds=0.3, again_seconds=0.5))
 
 
 @dataclass
 class Rival:
-    """Another run, which begins to make a volume anew just when this run is at `moment` with it, once."""
+    """Another run, which starts to write the same volume anew when this run sends the request `moment`, once."""
 
     moment: str
     begin: Callable[[], None]
@@ -177,10 +177,10 @@ MOMENTS = {"before it writes a chunk": "GET /0/.zarray", "before the pyramid": "
 
 @pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS)
 @pytest.mark.parametrize("has_lease", [True, False], ids=["holds the lease", "has lost the lease"])
-def test_what_another_run_wipes_is_written_again_by_who_holds_the_lease(
+def test_a_volume_wiped_by_another_run_is_written_by_the_leases_holder(
     proxy: FaultProxy, tmp_path: Path, moment: str, has_lease: bool
 ) -> None:
-    """`separate` of a mask that was given: it needs no other task, and yet what it misses is no fault of its input."""
+    """The task has no upstream task, and yet its missing chunks are no error of its input."""
     made = make_project(tmp_path, f"wiped-{moment[:3]}-{has_lease}".lower(), proxy.url, 1)
     add_inputs(made)
     task = planned(made).tasks[0]
@@ -202,7 +202,7 @@ def test_what_another_run_wipes_is_written_again_by_who_holds_the_lease(
         assert outcome.measured["retries"] == 1, outcome.line()
         if not has_lease:
             assert outcome.state == "held", outcome.line()
-            assert not made.is_complete(task.output), "it has let the other run be"
+            assert not made.is_complete(task.output), "the task is left to the other run"
             rival.receipts.beside("leases").remove(lease)
             outcome = execute_task(task, STAGES)
     assert outcome.state == "done", outcome.line()
@@ -214,7 +214,7 @@ def test_both_hold_every_lease_and_the_results_are_right(proxy: FaultProxy, tmp_
     assert len(STAGES) == ALL_STAGES
     alone = make_project(tmp_path, "alone", proxy.url, RUNS)
     add_inputs(alone)
-    assert {outcome.state for outcome in drive_it(planned(alone))} == {"done"}
+    assert {outcome.state for outcome in execute(planned(alone))} == {"done"}
     shared = make_project(tmp_path, "shared", proxy.url, RUNS)
     add_inputs(shared)
     with FaultProxy(proxy.port) as other:
@@ -222,7 +222,7 @@ def test_both_hold_every_lease_and_the_results_are_right(proxy: FaultProxy, tmp_
         steps = Lockstep([proxy, other])
         proxy.dropped = other.dropped = {"if-none-match"}
         with ThreadPoolExecutor(RUNS) as threads:
-            outcomes = list(threads.map(drive_it, plans))
+            outcomes = list(threads.map(execute, plans))
     proxy.calm()
     assert steps.both_hold, "\n".join(["the runs never held one lease at once", *steps.log])
     assert [o.line() for of_run in outcomes for o in of_run if o.state not in ("done", "skipped")] == []

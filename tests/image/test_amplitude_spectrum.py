@@ -11,6 +11,7 @@ import scipy.fft
 
 from membrain_cloud.errors import InputError, UsageError
 from membrain_cloud.image.amplitude_spectrum import (
+    EqualizerLimits,
     Spectrum,
     bin_middles,
     check_spectrum,
@@ -91,8 +92,8 @@ def matched(volume: np.ndarray, target: Spectrum, spacing: float, **settings: fl
         spectrum_of(volume, spacing),
         target,
         (z, y, x),
+        EqualizerLimits(**given | settings),  # type: ignore[arg-type]
         voxel_spacing_angstrom=spacing,
-        **given | settings,  # type: ignore[arg-type]
     )
     kernel = equalizing_kernel((z, y, x), factors)(range(y))
     return scipy.fft.irfftn(scipy.fft.rfftn(volume) * kernel, (z, y, x))
@@ -111,7 +112,7 @@ def test_the_matched_volume_has_the_targets_spectrum(shape: Zyx) -> None:
     np.testing.assert_allclose(ratio[1:-2] / np.median(ratio), 1.0, atol=0.08)
 
 
-def test_a_spectrum_without_frequencies_is_one_of_a_cube_at_the_same_spacing() -> None:
+def test_a_spectrum_without_frequencies_is_of_a_cube_at_equal_spacing() -> None:
     volume = coloured((32, 32, 32), 2.0)
     full = spectrum_of(coloured((24, 24, 24), 4.0, seed=2))
     bare = Spectrum(full.intensity, None, None)
@@ -129,7 +130,8 @@ def factors_of(**settings: float | bool | None) -> np.ndarray:
         "almost_zero_cutoff": True,
         "largest_factor": None,
     }
-    return equalizer(given, target, (96, 96, 96), voxel_spacing_angstrom=10.0, **given_settings | settings)  # type: ignore[arg-type]
+    limits = EqualizerLimits(**given_settings | settings)  # type: ignore[arg-type]
+    return equalizer(given, target, (96, 96, 96), limits, voxel_spacing_angstrom=10.0)
 
 
 def test_factors_are_cut_smoothed_and_limited() -> None:

@@ -40,9 +40,7 @@ def filtered(
     z, y, x = volume.shape
     mean, std = float(volume.mean(dtype=np.float64)), float(volume.std(dtype=np.float64))
     scratch, done = Memory(scratch_shape((z, y, x), target)), []
-    transform = FourierVolume(
-        (z, y, x), target, scratch, memory_bytes=memory_bytes, threads=1, advance=lambda n: done.append(n)
-    )
+    transform = FourierVolume((z, y, x), target, scratch, memory_bytes=memory_bytes, threads=1, advance=done.append)
     transform.load(lambda box: volume[box.slices], Affine(mean, std))
     zero, power = transform.filter(kernel)
     out = np.empty(target, np.float32)
@@ -139,7 +137,7 @@ def test_large_offsets_lose_no_digits() -> None:
 def test_too_little_memory_is_refused_with_the_numbers() -> None:
     with pytest.raises(UsageError, match="MiB") as caught:
         FourierVolume((16, 512, 512), (16, 512, 512), Memory((1, 1, 1)), memory_bytes=1000, threads=1, advance=print)
-    assert "--memory-gib" in caught.value.next_step
+    assert "memory_gib" in caught.value.next_step
 
 
 def test_half_weights_count_the_whole_spectrum() -> None:

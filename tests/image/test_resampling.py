@@ -21,11 +21,11 @@ def test_shapes_are_scaled_rounded_and_even() -> None:
     assert resampled_shape((65, 71, 83), 10.0, 10.0) == (65, 71, 83)
     with pytest.raises(VoxelSpacingError, match=r"8 x 8 x 8 voxels") as caught:
         resampled_shape((64, 64, 64), 1.3, 10.0)
-    assert "--voxel-spacing" in caught.value.next_step
+    assert "voxel spacing" in caught.value.next_step
 
 
 def direct_border(shape: Zyx, radii: tuple[float, float, float]) -> np.ndarray:
-    """The whole mask, frequency 0 in the middle, as its definition says."""
+    """Return the whole mask by its definition, with frequency 0 in the middle."""
     z, y, x = np.meshgrid(*(np.arange(n) - n // 2 for n in shape), indexing="ij")
     inside = np.sqrt((z / radii[0]) ** 2 + (y / radii[1]) ** 2 + (x / radii[2]) ** 2) <= 1
     distance = distance_transform_edt(~inside)

@@ -25,7 +25,7 @@ GRID = Grid((20, 24, 28), 10.0)
 
 
 def ramp(shape: tuple[int, int, int]) -> np.ndarray:
-    """A density that is x + 10 y + 100 z in Å/10, so that a wrong axis or shift shows."""
+    """Return the density x + 10 y + 100 z in Å/10, which shows a wrong axis or shift."""
     z, y, x = np.indices(shape)
     return (x + 10.0 * y + 100.0 * z).astype(np.float64)
 
@@ -62,7 +62,7 @@ def test_a_box_gives_the_same_as_the_whole() -> None:
 
 
 @pytest.mark.parametrize("order", [1, 3])
-def test_outside_is_what_the_caller_says(order: int) -> None:
+def test_samples_outside_have_the_given_value(order: int) -> None:
     density = np.ones(GRID.shape, np.float32)
     points, normals = np.array([[0.0, 50.0, 50.0]]), np.array([[1.0, 0.0, 0.0]])
     offsets = np.array([-25.0, -0.5, 0.0, 25.0])
@@ -113,7 +113,7 @@ def test_no_points_give_no_profiles() -> None:
     assert found.shape == (0, 20)
 
 
-def test_a_density_that_is_not_the_boxs_is_refused() -> None:
+def test_a_density_of_another_shape_than_its_box_is_refused() -> None:
     with pytest.raises(ValueError, match="does not cover"):
         sample_along_normals(
             np.zeros((3, 3, 3)),

@@ -12,7 +12,7 @@ from membrain_cloud.mesh.surface import Surface
 
 
 def shell_of(distance: np.ndarray, spacing: float = 10.0) -> Surface:
-    """The surface where a signed distance (xyz grid, voxels, negative inside) is 0, wound outwards."""
+    """Return the surface where a signed distance (xyz grid, voxels, negative inside) is 0, wound outwards."""
     vertices, faces, _, _ = marching_cubes(distance, 0.0)
     surface = Surface(Mesh(vertices.astype(np.float64) * spacing, faces.astype(np.int32)))
     if surface.volume < 0:
@@ -25,7 +25,7 @@ def grid(*shape: int) -> np.ndarray:
 
 
 def bowl(turn: np.ndarray) -> Surface:
-    """Part of a spherical slab: radius 16, thickness 5, open at one end, about a turned axis."""
+    """Return part of a spherical slab: radius 16, thickness 5, open at one end, about a turned axis."""
     places = grid(46, 46, 46) @ turn
     radius = np.linalg.norm(places, axis=-1)
     return shell_of(np.maximum(np.abs(radius - 16.0) - 2.5, places[..., 2] - 6.0))
@@ -54,7 +54,7 @@ def test_a_vesicle_has_an_outer_and_an_inner_leaflet() -> None:
     np.testing.assert_array_equal(groups, np.where(outer, 0, 1))
 
 
-def test_what_has_no_two_sides_is_not_split() -> None:
+def test_surfaces_without_two_sides_are_not_split() -> None:
     ball = shell_of(np.linalg.norm(grid(30, 30, 30), axis=-1) - 10.0)
     assert split_leaflets(ball) is None
     opened = Surface(Mesh(ball.vertices, ball.faces[5:]))
@@ -62,7 +62,7 @@ def test_what_has_no_two_sides_is_not_split() -> None:
     assert split_leaflets(Surface(Mesh(np.zeros((0, 3)), np.zeros((0, 3), np.int32)))) is None
 
 
-def test_the_split_does_not_depend_on_place_or_numbering() -> None:
+def test_the_split_does_not_depend_on_position_or_numbering() -> None:
     surface = bowl(np.eye(3))
     groups = split_leaflets(surface)
     rng = np.random.default_rng(0)

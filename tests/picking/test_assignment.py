@@ -1,3 +1,5 @@
+"""Particles go to the membrane with the nearest vertex within reach."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -10,7 +12,7 @@ def triangle(z: float) -> Mesh:
     return Mesh(np.array([[0.0, 0, z], [10, 0, z], [0, 10, z]]), np.array([[0, 1, 2]], np.int32))
 
 
-def test_the_nearest_within_reach_wins_and_the_rest_is_on_none() -> None:
+def test_the_nearest_membrane_within_reach_is_assigned() -> None:
     meshes = {7: triangle(100.0), 3: triangle(0.0)}
     positions = np.array([[0.0, 0, 10], [0, 0, 95], [0, 0, 50], [0, 0, 200]])
     assert nearest_membranes(meshes, positions, within_angstrom=60.0).tolist() == [3, 7, 3, 0]

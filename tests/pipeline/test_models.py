@@ -1,4 +1,4 @@
-"""Models by what people call them: found, fetched, checked, converted; and plans that rest on them."""
+"""Models by built-in name, path, URL and registry: resolved, fetched, verified, converted; and plans with them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def checkpoint(tmp_path: Path, lightning_checkpoint: Write) -> Path:
 
 @pytest.fixture
 def url(checkpoint: Path) -> Iterator[str]:
-    """The checkpoint on a share."""
+    """Put the checkpoint on a file share."""
     memory = fsspec.filesystem("memory")
     memory.pipe_file("/share/v10.ckpt", checkpoint.read_bytes())
     yield "memory://share/v10.ckpt"
@@ -66,27 +66,27 @@ def logits(source: str) -> np.ndarray:
 
 
 def test_one_model_by_all_its_names(checkpoint: Path, url: str, cache: Path, register: Callable[..., None]) -> None:
-    found = sum_of(checkpoint)
-    register("seg-v10", url=url, sha256=found, description="small", license="none")
+    expected = sum_of(checkpoint)
+    register("seg-v10", url=url, sha256=expected, description="small", license="none")
     sources = {
         "file": str(checkpoint),
         "url": url,
         "registry": "seg-v10",
-        "pinned": f"{url}#sha256={found}",
-        "pinned file": f"{checkpoint}#sha256={found}",
+        "pinned": f"{url}#sha256={expected}",
+        "pinned file": f"{checkpoint}#sha256={expected}",
         "file url": f"file://{checkpoint}",
     }
     first = logits(str(checkpoint))
     for name, source in sources.items():
-        assert models.model_sha256(source) == found, name
+        assert models.model_sha256(source) == expected, name
         assert models.read_header(source)["format"] == "membrain-seg", name
         np.testing.assert_array_equal(logits(source), first)
-    assert models.resolve("seg-v10").path == cache / found / "v10.ckpt"
+    assert models.resolve("seg-v10").path == cache / expected / "v10.ckpt"
     facts = models.model_facts("seg-v10")
     assert (facts["name"], facts["origin"], facts["license"]) == ("seg-v10", "registry", "none")
 
 
-def test_built_in_models_are_known_by_name() -> None:
+def test_built_in_models_are_resolved_by_name() -> None:
     for name in built_in_models():
         model = models.resolve(name)
         assert (model.origin, model.path.stem) == ("built-in", name)
@@ -120,7 +120,9 @@ def test_a_cached_file_that_was_changed_is_fetched_again(checkpoint: Path, url: 
     assert path.read_bytes() == checkpoint.read_bytes()
 
 
-def test_the_registry_says_what_the_file_does_not(checkpoint: Path, url: str, register: Callable[..., None]) -> None:
+def test_the_registry_adds_facts_that_the_file_does_not_store(
+    checkpoint: Path, url: str, register: Callable[..., None]
+) -> None:
     register("seg", url=url, sha256=sum_of(checkpoint), window=96, voxel_spacing_angstrom=7.5)
     segmenter = models.load_segmenter("seg")
     assert (segmenter.window, segmenter.voxel_spacing_angstrom) == (96, 7.5)
@@ -144,11 +146,13 @@ def test_a_registry_may_not_take_a_built_in_name(register: Callable[..., None]) 
         models.list_models()
 
 
-def test_known_models_are_listed_and_not_fetched(url: str, cache: Path, register: Callable[..., None]) -> None:
+def test_models_of_the_registry_are_listed_and_not_fetched(
+    url: str, cache: Path, register: Callable[..., None]
+) -> None:
     register("seg", url=url, sha256="0" * 64, description="not fetched")
-    found = {model["name"]: model for model in models.list_models()}
-    assert set(found) == {*built_in_models(), "seg"}
-    assert found["seg"]["description"] == "not fetched"
+    listed = {model["name"]: model for model in models.list_models()}
+    assert set(listed) == {*built_in_models(), "seg"}
+    assert listed["seg"]["description"] == "not fetched"
     assert not cache.exists()
 
 
@@ -162,17 +166,17 @@ def test_a_model_other_than_planned_is_refused(checkpoint: Path) -> None:
         models.load_picker("membrain-cloud-picker", sha256=planned)
 
 
-def test_links_hang_on_the_model_however_it_is_called(
+def test_digests_depend_on_the_model_and_not_on_its_name(
     checkpoint: Path, url: str, register: Callable[..., None], tmp_path: Path
 ) -> None:
-    def link(source: str) -> str:
+    def digest(source: str) -> str:
         return StageDigests.of(settings_from({"segment": {"model": source}}), STAGES, ["segment"]).digests["segment"]
 
     register("seg", url=url, sha256=sum_of(checkpoint))
-    assert link(str(checkpoint)) == link(url) == link("seg")
+    assert digest(str(checkpoint)) == digest(url) == digest("seg")
     register("seg", url=url, sha256=sum_of(checkpoint), window=96)
-    assert link("seg") != link(str(checkpoint))
-    assert link("membrain-cloud-small") != link(str(checkpoint))
+    assert digest("seg") != digest(str(checkpoint))
+    assert digest("membrain-cloud-small") != digest(str(checkpoint))
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
@@ -199,7 +203,7 @@ def test_the_released_checkpoint_converts_bit_by_bit(reference: Path, tmp_path: 
     np.testing.assert_array_equal(first, second)
 
 
-def test_a_conversion_keeps_what_the_registry_said(
+def test_a_conversion_keeps_the_facts_of_the_registry(
     checkpoint: Path, url: str, register: Callable[..., None], tmp_path: Path
 ) -> None:
     register("seg", url=url, sha256=sum_of(checkpoint), window=96, voxel_spacing_angstrom=7.5)
@@ -209,7 +213,7 @@ def test_a_conversion_keeps_what_the_registry_said(
     assert (header["window"], header["voxel_spacing_angstrom"]) == (96, 7.5)
 
 
-def test_a_conversion_replaces_nothing_unasked(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_conversion_replaces_a_file_only_on_request(checkpoint: Path, tmp_path: Path) -> None:
     output = tmp_path / "v10.safetensors"
     output.write_text("mine")
     with pytest.raises(UsageError, match=r"there already.*overwrite"):
@@ -235,7 +239,7 @@ def test_a_checkpoint_is_verified_with_a_window(checkpoint: Path) -> None:
     assert low < high
 
 
-def test_a_picker_of_membrain_pick_is_known_and_verified(reference: Path) -> None:
+def test_a_picker_of_membrain_pick_is_recognised_and_verified(reference: Path) -> None:
     path = str(reference / "membrain-pick" / "random_membrain_pick_t.ckpt")
     assert models.read_header(path)["format"] == "membrain-pick"
     assert models.verify(path)["task"] == "picking"
@@ -251,7 +255,7 @@ def test_weights_that_are_not_finite_are_found(checkpoint: Path) -> None:
         models.verify(str(checkpoint))
 
 
-def test_a_network_of_ours_and_of_the_peer_have_headers_of_the_same_keys(checkpoint: Path, tmp_path: Path) -> None:
+def test_headers_of_our_networks_and_membrain_segs_have_the_same_keys(checkpoint: Path, tmp_path: Path) -> None:
     architecture = UNetArchitecture((4, 8, 8), residual=True)
     network = build_unet(architecture)
     assert own_state(network)
@@ -262,7 +266,7 @@ def test_a_network_of_ours_and_of_the_peer_have_headers_of_the_same_keys(checkpo
     assert set(ours["architecture"]) == set(theirs["architecture"]) == {"channels", "residual"}
 
 
-def test_a_picker_is_refused_for_segmentation_before_anything_is_read() -> None:
+def test_a_picker_is_refused_for_segmentation() -> None:
     from membrain_cloud.pipeline.settings import load_settings
     from membrain_cloud.pipeline.stages.inference import sliding_window
 

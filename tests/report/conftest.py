@@ -1,4 +1,4 @@
-"""A small synthetic project to draw: vesicles and a sheet with known particles, in noise."""
+"""A small synthetic project to draw: vesicles and a sheet with particles, in noise."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from membrain_cloud.report.data import (
 
 
 def make_tomogram(name: str, seed: int, shape: tuple[int, int, int] = (48, 96, 96)) -> TomogramReport:
-    """Two vesicles and an undulating sheet (membrane 3), 40 Å thick, with particles on the vesicles."""
+    """Return two vesicles and an undulating sheet (membrane 3), 40 Å thick, with particles on the vesicles."""
     rng = np.random.default_rng(seed)
     grid = Grid(shape, 10.0)
     z, y, x = np.meshgrid(*(np.arange(n) for n in shape), indexing="ij")
@@ -111,7 +111,7 @@ def make_data(names: tuple[str, ...] = ("TS_001", "TS_002"), shape: tuple[int, i
 
 @pytest.fixture(scope="session")
 def data() -> ReportData:
-    """Two tomograms, the second without meshes: drawing surfaces takes longest."""
+    """Return two tomograms, the second without meshes, because drawing surfaces takes longest."""
     whole = make_data()
     return dataclasses.replace(
         whole, tomograms=(whole.tomograms[0], dataclasses.replace(whole.tomograms[1], meshes={}))

@@ -1,4 +1,4 @@
-"""The figures show what the data say: checked in their pixels."""
+"""Figures show their data, checked in the pixels."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def pixels(png: bytes) -> np.ndarray:
         return np.asarray(image)
 
 
-def share_of(image: np.ndarray, colour: str) -> np.ndarray:
-    """Where an RGBA image has a colour, nearly."""
+def has_colour(image: np.ndarray, colour: str) -> np.ndarray:
+    """Return the mask of the pixels of an RGBA image that have a colour, nearly."""
     distance = np.abs(image[..., :3].astype(float) - np.array(to_rgb(colour)) * 255).max(axis=-1)
     return (distance < 12) & (image[..., 3] > 200)
 
@@ -73,26 +73,26 @@ def test_slice_has_membrane_pick_and_truth_where_they_are() -> None:
     picks = Picks(np.array([[450.0, 300.0, 100.0], [200.0, 300.0, 190.0]]))  # the second is 90 Å off the plane
     image = pixels(slice_figure(view(), GRID, picks, None, width=600))
     assert image.shape[:2] == (400, 600)
-    rows, columns = np.nonzero(share_of(image, PICK_COLOUR))
+    rows, columns = np.nonzero(has_colour(image, PICK_COLOUR))
     assert columns.mean() == pytest.approx(455, abs=3)
     assert rows.mean() == pytest.approx(400 - 305, abs=3)
     filled = image[400 - 50, 90]  # row 5, column 9 of the slice, y up
     assert filled[3] == pytest.approx(0.28 * 255, abs=3)
     assert np.abs(filled[:3] - np.array(to_rgb(membrane_colour(1))) * 255).max() < 6
     truth = pixels(slice_figure(view(), GRID, None, picks, width=600))
-    assert not share_of(truth, PICK_COLOUR).any()
+    assert not has_colour(truth, PICK_COLOUR).any()
     assert (truth[85:105, 440:470, 3] > 0).any()
 
 
 def test_slice_along_xz_uses_y_as_depth() -> None:
     picks = Picks(np.array([[300.0, 120.0, 150.0], [100.0, 390.0, 100.0]]))
     image = pixels(slice_figure(view("xz", 12), GRID, picks, None, width=600))
-    rows, columns = np.nonzero(share_of(image, PICK_COLOUR))
+    rows, columns = np.nonzero(has_colour(image, PICK_COLOUR))
     assert columns.mean() == pytest.approx(305, abs=3)
     assert rows.mean() == pytest.approx(200 - 155, abs=3)
 
 
-def test_membranes_keep_their_colours() -> None:
+def test_membranes_have_different_colours() -> None:
     assert membrane_colour(1) != membrane_colour(2)
     assert membrane_colour(1) == membrane_colour(1 + len(SERIES))
     assert len(set(SERIES)) == len(SERIES)
@@ -172,8 +172,8 @@ def test_figures_are_the_same_bytes_every_time(data: ReportData) -> None:
         assert figure() == figure()
 
 
-def test_picks_inside_the_slab_are_drawn_on_their_side() -> None:
-    """Seen from above, a particle in the middle of a slab shows if it sits on the upper side, and not on the lower."""
+def test_picks_inside_a_slab_are_drawn_on_their_side() -> None:
+    """Seen from above, a particle in the middle of a slab shows if it points up, and not if it points down."""
     slab = Mesh(
         np.concatenate([square(60, 400).vertices, square(140, 400).vertices]),
         np.concatenate([square(0).faces[:, ::-1], square(0).faces + 4]),

@@ -1,4 +1,4 @@
-"""Surfaces are coloured by their distances, and histograms are of them."""
+"""Surfaces are coloured by their distances, vertex by vertex."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SQUARE = Mesh(
 )
 
 
-def test_colours_of_vertices_run_into_each_other() -> None:
+def test_colours_of_vertices_are_interpolated() -> None:
     colours = np.array([[1.0, 0, 0], [0, 0, 1.0], [0, 0, 1.0], [1.0, 0, 0]])
     camera = Camera((0.0, 0.0, -50.0), (100.0, 100.0, 50.0), -90.0, 90.0, 100)
     image = render([(SQUARE, colours)], [], camera)
@@ -37,7 +37,7 @@ def test_one_colour_for_all_vertices_is_that_colour() -> None:
     assert np.allclose(render([(SQUARE, np.tile([0.2, 0.4, 0.9], (4, 1)))], [], camera), one, atol=1e-5)
 
 
-def test_the_figure_is_the_same_each_time_and_yellow_where_it_is_far() -> None:
+def test_the_figure_is_reproducible_and_yellow_at_far_vertices() -> None:
     near, far = np.full(1000, 3.0), np.full(1000, 500.0)
 
     def drawn(distances: tuple[np.ndarray, np.ndarray]) -> tuple[bytes, np.ndarray]:

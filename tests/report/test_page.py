@@ -1,4 +1,4 @@
-"""The page holds all it shows, escapes what comes from outside, and its numbers are those of the data."""
+"""The page is self-contained, escapes names and messages, and shows the numbers of its data."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 
 from membrain_cloud.geometry import Grid
 from membrain_cloud.report.data import Column, Curves, Failure, MembraneRow, ReportData, Table, TomogramReport
-from membrain_cloud.report.page import MOST_DRAWN, format_cell, format_number, overview, render_page
+from membrain_cloud.report.page import MAX_DRAWN, format_cell, format_number, overview, render_page
 
 
 class Document(HTMLParser):
-    """The tags of a page with their attributes, its text, and whether every tag is closed in order."""
+    """The tags of a page with their attributes, and its text; it fails on tags that are not closed in order."""
 
     VOID = frozenset({"meta", "img", "input", "source", "br"})
 
@@ -47,7 +47,7 @@ def html(data: ReportData) -> str:
     return render_page(data)
 
 
-def test_page_is_well_formed_and_asks_nothing_of_the_network(html: str) -> None:
+def test_page_is_well_formed_and_loads_nothing(html: str) -> None:
     document = Document(html)
     assert document.open == []
     sources = [a["src"] for a in document.all("img")] + [a["srcset"] for a in document.all("source")]
@@ -77,7 +77,7 @@ def test_page_shows_the_numbers(html: str, data: ReportData) -> None:
     assert 'class="low"' in html  # 0.820 is under the 0.85 that the column asks for
 
 
-def test_links_lead_somewhere(html: str) -> None:
+def test_links_point_to_anchors_of_the_page(html: str) -> None:
     document = Document(html)
     anchors = [attributes["id"] for _, attributes in document.tags if "id" in attributes]
     assert len(set(anchors)) == len(anchors)
@@ -90,7 +90,7 @@ def test_page_is_the_same_every_time_and_small(html: str, data: ReportData) -> N
     assert len(html) < 3_000_000
 
 
-def test_names_from_outside_are_escaped() -> None:
+def test_names_and_messages_are_escaped() -> None:
     evil = '"><script>alert(1)</script>'
     data = ReportData(
         title=evil,
@@ -107,7 +107,7 @@ def test_names_from_outside_are_escaped() -> None:
     assert document.text.count(evil) >= 12
 
 
-def test_empty_report_and_tomogram_without_anything() -> None:
+def test_empty_report_and_tomogram_without_results() -> None:
     html = render_page(ReportData(title="nothing yet", tomograms=(TomogramReport("TS_1", Grid((4, 4, 4), 10.0)),)))
     document = Document(html)
     assert document.open == []
@@ -117,14 +117,14 @@ def test_empty_report_and_tomogram_without_anything() -> None:
 
 
 def test_many_tomograms_have_a_row_each_and_the_first_have_figures() -> None:
-    tomograms = tuple(TomogramReport(f"TS_{i:03}", Grid((4, 4, 4), 10.0)) for i in range(MOST_DRAWN + 5))
+    tomograms = tuple(TomogramReport(f"TS_{i:03}", Grid((4, 4, 4), 10.0)) for i in range(MAX_DRAWN + 5))
     document = Document(render_page(ReportData("many", tomograms=tomograms)))
-    assert sum("tomogram" in (a.get("class") or "") for a in document.all("section")) == MOST_DRAWN
-    assert f"TS_{MOST_DRAWN + 4:03}" in document.text
-    assert f"the first {MOST_DRAWN}" in document.text
+    assert sum("tomogram" in (a.get("class") or "") for a in document.all("section")) == MAX_DRAWN
+    assert f"TS_{MAX_DRAWN + 4:03}" in document.text
+    assert f"the first {MAX_DRAWN}" in document.text
 
 
-def test_overview_sums_what_is_known() -> None:
+def test_overview_sums_known_values() -> None:
     grid = Grid((50, 100, 200), 10.0)
     one = TomogramReport(
         "a",

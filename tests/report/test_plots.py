@@ -1,4 +1,4 @@
-"""Plots draw what their frames say: checked in the artists on the axes, not in pixels."""
+"""Plots draw the values of their frames, checked in the artists on the axes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_histograms_hold_the_whole_area(found: Analysis, axes: Axes) -> None:
         assert values.sum() == pytest.approx(100.0)
 
 
-def test_what_lies_beyond_is_said(found: Analysis, axes: Axes) -> None:
+def test_the_share_beyond_is_written_into_the_legend(found: Analysis, axes: Axes) -> None:
     frame = found.histogram("distance_to_next_membrane_nm")
     plots.histogram(axes, frame, "distance / nm", beyond=False)
     (label,) = labels(axes)
@@ -69,7 +69,7 @@ def test_what_lies_beyond_is_said(found: Analysis, axes: Axes) -> None:
     assert values.sum() == pytest.approx(100 * frame["share"][~beyond].sum())
 
 
-def test_bins_without_a_row_part_the_line(axes: Axes) -> None:
+def test_bins_without_a_row_interrupt_the_line(axes: Axes) -> None:
     frame = pd.DataFrame({"object_name": "p", "bin_min": [0.0, 1, 5], "bin_max": [1.0, 2, 6], "area_um2": 1.0})
     frame = frame.assign(n_particles=[1, 2, 3], per_um2=[1.0, 2, 3], per_um2_error=0.5, relative=1.0)
     plots.against(axes, frame, "distance / nm")
@@ -81,7 +81,7 @@ def test_bins_without_a_row_part_the_line(axes: Axes) -> None:
     plots.against(axes, frame, "distance / nm", least_area_um2=2.0)
 
 
-def test_the_others(found: Analysis) -> None:
+def test_neighbours_angles_and_profiles_have_a_line_a_group(found: Analysis) -> None:
     for draw, frame, expected in (
         (plots.nearest_neighbors, found.nearest_neighbors(), 4),
         (plots.angles, found.in_plane_angles(), 4),
@@ -94,6 +94,6 @@ def test_the_others(found: Analysis) -> None:
     assert found.in_plane_angles()["angle_max_degrees"].max() == 180.0
 
 
-def test_nothing_to_show_is_said(axes: Axes) -> None:
+def test_a_frame_without_rows_leaves_a_remark(axes: Axes) -> None:
     plots.nearest_neighbors(axes, pd.DataFrame(columns=["object_name", "target_object_name", "r_min_nm"]).iloc[:0])
     assert [text.get_text() for text in axes.texts] == ["too few particles"]

@@ -21,7 +21,7 @@ WINDOW = 16
 
 
 def position_dependent(windows: torch.Tensor) -> torch.Tensor:
-    """A stand-in for a network whose answer depends on where in its window a voxel lies, as a real one's does."""
+    """Return a value that depends on where in its window a voxel lies, as a network's does."""
     ramp = torch.linspace(-1, 1, WINDOW)
     return windows * (1 + ramp[:, None, None] * 0.5) + torch.roll(windows, 1, dims=-1) * ramp
 
@@ -63,7 +63,7 @@ def run(
 
 
 def directly(volume: np.ndarray, mirrors: str) -> np.ndarray:
-    """The same by definition: pad, flip the whole volume, add up, divide by the weights, flip back, average."""
+    """Segment by definition: pad, flip the whole volume, add up, divide by the weights, flip back, average."""
     normal = (volume - volume.mean(dtype=np.float64)) / volume.std(dtype=np.float64)
     axis = np.exp(-0.5 * ((np.arange(WINDOW) - (WINDOW - 1) / 2) / (WINDOW / 8)) ** 2)
     gauss = np.maximum(axis[:, None, None] * axis[None, :, None] * axis[None, None, :], 1e-3)
@@ -117,7 +117,7 @@ def test_batches_and_pieces_read_change_nothing() -> None:
         np.testing.assert_array_equal(run(volume, mirrors="adaptive", batch=batch, planes=planes)[0], expected)
 
 
-def test_variance_is_that_of_the_probability_over_the_mirrors_and_leaves_the_logits_alone() -> None:
+def test_variance_is_of_the_probability_and_does_not_change_logits() -> None:
     volume = np.random.default_rng(7).standard_normal((24, 20, 20)).astype(np.float32)
     logits, variance = run(volume, mirrors="yes", apart=True)
     np.testing.assert_array_equal(logits, run(volume, mirrors="yes")[0])

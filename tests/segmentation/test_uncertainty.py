@@ -12,7 +12,7 @@ from membrain_cloud.segmentation.uncertainty import HALO, uncertainty_planes
 
 @pytest.fixture
 def sheet() -> tuple[np.ndarray, np.ndarray]:
-    """A thick tilted sheet with a speck, and noise as variance; no two values are equal."""
+    """Return a thick tilted sheet with a speck, and noise as variance; no two values are equal."""
     z, y, x = np.indices((40, 34, 30))
     mask = np.abs(z - 18 + 0.4 * y - 0.3 * x) < 3.2
     mask[30, 20:22, 20] = True

@@ -1,7 +1,7 @@
-"""A small world for tests that kill things: tomograms on S3, tiny networks, a Dask cluster of processes to hurt.
+"""For tests that kill processes: tomograms on S3, tiny networks, and a Dask cluster of processes.
 
-`Ledger` stands at the store's door and writes down who began which work: leases are made by conditional writes, so
-every piece of work begun is one of them, whatever drivers and workers may say of it, or cannot say any more.
+`StoreLog` observes the requests to the store and counts which tasks were started by whom: a task starts with a lease,
+which is made by a conditional write, whatever drivers and workers report.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ STAGES = 5
 
 
 def vesicle(number: int, shape: tuple[int, int, int] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
-    """A noisy tomogram with one dark vesicle in it, and which voxels are its membrane."""
+    """Return a noisy tomogram with one dark vesicle, and the mask of its membrane."""
     z, y, x = np.indices(shape)
     radius = 7.0 + 0.1 * (number % 40)
     height = np.sqrt((z - 14) ** 2 + (y - 15) ** 2 + (x - 16) ** 2) - radius
@@ -55,17 +55,17 @@ def vesicle(number: int, shape: tuple[int, int, int] = SHAPE) -> tuple[np.ndarra
 
 
 def tiny_models(folder: Path) -> list[str]:
-    """Settings that name a network trained for a moment on one vesicle, and a picker that is not trained at all."""
+    """Return settings that name a network trained briefly on one vesicle, and an untrained picker."""
     torch.manual_seed(0)
     architecture = UNetArchitecture((4, 8, 8))
     network = build_unet(architecture)
     density, membrane = vesicle(0, (32, 32, 32))
-    seen = torch.from_numpy((density - density.mean()) / density.std())[None, None]
+    windows = torch.from_numpy((density - density.mean()) / density.std())[None, None]
     truth = torch.from_numpy(membrane.astype(np.float32))[None, None]
     optimiser = torch.optim.Adam(network.parameters(), lr=3e-2)
     for _ in range(16):
         optimiser.zero_grad()
-        F.binary_cross_entropy_with_logits(network(seen), truth).backward()
+        F.binary_cross_entropy_with_logits(network(windows), truth).backward()
         optimiser.step()
     facts = {"window": 32, "voxel_spacing_angstrom": SPACING}
     save_segmenter(folder / "segmenter.safetensors", network, architecture, facts)
@@ -86,7 +86,7 @@ def tiny_models(folder: Path) -> list[str]:
 
 
 def make_project(folder: Path, name: str, endpoint: str, runs: int, *, tall_every: int = 0) -> Project:
-    """The same tomograms in a bucket of that name; every so manieth is tall enough to be cut into blocks."""
+    """Write the same tomograms to a new bucket; each `tall_every`-th one is tall enough to be cut into blocks."""
     options = {"key": "x", "secret": "x", "endpoint_url": endpoint}
     Files(f"s3://{name}", options).filesystem.mkdir(name)
     objects = [{"name": "membrane", "is_particle": False}, {"name": "membrane-protein", "is_particle": True}]
@@ -102,23 +102,31 @@ def make_project(folder: Path, name: str, endpoint: str, runs: int, *, tall_ever
 
 
 def results(project: Project) -> dict[str, bytes]:
-    """All that was made, byte for byte; what tells of times, hosts and attempts is left out."""
-    told = ("/receipts/", "/leases/", "/attempts/", "/_receipts/", "/_leases/", "/VoxelSpacing")
+    """Return the bytes of all results, without files that contain times, hosts and attempts."""
+    volatile = ("/receipts/", "/leases/", "/attempts/", "/_receipts/", "/_leases/", "/VoxelSpacing")
     files = project.files
-    return {name: files.read(name) for name in files.listing() if not any(part in f"/{name}" for part in told)}
+    return {name: files.read(name) for name in files.listing() if not any(part in f"/{name}" for part in volatile)}
 
 
 def receipt_names(project: Project) -> set[str]:
+    """Return the names of all receipts."""
     return {name for name in project.files.listing() if "receipts/" in name}
 
 
 @dataclass
-class Ledger:
-    """What the store was asked, as far as it tells who was at work.
+class StoreLog:
+    """The starts and ends of tasks, from the requests to the store.
 
-    begun : of each piece of work, by the name of its lease, those who claimed it before it had a receipt.
-    bereaved : how often it went on to the next one because the process of the one before was dead.
-    handed_on : how often although that process lives: it had given up.
+    Attributes
+    ----------
+    begun : Counter
+        Name of a task's lease -> how often it was claimed before the task had its receipt.
+    bereaved : Counter
+        How often a lease was claimed after the process of its last holder had died.
+    handed_on : Counter
+        How often it was claimed although that process lives: it had given the task up.
+    done : set of str
+        Tasks that have their receipt.
     """
 
     begun: Counter[str] = field(default_factory=Counter)
@@ -129,51 +137,51 @@ class Ledger:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def note(self, method: str, path: str, headers: Mapping[str, str], body: bytes, status: int) -> None:
-        """As `FaultProxy.witness`."""
+        """Take a request and its answer; a `FaultProxy.witness`."""
         if method != "PUT" or status >= 300:
             return
         _, _, name = unquote(path.partition("?")[0]).partition("/membrain-cloud/")
         for kind in ("leases/", "receipts/"):
-            before, found, rest = name.partition(kind)
-            if found and before in ("", "tables/_"):
+            before, separator, rest = name.partition(kind)
+            if separator and before in ("", "tables/_"):
                 with self._lock:
                     if kind == "receipts/":
                         self._finish(rest.removesuffix(".json"))
                     elif "if-none-match" in headers:
                         self._begin(rest.removesuffix(".json"), body)
 
-    def _begin(self, work: str, body: bytes) -> None:
-        if work in self.done:
+    def _begin(self, task: str, body: bytes) -> None:
+        if task in self.done:
             return
-        told = json.loads(body)
-        holder = Holder(told["token"], told["count"], told["process"], told["facts"])
-        self.begun[work] += 1
-        last, self._last[work] = self._last.get(work), holder
+        lease = json.loads(body)
+        holder = Holder(lease["token"], lease["count"], lease["process"], lease["facts"])
+        self.begun[task] += 1
+        last, self._last[task] = self._last.get(task), holder
         if last is not None:
-            (self.bereaved if last.is_dead() else self.handed_on)[work] += 1
+            (self.bereaved if last.is_dead() else self.handed_on)[task] += 1
 
     def _finish(self, receipt: str) -> None:
-        known = ReceiptName.parse(receipt)
-        if known is not None:
-            parts = ("whole", "finish") if known.part == "complete" else (known.part,)
-            self.done |= {f"{known.address}/{part}" for part in parts}
+        parsed = ReceiptName.parse(receipt)
+        if parsed is not None:
+            parts = ("whole", "finish") if parsed.part == "complete" else (parsed.part,)
+            self.done |= {f"{parsed.address}/{part}" for part in parts}
 
 
 class Cluster:
-    """A scheduler, workers and a driver; whoever dies is started again, but for the driver once it is done."""
+    """A scheduler, workers and a driver as processes that can be killed and started again."""
 
-    def __init__(self, config: str, given: list[str], log: Path, workers: int) -> None:
+    def __init__(self, config: str, options: list[str], log: Path, workers: int) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.address = f"tcp://127.0.0.1:{self.port}"
-        self.config, self.given, self.log = config, given, log
+        self.config, self.options, self.log = config, options, log
         self.scheduler = self.start_scheduler()
         self.workers = [self.start_worker(number) for number in range(workers)]
         self.driver = self.start_driver()
 
     def start(self, *command: str) -> subprocess.Popen[bytes]:
-        return start(*command, complaints=self.log.with_suffix(".err"))
+        return start(*command, errors=self.log.with_suffix(".err"))
 
     def start_scheduler(self) -> subprocess.Popen[bytes]:
         return self.start("dask", "scheduler", "--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard")
@@ -183,23 +191,24 @@ class Cluster:
 
     def start_driver(self) -> subprocess.Popen[bytes]:
         how = ["--scheduler", self.address, "--log-file", str(self.log)]
-        return self.start("membrain_cloud", "run", self.config, *self.given, *how)
+        return self.start("membrain_cloud", "run", self.config, *self.options, *how)
 
-    def tend(self) -> None:
+    def restart_dead_processes(self) -> None:
+        """Start the scheduler and the workers that have died again."""
         if self.scheduler.poll() is not None:
             self.scheduler = self.start_scheduler()
         for number, worker in enumerate(self.workers):
             if worker.poll() is not None:
                 self.workers[number] = self.start_worker(number)
 
-    def hurt_a_worker(self, chance: random.Random) -> None:
-        """SIGKILL or SIGTERM to a worker, or to the nanny that would start another."""
+    def kill_a_worker(self, chance: random.Random) -> None:
+        """Send SIGKILL or SIGTERM to a worker, or to the nanny that would start another one."""
         nanny = psutil.Process(chance.choice(self.workers).pid)
-        victims = [nanny]
+        targets = [nanny]
         with contextlib.suppress(psutil.Error):
-            victims += [child for child in nanny.children() if "spawn_main" in " ".join(child.cmdline())] * 3
+            targets += [child for child in nanny.children() if "spawn_main" in " ".join(child.cmdline())] * 3
         with contextlib.suppress(psutil.Error):
-            chance.choice(victims).send_signal(chance.choice([signal.SIGKILL, signal.SIGTERM]))
+            chance.choice(targets).send_signal(chance.choice([signal.SIGKILL, signal.SIGTERM]))
 
     def kill_the_scheduler(self) -> None:
         self.scheduler.kill()
@@ -218,9 +227,9 @@ class Cluster:
             process.wait()
 
 
-def start(*command: str, complaints: Path) -> subprocess.Popen[bytes]:
-    """A Python module as a process in a session of its own, with one thread for every library."""
-    with complaints.open("ab") as err:
+def start(*command: str, errors: Path) -> subprocess.Popen[bytes]:
+    """Start a Python module as a process in a session of its own, with one thread for every library."""
+    with errors.open("ab") as err:
         return subprocess.Popen(
             [sys.executable, "-m", *command],
             stdout=subprocess.DEVNULL,

@@ -1,9 +1,9 @@
 """A stand-in for the CryoET Data Portal: graphql-core over the schema that ships in its client, on loopback.
 
-Records are plain dictionaries in the schema's own field names; relations follow from the names of the id fields. So
-our client and the portal's own (through copick) ask it the same questions as the real one.
+Records are plain dictionaries with the schema's field names; relations follow from the names of the id fields. This
+package's client and the portal's own (through copick) send it the same queries as the real portal.
 
-    python tests/standins/portal_stub.py N      serves N made-up tomograms, prints the URL, until it is killed
+    python tests/standins/portal_stub.py N      serve N invented tomograms and print the URL, until it is killed
 """
 
 from __future__ import annotations
@@ -40,9 +40,21 @@ _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
 
 
 class PortalStub:
-    """Serves `records` (type name -> list of records). `faults` are HTTP statuses for the next requests, 0: none.
+    """A GraphQL server with the portal's schema.
 
-    `cap` is the most records an answer holds, whatever was asked for, as some servers have it.
+    Parameters
+    ----------
+    records : mapping of str to list of dict
+        The records by type name.
+    cap : int, optional
+        Largest number of records in a response, whatever was requested. Default: no limit.
+
+    Attributes
+    ----------
+    faults : list of int
+        HTTP statuses of the next responses; 0 for a regular response.
+    queries : list of str
+        All queries so far.
     """
 
     def __init__(self, records: Mapping[str, list[Record]], cap: int | None = None) -> None:
@@ -76,14 +88,17 @@ class PortalStub:
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}/graphql"
 
     def start(self) -> PortalStub:
+        """Serve from a thread."""
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         return self
 
     def stop(self) -> None:
+        """Stop serving."""
         self.server.shutdown()
         self.server.server_close()
 
     def answer(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the response to a GraphQL request."""
         self.queries.append(body["query"])
         result = graphql.graphql_sync(
             self.schema, body["query"], variable_values=body.get("variables"), field_resolver=self.resolve
@@ -91,6 +106,7 @@ class PortalStub:
         return result.formatted  # type: ignore[return-value]
 
     def resolve(self, source: Any, info: graphql.GraphQLResolveInfo, **arguments: Any) -> Any:
+        """Return the value of a field: a record's own, a count, a page of records, or a related record."""
         if isinstance(source, dict) and info.field_name in source:
             return source[info.field_name]
         kind = graphql.get_named_type(info.return_type)
@@ -105,18 +121,21 @@ class PortalStub:
         return self.parent(name, source.get(f"{info.field_name}Id")) if isinstance(source, dict) else None
 
     def page(self, kind: str, arguments: Mapping[str, Any]) -> list[Record]:
-        found = list(self.matching(kind, arguments.get("where")))
+        """Return the records that a query requests, sorted and cut to its window."""
+        records = list(self.matching(kind, arguments.get("where")))
         for order in reversed(arguments.get("orderBy") or ()):
             for key, direction in order.items():
-                found.sort(key=lambda record: record[key], reverse=direction.startswith("desc"))
+                records.sort(key=lambda record: record[key], reverse=direction.startswith("desc"))
         window = arguments.get("limitOffset") or {}
-        offset, limit = window.get("offset") or 0, window.get("limit") or len(found)
-        return found[offset : offset + min(limit, self.cap or limit)]
+        offset, limit = window.get("offset") or 0, window.get("limit") or len(records)
+        return records[offset : offset + min(limit, self.cap or limit)]
 
     def matching(self, kind: str, where: Mapping[str, Any] | None) -> Iterable[Record]:
+        """Return the records of a type that satisfy a condition."""
         return (record for record in self.records.get(kind, ()) if self.fits(kind, record, where or {}))
 
     def fits(self, kind: str, record: Record, where: Mapping[str, Any]) -> bool:
+        """Return whether a record, or one related to it, satisfies a condition."""
         for key, condition in where.items():
             if condition is None:
                 continue
@@ -166,7 +185,7 @@ def spacing(key: int, run_id: int, angstrom: float) -> Record:
 
 
 def tomogram(key: int, run_id: int, **values: Any) -> Record:
-    """A tomogram of 12 x 10 x 8 voxels (x, y, z) of 10 Å, if nothing else is said."""
+    """Return a tomogram's record; by default 12 x 10 x 8 voxels (x, y, z) of 10 Å."""
     base: Record = {
         "id": key,
         "runId": run_id,
@@ -214,7 +233,7 @@ def annotation(key: int, run_id: int, **values: Any) -> Record:
 
 
 def crowd(count: int) -> dict[str, list[Record]]:
-    """`count` tomograms, two a run, 100 runs a dataset; a third of the runs has a membrane annotation."""
+    """Return `count` tomograms, two in a run, 100 runs in a dataset; a third of the runs has a membrane annotation."""
     runs = range(1, count // 2 + 1)
     return {
         "Dataset": [dataset(10000 + i) for i in range(len(runs) // 100 + 1)],

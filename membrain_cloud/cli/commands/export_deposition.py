@@ -22,7 +22,7 @@ from membrain_cloud.errors import UsageError
 from membrain_cloud.version import __version__
 
 if TYPE_CHECKING:
-    from membrain_cloud.store.portal.deposition import Deposited
+    from membrain_cloud.store.portal.deposition import DepositedAnnotation
     from membrain_cloud.store.projects.project import Project
 
 _LINK_TYPES = ("documentation", "models_weights", "other", "source_code", "website")
@@ -54,7 +54,7 @@ class AnnotationOptions:
         help="GO or UniProtKB identifier of an object, e.g. psii=GO:0009523 (repeatable; default: the config's).",
     )
 
-    def annotations(self, project: Project) -> list[Deposited]:
+    def annotations(self, project: Project) -> list[DepositedAnnotation]:
         """Return the annotations with the identifiers of their objects.
 
         Parameters
@@ -64,7 +64,7 @@ class AnnotationOptions:
 
         Returns
         -------
-        list of Deposited
+        list of DepositedAnnotation
             Segmentations, instances, meshes and picks, in this order.
 
         Raises
@@ -72,7 +72,7 @@ class AnnotationOptions:
         UsageError
             No annotation is given, or an `--object` has no identifier.
         """
-        from membrain_cloud.store.portal.deposition import Deposited, Kind, deposited_object
+        from membrain_cloud.store.portal.deposition import DepositedAnnotation, Kind, deposited_object
 
         uris: dict[Kind, tuple[str, ...]] = {
             "segmentation": self.segmentation,
@@ -82,7 +82,7 @@ class AnnotationOptions:
         }
         objects = self._identifiers()
         annotations = [
-            Deposited(kind, uri, *deposited_object(project, kind, uri, objects))
+            DepositedAnnotation(kind, uri, *deposited_object(project, kind, uri, objects))
             for kind, kind_uris in uris.items()
             for uri in kind_uris
         ]
@@ -188,7 +188,6 @@ class DescriptionOptions:
         UsageError
             There is no author, or a link has no known type.
         """
-
         software = self.software or f"membrain_cloud {__version__}"
         day = self.deposition_date or datetime.date.today().isoformat()
         release = self.release_date or day
@@ -236,11 +235,11 @@ def deposition(
           --link models_weights=https://example.org/model.ckpt
     """
     from membrain_cloud.pipeline.projects.deposit import deposited_runs
-    from membrain_cloud.store.portal.deposition import About, write_deposition
+    from membrain_cloud.store.portal.deposition import Description, write_deposition
     from membrain_cloud.store.projects.open import open_project
 
     project = open_project(config)
-    about = About(description.deposition_id, description.metadata(), description.source_prefix)
+    about = Description(description.deposition_id, description.metadata(), description.source_prefix)
     deposited = deposited_runs(project, runs, description.dataset)
     written = write_deposition(project, folder, deposited, annotations.annotations(project), about)
     if as_json:

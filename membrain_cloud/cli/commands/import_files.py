@@ -18,7 +18,7 @@ from membrain_cloud.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from membrain_cloud.pipeline.projects.measure_folder import FolderOptions, RunMeasured
+    from membrain_cloud.pipeline.projects.measure_folder import FolderOptions, MeasuredRun
 
 
 @click.group("import")
@@ -245,7 +245,7 @@ def statistics(options: StatisticsOptions, settings: SettingsOptions, folder: st
         exit_failed()
 
 
-def _print_run(run: RunMeasured) -> None:
+def _print_run(run: MeasuredRun) -> None:
     left_out = f", {run.left_out} particles on no membrane" if run.left_out else ""
     bad = f" ({run.bad_membranes} could not be measured: see `error` in membranes)" if run.bad_membranes else ""
     outcome = run.message or f"{run.membranes} membranes{bad}, {run.particles} particles{left_out}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
 from membrain_cloud.cli import display
 from membrain_cloud.cli.app import Command, print_json, say
-from membrain_cloud.cli.options import json_option
+from membrain_cloud.cli.options import json_option, output_exists
 from membrain_cloud.errors import UsageError
 
 model_argument = click.argument("model", metavar="MODEL")
@@ -135,6 +136,8 @@ def convert(source: str, output: str, *, precision: str, overwrite: bool, as_jso
     """
     from membrain_cloud.pipeline.models import convert as convert_model
 
+    if Path(output).exists() and not overwrite:
+        raise output_exists(output)
     _show(convert_model(source, output, precision=precision, overwrite=overwrite), as_json)
 
 

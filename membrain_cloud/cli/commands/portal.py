@@ -136,12 +136,12 @@ def select(
       membrain-cloud portal select sample --unannotated --limit 50 --seed 1 --overlay s3://bucket/sample
       membrain-cloud run chlamy/manifest.parquet
     """
-    from membrain_cloud.store.portal.write_selection import refuse_earlier, write_selection
+    from membrain_cloud.store.portal.write_selection import check_no_selection, write_selection
 
     settings = settings_options.load()
     query = query_options.query()
     if not sample.dry_run and not sample.overwrite:
-        refuse_earlier(folder)
+        check_no_selection(folder)
     selection = _select(settings.portal, query, sample)
     written: dict[str, str] = {}
     if not sample.dry_run:

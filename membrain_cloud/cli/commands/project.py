@@ -39,14 +39,14 @@ def demo(options: WorkersOptions, folder: str, *, small: bool, as_json: bool) ->
     from membrain_cloud.pipeline.runners import default_workers, open_runner
 
     count = options.workers or default_workers()
-    project = steps.simulate(folder, small=small, processes=count, report=say)
+    project = steps.simulate_demo(folder, small=small, processes=count, report=say)
     with open_runner(workers=count, scheduler=None, in_process=False) as runner:
         plan = steps.plan_demo(project, runner.memory_bytes)
         with display.Progress(plan) as progress:
             outcomes = steps.run_demo(project, plan, runner, progress.observe)
         failed = any(outcome.state in ("failed", "blocked") for outcome in outcomes)
-        scores = None if failed else steps.score(project, plan, runner)
-    page = steps.write_demo_report(project, plan, plan.runs, scores)
+        scores = None if failed else steps.score_demo(project, plan, runner)
+    page = steps.write_demo_report(project, plan.runs, scores)
     if as_json:
         print_json({"config": project.config, "report": page, "tables": plan.job.tables, "scores": scores})
     else:
@@ -85,7 +85,7 @@ def project() -> None:
 def init(folder: str, *, patterns: tuple[str, ...], voxel_spacing: float | None, tomogram_type: str) -> None:
     """Make a copick project from tomogram files.
 
-    The files are .mrc, .rec, .tif, .npy or .zarr; each becomes a run of DIR/config.json. Without --tomograms the
+    The files are .mrc, .rec, .map, .tif, .npy or .zarr; each becomes a run of DIR/config.json. Without --tomograms the
     project is empty, ready for `membrain-cloud import`.
 
     \b

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from membrain_cloud.cli import display
-from membrain_cloud.cli.app import FAILED, Command, print_json, say
+from membrain_cloud.cli.app import FAILED, Command, error_line, print_json, say
 from membrain_cloud.cli.options import SettingsOptions, json_option, option, option_group, takes
 from membrain_cloud.errors import MembrainCloudError, UsageError
 
@@ -173,7 +173,20 @@ class _SegmentCommand(Command):
     """Take the options of `membrain segment` too, under their names."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Replace MemBrain-seg's options by this command's, and parse them."""
+        """Replace MemBrain-seg's options by this command's, and parse them.
+
+        Parameters
+        ----------
+        ctx : click.Context
+            The command's context.
+        args : list of str
+            Words of the command line.
+
+        Returns
+        -------
+        list of str
+            Words that are left over.
+        """
         words: list[str] = []
         for word in args:
             name, equals, value = word.partition("=")
@@ -362,7 +375,7 @@ def process_files(
             except MembrainCloudError as error:
                 if len(files) == 1:
                     raise
-                say(f"error: {error}")
+                say(f"error: {error_line(error)}")
                 rows.append({"file": file, "state": "failed", "message": error.message, "next_step": error.next_step})
                 continue
             rows.append({"state": "done", **vars(derived)})

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from membrain_cloud.errors import StorageError, UsageError
-from membrain_cloud.store.run_state.receipts import RECEIPT_VERSION, ReceiptName, Receipts, refuse_newer
+from membrain_cloud.store.run_state.receipts import RECEIPT_VERSION, ReceiptName, Receipts, check_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -102,9 +102,9 @@ class ReceiptIndex:
         for store, names in self.names.items():
             for name in names:
                 if ".v" in name and (parsed := ReceiptName.parse(name)) and parsed.version > RECEIPT_VERSION:
-                    refuse_newer(name, {"receipt_version": parsed.version}, self.receipts[store].url)
+                    check_version(name, {"receipt_version": parsed.version}, self.receipts[store].url)
         for store, name, receipt in self._sampled:
-            refuse_newer(name, receipt, self.receipts[store].url)
+            check_version(name, receipt, self.receipts[store].url)
 
     def refuse_other_settings(self, run_plans: Sequence[RunPlan], settings: Settings) -> None:
         """Check that the run would replace no results of other settings in a named session.

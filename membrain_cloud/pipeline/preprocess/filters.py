@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from membrain_cloud.errors import UsageError
-from membrain_cloud.image.amplitude_spectrum import Spectrum, check_spectrum, equalizer, equalizing_kernel
+from membrain_cloud.image.amplitude_spectrum import (
+    EqualizerLimits,
+    Spectrum,
+    check_spectrum,
+    equalizer,
+    equalizing_kernel,
+)
 from membrain_cloud.image.deconvolution import Deconvolution, deconvolution_kernel
 from membrain_cloud.image.resampling import resampled_labels, resampled_shape, smooth_border
 from membrain_cloud.pipeline.preprocess.volume_filter import (
@@ -254,8 +260,8 @@ def match_spectrum(
                 work.spectrum(transform),
                 wanted,
                 work.shape,
+                EqualizerLimits(**asdict(settings)),
                 voxel_spacing_angstrom=work.spacing,
-                **asdict(settings),
             )
             work.finish(transform, equalizing_kernel(work.shape, factors), writer, normalize=True)
         return work.result(output.path, work.spacing)

@@ -1,1 +1,13 @@
-"""pipeline/projects."""
+"""Whole projects in one go: the demo, simulated tomograms, folders of meshes, and what a deposition contains.
+
+It may import all of `pipeline` but `training`; the command line imports it.
+
+Modules
+-------
+demo : simulated tomograms, the whole run on them, scores against the truth, and a report.
+simulate : a project of simulated tomograms with the truth as annotations.
+measure_folder : statistics of a folder of meshes and particles, without a project.
+deposit : the runs of a deposition with their names on the CryoET Data Portal.
+"""
+
+__all__ = ["demo", "deposit", "measure_folder", "simulate"]

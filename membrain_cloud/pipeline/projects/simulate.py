@@ -25,80 +25,142 @@ HALF_THICKNESS_ANGSTROM = 27.0
 
 
 @dataclass(frozen=True)
-class Simulated:
-    """A tomogram to simulate."""
+class SimulatedTomogram:
+    """A tomogram to simulate.
+
+    Attributes
+    ----------
+    run : str
+        Name of its run.
+    seed : int
+        Seed of its random numbers.
+    phantom : PhantomSettings
+        Its content and imaging.
+    """
 
     run: str
     seed: int
     phantom: PhantomSettings
 
+    @property
+    def ref(self) -> TomogramRef:
+        """Its reference in the project, of type `wbp`."""
+        return TomogramRef(self.run, "wbp", self.phantom.voxel_spacing_angstrom)
+
 
 def simulate_project(
-    folder: str, wanted: Sequence[Simulated], *, particle: str, processes: int, report: Callable[[str], None]
+    folder: str,
+    tomograms: Sequence[SimulatedTomogram],
+    *,
+    particle: str,
+    processes: int,
+    report: Callable[[str], None],
 ) -> Project:
-    """Make (or complete) a project of simulated tomograms; those that are there already are kept.
+    """Make a project of simulated tomograms, or complete it; complete tomograms are kept.
 
-    particle : name of the object under which the true particles are stored.
+    Parameters
+    ----------
+    folder : str
+        Path of the project.
+    tomograms : sequence of SimulatedTomogram
+        The tomograms.
+    particle : str
+        Name of the object under which the true particles are stored.
+    processes : int
+        Largest number of processes.
+    report : callable
+        Called with a line of text after each tomogram.
+
+    Returns
+    -------
+    Project
+        The project.
     """
     objects = [(MEMBRANE, False, GENE_ONTOLOGY_MEMBRANE), (particle, True, None)]
     project = create_project(folder, objects=objects)
-    missing = [one for one in wanted if not project.is_complete(_tomogram(one))]
+    missing = [tomogram for tomogram in tomograms if not project.is_complete(tomogram.ref)]
     if missing:
         with ProcessPoolExecutor(min(processes, len(missing)), mp_context=get_context("spawn")) as pool:
-            jobs = [pool.submit(_simulate, project.config, one, particle) for one in missing]
+            jobs = [pool.submit(_simulate, project.config, tomogram, particle) for tomogram in missing]
             for job in jobs:
                 report(job.result())
     return project
 
 
 def true_areas_nm2(project: Project, run: str) -> dict[int, float] | None:
-    """Areas of the simulated membranes' mid-surfaces; None for a run that was not simulated."""
-    facts = project.receipts.read(_facts_name(run))
-    return None if facts is None else {int(number): area for number, area in facts["membrane_areas_nm2"].items()}
+    """Return the areas of a simulated run's membranes.
+
+    Parameters
+    ----------
+    project : Project
+        The project of simulated tomograms.
+    run : str
+        Name of the run.
+
+    Returns
+    -------
+    dict of int to float, or None
+        Area of each membrane's mid-surface in nm², by its label; None for a run that was not simulated.
+    """
+    record = project.receipts.read(_record_name(run))
+    return None if record is None else {int(label): area for label, area in record["membrane_areas_nm2"].items()}
 
 
 def true_picks(run: str, particle: str) -> ObjectRef:
-    """The particles' centres, in the middle of the membrane."""
+    """Return the reference of the true particles' centres, in the middle of the membrane.
+
+    Parameters
+    ----------
+    run : str
+        Name of the run.
+    particle : str
+        Name of the particles' object.
+    """
     return ObjectRef(run, particle, TRUTH_USER, TRUTH_SESSION)
 
 
 def true_picks_at_surface(run: str, particle: str) -> ObjectRef:
-    """The same, moved to the surface they stand out from: where distances along a mesh are measured."""
+    """Return the reference of the true particles at the label's surface, where distances along a mesh are measured.
+
+    Parameters
+    ----------
+    run : str
+        Name of the run.
+    particle : str
+        Name of the particles' object.
+    """
     return ObjectRef(run, particle, TRUTH_USER, SURFACE_SESSION)
 
 
 def _at_surface(picks: Picks) -> Picks:
+    """Move picks from the middle of the membrane along their z axes to the label's surface."""
     assert picks.orientations is not None
     return replace(picks, positions=picks.positions + HALF_THICKNESS_ANGSTROM * picks.orientations[:, :, 2])
 
 
-def _tomogram(one: Simulated) -> TomogramRef:
-    return TomogramRef(one.run, "wbp", one.phantom.voxel_spacing_angstrom)
-
-
-def _facts_name(run: str) -> str:
+def _record_name(run: str) -> str:
     return f"simulation/{run}"
 
 
-def _simulate(config: str, one: Simulated, particle: str) -> str:
-    """Simulate one tomogram into the project: truth first, the tomogram last, since that says that all is there."""
+def _simulate(config: str, tomogram: SimulatedTomogram, particle: str) -> str:
+    """Simulate one tomogram into the project; it is written after the truth, since it marks the run as complete."""
     project = CopickProject.open(config)
-    phantom = make_phantom(one.seed, one.phantom)
+    phantom = make_phantom(tomogram.seed, tomogram.phantom)
     spacing = phantom.voxel_spacing_angstrom
     for instance, volume in ((False, phantom.labels), (True, phantom.instances)):
-        ref = SegmentationRef(one.run, MEMBRANE, TRUTH_USER, TRUTH_SESSION, spacing, instance)
+        ref = SegmentationRef(tomogram.run, MEMBRANE, TRUTH_USER, TRUTH_SESSION, spacing, instance)
         project.write_segmentation(ref, volume)
     particles = phantom.particles
-    project.write_picks(true_picks(one.run, particle), particles)
-    project.write_picks(true_picks_at_surface(one.run, particle), _at_surface(particles))
-    facts: dict[str, Any] = {
-        "seed": one.seed,
-        "phantom": asdict(one.phantom),
-        "membrane_areas_nm2": {str(number): area for number, area in phantom.membrane_areas_nm2.items()},
-        "membrane_kinds": {str(number): kind for number, kind in phantom.membrane_kinds.items()},
+    project.write_picks(true_picks(tomogram.run, particle), particles)
+    project.write_picks(true_picks_at_surface(tomogram.run, particle), _at_surface(particles))
+    record: dict[str, Any] = {
+        "seed": tomogram.seed,
+        "phantom": asdict(tomogram.phantom),
+        "membrane_areas_nm2": {str(label): area for label, area in phantom.membrane_areas_nm2.items()},
+        "membrane_kinds": {str(label): kind for label, kind in phantom.membrane_kinds.items()},
         "particle_classes": list(phantom.particle_classes),
     }
-    project.receipts.write(_facts_name(one.run), facts)
-    project.write_tomogram(_tomogram(one), phantom.density)
-    count = len(phantom.membrane_areas_nm2)
-    return f"{one.run}: {' x '.join(map(str, one.phantom.shape))} voxels, {count} membranes, {len(particles)} particles"
+    project.receipts.write(_record_name(tomogram.run), record)
+    project.write_tomogram(tomogram.ref, phantom.density)
+    shape, membranes = " x ".join(map(str, tomogram.phantom.shape)), len(phantom.membrane_areas_nm2)
+    return f"{tomogram.run}: {shape} voxels, {membranes} membranes, {len(particles)} particles"

@@ -1,4 +1,4 @@
-"""What `view` shows of one run: its volumes and meshes served on this machine, its picks in the page's state."""
+"""Neuroglancer's state for one run: volumes and meshes served on this machine, picks within the state itself."""
 
 from __future__ import annotations
 
@@ -18,36 +18,56 @@ if TYPE_CHECKING:
     from membrain_cloud.store.projects.http_server import LayerServer
     from membrain_cloud.store.projects.project import Project
 
-# Densities outside of these percentiles of the middle plane are shown as black and as white.
+# Densities below and above these percentiles of the middle plane are shown as black and as white.
 _GREY_PERCENTILES = (1.0, 99.0)
 
 
 def state_of_run(
     project: Project, run: str, refs: Mapping[str, Ref], extra: Sequence[str], server: LayerServer
 ) -> dict[str, Any]:
-    """Neuroglancer's state for what there is of a run.
+    """Return Neuroglancer's state for the data of a run.
 
-    refs : density, labels, instances, meshes, picks, as a plan has them; what is not there is left out.
-    extra : URIs of more segmentations and picks, such as somebody's corrections.
+    Parameters
+    ----------
+    project : Project
+        The project.
+    run : str
+        Name of the run.
+    refs : mapping of str to Ref
+        The run's data by role, as a plan has them: density, labels, instances, meshes, picks. Absent data are left out.
+    extra : sequence of str
+        URIs of further segmentations and picks, such as corrections.
+    server : LayerServer
+        Serves the volumes and meshes; they are added to it.
+
+    Returns
+    -------
+    dict of str to Any
+        The JSON-able state.
+
+    Raises
+    ------
+    ProjectError
+        If the run has neither a tomogram nor a segmentation, or a URI of `extra` names nothing.
     """
-    there = {role: ref for role, ref in refs.items() if project.has(ref)}
-    density = there.get("density")
-    segmentations = {role: ref for role, ref in there.items() if isinstance(ref, SegmentationRef)}
-    objects = [ref for role, ref in there.items() if role == "picks" and isinstance(ref, ObjectRef)]
+    present = {role: ref for role, ref in refs.items() if project.has(ref)}
+    density = present.get("density")
+    segmentations = {role: ref for role, ref in present.items() if isinstance(ref, SegmentationRef)}
+    objects = [ref for role, ref in present.items() if role == "picks" and isinstance(ref, ObjectRef)]
     for uri in extra:
-        found = _named(project, run, uri)
-        # A name twice would stop the page.
-        if isinstance(found, SegmentationRef):
-            segmentations |= {uri: found} if found not in segmentations.values() else {}
-        elif found not in objects:
-            objects.append(found)
+        ref = _resolve(project, run, uri)
+        # Two layers of one name would stop the page.
+        if isinstance(ref, SegmentationRef):
+            segmentations |= {uri: ref} if ref not in segmentations.values() else {}
+        elif ref not in objects:
+            objects.append(ref)
     volume = density if isinstance(density, TomogramRef) else next(iter(segmentations.values()), None)
     if volume is None:
         raise ProjectError(f"{run}: there is no tomogram and no segmentation to show", "run the pipeline first")
-    meshes = there.get("meshes")
+    meshes = present.get("meshes")
     view = View(
         grid=project.grid(volume),
-        tomogram_source=_served(project, density, "tomogram", server) if isinstance(density, TomogramRef) else None,
+        tomogram_source=_serve(project, density, "tomogram", server) if isinstance(density, TomogramRef) else None,
         grey_range=_grey_range(project, density) if isinstance(density, TomogramRef) else (0.0, 1.0),
         segmentations=[
             _segmentation(project, role, ref, meshes if isinstance(meshes, ObjectRef) else None, number, server)
@@ -58,8 +78,8 @@ def state_of_run(
     return viewer_state(view)
 
 
-def _named(project: Project, run: str, uri: str) -> SegmentationRef | ObjectRef:
-    """What a URI names: a segmentation where there is one (with @ or ?, there must be), else picks."""
+def _resolve(project: Project, run: str, uri: str) -> SegmentationRef | ObjectRef:
+    """Return the segmentation that a URI names, or else the picks; a URI with @ or ? names a segmentation."""
     try:
         return project.segmentation(run, uri)
     except ProjectError:
@@ -68,15 +88,16 @@ def _named(project: Project, run: str, uri: str) -> SegmentationRef | ObjectRef:
         return project.object(run, uri)
 
 
-def _served(project: Project, ref: TomogramRef | SegmentationRef, layer: str, server: LayerServer) -> str:
+def _serve(project: Project, ref: TomogramRef | SegmentationRef, layer: str, server: LayerServer) -> str:
+    """Add a volume to the server and return its source for Neuroglancer."""
     return server.add_volume(layer, *project.stored(ref))
 
 
 def _segmentation(
     project: Project, role: str, ref: SegmentationRef, meshes: ObjectRef | None, number: int, server: LayerServer
 ) -> ViewedSegmentation:
-    """A layer; the run's own instances come with its meshes, and hide the plain mask."""
-    source = _served(project, ref, f"segmentation-{number}", server)
+    """Return the layer of a segmentation: the run's instances with their meshes, its mask hidden."""
+    source = _serve(project, ref, f"segmentation-{number}", server)
     mesh_source = None
     if role == "instances" and meshes is not None:
         mesh_source = server.add_meshes(f"meshes-{number}", project.read_meshes(meshes))
@@ -86,16 +107,17 @@ def _segmentation(
 
 
 def _labels(project: Project, ref: SegmentationRef) -> list[int]:
-    """The labels that occur, chunk by chunk; 1 of a mask."""
+    """Return the labels that occur, without 0; of a mask 1. The volume is read chunk by chunk."""
     if not ref.instance:
         return [1]
-    found: set[int] = set()
+    labels: set[int] = set()
     for box in iterate_chunks(project.grid(ref).shape, project.stored_chunk(ref)):
-        found |= set(np.unique(project.read_labels(ref, box)).tolist())
-    return sorted(found - {0})
+        labels |= set(np.unique(project.read_labels(ref, box)).tolist())
+    return sorted(labels - {0})
 
 
 def _grey_range(project: Project, ref: TomogramRef) -> tuple[float, float]:
+    """Return the densities that are shown as black and as white."""
     z, y, x = project.grid(ref).shape
     plane = project.read_density(ref, Box((z // 2, 0, 0), (z // 2 + 1, y, x)))
     low, high = np.percentile(plane.astype(np.float32), _GREY_PERCENTILES)

@@ -1,4 +1,4 @@
-"""Gathering what the report page shows: plain arrays and numbers out of the project and its tables."""
+"""The report page of a run: its content is collected from the project and its tables as plain arrays and numbers."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ from membrain_cloud.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from membrain_cloud.pipeline.planning.plan import Plan
     from membrain_cloud.pipeline.settings import Settings
     from membrain_cloud.pipeline.tasks import Ref
@@ -43,14 +45,34 @@ def write_report(
     *,
     scores: Table | None = None,
     truth: Mapping[str, ObjectRef] | None = None,
-    truth_neighbors_nm: Mapping[str, np.ndarray] | None = None,
+    truth_neighbors_nm: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> str:
-    """Write the page (default: `report.html` beside the config) and return where it is.
+    """Write the report page of a plan's runs.
 
-    truth : true particles of a run, where known; truth_neighbors_nm : distances between them.
+    Parameters
+    ----------
+    project : Project
+        The project.
+    settings : Settings
+        The settings of the run.
+    plan : Plan
+        The plan, which names the runs and their data.
+    output : str, optional
+        Path or URL of the page. Default: `report.html` beside the config.
+    scores : Table, optional
+        Scores against the truth. Default: none are shown.
+    truth : mapping of str to ObjectRef, optional
+        The true particles of a run. Default: unknown.
+    truth_neighbors_nm : mapping of str to (N,) float64 array, optional
+        Distance of each true particle to its nearest neighbour along the membrane, in nm, by run. Default: unknown.
+
+    Returns
+    -------
+    str
+        Path or URL of the page.
     """
     folder, _, name = (output or f"{project.config.rpartition('/')[0]}/report.html").rpartition("/")
-    data = gather(
+    data = report_data(
         project, settings, plan, scores=scores, truth=truth or {}, truth_neighbors_nm=truth_neighbors_nm or {}
     )
     files = Files(folder or ".")
@@ -58,19 +80,40 @@ def write_report(
     return f"{files.url}/{name}"
 
 
-def gather(
+def report_data(
     project: Project,
     settings: Settings,
     plan: Plan,
     *,
     scores: Table | None,
     truth: Mapping[str, ObjectRef],
-    truth_neighbors_nm: Mapping[str, np.ndarray],
+    truth_neighbors_nm: Mapping[str, NDArray[np.float64]],
 ) -> ReportData:
-    """All that the page shows of a plan's runs: what is not there (yet) is left out."""
-    found = measured_runs(project, settings, plan)
-    rows = rows_by_run(found)
-    curves = curves_by_run(found, truth_neighbors_nm)
+    """Collect the content of the report page; what is absent (yet) is left out.
+
+    Parameters
+    ----------
+    project : Project
+        The project.
+    settings : Settings
+        The settings of the run.
+    plan : Plan
+        The plan, which names the runs and their data.
+    scores : Table or None
+        Scores against the truth.
+    truth : mapping of str to ObjectRef
+        The true particles of a run, where they are known.
+    truth_neighbors_nm : mapping of str to (N,) float64 array
+        Distance of each true particle to its nearest neighbour along the membrane, in nm, by run.
+
+    Returns
+    -------
+    ReportData
+        The content.
+    """
+    analysis = measured_runs(project, settings, plan)
+    rows = rows_by_run(analysis)
+    curves = curves_by_run(analysis, truth_neighbors_nm)
     tomograms = [
         tomogram_report(project, run, plan.refs[run], rows.get(run, {}), truth.get(run), curves.get(run))
         for run in plan.runs
@@ -98,7 +141,7 @@ def gather(
         ),
         stages=stages_table(plan),
         scores=scores,
-        statistics=None if found is None else statistics(found),
+        statistics=None if analysis is None else statistics(analysis),
         failures=failures,
         tomograms=tomograms,
         settings=settings.as_dict(),
@@ -106,31 +149,53 @@ def gather(
 
 
 def stages_table(plan: Plan) -> Table:
-    """How far each tomogram is."""
+    """Return the state of each stage on each tomogram: done, to do, failed or blocked.
+
+    Parameters
+    ----------
+    plan : Plan
+        The plan of the run.
+
+    Returns
+    -------
+    Table
+        A row for each tomogram, a column for each stage.
+    """
     left = {(task.run, task.stage) for task in plan.tasks}
-    settled = {(outcome.run, outcome.stage): outcome.state for outcome in plan.outcomes}
-    words = {"skipped": "done"}
+    outcomes = {(outcome.run, outcome.stage): outcome.state for outcome in plan.outcomes}
+    names = {"skipped": "done"}
 
     def state(run: str, stage: str) -> str | None:
         if (run, stage) in left:
             return "to do"
-        found = settled.get((run, stage))
-        return None if found is None else words.get(found, found)
+        outcome = outcomes.get((run, stage))
+        return None if outcome is None else names.get(outcome, outcome)
 
-    runs = sorted({*plan.runs, *(run for run, _ in settled)})
+    runs = sorted({*plan.runs, *(run for run, _ in outcomes)})
     columns = (Column("tomogram"), *(Column(stage) for stage in plan.stages))
     return Table(columns, tuple((run, *(state(run, stage) for stage in plan.stages)) for run in runs))
 
 
-def rows_by_run(found: Analysis | None) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """Rows of membranes and neighbours, by run and table."""
+def rows_by_run(analysis: Analysis | None) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Return the rows of the tables `membranes` and `neighbors`, by run and table.
+
+    Parameters
+    ----------
+    analysis : Analysis or None
+        The measured runs; None without any.
+
+    Returns
+    -------
+    dict of str to dict of str to list of dict
+        The rows, with None for NULL.
+    """
     rows: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    if found is None:
+    if analysis is None:
         return rows
     for table in ("membranes", "neighbors"):
-        frame = found.frame(table)
-        known = frame.astype(object).where(frame.notna(), None)
-        for run, part in known.groupby("run_name"):
+        frame = analysis.frame(table)
+        with_none = frame.astype(object).where(frame.notna(), None)
+        for run, part in with_none.groupby("run_name"):
             records = [{str(name): value for name, value in row.items()} for row in part.to_dict("records")]
             rows.setdefault(str(run), {})[table] = records
     return rows
@@ -144,10 +209,31 @@ def tomogram_report(
     truth: ObjectRef | None = None,
     curves: Curves | None = None,
 ) -> TomogramReport:
-    """What the page shows of one run; `rows` are those of the tables that are about it."""
-    there = {role: ref for role, ref in refs.items() if project.has(ref)}
-    density, instances = there.get("density"), there.get("instances") or there.get("labels")
-    meshes, picks = there.get("meshes"), there.get("picks")
+    """Collect the content of one run's section of the page.
+
+    Parameters
+    ----------
+    project : Project
+        The project.
+    run : str
+        Name of the run.
+    refs : mapping of str to Ref
+        The run's data by role, as a plan has them. Absent data are left out.
+    rows : mapping of str to sequence of mapping
+        The run's rows of the tables `membranes` and `neighbors`.
+    truth : ObjectRef, optional
+        The true particles. Default: unknown.
+    curves : Curves, optional
+        Statistics of the particles. Default: none.
+
+    Returns
+    -------
+    TomogramReport
+        The content.
+    """
+    present = {role: ref for role, ref in refs.items() if project.has(ref)}
+    density, instances = present.get("density"), present.get("instances") or present.get("labels")
+    meshes, picks = present.get("meshes"), present.get("picks")
     volume = density if isinstance(density, TomogramRef) else instances
     assert isinstance(volume, TomogramRef | SegmentationRef)
     grid = project.grid(volume)
@@ -176,7 +262,7 @@ def tomogram_report(
 def _slices(
     project: Project, grid: Grid, density: TomogramRef | None, instances: SegmentationRef | None
 ) -> tuple[SliceView, ...]:
-    """The middle planes; where the tomogram or the segmentation is not there (or of another shape), zeros."""
+    """Return the middle planes; zeros for an absent tomogram or segmentation, or one of another shape."""
     z, y, x = grid.shape
     planes = {"xy": Box((z // 2, 0, 0), (z // 2 + 1, y, x)), "xz": Box((0, y // 2, 0), (z, y // 2 + 1, x))}
     if instances is not None and project.grid(instances).shape != grid.shape:
@@ -187,8 +273,8 @@ def _slices(
         if len(shape) != 2:
             continue
         grey = np.zeros(shape) if density is None else project.read_density(density, box).reshape(shape)
-        marked = np.zeros(shape, int) if instances is None else project.read_labels(instances, box).reshape(shape)
-        views.append(SliceView("xy" if plane == "xy" else "xz", z // 2 if plane == "xy" else y // 2, grey, marked))
+        labels = np.zeros(shape, int) if instances is None else project.read_labels(instances, box).reshape(shape)
+        views.append(SliceView("xy" if plane == "xy" else "xz", z // 2 if plane == "xy" else y // 2, grey, labels))
     return tuple(views)
 
 
@@ -205,8 +291,19 @@ def _membrane(row: Mapping[str, Any], neighbors: Sequence[Mapping[str, Any]]) ->
     )
 
 
-def nearest_neighbors_nm(neighbors: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """Distance of each particle to its nearest neighbour of its own kind, from rows of the table `neighbors`."""
+def nearest_neighbors_nm(neighbors: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
+    """Return the distance of each particle to its nearest neighbour of its own kind.
+
+    Parameters
+    ----------
+    neighbors : sequence of mapping
+        Rows of the table `neighbors`.
+
+    Returns
+    -------
+    (N,) float64 array
+        Distances along the membrane in nm, of the particles that have such a neighbour.
+    """
     return np.array(
         [n["geodesic_nm"] for n in neighbors if n["rank"] == 1 and n["object_name"] == n["target_object_name"]]
     )

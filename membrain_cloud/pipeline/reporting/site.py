@@ -1,7 +1,8 @@
-"""A page a tomogram and an index of them, for runs of any size: static files with relative links, on any store."""
+"""A site of reports for runs of any size: an index and a page for each tomogram, static files with relative links."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from membrain_cloud.errors import MembrainCloudError
@@ -33,61 +34,84 @@ def write_site(
     progress: Callable[[int, int], None] = lambda done, total: None,
     options: Mapping[str, Any] | None = None,
 ) -> str:
-    """Write `index.html`, and a page and a picture a tomogram, below `target`; where the index is.
+    """Write `index.html`, and a page and a picture for each tomogram.
 
-    One tomogram is held at a time. What cannot be read gets a row that says why, and the rest goes on.
+    One tomogram is held in memory at a time. A tomogram that cannot be read gets a row with the cause.
+
+    Parameters
+    ----------
+    project : Project
+        The project.
+    settings : Settings
+        The settings of the run.
+    plan : Plan
+        The plan, which names the runs and their data.
+    target : str
+        Path or URL of the folder to write to.
+    progress : callable, optional
+        Called with the number of tomograms written and the number of all. Default: nothing.
+    options : mapping of str to Any, optional
+        fsspec's options for `target`. Default: none.
+
+    Returns
+    -------
+    str
+        Path or URL of the index.
     """
     files = Files(target, options)
-    measured = measured_runs(project, settings, plan)
-    rows, curves = rows_by_run(measured), curves_by_run(measured, {})
+    pages = _TomogramPages(project, settings, plan, files)
+    analysis = measured_runs(project, settings, plan)
+    table_rows, curves = rows_by_run(analysis), curves_by_run(analysis, {})
     failures = {record["run"]: record for record in FailureLog(project.receipts).records()}
     states = _states(plan, failures)
     index: list[IndexRow] = []
     names = sorted({*plan.runs, *states})
     for number, run in enumerate(names, 1):
-        row = _row(project, run, states.get(run, "to do"), failures.get(run), settings)
+        row = _index_row(project, settings, run, states.get(run, "to do"), failures.get(run))
         if plan.refs.get(run):
-            row = _with_page(project, settings, plan, run, rows.get(run, {}), curves.get(run), row, files)
+            row = pages.write(row, table_rows.get(run, {}), curves.get(run))
         index.append(row)
         progress(number, len(names))
     files.write("index.html", render_index(_index(project, plan, index)).encode())
     return f"{files.url}/index.html"
 
 
-def _with_page(
-    project: Project,
-    settings: Settings,
-    plan: Plan,
-    run: str,
-    rows: Mapping[str, Sequence[Mapping[str, Any]]],
-    curves: Curves | None,
-    row: IndexRow,
-    files: Files,
-) -> IndexRow:
-    """Write a tomogram's page and picture; its row with links and numbers."""
-    try:
-        report = tomogram_report(project, run, plan.refs[run], rows, curves=curves)
-    except MembrainCloudError as error:
-        return _changed(row, cause=row.cause or error.message, next_step=row.next_step or error.next_step)
-    failures = [Failure(run, "", row.cause, row.next_step)] if row.cause else []
-    page = ReportData(
-        title=run,
-        facts=(("config", project.config), ("version", f"membrain_cloud {__version__}")),
-        failures=failures,
-        tomograms=(report,),
-        settings=settings.as_dict(),
-    )
-    files.write(f"{_PAGES}/{run}.html", render_page(page).encode())
-    picture = thumbnail(report)
-    if picture:
-        files.write(f"{_PICTURES}/{run}.png", picture)
-    links = {"page": f"{_PAGES}/{run}.html", "picture": f"{_PICTURES}/{run}.png" if picture else ""}
-    return _changed(row, **links, **_numbers(report, bool(rows.get("membranes"))))
+@dataclass(frozen=True)
+class _TomogramPages:
+    """Writes the pages and pictures of single tomograms."""
+
+    project: Project
+    settings: Settings
+    plan: Plan
+    files: Files
+
+    def write(
+        self, row: IndexRow, table_rows: Mapping[str, Sequence[Mapping[str, Any]]], curves: Curves | None
+    ) -> IndexRow:
+        """Write a tomogram's page and picture; return its row with links and numbers, or with the cause of an error."""
+        run = row.name
+        try:
+            report = tomogram_report(self.project, run, self.plan.refs[run], table_rows, curves=curves)
+        except MembrainCloudError as error:
+            return replace(row, cause=row.cause or error.message, next_step=row.next_step or error.next_step)
+        page = ReportData(
+            title=run,
+            facts=(("config", self.project.config), ("version", f"membrain_cloud {__version__}")),
+            failures=[Failure(run, "", row.cause, row.next_step)] if row.cause else [],
+            tomograms=(report,),
+            settings=self.settings.as_dict(),
+        )
+        self.files.write(f"{_PAGES}/{run}.html", render_page(page).encode())
+        picture = thumbnail(report)
+        if picture:
+            self.files.write(f"{_PICTURES}/{run}.png", picture)
+        numbers = _numbers(report, is_measured=bool(table_rows.get("membranes")))
+        return replace(row, page=f"{_PAGES}/{run}.html", picture=f"{_PICTURES}/{run}.png" if picture else "", **numbers)
 
 
-def _numbers(report: TomogramReport, measured: bool) -> dict[str, Any]:
-    """From the tables where the run was measured; else what is drawn is counted."""
-    if not measured:
+def _numbers(report: TomogramReport, *, is_measured: bool) -> dict[str, Any]:
+    """Return the numbers of a tomogram's row: from the tables if it was measured, else counts of meshes and picks."""
+    if not is_measured:
         count = len(report.meshes) or None
         return {"membranes": count, "particles": None if report.picks is None else len(report.picks)}
     area = sum(row.area_nm2 or 0.0 for row in report.membranes)
@@ -101,27 +125,26 @@ def _numbers(report: TomogramReport, measured: bool) -> dict[str, Any]:
     }
 
 
-def _changed(row: IndexRow, **values: Any) -> IndexRow:
-    return IndexRow(**{**row.__dict__, **values})
-
-
-def _row(project: Project, run: str, state: str, failure: Mapping[str, Any] | None, settings: Settings) -> IndexRow:
-    said = failure or {}
-    cause = f"{said['stage']}: {said['message']}" if said else ""
+def _index_row(
+    project: Project, settings: Settings, run: str, state: str, failure: Mapping[str, Any] | None
+) -> IndexRow:
+    """Return a tomogram's row without links and numbers."""
+    record = failure or {}
+    cause = f"{record['stage']}: {record['message']}" if record else ""
     dataset = project.dataset_of(run) or settings.output.dataset
-    return IndexRow(run, dataset, state, cause=cause, next_step=str(said.get("next_step", "")))
+    return IndexRow(run, dataset, state, cause=cause, next_step=str(record.get("next_step", "")))
 
 
 def _states(plan: Plan, failures: Mapping[str, Any]) -> dict[str, str]:
-    """How each tomogram is as a whole: the worst that is said of any of its stages."""
-    states: dict[str, str] = {}
+    """Return the state of each tomogram, the worst of its stages' states."""
     order = ("failed", "refused", "blocked", "to do", "done")
-    found = [
+    stage_states = [
         (outcome.run, {"skipped": "done", "failed": "refused"}.get(outcome.state, outcome.state))
         for outcome in plan.outcomes
     ]
-    found += [(task.run, "failed" if task.run in failures else "to do") for task in plan.tasks]
-    for run, state in found:
+    stage_states += [(task.run, "failed" if task.run in failures else "to do") for task in plan.tasks]
+    states: dict[str, str] = {}
+    for run, state in stage_states:
         states[run] = min(states.get(run, "done"), state, key=order.index)
     return states
 
@@ -129,7 +152,7 @@ def _states(plan: Plan, failures: Mapping[str, Any]) -> dict[str, str]:
 def _index(project: Project, plan: Plan, rows: Sequence[IndexRow]) -> SiteIndex:
     done = sum(row.state == "done" for row in rows)
     bad = sum(row.state in ("failed", "refused", "blocked") for row in rows)
-    known = [row for row in rows if row.particles is not None]
+    with_particles = [row for row in rows if row.particles is not None]
     return SiteIndex(
         title=str(project.settings.get("name") or "membrain-cloud"),
         facts=(
@@ -144,7 +167,7 @@ def _index(project: Project, plan: Plan, rows: Sequence[IndexRow]) -> SiteIndex:
             Number("failed", bad),
             Number("membranes", sum(row.membranes or 0 for row in rows)),
             Number("area", sum(row.area_nm2 or 0.0 for row in rows) / 1e6, "µm²", 4),
-            Number("particles", sum(row.particles or 0 for row in known) if known else None),
+            Number("particles", sum(row.particles or 0 for row in with_particles) if with_particles else None),
         ),
         rows=rows,
     )

@@ -10,7 +10,7 @@ from membrain_cloud.errors import VoxelSpacingError
 from membrain_cloud.geometry import Block, Box, Grid
 from membrain_cloud.pipeline.stages.inference import model_spacing_angstrom
 from membrain_cloud.segmentation.regridding import Regridding
-from membrain_cloud.store.volumes.ome_zarr import Level
+from membrain_cloud.store.volumes.pyramid import Level
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

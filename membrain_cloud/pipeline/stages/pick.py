@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from membrain_cloud.networks.picking.picker import AnyPicker
     from membrain_cloud.picking.clustering import Shift
-    from membrain_cloud.picking.pick_membrane import Clustering
+    from membrain_cloud.picking.clustering_options import ClusteringOptions
     from membrain_cloud.pipeline.tasks import Ref
     from membrain_cloud.store.projects.project import Project
 
@@ -209,7 +209,7 @@ def fastest_mean_shift() -> Shift:
     return mean_shift
 
 
-def make_clustering(settings: PickSettings, network: AnyPicker | None = None) -> Clustering:
+def make_clustering(settings: PickSettings, network: AnyPicker | None = None) -> ClusteringOptions:
     """Return the settings of the clustering; what they leave open comes from the picker's file.
 
     Parameters
@@ -221,7 +221,7 @@ def make_clustering(settings: PickSettings, network: AnyPicker | None = None) ->
 
     Returns
     -------
-    Clustering
+    ClusteringOptions
         How scores are made into picks.
 
     Raises
@@ -229,10 +229,10 @@ def make_clustering(settings: PickSettings, network: AnyPicker | None = None) ->
     ModelError
         If the picker's file stores settings that are not valid.
     """
-    from membrain_cloud.picking.pick_membrane import Clustering
+    from membrain_cloud.picking.clustering_options import ClusteringOptions
 
     bandwidth, threshold = (BANDWIDTH_ANGSTROM, THRESHOLD) if network is None else _stored_defaults(network)
-    return Clustering(
+    return ClusteringOptions(
         bandwidth_angstrom=bandwidth if settings.bandwidth_angstrom is None else settings.bandwidth_angstrom,
         score_threshold=threshold if settings.threshold is None else settings.threshold,
         max_iterations=settings.max_iterations,

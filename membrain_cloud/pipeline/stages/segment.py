@@ -38,7 +38,7 @@ from membrain_cloud.pipeline.stages.output_grid import (
 from membrain_cloud.pipeline.stages.score_cache import ChunkRowWriter, ScoreCache
 from membrain_cloud.segmentation.score_encoding import scores_above
 from membrain_cloud.segmentation.sliding_window import Slab, Statistics, density_statistics
-from membrain_cloud.store.volumes.ome_zarr import Level
+from membrain_cloud.store.volumes.pyramid import Level
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

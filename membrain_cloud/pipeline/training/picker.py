@@ -29,7 +29,7 @@ from membrain_cloud.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from membrain_cloud.picking.pick_membrane import Clustering
+    from membrain_cloud.picking.clustering_options import ClusteringOptions
     from membrain_cloud.pipeline.training.picker_data import PickerData, Training
 
 ENOUGH_MEMBRANES = 3
@@ -253,7 +253,7 @@ def _validation(data: PickerData) -> Validation | None:
     return Validation(data.validation, _default_clustering())
 
 
-def _default_clustering() -> Clustering:
+def _default_clustering() -> ClusteringOptions:
     return make_clustering(PickSettings())
 
 

@@ -15,7 +15,7 @@ from membrain_cloud.geometry import Grid, Mesh, Picks
 from membrain_cloud.mesh.density_sampling import Read, profiles_from_volume, subvolumes_from_volume
 from membrain_cloud.networks.picking.subvolume_net import EDGE
 from membrain_cloud.picking.assignment import nearest_membranes
-from membrain_cloud.picking.vertex_scores import evenly_chosen
+from membrain_cloud.picking.vertex_scores import vertices_for_scale
 from membrain_cloud.pipeline.training.membrain_pick_folder import (
     OFFSETS_ANGSTROM,
     REACH_ANGSTROM,
@@ -336,7 +336,7 @@ def subvolume_example(
         It has its mesh if it is whole.
     """
     normals = mesh.vertex_normals()
-    some = np.arange(len(normals)) if whole else evenly_chosen(len(normals))
+    some = np.arange(len(normals)) if whole else vertices_for_scale(len(normals))
     boxes = subvolumes_from_volume(
         read, grid, mesh.vertices[some], normals[some], edge=EDGE, spacing_angstrom=spacing_angstrom, outside=0.0
     )

@@ -1,4 +1,4 @@
-"""Define the tables of the statistics: columns, keys and how rows are told apart.
+"""Define the tables of the statistics: their columns, and the keys that identify a row.
 
 Imports the standard library alone, so that `store` can check tables without loading the science.
 

@@ -29,6 +29,7 @@ from membrain_cloud.store.formats.volume_layout import (
 )
 from membrain_cloud.store.objects.object_store import Files
 from membrain_cloud.store.volumes import ome_zarr
+from membrain_cloud.store.volumes.pyramid import Level, pyramid
 from membrain_cloud.store.volumes.zarr_array import ChunkedArray
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ class VolumeFile:
         spacing = self.voxel_spacing_angstrom if override is None else override
         return ome_zarr.checked_spacing(spacing, self.path, "voxel_spacing_angstrom, e.g. 10")
 
-    def levels(self, voxel_spacing_angstrom: float) -> list[ome_zarr.Level]:
+    def levels(self, voxel_spacing_angstrom: float) -> list[Level]:
         """Return the levels of the volume's pyramid; only OME-Zarr has more than one.
 
         Parameters
@@ -157,11 +158,11 @@ class VolumeFile:
         """
         finest = Grid(self.shape, voxel_spacing_angstrom)
         if not self.path.lower().rstrip("/").endswith(".zarr"):
-            return [ome_zarr.Level("", finest, 0.0)]
+            return [Level("", finest, 0.0)]
         files = Files(self.path)
-        return ome_zarr.pyramid(files, "", ome_zarr.read_attributes(files, ""), finest)
+        return pyramid(files, "", ome_zarr.read_attributes(files, ""), finest)
 
-    def level(self, level: ome_zarr.Level) -> VolumeFile:
+    def level(self, level: Level) -> VolumeFile:
         """Return a coarser level as a volume. It needs no closing of its own.
 
         Parameters

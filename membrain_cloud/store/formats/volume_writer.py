@@ -18,6 +18,7 @@ from membrain_cloud.store.formats.layouts.mrc import HEADER_BYTES
 from membrain_cloud.store.formats.local_output import write_local_file
 from membrain_cloud.store.objects.object_store import Files
 from membrain_cloud.store.volumes import ome_zarr
+from membrain_cloud.store.volumes.pyramid import finish_volume
 from membrain_cloud.store.volumes.scratch_array import RawArray, check_room
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ class VolumeFileWriter:
         array = ome_zarr.create_volume(files, "", self.grid, self.dtype.name)
         for box in iterate_chunks(array.format.shape, array.format.chunk):
             array.write(box, self._array.read(box).astype(self.dtype, copy=False))
-        ome_zarr.finish_volume(files, "", self.grid.voxel_spacing_angstrom, mean=not self._labels)
+        finish_volume(files, "", self.grid.voxel_spacing_angstrom, mean=not self._labels)
         return self._temporary_zarr
 
 

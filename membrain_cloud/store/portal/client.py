@@ -1,8 +1,7 @@
-"""Questions to the CryoET Data Portal: plain GraphQL over POST, page by page, tried again, kept on disk.
+"""Requests to the CryoET Data Portal: plain GraphQL over POST, page by page, retried, and cached on disk.
 
-Its own client asks for everything in one answer, which the portal's server gives up on for large selections; here a
-page is at most `page` records and the number of records is asked for with the first, so that an answer cut short is
-noticed.
+The portal's own client asks for everything in one answer, which its server gives up on for large selections. Here a
+page has at most `page` records, and the first request also asks for their number, so a truncated answer is noticed.
 """
 
 from __future__ import annotations
@@ -28,17 +27,34 @@ from membrain_cloud.version import __version__
 
 Report = Callable[[str], None]
 
-_PASSING = {408, 425, 429, 500, 502, 503, 504}
+# HTTP status codes after which a retry may succeed.
+_TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
 _CHECK = "check the setting portal.endpoint"
 _LONGEST_WAIT_SECONDS = 60.0
 
 
 @dataclass
 class PortalClient:
-    """One GraphQL endpoint.
+    """A client of one GraphQL endpoint.
 
-    page : records a request.  attempts : of one request before it is given up, with back-off between them.
-    cache_hours : answers younger than this are taken from the disk; 0: none is.  requests : how many were sent.
+    Attributes
+    ----------
+    endpoint : str
+        URL of the endpoint.
+    page : int
+        Records per request. Default: 1000.
+    attempts : int
+        Attempts of one request, with back-off between them. Default: 5.
+    timeout_seconds : float
+        Longest time without an answer. Default: 120.
+    cache_hours : float
+        Age up to which answers are taken from the disk. Default: 0, never.
+    wait_seconds : float
+        Mean wait before the first retry; it doubles with each. Default: 1.
+    report : callable
+        Called with one sentence on progress and on each retry.
+    requests : int
+        Number of requests that were sent.
     """
 
     endpoint: str
@@ -54,12 +70,25 @@ class PortalClient:
     def fetch(
         self, records: str, fields: str, where: Mapping[str, Any], page: int | None = None
     ) -> list[dict[str, Any]]:
-        """All records of a kind (`tomograms`) that `where` lets through, sorted by id, each with `fields`.
+        """Return all records of a kind that match a filter, sorted by id.
 
-        page : records a request, in place of the client's.
+        Parameters
+        ----------
+        records : str
+            The kind, in the plural: `tomograms`.
+        fields : str
+            Fields of each record, in GraphQL.
+        where : Mapping
+            The filter.
+        page : int, optional
+            Records per request. Default: the client's.
 
-        Raises ProjectError when the portal refuses the question, TransientError when it does not answer or changes
-        while it is read.
+        Raises
+        ------
+        ProjectError
+            If the portal refuses the query.
+        TransientError
+            If it does not answer, or changes during the requests.
         """
         kind = records[0].upper() + records[1:-1]
         first = (
@@ -67,41 +96,61 @@ class PortalClient:
             f" total: {records}Aggregate(where: $where) {{ aggregate {{ count }} }}"
             f" found: {records}(where: $where, orderBy: [{{id: asc}}], limitOffset: $page) {{ {fields} }} }}"
         )
-        further = (
+        next_page = (
             f"query Page($where: {kind}WhereClause, $page: LimitOffsetClause) {{"
             f" found: {records}(where: $where, orderBy: [{{id: asc}}], limitOffset: $page) {{ {fields} }} }}"
         )
         answer = self.ask(first, {"where": where, "page": {"limit": page or self.page, "offset": 0}})
-        found = list(answer["found"])
+        result = list(answer["found"])
         total = sum(int(group["count"] or 0) for group in answer["total"]["aggregate"] or ())
-        while len(found) < total:
-            part = {"limit": page or self.page, "offset": len(found)}
-            more = self.ask(further, {"where": where, "page": part})["found"]
+        while len(result) < total:
+            part = {"limit": page or self.page, "offset": len(result)}
+            more = self.ask(next_page, {"where": where, "page": part})["found"]
             if not more:
                 break
-            found += more
-            self.report(f"{records}: {len(found)} of {total}")
-        if len(found) != total or len({record["id"] for record in found}) != total:
+            result += more
+            self.report(f"{records}: {len(result)} of {total}")
+        if len(result) != total or len({record["id"] for record in result}) != total:
             self.forget()
             raise TransientError(
-                f"{self.endpoint}: {total} {records} were announced, {len(found)} came",
+                f"{self.endpoint}: {total} {records} were announced, {len(result)} came",
                 "the portal changed while it was read: run again",
             )
-        return found
+        return result
 
     def ask(self, query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
-        """One question; the answer's `data`."""
+        """Send one query, or take its answer from the disk.
+
+        Parameters
+        ----------
+        query : str
+            The query in GraphQL.
+        variables : Mapping
+            Its variables.
+
+        Returns
+        -------
+        dict
+            The `data` of the answer.
+
+        Raises
+        ------
+        ProjectError
+            If the portal refuses the query.
+        TransientError
+            If it does not answer.
+        """
         body = json.dumps({"query": query, "variables": variables}, sort_keys=True).encode()
         name = hashlib.sha256(self.endpoint.encode() + b"\n" + body).hexdigest() + ".json"
-        kept = self._kept(name)
-        if kept is not None:
-            return kept
-        answer = self._ask_again(body)
+        cached = self._cached(name)
+        if cached is not None:
+            return cached
+        answer = self._post_with_retries(body)
         if answer.get("errors"):
             complaint = "; ".join(str(error.get("message", error)) for error in answer["errors"])[:500]
             raise ProjectError(
-                f"{self.endpoint} refuses the question: {complaint}",
-                "check the options; the portal's schema may have changed (this one is of cryoet-data-portal 4.9)",
+                f"{self.endpoint} refuses the query: {complaint}",
+                "check the filters; the portal's schema may have changed (this one is of cryoet-data-portal 4.9)",
             )
         if not isinstance(answer.get("data"), dict):
             raise TransientError(f"{self.endpoint}: the answer has no data", f"run again; {_CHECK}")
@@ -110,11 +159,11 @@ class PortalClient:
         return dict(answer["data"])
 
     def forget(self) -> None:
-        """Drop every answer that is kept on disk."""
+        """Remove every cached answer."""
         for name in _cache().children():
             _cache().remove(name)
 
-    def _kept(self, name: str) -> dict[str, Any] | None:
+    def _cached(self, name: str) -> dict[str, Any] | None:
         path = cache_folder() / name
         try:
             if self.cache_hours > 0 and time.time() - path.stat().st_mtime < self.cache_hours * 3600:
@@ -123,7 +172,7 @@ class PortalClient:
             pass
         return None
 
-    def _ask_again(self, body: bytes) -> dict[str, Any]:
+    def _post_with_retries(self, body: bytes) -> dict[str, Any]:
         for attempt in range(1, self.attempts + 1):
             try:
                 return self._post(body)
@@ -156,7 +205,7 @@ class PortalClient:
             with error:
                 detail = error.read(300).decode(errors="replace").strip()
             message = f"{self.endpoint} answers {error.code} {error.reason} {detail}".strip()
-            if error.code in _PASSING:
+            if error.code in _TRANSIENT_STATUS:
                 raise TransientError(message, "run again later") from error
             raise InputError(message, _CHECK) from error
         except (urllib.error.URLError, http.client.HTTPException, OSError, EOFError) as error:
@@ -168,9 +217,9 @@ class PortalClient:
 
 
 def cache_folder() -> Path:
-    """Where answers are kept: `portal` in the folder that MEMBRAIN_CLOUD_CACHE names, else in ~/.cache."""
-    given = os.environ.get(CACHE_VARIABLE)
-    return (Path(given).expanduser() if given else Path.home() / ".cache" / "membrain_cloud") / "portal"
+    """Return the folder of cached answers: `portal` in $MEMBRAIN_CLOUD_CACHE, or in `~/.cache/membrain_cloud`."""
+    folder = os.environ.get(CACHE_VARIABLE)
+    return (Path(folder).expanduser() if folder else Path.home() / ".cache" / "membrain_cloud") / "portal"
 
 
 def _cache() -> Files:

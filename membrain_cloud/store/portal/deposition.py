@@ -1,4 +1,4 @@
-"""Results for the CryoET Data Portal: copies of annotations, and the ingestion config that describes them."""
+"""Depositions to the CryoET Data Portal: copies of annotations, and the ingestion configs that describe them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,27 @@ if TYPE_CHECKING:
     from membrain_cloud.store.projects.project import Project
 
 Kind = Literal["segmentation", "instances", "meshes", "picks"]
+"""The kinds of annotations that can be deposited."""
 _COPIES = "copick"
 
 
 @dataclass(frozen=True)
 class DepositedRun:
-    """One run: `name` in the project, `portal_name` and `dataset` on the portal.
+    """One run of a deposition.
 
-    voxel_spacing_angstrom : of the portal's tomogram, in full. Masks of another spacing are marked to be rescaled.
-    shape : its voxels, which masks of its spacing must have; None where nobody knows.
+    Attributes
+    ----------
+    name : str
+        Its name in the project.
+    portal_name : str
+        Its name on the portal.
+    dataset : str
+        The portal's id of its dataset.
+    voxel_spacing_angstrom : float
+        Voxel spacing of the portal's tomogram at full resolution, in Å. Masks of another spacing are marked to be
+        rescaled.
+    shape : tuple of 3 ints or None
+        Shape of that tomogram, zyx, which masks of its spacing must have; None: unknown.
     """
 
     name: str
@@ -39,8 +51,20 @@ class DepositedRun:
 
 
 @dataclass(frozen=True)
-class Deposited:
-    """One annotation of every run: its URI, and the object it is of (`GO:0016020` and the like)."""
+class DepositedAnnotation:
+    """One annotation that every run of a deposition may have.
+
+    Attributes
+    ----------
+    kind : Kind
+        What it is.
+    uri : str
+        Its URI in the project.
+    object_id : str
+        Identifier of its object, such as GO:0016020.
+    object_name : str
+        Name of its object.
+    """
 
     kind: Kind
     uri: str
@@ -49,8 +73,18 @@ class Deposited:
 
 
 @dataclass(frozen=True)
-class About:
-    """What people say about a deposition, in the schema's own words."""
+class Description:
+    """What the authors say about a deposition.
+
+    Attributes
+    ----------
+    deposition_id : int
+        The number that the portal's curators assigned.
+    metadata : Mapping
+        Metadata of every annotation, by the keys of the portal's schema.
+    source_prefix : str
+        Folder on the portal's side that the files are uploaded to.
+    """
 
     deposition_id: int
     metadata: Mapping[str, Any]
@@ -58,8 +92,18 @@ class About:
 
 
 @dataclass
-class Written:
-    """configs : one a dataset.  copied : annotations, by kind.  missing : runs without one of them."""
+class DepositionReport:
+    """What a deposition consists of.
+
+    Attributes
+    ----------
+    configs : list of str
+        Paths or URLs of the ingestion configs, one per dataset.
+    copied : dict
+        Number of copied annotations by kind.
+    missing : list of str
+        Run and URI of each annotation that is absent.
+    """
 
     configs: list[str] = field(default_factory=list)
     copied: dict[str, int] = field(default_factory=dict)
@@ -67,70 +111,97 @@ class Written:
 
 
 def write_deposition(
-    project: Project, target: str, runs: Sequence[DepositedRun], annotations: Sequence[Deposited], about: About
-) -> Written:
-    """Copy annotations below `target` and write one ingestion config a dataset there.
+    project: Project,
+    target: str,
+    runs: Sequence[DepositedRun],
+    annotations: Sequence[DepositedAnnotation],
+    description: Description,
+) -> DepositionReport:
+    """Copy annotations, and write one ingestion config per dataset.
 
     Everything is checked before anything is copied. Picks are written with their centres in `location`, because the
-    portal's reader leaves translations out.
+    portal's reader ignores translations.
 
-    Raises UsageError for a description that breaks the schema; InputError where no run has any of the annotations.
+    Parameters
+    ----------
+    project : Project
+        The project that has the annotations.
+    target : str
+        Path or URL of the folder to write to.
+    runs : sequence of DepositedRun
+        The runs.
+    annotations : sequence of DepositedAnnotation
+        The annotations.
+    description : Description
+        What the authors say about them.
+
+    Returns
+    -------
+    DepositionReport
+        What was report.
+
+    Raises
+    ------
+    UsageError
+        If the description breaks the portal's schema, or a URI is of another kind or ambiguous.
+    InputError
+        If no run has any of the annotations, or a mask has another shape than its tomogram.
     """
     files = Files(target)
-    written = Written()
-    found: dict[tuple[str, str], SegmentationRef | ObjectRef] = {}
+    report = DepositionReport()
+    refs: dict[tuple[str, str], SegmentationRef | ObjectRef] = {}
     for run in runs:
         check_name(run.portal_name, "run")
         for annotation in annotations:
-            ref = _look_up(project, run, annotation)
+            ref = _find(project, run, annotation)
             if ref is None:
-                written.missing.append(f"{run.name}/{annotation.uri}")
+                report.missing.append(f"{run.name}/{annotation.uri}")
             else:
                 _require_same_grid(project, run, ref)
-                found[run.name, annotation.uri] = ref
-    if not found:
+                refs[run.name, annotation.uri] = ref
+    if not refs:
         raise InputError("no run has any of these annotations", "check the URIs: membrain-cloud status, copick browse")
-    datasets = sorted({run.dataset for run in runs if any(key[0] == run.name for key in found)})
+    datasets = sorted({run.dataset for run in runs if any(key[0] == run.name for key in refs)})
     configs = {
-        dataset: _config(dataset, [run for run in runs if run.dataset == dataset], annotations, found, about)
+        dataset: _config(dataset, [run for run in runs if run.dataset == dataset], annotations, refs, description)
         for dataset in datasets
     }
     for run in runs:
         for annotation in annotations:
-            ref = found.get((run.name, annotation.uri))
+            ref = refs.get((run.name, annotation.uri))
             if ref is not None:
                 _copy(project, files, ref, annotation.kind, run)
-                written.copied[annotation.kind] = written.copied.get(annotation.kind, 0) + 1
+                report.copied[annotation.kind] = report.copied.get(annotation.kind, 0) + 1
     for dataset, config in configs.items():
         text = yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True)
         validated(yaml.safe_load(text), f"{dataset}.yaml")
         files.write(f"{dataset}.yaml", text.encode())
-        written.configs.append(f"{files.url}/{dataset}.yaml")
-    return written
+        report.configs.append(f"{files.url}/{dataset}.yaml")
+    return report
 
 
-def _look_up(project: Project, run: DepositedRun, annotation: Deposited) -> SegmentationRef | ObjectRef | None:
-    """The stored annotation; None where the run has none. UsageError for a URI of another kind."""
+def _find(project: Project, run: DepositedRun, annotation: DepositedAnnotation) -> SegmentationRef | ObjectRef | None:
+    """Return the annotation of a run, or None if it has none; UsageError for an ambiguous URI or one of other kind."""
     wants_instances = annotation.kind == "instances"
     if annotation.kind in ("segmentation", "instances"):
         if parse_uri(annotation.uri).instance != wants_instances:
             suffix = "with" if wants_instances else "without"
             raise UsageError(f"{annotation.uri} is given as {annotation.kind}", f"write it {suffix} ?instance=true")
-        there = [ref for ref in project.segmentations(run.name) if ref.instance == wants_instances]
+        segmentations = [ref for ref in project.segmentations(run.name) if ref.instance == wants_instances]
         parsed = parse_uri(annotation.uri)
-        fitting = [
+        matching = [
             ref
-            for ref in there
+            for ref in segmentations
             if (ref.name, ref.user, ref.session) == (parsed.name, parsed.user, parsed.session)
             and parsed.voxel_spacing_angstrom in (None, ref.voxel_spacing_angstrom)
         ]
-        if len(fitting) > 1:
-            raise UsageError(f"{run.name}: {annotation.uri} names {len(fitting)} segmentations", "add the @spacing")
-        return fitting[0] if fitting else None
+        if len(matching) > 1:
+            raise UsageError(f"{run.name}: {annotation.uri} names {len(matching)} segmentations", "add the @spacing")
+        return matching[0] if matching else None
     parsed = parse_uri(annotation.uri)
     ref = ObjectRef(run.name, parsed.name, parsed.user, parsed.session)
-    there_objects = project.meshes(run.name) if annotation.kind == "meshes" else project.picks(run.name)
-    return ref if ref in there_objects else None
+    objects = project.meshes(run.name) if annotation.kind == "meshes" else project.picks(run.name)
+    return ref if ref in objects else None
 
 
 def _is_rescaled(run: DepositedRun, ref: SegmentationRef) -> bool:
@@ -171,29 +242,33 @@ def _place(ref: SegmentationRef | ObjectRef, kind: Kind, portal_name: str) -> st
 def _config(
     dataset: str,
     runs: Sequence[DepositedRun],
-    annotations: Sequence[Deposited],
-    found: Mapping[tuple[str, str], SegmentationRef | ObjectRef],
-    about: About,
+    annotations: Sequence[DepositedAnnotation],
+    refs: Mapping[tuple[str, str], SegmentationRef | ObjectRef],
+    description: Description,
 ) -> IngestionConfig:
-    present = [run for run in runs if any((run.name, annotation.uri) in found for annotation in annotations)]
+    """Return the ingestion config of one dataset."""
+    present = [run for run in runs if any((run.name, annotation.uri) in refs for annotation in annotations)]
     entries = []
     for number, annotation in enumerate(annotations, 1):
-        refs = [(run, found[run.name, annotation.uri]) for run in present if (run.name, annotation.uri) in found]
-        if refs:
+        of_runs = [(run, refs[run.name, annotation.uri]) for run in present if (run.name, annotation.uri) in refs]
+        if of_runs:
             name = "".join(c if c.isalnum() else "-" for c in annotation.object_name)
             metadata = {
                 "annotation_ingest_id": f"{name}-{annotation.kind}-{number}",
                 "annotation_object": {"id": annotation.object_id, "name": annotation.object_name},
-                **about.metadata,
+                **description.metadata,
             }
-            entries.append({"metadata": metadata, "sources": _sources(annotation.kind, refs)})
+            entries.append({"metadata": metadata, "sources": _sources(annotation.kind, of_runs)})
     content = {
-        "depositions": _listed([about.deposition_id]),
+        "depositions": _listed([description.deposition_id]),
         "datasets": _listed([dataset]),
         "runs": _listed([run.portal_name for run in present]),
         "voxel_spacings": _listed(sorted({run.voxel_spacing_angstrom for run in present})),
         "annotations": entries,
-        "standardization_config": {"deposition_id": about.deposition_id, "source_prefix": about.source_prefix},
+        "standardization_config": {
+            "deposition_id": description.deposition_id,
+            "source_prefix": description.source_prefix,
+        },
     }
     return validated(content, f"the config of dataset {dataset}")
 
@@ -203,7 +278,7 @@ def _listed(values: Sequence[str | int | float]) -> list[dict[str, Any]]:
 
 
 def _sources(kind: Kind, refs: Sequence[tuple[DepositedRun, SegmentationRef | ObjectRef]]) -> list[dict[str, Any]]:
-    """One source for each spacing of the portal's tomograms and of the masks: the globs name the mask's."""
+    """Return one source per spacing of the portal's tomograms and of the masks, which the globs name."""
     sources: dict[tuple[float, str], dict[str, Any]] = {}
     for run, ref in refs:
         spacing = run.voxel_spacing_angstrom
@@ -231,20 +306,34 @@ def _shape(kind: Kind, glob: str, ref: SegmentationRef | ObjectRef, run: Deposit
 
 
 def deposited_object(
-    project: Project, kind: Kind, uri: str, given: Mapping[str, tuple[str, str | None]]
+    project: Project, kind: Kind, uri: str, identifiers: Mapping[str, tuple[str, str | None]]
 ) -> tuple[str, str]:
-    """Identifier and name of an annotation's object: as given, else from the config.
+    """Return identifier and name of an annotation's object.
 
-    ProjectError where neither says an identifier.
+    Parameters
+    ----------
+    project : Project
+        Its config gives the identifiers that are not given here.
+    kind : Kind
+        What the annotation is, for the message.
+    uri : str
+        URI of the annotation.
+    identifiers : Mapping
+        Identifier, and name or None, by the object's name in the project.
+
+    Raises
+    ------
+    ProjectError
+        If there is no identifier.
     """
     name = parse_uri(uri).name
     entry: Mapping[str, Any] = next(
         (entry for entry in project.settings["pickable_objects"] if entry["name"] == name), {}
     )
-    identifier, called = given.get(name, (entry.get("identifier"), None))
+    identifier, label = identifiers.get(name, (entry.get("identifier"), None))
     if not identifier:
         raise ProjectError(
-            f"the config says no identifier for {name!r}, which {kind} of a deposition need",
-            f"give one: --object {name}=GO:0009523, or UniProtKB:P12345",
+            f"the config has no identifier for {name!r}, which {kind} of a deposition need",
+            f"give one for the object: {name}=GO:0009523, or {name}=UniProtKB:P12345",
         )
-    return str(identifier), called or name
+    return str(identifier), label or name

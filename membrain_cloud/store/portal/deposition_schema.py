@@ -1,7 +1,8 @@
 """The part of the portal's ingestion configs (`cdp-ingestion-config` 1.1.0) that annotations need.
 
-Written by its published rules: which keys there are, which are required, and which patterns values must have. Keys of
-other kinds of data (tilt series, frames, tomograms) are not here: this package deposits annotations only.
+It follows the published rules: which keys exist, which are required, and which patterns values must have. Keys of other
+kinds of data (tilt series, frames, tomograms) are left out, because this package deposits annotations only. Class and
+field names are the portal's.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SCHEMA = "cdp-ingestion-config 1.1.0"
+"""Name and version of the portal's schema."""
 
 _REFERENCE = r"(EMPIAR-[0-9]{5}|EMD-[0-9]{4,5}|(doi:)?10\.[0-9]{4,9}/[-._;()/:a-zA-Z0-9]+|pdb[0-9a-zA-Z]{4,8})"
 Publications = Annotated[str, StringConstraints(pattern=rf"^{_REFERENCE}(\s*,\s*{_REFERENCE})*$")]
@@ -40,6 +42,8 @@ class _Part(BaseModel):
 
 
 class Author(_Part):
+    """An author of the annotations."""
+
     name: Text
     ORCID: Orcid | None = None
     email: str | None = None
@@ -52,6 +56,8 @@ class Author(_Part):
 
 
 class Dates(_Part):
+    """Dates of an annotation; the release is not before the deposition."""
+
     deposition_date: datetime.date
     release_date: datetime.date
     last_modified_date: datetime.date
@@ -64,18 +70,24 @@ class Dates(_Part):
 
 
 class MethodLink(_Part):
+    """A link to documentation, code or weights of the method."""
+
     link: Annotated[str, StringConstraints(pattern=r"^(https?|s3)://\S+$")]
     link_type: LinkType
     custom_name: str | None = None
 
 
 class Confidence(_Part):
+    """Measured precision and recall, in percent."""
+
     precision: Percent | None = None
     recall: Percent | None = None
     ground_truth_used: str | None = None
 
 
 class AnnotationObject(_Part):
+    """The object that is annotated."""
+
     id: ObjectId
     name: Text
     description: str | None = None
@@ -83,6 +95,8 @@ class AnnotationObject(_Part):
 
 
 class AnnotationMetadata(_Part):
+    """The metadata of one annotation."""
+
     annotation_ingest_id: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]+$")]
     annotation_method: Text
     annotation_object: AnnotationObject
@@ -100,7 +114,7 @@ class AnnotationMetadata(_Part):
 
 
 class SourceFile(_Part):
-    """Where the files of one shape are; `{run_name}` in the globs stands for the portal's name of the run."""
+    """The files of one shape; `{run_name}` in the globs stands for the portal's name of the run."""
 
     file_format: Text
     glob_string: str | None = None
@@ -116,6 +130,8 @@ class SourceFile(_Part):
 
 
 class MaskFile(SourceFile):
+    """The files of a semantic segmentation."""
+
     file_format: Literal["zarr", "mrc"]
     mask_label: int | None = None
     rescale: bool | None = None
@@ -123,12 +139,20 @@ class MaskFile(SourceFile):
 
 
 class InstanceMaskFile(SourceFile):
+    """The files of an instance segmentation."""
+
     file_format: Literal["zarr", "mrc"]
     rescale: bool | None = None
 
 
 class PointFile(SourceFile):
-    """binning : what positions are divided by to count voxels; the spacing in Å where they are in Å."""
+    """The files of points.
+
+    Attributes
+    ----------
+    binning : float or None
+        Divisor that turns positions into voxels: the spacing in Å for positions in Å.
+    """
 
     binning: Annotated[float, Field(ge=0)] | None = None
     columns: str | None = None
@@ -137,6 +161,8 @@ class PointFile(SourceFile):
 
 
 class OrientedPointFile(SourceFile):
+    """The files of points with orientations."""
+
     binning: Annotated[float, Field(ge=0)] | None = None
     filter_value: str | None = None
     order: str | None = None
@@ -144,11 +170,15 @@ class OrientedPointFile(SourceFile):
 
 
 class MeshFile(SourceFile):
+    """The files of triangle meshes."""
+
     file_format: Literal["glb", "obj", "stl", "vtk"]
     scale_factor: Annotated[float, Field(ge=0)] | None = None
 
 
 class Parents(_Part):
+    """Names of the parents of an annotation."""
+
     dataset: list[str] | None = None
     deposition: list[str] | None = None
     run: list[str] | None = None
@@ -156,6 +186,8 @@ class Parents(_Part):
 
 
 class ParentFilters(_Part):
+    """The parents that a source is included in or excluded from."""
+
     include: Parents | None = None
     exclude: Parents | None = None
 
@@ -164,6 +196,8 @@ _SHAPES = ("SemanticSegmentationMask", "InstanceSegmentationMask", "Point", "Ori
 
 
 class AnnotationSource(_Part):
+    """The files of one shape of an annotation."""
+
     SemanticSegmentationMask: MaskFile | None = None
     InstanceSegmentationMask: InstanceMaskFile | None = None
     Point: PointFile | None = None
@@ -180,32 +214,40 @@ class AnnotationSource(_Part):
 
 
 class Annotation(_Part):
+    """One annotation: its metadata and its files."""
+
     metadata: AnnotationMetadata
     sources: Annotated[list[AnnotationSource], Field(min_length=1)]
 
 
 class Literally(_Part):
+    """Values that are listed in the config."""
+
     value: Annotated[list[str | int | float], Field(min_length=1)]
 
 
 class LiteralSource(_Part):
+    """A source that lists its values in the config."""
+
     literal: Literally
 
 
 class Listed(_Part):
-    """Datasets, depositions, runs and voxel spacings that the portal has already: named, not described again."""
+    """Datasets, depositions, runs or voxel spacings that the portal has already, by name."""
 
     sources: Annotated[list[LiteralSource], Field(min_length=1)]
 
 
 class Standardization(_Part):
+    """The deposition that the config belongs to."""
+
     deposition_id: int
     source_prefix: Text
     run_data_map_file: str | None = None
 
 
 class IngestionConfig(_Part):
-    """A whole config of annotations for one dataset of the portal."""
+    """A config of annotations for one dataset of the portal."""
 
     depositions: Annotated[list[Listed], Field(min_length=1)]
     datasets: Annotated[list[Listed], Field(min_length=1)]
@@ -222,16 +264,34 @@ class IngestionConfig(_Part):
         return self
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, those that are not given left out."""
+        """Return the config as JSON values, without those that are None."""
         return self.model_dump(mode="json", exclude_none=True)
 
 
 def validated(content: Mapping[str, Any], what: str) -> IngestionConfig:
-    """A config that keeps the rules; UsageError names the first key that does not."""
+    """Check a config against the portal's rules.
+
+    Parameters
+    ----------
+    content : Mapping
+        Content of the config.
+    what : str
+        The config, for the message.
+
+    Returns
+    -------
+    IngestionConfig
+        The config.
+
+    Raises
+    ------
+    UsageError
+        If a value breaks a rule; the message names the first one.
+    """
     try:
         return IngestionConfig.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        given = re.sub(r"\s+", " ", repr(first.get("input")))[:80]
-        raise UsageError(f"{what} breaks {SCHEMA}: {where}: {first['msg']} (given: {given})", "correct it") from None
+        value = re.sub(r"\s+", " ", repr(first.get("input")))[:80]
+        raise UsageError(f"{what} breaks {SCHEMA}: {where}: {first['msg']} (given: {value})", "correct it") from None

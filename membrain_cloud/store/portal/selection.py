@@ -1,7 +1,7 @@
-"""Choosing tomograms of the CryoET Data Portal, one a run, and writing the choice down.
+"""Choose tomograms of the CryoET Data Portal, one per run.
 
 A selection is frozen: a manifest that names every tomogram by the portal's id, and a copick config over the same
-overlay. What is run later is what was selected, whatever the portal adds meanwhile.
+overlay. A later run takes what was selected, whatever the portal adds meanwhile.
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ if TYPE_CHECKING:
     from membrain_cloud.geometry import Zyx
     from membrain_cloud.store.portal.client import PortalClient
 
-# What the portal's own URLs start with.
+# The beginning of the portal's own URLs.
 _PORTAL_BUCKET = "s3://cryoet-data-portal-public"
 PROCESSINGS = ("denoised", "filtered", "filtered_even", "filtered_odd", "raw")
+"""The portal's names of processings."""
 RECONSTRUCTIONS = ("Fourier_Space", "SART", "SIRT", "Unknown", "WBP")
+"""The portal's names of reconstruction methods."""
 MEMBRANE_IDENTIFIER = "GO:0016020"
+"""The identifier of membranes in the Gene Ontology."""
 
 _FIELDS = (
     "id runId depositionId sizeX sizeY sizeZ voxelSpacing processing processingSoftware reconstructionMethod"
@@ -40,11 +43,33 @@ _FIELDS = (
 
 @dataclass(frozen=True)
 class PortalQuery:
-    """Which tomograms are asked for; empty and None: any.
+    """The filters of a selection. By default, and where empty or None, a filter lets every tomogram through.
 
-    runs : names or ids of runs.  organisms : a part of the name is enough, upper or lower case.
-    visualization_default : True: only those the portal shows by default.
-    unannotated : only runs without an annotation whose object has `membrane_identifier`.
+    Attributes
+    ----------
+    datasets, depositions : tuple of int
+        The portal's ids.
+    organisms : tuple of str
+        Parts of names, in upper or lower case.
+    runs : tuple of str
+        Names or ids of runs.
+    voxel_spacing_min_angstrom, voxel_spacing_max_angstrom : float or None
+        Limits of the voxel spacing at full resolution, in Å.
+    processings : tuple of str
+        Of `PROCESSINGS`.
+    reconstructions : tuple of str
+        Of `RECONSTRUCTIONS`.
+    visualization_default : bool
+        Whether only tomograms that the portal shows by default are selected.
+    unannotated : bool
+        Whether only runs without an annotation of membranes are selected.
+    membrane_identifier : str
+        Identifier of the objects of such annotations. Default: GO:0016020.
+
+    Raises
+    ------
+    UsageError
+        For an unknown processing or reconstruction method, or impossible limits.
     """
 
     datasets: tuple[int, ...] = ()
@@ -60,14 +85,14 @@ class PortalQuery:
     membrane_identifier: str = MEMBRANE_IDENTIFIER
 
     def __post_init__(self) -> None:
-        _require_known("processing", self.processings, PROCESSINGS)
-        _require_known("reconstruction method", self.reconstructions, RECONSTRUCTIONS)
+        _check_terms("processing", self.processings, PROCESSINGS)
+        _check_terms("reconstruction method", self.reconstructions, RECONSTRUCTIONS)
         low, high = self.voxel_spacing_min_angstrom, self.voxel_spacing_max_angstrom
         if (low is not None and low <= 0) or (low is not None and high is not None and low > high):
             raise UsageError(f"no voxel spacing is from {low} to {high} Å", "give the smaller one first, above 0")
 
     def where(self) -> list[dict[str, Any]]:
-        """The portal's filters; one for each organism and kind of run name, since it has no "or"."""
+        """Return the portal's filters: one per organism and kind of run name, because the portal has no "or"."""
         base: dict[str, Any] = {}
         spacing = {"_gte": self.voxel_spacing_min_angstrom, "_lte": self.voxel_spacing_max_angstrom}
         for field, filters in (
@@ -77,13 +102,13 @@ class PortalQuery:
             ("voxelSpacing", spacing),
             ("isVisualizationDefault", {"_eq": True if self.visualization_default else None}),
         ):
-            given = {key: value for key, value in filters.items() if value not in (None, [])}
-            if given:
-                base[field] = given
+            active = {key: value for key, value in filters.items() if value not in (None, [])}
+            if active:
+                base[field] = active
         return [base | ({"run": run} if run else {}) for run in self.run_filters()]
 
     def run_filters(self) -> list[dict[str, Any]]:
-        """The filters that are about the run."""
+        """Return the filters on the run."""
         common: dict[str, Any] = {"datasetId": {"_in": list(self.datasets)}} if self.datasets else {}
         ids = [int(run) for run in self.runs if run.isdigit()]
         kinds: list[dict[str, Any]] = [{}]
@@ -97,7 +122,37 @@ class PortalQuery:
 
 @dataclass(frozen=True)
 class Tomogram:
-    """One tomogram of the portal, at the level that will be read. Sizes are those of the level."""
+    """One tomogram of the portal, at the pyramid level that will be read.
+
+    Attributes
+    ----------
+    tomogram_id, dataset_id, deposition_id : str
+        The portal's ids; the deposition may be None.
+    run_name : str
+        Name of the run in the project: the portal's id of the run.
+    tomogram_type : str
+        Copick's type.
+    voxel_spacing_angstrom : float
+        Voxel spacing of the level in Å.
+    shape : tuple of 3 ints
+        Voxels of the level, zyx.
+    level : str
+        Path of the level in the group.
+    url : str
+        URL of the OME-Zarr group.
+    identity : str
+        Changes when the portal's record changes.
+    bytes : int
+        Estimated stored size of the level.
+    portal_run_name : str
+        The portal's name of the run.
+    organism : str or None
+        Organism of the dataset.
+    full_voxel_spacing_angstrom : float
+        Voxel spacing at full resolution, in Å.
+    visualization_default : bool
+        Whether the portal shows it by default.
+    """
 
     tomogram_id: str
     run_name: str
@@ -117,10 +172,11 @@ class Tomogram:
 
     @property
     def voxels(self) -> int:
+        """Number of voxels of the level."""
         return math.prod(self.shape)
 
     def row(self) -> dict[str, Any]:
-        """As a row of a manifest."""
+        """Return the tomogram as a row of a manifest."""
         values = asdict(self)
         z, y, x = values.pop("shape")
         return {**values, "size_z": z, "size_y": y, "size_x": x}
@@ -128,7 +184,17 @@ class Tomogram:
 
 @dataclass(frozen=True)
 class Selection:
-    """What was chosen, and what was left out: reason -> number of tomograms."""
+    """The tomograms that were chosen.
+
+    Attributes
+    ----------
+    tomograms : tuple of Tomogram
+        One per run.
+    left_out : Mapping
+        Reason to number of tomograms that were left out.
+    requests : int
+        Number of requests to the portal.
+    """
 
     tomograms: tuple[Tomogram, ...]
     left_out: Mapping[str, int]
@@ -136,10 +202,12 @@ class Selection:
 
     @property
     def voxels(self) -> int:
+        """Number of voxels of all tomograms."""
         return sum(tomogram.voxels for tomogram in self.tomograms)
 
     @property
     def bytes(self) -> int:
+        """Estimated stored size of all tomograms."""
         return sum(tomogram.bytes for tomogram in self.tomograms)
 
 
@@ -153,22 +221,46 @@ def select(
     limit: int | None = None,
     seed: int | None = None,
 ) -> Selection:
-    """The tomograms that `query` asks for, one a run, at the pyramid level whose spacing is nearest to the one given.
+    """Select tomograms, one per run, at the pyramid level whose spacing is nearest to a given one.
 
-    Of a run's tomograms the one the portal shows by default is taken, then a portal standard one, then a denoised one,
-    then the one nearest to the spacing, then the first by id.
+    Of several tomograms of a run, the one that the portal shows by default is preferred, then a portal standard one,
+    then a denoised one, then the one nearest in spacing, then the first by id.
 
-    bucket : takes the place of the portal's own in the URLs.  limit, seed : a random sample of so many runs, the same
-    for the same seed; without a seed the first by id.
+    Parameters
+    ----------
+    client : PortalClient
+        The client to ask with.
+    query : PortalQuery
+        The filters.
+    spacing_near_angstrom : float
+        The voxel spacing to be near to, in Å.
+    bucket : str
+        URL that takes the place of the portal's bucket, for mirrors. Default: the portal's.
+    over_https : bool
+        Whether tomograms are read from the portal's web server rather than from S3. Default: False.
+    limit : int, optional
+        Number of runs to select at most. Default: all.
+    seed : int, optional
+        Seed of a random sample of `limit` runs. Default: the first by id.
 
-    Raises InputError when nothing is left, with what was left out and why; else as `PortalClient.fetch`.
+    Returns
+    -------
+    Selection
+        The tomograms, sorted by run.
+
+    Raises
+    ------
+    InputError
+        If no tomogram is left; the message says what was left out and why.
+    ProjectError, TransientError
+        As `PortalClient.fetch`.
     """
-    found = {record["id"]: record for where in query.where() for record in client.fetch("tomograms", _FIELDS, where)}
+    records = {record["id"]: record for where in query.where() for record in client.fetch("tomograms", _FIELDS, where)}
     left_out: Counter[str] = Counter()
     annotated = _annotated_runs(client, query) if query.unannotated else set()
     runs: dict[int, list[tuple[tuple[Any, ...], Tomogram]]] = {}
-    for key in sorted(found):
-        record = found[key]
+    for key in sorted(records):
+        record = records[key]
         if record["runId"] in annotated:
             left_out["their run has a membrane annotation"] += 1
             continue
@@ -191,7 +283,7 @@ def select(
 
 
 def tomogram_type(record: Mapping[str, Any]) -> str:
-    """The name that copick gives a portal tomogram: `{reconstruction}-{processing}[-{software}][-ctfdeconv]`."""
+    """Return copick's type of a portal tomogram: `{reconstruction}-{processing}[-{software}][-ctfdeconv]`."""
     software = record.get("processingSoftware")
     parts = [_camel(record["reconstructionMethod"]), _camel(record["processing"])]
     parts += [_camel(software)] if software else []
@@ -200,7 +292,19 @@ def tomogram_type(record: Mapping[str, Any]) -> str:
 
 
 def copick_config(selection: Selection, overlay: str, overlay_fs_args: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A config of copick's type `cryoet_data_portal` over the datasets of a selection."""
+    """Return a config of copick's type `cryoet_data_portal` over the datasets of a selection.
+
+    Parameters
+    ----------
+    selection : Selection
+        The tomograms.
+    overlay : str
+        Path or URL of the folder that results are written to.
+    overlay_fs_args : Mapping
+        Arguments of fsspec for the overlay.
+    name : str
+        Name of the project.
+    """
     datasets = sorted({int(tomogram.dataset_id) for tomogram in selection.tomograms})
     membrane = {
         "name": "membrane",
@@ -222,12 +326,13 @@ def copick_config(selection: Selection, overlay: str, overlay_fs_args: Mapping[s
 
 
 def _annotated_runs(client: PortalClient, query: PortalQuery) -> set[int]:
-    found: set[int] = set()
+    """Return the ids of the runs that have an annotation of membranes."""
+    runs: set[int] = set()
     for run in query.run_filters():
         where: dict[str, Any] = {"objectId": {"_eq": query.membrane_identifier}} | ({"run": run} if run else {})
-        # Two fields a record, and several records a run: so larger pages.
-        found |= {record["runId"] for record in client.fetch("annotations", "id runId", where, 4 * client.page)}
-    return found
+        # Larger pages: two fields per record, and several records per run.
+        runs |= {record["runId"] for record in client.fetch("annotations", "id runId", where, 4 * client.page)}
+    return runs
 
 
 def _tomogram(record: Mapping[str, Any], near_angstrom: float, bucket: str, over_https: bool) -> Tomogram | None:
@@ -237,7 +342,7 @@ def _tomogram(record: Mapping[str, Any], near_angstrom: float, bucket: str, over
         return None
     level, shape = _level(record, near_angstrom)
     stored = record["fileSizeOmezarr"] or 0
-    # What a level holds of the bytes of all: they shrink by eight from each to the next.
+    # The share of a level in the bytes of all: each level has an eighth of the one before.
     share = 7 / 8 / 8**level
     facts = [record["id"], record["lastModifiedDate"], url, level, shape, spacing, record["fileSizeOmezarr"]]
     return Tomogram(
@@ -260,7 +365,7 @@ def _tomogram(record: Mapping[str, Any], near_angstrom: float, bucket: str, over
 
 
 def _level(record: Mapping[str, Any], near_angstrom: float) -> tuple[int, Zyx]:
-    """The pyramid level nearest in spacing, by ratio, of those whose size the portal tells; and its size."""
+    """Return index and shape of the level nearest in spacing, by ratio, among those whose size the portal gives."""
     shapes: dict[int, Zyx] = {0: (record["sizeZ"], record["sizeY"], record["sizeX"])}
     for level in (1, 2):
         shape = _dimensions(record[f"scale{level}Dimensions"])
@@ -272,7 +377,7 @@ def _level(record: Mapping[str, Any], near_angstrom: float) -> tuple[int, Zyx]:
 
 
 def _dimensions(text: str | None) -> Zyx | None:
-    """`x,y,z` as the portal writes it."""
+    """Parse the portal's `x,y,z` as zyx; None if it is malformed."""
     numbers = re.findall(r"\d+", text or "")
     if len(numbers) != 3:
         return None
@@ -291,12 +396,13 @@ def _rank(record: Mapping[str, Any], tomogram: Tomogram, near_angstrom: float) -
 
 
 def _camel(text: str) -> str:
-    """As copick turns the portal's words into names: `Fourier_Space` -> `fourierSpace`, `cryoCARE` -> `cryocare`."""
+    """Return copick's spelling of the portal's terms: `Fourier_Space` -> `fourierSpace`, `cryoCARE` -> `cryocare`."""
     joined = re.sub(r"([_\-])+", " ", text).title().replace(" ", "")
     return joined[:1].lower() + joined[1:]
 
 
-def _require_known(what: str, given: Iterable[str], known: Sequence[str]) -> None:
-    for value in given:
-        if value not in known:
-            raise UsageError(f"the portal has no {what} {value!r}", f"there are: {', '.join(known)}")
+def _check_terms(what: str, values: Iterable[str], terms: Sequence[str]) -> None:
+    """Raise UsageError for a value that is not one of the portal's terms."""
+    for value in values:
+        if value not in terms:
+            raise UsageError(f"the portal has no {what} {value!r}", f"there are: {', '.join(terms)}")

@@ -1,4 +1,4 @@
-"""Writing a selection down: a manifest that `run` takes, and a copick config over the same results."""
+"""Write a selection: a manifest that `run` takes, and a copick config over the same results."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MANIFEST_FILE, CONFIG_FILE = "manifest.parquet", "config.json"
+"""Names of the two files."""
 _SECRETS = {"key", "secret", "token", "password", "client_kwargs"}
 
 
-def refuse_earlier(folder: str) -> None:
-    """UsageError where `folder` holds a selection already: it is what runs are resumed from."""
+def check_no_selection(folder: str) -> None:
+    """Raise UsageError if a folder holds a selection already, which runs are resumed from."""
     files = Files(folder)
     for name in (MANIFEST_FILE, CONFIG_FILE):
         if files.exists(name):
-            raise UsageError(f"{files.url}/{name} is there already", "choose another folder, or say --overwrite")
+            raise UsageError(
+                f"{files.url}/{name} is there already", "choose another folder, or allow it to be overwritten"
+            )
 
 
 def write_selection(
@@ -37,7 +40,33 @@ def write_selection(
     source_fs_args: Mapping[str, Any],
     how: Mapping[str, Any],
 ) -> dict[str, str]:
-    """Write manifest and config into `folder`; their places, by name. UsageError for secrets among the options."""
+    """Write manifest and config of a selection.
+
+    Parameters
+    ----------
+    folder : str
+        Path or URL of the folder.
+    selection : Selection
+        The tomograms.
+    query : PortalQuery
+        The filters that they were selected by; kept in the manifest.
+    overlay : str
+        Path or URL of the folder that results are written to.
+    overlay_fs_args, source_fs_args : Mapping
+        Arguments of fsspec for the overlay and for the tomograms.
+    how : Mapping
+        Further facts on the selection, kept in the manifest: endpoint, limit, seed, spacing.
+
+    Returns
+    -------
+    dict
+        Paths or URLs of `manifest` and `config`.
+
+    Raises
+    ------
+    UsageError
+        If the arguments of fsspec hold a secret.
+    """
     secret = sorted(_SECRETS & {*overlay_fs_args, *source_fs_args})
     if secret:
         raise UsageError(

@@ -11,6 +11,7 @@ from membrain_cloud.store.projects.catalog import no_such_run
 from membrain_cloud.store.projects.copick_config import ensure_object, new_config
 from membrain_cloud.store.refs import TomogramRef, VolumeRef, check_name
 from membrain_cloud.store.volumes import ome_zarr
+from membrain_cloud.store.volumes.pyramid import Level, pyramid
 from membrain_cloud.store.volumes.zarr_array import ChunkedArray
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ class ManifestVolumes:
         row = self._row(ref)
         return self._overlay.grid(ref) if row is None else row.grid
 
-    def levels(self, ref: TomogramRef) -> list[ome_zarr.Level]:
+    def levels(self, ref: TomogramRef) -> list[Level]:
         """Return the level that the manifest names, and the coarser ones of the same pyramid."""
         row = self._row(ref)
         if row is None:
@@ -189,8 +190,8 @@ class ManifestVolumes:
         files = self._sources.files(row)
         attributes = ome_zarr.from_level(ome_zarr.read_attributes(files, ""), row.level)
         if attributes is None:
-            return [ome_zarr.Level(row.level, row.grid, 0.0)]
-        return ome_zarr.pyramid(files, "", attributes, row.grid)
+            return [Level(row.level, row.grid, 0.0)]
+        return pyramid(files, "", attributes, row.grid)
 
     def array(self, ref: VolumeRef, level: int = 0) -> ChunkedArray:
         """Return the stored array of a level; see `VolumeReader.array`."""

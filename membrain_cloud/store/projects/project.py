@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from membrain_cloud.store.objects.object_store import Files
     from membrain_cloud.store.refs import FeaturesRef, ObjectRef, SegmentationRef, TomogramRef, VolumeRef
     from membrain_cloud.store.run_state.receipts import Receipts
-    from membrain_cloud.store.volumes.ome_zarr import Level
+    from membrain_cloud.store.volumes.pyramid import Level
 
 USER = "membrain"
 """The default user of annotations that the pipeline makes."""

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from membrain_cloud.geometry import Box, Grid, Mesh, Picks, Zyx
     from membrain_cloud.store.objects.io_meter import Meter
     from membrain_cloud.store.objects.object_info import ObjectInfo
+    from membrain_cloud.store.volumes.pyramid import Level
 
 _RECEIPTS = "membrain-cloud/receipts"
 
@@ -199,7 +200,7 @@ class _StoredProject(Project):
     def grid(self, ref: VolumeRef) -> Grid:
         return self._parts.reader.grid(ref)
 
-    def levels(self, ref: TomogramRef) -> list[ome_zarr.Level]:
+    def levels(self, ref: TomogramRef) -> list[Level]:
         return self._parts.reader.levels(ref)
 
     def read_density(self, ref: TomogramRef, box: Box | None = None, *, level: int = 0) -> NDArray[Any]:

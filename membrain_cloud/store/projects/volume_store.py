@@ -12,6 +12,7 @@ from membrain_cloud.geometry import Grid, iterate_chunks
 from membrain_cloud.store.objects.object_info import listing_digest
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef, VolumeRef
 from membrain_cloud.store.volumes import ome_zarr
+from membrain_cloud.store.volumes.pyramid import Level, finish_volume, pyramid
 from membrain_cloud.store.volumes.zarr_array import ChunkedArray
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class VolumeReader(Protocol):
     def grid(self, ref: VolumeRef) -> Grid:
         """Return shape and voxel spacing of a volume; errors as `Project.grid`."""
 
-    def levels(self, ref: TomogramRef) -> list[ome_zarr.Level]:
+    def levels(self, ref: TomogramRef) -> list[Level]:
         """Return the levels of a tomogram's pyramid, the finest first."""
 
     def array(self, ref: VolumeRef, level: int = 0) -> ChunkedArray:
@@ -154,10 +155,10 @@ class CopickVolumes:
         """Return shape and voxel spacing of a volume; errors as `Project.grid`."""
         return self._lookup.grid(ref)
 
-    def levels(self, ref: TomogramRef) -> list[ome_zarr.Level]:
+    def levels(self, ref: TomogramRef) -> list[Level]:
         """Return the levels of a tomogram's pyramid, the finest first."""
         volume = self._lookup.open(ref)
-        return ome_zarr.pyramid(volume.files, ref.path, volume.attributes, self.grid(ref))
+        return pyramid(volume.files, ref.path, volume.attributes, self.grid(ref))
 
     def array(self, ref: VolumeRef, level: int = 0) -> ChunkedArray:
         """Return the stored array of a level; see `VolumeReader.array`."""
@@ -268,7 +269,7 @@ class VolumeWriter:
         try:
             spacing = self._lookup.grid(ref).voxel_spacing_angstrom if spacing_angstrom is None else spacing_angstrom
             self._lookup.forget(ref)
-            ome_zarr.finish_volume(self._lookup.layers.overlay, ref.path, spacing, mean=mean)
+            finish_volume(self._lookup.layers.overlay, ref.path, spacing, mean=mean)
         except (ChunkError, ProjectError, FileNotFoundError) as error:
             cause = getattr(error, "message", f"there is no {error}")
             raise UnfinishedError(f"{ref.key} cannot be finished: {cause}", _CREATE_FIRST) from error

@@ -1,12 +1,11 @@
-"""Leases: who is at work on what, so that two runs on one store share the work and do not do it twice.
+"""Leases: which worker runs which task, so that two runs on one store share the work.
 
-A lease is one small object, made by a conditional write (whoever comes second is told), kept up by counting in it, and
-removed when the work is done. They save work and carry no correctness: that rests on receipts, which are only
-written by who still holds the lease, and on results being the same whoever makes them. So a store that does not know
-conditional writes is safe as well.
+A lease is one small object, made by a conditional write, renewed by a counter in it, and removed when the task ends.
+Leases save work and carry no correctness: that rests on receipts, which only the holder of the lease writes, and on
+results being the same whoever makes them. A store without conditional writes is therefore safe as well.
 
-No two machines' clocks are ever compared. Whether a lease is still kept up is judged by its count standing still for a
-while on the judge's own clock; of a process on this machine it is known at once whether it lives.
+Clocks of two machines are never compared. A lease counts as abandoned if its counter stands still for a while by the
+observer's own clock; whether a process of this machine still runs is known at once.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import functools
 import json
 import os
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,14 +29,24 @@ if TYPE_CHECKING:
     from membrain_cloud.store.objects.object_store import Files
 
 BEAT_SECONDS = 15.0
+"""Time between two heartbeats of a lease."""
+_CLAIM_ATTEMPTS = 8
 
 
 @dataclass(frozen=True)
 class Holder:
-    """What a lease says.
+    """The content of a lease.
 
-    token : of the one attempt that holds it.  count : raised by every beat.  process : see `this_process`.
-    facts : for people: which task, on which worker.
+    Attributes
+    ----------
+    token : str
+        Identifies the attempt that holds it.
+    count : int
+        Number of heartbeats so far.
+    process : str
+        The process that holds it; see `this_process`.
+    facts : Mapping
+        For people and error messages: task, run, worker.
     """
 
     token: str
@@ -47,16 +56,22 @@ class Holder:
 
     @property
     def state(self) -> str:
-        """Changes with every beat."""
+        """Token and count: changes with every heartbeat."""
         return f"{self.token}:{self.count}"
 
     def is_dead(self) -> bool:
-        """Whether it was a process of this machine that has ended. False where that cannot be known."""
+        """Return whether the holder was a process of this machine that has ended; False if that is unknown."""
         return not _may_live(self.process)
 
 
 class Leases:
-    """The leases of one store, below one URL."""
+    """The leases of one store.
+
+    Parameters
+    ----------
+    files : Files
+        The folder of the leases.
+    """
 
     def __init__(self, files: Files) -> None:
         self._files = files
@@ -64,43 +79,59 @@ class Leases:
     def claim(
         self, name: str, token: str, facts: Mapping[str, Any], take_over: str = ""
     ) -> tuple[Lease | None, Holder | None]:
-        """Take a lease.
+        """Take a lease, unless another process holds it.
 
-        take_over : token, or state, of a holder that is known to be gone.
-        Returns (lease, whom it was taken over from or None), or (None, who holds it).
+        Parameters
+        ----------
+        name : str
+            Name of the lease: address and part of the task.
+        token : str
+            Identifies this attempt.
+        facts : Mapping
+            For people: task, run, worker.
+        take_over : str
+            Token or state of a holder that is known to be gone. Default: none.
+
+        Returns
+        -------
+        lease : Lease or None
+            The lease, or None if another process holds it.
+        holder : Holder or None
+            With a lease: the holder it was taken over from, if any. Without: the present holder.
         """
-        file, heir = f"{name}.json", None
-        for _ in range(8):  # each turn another run was quicker
-            mine = Holder(token, 0, this_process(), facts)
-            if self._files.create(file, _encoded(mine)) and self._is_mine(file, token):
-                return self._held(file, mine), heir
+        file, previous = f"{name}.json", None
+        for _ in range(_CLAIM_ATTEMPTS):  # again if another process was quicker
+            own = Holder(token, 0, this_process(), facts)
+            if self._files.create(file, _encoded(own)) and self._is_own(file, token):
+                return self._held(file, own), previous
             other = self.read(name)
             if other is None:
                 continue
-            if other.token == token:  # an answer was lost and the request repeated: it is ours
-                return self._held(file, other), heir
+            if other.token == token:  # the answer was lost and the request repeated
+                return self._held(file, other), previous
             if not (other.is_dead() or take_over in (other.token, other.state)):
                 return None, other
-            heir = other
+            previous = other
             self._files.remove_object(file)
         return None, self.read(name) or Holder("", 0, "")
 
-    def _held(self, file: str, mine: Holder) -> Lease:
-        lease = Lease(self._files, file, mine)
-        _HEART.add(lease)
-        return lease
-
     def read(self, name: str) -> Holder | None:
+        """Return the holder of a lease, or None if nobody holds it."""
         return read_lease(self._files, f"{name}.json")
 
     def all(self) -> dict[str, Holder]:
-        """Every lease, by name: what is at work now, or was when its holder vanished."""
+        """Return the holders of all leases by name: the tasks that run, and those whose holder vanished."""
         names = [name for name in self._files.listing() if name.endswith(".json")]
-        found = {name.removesuffix(".json"): read_lease(self._files, name) for name in names}
-        return {name: holder for name, holder in found.items() if holder is not None}
+        holders = {name.removesuffix(".json"): read_lease(self._files, name) for name in names}
+        return {name: holder for name, holder in holders.items() if holder is not None}
 
-    def _is_mine(self, file: str, token: str) -> bool:
-        """Some servers take a conditional write for a plain one: look again whose it is."""
+    def _held(self, file: str, own: Holder) -> Lease:
+        lease = Lease(self._files, file, own)
+        _HEARTBEATS.add(lease)
+        return lease
+
+    def _is_own(self, file: str, token: str) -> bool:
+        """Return whether a lease is ours: some servers take the conditional write that created it for a plain one."""
         if self._files.local:
             return True
         holder = read_lease(self._files, file)
@@ -108,37 +139,52 @@ class Leases:
 
 
 class Lease:
-    """A lease that is held. `lost` is set once somebody else holds it."""
+    """A lease that this process holds, renewed by a thread of its own.
 
-    def __init__(self, files: Files, file: str, mine: Holder) -> None:
-        self._files, self._file, self._mine = files, file, mine
-        self._beating = threading.Lock()
+    Parameters
+    ----------
+    files : Files
+        The folder of the leases.
+    file : str
+        Name of the object.
+    own : Holder
+        Its content.
+
+    Attributes
+    ----------
+    lost : bool
+        Whether another process has taken it over.
+    """
+
+    def __init__(self, files: Files, file: str, own: Holder) -> None:
+        self._files, self._file, self._own = files, file, own
+        self._renewing = threading.Lock()
         self.lost = False
 
     def beat(self) -> None:
-        """Count on, if it is still ours."""
-        with self._beating:
+        """Renew the lease, unless it is lost."""
+        with self._renewing:
             if self.is_held():
-                self._mine = Holder(self._mine.token, self._mine.count + 1, self._mine.process, self._mine.facts)
-                self._files.write(self._file, _encoded(self._mine))
+                self._own = replace(self._own, count=self._own.count + 1)
+                self._files.write(self._file, _encoded(self._own))
 
     def is_held(self) -> bool:
-        """Look in the store whether it is still ours. Raises TransientError or StorageError where it cannot be seen."""
+        """Return whether the store still has the lease as ours; raise TransientError or StorageError if unknown."""
         if not self.lost:
             holder = read_lease(self._files, self._file)
-            self.lost = holder is None or holder.token != self._mine.token
+            self.lost = holder is None or holder.token != self._own.token
         return not self.lost
 
     def release(self) -> None:
-        """Remove it, if it is ours. A store that does not answer leaves it to expire."""
-        _HEART.drop(self)
-        with self._beating, contextlib.suppress(MembrainCloudError):
+        """Remove the lease, unless it is lost. If the store does not answer, the lease is left to expire."""
+        _HEARTBEATS.drop(self)
+        with self._renewing, contextlib.suppress(MembrainCloudError):
             if self.is_held():
                 self._files.remove_object(self._file)
 
 
-class _Heart:
-    """One thread a process that keeps up all leases it holds."""
+class _Heartbeats:
+    """One thread per process that renews all leases it holds."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -147,7 +193,7 @@ class _Heart:
 
     def add(self, lease: Lease) -> None:
         with self._lock:
-            if self._pid != os.getpid():  # the first, or a fork, which has no threads of its parent
+            if self._pid != os.getpid():  # the first lease, or a fork, which has no threads of its parent
                 self._pid, self._leases, self._wake = os.getpid(), [], threading.Event()
                 threading.Thread(target=self._beat, name="leases", daemon=True).start()
             self._leases.append(lease)
@@ -162,22 +208,35 @@ class _Heart:
             with self._lock:
                 leases = list(self._leases)
             for lease in leases:
-                with contextlib.suppress(MembrainCloudError, OSError):  # the next beat tries again
+                with contextlib.suppress(MembrainCloudError, OSError):  # the next heartbeat tries again
                     lease.beat()
 
 
-_HEART = _Heart()
+_HEARTBEATS = _Heartbeats()
 
 
 def read_lease(files: Files, file: str) -> Holder | None:
-    """None where there is none. One that is torn or of another kind has a holder nobody knows."""
+    """Return the holder of a lease.
+
+    Parameters
+    ----------
+    files : Files
+        The folder of the leases.
+    file : str
+        Name of the object.
+
+    Returns
+    -------
+    Holder or None
+        None if there is no lease. A lease that is torn or of another kind has an unknown holder.
+    """
     try:
         content = files.read(file)
     except FileNotFoundError:
         return None
     try:
-        told = json.loads(content)
-        return Holder(str(told["token"]), int(told["count"]), str(told["process"]), dict(told["facts"]))
+        fields = json.loads(content)
+        return Holder(str(fields["token"]), int(fields["count"]), str(fields["process"]), dict(fields["facts"]))
     except (ValueError, KeyError, TypeError):
         return Holder(f"torn-{len(content)}", 0, "")
 
@@ -187,24 +246,27 @@ def _encoded(holder: Holder) -> bytes:
 
 
 def this_process() -> str:
+    """Return a name for this process by which any process of this machine can tell whether it still runs."""
     return _process(os.getpid())
 
 
 @functools.lru_cache(maxsize=1)
 def _process(pid: int) -> str:
-    """Boot of the machine, namespace of process ids, id and start of a process: enough to know whether it lives."""
-    space = _space()
-    return f"{space}/{pid}/{psutil.Process(pid).create_time():.2f}" if space else ""
+    """Return boot of the machine, namespace of process ids, id and start time of a process."""
+    namespace = _namespace()
+    return f"{namespace}/{pid}/{psutil.Process(pid).create_time():.2f}" if namespace else ""
 
 
 def _may_live(process: str) -> bool:
-    space, _, rest = process.partition("/")
-    if not space or space != _space():
+    """Return whether a process may still run: False only for one of this machine that has ended."""
+    namespace, _, rest = process.partition("/")
+    if not namespace or namespace != _namespace():
         return True
-    pid, _, born = rest.partition("/")
+    pid, _, start = rest.partition("/")
     try:
-        found = psutil.Process(int(pid))
-        return abs(found.create_time() - float(born)) < 1.0 and found.status() != psutil.STATUS_ZOMBIE
+        running = psutil.Process(int(pid))
+        is_same = abs(running.create_time() - float(start)) < 1.0
+        return bool(is_same and running.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
     except (ValueError, psutil.Error):
@@ -212,10 +274,10 @@ def _may_live(process: str) -> bool:
 
 
 @functools.cache
-def _space() -> str:
-    """Empty where the system does not tell."""
+def _namespace() -> str:
+    """Return boot id of the machine and namespace of its process ids; empty if the system does not say."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}.{os.stat('/proc/self/ns/pid').st_ino}"
+        return f"{boot}.{Path('/proc/self/ns/pid').stat().st_ino}"
     except OSError:
         return ""

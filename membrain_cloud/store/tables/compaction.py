@@ -1,19 +1,19 @@
-"""A compact copy of the tables: one Parquet file a table and dataset, in the folder `compact` beside the parts.
+"""A compact copy of the tables: one Parquet file per table and dataset, in the folder `compact` beside the parts.
 
 Queries over thousands of tomograms are faster on few large files. The parts stay: they are what `measure` writes and
-what receipts vouch for, so a run may go on meanwhile, and nothing is lost whenever a compaction is stopped. A compact
-file is replaced whole, and holds in its own metadata which parts it was made of: `Tables.read` takes rows from it only
-where the part is still the same, and from the part itself where a run has written a newer one since.
+what receipts are about, so a run may go on meanwhile, and an interrupted compaction loses nothing. A compact file is
+replaced whole, and lists in its own metadata the parts it was made of: `Tables.read` takes rows from it only if the
+part is still the same, and from the part itself if a run has written a newer one since.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import os
 import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -29,32 +29,79 @@ if TYPE_CHECKING:
 
 FOLDER = "compact"
 _MANIFEST = b"membrain_cloud.parts"
-# Rows of one group in a compact file: readers skip groups, and a group is held in memory while it is written.
+# Rows of one row group: readers skip groups, and a group is held in memory while it is written.
 _GROUP_ROWS = 2**18
-# A local file's time stamp has steps of some milliseconds: what is younger than this may be replaced within one.
+# A local file's time stamp has steps of some milliseconds: a younger part may be replaced within one.
 _UNSETTLED_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class CompactFile:
-    """What a compact file holds: for each part its tag when it was read (None: not to be relied on) and its rows."""
+    """The content of a compact file.
+
+    Attributes
+    ----------
+    rows : pyarrow.Table
+        Rows of all parts.
+    parts : Mapping
+        For each part its tag when it was read (None: not reliable), its first row, and its number of rows.
+    """
 
     rows: pa.Table
     parts: Mapping[str, tuple[str | None, int, int]]
 
     def of(self, part: str, info: ObjectInfo) -> pa.Table | None:
-        """The rows of a part; None where it is not in the file, or has been replaced since."""
+        """Return the rows of a part.
+
+        Parameters
+        ----------
+        part : str
+            Name of the part.
+        info : ObjectInfo
+            Size and tag of the part as it is now.
+
+        Returns
+        -------
+        pyarrow.Table or None
+            None if the part is not in the file, or has been replaced since.
+        """
         tag, first, count = self.parts.get(part, (None, 0, 0))
         return self.rows.slice(first, count) if tag is not None and tag == _tag(info) else None
 
 
 def compact_name(table: str, folder: str) -> str:
-    """Folder : the partition's, `dataset=...`."""
+    """Return the path of a compact file below the tables' URL.
+
+    Parameters
+    ----------
+    table : str
+        Name of the table.
+    folder : str
+        Folder of the partition, `dataset=...`.
+    """
     return f"{FOLDER}/{table}/{folder}/all.parquet"
 
 
 def read_compact(files: Files, name: str) -> CompactFile | None:
-    """None where there is no such file, or one that was not written here."""
+    """Return a compact file.
+
+    Parameters
+    ----------
+    files : Files
+        The tables' folder.
+    name : str
+        Path of the compact file.
+
+    Returns
+    -------
+    CompactFile or None
+        None if it is absent, or was not written by `write_compact`.
+
+    Raises
+    ------
+    ChunkError
+        If it is torn.
+    """
     try:
         file = pq.ParquetFile(io.BytesIO(files.read(name)))
         stored = file.read()
@@ -72,7 +119,17 @@ def read_compact(files: Files, name: str) -> CompactFile | None:
 
 
 def is_current(files: Files, name: str, parts: Mapping[str, ObjectInfo]) -> bool:
-    """Whether the compact file holds just these parts as they are; reads the file's last bytes only."""
+    """Return whether a compact file holds exactly the present parts; only the end of the file is read.
+
+    Parameters
+    ----------
+    files : Files
+        The tables' folder.
+    name : str
+        Path of the compact file.
+    parts : mapping of str to ObjectInfo
+        Size and tag of each part as it is now.
+    """
     manifest = _manifest(files, name)
     return manifest is not None and {part: tag for part, tag, _, _ in manifest} == {
         part: _tag(info) for part, info in parts.items()
@@ -80,14 +137,27 @@ def is_current(files: Files, name: str, parts: Mapping[str, ObjectInfo]) -> bool
 
 
 def _manifest(files: Files, name: str) -> list[tuple[str, str | None, int, int]] | None:
-    """None where there is no such file, or a torn one: then it is written anew."""
+    """Return the list of parts in a compact file; None if the file is absent or torn, so that it is written anew."""
     footer = read_footer(files, name)
     manifest = None if footer is None else (footer.metadata or {}).get(_MANIFEST)
-    return None if manifest is None else json.loads(manifest)
+    return None if manifest is None else [tuple(entry) for entry in json.loads(manifest)]
 
 
 def read_footer(files: Files, name: str) -> Any:
-    """What a Parquet file says of itself at its end (pyarrow's FileMetaData); None where it is absent or torn."""
+    """Return the footer of a Parquet file, a `pyarrow.parquet.FileMetaData`.
+
+    Parameters
+    ----------
+    files : Files
+        The store of the file.
+    name : str
+        Name of the file.
+
+    Returns
+    -------
+    FileMetaData or None
+        None if the file is absent or torn.
+    """
     try:
         with files.open(name) as handle:
             try:
@@ -132,9 +202,9 @@ def write_compact(
     """
     started, manifest, first = time.time(), [], 0
     with tempfile.TemporaryDirectory(prefix="membrain-cloud-compact-") as folder:
-        path = os.path.join(folder, "all.parquet")
+        path = str(Path(folder) / "all.parquet")
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-            waiting: list[pa.Table] = []
+            group: list[pa.Table] = []
             for part, info in sorted(parts.items()):
                 rows = read_part(part)
                 if rows is None:
@@ -142,11 +212,11 @@ def write_compact(
                 settled = not target.local or _modified(info) < started - _UNSETTLED_SECONDS
                 manifest.append((part, _tag(info) if settled else None, first, rows.num_rows))
                 first += rows.num_rows
-                waiting.append(rows)
-                if sum(rows.num_rows for rows in waiting) >= _GROUP_ROWS:
-                    writer.write_table(pa.concat_tables(waiting))
-                    waiting = []
-            writer.write_table(pa.concat_tables([*waiting, schema.empty_table()]))
+                group.append(rows)
+                if sum(rows.num_rows for rows in group) >= _GROUP_ROWS:
+                    writer.write_table(pa.concat_tables(group))
+                    group = []
+            writer.write_table(pa.concat_tables([*group, schema.empty_table()]))
             writer.add_key_value_metadata({_MANIFEST: json.dumps(manifest).encode()})
         target.write_from(path, name)
     return first
@@ -157,13 +227,13 @@ def _tag(info: ObjectInfo) -> str:
 
 
 def _modified(info: ObjectInfo) -> float:
-    """Seconds; a local file's tag is its time stamp in nanoseconds."""
+    """Return the modification time in seconds; a local file's tag is its time stamp in nanoseconds."""
     return int(info.tag) / 1e9 if info.tag.isdigit() else 0.0
 
 
 def compact_files(files: Files) -> Iterator[tuple[str, str]]:
-    """(table, partition's folder) of each compact file."""
+    """Iterate over table and partition's folder of each compact file."""
     for name in files.listing(FOLDER):
-        words = name.split("/")
-        if len(words) == 3 and words[2] == "all.parquet":
-            yield words[0], words[1]
+        parts = name.split("/")
+        if len(parts) == 3 and parts[2] == "all.parquet":
+            yield parts[0], parts[1]

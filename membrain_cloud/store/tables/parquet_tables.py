@@ -1,16 +1,14 @@
-"""Parquet tables, written as one part a task and dataset: `{table}/dataset={dataset}/{part}.parquet`.
+"""`Tables`: Parquet tables with one part per task and dataset, `{table}/dataset={dataset}/{part}.parquet`.
 
 Any reader of hive-partitioned Parquet (DuckDB, pandas, Polars, Spark) opens a table by its folder. Each field carries
 its unit and its description in the schema's metadata. Unknown values are NULL, never NaN. `compact/{table}/...` holds
-copies in few files (compaction.py); `_receipts` says which parts are finished.
+compact copies (see `compaction`); `_receipts` says which parts are finished.
 """
 
 from __future__ import annotations
 
-import copy
 import functools
 import io
-import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
@@ -21,6 +19,7 @@ import pyarrow.parquet as pq
 from membrain_cloud.errors import BadNameError, ChunkError, ProjectError
 from membrain_cloud.store.objects.object_store import Files
 from membrain_cloud.store.run_state.receipts import Receipts
+from membrain_cloud.store.tables.arrow_rows import PARTITION, arrow_schema, arrow_table, conform, field_metadata
 from membrain_cloud.store.tables.compaction import (
     FOLDER,
     CompactFile,
@@ -41,11 +40,8 @@ if TYPE_CHECKING:
 
     Schemas = Mapping[str, Sequence[Column]]
 
-_KINDS = {"int": pa.int64(), "float": pa.float64(), "text": pa.string(), "bool": pa.bool_()}
-# Given by the folder's name, so never stored twice.
-_PARTITION = "dataset"
-# Parts that are fetched at a time: most of the time goes into waiting for the store.
-_FETCHES = 8
+# Most of the time is spent waiting for the store.
+_CONCURRENT_READS = 8
 
 
 class Tables:
@@ -53,136 +49,95 @@ class Tables:
 
     Parameters
     ----------
-    url : local path or fsspec URL.
-    schemas : columns of each table, with `name`, `kind` ("int", "float", "text", "bool"), `unit` and `description`;
-        by default those of `membranes.columns.TABLES`.
+    url : str
+        Local path or fsspec URL.
+    storage_options : Mapping, optional
+        Arguments of fsspec.
+    schemas : Mapping, optional
+        Columns of each table. Default: `statistics.schema.tables.TABLES`.
+    meter : Meter, optional
+        Counts what is read and written.
+
+    Attributes
+    ----------
+    url : str
+        Path or URL of the folder.
+    files : Files
+        The folder as a store.
     """
 
     def __init__(
-        self, url: str, storage_options: Mapping[str, Any] | None = None, schemas: Schemas | None = None
+        self,
+        url: str,
+        storage_options: Mapping[str, Any] | None = None,
+        schemas: Schemas | None = None,
+        meter: Meter | None = None,
     ) -> None:
         if schemas is None:
             from membrain_cloud.statistics.schema.tables import TABLES
 
             schemas = TABLES
-        self.files = Files(url, storage_options)
+        self.files = Files(url, storage_options, meter=meter)
         self._schemas = schemas
         self.url = self.files.url
 
     def check_writable(self) -> None:
-        """StorageError, with the cure, where rows cannot be written: asked once, before a run begins."""
+        """Raise StorageError if rows cannot be written; asked once, before a run begins."""
         self.files.check_writable()
 
     def metered(self, meter: Meter) -> Tables:
-        """The same tables; all that is read and written through the result is counted by `meter`."""
-        other = copy.copy(self)
-        other.files = self.files.metered(meter)
-        return other
+        """Return the same tables with `meter` counting what is read and written through the result."""
+        return Tables(self.url, self.files.options, self._schemas, meter)
 
     @property
     def receipts(self) -> Receipts:
+        """The receipts of finished parts."""
         return Receipts(f"{self.files.url}/_receipts", self.files.options)
 
-    def write_part(self, table: str, dataset: str, part: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write (or replace) one part atomically; equal rows give equal bytes.
+    # --- columns ---------------------------------------------------------------------------------------------------
 
-        A column a row does not have, None, NaN and infinities become NULL; a column the table does not have is a
-        ValueError. No rows give a part without rows, so that "measured, none found" differs from "not measured".
-        """
-        schema = self.schema(table)
-        known = {*schema.names, _PARTITION}
-        for row in rows:
-            if extra := sorted(set(row) - known):
-                raise ValueError(f"table {table} has no column {', '.join(extra)}")
-            if row.get(_PARTITION, dataset) != dataset:
-                raise ValueError(f"a row of dataset {row[_PARTITION]!r} is written to dataset {dataset!r}")
-        columns = [_column(rows, field) for field in schema]
-        buffer = io.BytesIO()
-        pq.write_table(pa.Table.from_arrays(columns, schema=schema), buffer, compression="zstd")
-        self.files.write(part_name(table, dataset, part), buffer.getvalue())
+    def schema(self, table: str) -> pa.Schema:
+        """Return the schema of a table's files; raise ProjectError for an unknown table."""
+        if table not in self._schemas:
+            raise ProjectError(f"there is no table {table!r}", f"the tables are {', '.join(sorted(self._schemas))}")
+        return arrow_schema(self._schemas[table])
 
-    def remove_part(self, table: str, dataset: str, part: str) -> None:
-        """Nothing happens when there is no such part."""
-        self.files.remove(part_name(table, dataset, part))
+    def describe(self, table: str) -> list[tuple[str, str, str, str]]:
+        """Return name, type, unit and description of each column of a table."""
+        return [
+            (field.name, str(field.type), field.metadata[b"unit"].decode(), field.metadata[b"description"].decode())
+            for field in self.schema(table)
+        ]
 
-    def read(self, table: str) -> pa.Table:
-        """All rows, in the order of dataset and part, with the dataset as first column. ChunkError for a torn part.
+    # --- listing ---------------------------------------------------------------------------------------------------
 
-        Columns that an older version wrote differently are cast, and NULL where it had none. Each part is read as it
-        was at one moment; rows of a compact copy are taken where they are still the part's.
-        """
-        schema = self.schema(table).insert(0, pa.field(_PARTITION, pa.string(), metadata=_notes("", "the dataset")))
-        found = [schema.empty_table()]
-        for dataset, rows in self._all_rows(table):
-            label = pa.array([dataset] * rows.num_rows, pa.string())
-            found.append(rows.add_column(0, schema.field(0), label).cast(schema))
-        return pa.concat_tables(found).combine_chunks()
+    def names(self) -> list[str]:
+        """Return the tables that have at least one part, those of other versions included."""
+        names = {name.split("/", 1)[0] for name in self.files.listing() if name.endswith(".parquet")}
+        return sorted(name for name in names if not name.startswith(("_", ".")) and name != FOLDER)
 
-    def _all_rows(self, table: str) -> Iterator[tuple[str, pa.Table]]:
-        """(dataset, rows) of each part, in this version's columns."""
-        compact, schema = set(compact_files(self.files)), self.schema(table)
-
-        def fetch(dataset: str, copy: CompactFile | None, part: str, info: ObjectInfo) -> pa.Table | None:
-            rows = None if copy is None else copy.of(part, info)
-            return self.read_part(table, dataset, part) if rows is None else _conform(rows, schema)
-
-        with ThreadPoolExecutor(_FETCHES) as pool:
-            for dataset, parts in self._parts(table).items():
-                folder = _folder(dataset)
-                copy = read_compact(self.files, compact_name(table, folder)) if (table, folder) in compact else None
-                for rows in pool.map(functools.partial(fetch, dataset, copy), parts.keys(), parts.values()):
-                    if rows is not None:
-                        yield dataset, rows
-
-    def read_part(self, table: str, dataset: str, part: str) -> pa.Table | None:
-        """The rows of one part in this version's columns; None where there is no such part (any more)."""
-        stored = self.read_stored(table, dataset, part)
-        return None if stored is None else _conform(stored, self.schema(table))
-
-    def read_stored(self, table: str, dataset: str, part: str) -> pa.Table | None:
-        """One part as it is in its file. ChunkError for a torn one; None where there is none."""
-        name = part_name(table, dataset, part)
-        try:
-            content = self.files.read(name)
-        except FileNotFoundError:
-            return None
-        try:
-            return pq.read_table(io.BytesIO(content))
-        except (pa.ArrowException, OSError) as error:
-            raise ChunkError(
-                f"{self.files.url}/{name} cannot be read as Parquet ({error})", "remove it and run `measure` again"
-            ) from error
-
-    def dataset(self, table: str) -> Any:
-        """A table as a `pyarrow.dataset.Dataset`, read when it is scanned: for queries of part of a large table.
-
-        DuckDB queries one by its Python name. Of each dataset the compact file is scanned where it is current, the
-        parts otherwise; what a run replaces during the scan may be found gone.
-        """
-        import pyarrow.dataset
-
-        partition = pa.schema([(_PARTITION, pa.string())])
-        paths = []
-        for dataset, parts in self._parts(table).items():
-            name = compact_name(table, _folder(dataset))
-            names = (
-                [name] if is_current(self.files, name, parts) else [part_name(table, dataset, part) for part in parts]
-            )
-            paths += [self.files.path(name) for name in names]
-        return pyarrow.dataset.dataset(
-            paths,
-            schema=pa.unify_schemas([partition, self.schema(table)]),
-            format="parquet",
-            filesystem=self.files.filesystem,
-            partitioning=pyarrow.dataset.HivePartitioning(partition),
-        )
+    def known(self) -> Iterator[str]:
+        """Iterate over those of `names` that this version has columns for."""
+        return (name for name in self.names() if name in self._schemas)
 
     def parts(self, table: str) -> list[tuple[str, str]]:
-        """(dataset, part) of each part, sorted."""
+        """Return dataset and part of each part of a table, sorted."""
         return [(dataset, part) for dataset, parts in self._parts(table).items() for part in parts]
 
+    def parts_of(self, table: str, folder: str) -> dict[str, ObjectInfo]:
+        """Return the parts of one partition with size and tag.
+
+        Parameters
+        ----------
+        table : str
+            Name of the table.
+        folder : str
+            Folder of the partition, `dataset=...`.
+        """
+        return self._parts(table).get(unquote(folder.removeprefix(f"{PARTITION}=")), {})
+
     def count_rows(self, table: str) -> int:
-        """Of all parts, from what the files say at their ends."""
+        """Return the number of rows of all parts, from the footers of their files; ChunkError for a torn part."""
 
         def count(name: str) -> int:
             footer = read_footer(self.files, name)
@@ -190,31 +145,66 @@ class Tables:
                 raise ChunkError(f"{self.files.url}/{name} is no whole Parquet file", "see `tables check`")
             return 0 if footer is None else int(footer.num_rows)
 
-        with ThreadPoolExecutor(_FETCHES) as pool:
+        with ThreadPoolExecutor(_CONCURRENT_READS) as pool:
             return sum(pool.map(count, [part_name(table, dataset, part) for dataset, part in self.parts(table)]))
 
-    def parts_of(self, table: str, folder: str) -> dict[str, ObjectInfo]:
-        """Of one partition, by its folder's name: part -> size and tag."""
-        return self._parts(table).get(unquote(folder.removeprefix(f"{_PARTITION}=")), {})
+    # --- writing ---------------------------------------------------------------------------------------------------
 
-    def _parts(self, table: str) -> dict[str, dict[str, ObjectInfo]]:
-        """Dataset -> part -> size and tag, sorted."""
-        found: dict[str, dict[str, ObjectInfo]] = {}
-        for name, info in self.files.listing(table).items():
-            folder, _, file = name.rpartition("/")
-            if file.endswith(".parquet") and not file.startswith(".") and folder.startswith(f"{_PARTITION}="):
-                dataset, part = unquote(folder.removeprefix(f"{_PARTITION}=")), unquote(file.removesuffix(".parquet"))
-                found.setdefault(dataset, {})[part] = info
-        return {dataset: dict(sorted(parts.items())) for dataset, parts in sorted(found.items())}
+    def write_part(self, table: str, dataset: str, part: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write or replace one part atomically; equal rows give equal bytes.
+
+        Parameters
+        ----------
+        table : str
+            Name of the table.
+        dataset : str
+            The partition.
+        part : str
+            Name of the part.
+        rows : sequence of Mapping
+            Values by column. Absent values, None, NaN and infinities become NULL. Without rows the part is written
+            all the same, so "measured, none found" differs from "not measured".
+
+        Raises
+        ------
+        ValueError
+            If a row has an unknown column, or is of another dataset.
+        BadNameError
+            If dataset or part is not safe as part of a path.
+        """
+        schema = self.schema(table)
+        columns = {*schema.names, PARTITION}
+        for row in rows:
+            if extra := sorted(set(row) - columns):
+                raise ValueError(f"table {table} has no column {', '.join(extra)}")
+            if row.get(PARTITION, dataset) != dataset:
+                raise ValueError(f"a row of dataset {row[PARTITION]!r} is written to dataset {dataset!r}")
+        buffer = io.BytesIO()
+        pq.write_table(arrow_table(rows, schema), buffer, compression="zstd")
+        self.files.write(part_name(table, dataset, part), buffer.getvalue())
 
     def compact(self, target: Tables | None = None) -> dict[str, dict[str, int]]:
         """Copy each table and dataset into one file: below `compact/` here, or as the only part below another URL.
 
-        Parts are left as they are, so others may read them, and a run may write, meanwhile; see compaction.py. A
-        compact file that is current is left alone, one whose parts are gone is removed. Returns for each table the
-        number of parts, of rows written, and of files written.
+        Parts are left as they are, so others may read them and a run may write meanwhile; see `compaction`. A compact
+        file that is current is left alone, one whose parts are gone is removed.
 
-        ProjectError where `target` already has tables, ChunkError for a torn part.
+        Parameters
+        ----------
+        target : Tables, optional
+            Tables to copy to; they must be empty. Default: `compact/` of these.
+
+        Returns
+        -------
+        dict
+            For each table the number of `parts`, of `rows` written, and of `files` written.
+
+        Raises
+        ------
+        ProjectError
+            If `target` has tables already.
+        ChunkError
+            If a part is torn.
         """
         if target is not None and target.names():
             raise ProjectError(f"there are tables below {target.url} already", "give a new folder for the compact copy")
@@ -236,84 +226,154 @@ class Tables:
             self.files.remove(compact_name(table, folder))
         return counts
 
-    def compact_url(self, table: str) -> str:
-        """The folder of a table's compact files, for any reader of hive-partitioned Parquet."""
-        return f"{self.url}/{FOLDER}/{table}"
+    # --- reading ---------------------------------------------------------------------------------------------------
 
-    def names(self) -> list[str]:
-        """The tables that have at least one part, those of other versions included."""
-        found = {name.split("/", 1)[0] for name in self.files.listing() if name.endswith(".parquet")}
-        return sorted(name for name in found if not name.startswith(("_", ".")) and name != FOLDER)
+    def read(self, table: str) -> pa.Table:
+        """Return all rows of a table, in the order of dataset and part.
 
-    def known(self) -> Iterator[str]:
-        """Of `names`, those of this version."""
-        return (name for name in self.names() if name in self._schemas)
+        Each part is read as it was at one moment. Rows come from a compact copy where they are still the part's.
 
-    def describe(self, table: str) -> list[tuple[str, str, str, str]]:
-        """(name, type, unit, description) of each column."""
-        return [
-            (field.name, str(field.type), field.metadata[b"unit"].decode(), field.metadata[b"description"].decode())
-            for field in self.schema(table)
-        ]
+        Parameters
+        ----------
+        table : str
+            Name of the table.
 
-    def schema(self, table: str) -> pa.Schema:
-        """Of the parts' files. ProjectError for a table there is not."""
-        if table not in self._schemas:
-            raise ProjectError(f"there is no table {table!r}", f"the tables are {', '.join(sorted(self._schemas))}")
-        return pa.schema(
-            pa.field(column.name, _KINDS[column.kind], metadata=_notes(column.unit, column.description))
-            for column in self._schemas[table]
-            if column.name != _PARTITION
+        Returns
+        -------
+        pyarrow.Table
+            The dataset as first column, then this version's columns; NULL where an older version had none.
+
+        Raises
+        ------
+        ChunkError
+            If a part is torn.
+        """
+        metadata = field_metadata("", "the dataset")
+        schema = self.schema(table).insert(0, pa.field(PARTITION, pa.string(), metadata=metadata))
+        tables = [schema.empty_table()]
+        for dataset, rows in self._all_rows(table):
+            label = pa.array([dataset] * rows.num_rows, pa.string())
+            tables.append(rows.add_column(0, schema.field(0), label).cast(schema))
+        return pa.concat_tables(tables).combine_chunks()
+
+    def read_part(self, table: str, dataset: str, part: str) -> pa.Table | None:
+        """Return the rows of one part in this version's columns; parameters as `read_stored`."""
+        stored = self.read_stored(table, dataset, part)
+        return None if stored is None else conform(stored, self.schema(table))
+
+    def read_stored(self, table: str, dataset: str, part: str) -> pa.Table | None:
+        """Return one part as stored.
+
+        Parameters
+        ----------
+        table : str
+            Name of the table.
+        dataset : str
+            The partition.
+        part : str
+            Name of the part.
+
+        Returns
+        -------
+        pyarrow.Table or None
+            None if there is no such part, or not any more.
+
+        Raises
+        ------
+        ChunkError
+            If the part is torn.
+        """
+        name = part_name(table, dataset, part)
+        try:
+            content = self.files.read(name)
+        except FileNotFoundError:
+            return None
+        try:
+            return pq.read_table(io.BytesIO(content))
+        except (pa.ArrowException, OSError) as error:
+            raise ChunkError(
+                f"{self.files.url}/{name} cannot be read as Parquet ({error})", "remove it and run `measure` again"
+            ) from error
+
+    def dataset(self, table: str) -> Any:
+        """Return a table as a `pyarrow.dataset.Dataset`, which is read when it is scanned, for large tables.
+
+        DuckDB queries one by its Python name. Of each dataset the compact file is scanned if it is current, else the
+        parts. A part that is replaced during the scan may be missing.
+
+        Parameters
+        ----------
+        table : str
+            Name of the table.
+        """
+        import pyarrow.dataset
+
+        partition = pa.schema([(PARTITION, pa.string())])
+        paths = []
+        for dataset, parts in self._parts(table).items():
+            name = compact_name(table, _folder(dataset))
+            names = (
+                [name] if is_current(self.files, name, parts) else [part_name(table, dataset, part) for part in parts]
+            )
+            paths += [self.files.path(name) for name in names]
+        return pyarrow.dataset.dataset(
+            paths,
+            schema=pa.unify_schemas([partition, self.schema(table)]),
+            format="parquet",
+            filesystem=self.files.filesystem,
+            partitioning=pyarrow.dataset.HivePartitioning(partition),
         )
 
+    def _all_rows(self, table: str) -> Iterator[tuple[str, pa.Table]]:
+        """Iterate over dataset and rows of each part, in this version's columns."""
+        compact, schema = set(compact_files(self.files)), self.schema(table)
 
-def _conform(stored: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Rows of an older version in this version's columns: cast, and NULL where it had none."""
-    if stored.schema.equals(schema):
-        return stored.cast(schema)
-    try:
-        columns = [
-            stored[field.name].cast(field.type)
-            if field.name in stored.column_names
-            else pa.nulls(stored.num_rows, field.type)
-            for field in schema
-        ]
-    except pa.ArrowException as error:
-        raise ChunkError(f"a part of another version cannot be read ({error})", "run `measure` again") from error
-    return pa.Table.from_arrays(columns, schema=schema)
+        def fetch(dataset: str, copy: CompactFile | None, part: str, info: ObjectInfo) -> pa.Table | None:
+            rows = None if copy is None else copy.of(part, info)
+            return self.read_part(table, dataset, part) if rows is None else conform(rows, schema)
 
+        with ThreadPoolExecutor(_CONCURRENT_READS) as pool:
+            for dataset, parts in self._parts(table).items():
+                folder = _folder(dataset)
+                copy = read_compact(self.files, compact_name(table, folder)) if (table, folder) in compact else None
+                for rows in pool.map(functools.partial(fetch, dataset, copy), parts.keys(), parts.values()):
+                    if rows is not None:
+                        yield dataset, rows
 
-def _notes(unit: str, description: str) -> dict[str, str]:
-    return {"unit": unit or "", "description": description}
-
-
-def _column(rows: Sequence[Mapping[str, Any]], field: pa.Field) -> pa.Array:
-    return pa.array([_value(row.get(field.name), field.type) for row in rows], field.type)
-
-
-def _value(value: Any, kind: pa.DataType) -> Any:
-    """A Python value of the column's kind; None for unknown, NaN and infinite."""
-    if value is None or (not isinstance(value, str) and not math.isfinite(value)):
-        return None
-    if pa.types.is_integer(kind):
-        if int(value) != value:
-            raise ValueError(f"{value!r} is not a whole number")
-        return int(value)
-    if pa.types.is_floating(kind):
-        return float(value)
-    if pa.types.is_boolean(kind):
-        return bool(value)
-    return str(value)
-
-
-def _folder(dataset: str) -> str:
-    return f"{_PARTITION}={quote(dataset, safe=' @+,')}"
+    def _parts(self, table: str) -> dict[str, dict[str, ObjectInfo]]:
+        """Return size and tag of each part by dataset and part, sorted."""
+        datasets: dict[str, dict[str, ObjectInfo]] = {}
+        for name, info in self.files.listing(table).items():
+            folder, _, file = name.rpartition("/")
+            if file.endswith(".parquet") and not file.startswith(".") and folder.startswith(f"{PARTITION}="):
+                dataset, part = unquote(folder.removeprefix(f"{PARTITION}=")), unquote(file.removesuffix(".parquet"))
+                datasets.setdefault(dataset, {})[part] = info
+        return {dataset: dict(sorted(parts.items())) for dataset, parts in sorted(datasets.items())}
 
 
 def part_name(table: str, dataset: str, part: str) -> str:
-    """Where a part lies below the tables' URL. BadNameError for names that would lead elsewhere."""
+    """Return the path of a part below the tables' URL.
+
+    Parameters
+    ----------
+    table : str
+        Name of the table.
+    dataset : str
+        The partition.
+    part : str
+        Name of the part.
+
+    Raises
+    ------
+    BadNameError
+        If the path would lead out of the table's folder.
+    """
     # Percent-encoding keeps every name one part of a path, and readers of hive partitions decode it.
     name = quote(part, safe=" @+,=")
     if any(not word or word.startswith(".") for word in (dataset, name)):
         raise BadNameError(f"part {part!r} of dataset {dataset!r} must not become a path", "use a plain name")
     return f"{table}/{_folder(dataset)}/{name}.parquet"
+
+
+def _folder(dataset: str) -> str:
+    return f"{PARTITION}={quote(dataset, safe=' @+,')}"

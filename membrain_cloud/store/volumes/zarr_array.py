@@ -1,10 +1,10 @@
 """One chunked array (Zarr version 2), read and written chunk by chunk with no silent fill.
 
-Zarr's own reader takes a chunk that cannot be fetched for one that was never written and returns its fill value:
+Zarr's own reader takes a chunk that cannot be fetched for one that was never written, and returns its fill value:
 through zarr 2's FSStore a 403 or 503 of an object store becomes a block of zeros. A tomogram with a block of zeros
-looks like a tomogram, so here every chunk is fetched by name, and its absence, truncation or undecodable content is
-a ChunkError that names it. The format on disk is plain Zarr version 2: what is written here opens with zarr, ome-zarr
-and copick, and the tests hold it to that.
+looks like a tomogram. Here every chunk is fetched by name, and an absent, truncated or undecodable chunk raises a
+ChunkError that names it. The format on disk is plain Zarr version 2: zarr, ome-zarr and copick open it, and the tests
+hold it to that.
 """
 
 from __future__ import annotations
@@ -32,10 +32,9 @@ if TYPE_CHECKING:
 
 BLOSC = {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1, "blocksize": 0}
 _BLOSC_HEADER = 16
-# Object stores answer a chunk in tens of milliseconds: a few requests at once hide that, and bound the memory.
+# An object store answers in tens of milliseconds: a few requests at a time hide that, and bound the memory.
 _CONCURRENT_REQUESTS = 6
-
-# A chunk that is listed, and answered as absent, is asked for again: some stores need a moment.
+# A chunk that is listed, but answered as absent, is requested again: some stores need a moment.
 _LISTED_ATTEMPTS = 3
 _LISTED_BACK_OFF_SECONDS = 0.2
 
@@ -44,7 +43,27 @@ _COPY_AGAIN = "copy the volume again from its source: a block of zeros in its pl
 
 @dataclass(frozen=True)
 class ArrayFormat:
-    """What `.zarray` says. `lead` axes of length 1 before zyx (time, channel) are stepped over."""
+    """The content of `.zarray`.
+
+    Attributes
+    ----------
+    shape, chunk : tuple of 3 ints
+        Shape of the array and of its chunks, zyx.
+    dtype : numpy.dtype
+        Data type as stored.
+    order : {"C", "F"}
+        Order of the voxels in a chunk.
+    fill_value : float
+        Value of absent chunks.
+    compressor : dict or None
+        The codec that compresses chunks, as numcodecs' configuration.
+    filters : tuple of dict
+        The codecs before it.
+    separator : str
+        Between the indices in a chunk's name.
+    lead : int
+        Number of axes of length 1 before zyx (time, channel), which are skipped.
+    """
 
     shape: Zyx
     chunk: Zyx
@@ -58,7 +77,22 @@ class ArrayFormat:
 
     @classmethod
     def parse(cls, text: bytes, what: str) -> ArrayFormat:
-        """ChunkError for torn metadata; TomogramError for an array that is no volume of numbers."""
+        """Parse the content of `.zarray`.
+
+        Parameters
+        ----------
+        text : bytes
+            JSON.
+        what : str
+            The array, for error messages.
+
+        Raises
+        ------
+        ChunkError
+            If the metadata are torn.
+        TomogramError
+            If the array is not a volume of numbers.
+        """
         try:
             meta = json.loads(text)
             shape, chunks = tuple(map(int, meta["shape"])), tuple(map(int, meta["chunks"]))
@@ -81,10 +115,19 @@ class ArrayFormat:
 
     @classmethod
     def plain(cls, shape: Zyx, chunk: Zyx, dtype: np.dtype[Any]) -> ArrayFormat:
-        """What we write: Blosc-lz4, separator "/", little endian."""
+        """Return the format that this package writes: Blosc-lz4, separator "/", little endian.
+
+        Parameters
+        ----------
+        shape, chunk : tuple of 3 ints
+            Shape of the array and of its chunks, zyx.
+        dtype : numpy.dtype
+            Data type.
+        """
         return cls(shape, chunk, np.dtype(dtype).newbyteorder("<"), "C", 0, dict(BLOSC), (), "/", 0)
 
     def as_json(self) -> bytes:
+        """Return the content of `.zarray`."""
         meta = {
             "chunks": list(self.chunk),
             "compressor": self.compressor,
@@ -108,33 +151,86 @@ class ChunkedArray:
 
     Parameters
     ----------
-    files, path : where its `.zarray` lies.
-    sparse : whether an absent chunk means the fill value, as Zarr allows. False (the default here): it is an error.
+    files : Files
+        The store.
+    path : str
+        Path of the array, the folder of its `.zarray`.
+    array_format : ArrayFormat
+        The content of `.zarray`.
+    sparse : bool
+        Whether an absent chunk means the fill value, as Zarr allows, rather than an error. Default: False.
     """
 
-    def __init__(self, files: Files, path: str, form: ArrayFormat, *, sparse: bool = False) -> None:
+    def __init__(self, files: Files, path: str, array_format: ArrayFormat, *, sparse: bool = False) -> None:
         self.files = files
         self.path = path
-        self.format = form
+        self.format = array_format
         self.sparse = sparse
 
     @classmethod
     def open(cls, files: Files, path: str, *, sparse: bool = False) -> ChunkedArray:
-        """FileNotFoundError when there is no array; see `ArrayFormat.parse`."""
+        """Open an array.
+
+        Parameters
+        ----------
+        files : Files
+            The store.
+        path : str
+            Path of the array.
+        sparse : bool
+            Whether an absent chunk means the fill value. Default: False.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no array.
+        ChunkError, TomogramError
+            As `ArrayFormat.parse`.
+        """
         text = files.read(f"{path}/.zarray")
         return cls(files, path, ArrayFormat.parse(text, f"{files.url}/{path}"), sparse=sparse)
 
     @classmethod
-    def create(cls, files: Files, path: str, form: ArrayFormat) -> ChunkedArray:
-        files.write(f"{path}/.zarray", form.as_json())
-        return cls(files, path, form)
+    def create(cls, files: Files, path: str, array_format: ArrayFormat) -> ChunkedArray:
+        """Create an array without chunks.
+
+        Parameters
+        ----------
+        files : Files
+            The store.
+        path : str
+            Path of the array.
+        array_format : ArrayFormat
+            Its shape, chunks and data type.
+        """
+        files.write(f"{path}/.zarray", array_format.as_json())
+        return cls(files, path, array_format)
 
     @property
     def box(self) -> Box:
+        """All voxels of the array."""
         return Box((0, 0, 0), self.format.shape)
 
     def read(self, box: Box) -> NDArray[Any]:
-        """The voxels of `box`, in the array's own type and the machine's byte order."""
+        """Return the voxels of a box.
+
+        Parameters
+        ----------
+        box : Box
+            The voxels to read.
+
+        Returns
+        -------
+        ndarray, shape of `box`, dtype of the array
+            Values, zyx, in the machine's byte order.
+
+        Raises
+        ------
+        ChunkError
+            If a chunk is absent, truncated or cannot be decoded.
+        ValueError
+            If the box is not inside the array.
+        """
         out = np.empty(box.shape, self.format.dtype.newbyteorder("="))
         cells = list(self._cells(box))
 
@@ -153,9 +249,23 @@ class ChunkedArray:
         return out
 
     def write(self, box: Box, array: NDArray[Any]) -> None:
-        """Write whole chunks, each by one atomic write; ValueError where `box` cuts a chunk or the type differs.
+        """Write whole chunks, each by one atomic write.
 
-        All-fill chunks are written too, so that absent keeps meaning "not computed".
+        Chunks of nothing but the fill value are written too, so that an absent chunk means "not computed".
+
+        Parameters
+        ----------
+        box : Box
+            The voxels to write.
+        array : ndarray, shape of `box`, dtype of the array
+            Values, zyx.
+
+        Raises
+        ------
+        ValueError
+            If `box` cuts a chunk, or the dtype is not the array's.
+        StorageError
+            If a chunk cannot be written.
         """
         if array.shape != box.shape or array.dtype != self.format.dtype.newbyteorder("="):
             raise ValueError(f"{box} asks for {box.shape} {self.format.dtype}, got {array.shape} {array.dtype}")
@@ -169,10 +279,11 @@ class ChunkedArray:
             self.files.write(f"{self.path}/{self.chunk_name(index)}", self._encode(array[chunk_box.within(box)]))
 
     def chunk_name(self, index: Zyx) -> str:
+        """Return the name of a chunk, relative to the array, by its index, zyx."""
         return self.format.separator.join(["0"] * self.format.lead + [str(i) for i in index])
 
     def _cells(self, box: Box) -> Iterator[tuple[Zyx, Box]]:
-        """Index and clipped box of each chunk that `box` touches."""
+        """Iterate over index and clipped box of each chunk that `box` touches."""
         outer = self.box.intersection(box)
         if outer != box:
             raise ValueError(f"{box} is not inside the volume of shape {self.format.shape}")
@@ -183,6 +294,7 @@ class ChunkedArray:
             yield index, Box(start, stop)  # type: ignore[misc,arg-type]
 
     def _read_chunk(self, index: Zyx) -> NDArray[Any]:
+        """Return a chunk; raise ChunkError if it is absent, unless the array is sparse."""
         name = self.chunk_name(index)
         what = f"chunk {name} of {self.files.url}/{self.path}"
         for attempt in range(1, _LISTED_ATTEMPTS + 1):
@@ -197,7 +309,7 @@ class ChunkedArray:
         raise ChunkError(f"{what} is listed, but the store answers that it is absent", "run again; check the store")
 
     def _is_listed(self, name: str, what: str) -> bool:
-        """Of a chunk that is said to be absent: whether the store lists it. ChunkError where it may not be absent."""
+        """Return whether the store lists a chunk that it answers as absent; ChunkError if it must not be absent."""
         if not self.files.can_list:
             if self.sparse:
                 return False
@@ -208,13 +320,14 @@ class ChunkedArray:
         chunks = [key for key in present if not key.rsplit("/", 1)[-1].startswith(".")]
         if not chunks:
             raise ChunkError(
-                f"{self.files.url}/{self.path}: the volume is empty (announced, but no chunk was ever written)",
+                f"{self.files.url}/{self.path}: the volume is empty (created, but no chunk was ever written)",
                 "write it again, or remove it",
             )
         total = math.prod(-(-n // c) for n, c in zip(self.format.shape, self.format.chunk, strict=True))
         raise ChunkError(f"{what} is missing ({len(chunks)} of {total} chunks are there)", _COPY_AGAIN)
 
     def _decode(self, raw: bytes, what: str) -> NDArray[Any]:
+        """Return the voxels of a stored chunk, which is always whole, also at the border of the volume."""
         form = self.format
         expected = math.prod(form.chunk) * form.dtype.itemsize
         if form.compressor and form.compressor.get("id") == "blosc":
@@ -234,7 +347,7 @@ class ChunkedArray:
         return flat.reshape(form.chunk, order="F" if form.order == "F" else "C")
 
     def _encode(self, part: NDArray[Any]) -> bytes:
-        """Zarr stores chunks at the border in full: the part outside the volume holds the fill value."""
+        """Return a chunk as stored. At the border of the volume, the part outside holds the fill value."""
         chunk = np.full(self.format.chunk, self.format.fill_value, self.format.dtype)
         chunk[tuple(slice(0, n) for n in part.shape)] = part
         return bytes(numcodecs.get_codec(self.format.compressor).encode(chunk))

@@ -84,7 +84,18 @@ def collate_specimens(patches: Sequence[UnimagedPatch]) -> UnimagedBatch:
 
 
 def all_supported(augmentations: Augmentations) -> bool:
-    """Return whether all changes of intensity with a probability above 0 are implemented on the GPU."""
+    """Return whether all changes of intensity with a probability above 0 are implemented on the GPU.
+
+    Parameters
+    ----------
+    augmentations : Augmentations
+        Probabilities of the changes.
+
+    Returns
+    -------
+    supported : bool
+        False for filters and noise that only `intensity` has.
+    """
     return all(not getattr(augmentations, name) or name in _CHANGES for name in augmentations.intensity_names())
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from membrain_cloud.picking.pick_membrane import Clustering
+    from membrain_cloud.picking.clustering_options import ClusteringOptions
 
 # Distance between the seeds of training and of validation.
 _VALIDATION_SEEDS = 1_000_000
@@ -52,7 +52,7 @@ class PhantomPlan:
         How examples are made of them.
     training : PickerTraining
         Settings of the training.
-    clustering : Clustering
+    clustering : ClusteringOptions
         How scores become picks.
     """
 
@@ -61,7 +61,7 @@ class PhantomPlan:
     validation_phantoms: int
     examples: PhantomExamples
     training: PickerTraining
-    clustering: Clustering
+    clustering: ClusteringOptions
 
 
 def train_picker_on_phantoms(

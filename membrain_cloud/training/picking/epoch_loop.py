@@ -67,7 +67,18 @@ class Anchor:
     share: float
 
     def interpolate(self, trained: Mapping[str, torch.Tensor]) -> Weights:
-        """Return (1 - share) * trained + share * anchor, parameter by parameter."""
+        """Return (1 - share) * trained + share * anchor, parameter by parameter.
+
+        Parameters
+        ----------
+        trained : mapping of str to Tensor
+            Trained weights by the parameters' names, of the anchor's shapes, float.
+
+        Returns
+        -------
+        weights : dict of str to Tensor
+            New tensors.
+        """
         return {name: value.detach().lerp(self.weights[name], self.share) for name, value in trained.items()}
 
 

@@ -38,7 +38,18 @@ class PickingExample:
     kinds: NDArray[np.int64] | None = None
 
     def of_classes(self, count: int) -> tuple[Picks, ...]:
-        """Return the particles of each of `count` classes; all particles for each if there are no classes."""
+        """Return the particles of each class.
+
+        Parameters
+        ----------
+        count : int
+            Number of classes.
+
+        Returns
+        -------
+        particles : tuple of Picks
+            One entry for each class. If the particles have no classes, all of them in every entry.
+        """
         if self.kinds is None:
             return (self.particles,) * count
         return tuple(self.particles.select(self.kinds == k) for k in range(count))

@@ -14,8 +14,8 @@ import numpy as np
 from membrain_cloud.mesh.spectral.operators import Operators
 from membrain_cloud.metrics.overlap import Score, chamfer_angstrom, pick_f1, pick_f1_one_to_one
 from membrain_cloud.networks.picking.subvolume_picker import SubvolumePicker
-from membrain_cloud.picking.pick_membrane import Clustering, cluster_picks, slab_thickness
-from membrain_cloud.picking.vertex_scores import scale_of_boxes, vertex_scores
+from membrain_cloud.picking.particles import cluster_picks, slab_thickness
+from membrain_cloud.picking.vertex_scores import PatchOptions, scale_of_boxes, vertex_scores
 from membrain_cloud.training.picking.examples import Example, PickingExample, SubvolumeExample, content_digest
 from membrain_cloud.training.picking.targets import ParticleShape, class_targets
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from membrain_cloud.geometry import Mesh, Picks
     from membrain_cloud.networks.picking.picker import AnyPicker, Picker
+    from membrain_cloud.picking.clustering_options import ClusteringOptions
 
 F1_RADIUS_ANGSTROM = 63.36
 """A pick within this distance of a particle is correct, as in MemBrain-pick."""
@@ -63,25 +64,15 @@ def predict_vertex_scores(picker: AnyPicker, example: Example, cache: Cache | No
 
 
 def _profile_scores(picker: Picker, example: PickingExample, cache: Cache | None) -> NDArray[np.float32]:
-    return vertex_scores(
-        example.mesh,
-        example.profiles,
-        picker.predict,
-        partition_vertices=picker.partition_vertices,
-        eigenpairs=picker.eigenpairs,
-        length_unit_angstrom=picker.length_unit_angstrom,
-        partitions=picker.partitions,
-        cache=cache,
-    )
+    patches = PatchOptions.of_picker(picker)
+    return vertex_scores(example.mesh, example.profiles, picker.predict, patches, cache=cache)
 
 
 def _cluster_classes(
-    example: Example, scores: NDArray[np.float32], clustering: Clustering, thickness: NDArray[np.float64] | None
+    example: Example, scores: NDArray[np.float32], clustering: ClusteringOptions, thickness: NDArray[np.float64] | None
 ) -> list[Picks]:
     mesh = _mesh(example)
-    return [
-        cluster_picks(mesh, of_class, **asdict(clustering), membrane_id=0, thickness=thickness) for of_class in scores.T
-    ]
+    return [cluster_picks(mesh, of_class, clustering, membrane_id=0, thickness=thickness) for of_class in scores.T]
 
 
 def _mesh(example: Example) -> Mesh:
@@ -154,7 +145,7 @@ def pooled_chamfer(picks: Sequence[Picks], truths: Sequence[Picks]) -> float | N
     return float(np.average([value for value, _ in defined], weights=[count for _, count in defined]))
 
 
-def evaluate_picker(picker: AnyPicker, examples: Sequence[Example], *, clustering: Clustering) -> dict[str, Any]:
+def evaluate_picker(picker: AnyPicker, examples: Sequence[Example], *, clustering: ClusteringOptions) -> dict[str, Any]:
     """Score a picker on examples that it was not trained on.
 
     Parameters
@@ -163,7 +154,7 @@ def evaluate_picker(picker: AnyPicker, examples: Sequence[Example], *, clusterin
         The picker.
     examples : sequence of PickingExample or SubvolumeExample
         Membranes with their particles.
-    clustering : Clustering
+    clustering : ClusteringOptions
         How scores become picks.
 
     Returns
@@ -176,7 +167,7 @@ def evaluate_picker(picker: AnyPicker, examples: Sequence[Example], *, clusterin
 
 
 def evaluate_clusterings(
-    picker: AnyPicker, examples: Sequence[Example], clusterings: Sequence[Clustering], cache: Cache | None = None
+    picker: AnyPicker, examples: Sequence[Example], clusterings: Sequence[ClusteringOptions], cache: Cache | None = None
 ) -> list[dict[str, Any]]:
     """Score several clusterings of one prediction.
 
@@ -186,7 +177,7 @@ def evaluate_clusterings(
         The picker.
     examples : sequence of PickingExample or SubvolumeExample
         Membranes with their particles.
-    clusterings : sequence of Clustering
+    clusterings : sequence of ClusteringOptions
         How scores become picks.
     cache : mutable mapping or None
         As in `predict_vertex_scores`. Default: none.
@@ -203,7 +194,7 @@ def evaluate_clusterings(
 def _evaluate(
     examples: Sequence[Example],
     scores: Sequence[NDArray[np.float32]],
-    clustering: Clustering,
+    clustering: ClusteringOptions,
     thicknesses: Sequence[NDArray[np.float64] | None] | None = None,
 ) -> dict[str, Any]:
     slabs = [None] * len(examples) if thicknesses is None else thicknesses
@@ -232,7 +223,7 @@ class Validation:
     ----------
     examples : sequence of PickingExample or SubvolumeExample
         Membranes with their meshes and particles.
-    clustering : Clustering
+    clustering : ClusteringOptions
         How scores become picks.
     cache : dict
         Operators of the meshes' patches, filled by the first prediction.
@@ -241,7 +232,7 @@ class Validation:
     """
 
     examples: Sequence[Example]
-    clustering: Clustering
+    clustering: ClusteringOptions
     cache: dict[str, Operators] = field(default_factory=dict)
     slabs: list[NDArray[np.float64]] = field(default_factory=list)
 
@@ -282,7 +273,7 @@ class Validation:
         clustering = json.dumps(asdict(self.clustering), sort_keys=True)
         return hashlib.sha256((clustering + content_digest(self.examples)).encode()).hexdigest()
 
-    def best_clustering(self, picker: AnyPicker) -> Clustering:
+    def best_clustering(self, picker: AnyPicker) -> ClusteringOptions:
         """Return the clustering with the largest sum of both F1 scores, of a grid of bandwidths and thresholds.
 
         Parameters
@@ -292,7 +283,7 @@ class Validation:
 
         Returns
         -------
-        clustering : Clustering
+        clustering : ClusteringOptions
             `self.clustering` unless another one is better.
         """
         predicted = [predict_vertex_scores(picker, example, self.cache) for example in self.examples]
@@ -301,12 +292,23 @@ class Validation:
         return max(ranked, key=lambda pair: pair[0]["f1"] + pair[0]["f1_one_to_one"])[1]
 
 
-def clustering_settings(clustering: Clustering) -> dict[str, float]:
-    """Return the settings by which `pick` uses this clustering, for the `settings` in a picker's file."""
+def clustering_settings(clustering: ClusteringOptions) -> dict[str, float]:
+    """Return the settings by which the stage `pick` uses a clustering.
+
+    Parameters
+    ----------
+    clustering : ClusteringOptions
+        How scores become picks.
+
+    Returns
+    -------
+    settings : dict
+        Values by the names of settings, as `settings` in a picker's file.
+    """
     return {"pick.bandwidth_angstrom": clustering.bandwidth_angstrom, "pick.threshold": clustering.score_threshold}
 
 
-def _grid(clustering: Clustering) -> Iterable[Clustering]:
+def _grid(clustering: ClusteringOptions) -> Iterable[ClusteringOptions]:
     for bandwidth, threshold in product(BANDWIDTHS_ANGSTROM, THRESHOLDS):
         yield replace(clustering, bandwidth_angstrom=bandwidth, score_threshold=threshold)
 

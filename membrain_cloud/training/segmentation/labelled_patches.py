@@ -63,7 +63,20 @@ class PatchSource(Protocol):
         """Return a text that changes with the data and with the way in which patches are made."""
 
     def patch(self, seed: int, n: int) -> LabelledPatch:
-        """Return patch number `n` of the sequence that belongs to `seed`."""
+        """Return a patch.
+
+        Parameters
+        ----------
+        seed : int
+            Seed of the sequence of patches.
+        n : int
+            Number of the patch in the sequence, from 0.
+
+        Returns
+        -------
+        patch : LabelledPatch
+            A function of `seed` and `n` alone.
+        """
 
 
 class PlanewiseVolume(NamedTuple):
@@ -164,7 +177,20 @@ class VolumePatches:
         return "\n".join([settings, *(f"{volume.name} {volume.identity}" for volume in self.labelled)])
 
     def patch(self, seed: int, n: int) -> LabelledPatch:
-        """Return patch number `n` of the sequence that belongs to `seed`."""
+        """Return a patch.
+
+        Parameters
+        ----------
+        seed : int
+            Seed of the sequence of patches.
+        n : int
+            Number of the patch in the sequence, from 0.
+
+        Returns
+        -------
+        patch : LabelledPatch
+            Augmented image and label.
+        """
         order = np.random.default_rng((seed, n // self.volumes, 1)).permutation(self.volumes)
         volume = self.labelled[int(order[n % self.volumes])]
         rng = np.random.default_rng((seed, n))

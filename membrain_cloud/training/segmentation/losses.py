@@ -91,11 +91,11 @@ def dice_bce_loss(logits: Tensor, target: Tensor, *, smooth: float = 1.0) -> Ten
     Lamm et al., "MemBrain v2: an end-to-end tool for the analysis of membranes in cryo-electron tomography", bioRxiv
     2024: the training loss of MemBrain-seg.
     """
-    known = (target != IGNORE).to(logits.dtype)
+    valid = (target != IGNORE).to(logits.dtype)
     truth = (target == MEMBRANE).to(logits.dtype)
     entropy = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-    entropy = (entropy * known).sum() / known.sum().clamp(min=1)
-    probability = torch.sigmoid(logits) * known
+    entropy = (entropy * valid).sum() / valid.sum().clamp(min=1)
+    probability = torch.sigmoid(logits) * valid
     overlap, total = (probability * truth).sum(_AXES), probability.sum(_AXES) + truth.sum(_AXES)
     return entropy + (1 - (2 * overlap + smooth) / (total + smooth)).mean()
 
@@ -119,8 +119,8 @@ def mirror_loss(logits: Tensor, mirrored: Tensor, target: Tensor) -> Tensor:
     loss : Tensor
         A scalar, 0 if both predictions are equal.
     """
-    known = (target != IGNORE).to(logits.dtype)
-    one, other = torch.sigmoid(logits) * known, torch.sigmoid(mirrored) * known
+    valid = (target != IGNORE).to(logits.dtype)
+    one, other = torch.sigmoid(logits) * valid, torch.sigmoid(mirrored) * valid
     difference, total = (one - other).square().sum(_AXES), (one.square() + other.square()).sum(_AXES)
     return (difference / (total + 1)).mean()
 
@@ -174,14 +174,14 @@ def surface_dice_loss(logits: Tensor, target: Tensor, *, iterations: int = 5, sm
     ----------
     Lamm et al., bioRxiv 2024 (MemBrain-seg's Surface-Dice loss), after Shit et al., "clDice", CVPR 2021.
     """
-    known = target != IGNORE
+    valid = target != IGNORE
     probability = torch.sigmoid(logits)
     # No gradient in ignored voxels, not even through the skeleton of a neighbour.
-    probability = torch.where(known, probability, probability.detach())
+    probability = torch.where(valid, probability, probability.detach())
     truth = (target == MEMBRANE).to(logits.dtype)
-    predicted_skeleton = soft_skeleton(probability, iterations) * known
+    predicted_skeleton = soft_skeleton(probability, iterations) * valid
     with torch.no_grad():
-        true_skeleton = soft_skeleton(_blurred(truth) * 1.5, iterations) * known
+        true_skeleton = soft_skeleton(_blurred(truth) * 1.5, iterations) * valid
     precision = ((predicted_skeleton * truth).sum(_AXES) + smooth) / (predicted_skeleton.sum(_AXES) + smooth)
     recall = ((true_skeleton * probability).sum(_AXES) + smooth) / (true_skeleton.sum(_AXES) + smooth)
     return (1 - 2 * precision * recall / (precision + recall)).mean()

@@ -98,7 +98,18 @@ def random_specimen_settings(rng: np.random.Generator, edge: int) -> PhantomSett
 
 
 def random_imaging(rng: np.random.Generator) -> Imaging:
-    """Draw imaging conditions as varied as the CryoET Data Portal's."""
+    """Draw imaging conditions as varied as the CryoET Data Portal's.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of random numbers.
+
+    Returns
+    -------
+    imaging : Imaging
+        Microscope, tilt series, noise and filter.
+    """
     return Imaging(
         snr=float(np.exp(rng.uniform(np.log(0.07), np.log(2.5)))),
         defocus_um=float(rng.uniform(1.5, 6.0)),
@@ -301,12 +312,38 @@ class SpecimenPatches:
         return "\n".join([f"{self.window} {self.augmentations}", *(path.name for path in self.paths)])
 
     def patch(self, seed: int, n: int) -> LabelledPatch:
-        """Return patch number `n` of the sequence that belongs to `seed`, imaged on the CPU."""
+        """Return a patch that is imaged on the CPU.
+
+        Parameters
+        ----------
+        seed : int
+            Seed of the sequence of patches.
+        n : int
+            Number of the patch in the sequence, from 0.
+
+        Returns
+        -------
+        patch : LabelledPatch
+            Augmented image and label.
+        """
         specimen, rng = self._draw_specimen(seed, n)
         return draw_patch(specimen, self.window, self.augmentations, rng)
 
     def unimaged(self, seed: int, n: int) -> UnimagedPatch:
-        """Return what a GPU needs to image patch number `n`. Noise and augmentation differ from those of `patch`."""
+        """Return what a GPU needs to image a patch.
+
+        Parameters
+        ----------
+        seed : int
+            Seed of the sequence of patches.
+        n : int
+            Number of the patch in the sequence, from 0.
+
+        Returns
+        -------
+        patch : (ndarray (e, e, e) float16, ndarray (w, w, w) uint8, Conditions)
+            Density, label and conditions. Noise and augmentation differ from those of `patch`.
+        """
         specimen, rng = self._draw_specimen(seed, n)
         crop = _crop(specimen, self.window, rng)
         variant = _draw_variant(self.window, rng)

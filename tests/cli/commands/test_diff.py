@@ -1,4 +1,4 @@
-"""`membrain-cloud diff` on a small real project."""
+"""`membrain-cloud diff` on a small project."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from standins.command_line import call
 
-from membrain_cloud.cli import main
+from membrain_cloud.cli.commands.diff import diff as diff_command
 from membrain_cloud.geometry import Mesh, Picks
 from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
@@ -22,16 +23,16 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    """Membranes 1 and 2 of ours; of alice 1 is split, 2 as it was, and one is new. One pick moved, one gone."""
+    """Return a project where alice split membrane 1, kept 2 and added one; one pick moved, one is gone."""
     project = create_project(str(tmp_path), objects=[("membrane", False, "GO:0016020"), ("psii", True, None)])
     project.write_tomogram(TomogramRef("TS_1", "wbp", 10.0), np.zeros((8, 12, 14), np.float32))
     project.write_tomogram(TomogramRef("TS_2", "wbp", 10.0), np.zeros((8, 12, 14), np.float32))
-    ours = np.zeros((8, 12, 14), np.uint8)
-    ours[1], ours[4] = 1, 2
-    hers = ours.copy()
-    hers[1, 6:], hers[1, 5] = 3, 0
-    hers[7] = 4
-    for user, session, labels in (("membrain", "1a2b", ours), ("alice", "3", hers)):
+    before = np.zeros((8, 12, 14), np.uint8)
+    before[1], before[4] = 1, 2
+    after = before.copy()
+    after[1, 6:], after[1, 5] = 3, 0
+    after[7] = 4
+    for user, session, labels in (("membrain", "1a2b", before), ("alice", "3", after)):
         project.write_segmentation(SegmentationRef("TS_1", "membrane", user, session, 10.0, True), labels, chunk=5)
         mask = (labels > 0).astype(np.uint8)
         project.write_segmentation(SegmentationRef("TS_1", "membrane", user, session, 10.0), mask, chunk=5)
@@ -45,7 +46,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def diff(project: Project, *words: str) -> Any:
-    result = CliRunner().invoke(main, ["diff", project.config, *words, "--json"])
+    result = CliRunner().invoke(diff_command, [project.config, *words, "--json"])
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
 
@@ -77,14 +78,14 @@ def test_sessions_compare_everything_of_one_name(project: Project) -> None:
     assert same["mesh"]["area_first_nm2"] == same["mesh"]["area_second_nm2"] > 0
 
 
-def test_people_read_a_table(project: Project) -> None:
-    result = CliRunner().invoke(main, ["diff", project.config, "membrain/1a2b", "alice/3"])
+def test_without_json_tables_are_printed(project: Project) -> None:
+    result = call("diff", project.config, "membrain/1a2b", "alice/3")
     assert result.exit_code == 0
     assert "picks moved" in result.output
 
 
 @pytest.mark.parametrize("words", [("a/1", "b/2"), ("membrane:a/1@10", "b/2"), ("x", "y"), ("psii:a/1", "psii:b/2")])
 def test_nothing_to_compare_is_an_error(project: Project, words: tuple[str, str]) -> None:
-    result = CliRunner().invoke(main, ["diff", project.config, *words])
+    result = call("diff", project.config, *words)
     assert result.exit_code == 2
     assert "->" in result.output

@@ -1,4 +1,4 @@
-"""`membrain-cloud export deposition`: copies, and a config that keeps the portal's rules."""
+"""`membrain-cloud export deposition`: copies, and a config that follows the portal's schema."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from membrain_cloud.cli import main
+from membrain_cloud.cli.commands.export_deposition import AnnotationOptions
 from membrain_cloud.errors import UsageError
 from membrain_cloud.geometry import Mesh, Picks, orientations_from_normals
 from membrain_cloud.store.portal.deposition_schema import validated
@@ -68,10 +69,10 @@ def test_results_are_copied_and_described(project: Project, tmp_path: Path) -> N
     more = ("--link", "models_weights=https://example.org/model.ckpt", "--publication", "10.1101/2024.01.05.574336")
     result = deposit(project, target, *EVERYTHING, *more, "--json", "--precision", "90")
     assert result.exit_code == 0, result.output
-    said = json.loads(result.stdout)
-    assert said["copied"] == {"segmentation": 1, "instances": 1, "meshes": 1, "picks": 1}
-    assert len(said["missing"]) == 4, "TS_2 has none"
-    content = yaml.safe_load(Path(said["configs"][0]).read_text())
+    report = json.loads(result.stdout)
+    assert report["copied"] == {"segmentation": 1, "instances": 1, "meshes": 1, "picks": 1}
+    assert len(report["missing"]) == 4, "TS_2 has no annotation"
+    content = yaml.safe_load(Path(report["configs"][0]).read_text())
     assert content["runs"] == [{"sources": [{"literal": {"value": ["TS_1"]}}]}]
     assert content["standardization_config"]["deposition_id"] == 10303
     mask, instances, mesh, picks = content["annotations"]
@@ -89,12 +90,12 @@ def test_results_are_copied_and_described(project: Project, tmp_path: Path) -> N
         (mesh, "TriangularMesh"),
         (picks, "OrientedPoint"),
     ):
-        place = target / entry["sources"][0][shape]["glob_string"].format(run_name="TS_1")
-        assert place.exists(), place
+        path = target / entry["sources"][0][shape]["glob_string"].format(run_name="TS_1")
+        assert path.exists(), path
     assert "rescale" not in mask["sources"][0]["SemanticSegmentationMask"]
 
 
-def test_copies_are_what_the_portal_reads(project: Project, tmp_path: Path) -> None:
+def test_the_portal_reads_the_copies(project: Project, tmp_path: Path) -> None:
     """The portal's reader takes `location` / binning and the rotation, nothing else; masks are read with zarr."""
     import zarr
 
@@ -114,7 +115,7 @@ def test_copies_are_what_the_portal_reads(project: Project, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("words", "complaint"),
+    ("words", "cause"),
     [
         ((), "nothing to deposit"),
         (("--picks", "psii:membrain/1a2b"), "no identifier for 'psii'"),
@@ -129,15 +130,30 @@ def test_copies_are_what_the_portal_reads(project: Project, tmp_path: Path) -> N
         (("--segmentation", "membrane:membrain/1a2b", "--author", "Bob,1234"), "authors.1.ORCID"),
     ],
 )
-def test_what_breaks_the_schema_is_refused_before_copying(
-    project: Project, tmp_path: Path, words: tuple[str, ...], complaint: str
+def test_a_breach_of_the_schema_is_refused_before_copying(
+    project: Project, tmp_path: Path, words: tuple[str, ...], cause: str
 ) -> None:
     import re
 
     result = deposit(project, tmp_path / "deposit", *words)
     assert result.exit_code == 2
-    assert re.search(complaint, result.output), result.output
+    assert re.search(cause, result.output), result.output
     assert not (tmp_path / "deposit").exists()
+
+
+def test_annotations_come_by_kind_with_their_identifiers(project: Project) -> None:
+    options = AnnotationOptions(
+        picks=("psii:membrain/1a2b",),
+        segmentation=("membrane:membrain/1a2b",),
+        instances=(),
+        meshes=(),
+        objects=("psii=GO:0009523,photosystem II",),
+    )
+    annotations = options.annotations(project)
+    assert [(a.kind, a.object_id, a.object_name) for a in annotations] == [
+        ("segmentation", "GO:0016020", "membrane"),
+        ("picks", "GO:0009523", "photosystem II"),
+    ]
 
 
 def test_authors_from_a_file(project: Project, tmp_path: Path) -> None:
@@ -170,7 +186,7 @@ def test_a_mask_of_another_size_is_refused(project: Project, tmp_path: Path) -> 
 
 
 def example() -> dict[str, Any]:
-    """As the portal's own configs have it, after one of MemBrain-seg's masks."""
+    """Return a config like the portal's own for one of MemBrain-seg's masks."""
     named = [{"sources": [{"literal": {"value": ["10445"]}}]}]
     return {
         "depositions": [{"sources": [{"literal": {"value": [10310]}}]}],
@@ -194,7 +210,7 @@ def example() -> dict[str, Any]:
     }
 
 
-def test_a_config_in_the_portals_way_is_valid() -> None:
+def test_a_config_of_the_portal_is_valid() -> None:
     assert validated(example(), "x").as_dict() == example()
 
 
@@ -226,7 +242,7 @@ def test_the_schema_refuses(where: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("key", ["depositions", "datasets", "runs", "voxel_spacings", "standardization_config"])
-def test_nothing_required_may_be_missing(key: str) -> None:
+def test_a_required_key_may_not_be_absent(key: str) -> None:
     content = example()
     del content[key]
     with pytest.raises(UsageError, match=key):

@@ -1,4 +1,4 @@
-"""`membrain-cloud models`: what it prints, and how it ends."""
+"""`membrain-cloud models`: output and exit codes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from membrain_cloud.cli import main
+from membrain_cloud.cli.commands.models import models
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(autouse=True)
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEMBRAIN_CLOUD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("MEMBRAIN_CLOUD_MODELS", str(tmp_path / "models.json"))
     (tmp_path / "models.json").write_text('{"models": {}}')
@@ -33,7 +34,7 @@ def call(*arguments: str) -> Result:
 
 
 def call_json(*arguments: str) -> Any:
-    result = call(*arguments, "--json")
+    result = CliRunner().invoke(models, [*arguments, "--json"])
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
 
@@ -41,15 +42,15 @@ def call_json(*arguments: str) -> Any:
 def test_the_list_has_built_in_and_registered_models(tmp_path: Path) -> None:
     entry = {"url": "https://host/a.ckpt", "sha256": "0" * 64, "description": "of the institute"}
     (tmp_path / "models.json").write_text(json.dumps({"models": {"seg-v10": entry}}))
-    found = {model["name"]: model["origin"] for model in call_json("list")}
-    assert found["seg-v10"] == "registry"
-    assert found["membrain-cloud-small"] == "built-in"
+    origins = {model["name"]: model["origin"] for model in call_json("list")}
+    assert origins["seg-v10"] == "registry"
+    assert origins["membrain-cloud-small"] == "built-in"
     text = call("list").output
     assert "of the institute" in text
     assert "not fetched" in text
 
 
-def test_info_tells_what_a_checkpoint_is(checkpoint: Path) -> None:
+def test_info_describes_a_checkpoint(checkpoint: Path) -> None:
     facts = call_json("info", str(checkpoint))
     assert facts["format"] == "membrain-seg"
     assert facts["architecture"] == {"channels": [4, 8, 8, 8], "residual": True}
@@ -80,14 +81,14 @@ def test_a_model_that_cannot_be_fetched_now_is_exit_code_1() -> None:
     assert "127.0.0.1" in result.stderr
 
 
-def test_convert_writes_a_model_that_says_what_it_is(checkpoint: Path, tmp_path: Path) -> None:
+def test_convert_writes_a_model_that_describes_itself(checkpoint: Path, tmp_path: Path) -> None:
     output = str(tmp_path / "v10.safetensors")
-    made = call_json("convert", str(checkpoint), output, "--precision", "float16")
-    assert made["converted_from"]["sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    assert made["file"] == output
+    facts = call_json("convert", str(checkpoint), output, "--precision", "float16")
+    assert facts["converted_from"]["sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    assert facts["file"] == output
     again = call("convert", str(checkpoint), output)
     assert again.exit_code == 2
-    assert "overwrite" in again.stderr
+    assert "--overwrite" in again.stderr
     assert call("convert", str(checkpoint), output, "--overwrite").exit_code == 0
     assert call_json("info", output)["weights"] == "float32"
     assert call_json("verify", output)["format"] == "membrain_cloud"
@@ -95,7 +96,7 @@ def test_convert_writes_a_model_that_says_what_it_is(checkpoint: Path, tmp_path:
 
 def test_fetch_puts_pinned_models_where_settings_name_them(tmp_path: Path, checkpoint: Path) -> None:
     pin = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    for _ in range(2):  # an init container that runs again finds its work done
+    for _ in range(2):  # an init container may run twice
         result = call("fetch", "--directory", str(tmp_path / "models"), f"mine.ckpt={checkpoint}#sha256={pin}")
         assert result.exit_code == 0, result.output
         assert (tmp_path / "models" / "mine.ckpt").read_bytes() == checkpoint.read_bytes()
@@ -103,20 +104,18 @@ def test_fetch_puts_pinned_models_where_settings_name_them(tmp_path: Path, check
 
 
 @pytest.mark.parametrize(
-    ("given", "complaint"),
+    ("text", "cause"),
     [
         ("mine.ckpt={path}", "no sha256 is pinned"),
         ("mine.ckpt={path}#sha256=" + "0" * 64, "sha256"),
-        ("../mine.ckpt={path}#sha256={pin}", "no name for a model's file"),
-        ("/etc/passwd={path}#sha256={pin}", "no name for a model's file"),
+        ("../mine.ckpt={path}#sha256={pin}", "not a name for a model's file"),
+        ("/etc/passwd={path}#sha256={pin}", "not a name for a model's file"),
         ("{path}", "no name"),
     ],
 )
-def test_fetch_refuses_other_content_and_names_that_lead_elsewhere(
-    tmp_path: Path, checkpoint: Path, given: str, complaint: str
-) -> None:
+def test_fetch_refuses_other_content_and_unsafe_names(tmp_path: Path, checkpoint: Path, text: str, cause: str) -> None:
     pin = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    result = call("fetch", "--directory", str(tmp_path / "models"), given.format(path=checkpoint, pin=pin))
+    result = call("fetch", "--directory", str(tmp_path / "models"), text.format(path=checkpoint, pin=pin))
     assert result.exit_code == 2
-    assert complaint in result.stderr
+    assert cause in result.stderr
     assert not (tmp_path / "models").exists()

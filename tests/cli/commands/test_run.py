@@ -1,4 +1,4 @@
-"""`membrain-cloud run` as a process: told to stop, watched by metrics and logs, beside another run."""
+"""`membrain-cloud run`: stopped by a signal, observed by metrics and logs, beside another run."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from standins.command_line import call, call_json
 
 from membrain_cloud.cli import main
+from membrain_cloud.cli.commands.run import ClusterOptions
+from membrain_cloud.errors import UsageError
 from membrain_cloud.pipeline.execution.execute_task import execute_task
 from membrain_cloud.pipeline.planning.plan import plan
 from membrain_cloud.pipeline.settings import load_settings
@@ -34,24 +37,24 @@ STAGES = ["--stages", "separate,mesh", "--set", "separate.segmentation=membrane:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    made = create_project(str(tmp_path / "project"), objects=[("membrane", False, None)])
+    project = create_project(str(tmp_path / "project"), objects=[("membrane", False, None)])
     z, y, x = np.indices((32, 36, 40))
     distance = np.sqrt((z - 16) ** 2 + (y - 18) ** 2 + (x - 20) ** 2)
     for number in range(RUNS):
         shell = (abs(distance - 8.0 - number) < 2).astype(np.uint8)
-        made.write_segmentation(SegmentationRef(f"TS_{number}", "membrane", "alice", "3", 10.0), shell)
-    return made
+        project.write_segmentation(SegmentationRef(f"TS_{number}", "membrane", "alice", "3", 10.0), shell)
+    return project
 
 
-def start(project: Project, *how: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "membrain_cloud", "run", project.config, *STAGES, *how]
+def start(project: Project, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "membrain_cloud", "run", project.config, *STAGES, *options]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def finish(process: subprocess.Popen[str], code: int = 0) -> str:
-    out, complaints = process.communicate(timeout=240)
-    assert process.returncode == code, complaints
-    return out
+    output, errors = process.communicate(timeout=240)
+    assert process.returncode == code, errors
+    return output
 
 
 def receipts(project: Project) -> list[Path]:
@@ -62,7 +65,7 @@ def lines(file: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def test_told_to_stop_a_run_ends_in_order_and_the_next_one_does_the_rest(project: Project, tmp_path: Path) -> None:
+def test_a_stopped_run_ends_in_order_and_the_next_one_continues(project: Project, tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     process = start(project, "--in-process", "--log-file", str(log))
     while not receipts(project) and process.poll() is None:
@@ -91,30 +94,30 @@ def test_two_runs_share_the_work(project: Project, tmp_path: Path) -> None:
     assert len(receipts(project)) == 2 * RUNS
 
 
-def test_status_sees_a_run_elsewhere_by_the_store_alone(project: Project) -> None:
+def test_status_finds_another_run_in_the_store(project: Project) -> None:
     settings = load_settings(None, [STAGES[3]])
-    made = plan(project, settings, STAGES_KNOWN, stages=["separate", "mesh"])
-    for task in made.tasks[:3]:
+    run_plan = plan(project, settings, STAGES_KNOWN, stages=["separate", "mesh"])
+    for task in run_plan.tasks[:3]:
         execute_task(task, STAGES_KNOWN)
     leases = Leases(project.receipts.beside("leases"))
     facts = {"run": "TS_3", "stage": "separate", "part": "whole", "worker": "tcp://10.0.0.7:4000", "alone": False}
-    lease, _ = leases.claim(f"{made.tasks[-2].address}/whole", "other", facts)
+    lease, _ = leases.claim(f"{run_plan.tasks[-2].address}/whole", "other", facts)
     assert lease is not None
     result = CliRunner().invoke(main, ["status", project.config, *STAGES, "--json"])
-    told = json.loads(result.stdout)
-    assert [(row["run"], row["stage"], row["worker"]) for row in told["at_work"]] == [
+    status = json.loads(result.stdout)
+    assert [(row["run"], row["stage"], row["worker"]) for row in status["at_work"]] == [
         ("TS_3", "separate", "tcp://10.0.0.7:4000")
     ]
-    assert told["left"] == []
-    assert told["tasks_per_hour"] > 0
-    assert told["eta_seconds"] == pytest.approx(3600 * 5 / told["tasks_per_hour"])
+    assert status["left"] == []
+    assert status["tasks_per_hour"] > 0
+    assert status["eta_seconds"] == pytest.approx(3600 * 5 / status["tasks_per_hour"])
     text = CliRunner().invoke(main, ["status", project.config, *STAGES]).output
     assert "tasks an hour" in text
     lease.release()
     assert json.loads(CliRunner().invoke(main, ["status", project.config, *STAGES, "--json"]).stdout)["at_work"] == []
 
 
-def test_metrics_are_served_while_a_run_goes_on(project: Project, tmp_path: Path) -> None:
+def test_metrics_are_served_during_a_run(project: Project, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -150,7 +153,7 @@ def test_metrics_are_served_while_a_run_goes_on(project: Project, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("options", "what"),
+    ("options", "cause"),
     [
         (["--scale", "gpu=group"], "KIND=WORKERGROUP:MAX"),
         (["--in-process", "--dask-report", "x.html"], "Dask's report needs a Dask cluster"),
@@ -158,7 +161,30 @@ def test_metrics_are_served_while_a_run_goes_on(project: Project, tmp_path: Path
         (["--workers", "2", "--scheduler", "tcp://x:1"], "exclude each other"),
     ],
 )
-def test_bad_options(project: Project, options: list[str], what: str) -> None:
+def test_bad_options(project: Project, options: list[str], cause: str) -> None:
     result = CliRunner().invoke(main, ["run", project.config, *STAGES, *options])
     assert result.exit_code == 2
-    assert what in result.output
+    assert cause in result.output
+
+
+def cluster(scheduler: str | None, *scale: str) -> ClusterOptions:
+    return ClusterOptions(workers=None, scheduler=scheduler, in_process=False, scale=scale, namespace="here")
+
+
+def test_worker_groups_need_a_scheduler() -> None:
+    assert cluster(None).scaler() is None
+    with pytest.raises(UsageError, match="--scale is for the worker groups"):
+        cluster(None, "gpu=membrain-gpu:4").scaler()
+
+
+def test_masks_and_picks_become_tables_once(vesicles: Project, from_alice: list[str]) -> None:
+    first = call_json("run", vesicles.config, *from_alice, "--in-process")
+    assert first["summary"] == {"blocked": 0, "done": 6, "failed": 0, "skipped": 0}
+    second = call_json("run", vesicles.config, *from_alice, "--in-process")
+    assert second["summary"]["skipped"] == 6
+    rows = {entry["table"]: entry["rows"] for entry in call_json("tables", "list", vesicles.config)}
+    assert rows["membranes"] == 2
+    assert rows["particles"] == 12
+    status = call_json("status", vesicles.config, *from_alice)
+    assert status["runs"]["TS_2"] == {"separate": "done", "mesh": "done", "measure": "done"}
+    assert call("run", vesicles.config, *from_alice, "--in-process").exit_code == 0

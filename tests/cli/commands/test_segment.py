@@ -1,4 +1,4 @@
-"""segment, thresholds, components and skeletonize from the command line."""
+"""`membrain-cloud segment`, `thresholds`, `components` and `skeletonize`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ import click
 import mrcfile
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from standins.command_line import call, call_json
 
-from membrain_cloud.cli import display, main
+from membrain_cloud.cli import display
 from membrain_cloud.cli.commands.segment import process_files
 from membrain_cloud.errors import InputError
 from membrain_cloud.pipeline.files.postprocess import Derived
+from membrain_cloud.store.formats.volume_reader import read_volume
+from membrain_cloud.store.formats.volume_writer import write_mrc
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,23 +34,13 @@ def model(tmp_path_factory: pytest.TempPathFactory, lightning_checkpoint: Callab
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with two tomograms."""
+    """Change to a folder with two tomograms, and return it."""
     monkeypatch.chdir(tmp_path)
     for k in (1, 2):
         with mrcfile.new(f"TS_{k}.mrc") as file:
             file.set_data(np.random.default_rng(k).normal(size=(20, 24, 18)).astype(np.float32))
             file.voxel_size = 10.0
     return tmp_path
-
-
-def call(*arguments: str) -> Result:
-    return CliRunner().invoke(main, list(arguments))
-
-
-def call_json(*arguments: str) -> Any:
-    result = call(*arguments, "--json")
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
 
 
 def test_patterns_are_segmented_once(here: Path, model: str) -> None:
@@ -58,7 +50,7 @@ def test_patterns_are_segmented_once(here: Path, model: str) -> None:
         *("TS_1.mrc", "TS_1_scores.mrc", "TS_1_segmented.json", "TS_1_segmented.mrc"),
         *("TS_2.mrc", "TS_2_scores.mrc", "TS_2_segmented.json", "TS_2_segmented.mrc"),
     ]
-    # what was written does not fit the pattern the second time
+    # files that were written are left out of the pattern
     again = call_json(*command)
     assert [(row["file"], row["state"]) for row in again] == [("TS_1.mrc", "skipped"), ("TS_2.mrc", "skipped")]
     other = call(*command, "--threshold", "0.01")
@@ -77,7 +69,7 @@ def test_a_bad_file_fails_alone(here: Path, model: str) -> None:
     assert [row["state"] for row in rows] == ["failed", "done"]
     assert rows[0]["next_step"]
     assert (here / "out" / "TS_1_segmented.mrc").exists()
-    (here / "notes.txt").write_text("of no kind that holds a volume")
+    (here / "notes.txt").write_text("no volume")
     unknown = call("segment", "notes.txt", *command[2:], "--json")
     assert unknown.exit_code == 1
     assert [row["state"] for row in json.loads(unknown.stdout)] == ["failed", "skipped"]
@@ -125,14 +117,22 @@ def test_options_that_make_no_sense(here: Path, model: str, arguments: list[str]
 
 
 def test_the_options_of_membrain_segment(here: Path, model: str) -> None:
-    theirs = ["--tomogram-path", "TS_1.mrc", f"--ckpt-path={model}", "--out-folder", "theirs", "--in-pixel-size", "11"]
-    theirs += ["--store-connected-components", "--connected-component-thres", "7", "--no-test-time-augmentation"]
-    theirs += ["--segmentation-threshold=-0.1", "--sliding-window-size", "16", "--no-rescale-patches"]
-    theirs += ["--store-probabilities", "--no-store-uncertainty-map"]
+    membrain_seg = [
+        "--tomogram-path",
+        "TS_1.mrc",
+        f"--ckpt-path={model}",
+        "--out-folder",
+        "theirs",
+        "--in-pixel-size",
+        "11",
+    ]
+    membrain_seg += ["--store-connected-components", "--connected-component-thres", "7", "--no-test-time-augmentation"]
+    membrain_seg += ["--segmentation-threshold=-0.1", "--sliding-window-size", "16", "--no-rescale-patches"]
+    membrain_seg += ["--store-probabilities", "--no-store-uncertainty-map"]
     ours = ["TS_1.mrc", "--model", model, "--output", "ours", "--voxel-spacing", "11", "--components"]
     ours += ["--min-voxels", "7", "--no-mirrors", "--threshold", "-0.1", "--window", "16", "--rescale", "no"]
     ours += ["--scores"]
-    made = [call_json("segment", *words) for words in (theirs, ours)]
+    made = [call_json("segment", *words) for words in (membrain_seg, ours)]
     records = [json.loads(Path(row["segmented"].replace(".mrc", ".json")).read_text()) for row in made]
     assert records[0] == records[1]
     assert records[0]["recipe"]["components"] == 7
@@ -154,24 +154,32 @@ def test_two_files_may_not_write_to_one_name(here: Path, model: str) -> None:
     assert sorted(os.listdir(here)) == ["TS_1.mrc", "TS_2.mrc", "other"]
 
 
-@pytest.mark.parametrize(("given", "said"), [("nan", "no number"), ("inf", "finite")])
-def test_a_threshold_that_is_no_number_is_refused(here: Path, given: str, said: str) -> None:
-    result = call("thresholds", "TS_1.mrc", "-t", "0", "-t", given)
+@pytest.mark.parametrize(("value", "cause"), [("nan", "no number"), ("inf", "finite")])
+def test_an_infinite_or_nan_threshold_is_refused(here: Path, value: str, cause: str) -> None:
+    result = call("thresholds", "TS_1.mrc", "-t", "0", "-t", value)
     assert result.exit_code == 2
-    assert said in result.stderr
+    assert cause in result.stderr
     assert sorted(os.listdir(here)) == ["TS_1.mrc", "TS_2.mrc"]
 
 
 def test_sigterm_ends_as_ctrl_c_does(here: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from membrain_cloud.pipeline.files import segment_file as single
+    from membrain_cloud.pipeline.files import segment_file
 
+<<<<<<< HEAD
     def terminate(*_: Any, **__: Any) -> Any:
+=======
+    def stop(*_: Any) -> Any:
+>>>>>>> main
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
-        raise AssertionError("it goes on")
+        raise AssertionError("SIGTERM was ignored")
 
     before = signal.getsignal(signal.SIGTERM)
+<<<<<<< HEAD
     monkeypatch.setattr(single, "_write_outputs", terminate)
+=======
+    monkeypatch.setattr(segment_file, "_make", stop)
+>>>>>>> main
     result = call("segment", "TS_1.mrc", "--model", model, "--window", "16", "-o", "out")
     assert result.exit_code == 3
     assert os.listdir(here / "out") == []
@@ -185,7 +193,7 @@ def test_from_scores_to_sheets_without_the_network(here: Path, model: str) -> No
     )  # fmt: skip
     scores = mrcfile.read(made["scores"])
     masks = call_json("thresholds", made["scores"], "-t", "-0.5", "--threshold", "0", "-o", "masks")
-    assert [os.path.basename(name) for name in masks["outputs"]] == [
+    assert [Path(name).name for name in masks["outputs"]] == [
         "TS_1_scores_threshold_-0.5.mrc",
         "TS_1_scores_threshold_0.0.mrc",
     ]
@@ -195,32 +203,32 @@ def test_from_scores_to_sheets_without_the_network(here: Path, model: str) -> No
     np.testing.assert_array_equal(mrcfile.read(numbered["outputs"][0]), mrcfile.read(made["segmented"]))
     assert numbered["counts"] == [made["components"]]
     sheets = call("skeletonize", made["segmented"], "-o", "sheets")
-    assert sheets.output.strip() == os.path.join("sheets", "TS_1_segmented_skel.mrc")
+    assert sheets.output.strip() == str(Path("sheets", "TS_1_segmented_skel.mrc"))
     np.testing.assert_array_equal(mrcfile.read(sheets.output.strip()), mrcfile.read(made["skeleton"]))
     refused = call("skeletonize", made["segmented"], "-o", "sheets")
     assert refused.exit_code == 2
-    assert "overwrite" in refused.stderr
+    assert "--overwrite" in refused.stderr
 
 
-def test_files_that_overlap_are_told_of_in_their_order(capsys: pytest.CaptureFixture[str]) -> None:
-    """As on a GPU, where one is read and written while another is looked at."""
+def test_overlapping_files_are_reported_in_their_order(capsys: pytest.CaptureFixture[str]) -> None:
+    """As on a GPU, where one file is read and written while another is segmented."""
     both = threading.Barrier(2, timeout=10)
 
     def work(file: str) -> Derived:
         if file != "c":
-            both.wait()  # neither ends before the other has begun
+            both.wait()  # neither ends before the other has started
         if file == "a":
             time.sleep(0.05)
         if file == "b":
-            raise InputError("b is no volume", "look at it")
+            raise InputError("b is no volume", "give another")
         return Derived(file, (f"{file}_out.mrc",), (1,), ())
 
     with pytest.raises(click.exceptions.Exit) as ended, display.Bars() as bars:
         process_files(["a", "b", "c"], work, False, at_once=2, bars=bars)
     assert ended.value.exit_code == 1
-    told = capsys.readouterr()
-    assert told.out.split() == ["a_out.mrc", "c_out.mrc"]
-    assert "1 of 3 files failed" in told.err
+    output = capsys.readouterr()
+    assert output.out.split() == ["a_out.mrc", "c_out.mrc"]
+    assert "1 of 3 files failed" in output.err
 
 
 def test_a_bug_in_one_of_overlapping_files_is_not_hidden() -> None:
@@ -229,3 +237,24 @@ def test_a_bug_in_one_of_overlapping_files_is_not_hidden() -> None:
 
     with pytest.raises(ZeroDivisionError):
         process_files(["a", "b", "c"], work, False, at_once=2)
+
+
+def test_a_file_is_segmented_into_scores_and_a_mask(tmp_path: Path) -> None:
+    density = np.random.default_rng(0).normal(size=(20, 24, 28)).astype(np.float32)
+    write_mrc(str(tmp_path / "grey.mrc"), density, 10.0)
+    options = ("--output", str(tmp_path / "out"), "--set", "segment.mode=fast")
+    result = call_json("segment", str(tmp_path / "grey.mrc"), *options)
+    scores, _ = read_volume(result["scores"])
+    mask, header = read_volume(result["segmented"])
+    assert result["scores"].endswith("out/grey_scores.mrc")
+    assert result["segmented"].endswith("out/grey_segmented.mrc")
+    np.testing.assert_array_equal(mask, scores > 0)
+    assert header.voxel_spacing_angstrom == 10.0
+    assert result["membrane_voxels"] == mask.sum()
+
+
+def test_a_file_without_a_believable_spacing_is_refused(tmp_path: Path) -> None:
+    write_mrc(str(tmp_path / "grey.mrc"), np.zeros((8, 8, 8), np.float32), 0.0)
+    result = call("segment", str(tmp_path / "grey.mrc"))
+    assert result.exit_code == 2
+    assert "--voxel-spacing" in result.stderr

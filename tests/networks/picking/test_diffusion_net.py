@@ -16,7 +16,7 @@ from membrain_cloud.errors import ModelError
 from membrain_cloud.mesh.spectral.operators import Operators, surface_operators
 from membrain_cloud.networks.picking.diffusion_net import Architecture, DiffusionNet
 from membrain_cloud.networks.picking.picker import Picker, load_picker, normalise_profiles, save_picker, surface_tensors
-from membrain_cloud.picking.vertex_scores import vertex_scores
+from membrain_cloud.picking.vertex_scores import PatchOptions, vertex_scores
 from membrain_cloud.store.formats.meshes import read_h5
 
 if TYPE_CHECKING:
@@ -121,10 +121,7 @@ def test_whole_membranes_equal_the_release(reference: Path, checkpoint: str, pre
         given.mesh,
         given.profiles,
         picker.predict,
-        partition_vertices=picker.partition_vertices,
-        eigenpairs=picker.eigenpairs,
-        length_unit_angstrom=picker.length_unit_angstrom,
-        partitions=picker.partitions,
+        PatchOptions.of_picker(picker),
         normals=given.normals,
     )
     nearest = cKDTree(theirs.mesh.vertices).query(given.mesh.vertices)[1]

@@ -1,4 +1,4 @@
-"""What run_tasks() decides, against a runner whose time passes when we say so."""
+"""Decisions of run_tasks(), with a runner whose clock is simulated."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 Answer = Callable[[Task, float, str], Outcome]
 
 
-class Clockwork:
-    """A runner of `slots` tasks at once, each of which takes a second."""
+class SimulatedRunner:
+    """A runner with `slots` slots on which each task takes a second; `answer` gives the outcome."""
 
     memory_bytes = 2**40
 
@@ -69,25 +69,25 @@ def made(project: Project, registry: Registry) -> Plan:
     return plan(project, Settings(), registry)
 
 
-def test_a_fault_that_passes_goes_behind_the_others_and_is_given_up_in_the_end(made: Plan, registry: Registry) -> None:
+def test_a_transient_error_is_requeued_behind_the_others_and_given_up(made: Plan, registry: Registry) -> None:
     def answer(task: Task, now: float, take_over: str) -> Outcome:
         bad = task.run == "TS_1"
         return outcome(task, "failed" if bad else "done", "503", passing=bad)
 
-    runner, told = Clockwork(answer), []
-    outcomes = run_tasks(made, runner, registry, lambda event, task, _: told.append((event, task.key)))
+    runner, events = SimulatedRunner(answer), []
+    outcomes = run_tasks(made, runner, registry, lambda event, task, _: events.append((event, task.key)))
     times = [when for key, when, _ in runner.log if key == "mask/TS_1/whole"]
     assert len(times) == 1 + RetryPolicy().requeues
     assert times[1] - times[0] >= 15
     assert times[2] - times[1] >= 30
     assert max(when for key, when, _ in runner.log if "TS_1" not in key) < times[1]
-    assert told.count(("again", "mask/TS_1/whole")) == 2
-    states = {found.key: found.state for found in outcomes}
+    assert events.count(("again", "mask/TS_1/whole")) == 2
+    states = {one.key: one.state for one in outcomes}
     assert (states["mask/TS_1/whole"], states["size/TS_1/whole"]) == ("failed", "blocked")
 
 
-def test_what_another_run_is_at_is_waited_for(made: Plan, registry: Registry) -> None:
-    """Its lease moves for 500 s, longer than leases last; then its receipt is there."""
+def test_a_task_that_another_run_holds_is_waited_for(made: Plan, registry: Registry) -> None:
+    """The lease is renewed for 500 s, longer than a lease lasts; then the receipt is there."""
 
     def answer(task: Task, now: float, take_over: str) -> Outcome:
         assert not take_over
@@ -95,35 +95,35 @@ def test_what_another_run_is_at_is_waited_for(made: Plan, registry: Registry) ->
             return outcome(task, "held", f"other:{int(now / 15)}")
         return outcome(task, "skipped" if task.run == "TS_1" else "done")
 
-    runner = Clockwork(answer)
-    assert {found.state for found in run_tasks(made, runner, registry)} == {"done", "skipped"}
+    runner = SimulatedRunner(answer)
+    assert {one.state for one in run_tasks(made, runner, registry)} == {"done", "skipped"}
     assert len([key for key, *_ in runner.log if key == "mask/TS_2/whole"]) == 1
 
 
-def test_a_lease_that_stands_still_is_taken_over(made: Plan, registry: Registry) -> None:
+def test_a_lease_that_is_not_renewed_is_taken_over(made: Plan, registry: Registry) -> None:
     def answer(task: Task, now: float, take_over: str) -> Outcome:
         held = task.key == "mask/TS_1/whole" and take_over != "other:7"
         return outcome(task, "held", "other:7") if held else outcome(task)
 
-    runner = Clockwork(answer)
+    runner = SimulatedRunner(answer)
     outcomes = run_tasks(made, runner, registry, policy=RetryPolicy(lease_seconds=60))
-    assert {found.state for found in outcomes} == {"done"}
+    assert {one.state for one in outcomes} == {"done"}
     ((_, when, _),) = [entry for entry in runner.log if entry[2]]
     assert 60 <= when < 90
 
 
-def test_known_failures_block_what_hangs_on_them(made: Plan, registry: Registry) -> None:
+def test_poisoned_tasks_are_not_tried_and_block_their_followers(made: Plan, registry: Registry) -> None:
     poisoned = {"mask/TS_2/whole": outcome(made.tasks[2], "failed", "poison")}
-    runner = Clockwork(lambda task, *_: outcome(task))
-    outcomes = {found.key: found.state for found in run_tasks(made, runner, registry, poisoned=poisoned)}
+    runner = SimulatedRunner(lambda task, *_: outcome(task))
+    outcomes = {one.key: one.state for one in run_tasks(made, runner, registry, poisoned=poisoned)}
     assert (outcomes["mask/TS_2/whole"], outcomes["size/TS_2/whole"]) == ("failed", "blocked")
     assert not any("TS_2" in key for key, *_ in runner.log)
-    everything = Clockwork(lambda task, *_: outcome(task), slots=9)
-    run_tasks(made, everything, registry, poisoned=poisoned)
-    assert len(everything.log) == 4
+    parallel = SimulatedRunner(lambda task, *_: outcome(task), slots=9)
+    run_tasks(made, parallel, registry, poisoned=poisoned)
+    assert len(parallel.log) == 4
 
 
-def test_tomograms_begun_are_finished_first(made: Plan, registry: Registry) -> None:
-    runner = Clockwork(lambda task, *_: outcome(task))
+def test_begun_tomograms_are_finished_first(made: Plan, registry: Registry) -> None:
+    runner = SimulatedRunner(lambda task, *_: outcome(task))
     run_tasks(made, runner, registry)
     assert [key.split("/")[1] for key, *_ in runner.log] == ["TS_1", "TS_1", "TS_2", "TS_2", "TS_3", "TS_3"]

@@ -1,12 +1,14 @@
+"""The life of one task: lease, receipt, retries and errors."""
+
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from standins.toy_stages import give_order
 
 from membrain_cloud.pipeline.execution.execute_task import ATTEMPTS, execute_task
 from membrain_cloud.pipeline.planning.plan import plan
@@ -22,11 +24,7 @@ if TYPE_CHECKING:
     from membrain_cloud.store.projects.project import Project
 
 
-def give_order(project: Project, text: str, run: str = "TS_1") -> None:
-    Path(project.config).with_name(f"order-{run}").write_text(text)
-
-
-def test_a_receipt_says_what_made_the_output(project: Project, registry: Registry) -> None:
+def test_a_receipt_describes_how_the_output_was_made(project: Project, registry: Registry) -> None:
     task = plan(project, Settings(), registry).tasks[0]
     outcome = execute_task(task, registry)
     receipt = project.receipts.read(task.receipt)
@@ -44,7 +42,7 @@ def test_a_receipt_says_what_made_the_output(project: Project, registry: Registr
     assert receipt["bytes_read"] > 4 * receipt["voxels"] * 0.5
 
 
-def test_a_receipt_knows_every_object_of_its_output(project: Project, registry: Registry) -> None:
+def test_a_receipt_lists_every_object_of_its_output(project: Project, registry: Registry) -> None:
     first, second = plan(project, Settings(), registry).tasks[:2]
     for task in (first, second):
         execute_task(task, registry)
@@ -52,26 +50,27 @@ def test_a_receipt_knows_every_object_of_its_output(project: Project, registry: 
         assert receipt is not None
         root = Path(project.root_url)
         (folder,) = [root / path for path in receipt["paths"] if (root / path).exists()]
-        there = [folder] if folder.is_file() else [file for file in folder.rglob("*") if file.is_file()]
-        stored = {str(file.relative_to(root)): file.read_bytes() for file in there}
+        files = [folder] if folder.is_file() else [file for file in folder.rglob("*") if file.is_file()]
+        stored = {str(file.relative_to(root)): file.read_bytes() for file in files}
         assert receipt["objects"] == {name: [len(content), checksum(content)] for name, content in stored.items()}
         assert receipt["bytes_written"] >= sum(map(len, stored.values()))
     assert receipt["inputs"]["mask"]["identity"] == first.digest[:16]
 
 
-def test_all_is_on_the_disk_before_its_receipt_is_written(
+def test_the_output_is_on_the_disk_before_its_receipt_is_written(
     project: Project, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the order in which things reach the disk, a receipt comes after all it vouches for."""
-    reached: list[str] = []
-    for module in ("membrain_cloud.atomic", "membrain_cloud.store.objects.local_files"):
-        monkeypatch.setattr(f"{module}.FLUSH", lambda fd: reached.append(os.readlink(f"/proc/self/fd/{fd}")))
+    """A receipt reaches the disk after all objects that it lists."""
+    flushed: list[str] = []
+    monkeypatch.setattr(
+        "membrain_cloud.atomic.FLUSH", lambda fd: flushed.append(str(Path(f"/proc/self/fd/{fd}").readlink()))
+    )
     task = plan(project, Settings(), registry).tasks[0]
     assert execute_task(task, registry).state == "done"
     receipt = project.receipts.read(task.receipt)
     assert receipt is not None
-    assert Path(reached[-1]).parent == Path(project.receipts.url, task.receipt).parent
-    assert {str(Path(project.root_url, name)) for name in receipt["objects"]} == set(reached[:-1])
+    assert Path(flushed[-1]).parent == Path(project.receipts.url, task.receipt).parent
+    assert {str(Path(project.root_url, name)) for name in receipt["objects"]} == set(flushed[:-1])
 
 
 def test_a_project_is_opened_once_for_many_tasks(
@@ -83,7 +82,7 @@ def test_a_project_is_opened_once_for_many_tasks(
     assert {execute_task(task, registry).state for task in tasks[1:]} == {"done"}
 
 
-def test_a_fault_that_passes_is_tried_again(project: Project, registry: Registry) -> None:
+def test_a_transient_error_is_retried(project: Project, registry: Registry) -> None:
     waits: list[float] = []
     give_order(project, "transient")
     outcome = execute_task(plan(project, Settings(), registry).tasks[0], registry, sleep=waits.append)
@@ -91,7 +90,7 @@ def test_a_fault_that_passes_is_tried_again(project: Project, registry: Registry
     assert len(waits) == 1
 
 
-def test_a_fault_that_stays_is_given_up_after_some_attempts(
+def test_a_lasting_error_fails_after_all_attempts(
     project: Project, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
@@ -106,7 +105,7 @@ def test_a_fault_that_stays_is_given_up_after_some_attempts(
     assert project.receipts.read(task.receipt) is None
 
 
-def test_a_full_disk_is_no_bug_and_is_not_tried_again(project: Project, registry: Registry) -> None:
+def test_a_full_disk_is_not_retried_and_not_a_bug(project: Project, registry: Registry) -> None:
     waits: list[float] = []
     give_order(project, "disk")
     outcome = execute_task(plan(project, Settings(), registry).tasks[0], registry, sleep=waits.append)
@@ -123,14 +122,14 @@ def test_a_bug_keeps_its_traceback(project: Project, registry: Registry) -> None
 
 
 @pytest.mark.parametrize("skew_seconds", [-1e8, 1e8])
-def test_a_clock_that_is_wrong_takes_no_lease_from_anybody(
+def test_a_wrong_clock_takes_over_no_lease(
     project: Project, registry: Registry, monkeypatch: pytest.MonkeyPatch, skew_seconds: float
 ) -> None:
-    """Another machine is at a task, and keeps its lease up: whatever the clock here says, the task is left to it."""
+    """Another machine renews its lease on a task: whatever the clock here says, the task is left to it."""
     task = plan(project, Settings(), registry).tasks[0]
     held = Leases(project.receipts.beside("leases"))
-    with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(leases, "this_process", lambda: "another-machine/1/1.0")
+    with monkeypatch.context() as other_machine:
+        other_machine.setattr(leases, "this_process", lambda: "another-machine/1/1.0")
         lease, _ = held.claim(f"{task.address}/{task.part}", "there", {"digest": task.digest})
     assert lease is not None
     now = time.time()
@@ -140,14 +139,14 @@ def test_a_clock_that_is_wrong_takes_no_lease_from_anybody(
         outcomes.append(execute_task(task, registry))
         lease.beat()
     assert [outcome.state for outcome in outcomes] == ["held", "held"]
-    assert outcomes[0].message != outcomes[1].message, "its state is told, by which it is known to live"
+    assert outcomes[0].message != outcomes[1].message, "the lease's state tells the driver that its holder lives"
     assert lease.is_held()
     lease.release()
     assert execute_task(task, registry).state == "done"
 
 
-def test_a_lease_whose_receipt_is_there_is_waited_for_by_nobody(project: Project, registry: Registry) -> None:
-    """Its holder, on another machine, died between the two."""
+def test_a_lease_whose_task_has_its_receipt_is_not_waited_for(project: Project, registry: Registry) -> None:
+    """Its holder, on another machine, died between receipt and release."""
     task = plan(project, Settings(), registry).tasks[0]
     assert execute_task(task, registry).state == "done"
     holder = {"token": "there", "count": 0, "process": "another-machine/1/1.0", "facts": {"digest": task.digest}}

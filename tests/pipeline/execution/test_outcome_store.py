@@ -1,4 +1,4 @@
-"""OutcomeStore come back as they were put, and take little memory meanwhile."""
+"""Outcomes are returned as they were stored, and take little memory."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def task(number: int) -> Task:
 
 
 def done(number: int, **changes: Any) -> Outcome:
-    given: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "seconds": 0.125 * number,
         "counts": {"voxels": number, "kinds": {"a": [1, 2.5]}},
         "worker": "tcp://10.0.0.1:4000",
         "measured": {"voxels": 10**9 + number, "bytes_read": 5, "gpu_seconds": 0.25, "retries": 0},
     }
-    return Outcome("mask", f"TS_{number}", "whole", "done", **(given | changes))
+    return Outcome("mask", f"TS_{number}", "whole", "done", **(fields | changes))
 
 
 @pytest.mark.parametrize(
@@ -31,14 +31,14 @@ def done(number: int, **changes: Any) -> Outcome:
     [
         done(1),
         done(1, counts={}, measured={}, worker="", passing=True),
-        done(1, counts={"too_large": {3: 5}}),  # no JSON, so it is kept as it is
+        done(1, counts={"too_large": {3: 5}}),  # changed by JSON, so it is kept as it is
         done(1, counts={"box": (1, 2)}),
         done(1, counts={"odd": object()}),
         Outcome("mask", "TS_1", "whole", "failed", "no such file", "make it", traceback="Traceback ...", passing=True),
         Outcome("mask", "TS_1", "whole", "blocked", "mask failed"),
     ],
 )
-def test_an_outcome_comes_back_as_it_was(outcome: Outcome) -> None:
+def test_an_outcome_is_returned_as_it_was_stored(outcome: Outcome) -> None:
     outcomes = OutcomeStore([task(0), task(1)])
     outcomes.put(1, outcome)
     assert list(outcomes) == [outcome]
@@ -46,7 +46,7 @@ def test_an_outcome_comes_back_as_it_was(outcome: Outcome) -> None:
     assert (outcomes.has(0), outcomes.has(1)) == (False, True)
 
 
-def test_they_stand_in_the_order_of_the_tasks_after_what_was_known_before() -> None:
+def test_outcomes_are_in_the_order_of_the_tasks_after_those_before() -> None:
     outcomes = OutcomeStore([task(number) for number in range(4)])
     for number in (3, 0, 2):
         outcomes.put(number, done(number))
@@ -54,13 +54,13 @@ def test_they_stand_in_the_order_of_the_tasks_after_what_was_known_before() -> N
     assert len(outcomes) == 3
     assert [outcome.run for outcome in outcomes] == ["TS_0", "TS_2", "TS_3"]
     assert [outcome.worker[-6] for outcome in outcomes] == ["1", "2", "1"]
-    known = [Outcome("mask", "TS_9", "whole", "skipped")]
-    assert [outcome.run for outcome in outcomes.after(known)] == ["TS_9", "TS_0", "TS_2", "TS_3"]
-    assert len(outcomes.after(known)) == 4
-    assert [outcome.run for outcome in outcomes.after(known)[1:3]] == ["TS_0", "TS_2"]
+    before = [Outcome("mask", "TS_9", "whole", "skipped")]
+    assert [outcome.run for outcome in outcomes.after(before)] == ["TS_9", "TS_0", "TS_2", "TS_3"]
+    assert len(outcomes.after(before)) == 4
+    assert [outcome.run for outcome in outcomes.after(before)[1:3]] == ["TS_0", "TS_2"]
 
 
-def test_what_went_well_takes_little_memory() -> None:
+def test_a_success_takes_little_memory() -> None:
     count = 2000
     outcomes = OutcomeStore([task(number) for number in range(count)])
     tracemalloc.start()

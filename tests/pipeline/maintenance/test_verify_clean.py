@@ -1,4 +1,4 @@
-"""verify finds what is lost, torn, changed or foreign; clean removes what nothing vouches for, and no more."""
+"""verify finds lost, torn, changed and foreign outputs; clean removes what no receipt covers, and nothing else."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SHAPE = (32, 40, 40)
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """A project gone through segment (in blocks, with scores), separate, mesh and measure, and its settings."""
+    """Run segment (in blocks, with scores), separate, mesh and measure on a project; return it and its settings."""
     folder = tmp_path_factory.mktemp("truth")
     torch.manual_seed(0)
     architecture = UNetArchitecture((4, 8, 8))
@@ -65,7 +65,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
 
 @pytest.fixture
 def project(made: tuple[Path, list[str]], tmp_path: Path) -> Project:
-    """A copy, times of modification kept."""
+    """Return a copy of the project with the same times of modification."""
     folder = tmp_path / "p"
     shutil.copytree(made[0], folder, copy_function=shutil.copy2)
     config = folder / "config.json"
@@ -74,8 +74,8 @@ def project(made: tuple[Path, list[str]], tmp_path: Path) -> Project:
     return open_project(str(config))
 
 
-def found(project: Project, **how: bool) -> dict[str, str]:
-    """What is not ok."""
+def bad_outputs(project: Project, **how: bool) -> dict[str, str]:
+    """Return the outputs that are not ok, and their states."""
     findings = verify(project, open_tables(project), USER, **how)
     return {finding.output: finding.state for finding in findings if finding.state != "ok"}
 
@@ -84,21 +84,21 @@ def files_of(project: Project, pattern: str) -> list[Path]:
     return sorted(path for path in Path(project.root_url).glob(pattern) if path.is_file())
 
 
-def litter(project: Project, **how: float) -> set[tuple[str, str]]:
+def orphans(project: Project, **how: float) -> set[tuple[str, str]]:
     return {(item.kind, item.name) for item in find_orphans(project, open_tables(project), USER, **how)}
 
 
-def test_what_was_done_is_found_whole_and_nothing_is_litter(project: Project) -> None:
+def test_after_a_run_all_outputs_are_ok_and_none_is_an_orphan(project: Project) -> None:
     findings = verify(project, open_tables(project), USER)
     assert {finding.state for finding in findings} == {"ok"}
     stages = {finding.receipt.split("/")[0] for finding in findings}
     assert stages == {"segment", "scores", "separate", "mesh", "measure"}
-    assert found(project, content=True) == {}
-    assert litter(project, hours=0.0) == set()
+    assert bad_outputs(project, content=True) == {}
+    assert orphans(project, hours=0.0) == set()
 
 
 def change_a_byte(path: Path) -> None:
-    """Another byte of the same size, and the old time: as a disk that rots."""
+    """Change one byte and keep size and time, like a failing disk."""
     status = path.stat()
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -118,20 +118,20 @@ ROWS = "membrain-cloud/tables/membranes/dataset=local/TS_1*.parquet"
 
 @pytest.mark.parametrize("pattern", [MASK, MASK.replace("/0/1/1/1", "/1/0/0/0"), SCORES, MESH, ROWS])
 @pytest.mark.parametrize(
-    ("harm", "state"), [(Path.unlink, "missing or torn"), (cut, "torn"), (change_a_byte, "changed")]
+    ("damage", "state"), [(Path.unlink, "missing or torn"), (cut, "torn"), (change_a_byte, "changed")]
 )
-def test_harm_is_found_and_mended_by_the_next_run(
-    project: Project, made: tuple[Path, list[str]], pattern: str, harm: Callable[[Path], None], state: str
+def test_damage_is_found_and_repaired_by_the_next_run(
+    project: Project, made: tuple[Path, list[str]], pattern: str, damage: Callable[[Path], None], state: str
 ) -> None:
     (path,) = files_of(project, pattern)
     before = path.read_bytes()
-    harm(path)
-    bad = found(project, content=True)
+    damage(path)
+    bad = bad_outputs(project, content=True)
     assert len(bad) == 1, bad
     assert next(iter(bad.values())) in state
     if state == "changed":
-        assert found(project) == {}, "sizes and times say nothing"
-    found(project, content=True, forget_missing=True)
+        assert bad_outputs(project) == {}, "sizes and times are the same"
+    bad_outputs(project, content=True, forget_missing=True)
     given = ["separate.segmentation=membrane:alice/1", "measure.picks=none"] if pattern in (MESH, ROWS) else []
     settings = load_settings(None, [*made[1], *given])
     stages = None if given else ["segment"]
@@ -139,26 +139,26 @@ def test_harm_is_found_and_mended_by_the_next_run(
     assert {task.run for task in todo.tasks} == {"TS_1"}
     execute_plan(project, settings, todo, InProcessRunner(), STAGES)
     assert path.read_bytes() == before
-    assert found(project, content=True) == {}
+    assert bad_outputs(project, content=True) == {}
 
 
-def test_a_copied_project_is_changed_until_its_content_is_looked_at(project: Project) -> None:
+def test_a_copied_project_is_changed_unless_content_is_compared(project: Project) -> None:
     for path in files_of(project, "ExperimentRuns/*/Meshes/*.glb"):
         os.utime(path)
-    assert set(found(project).values()) == {"changed"}
-    assert found(project, content=True) == {}
+    assert set(bad_outputs(project).values()) == {"changed"}
+    assert bad_outputs(project, content=True) == {}
 
 
-def test_what_does_not_belong_is_foreign(project: Project) -> None:
+def test_objects_that_were_not_written_with_an_output_are_foreign(project: Project) -> None:
     (chunk,) = files_of(project, MASK)
-    chunk.with_name("9").write_bytes(b"what is this")
+    chunk.with_name("9").write_bytes(b"unknown")
     project.write_picks(ObjectRef("TS_2", "membrane", USER, "byhand"), Picks(np.ones((1, 3))))
     project.write_picks(ObjectRef("TS_2", "membrane", "bob", "1"), Picks(np.ones((1, 3))))
-    assert sorted(found(project).values()) == ["foreign", "foreign"]
-    assert "ExperimentRuns/TS_2/Picks/membrain_byhand_membrane.json" in found(project)
+    assert sorted(bad_outputs(project).values()) == ["foreign", "foreign"]
+    assert "ExperimentRuns/TS_2/Picks/membrain_byhand_membrane.json" in bad_outputs(project)
 
 
-def test_clean_removes_what_nothing_vouches_for_and_no_more(project: Project) -> None:
+def test_clean_removes_orphans_and_nothing_else(project: Project) -> None:
     root, tables = Path(project.root_url), open_tables(project)
     kept = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     orphan = SegmentationRef("TS_1", "membrane", USER, "0badc0de", 10.0)
@@ -174,7 +174,7 @@ def test_clean_removes_what_nothing_vouches_for_and_no_more(project: Project) ->
     (root / "membrain-cloud/receipts/segment/empty-0123456789abcdef.json").touch()
     (root / "ExperimentRuns/.doomed.zarr.0123456789ab.tmp").mkdir()
     (root / "ExperimentRuns/TS_1/Meshes/.x.glb.0123456789ab.tmp").write_bytes(b"half")
-    (root / "ExperimentRuns/TS_1/Meshes/.somebody.tmp").write_bytes(b"not ours")
+    (root / "ExperimentRuns/TS_1/Meshes/.unknown.tmp").write_bytes(b"not ours")
     expected = {
         ("annotation", orphan.path),
         ("annotation", "ExperimentRuns/TS_1/Picks/membrain_0badc0de_membrane.json"),
@@ -183,35 +183,35 @@ def test_clean_removes_what_nothing_vouches_for_and_no_more(project: Project) ->
         ("receipt", "membrain-cloud/receipts/segment/membrain_1/TS_1/membrane@10.000/complete.json"),
         ("receipt", "membrain-cloud/receipts/segment/empty-0123456789abcdef.json"),
     }
-    assert litter(project) == expected, "temporary files are young"
+    assert orphans(project) == expected, "temporary files are too young"
     for name in ("ExperimentRuns/.doomed.zarr.0123456789ab.tmp", "ExperimentRuns/TS_1/Meshes/.x.glb.0123456789ab.tmp"):
         os.utime(root / name, (time.time() - 7200, time.time() - 7200))
         expected.add(("temporary file", name))
-    assert litter(project) == expected
+    assert orphans(project) == expected
     remove_orphans(project, tables, find_orphans(project, tables, USER))
-    assert litter(project, hours=0.0) == set()
+    assert orphans(project, hours=0.0) == set()
     assert {path: path.read_bytes() for path in kept} == kept
-    assert (root / "ExperimentRuns/TS_1/Meshes/.somebody.tmp").exists()
+    assert (root / "ExperimentRuns/TS_1/Meshes/.unknown.tmp").exists()
     assert (root / "ExperimentRuns/TS_1/Picks/bob_0badc0de_membrane.json").exists()
     assert {kind.feature_type for kind in project.features(TomogramRef("TS_1", "wbp", 10.0))} > {"other"}
 
 
-def test_what_is_in_work_is_left_alone(project: Project) -> None:
-    """A lease beside the receipts names it, and has moved lately by the store's clock."""
+def test_outputs_in_work_are_left_alone(project: Project) -> None:
+    """A lease beside the receipts covers the output, and was renewed lately by the store's clock."""
     orphan = SegmentationRef("TS_1", "membrane", USER, "0badc0de", 10.0)
     project.write_segmentation(orphan, np.ones(SHAPE, np.uint8))
     lease = Path(project.root_url) / "membrain-cloud/leases/segment/membrain_0badc0de/TS_1/membrane@10.000/whole.json"
     lease.parent.mkdir(parents=True)
     lease.write_text("{}")
-    assert litter(project) == set()
+    assert orphans(project) == set()
     os.utime(lease, (time.time() - 3600, time.time() - 3600))
-    left = ("lease", "membrain-cloud/leases/segment/membrain_0badc0de/TS_1/membrane@10.000/whole.json")
-    assert litter(project) == {("annotation", orphan.path), left}
+    stale = ("lease", "membrain-cloud/leases/segment/membrain_0badc0de/TS_1/membrane@10.000/whole.json")
+    assert orphans(project) == {("annotation", orphan.path), stale}
 
 
 @pytest.mark.parametrize("store", ["project", "tables"])
-def test_a_lease_whose_work_is_done_is_void(project: Project, store: str) -> None:
-    """Whoever holds it: `clean` names it, a run that has nothing to do removes it, and no other lease."""
+def test_a_lease_whose_task_is_done_is_stale(project: Project, store: str) -> None:
+    """`clean` finds it, whoever holds it, and a run that has nothing to do removes it and no other lease."""
     tables = open_tables(project)
     receipts, stage = (project.receipts, "mesh") if store == "project" else (tables.receipts, "measure")
     (name, receipt), *_ = [(n, r) for n, r in receipts.read_all(sorted(receipts.names(stage))) if r is not None]
@@ -224,7 +224,7 @@ def test_a_lease_whose_work_is_done_is_void(project: Project, store: str) -> Non
     attempts.write(f"{address}/whole", {"digest": receipt["digest"]})
     attempts.write(f"{address}/other", {"digest": "0" * 64})
     folder = "_leases" if store == "tables" else "membrain-cloud/leases"
-    assert [found for kind, found in litter(project) if kind == "lease"] == [f"{folder}/{address}/whole.json"]
+    assert [name for kind, name in orphans(project) if kind == "lease"] == [f"{folder}/{address}/whole.json"]
     settings = load_settings(None, ["separate.segmentation=membrane:alice/1", "measure.picks=none"])
     todo = plan(project, settings, STAGES)
     assert not todo.tasks
@@ -233,28 +233,28 @@ def test_a_lease_whose_work_is_done_is_void(project: Project, store: str) -> Non
     assert attempts.names() == {f"{address}/other"}
 
 
-def test_a_clock_that_is_wrong_here_changes_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ages are told by the store's clock alone."""
+def test_a_wrong_clock_on_this_machine_changes_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ages are measured by the store's clock alone."""
     young = Path(project.root_url) / "ExperimentRuns/.x.zarr.0123456789ab.tmp"
     young.mkdir()
     now = time.time()
     for skew in (-1e6, 1e6):
         monkeypatch.setattr(time, "time", lambda skew=skew: now + skew)
-        assert litter(project) == set()
-        assert {kind for kind, _ in litter(project, hours=0.0)} == {"temporary file"}
+        assert orphans(project) == set()
+        assert {kind for kind, _ in orphans(project, hours=0.0)} == {"temporary file"}
 
 
-def test_a_mask_without_a_receipt_is_told_from_instances_of_its_name(project: Project) -> None:
-    """In a named session both have one name: then the receipts are read."""
+def test_a_mask_without_receipt_is_distinguished_from_its_instances(project: Project) -> None:
+    """In a named session both have the same name: then the receipts are read."""
     receipts = [name for name in project.receipts.names() if name.startswith("separate/")]
     (instances,) = [ref for ref in project.segmentations("TS_1") if ref.instance]
     mask = SegmentationRef("TS_1", "membrane", USER, instances.session, 10.0)
     project.write_segmentation(mask, np.ones(SHAPE, np.uint8))
     assert len(receipts) == 2
-    assert litter(project) == {("annotation", mask.path)}
+    assert orphans(project) == {("annotation", mask.path)}
 
 
-def test_tables_without_receipts_are_somebodys_copy(project: Project, tmp_path: Path) -> None:
+def test_tables_without_receipts_are_left_alone_as_a_copy(project: Project, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(Path(project.root_url) / "membrain-cloud/tables", copy)
     shutil.rmtree(copy / "_receipts")
@@ -270,8 +270,8 @@ def test_verify_and_clean_from_the_command_line(project: Project) -> None:
     assert done.exit_code == 1
     assert "torn" in done.stdout
     assert "--forget-missing" in done.stderr
-    told = json.loads(CliRunner().invoke(main, ["verify", project.config, "--forget-missing", "--json"]).stdout)
-    assert [row["state"] for row in told].count("torn") == 1
+    rows = json.loads(CliRunner().invoke(main, ["verify", project.config, "--forget-missing", "--json"]).stdout)
+    assert [row["state"] for row in rows].count("torn") == 1
     listed = CliRunner().invoke(main, ["clean", project.config, "--json"])
     assert [row["name"] for row in json.loads(listed.stdout)["found"]] == [str(mesh.relative_to(project.root_url))]
     assert CliRunner().invoke(main, ["clean", project.config, "--yes"]).exit_code == 0

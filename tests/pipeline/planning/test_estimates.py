@@ -1,4 +1,4 @@
-"""What a plan says it will take, in which order things go, and what it refuses before anything is begun."""
+"""Estimates of a plan, the order of its tasks, and what it refuses before anything is started."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run(project: Project, registry: Registry, *overrides: str, **how: object) ->
 
 
 @pytest.mark.parametrize(("channels", "residual"), [((16, 32, 64, 64), False), ((8, 16, 32), True)])
-def test_flops_are_those_that_torch_counts(channels: tuple[int, ...], residual: bool) -> None:
+def test_flops_equal_those_that_torch_counts(channels: tuple[int, ...], residual: bool) -> None:
     architecture = UNetArchitecture(channels, residual)
     network = build_unet(architecture).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -49,14 +49,14 @@ def test_flops_are_those_that_torch_counts(channels: tuple[int, ...], residual: 
     assert window_flops(architecture, 16) == counter.get_total_flops()
 
 
-def test_without_receipts_the_stated_throughput_counts(project: Project) -> None:
+def test_without_receipts_estimates_use_the_stated_throughput(project: Project) -> None:
     made = planned(project, STAGES, "plan.gpu_workers=2")
     segment, separate = made.estimates["segment"], made.estimates["separate"]
     assert segment.tomograms == 3
     assert segment.voxels == 3 * 8 * 10 * 12
     assert segment.kind == "gpu"
     assert segment.source == "stated"
-    # 8 x 10 x 12 voxels are one window of 64, with the shipped network.
+    # 8 x 10 x 12 voxels are one window of 64, with the built-in network.
     assert segment.flops == 3 * window_flops(UNetArchitecture((16, 32, 64, 128, 128)), 64)
     assert segment.hours == pytest.approx(segment.flops / STATED_TFLOPS["gpu"] / 1e12 / 3600)
     assert separate.hours == pytest.approx(STATED_SECONDS_PER_MEGAVOXEL["separate"] * 2880 / 1e6 / 3600)
@@ -69,7 +69,7 @@ def test_without_receipts_the_stated_throughput_counts(project: Project) -> None
     assert without.estimates["segment"].hours == pytest.approx(segment.flops / STATED_TFLOPS["cpu"] / 1e12 / 3600)
 
 
-def test_receipts_say_how_long_the_rest_takes(project: Project, registry: Registry) -> None:
+def test_with_receipts_estimates_use_their_median(project: Project, registry: Registry) -> None:
     assert planned(project, registry).estimates["mask"].hours is None
     run(project, registry, runs=["TS_1", "TS_2"])
     for name, seconds in zip(sorted(project.receipts.names("mask")), (10.0, 30.0), strict=True):
@@ -92,18 +92,18 @@ def test_begun_tomograms_go_first_then_large_ones(project: Project, registry: Re
     assert order[1:3] == [("TS_4", "mask"), ("TS_4", "size")]
 
 
-def test_plan_shows_what_it_will_take(project: Project) -> None:
+def test_plan_shows_the_estimates(project: Project) -> None:
     made = CliRunner().invoke(main, ["plan", project.config])
     assert made.exit_code == 0, made.output
     assert "stated throughput" in made.stdout
     assert "GPU hours" in made.stderr
-    told = json.loads(CliRunner().invoke(main, ["plan", project.config, "--json"]).stdout)
-    assert told["estimates"]["segment"]["voxels"] == 2880
-    assert told["total"]["currency"] == "USD"
-    assert [task["order"] for task in told["tasks"]] == list(range(15))
+    printed = json.loads(CliRunner().invoke(main, ["plan", project.config, "--json"]).stdout)
+    assert printed["estimates"]["segment"]["voxels"] == 2880
+    assert printed["total"]["currency"] == "USD"
+    assert [task["order"] for task in printed["tasks"]] == list(range(15))
 
 
-def test_json_of_many_tasks_is_an_entry_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_of_many_tasks_has_one_entry_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     from membrain_cloud.cli.app import print_json
 
     value = {"tasks": [{"run": f"TS_{i}", "needs": []} for i in range(1001)], "total": {"hours": 1.5}, "a": []}
@@ -119,15 +119,15 @@ def test_a_named_session_of_other_settings_is_refused(project: Project, registry
     with pytest.raises(UsageError, match="'mine' holds results of other settings: mask on TS_1") as caught:
         planned(project, registry, mine, "segment.threshold=1")
     assert "output.replace=yes" in caught.value.next_step
-    # Data that changed are another matter, and so are other sessions.
+    # Results on data that have changed may be replaced, and other sessions are free.
     project.write_tomogram(TomogramRef("TS_2", "wbp", 10.0), np.ones((8, 10, 12), np.float32))
     assert len(planned(project, registry, mine, "segment.threshold=0").tasks) == 2
     assert len(planned(project, registry, "output.session=yours", "segment.threshold=1").tasks) == 6
     assert len(planned(project, registry, mine, "segment.threshold=1", "output.replace=yes").tasks) == 6
 
 
-def test_two_runs_that_take_one_session_at_once_do_not_replace_each_other(project: Project, registry: Registry) -> None:
-    """Both were planned while the session was empty; the second to come refuses, and the first's results stand."""
+def test_two_runs_in_one_session_do_not_replace_each_other(project: Project, registry: Registry) -> None:
+    """Both are planned while the session is empty; the second one refuses, and the first one's results stay."""
     first, second = (
         planned(project, registry, "output.session=mine", f"segment.threshold={t}").tasks[0] for t in (0, 1)
     )
@@ -138,7 +138,7 @@ def test_two_runs_that_take_one_session_at_once_do_not_replace_each_other(projec
     assert project.receipts.read(first.receipt) is not None
 
 
-def test_what_a_newer_version_did_is_refused_and_kept(project: Project, registry: Registry) -> None:
+def test_receipts_of_a_newer_version_are_refused_and_kept(project: Project, registry: Registry) -> None:
     run(project, registry)
     name = min(project.receipts.names("mask"))
     receipt = project.receipts.read(name)
@@ -153,4 +153,4 @@ def test_what_a_newer_version_did_is_refused_and_kept(project: Project, registry
     with pytest.raises(StorageError, match="format 2"):
         planned(project, registry)
     done = CliRunner().invoke(main, ["plan", project.config, "--set", "output.tables=" + str(Path(project.root_url))])
-    assert done.exit_code == 0, "other stages' sessions are no concern"
+    assert done.exit_code == 0, "receipts of other stages do not matter"

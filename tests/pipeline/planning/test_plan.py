@@ -1,3 +1,5 @@
+"""Plans: tasks, digests, sessions, and what is done, refused or blocked."""
+
 from __future__ import annotations
 
 import shutil
@@ -37,7 +39,7 @@ def test_tasks_survive_json(project: Project, registry: Registry) -> None:
         assert Task.from_dict(json.loads(json.dumps(task.as_dict()))) == task
 
 
-def test_the_plan_is_in_order_and_knows_needs(project: Project, registry: Registry) -> None:
+def test_tasks_are_in_order_and_have_their_needs(project: Project, registry: Registry) -> None:
     made = plan(project, Settings(), registry)
     assert [task.key for task in made.tasks][:2] == ["mask/TS_1/whole", "size/TS_1/whole"]
     assert made.tasks[1].needs == ("mask/TS_1/whole",)
@@ -52,14 +54,14 @@ def test_a_second_run_does_nothing(project: Project, registry: Registry) -> None
     assert {state for _, _, state in states(second)} == {"skipped"}
 
 
-def test_a_changed_setting_redoes_what_hangs_on_it(project: Project, registry: Registry) -> None:
+def test_a_changed_setting_redoes_what_depends_on_it(project: Project, registry: Registry) -> None:
     run(project, registry)
     later, _ = run(project, registry, "separate.min_voxels=7")
     assert {task.stage for task in later.tasks} == {"size"}
     earlier, _ = run(project, registry, "segment.threshold=0.1")
     assert {task.stage for task in earlier.tasks} == {"mask", "size"}
-    indifferent, _ = run(project, registry, "measure.cutoff_nm=3")
-    assert indifferent.tasks == ()
+    unrelated, _ = run(project, registry, "measure.cutoff_nm=3")
+    assert unrelated.tasks == ()
     back, _ = run(project, registry)
     assert back.tasks == ()
 
@@ -71,7 +73,7 @@ def test_a_changed_tomogram_is_redone_alone(project: Project, registry: Registry
     assert [task.key for task in made.tasks] == ["mask/TS_2/whole", "size/TS_2/whole"]
 
 
-def test_a_named_session_is_overwritten_not_mixed(project: Project, registry: Registry) -> None:
+def test_a_named_session_is_replaced_as_a_whole(project: Project, registry: Registry) -> None:
     for threshold in ("0", "1", "0"):
         made, outcomes = run(
             project, registry, "output.session=mine", "output.replace=yes", f"segment.threshold={threshold}"
@@ -81,8 +83,8 @@ def test_a_named_session_is_overwritten_not_mixed(project: Project, registry: Re
     assert made.sessions == {"mask": "mine", "size": "mine"}
 
 
-def test_a_killed_rewrite_leaves_nothing_that_looks_done(project: Project, registry: Registry) -> None:
-    """Threshold 0 done; threshold 1 dies after its output, before its receipt; 0 again must be redone."""
+def test_an_interrupted_rewrite_leaves_nothing_that_looks_done(project: Project, registry: Registry) -> None:
+    """Threshold 0 is done; threshold 1 dies between output and receipt; threshold 0 must be done again."""
     run(project, registry, "output.session=mine")
     settings = load_settings(None, ["output.session=mine", "segment.threshold=1", "output.replace=yes"])
     task = plan(project, settings, registry).tasks[0]
@@ -150,7 +152,7 @@ def test_a_bad_run_name_fails_alone(project: Project, registry: Registry) -> Non
     assert len(made.tasks) == 6
 
 
-def test_failures_are_kept_until_they_are_cured(project: Project, registry: Registry) -> None:
+def test_failures_are_kept_until_their_stage_succeeds(project: Project, registry: Registry) -> None:
     from membrain_cloud.pipeline.execution.failure_log import FailureLog
 
     order = Path(project.config).with_name("order-TS_2")

@@ -1,4 +1,4 @@
-"""The demo from its command, small; what its scores must reach at full size is `make demo`'s matter."""
+"""The small demo from its command. `make demo` checks the scores at full size."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_the_small_demo_ends_with_scores_and_a_page_and_a_second_one_does_nothing(tmp_path: Path) -> None:
+def test_the_small_demo_scores_and_reports_and_is_done_once(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     first = CliRunner().invoke(main, ["demo", str(folder), "--small", "--workers", "1", "--json"])
     assert first.exit_code == 0, first.output
-    made = json.loads(first.stdout)
-    (score, pooled) = made["scores"]
+    result = json.loads(first.stdout)
+    (score, pooled) = result["scores"]
     assert score["surface_dice"] > 0.8
     assert score["membranes_found"] == score["membranes_true"]
     assert score["area_nm2"] == pytest.approx(score["area_true_nm2"], rel=0.2)

@@ -1,4 +1,4 @@
-"""Folders of membrain-stats: what they hold is measured, and agrees with what membrain-stats says where it is right."""
+"""Folders of membrain-stats: their statistics agree with membrain-stats where it is right."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from membrain_cloud.store.tables.check import check_tables
 from membrain_cloud.store.tables.parquet_tables import Tables
 
 DATA = Path(__file__).parents[2] / "data" / "membrain_stats"
-# Reach past the farthest neighbour of these few particles; no simulations, which are tested elsewhere.
+# A cut-off beyond the farthest neighbour of these few particles; simulations are tested elsewhere.
 SETTINGS = load_settings(None, ["measure.cutoff_nm=45", "measure.simulations=0", "measure.bin_width_nm=5"])
 FEW = load_settings(None, ["measure.cutoff_nm=10", "measure.simulations=0", "measure.bin_width_nm=5"])
 OPTIONS = FolderOptions("thylakoids", objects={0: "psii", 1: "cytb6f"})
@@ -38,18 +38,18 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> analysis.Analysis:
     return analysis.open(url)
 
 
-def test_concentrations_are_membrain_stats_own(measured: analysis.Analysis) -> None:
+def test_concentrations_agree_with_membrain_stats(measured: analysis.Analysis) -> None:
     theirs = starfile.read(DATA / "results" / "protein_concentration.star")
     ours = measured.frame("membranes").sort_values("membrane_id")
     np.testing.assert_allclose(ours["shell_area_nm2"], theirs["area"] / 100, rtol=1e-6)
     assert ours["n_particles"].tolist() == theirs["num_proteins"].tolist()
     np.testing.assert_allclose(ours["n_particles"] / ours["shell_area_nm2"], theirs["protein_concentration"], rtol=2e-4)
-    # a closed surface that is no bilayer's shell has one side only for membrain-stats' users who say so
+    # One side is half of a closed surface that is the shell of a bilayer.
     np.testing.assert_allclose(ours["one_sided_area_nm2"], theirs["area"] / 200, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("membrane", "radius", "centre"), [(1, 250.0, 400.0), (2, 200.0, 1200.0)])
-def test_neighbours_are_theirs_where_these_are_right(
+def test_neighbours_agree_with_membrain_stats_where_it_is_right(
     measured: analysis.Analysis, membrane: int, radius: float, centre: float
 ) -> None:
     theirs = starfile.read(DATA / "results" / f"TS_1_mb{membrane}_nearest_neighbors.star")
@@ -59,25 +59,25 @@ def test_neighbours_are_theirs_where_these_are_right(
     positions = own[[f"{axis}_angstrom" for axis in "xyz"]].to_numpy()
     np.testing.assert_allclose(positions, theirs[[f"start_position{axis}" for axis in "XYZ"]], atol=1e-3)
     alike = neighbors[(neighbors["membrane_id"] == membrane) & (neighbors["target_object_name"] == "psii")]
-    found = alike[(alike["rank"] == 1) & (alike["object_name"] == "psii")].set_index("particle_id")
-    found = found.loc[own["particle_id"]]
+    nearest = alike[(alike["rank"] == 1) & (alike["object_name"] == "psii")].set_index("particle_id")
+    nearest = nearest.loc[own["particle_id"]]
     units = (positions - centre) / np.linalg.norm(positions - centre, axis=1, keepdims=True)
     angles = np.arccos(np.clip(units @ units.T, -1.0, 1.0))
     np.fill_diagonal(angles, np.inf)
     exact = radius / 10 * angles.min(axis=1)
-    ours, heat = found["geodesic_nm"].to_numpy(), theirs["nn0_distance"].to_numpy() / 10
+    ours, heat = nearest["geodesic_nm"].to_numpy(), theirs["nn0_distance"].to_numpy() / 10
     # Ours lie on a coarse mesh inside the sphere; theirs are heat distances between vertices: right to about 1 nm.
     np.testing.assert_allclose(ours, exact, rtol=0.02)
     assert np.abs(heat - exact).mean() > 3 * np.abs(ours - exact).mean()
     assert np.median(np.abs(heat - ours)) < 1.5
-    clear = np.diff(np.sort(angles, axis=1)[:, :2])[:, 0] * radius / 10 > 3.0  # no second one nearly as near
-    neighbour = own.set_index("particle_id").loc[found["target_id"], ["x_angstrom", "y_angstrom", "z_angstrom"]]
+    clear = np.diff(np.sort(angles, axis=1)[:, :2])[:, 0] * radius / 10 > 3.0  # the second neighbour is clearly farther
+    neighbour = own.set_index("particle_id").loc[nearest["target_id"], ["x_angstrom", "y_angstrom", "z_angstrom"]]
     agreeing = np.linalg.norm(neighbour - theirs[[f"nn0_position{axis}" for axis in "XYZ"]].to_numpy(), axis=1) < 0.01
     assert clear.sum() >= 3
     assert agreeing[clear].all()
 
 
-def test_a_run_measured_before_is_left_alone_until_a_file_or_setting_changes(tmp_path: Path) -> None:
+def test_a_run_is_measured_again_when_a_file_or_setting_changes(tmp_path: Path) -> None:
     folder, store = tmp_path / "folder", Tables(str(tmp_path / "tables"))
     shutil.copytree(DATA / "folder", folder)
 
@@ -105,10 +105,10 @@ def test_one_relion_file_for_all_membranes(tmp_path: Path) -> None:
     table[[f"rlnCoordinate{axis}" for axis in "XYZ"]] /= 4.0
     table["rlnTomoName"], table["rlnTomoTiltSeriesPixelSize"] = "TS_1", 4.0
     starfile.write({"particles": table}, tmp_path / "all.star")
-    found = measure_folder(
+    runs = measure_folder(
         str(folder), Tables(str(tmp_path / "t")), FEW, FolderOptions("d", particles=str(tmp_path / "all.star"))
     )
-    assert [(run.membranes, run.particles, run.left_out) for run in found] == [(2, 54, 0)]
+    assert [(run.membranes, run.particles, run.left_out) for run in runs] == [(2, 54, 0)]
     particles = Tables(str(tmp_path / "t")).read("particles").to_pandas()
     assert particles.groupby("membrane_id").size().tolist() == [30, 24]
     assert set(particles["object_name"]) == {"particle-0", "particle-1"}
@@ -144,19 +144,19 @@ def test_particles_within_the_h5(tmp_path: Path) -> None:
     assert Tables(str(tmp_path / "t")).read("tomograms").to_pylist()[0]["volume_um3"] is None
 
 
-def test_wrong_units_and_bad_files_are_said_and_the_others_done(tmp_path: Path) -> None:
+def test_wrong_units_and_bad_files_do_not_stop_the_others(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     shutil.copytree(DATA / "folder", folder)
     (folder / "broken.obj").write_text("v 1 2\n")
     with h5py.File(folder / "voxels_mb1.h5", "w") as file:
         file["points"], file["faces"] = np.eye(3), [[0, 1, 2]]
-    found = {run.run: run for run in measure_folder(str(folder), Tables(str(tmp_path / "t")), FEW, FolderOptions("d"))}
-    assert {name: run.state for name, run in found.items()} == {"TS_1": "done", "broken": "failed", "voxels": "failed"}
-    assert "broken.obj" in found["broken"].message
-    assert "pixel_size_multiplier" in found["voxels"].message
+    runs = {run.run: run for run in measure_folder(str(folder), Tables(str(tmp_path / "t")), FEW, FolderOptions("d"))}
+    assert {name: run.state for name, run in runs.items()} == {"TS_1": "done", "broken": "failed", "voxels": "failed"}
+    assert "broken.obj" in runs["broken"].message
+    assert "pixel_size_multiplier" in runs["voxels"].message
     (folder / "TS_1_mb3.obj").write_text("v 1 2\n")
-    found = {run.run: run for run in measure_folder(str(folder), Tables(str(tmp_path / "t")), FEW, FolderOptions("d"))}
-    assert (found["TS_1"].state, found["TS_1"].membranes, found["TS_1"].bad_membranes) == ("done", 3, 1)
+    runs = {run.run: run for run in measure_folder(str(folder), Tables(str(tmp_path / "t")), FEW, FolderOptions("d"))}
+    assert (runs["TS_1"].state, runs["TS_1"].membranes, runs["TS_1"].bad_membranes) == ("done", 3, 1)
     membranes = Tables(str(tmp_path / "t")).read("membranes").to_pylist()
     assert [row["error"] is None for row in membranes] == [True, True, False]
     assert "TS_1_mb3.obj" in membranes[2]["error"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -28,14 +27,14 @@ MASK = SegmentationRef("TS_1", "membrane", "alice", "1", 10.0)
 INSTANCES = SegmentationRef("TS_1", "membrane", "alice", "1", 10.0, True)
 MESHES = ObjectRef("TS_1", "membrane", "alice", "1")
 PICKS = ObjectRef("TS_1", "psii", "alice", "1")
-# Neuroglancer's own word for "every chunk and mesh in view is drawn".
+# True once Neuroglancer has drawn every chunk and mesh in view.
 READY = "Boolean(window.viewer && viewer.layerManager.managedLayers.length > 3 && viewer.isReady())"
 REFS = {"density": TOMOGRAM, "labels": MASK, "instances": INSTANCES, "meshes": MESHES, "picks": PICKS}
 
 
 @pytest.fixture
 def viewed(tmp_path: Path) -> Project:
-    """Two flat membranes, 3 and 5, in a bright tomogram; a mesh for 3; two picks."""
+    """Make a project with two flat membranes, 3 and 5, in a bright tomogram; a mesh for 3; two picks."""
     project = create_project(
         str(tmp_path / "project"), objects=[("membrane", False, "GO:0016020"), ("psii", True, None)]
     )
@@ -74,7 +73,7 @@ def test_state(viewed: Project) -> None:
     assert state["position"] == [220.0, 200.0, 120.0]
 
 
-def test_what_is_not_there_is_left_out_and_more_is_added(viewed: Project) -> None:
+def test_absent_data_are_left_out_and_further_uris_added(viewed: Project) -> None:
     viewed.remove(PICKS)
     with LayerServer() as server:
         state = state_of_run(
@@ -85,13 +84,13 @@ def test_what_is_not_there_is_left_out_and_more_is_added(viewed: Project) -> Non
         names = [layer["name"] for layer in again["layers"]]
         assert len(names) == len(set(names)) == 3
         with pytest.raises(ProjectError):
-            state_of_run(viewed, "TS_1", REFS, ("psii:nobody/1",), server)
+            state_of_run(viewed, "TS_1", REFS, ("psii:unknown/1",), server)
         with pytest.raises(ProjectError, match="there is no tomogram"):
             state_of_run(viewed, "TS_1", {}, (), server)
 
 
 def test_the_page_shows_everything(viewed: Project, browser_kit: Any, tmp_path: Path) -> None:
-    """Neuroglancer itself, in headless Chromium: it asks for chunks and meshes, and colours appear."""
+    """Neuroglancer in headless Chromium requests chunks and meshes and draws them in colour."""
     pytest.importorskip("neuroglancer")
     words = ["view", viewed.config, "-r", "TS_1", "--no-browser", "--stop-after", "120"]
     words += ["--stages", "separate,mesh,measure", "--set", "separate.segmentation=membrane:alice/1@10?instance=true"]
@@ -104,7 +103,7 @@ def test_the_page_shows_everything(viewed: Project, browser_kit: Any, tmp_path: 
         assert url.startswith("http://127.0.0.1:"), url + server.stdout.read()
         picture = tmp_path / "page.png"
         with browser_kit.Browser(tmp_path / "profile") as browser:
-            title = browser.look(url, picture, READY)
+            title = browser.open(url, picture, READY)
         assert title == "neuroglancer"
         assert [error for error in browser.errors if "exceptionThrown" in error] == []
     finally:
@@ -118,4 +117,4 @@ def test_the_page_shows_everything(viewed: Project, browser_kit: Any, tmp_path: 
     grey = (spread < 4) & (pixels.min(axis=2) > 60) & (pixels.max(axis=2) < 220)
     assert grey.mean() > 0.05, "the tomogram is drawn"
     assert (spread > 60).mean() > 0.01, "membranes are drawn in colour"
-    assert os.path.getsize(picture) > 20_000
+    assert picture.stat().st_size > 20_000

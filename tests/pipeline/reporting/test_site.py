@@ -1,4 +1,4 @@
-"""The report of a whole run: an index with pictures and causes, and a page a tomogram; in a real browser."""
+"""The report of a whole run: an index with pictures and causes and a page for each tomogram, also in a browser."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WORDS += ("--set", "separate.min_voxels=20", "--set", "measure.picks=none", "--s
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Three runs of one to three membranes, one whose mask is torn, one that has no mask."""
+    """Measure three runs of one to three membranes, one with a truncated mask and one without a mask."""
     project = create_project(
         str(tmp_path_factory.mktemp("site") / "project"), objects=[("membrane", False, "GO:0016020")]
     )
@@ -39,10 +39,10 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Project:
         project.write_tomogram(TomogramRef(run, "wbp", 10.0), rng.normal(size=shape).astype(np.float32) - 2 * mask)
         if run != "TS_none":
             project.write_segmentation(SegmentationRef(run, "membrane", "alice", "1", 10.0), mask)
-    torn = (
+    truncated = (
         Path(project.root_url) / SegmentationRef("TS_bad", "membrane", "alice", "1", 10.0).path / "0" / "0" / "0" / "0"
     )
-    torn.write_bytes(torn.read_bytes()[:100])
+    truncated.write_bytes(truncated.read_bytes()[:100])
     result = CliRunner().invoke(main, ["run", project.config, "--in-process", *WORDS])
     assert result.exit_code == 1, result.output
     return project
@@ -57,7 +57,7 @@ def site(measured: Project) -> Path:
     return target
 
 
-def test_every_link_is_relative_and_leads_somewhere(site: Path) -> None:
+def test_every_link_is_relative_and_has_a_target(site: Path) -> None:
     text = (site / "index.html").read_text()
     links = re.findall(r'(?:href|src)="([^"]+)"', text)
     assert len(links) == 9
@@ -68,7 +68,7 @@ def test_every_link_is_relative_and_leads_somewhere(site: Path) -> None:
         assert "<h1>" in page.read_text()
 
 
-def test_rows_say_how_each_tomogram_is(site: Path) -> None:
+def test_rows_have_states_and_causes(site: Path) -> None:
     text = (site / "index.html").read_text()
     rows = {
         re.sub(r"<[^>]+>", "", re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL)[1]).strip(): row
@@ -109,9 +109,9 @@ def test_a_site_on_s3_is_the_same(measured: Project, tmp_path: Path) -> None:
         bucket = Files("s3://pages/report", options)
         bucket._fs.mkdir("pages")
         settings = load_settings(None, [word for word in WORDS if "." in word and "=" in word])
-        made = plan(measured, settings, STAGES, runs=["TS_1"], stages=["separate", "mesh"])
+        two_stages = plan(measured, settings, STAGES, runs=["TS_1"], stages=["separate", "mesh"])
         for target in ("s3://pages/report", str(tmp_path)):
-            write_site(measured, settings, made, target, options=options if "://" in target else None)
+            write_site(measured, settings, two_stages, target, options=options if "://" in target else None)
         here = {str(path.relative_to(tmp_path)): path for path in tmp_path.rglob("*") if path.is_file()}
         assert set(bucket.listing()) == set(here)
         assert all(bucket.read(name) == path.read_bytes() for name, path in here.items())
@@ -134,12 +134,12 @@ def test_in_a_browser(site: Path, browser_kit: Any, tmp_path: Path) -> None:
     })()"""
     with browser_kit.Browser(tmp_path / "profile") as browser:
         ready = "[...document.images].every(i => i.complete)"
-        said = json.loads(browser.look(f"file://{site}/index.html", tmp_path / "index.png", ready, script))
+        page = json.loads(browser.open(f"file://{site}/index.html", tmp_path / "index.png", ready, script))
     assert browser.errors == []
-    assert said["up"][:3] == ["TS_1", "TS_2", "TS_10"]
-    assert said["down"][:3] == ["TS_10", "TS_2", "TS_1"]
-    assert said["natural"][:3] == ["TS_1", "TS_2", "TS_10"], "numbers in names are numbers"
-    assert said["failed"] == ["TS_bad", "TS_none"]
-    assert all(width > 100 for width in said["images"])
-    assert said["wide"] <= 1200, "nothing sticks out of the window"
+    assert page["up"][:3] == ["TS_1", "TS_2", "TS_10"]
+    assert page["down"][:3] == ["TS_10", "TS_2", "TS_1"]
+    assert page["natural"][:3] == ["TS_1", "TS_2", "TS_10"], "numbers in names sort as numbers"
+    assert page["failed"] == ["TS_bad", "TS_none"]
+    assert all(width > 100 for width in page["images"])
+    assert page["wide"] <= 1200, "the page fits into the window"
     assert np.asarray(Image.open(tmp_path / "index.png")).std() > 10

@@ -1,4 +1,4 @@
-"""What the report says of statistics, out of real tables."""
+"""Statistics of the report, from real tables."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def found(measured_config: str) -> Analysis:
+def analysis(measured_config: str) -> Analysis:
     return tables.open(measured_config)
 
 
-def test_curves_of_each_run_are_those_of_the_analyst(found: Analysis) -> None:
-    curves = curves_by_run(found, {"TS_9": np.ones(3)})
+def test_curves_of_each_run_agree_with_the_tables(analysis: Analysis) -> None:
+    curves = curves_by_run(analysis, {"TS_9": np.ones(3)})
     assert set(curves) == {"TS_1", "TS_2", "TS_9"}
     assert curves["TS_9"].radii_nm.size == 0
-    chosen = found.ripley(by="run_name")
-    chosen = chosen[chosen["object_name"] == chosen["target_object_name"]]
+    ripley = analysis.ripley(by="run_name")
+    ripley = ripley[ripley["object_name"] == ripley["target_object_name"]]
     for run in ("TS_1", "TS_2"):
-        own = chosen[chosen["run_name"] == run].groupby("r_max_nm")[["n_pairs", "expected_pairs"]].sum()
+        own = ripley[ripley["run_name"] == run].groupby("r_max_nm")[["n_pairs", "expected_pairs"]].sum()
         np.testing.assert_allclose(curves[run].pair_correlation, own["n_pairs"] / own["expected_pairs"])
         low, high = curves[run].random_l_difference_nm
         assert (low < high).all()
@@ -39,13 +39,13 @@ def test_curves_of_each_run_are_those_of_the_analyst(found: Analysis) -> None:
     assert curves["TS_1"].p > 0.025
 
 
-def test_statistics_over_all_runs(found: Analysis) -> None:
-    report = statistics(found)
+def test_statistics_over_all_runs(analysis: Analysis) -> None:
+    report = statistics(analysis)
     assert report is not None
     rows = {row[0]: row for row in report.kinds.rows}
     assert set(rows) == {"psii", "cytb6f", "psii → cytb6f", "cytb6f → psii"}
     assert rows["psii"][1] == 200
-    area = found.concentration()["area_um2"].iloc[0]
+    area = analysis.concentration()["area_um2"].iloc[0]
     assert rows["psii"][2] == pytest.approx(200 / area)
     assert rows["psii"][7].startswith("clustered at")
     assert set(report.ripley["object_name"]) == {"psii", "cytb6f"}
@@ -56,6 +56,6 @@ def test_statistics_over_all_runs(found: Analysis) -> None:
 
 def test_runs_without_particles_have_no_statistics(measured_config: str, tmp_path: object) -> None:
     assert statistics(tables.open(str(tmp_path))) is None
-    nobody = tables.open(measured_config, where=pd.DataFrame({"run_name": ["TS_7"]}))
-    assert statistics(nobody) is None
-    assert curves_by_run(nobody, {}) == {}
+    empty = tables.open(measured_config, where=pd.DataFrame({"run_name": ["TS_7"]}))
+    assert statistics(empty) is None
+    assert curves_by_run(empty, {}) == {}

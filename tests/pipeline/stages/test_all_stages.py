@@ -10,7 +10,7 @@ import pytest
 from membrain_cloud.geometry import Grid, Picks, box_around
 from membrain_cloud.pipeline.execution.driver import execute_plan
 from membrain_cloud.pipeline.planning.plan import Plan, plan
-from membrain_cloud.pipeline.projects.simulate import Simulated, simulate_project
+from membrain_cloud.pipeline.projects.simulate import SimulatedTomogram, simulate_project
 from membrain_cloud.pipeline.runners import InProcessRunner
 from membrain_cloud.pipeline.settings import Settings, load_settings
 from membrain_cloud.pipeline.stages.output_grid import GridChoice
@@ -48,7 +48,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    wanted = [Simulated("TS_1", 5, PhantomSettings(shape=SHAPE, membranes=2, void_angstrom=(0.0, 0.0)))]
+    wanted = [SimulatedTomogram("TS_1", 5, PhantomSettings(shape=SHAPE, membranes=2, void_angstrom=(0.0, 0.0)))]
     folder = str(tmp_path_factory.mktemp("simulated") / "project")
     return simulate_project(folder, wanted, particle="membrane-protein", processes=1, report=lambda _: None)
 

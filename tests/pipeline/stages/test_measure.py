@@ -11,7 +11,7 @@ import pytest
 from membrain_cloud.geometry import Mesh, Picks
 from membrain_cloud.pipeline.execution.driver import execute_plan
 from membrain_cloud.pipeline.planning.plan import plan
-from membrain_cloud.pipeline.projects.simulate import Simulated, simulate_project, true_picks_at_surface
+from membrain_cloud.pipeline.projects.simulate import SimulatedTomogram, simulate_project, true_picks_at_surface
 from membrain_cloud.pipeline.runners import InProcessRunner
 from membrain_cloud.pipeline.settings import load_settings
 from membrain_cloud.pipeline.stages.base import RunContext
@@ -35,7 +35,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     phantom = PhantomSettings(shape=SHAPE, membranes=2, void_angstrom=(0.0, 0.0))
     folder = str(tmp_path_factory.mktemp("measured") / "project")
     made = simulate_project(
-        folder, [Simulated("TS_1", 5, phantom)], particle="psii", processes=1, report=lambda _: None
+        folder, [SimulatedTomogram("TS_1", 5, phantom)], particle="psii", processes=1, report=lambda _: None
     )
     truth = made.read_picks(true_picks_at_surface("TS_1", "psii"))
     assert truth.orientations is not None

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from membrain_cloud.cli import main
-from membrain_cloud.errors import InputError, ProjectError
+from membrain_cloud.errors import InputError, ProjectError, UsageError
 from membrain_cloud.geometry import Box
 from membrain_cloud.networks.model_file import model_sha256
 from membrain_cloud.networks.segmentation.architecture.mirror_symmetry import mirrors_are_tied
@@ -25,6 +25,8 @@ from membrain_cloud.pipeline.training.labelled_volumes import (
     project_volumes,
     read_merged_labels,
 )
+from membrain_cloud.pipeline.training.segmentation import TrainingPlan, train_segmentation
+from membrain_cloud.pipeline.training.segmentation_data import TrainingData
 from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
 
@@ -278,6 +280,28 @@ def test_annotations_that_do_not_fit_are_refused(project: Project, tmp_path: Pat
     project.write_segmentation(SegmentationRef("TS_1", "membrane", "emil", "1", 10.0), np.full(SHAPE, 9, np.uint8))
     with pytest.raises(InputError, match=r"emil/1@10\.000 holds the value 9"):
         prepared("membrane:emil/1@10")
+
+
+@pytest.mark.parametrize(
+    ("plan", "data", "message"),
+    [
+        (TrainingPlan(recipe="other"), TrainingData(), "there is no recipe 'other'"),
+        (TrainingPlan(values={"teacher_part": 0.5}), TrainingData(), "the setting teacher_part is given without"),
+        (TrainingPlan(values={"learning_rate": -1.0}), TrainingData(), "the training setting learning_rate is -1"),
+        (TrainingPlan(values={"specimens": 8}), TrainingData(), "8 specimens: 8 are held back"),
+        (TrainingPlan(), TrainingData(labels=("membrane:alice/1",)), "are for data of your own"),
+        (TrainingPlan(augmentations="all"), TrainingData(), "there are no augmentations 'all'"),
+    ],
+)
+def test_errors_name_settings_and_no_command_line_options(
+    plan: TrainingPlan, data: TrainingData, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        train_segmentation(
+            str(tmp_path / "m.safetensors"), str(tmp_path / "w"), plan, data, device="cpu", progress=lambda *_: None
+        )
+    assert "--" not in str(caught.value)
+    assert caught.value.next_step
 
 
 def test_options_that_do_not_fit_together_are_refused(tmp_path: Path, folder: Path, project: Project) -> None:

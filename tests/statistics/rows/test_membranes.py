@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from standins.membranes import measure, random_picks, slab, sphere, vesicle
+from standins.membranes import GRID, measure, random_picks, slab, sphere, vesicle
+from standins.shapes import OPTIONS
 
 from membrain_cloud.geometry import Mesh, Picks
+from membrain_cloud.statistics.membrane.lamella import Lamella
+from membrain_cloud.statistics.model.prepare import Membrane, prepare_membrane
+from membrain_cloud.statistics.rows.membranes import membrane_rows
 
 
 def test_a_vesicle() -> None:
@@ -124,3 +130,14 @@ def test_histograms_hold_all_area_and_all_particles() -> None:
     rings = [row for row in tables["membrane_histograms"] if row["property"] == "distance_to_edge_nm"]
     first = sum(row["area_nm2"] for row in rings if row["bin_max"] <= 10.0)
     assert first == pytest.approx(2 * (60**2 - 40**2), rel=0.03)
+
+
+@pytest.mark.parametrize(("top_angstrom", "expected"), [(1000.0, False), (840.0, True), (700.0, True)])
+def test_a_membrane_touches_the_lamella_within_the_edge_width(top_angstrom: float, expected: bool) -> None:
+    mesh = sphere(400, 300.0)  # up to z = 800 Å
+    prepared = prepare_membrane(Membrane(mesh, None, np.zeros(400, bool), ""), grid=GRID, options=OPTIONS)
+    (row,) = membrane_rows(prepared)
+    assert row["touches_lamella"] is None
+    lamella = Lamella((0.0, 0.0, 1.0, top_angstrom), None)
+    (row,) = membrane_rows(replace(prepared, lamella=lamella))
+    assert row["touches_lamella"] is expected

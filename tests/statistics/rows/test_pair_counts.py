@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from standins.membranes import measure, random_picks, slab, sphere
+from standins.membranes import GRID, measure, random_picks, slab, sphere
+from standins.shapes import OPTIONS
 
 from membrain_cloud.geometry import Picks
+from membrain_cloud.statistics.model.prepare import Membrane, prepare_membrane
+from membrain_cloud.statistics.rows.pair_counts import pair_count_rows, random_pair_count_rows
 from membrain_cloud.statistics.spatial.ripley import ripley_from_pair_counts
 
 
@@ -79,3 +83,21 @@ def test_curves_pool_by_sums_and_refuse_mixed_bins() -> None:
     with pytest.raises(ValueError, match="different bins"):
         ripley_from_pair_counts(parts[0] + other)
     assert len(ripley_from_pair_counts([]).r_nm) == 0
+
+
+def test_random_pairs_are_as_many_as_observed_ones_and_reproducible() -> None:
+    mesh = sphere(800, 100.0)
+    membrane = Membrane(mesh, random_picks(mesh, 20, 3), np.zeros(800, bool), ["a"] * 8 + ["b"] * 12)
+    options = replace(OPTIONS, cutoff_nm=40.0, n_simulations=4)  # half of the circumference is 31 nm
+    prepared = prepare_membrane(membrane, grid=GRID, options=options)
+    rows = random_pair_count_rows(prepared)
+    for one, other, expected in (("a", "a", 8 * 7), ("a", "b", 8 * 12), ("b", "a", 12 * 8), ("b", "b", 12 * 11)):
+        for simulation in range(4):
+            pairs = [
+                row["n_pairs"]
+                for row in rows
+                if (row["object_name"], row["target_object_name"], row["simulation"]) == (one, other, simulation)
+            ]
+            assert sum(pairs) == expected
+    assert random_pair_count_rows(prepare_membrane(membrane, grid=GRID, options=options)) == rows
+    assert sum(row["n_pairs"] for row in pair_count_rows(prepared)) == 20 * 19

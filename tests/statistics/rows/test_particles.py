@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
-from standins.membranes import measure, random_picks, slab, sphere
+from standins.membranes import GRID, measure, random_picks, slab, sphere
+from standins.shapes import OPTIONS, Shapes
 
 from membrain_cloud.geometry import Picks, orientations_from_normals
 from membrain_cloud.mesh.surface import Surface
 from membrain_cloud.rotations import in_plane_angle_degrees, relion_angles
+from membrain_cloud.statistics.membrane.gaps import find_gaps
+from membrain_cloud.statistics.membrane.lamella import Lamella
+from membrain_cloud.statistics.model.prepare import Membrane, prepare_membrane
+from membrain_cloud.statistics.rows.particles import particle_rows
 from membrain_cloud.statistics.spatial.neighbors import count_pairs
 
 
@@ -183,3 +189,18 @@ def test_ranks_are_counted_for_each_kind() -> None:
         (3, "a"): 0,
         (3, "b"): 2,
     }
+
+
+def test_depth_in_the_lamella_and_distance_to_the_next_membrane() -> None:
+    lower, upper = (Shapes().plane(30, 20.0, height) for height in (300.0, 450.0))
+    picks = Picks(np.array([[300.0, 300.0, 330.0], [300.0, 300.0, np.nan]]), scores=np.array([0.5, 0.25]))
+    membrane = Membrane(lower, picks, np.zeros(len(lower.vertices), bool), "a")
+    prepared = prepare_membrane(membrane, grid=GRID, options=OPTIONS)
+    gaps = find_gaps({1: lower, 2: upper}, reach_angstrom=500.0)[1]
+    row, unplaced = particle_rows(replace(prepared, gaps=gaps, lamella=Lamella((0.0, 0.0, 1.0, 600.0), None)))
+    assert row["distance_to_next_membrane_nm"] == pytest.approx(15.0)
+    assert row["distance_to_lamella_nm"] == pytest.approx(27.0)
+    assert row["distance_to_surface_nm"] == pytest.approx(3.0)
+    assert (unplaced["particle_id"], unplaced["score"], unplaced["x_angstrom"]) == (1, 0.25, None)
+    (row, _) = particle_rows(prepared)
+    assert (row["distance_to_next_membrane_nm"], row["distance_to_lamella_nm"]) == (None, None)

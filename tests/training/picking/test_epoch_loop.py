@@ -17,8 +17,9 @@ import trimesh
 from membrain_cloud.errors import UsageError
 from membrain_cloud.geometry import Mesh, Picks, orientations_from_normals
 from membrain_cloud.networks.picking.picker import Picker, load_picker
-from membrain_cloud.picking import pick_membrane as picking
-from membrain_cloud.picking.pick_membrane import Clustering, slab_thickness
+from membrain_cloud.picking import particles as picking
+from membrain_cloud.picking.clustering_options import ClusteringOptions
+from membrain_cloud.picking.particles import slab_thickness
 from membrain_cloud.training.picking import profile_picker as picker_loop
 from membrain_cloud.training.picking import validation as picker_scores
 from membrain_cloud.training.picking.epoch_loop import Anchor, EpochPlan, run_epochs
@@ -40,7 +41,7 @@ TRAINING = PickerTraining(
     score_unit_angstrom=15.0, spline_order=1, width=4, hidden=4, blocks=1, epochs=3, learning_rate=1e-2, accumulate=1,
     seed=0,
 )  # fmt: skip
-CLUSTERING = Clustering(75.0, 7.0, 150, 5, 0.0, None, None, 1.5, True)
+CLUSTERING = ClusteringOptions(75.0, 7.0, 150, 5, 0.0, None, None, 1.5, True)
 DIRECTIONS = np.array([[0, 0, 1.0], [1.0, 0, 0], [0, -1.0, 0]])
 
 

@@ -18,7 +18,7 @@ from membrain_cloud.errors import InputError, UsageError
 from membrain_cloud.geometry import Mesh, Picks, orientations_from_normals
 from membrain_cloud.mesh.spectral.operators import surface_operators
 from membrain_cloud.networks.picking.picker import Picker, load_picker
-from membrain_cloud.picking.pick_membrane import Clustering
+from membrain_cloud.picking.clustering_options import ClusteringOptions
 from membrain_cloud.pipeline.training import picker_defaults as learning
 from membrain_cloud.pipeline.training.picker_defaults import PICKER_EXAMPLES, PICKER_RECIPE
 from membrain_cloud.training.picking.built_in_picker import PhantomPlan, train_picker_on_phantoms
@@ -54,7 +54,7 @@ TRAINING = PickerTraining(
     accumulate=1,
     seed=0,
 )
-CLUSTERING = Clustering(
+CLUSTERING = ClusteringOptions(
     bandwidth_angstrom=75.0,
     score_threshold=6.0,
     max_iterations=150,

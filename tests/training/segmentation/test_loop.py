@@ -2,51 +2,34 @@
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
 
 from membrain_cloud.errors import MembrainCloudError, UsageError
 from membrain_cloud.networks.segmentation.architecture.mirror_symmetry import mirrors_are_tied
-from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture, build_unet
+from membrain_cloud.networks.segmentation.architecture.unet import UNetArchitecture
 from membrain_cloud.networks.segmentation.segmenter import load_network
-from membrain_cloud.simulation.phantom import PhantomSettings, make_specimen
-from membrain_cloud.training.augmentation.policy import PRESETS
-from membrain_cloud.training.segmentation.batches import batches, training_batches
-from membrain_cloud.training.segmentation.config import MEMBRAIN_SEG, SegmentationTraining, fine_tuning
+from membrain_cloud.training.segmentation.config import SegmentationTraining, fine_tuning
 from membrain_cloud.training.segmentation.labelled_patches import (
     LabelledPatch,
-    PlanewiseVolume,
-    VolumePatches,
-    prepare_volume,
 )
 from membrain_cloud.training.segmentation.loop import Pretrained, SegmentationData, train_segmenter
-from membrain_cloud.training.segmentation.losses import mirror_loss
 from membrain_cloud.training.segmentation.simulated_patches import (
-    Specimen,
-    draw_patch,
-    load_specimen,
-    make_pool,
     simulated_sources,
 )
-from membrain_cloud.training.segmentation.trainer import Trainer, trains_in_bfloat16
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from membrain_cloud.training.segmentation.trainer import Trainer
 
 TINY = SegmentationTraining(
     channels=(4, 8, 8), window=16, batch=1, steps=6, specimens=2, specimen_edge=40, validation_specimens=1,
@@ -88,40 +71,6 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 def assert_same(first: Path, second: Path) -> None:
     for (name, one), two in zip(weights(first).items(), weights(second).values(), strict=True):
         assert torch.equal(one, two), name
-
-
-def test_simulated_patches_are_normalised_and_reproducible() -> None:
-    specimen = make_specimen(2, PhantomSettings(shape=(48, 48, 48), membranes=2))
-    stored = Specimen(specimen.density.astype(np.float16), specimen.labels, 10.0)
-    first, again, other = (draw_patch(stored, 24, PRESETS["simulated"], np.random.default_rng(s)) for s in (1, 1, 2))
-    np.testing.assert_array_equal(first.image, again.image)
-    assert not np.array_equal(first.image, other.image)
-    assert first.image.shape == first.label.shape == (24, 24, 24)
-    assert first.image.dtype == np.float32
-    assert abs(first.image.mean()) < 1e-3
-    assert first.image.std() == pytest.approx(1, abs=1e-3)
-
-
-def test_a_pool_is_made_once(tmp_path: Path) -> None:
-    paths = make_pool(tmp_path, count=1, edge=40, seed=3, processes=1, done=lambda n: None)
-    stamp = paths[0].stat().st_mtime_ns
-    assert make_pool(tmp_path, count=1, edge=40, seed=3, processes=1, done=lambda n: None) == paths
-    assert paths[0].stat().st_mtime_ns == stamp
-    density, label, spacing = load_specimen(paths[0])
-    assert density.shape == label.shape == (40, 40, 40)
-    assert 8 <= spacing <= 14
-
-
-def test_coarse_specimens_are_drawn_more_often(tmp_path: Path) -> None:
-    settings = replace(TINY, specimens=9, specimen_edge=40, validation_specimens=1, seed=3)
-    plain, held_back = simulated_sources(tmp_path, settings, lambda *_: None)
-    often, same = simulated_sources(tmp_path, replace(settings, coarse=3), lambda *_: None)
-    counts = Counter(often.paths)
-    spacings = {path: load_specimen(path)[2] for path in plain.paths}
-    assert held_back.paths == same.paths
-    assert counts == {path: 3 if spacing >= 11.0 else 1 for path, spacing in spacings.items()}
-    assert set(counts.values()) == {1, 3}
-    assert often.identity != plain.identity
 
 
 def test_training_on_simulated_specimens_learns(tmp_path: Path) -> None:
@@ -324,114 +273,6 @@ def test_a_few_predictions_are_shown(tmp_path: Path) -> None:
     assert [step for step, _ in shown] == [2, 4, 6, 8]
 
 
-def test_workers_make_the_patches_that_this_process_would(tmp_path: Path) -> None:
-    noise = np.random.default_rng(1).standard_normal((20, 20, 20)).astype(np.float32)
-    label = (noise > 1).astype(np.uint8)
-    planes = PlanewiseVolume((20, 20, 20), lambda a, b: noise[a:b], lambda a, b: label[a:b], None)
-    volume = prepare_volume(tmp_path, "v", "1", lambda: planes, margin=0)
-    source = VolumePatches((volume,), 16, PRESETS["membrain-seg"])
-    alone, helped = (
-        [image for image, _ in batches(source, replace(TINY, workers=workers), 5, 0, 4)] for workers in (0, 2)
-    )
-    for one, other in zip(alone, helped, strict=True):
-        assert torch.equal(one, other)
-
-
-@pytest.mark.parametrize("views", [1, 3])
-def test_patches_are_reused_and_the_same_ones_after_a_stop(views: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("membrain_cloud.training.segmentation.batches._KEPT_VOXELS", 4 * 16**3)
-    settings = replace(TINY, steps=29, views=views)
-    shown = [float(image[0, 0, 0, 0, 0]) for image, _ in training_batches(Sheets(), settings, 0)]
-    made = [float(image[0, 0, 0, 0, 0]) for image, _ in batches(Sheets(), settings, settings.seed, 0, 29)]
-    assert len(shown) == 29
-    assert shown[::views] == made[: -(-29 // views)]
-    for step, again in enumerate(shown):
-        newest = step // views
-        assert made.index(again) in range(max(0, newest - 3), newest + 1)  # of the four in the buffer
-    for stop in range(30):
-        assert [float(image[0, 0, 0, 0, 0]) for image, _ in training_batches(Sheets(), settings, stop)] == shown[stop:]
-
-
-def test_learning_rates_follow_the_schedules() -> None:
-    poly = replace(MEMBRAIN_SEG, steps=1000, epoch_steps=10)
-    assert poly.rate(0) == poly.rate(9) == 1e-2
-    assert poly.rate(500) == pytest.approx(1e-2 * 0.5**0.9)
-    plateau = replace(TINY, steps=1000, learning_rate=1.0)
-    assert [plateau.rate(s) for s in (99, 500, 875)] == pytest.approx([0.5, 1.0, 0.5])
-
-
-def test_bad_settings_are_refused() -> None:
-    with pytest.raises(UsageError, match="patches of 40 voxels do not fit a network of 5 levels"):
-        SegmentationTraining(window=40)
-    with pytest.raises(UsageError, match="cannot be supervised at 3 resolutions"):
-        replace(TINY, heads=(1.0, 0.5, 0.25))
-    with pytest.raises(UsageError, match="no optimizer"):
-        replace(TINY, optimizer="adam")
-    with pytest.raises(UsageError, match="no precision"):
-        trains_in_bfloat16(torch.device("cpu"), "float16")
-
-
-def test_mirror_loss_compares_a_patch_with_its_mirror_image() -> None:
-    """The loss of both as separate patches plus their distance, with another mirror in every step."""
-    torch.manual_seed(0)
-    settings = SegmentationTraining(channels=(4, 4, 4), window=16, mirror_loss=3.0, precision="float32")
-    trainer = Trainer(settings, torch.device("cpu"), None)
-    image = torch.randn(2, 1, 16, 16, 16)
-    label = (torch.rand(image.shape) < 0.3).to(torch.uint8)
-    seen = set()
-    for step, axes in ((0, [4]), (1, [3]), (6, [2, 3, 4]), (7, [4])):
-        trainer.step = step
-        with torch.no_grad():
-            loss = float(trainer._loss(image, label))
-            plain, mirrored = trainer._outputs(image), trainer._outputs(image.flip(axes))
-            expected = settings.loss(
-                [torch.cat([plain[0], mirrored[0]])], torch.cat([label, label.flip(axes)])
-            ) + 3 * mirror_loss(plain[0], mirrored[0].flip(axes), label)
-        assert loss == pytest.approx(float(expected), rel=1e-5)
-        seen.add(loss)
-    assert len(seen) == 3
-
-
-def test_heads_are_used_in_training_alone() -> None:
-    settings = replace(TINY, channels=(4, 8, 8, 8), heads=(1.0, 0.5, 0.25))
-    trainer = Trainer(settings, torch.device("cpu"), None)
-    shapes = [tuple(out.shape[2:]) for out in trainer._outputs(torch.zeros(1, 1, 16, 16, 16))]
-    assert shapes == [(16, 16, 16), (8, 8, 8), (4, 4, 4)]
-    assert set(trainer.average.state_dict()) == set(build_unet(settings.architecture).state_dict())
-
-
-def test_fine_tuning_starts_from_the_weights_of_the_base(
-    lightning_checkpoint: Callable[..., Path], tmp_path: Path
-) -> None:
-    network, header = load_network(str(lightning_checkpoint(tmp_path / "v.ckpt", channels=(4, 8, 8, 8))))
-    settings = fine_tuning(TINY, UNetArchitecture.from_dict(header["architecture"]), 32)
-    image = torch.randn(1, 1, 32, 32, 32)
-    trainer = Trainer(settings, torch.device("cpu"), network)
-    with torch.inference_mode():
-        torch.testing.assert_close(trainer.predict(image), network(image))
-
-
-def test_gradients_are_finite_on_the_smallest_maps() -> None:
-    settings = replace(
-        SegmentationTraining(), channels=(4, 8, 8, 8), residual=True, window=16, batch=2, precision="bfloat16"
-    )
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    trainer = Trainer(settings, torch.device("cpu"), None)
-
-    def fill_memory_with_nan() -> None:
-        [torch.full((size,), math.nan) for size in [*range(64, 4096, 64), *(1000 << k for k in range(9))]]
-
-    for _ in range(100):  # with channels last, one in thirty had NaN
-        label = (torch.rand(2, 1, 16, 16, 16) > 0.7).to(torch.uint8)
-        fill_memory_with_nan()
-        loss = trainer.loss(trainer._outputs(torch.randn(2, 1, 16, 16, 16)), label)
-        trainer.network.zero_grad(set_to_none=True)
-        fill_memory_with_nan()
-        loss.backward()
-        assert all(torch.isfinite(p.grad).all() for p in trainer.network.parameters() if p.grad is not None)
-
-
 def test_a_symmetric_network_stays_symmetric(tmp_path: Path) -> None:
     settings = replace(TINY, channels=(8, 16, 16), mirror_symmetric=True)
     whole = train(tmp_path / "a", "whole", settings)
@@ -448,36 +289,3 @@ def test_a_symmetric_network_stays_symmetric(tmp_path: Path) -> None:
         trainer.train(image, label)
     assert mirrors_are_tied(trainer.average)
     assert not torch.equal(trainer.predict(image), network(image))
-
-
-def test_networks_that_cannot_be_symmetric_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"\(4, 8, 8\) .* cannot be symmetric"):
-        replace(TINY, mirror_symmetric=True)
-    with pytest.raises(UsageError, match="mirror loss of 1 cannot be symmetric"):
-        replace(TINY, channels=(8, 8, 8), mirror_symmetric=True, mirror_loss=1.0)
-
-
-def test_teacher_loss_is_used_for_a_part_of_the_steps() -> None:
-    torch.manual_seed(0)
-    settings = replace(TINY, steps=10)
-    teacher = build_unet(UNetArchitecture((4, 4, 4)))
-    image, nothing = torch.randn(1, 1, 16, 16, 16), torch.full((1, 1, 16, 16, 16), 2, dtype=torch.uint8)
-    trainer = Trainer(settings, torch.device("cpu"), None, teacher)
-    with torch.no_grad():
-        logits, told = trainer._outputs(image)[0], teacher(image)
-        expected = functional.binary_cross_entropy_with_logits(logits, torch.sigmoid(told))
-        for step, share in ((0, 1), (5, 1), (6, 0), (9, 0)):
-            trainer.step = step
-            left = float(trainer._loss(image, nothing)) - float(trainer.loss([logits], nothing))
-            assert left == pytest.approx(share * float(expected), abs=1e-6)
-        trainer.settings = replace(settings, teacher_weight=3.0, teacher_part=1.0, teacher_looks=2)
-        for step, axes in ((1, [3]), (9, [3, 4])):
-            trainer.step = step
-            told = (teacher(image) + teacher(image.flip(axes)).flip(axes)) / 2
-            expected = functional.binary_cross_entropy_with_logits(logits, torch.sigmoid(told))
-            left = float(trainer._loss(image, nothing)) - float(trainer.loss([logits], nothing))
-            assert left == pytest.approx(3 * float(expected), abs=1e-5)
-    unchanged = [parameter.clone() for parameter in teacher.parameters()]
-    trainer.step = 0
-    trainer.train(image, nothing)
-    assert all(torch.equal(one, other) for one, other in zip(unchanged, teacher.parameters(), strict=True))
