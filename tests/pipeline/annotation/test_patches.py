@@ -394,11 +394,7 @@ def test_labels_are_never_written_beside_another_image(patch_set: PatchSet, tmp_
     [(np.full((EDGE,) * 3, 9), "values from 9 to 9"), (np.ones((8, 8, 8)), "8, 8, 8")],
 )
 def test_annotations_that_do_not_fit_are_refused_before_writing(
-<<<<<<< HEAD
     patch_set: PatchSet, marks: np.ndarray, message: str
-=======
-    kept: PatchSet, marks: np.ndarray, message: str
->>>>>>> main
 ) -> None:
     paint(patch_set, "patch-0001", "alice/1", marks)
     with pytest.raises(InputError, match=message):

@@ -125,13 +125,7 @@ def test_outputs_on_a_pyramid_level_or_the_models_voxels(model: str, tmp_path: P
         assert 0 < file.data.mean() < 1
 
 
-<<<<<<< HEAD
 def test_staging_folders_are_removed_unless_locked(tomogram: str, model: str, tmp_path: Path) -> None:
-=======
-def test_leftovers_of_a_killed_run_are_removed_those_of_a_living_one_not(
-    tomogram: str, model: str, tmp_path: Path
-) -> None:
->>>>>>> main
     for name in ("left", "held"):
         (tmp_path / "out" / f".segmenting-{name}").mkdir(parents=True)
         (tmp_path / "out" / f".segmenting-{name}" / "lock").touch()

@@ -255,11 +255,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, density: np.nd
         ("match-pixel-size", ["--target-spacing", "0.1"], "absurd"),
         ("match-pixel-size", ["--voxel-spacing", "0.01"], "absurd"),
         ("deconvolve", ["--defocus-angstrom", "5"], "50000"),
-<<<<<<< HEAD
         ("deconvolve", ["--memory-gib", "0.1"], "memory_gib"),
-=======
-        ("deconvolve", ["--memory-gib", "0.1"], "memory"),
->>>>>>> main
         ("match-spectrum", ["--target", "absent.tsv"], "extract-spectrum"),
     ],
 )
