@@ -387,7 +387,7 @@ def test_labels_never_come_to_another_tomograms_image(kept: PatchSet, tmp_path: 
     ("marks", "message"),
     [(np.full((EDGE,) * 3, 9), "values from 9 to 9"), (np.ones((8, 8, 8)), "8, 8, 8")],
 )
-def test_annotations_that_do_not_fit_are_refused_before_anything_is_written(
+def test_annotations_that_do_not_fit_are_refused_before_writing(
     kept: PatchSet, marks: np.ndarray, message: str
 ) -> None:
     paint(kept, "patch-0001", "alice/1", marks)

@@ -123,7 +123,7 @@ def test_a_pyramids_level_or_the_models_voxels_are_written_on_request(model: str
         assert 0 < file.data.mean() < 1
 
 
-def test_what_a_killed_run_has_left_is_removed_and_what_a_living_one_holds_is_not(
+def test_leftovers_of_a_killed_run_are_removed_those_of_a_living_one_not(
     tomogram: str, model: str, tmp_path: Path
 ) -> None:
     for name in ("left", "held"):
