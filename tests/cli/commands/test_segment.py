@@ -55,7 +55,7 @@ def test_patterns_are_segmented_once(here: Path, model: str) -> None:
     assert [(row["file"], row["state"]) for row in again] == [("TS_1.mrc", "skipped"), ("TS_2.mrc", "skipped")]
     other = call(*command, "--threshold", "0.01")
     assert other.exit_code == 1
-    assert "overwrite" in other.stderr
+    assert "--overwrite" in other.stderr
     assert call(*command, "--threshold", "0.01", "--overwrite").exit_code == 0
 
 

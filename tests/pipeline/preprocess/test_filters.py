@@ -119,7 +119,7 @@ def test_little_memory_takes_the_disk_and_gives_the_same(
     np.testing.assert_allclose(read_volume(str(tight))[0], read_volume(str(roomy))[0], atol=1e-5 * density.std())
     result = call("deconvolve", tomogram, "--output", tight, "--overwrite", "--memory-gib", "0.49985")
     assert result.exit_code == 2
-    assert "memory_gib" in result.stderr
+    assert "--memory-gib" in result.stderr
 
 
 def test_pixel_size_matching_keeps_place_and_intensity(tmp_path: Path) -> None:
@@ -233,13 +233,13 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, density: np.nd
     assert message.startswith(f"error: {output if fault == 'exists' else path}")
     expected = {
         "absent": "check",
-        "spacing 0": "voxel_spacing_angstrom",
-        "spacing 1": "voxel_spacing_angstrom",
+        "spacing 0": "--voxel-spacing",
+        "spacing 1": "--voxel-spacing",
         "nan": "repair",
         "inf": "repair",
         "constant": "nothing to filter",
         "thin": "16",
-        "exists": "overwrite",
+        "exists": "--overwrite",
     }
     assert expected[fault] in cure
     left = {p.name for p in tmp_path.iterdir()} - {"tomogram.mrc", "target.tsv"}
@@ -255,7 +255,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, density: np.nd
         ("match-pixel-size", ["--target-spacing", "0.1"], "absurd"),
         ("match-pixel-size", ["--voxel-spacing", "0.01"], "absurd"),
         ("deconvolve", ["--defocus-angstrom", "5"], "50000"),
-        ("deconvolve", ["--memory-gib", "0.1"], "memory_gib"),
+        ("deconvolve", ["--memory-gib", "0.1"], "--memory-gib"),
         ("match-spectrum", ["--target", "absent.tsv"], "extract-spectrum"),
     ],
 )
