@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _AGAINST = -0.7  # cosine of the normals of vertices across from each other
-_ASIDE = 0.5  # of the way across that they may lie beside each other
+_ASIDE = 0.5  # largest distance beside each other, over the distance across
 _PARTS_AT_ONCE = 2048
 
 
@@ -191,7 +191,7 @@ def _two_coloured(
     """Assign sides (V,): the same to vertices of an edge, different ones to those of a pair across, the surest first.
 
     A single edge around a rim joins both sides. Being the least sure it comes last, and what contradicts earlier links
-    is ignored. Of pairs whose ends get the same side all the same, both are rim.
+    is ignored. Of pairs whose ends get the same side nevertheless, both are rim.
     """
     links = np.concatenate([edges, pairs])
     across = np.arange(len(links)) >= len(edges)

@@ -57,5 +57,5 @@ def model_sha256(source: str) -> str:
 
 @lru_cache(maxsize=32)
 def _sha256(path: str, size: int, mtime_ns: int) -> str:
-    with open(path, "rb") as opened:
+    with Path(path).open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

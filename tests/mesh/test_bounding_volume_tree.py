@@ -54,7 +54,7 @@ def slivers() -> Mesh:
 
 @pytest.mark.parametrize("mesh", [Shapes().torus(20, 10, 30.0, 10.0), slivers()], ids=["torus", "slivers"])
 def test_projection_equals_that_onto_all_faces(mesh: Mesh) -> None:
-    """At vertices and on edges several faces are equally near but for rounding: the same one is chosen."""
+    """At vertices and on edges several faces are equally near but for rounding: the projection decides."""
     corners, rng = mesh.vertices[mesh.faces], np.random.default_rng(1)
     points = np.concatenate(
         [mesh.vertices[:150], corners[:50, :2].mean(axis=1), rng.normal(0, 40, (100, 3)), 1e4 * rng.normal(size=(9, 3))]

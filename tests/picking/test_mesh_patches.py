@@ -20,9 +20,9 @@ def test_patches_cover_every_vertex_well_inside() -> None:
         assert 700 <= len(patch.vertices) <= 1600
         assert patch.weights.min() > 0
         assert patch.faces.max() < len(patch.vertices)
-        # A patch is a piece of the mesh, in one piece.
-        piece = Mesh(mesh.vertices[patch.vertices], patch.faces.astype(np.int32))
-        assert scipy.sparse.csgraph.connected_components(edge_graph(piece))[0] == 1
+        # A patch is connected.
+        part = Mesh(mesh.vertices[patch.vertices], patch.faces.astype(np.int32))
+        assert scipy.sparse.csgraph.connected_components(edge_graph(part))[0] == 1
     assert best.min() == 1.0  # in the cell of some patch
     assert sum(len(p.vertices) for p in patches) <= 2.5 * len(mesh.vertices)
 
@@ -30,11 +30,11 @@ def test_patches_cover_every_vertex_well_inside() -> None:
 def test_a_cell_keeps_its_distance_from_the_patchs_rim() -> None:
     mesh = sphere(1500.0, 5)
     for patch in cut_into_patches(mesh, partition_vertices=1000)[:5]:
-        piece = Mesh(mesh.vertices[patch.vertices], patch.faces.astype(np.int32))
+        part = Mesh(mesh.vertices[patch.vertices], patch.faces.astype(np.int32))
         edges = np.sort(np.concatenate([patch.faces[:, [a, b]] for a, b in ((0, 1), (1, 2), (2, 0))]), axis=1)
         pairs, uses = np.unique(edges, axis=0, return_counts=True)
-        rim = piece.vertices[np.unique(pairs[uses == 1])]
-        inside = piece.vertices[patch.weights == 1.0]
+        rim = part.vertices[np.unique(pairs[uses == 1])]
+        inside = part.vertices[patch.weights == 1.0]
         assert cKDTree(rim).query(inside)[0].min() > 100.0
 
 

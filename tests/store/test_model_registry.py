@@ -1,4 +1,4 @@
-"""Model files from elsewhere: fetched once, checked, kept; and registries."""
+"""Model files are downloaded once, checked and cached; registries name them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    """An object in fsspec's memory."""
+    """Return the URL of an object in fsspec's memory."""
     memory = fsspec.filesystem("memory")
     memory.pipe_file("/share/model.ckpt", CONTENT)
     yield "memory://share/model.ckpt"
@@ -51,7 +51,7 @@ def url() -> Iterator[str]:
 
 
 class Share(BaseHTTPRequestHandler):
-    """A file share that answers as its path says, and remembers what it was asked."""
+    """A web server that answers as the requested path says, and records the requests."""
 
     asked: list[str]
 
@@ -85,7 +85,7 @@ def files_in(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("pinned", [True, False])
-def test_a_file_is_fetched_once_and_kept(url: str, cache: Path, pinned: bool) -> None:
+def test_a_file_is_downloaded_once(url: str, cache: Path, pinned: bool) -> None:
     promised = SUM if pinned else None
     path = fetch(url, promised)
     assert path == cache / SUM / "model.ckpt"
@@ -96,7 +96,7 @@ def test_a_file_is_fetched_once_and_kept(url: str, cache: Path, pinned: bool) ->
     assert path.read_bytes() == CONTENT
 
 
-def test_downloads_of_killed_processes_are_removed_and_running_ones_are_not(url: str, cache: Path) -> None:
+def test_only_downloads_of_killed_processes_are_removed(url: str, cache: Path) -> None:
     cache.mkdir(parents=True, exist_ok=True)
     for name, age in ((".torn.tmp", 2 * 3600), (".running.tmp", 60)):
         (cache / name).write_bytes(b"half")
@@ -105,7 +105,7 @@ def test_downloads_of_killed_processes_are_removed_and_running_ones_are_not(url:
     assert [path.name for path in cache.glob(".*")] == [".running.tmp"]
 
 
-def test_errors_keep_a_token_to_themselves(share: str) -> None:
+def test_errors_show_no_token(share: str) -> None:
     with pytest.raises(ModelError) as caught:
         fetch(f"{share}/404/model.ckpt?token=abcdef", None)
     assert "abcdef" not in str(caught.value)
@@ -120,19 +120,19 @@ def test_a_dropped_file_is_fetched_again(url: str) -> None:
     assert path.read_bytes() == CONTENT
 
 
-def test_what_is_not_in_the_cache_is_not_dropped(tmp_path: Path) -> None:
+def test_files_outside_the_cache_are_not_dropped(tmp_path: Path) -> None:
     (tmp_path / "mine.ckpt").write_bytes(CONTENT)
     assert not drop(tmp_path / "mine.ckpt")
     assert (tmp_path / "mine.ckpt").exists()
 
 
-def test_a_wrong_sum_leaves_nothing_and_names_both(url: str, cache: Path) -> None:
+def test_a_wrong_hash_leaves_no_file_and_is_named(url: str, cache: Path) -> None:
     with pytest.raises(ModelError, match=f"{SUM}, not {OTHER}"):
         fetch(url, OTHER)
     assert files_in(cache) == []
 
 
-def test_local_files_are_used_where_they_lie(tmp_path: Path, cache: Path) -> None:
+def test_local_files_are_used_in_place(tmp_path: Path, cache: Path) -> None:
     path = tmp_path / "my model.ckpt"
     path.write_bytes(CONTENT)
     assert fetch(str(path), None) == fetch(f"file://{path}", None) == path
@@ -150,34 +150,34 @@ def test_local_files_are_used_where_they_lie(tmp_path: Path, cache: Path) -> Non
         ("200/a%20b;c.ckpt", "a_b_c.ckpt"),
     ],
 )
-def test_names_from_a_url_are_made_harmless(share: str, cache: Path, name: str, kept: str) -> None:
+def test_file_names_from_urls_are_sanitised(share: str, cache: Path, name: str, kept: str) -> None:
     path = fetch(f"{share}/{name}", SUM)
     assert path.parent == cache / SUM
     assert path.name == kept
     assert path.read_bytes() == CONTENT
 
 
-def test_a_second_request_asks_nobody(share: str) -> None:
+def test_a_second_request_reads_the_cache(share: str) -> None:
     for _ in range(3):
         fetch(f"{share}/200/model.ckpt", None)
     assert Share.asked == ["/200/model.ckpt"]
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
-def test_what_a_server_refuses_for_good_is_a_model_error(share: str, cache: Path, status: int) -> None:
+def test_a_lasting_refusal_is_a_model_error(share: str, cache: Path, status: int) -> None:
     with pytest.raises(ModelError, match=rf"127\.0\.0\.1.*/{status}/model\.ckpt"):
         fetch(f"{share}/{status}/model.ckpt", None)
     assert files_in(cache) == []
 
 
 @pytest.mark.parametrize("path", ["429/model.ckpt", "500/model.ckpt", "503/model.ckpt", "200/short.ckpt"])
-def test_what_may_pass_is_worth_another_try(share: str, cache: Path, path: str) -> None:
+def test_faults_that_may_pass_are_transient(share: str, cache: Path, path: str) -> None:
     with pytest.raises(TransientError):
         fetch(f"{share}/{path}", None)
     assert files_in(cache) == []
 
 
-def test_a_server_that_is_not_there_is_worth_another_try() -> None:
+def test_an_absent_server_is_transient() -> None:
     with pytest.raises(TransientError):
         fetch("http://127.0.0.1:9/model.ckpt", None)
 
@@ -190,13 +190,13 @@ def test_a_server_that_is_not_there_is_worth_another_try() -> None:
         ("memory://share", "not a file"),
     ],
 )
-def test_what_is_not_there_is_a_model_error(url: str, cache: Path, location: str, cause: str) -> None:
+def test_an_absent_file_is_a_model_error(url: str, cache: Path, location: str, cause: str) -> None:
     with pytest.raises(ModelError, match=cause):
         fetch(location, None)
     assert not cache.exists() or list(cache.iterdir()) == []
 
 
-def test_a_cache_that_cannot_be_made_says_so(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_made_is_named(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("MEMBRAIN_CLOUD_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises((StorageError, TransientError), match="model cache"):
@@ -209,7 +209,7 @@ def _fetch_often(url: str, ready: object, done: object) -> None:
     done.put((str(path), hashlib.sha256(path.read_bytes()).hexdigest()))  # type: ignore[attr-defined]
 
 
-def test_processes_at_once_do_each_other_no_harm(share: str, cache: Path) -> None:
+def test_concurrent_downloads_are_whole(share: str, cache: Path) -> None:
     context = multiprocessing.get_context("spawn")
     ready, done = context.Barrier(2), context.Queue()
     workers = [context.Process(target=_fetch_often, args=(f"{share}/200/model.ckpt", ready, done)) for _ in range(2)]
@@ -235,7 +235,7 @@ def entry(**more: object) -> dict[str, object]:
     return {"url": "memory://share/model.ckpt", "sha256": SUM, **more}
 
 
-def test_a_registry_is_found_where_it_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_names_the_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert registry_location() is None
     assert read_registry(None) == {}
     default = tmp_path / "home" / ".config" / "membrain_cloud" / "models.yaml"
@@ -286,7 +286,7 @@ def test_paths_of_a_registry_are_relative_to_it(tmp_path: Path) -> None:
         ([], "models"),
     ],
 )
-def test_a_registry_that_is_wrong_is_refused(tmp_path: Path, models: object, cause: str) -> None:
+def test_a_malformed_registry_is_refused(tmp_path: Path, models: object, cause: str) -> None:
     path = tmp_path / "models.json"
     path.write_text(json.dumps({"models": models}))
     with pytest.raises(ModelError) as caught:
@@ -305,6 +305,6 @@ def test_a_file_that_is_no_registry_is_refused(tmp_path: Path, content: bytes) -
         read_registry(str(tmp_path / "none.yaml"))
 
 
-def test_the_cache_has_a_place_of_its_own_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MEMBRAIN_CLOUD_CACHE")
     assert cache_folder() == tmp_path / "home" / ".cache" / "membrain_cloud" / "models"

@@ -1,4 +1,4 @@
-"""Operators in a folder: what comes back is what was worked out, and what is torn is absent."""
+"""Operators are read back as they were computed, and torn files count as absent."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_operators_come_back(tmp_path: Path) -> None:
     assert not list((tmp_path / "deep" / "cache").glob(".*"))
 
 
-def test_torn_files_are_absent_and_made_again(tmp_path: Path) -> None:
+def test_torn_files_count_as_absent(tmp_path: Path) -> None:
     cache = OperatorFiles(tmp_path)
     operators_of(cache)
     (key,) = cache

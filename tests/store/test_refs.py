@@ -1,4 +1,4 @@
-"""Names from outside never become paths unchecked, and URIs are copick's."""
+"""Names are checked before they become paths, and URIs are copick's."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BAD = ["", ".", "..", "../x", "a/b", "a\\b", "a b", "a\tb", "a\nb", ".hidden", "
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_no_reference_holds_a_name_that_leaves_its_folder(name: str) -> None:
+def test_names_that_leave_their_folder_are_refused(name: str) -> None:
     for make in (
         lambda: TomogramRef(name, "wbp", 10.0),
         lambda: TomogramRef("run", name, 10.0),
@@ -83,7 +83,7 @@ def test_keys_paths_and_uris() -> None:
     assert ObjectRef("TS_1", "membrane", "membrain", "ab12").uri == "membrane:membrain/ab12"
 
 
-def test_our_uris_mean_what_copick_reads_in_them() -> None:
+def test_copick_parses_our_uris() -> None:
     from copick.util.uri import parse_copick_uri
 
     uri = SegmentationRef("TS_1", "membrane", "alice", "3", 10.0, instance=True).uri
@@ -95,7 +95,7 @@ def test_our_uris_mean_what_copick_reads_in_them() -> None:
 
 
 @pytest.mark.parametrize("uri", ["membrane", "membrane:a", "m:a/b@x", "m:a/b@10?multilabel=true", "m:*/b@10 x:y/z", ""])
-def test_what_is_no_uri_is_refused(uri: str) -> None:
+def test_malformed_uris_are_refused(uri: str) -> None:
     with pytest.raises(ProjectError):
         parse_uri(uri)
 
@@ -106,7 +106,7 @@ def test_spacings_are_positive_numbers() -> None:
             TomogramRef("run", "wbp", spacing)
 
 
-def test_foreign_file_names_are_passed_over() -> None:
+def test_foreign_file_names_are_skipped() -> None:
     assert parse_object_file("run", "alice_1_membrane.json", ".json") == ObjectRef("run", "membrane", "alice", "1")
     for name in ("manifest.json", "alice_1.json", "a_b_c.txt", "a__b.json"):
         assert parse_object_file("run", name, ".json") is None

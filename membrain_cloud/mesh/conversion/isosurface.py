@@ -1,9 +1,9 @@
 """The surface of a binary mask, at sub-voxel accuracy: a smooth field and its level surface.
 
-A binary mask knows where its boundary is only to half a voxel, and its marching-cubes surface is a staircase whose area
-is about 9 % too large. A Gaussian removes the steps but shrinks what is curved: the level 1/2 moves towards the centre
-of curvature by sigma² * H (H the mean curvature). Subtracting sigma²/2 times the Laplacian cancels that to leading
-order (a kernel of fourth order). A sheet stays above the level when it is at least about 1.2 sigma thick.
+A binary mask gives its boundary only to half a voxel, and its marching-cubes surface is a staircase whose area is about
+9 % too large. A Gaussian removes the steps but shrinks curved surfaces: the level 1/2 moves towards the centre of
+curvature by sigma² * H (H the mean curvature). Subtracting sigma²/2 times the Laplacian cancels that to leading order
+(a kernel of fourth order). A sheet stays above the level when it is at least about 1.2 sigma thick.
 """
 
 from __future__ import annotations
@@ -26,8 +26,15 @@ _SLAB_VOXELS = 2**26
 class Field:
     """A mask smoothed on the fly: its value is 1/2 on the mask's surface, about 1 inside and 0 outside.
 
-    mask : (Z, Y, X) bool.  sigma : of the Gaussian, in voxels.  Beyond the array the mask is background, so one that
-    reaches the array's border is closed there, half a voxel beyond the last voxel's centre.
+    Beyond the array the mask is background, so one that reaches the array's border is closed there, half a voxel beyond
+    the last voxel's centre.
+
+    Parameters
+    ----------
+    mask : (Z, Y, X) bool
+        The mask.
+    sigma : float
+        Sigma of the Gaussian, voxels.
     """
 
     def __init__(self, mask: NDArray[np.bool_], sigma: float) -> None:
@@ -49,7 +56,18 @@ class Field:
         return int(_TRUNCATE * self.sigma + 0.5) + 1
 
     def slab(self, start: int, stop: int) -> NDArray[np.float32]:
-        """The field at z in [start, stop), y and x grown by the margin on both sides; z may lie beyond the mask."""
+        """Return the field in a slab.
+
+        Parameters
+        ----------
+        start, stop : int
+            Range of z in the mask's voxels; may lie beyond the mask.
+
+        Returns
+        -------
+        (stop - start, Y + 2 margin, X + 2 margin) float32
+            The field, y and x grown by the margin on both sides.
+        """
         if self._last is not None and self._last[:2] == (start, stop):
             return self._last[2]
         margin = self.margin
@@ -64,7 +82,7 @@ class Field:
         return self._last[2]
 
     def lost(self) -> float:
-        """The part of the mask's voxels that the smoothing puts outside the surface: thin sheets, specks, rims."""
+        """Return the share of the mask's voxels that lie outside the surface: thin sheets, specks, rims."""
         inside = 0
         for start, stop in self.slabs:
             first, last = max(0, start), min(len(self.mask), stop - 1)  # the shared plane counts once
@@ -74,7 +92,18 @@ class Field:
         return 1.0 - inside / max(1, int(np.count_nonzero(self.mask)))
 
     def offsets(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(N, 3) zyx vectors that lead from points near the surface onto it: one Newton step, at most a voxel long."""
+        """Return vectors from points near the surface onto it: one Newton step, at most a voxel long.
+
+        Parameters
+        ----------
+        points : (N, 3) float64
+            zyx in the mask's voxels.
+
+        Returns
+        -------
+        (N, 3) float64
+            zyx, voxels.
+        """
         result = np.zeros_like(points)
         slabs = self.slabs
         owner = np.searchsorted([start for start, _ in slabs], points[:, 0], side="right") - 1
@@ -88,11 +117,23 @@ class Field:
 
 
 def level_surface(field: Field) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Vertices (V, 3) zyx in the mask's voxels and faces (F, 3) of the field's level 1/2; closed.
+    """Return the surface where a field is 1/2, closed; slab by slab, which share a plane whose vertices are merged.
 
-    The faces are wound so that normals point out of the mask once the vertices are turned to xyz.
+    Parameters
+    ----------
+    field : Field
+        The field.
 
-    Flying edges (Schroeder et al. 2015), slab by slab; the slabs share a plane, whose vertices are merged.
+    Returns
+    -------
+    vertices : (V, 3) float64
+        zyx in the mask's voxels.
+    faces : (F, 3) int64
+        Wound so that normals point out of the mask once the vertices are in the order xyz.
+
+    References
+    ----------
+    Schroeder, Maynard and Geveci, Flying edges: a high-performance scalable isocontouring algorithm, LDAV 2015.
     """
     margin = field.margin
     vertices: list[NDArray[np.float64]] = []
@@ -110,8 +151,10 @@ def level_surface(field: Field) -> tuple[NDArray[np.float64], NDArray[np.int64]]
 
 
 def _newton_step(values: NDArray[np.float32], points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the step (N, 3) from points (N, 3), in voxels of the field's values, to the level."""
+
     def sample(at: NDArray[np.float64]) -> NDArray[np.float64]:
-        return ndimage.map_coordinates(values, at.T, order=1, mode="nearest", output=np.float64)
+        return np.asarray(ndimage.map_coordinates(values, at.T, order=1, mode="nearest", output=np.float64))
 
     steps = np.eye(3) / 2.0
     gradient = np.stack([sample(points + step) - sample(points - step) for step in steps], axis=1)
@@ -119,11 +162,13 @@ def _newton_step(values: NDArray[np.float32], points: NDArray[np.float64]) -> ND
     factor = np.divide(LEVEL - sample(points), squared, out=np.zeros(len(points)), where=squared > 1e-6)
     move = factor[:, None] * gradient
     length = np.linalg.norm(move, axis=1, keepdims=True)
-    return move / np.maximum(length, 1.0)
+    step: NDArray[np.float64] = move / np.maximum(length, 1.0)
+    return step
 
 
 def _contour(values: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    # a voxel exactly at the level would put several vertices at one place
+    """Return vertices (V, 3) zyx and faces (F, 3) of the level in one array."""
+    # a voxel exactly at the level would put several vertices at one position
     values = np.where(values == LEVEL, np.nextafter(np.float32(LEVEL), np.float32(1.0)), values)
     image = pyvista.ImageData(dimensions=values.shape[::-1])
     image.point_data["field"] = values.ravel()
@@ -144,7 +189,7 @@ def _contour(values: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[
 def _merge_equal(
     vertices: NDArray[np.float64], faces: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Make vertices at one place one vertex: those of the plane that two slabs share are equal to the last bit."""
+    """Merge vertices at one position: those of the plane that two slabs share are equal to the last bit."""
     _, first, inverse = np.unique(vertices, axis=0, return_index=True, return_inverse=True)
     order = np.argsort(first)
     rank = np.empty_like(order)

@@ -1,4 +1,4 @@
-"""Membrane masks as triangle meshes: one closed, even, outward-wound shell around each slab."""
+"""Triangle meshes from membrane masks: one closed shell of even triangles, wound outwards, around each slab."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from membrain_cloud.mesh.conversion.isosurface import Field, level_surface
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# A binary mask has no smoother surface than this: below it the staircase comes back. In voxels.
+# Smallest sigma in voxels: below it the mask's steps come back.
 _LEAST_SIGMA = 0.85
-# Part of a mask's voxels that smoothing may put outside the surface. Rims of slabs stay below 3 %.
+# Largest share of a mask's voxels that smoothing may put outside the surface. Rims of slabs stay below 3 %.
 _LARGEST_LOSS = 0.05
 _MOST_THICKENING = 3
-# Closed pieces of fewer vertices are holes inside the slab or specks, not leaflets.
+# Closed components of fewer vertices are holes inside the slab or specks, not leaflets.
 _LEAST_VERTICES = 16
 # Vertices to cluster into one: fewer make the triangles uneven, more only cost time.
 _PER_CLUSTER = 8
@@ -31,36 +31,51 @@ _RELAXATIONS = 4
 
 
 def mesh_membrane(
-    mask: NDArray, box: Box, grid: Grid, *, smoothing_angstrom: float, vertex_area_angstrom2: float
+    mask: NDArray[np.generic], box: Box, grid: Grid, *, smoothing_angstrom: float, vertex_area_angstrom2: float
 ) -> Mesh | None:
     """Mesh one membrane: a closed shell around the slab, normals pointing out of it.
 
+    The level surface of the smoothed mask gets evenly spread vertices by clustering (ACVD, with pyacvd), which are then
+    relaxed along the surface and fitted to it. The same input gives the same bytes.
+
     Parameters
     ----------
-    mask : (Z, Y, X) bool, the membrane cut out with `box`; what lies outside is taken as background.
-    box : where the mask lies in the volume.
-    grid : of the whole volume.
-    smoothing_angstrom : sigma of the smoothing of the mask, in Å; at least 0.85 voxel is applied. Curvature and
-        thickness survive it (see `isosurface`), steps of the mask do not. Sheets too thin to survive it (thinner than
-        about 1.2 sigma, e.g. a skeleton) are thickened by a voxel on either side until they do.
-    vertex_area_angstrom2 : area per vertex, in Å².
+    mask : (Z, Y, X) any type
+        The membrane cut out with `box`, not 0 within it; beyond the box is background.
+    box : Box
+        Where the mask lies in the volume.
+    grid : Grid
+        The whole volume's grid.
+    smoothing_angstrom : float
+        Sigma of the smoothing of the mask, Å; at least 0.85 voxel is applied. Curvature and thickness survive it (see
+        `isosurface`), steps of the mask do not. Sheets too thin to survive it (thinner than about 1.2 sigma, e.g. a
+        skeleton) are thickened by a voxel on either side until they do.
+    vertex_area_angstrom2 : float
+        Area per vertex, Å².
 
     Returns
     -------
-    Mesh with vertices (V, 3) float64 xyz in Å and faces (F, 3) int32: every edge has two faces, every vertex one fan
-    of faces. A vesicle has two pieces, its outer and its inner surface. Pieces with room for fewer than 16 vertices
-    are left out; None when nothing is left. Where the volume's border cuts the membrane, the shell is closed there:
-    `border_vertices` finds these caps. The same input gives the same bytes.
+    Mesh or None
+        Every edge has two faces, every vertex one fan of faces. A vesicle has two components, its outer and its inner
+        surface. Components with room for fewer than 16 vertices are left out; None if none remains. Where the volume's
+        border cuts the membrane, the shell is closed there: `border_vertices` finds these caps.
 
-    Level surface of the smoothed mask, then vertices spread evenly by clustering (ACVD, Valette & Chassery 2004;
-    pyacvd), then relaxed along the surface and fitted to it.
+    Raises
+    ------
+    ValueError
+        If the mask has another shape than the box.
+
+    References
+    ----------
+    Valette and Chassery, Approximated centroidal Voronoi diagrams for uniform polygonal mesh coarsening, CGF 23(3),
+    2004.
     """
     if mask.shape != box.shape:
-        raise ValueError(f"mask {mask.shape} does not fill its box {box.shape}")
+        raise ValueError(f"a mask of shape {mask.shape} does not fill a box of shape {box.shape}")
     spacing = grid.voxel_spacing_angstrom
     vertex_area = vertex_area_angstrom2 / spacing**2
     field, grown = _field(np.asarray(mask) != 0, smoothing_angstrom / spacing)
-    vertices, faces = _large_pieces(*level_surface(field), least_area=_LEAST_VERTICES * vertex_area)
+    vertices, faces = _large_components(*level_surface(field), least_area=_LEAST_VERTICES * vertex_area)
     if not len(faces):
         return None
     vertices, faces = _even(vertices, faces, vertex_area)
@@ -70,27 +85,39 @@ def mesh_membrane(
 
 
 def border_vertices(mesh: Mesh, grid: Grid, *, margin_angstrom: float) -> NDArray[np.bool_]:
-    """(V,) which vertices close a shell at the volume's border: there the area is a cut, not membrane.
+    """Find the vertices that close a shell at the volume's border: there the area is a cut, not membrane.
 
-    These are the vertices within `margin_angstrom` of one of the volume's faces whose normals point out through that
-    face (cosine above 0.6, so that what rounded edges add and take cancels in the area). A voxel and a half is a good
-    margin: the caps lie half a voxel beyond the last voxel's centre, with rounded edges.
+    Parameters
+    ----------
+    mesh : Mesh
+        The shell, vertices in Å, normals outward.
+    grid : Grid
+        The volume's grid.
+    margin_angstrom : float
+        Largest distance from a face of the volume, Å. A voxel and a half is a good margin: the caps lie half a voxel
+        beyond the last voxel's centre, with rounded edges.
+
+    Returns
+    -------
+    (V,) bool
+        Vertices within the margin whose normals point out through that face (cosine above 0.6, with which errors at
+        rounded edges cancel in the area).
     """
     normals = mesh.vertex_normals()
     spacing = grid.voxel_spacing_angstrom
-    found = np.zeros(len(mesh.vertices), bool)
+    caps = np.zeros(len(mesh.vertices), bool)
     for axis, size in enumerate(grid.size_angstrom):
         position = mesh.vertices[:, axis]
         # the volume reaches half a voxel beyond the centres of its outer voxels
-        found |= (position < -spacing / 2 + margin_angstrom) & (normals[:, axis] < -0.6)
-        found |= (position > size - spacing / 2 - margin_angstrom) & (normals[:, axis] > 0.6)
-    return found
+        caps |= (position < -spacing / 2 + margin_angstrom) & (normals[:, axis] < -0.6)
+        caps |= (position > size - spacing / 2 - margin_angstrom) & (normals[:, axis] > 0.6)
+    return caps
 
 
 def _field(mask: NDArray[np.bool_], sigma: float) -> tuple[Field, int]:
-    """The smoothed mask, and by how many voxels its array was grown: one for each time the mask was thickened."""
+    """Smooth a mask; return the field and by how many voxels its array was grown, one for each thickening."""
     sigma, grown = max(sigma, _LEAST_SIGMA), 0
-    # a sheet of one voxel has holes between the corners of its voxels however little it is smoothed: judged at 1
+    # a sheet of one voxel has holes between its voxels' corners however little it is smoothed: judged at sigma 1
     field = Field(mask, max(sigma, 1.0))
     while grown < _MOST_THICKENING and field.lost() > _LARGEST_LOSS:
         field = Field(ndimage.binary_dilation(np.pad(field.mask, 1)), field.sigma)
@@ -99,12 +126,14 @@ def _field(mask: NDArray[np.bool_], sigma: float) -> tuple[Field, int]:
 
 
 def _areas(vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the areas (F,) of the faces."""
     a, b, c = (vertices[faces[:, k]] for k in range(3))
-    return 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    areas: NDArray[np.float64] = 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    return areas
 
 
 def _adjacency(count: int, faces: NDArray[np.int64]) -> csr_array:
-    """(V, V) ones where two vertices share an edge."""
+    """Return a sparse matrix (V, V) of ones where two vertices share an edge."""
     rows, columns = np.concatenate([faces[:, [i, j]] for i, j in ((0, 1), (1, 2), (2, 0))]).T
     ones = np.ones(2 * len(rows), np.float64)
     graph = coo_array((ones, (np.r_[rows, columns], np.r_[columns, rows])), shape=(count, count)).tocsr()
@@ -112,27 +141,27 @@ def _adjacency(count: int, faces: NDArray[np.int64]) -> csr_array:
     return graph
 
 
-def _used(vertices: NDArray, faces: NDArray[np.int64]) -> tuple[NDArray, NDArray[np.int64]]:
-    """Drop the vertices without faces."""
+def _used(vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Remove the vertices without faces."""
     used = np.zeros(len(vertices), bool)
     used[faces] = True
     return vertices[used], (np.cumsum(used) - 1)[faces]
 
 
-def _large_pieces(
+def _large_components(
     vertices: NDArray[np.float64], faces: NDArray[np.int64], *, least_area: float
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The connected pieces of at least that area."""
+    """Return the connected components of at least that area."""
     if not len(faces):
         return vertices, faces
-    piece = connected_components(_adjacency(len(vertices), faces), directed=False)[1][faces[:, 0]]
-    return _used(vertices, faces[np.bincount(piece, weights=_areas(vertices, faces))[piece] >= least_area])
+    component = connected_components(_adjacency(len(vertices), faces), directed=False)[1][faces[:, 0]]
+    return _used(vertices, faces[np.bincount(component, weights=_areas(vertices, faces))[component] >= least_area])
 
 
 def _even(
     vertices: NDArray[np.float64], faces: NDArray[np.int64], vertex_area: float
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """About one vertex per `vertex_area` in place of the surface's own, evenly spread; every piece stays closed.
+    """Replace a surface's vertices by evenly spread ones, about one per `vertex_area`; every component stays closed.
 
     The vertices are clustered; each cluster becomes a vertex at its centre of area, and each face that touches three
     clusters a face, wound as it was.
@@ -156,7 +185,7 @@ def _even(
 def _subdivide(
     vertices: NDArray[np.float64], faces: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Four faces for each, through the middles of the edges."""
+    """Divide each face in four, through the middles of its edges."""
     pairs = np.sort(np.stack([faces, np.roll(faces, -1, axis=1)], axis=2), axis=2)
     keys, inverse = np.unique(pairs[..., 0] * len(vertices) + pairs[..., 1], return_inverse=True)
     first, second = np.divmod(keys, len(vertices))
@@ -166,27 +195,26 @@ def _subdivide(
 
 
 def _cluster_faces(labels: NDArray[np.int64], faces: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The faces between clusters, each once for each winding, the lowest vertex first."""
+    """Return the faces (K, 3) between clusters, each once for each winding, the lowest vertex first."""
     touching = labels[faces]
     a, b, c = touching.T
     touching = touching[(a != b) & (b != c) & (c != a)]
     lowest = touching.argmin(axis=1)[:, None]
-    turned = np.take_along_axis(touching, (lowest + np.arange(3)) % 3, axis=1)
-    turned = turned[np.lexsort(turned.T[::-1])]
-    fresh = np.ones(len(turned), bool)
-    fresh[1:] = (turned[1:] != turned[:-1]).any(axis=1)
-    return turned[fresh]
+    rotated = np.take_along_axis(touching, (lowest + np.arange(3)) % 3, axis=1)
+    rotated = rotated[np.lexsort(rotated.T[::-1])]
+    fresh = np.ones(len(rotated), bool)
+    fresh[1:] = (rotated[1:] != rotated[:-1]).any(axis=1)
+    return rotated[fresh]
 
 
 def _tangled(faces: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Vertices at which the faces are no closed surface: edges without exactly two opposite faces, or several fans."""
+    """Return the vertices at which faces form no closed surface: edges without two opposite faces, or several fans."""
     count = int(faces.max()) + 1 if len(faces) else 0
     start, end = faces.ravel(), np.roll(faces, -1, axis=1).ravel()
     edges = start * count + end
     order = np.argsort(edges, kind="stable")
     # the place in `edges` of each edge's opposite: edge k belongs to face k // 3
-    found = np.minimum(np.searchsorted(edges[order], end * count + start), max(len(edges) - 1, 0))
-    opposite = order[found]
+    opposite = order[np.minimum(np.searchsorted(edges[order], end * count + start), max(len(edges) - 1, 0))]
     wrong = (start[opposite] != end) | (end[opposite] != start)
     wrong[order[1:]] |= edges[order[1:]] == edges[order[:-1]]
     wrong[order[:-1]] |= edges[order[1:]] == edges[order[:-1]]
@@ -195,7 +223,7 @@ def _tangled(faces: NDArray[np.int64]) -> NDArray[np.int64]:
     wrong |= third[opposite] == third
     if wrong.any():
         return np.unique(np.concatenate([start[wrong], end[wrong], third[wrong]]))
-    # the corners of one vertex that hang together through its edges are one fan
+    # the corners of one vertex that are connected through its edges are one fan
     next_corner = opposite // 3 * 3 + (opposite % 3 + 1) % 3
     graph = coo_array((np.ones(len(edges), bool), (np.arange(len(edges)), next_corner)), shape=(len(edges),) * 2)
     fans, fan = connected_components(graph, directed=False)
@@ -205,7 +233,7 @@ def _tangled(faces: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _split(labels: NDArray[np.int64], bad: NDArray[np.int64], points: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Halve these clusters along their longest axis. In the end each is a vertex of the fine mesh, which is closed."""
+    """Halve the clusters `bad` along their longest axis; in the end each is a vertex of the closed fine mesh."""
     labels, fresh = labels.copy(), int(labels.max()) + 1
     order = np.argsort(labels, kind="stable")
     bounds = np.searchsorted(labels[order], np.stack([bad, bad + 1]))
@@ -221,11 +249,11 @@ def _split(labels: NDArray[np.int64], bad: NDArray[np.int64], points: NDArray[np
 
 
 def _fit(vertices: NDArray[np.float64], faces: NDArray[np.int64], field: Field) -> NDArray[np.float64]:
-    """Even the vertices out along the surface and lay the faces onto it.
+    """Relax the vertices along the surface and fit the faces to it.
 
-    The vertices go so far beyond the level surface that it cuts the edges: with all vertices on it, the flat faces
+    The vertices go beyond the level surface so far that it cuts the edges: with all vertices on it, the flat faces
     would have too little area where the surface bends. Half of the offset is a vertex's own, half that of the middles
-    of its edges: on spheres that makes the area right to second order.
+    of its edges: on spheres this makes the area right to second order.
     """
     adjacency = _adjacency(len(vertices), faces)
     degree = adjacency.sum(axis=1)[:, None]

@@ -1,4 +1,4 @@
-"""Regions of interest: the voxels inside a closed surface."""
+"""Voxels inside a closed surface, as regions of interest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,18 @@ if TYPE_CHECKING:
 
 
 def is_closed(mesh: Mesh) -> bool:
-    """Whether every edge has exactly two faces, which meet it in opposite directions; a mesh without faces is not."""
+    """Return whether a mesh is closed.
+
+    Parameters
+    ----------
+    mesh : Mesh
+        The mesh.
+
+    Returns
+    -------
+    bool
+        Whether it has faces and every edge has exactly two, which meet it in opposite directions.
+    """
     if not len(mesh.faces):
         return False
     count = len(mesh.vertices)
@@ -23,11 +34,29 @@ def is_closed(mesh: Mesh) -> bool:
 
 
 def inside_mesh(mesh: Mesh, grid: Grid, box: Box) -> NDArray[np.bool_]:
-    """(Z, Y, X) bool: the voxels of a box whose centres lie inside a closed mesh of any number of pieces.
+    """Return the voxels of a box whose centres lie inside a closed mesh.
 
-    A vesicle of two shells, the inner one wound the other way, is inside between them. The winding does not count: a
-    centre is inside where a line from it to far away meets the surface an odd number of times (VTK's image stencil).
-    Raises ValueError where the mesh has an open edge: then nothing is inside.
+    A centre is inside where a line from it to far away meets the surface an odd number of times (VTK's image stencil),
+    however the faces are wound: of a vesicle of two shells, between them.
+
+    Parameters
+    ----------
+    mesh : Mesh
+        A closed mesh of any number of components, vertices in Å.
+    grid : Grid
+        The volume's grid.
+    box : Box
+        The voxels to fill.
+
+    Returns
+    -------
+    (Z, Y, X) bool
+        Of the box's shape.
+
+    Raises
+    ------
+    ValueError
+        If the mesh has an open edge.
     """
     from vtkmodules.util.numpy_support import vtk_to_numpy
     from vtkmodules.vtkImagingStencil import vtkImageStencilToImage, vtkPolyDataToImageStencil
@@ -50,4 +79,5 @@ def inside_mesh(mesh: Mesh, grid: Grid, box: Box) -> NDArray[np.bool_]:
     image.SetOutputScalarTypeToUnsignedChar()
     image.Update()
     values = vtk_to_numpy(image.GetOutput().GetPointData().GetScalars())
-    return values.reshape(box.shape).astype(bool)
+    inside: NDArray[np.bool_] = values.reshape(box.shape).astype(bool)
+    return inside

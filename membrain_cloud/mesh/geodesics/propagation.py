@@ -6,14 +6,23 @@ The method is described in `windows`; `solver` calls these kernels and owns the 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from membrain_cloud.jit import compiled_bare, inlined
 from membrain_cloud.mesh.geodesics.annuli import add_face_area
 from membrain_cloud.mesh.geodesics.pseudosources import Sector, add_source, bend_at_vertex, emit_sector
-from membrain_cloud.mesh.geodesics.state import KINDS, Buffers, Floats, HalfedgeMesh, Ints, clear
+from membrain_cloud.mesh.geodesics.state import (
+    KINDS,
+    Buffers,
+    Floats,
+    HalfedgeMesh,
+    Points,
+    Results,
+    Targets,
+    clear,
+)
 from membrain_cloud.mesh.geodesics.windows import (
     MERGE,
     MERGED,
@@ -28,61 +37,6 @@ from membrain_cloud.mesh.geodesics.windows import (
     pass_window,
     update_vertex,
 )
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-
-class Points(NamedTuple):
-    """N points on the surface.
-
-    Attributes
-    ----------
-    faces : (N,) int64
-        Face of each point.
-    weights : (N, 3) float64
-        Barycentric weights.
-    """
-
-    faces: NDArray[np.int64]
-    weights: Floats
-
-
-class Targets(NamedTuple):
-    """T points whose distances are wanted, and which of them lie in a face.
-
-    Attributes
-    ----------
-    faces, weights
-        As of `Points`.
-    first : (F,) int32
-        First target in each face, -1 for none.
-    following : (T,) int32
-        Next target in the same face, -1 for none.
-    """
-
-    faces: NDArray[np.int64]
-    weights: Floats
-    first: Ints
-    following: Ints
-
-
-class Results(NamedTuple):
-    """Arrays that `survey` fills for S sources.
-
-    Attributes
-    ----------
-    distances : (S, T) float64
-        Distance of each target, Å; infinite at first.
-    to_boundary : (S, KINDS) float64
-        Distance of the nearest boundary of each kind, Å.
-    areas : (S, B) float64
-        Area of the surface within each annulus, Å²; 0 at first.
-    """
-
-    distances: Floats
-    to_boundary: Floats
-    areas: Floats
 
 
 class _Line(NamedTuple):

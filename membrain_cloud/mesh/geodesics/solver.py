@@ -10,7 +10,6 @@ import numba
 import numpy as np
 
 from membrain_cloud.mesh.geodesics import propagation
-from membrain_cloud.mesh.geodesics.propagation import Points, Results, Targets
 from membrain_cloud.mesh.geodesics.state import (
     KINDS,
     LINK,
@@ -19,6 +18,9 @@ from membrain_cloud.mesh.geodesics.state import (
     SHAPE,
     Buffers,
     HalfedgeMesh,
+    Points,
+    Results,
+    Targets,
     new_buffers,
 )
 from membrain_cloud.mesh.geodesics.surface_points import SurfacePoints, Survey
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 # By how much of the mean edge two edges of a triangle are together longer than the third, at least.
 LEAST_SPARE = 1e-6
-# Sources that a thread takes at a time, and windows that it has room for at first.
+# Sources that a thread takes at a time, and windows of its first buffers.
 SOURCES_AT_ONCE, FIRST_WINDOWS = 8, 4096
 
 Kernel = Callable[[Buffers, slice, int], int]

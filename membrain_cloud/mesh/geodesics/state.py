@@ -1,4 +1,4 @@
-"""Arrays that the geodesic kernels share: the mesh as they read it, and the buffers of one propagation.
+"""Arrays that the geodesic kernels share: the mesh, the buffers of one propagation, sources, targets and results.
 
 Rows of several values are structured arrays, so that a kernel reads `mesh.links[h].twin` and finds the values of one
 halfedge in one cache line. The buffers are as long as the mesh; only what a source reached is cleared after it.
@@ -62,7 +62,7 @@ class HalfedgeMesh(NamedTuple):
 
 
 class Buffers(NamedTuple):
-    """The state of one propagation over a mesh of F faces and V vertices, with room for W windows.
+    """The state of one propagation over a mesh of F faces and V vertices, with at most W waiting windows.
 
     Between propagations distances are infinite, bucket heads -1, and all counts but `free_window` are 0.
 
@@ -119,6 +119,58 @@ class Buffers(NamedTuple):
     counts: Records
     bucket_width: Floats
     grid: Floats
+
+
+class Points(NamedTuple):
+    """N points on the surface.
+
+    Attributes
+    ----------
+    faces : (N,) int64
+        Face of each point.
+    weights : (N, 3) float64
+        Barycentric weights.
+    """
+
+    faces: NDArray[np.int64]
+    weights: Floats
+
+
+class Targets(NamedTuple):
+    """T points whose distances are wanted, and which of them lie in a face.
+
+    Attributes
+    ----------
+    faces, weights
+        As of `Points`.
+    first : (F,) int32
+        First target in each face, -1 for none.
+    following : (T,) int32
+        Next target in the same face, -1 for none.
+    """
+
+    faces: NDArray[np.int64]
+    weights: Floats
+    first: Ints
+    following: Ints
+
+
+class Results(NamedTuple):
+    """Arrays that `survey` fills for S sources.
+
+    Attributes
+    ----------
+    distances : (S, T) float64
+        Distance of each target, Å; infinite at first.
+    to_boundary : (S, KINDS) float64
+        Distance of the nearest boundary of each kind, Å.
+    areas : (S, B) float64
+        Area of the surface within each annulus, Å²; 0 at first.
+    """
+
+    distances: Floats
+    to_boundary: Floats
+    areas: Floats
 
 
 def new_buffers(mesh: HalfedgeMesh, n_windows: int) -> Buffers:

@@ -7,8 +7,11 @@
          gradients, mix (x, diffused, gradients) in an MLP, add to x
       -> linear width -> outputs
 
-Sharp et al., DiffusionNet, ACM TOG 2022; Lamm et al., MemBrain v2. Parameter names are those of MemBrain-pick's
-Lightning checkpoints (under `model.`), so that these load strictly.
+Parameter names are those of MemBrain-pick's Lightning checkpoints (under `model.`), so that these load strictly.
+
+References
+----------
+Sharp et al., DiffusionNet, ACM TOG 41 (2022); Lamm et al., MemBrain v2 (2024).
 """
 
 from __future__ import annotations
@@ -30,10 +33,19 @@ below it would have no gradient any more."""
 
 
 class SurfaceTensors(NamedTuple):
-    """Operators of a patch: mass (V,), eigenvalues (k,), eigenvectors (V, k) and their gradients' components (V, k).
+    """Operators of a patch of V vertices with k eigenpairs.
 
-    The gradient is only ever taken of what a diffusion returns, a sum of eigenvectors: so the gradients of the
-    eigenvectors are all that is needed, and the network has no sparse matrices.
+    Attributes
+    ----------
+    mass : Tensor, shape (V,)
+        Areas of the vertices.
+    eigenvalues : Tensor, shape (k,)
+        Of the Laplacian.
+    eigenvectors : Tensor, shape (V, k)
+        Of the Laplacian.
+    along_x, along_y : Tensor, shape (V, k)
+        Components of the eigenvectors' gradients. The gradient is only taken of sums of eigenvectors, so the network
+        needs no sparse matrices.
     """
 
     mass: Tensor
@@ -45,7 +57,7 @@ class SurfaceTensors(NamedTuple):
 
 @dataclass(frozen=True)
 class Architecture:
-    """Sizes of a DiffusionNet: input channels, channels within, outputs, blocks and the profile MLP's hidden size.
+    """Sizes of a DiffusionNet: input channels, inner channels, outputs, blocks, and the hidden size of the profile MLP.
 
     `profile_blocks` counts the stored profile blocks; only the first is used (MemBrain-pick stores two).
     """
@@ -59,7 +71,23 @@ class Architecture:
 
     @classmethod
     def of(cls, parameters: Mapping[str, Tensor]) -> Architecture:
-        """The architecture whose parameters have these names and shapes; KeyError where a telling one is missing."""
+        """Derive the architecture from the names and shapes of its parameters.
+
+        Parameters
+        ----------
+        parameters : mapping of str to Tensor
+            Parameters by name.
+
+        Returns
+        -------
+        Architecture
+            The sizes.
+
+        Raises
+        ------
+        KeyError
+            If a parameter that shows a size is missing.
+        """
         width, channels = parameters["first_lin.weight"].shape
         return cls(
             channels=channels,
@@ -72,13 +100,27 @@ class Architecture:
 
 
 class Diffusion(nn.Module):
-    """Heat diffusion of each channel for its own learned time; returns the eigenvectors' coefficients (k, C)."""
+    """Diffuses each channel for its own learned time; returns the coefficients of the eigenvectors, (k, C)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.diffusion_time = nn.Parameter(torch.full((channels,), SHORTEST_TIME))
 
     def forward(self, x: Tensor, surface: SurfaceTensors) -> Tensor:
+        """Return the coefficients of the diffused channels.
+
+        Parameters
+        ----------
+        x : Tensor, shape (V, C), float32
+            Channels at the vertices.
+        surface : SurfaceTensors
+            Operators of the patch.
+
+        Returns
+        -------
+        Tensor, shape (k, C), float32
+            Coefficients of the eigenvectors.
+        """
         spectrum = surface.eigenvectors.T @ (x * surface.mass[:, None])
         times = self.diffusion_time.clamp(min=SHORTEST_TIME)
         return torch.exp(-surface.eigenvalues[:, None] * times) * spectrum
@@ -93,6 +135,18 @@ class GradientFeatures(nn.Module):
         self.A_im = nn.Linear(channels, channels, bias=False)
 
     def forward(self, along_x: Tensor, along_y: Tensor) -> Tensor:
+        """Return the features of gradients.
+
+        Parameters
+        ----------
+        along_x, along_y : Tensor, shape (V, C), float32
+            Components of the channels' gradients.
+
+        Returns
+        -------
+        Tensor, shape (V, C), float32
+            tanh of the inner products.
+        """
         mixed_x = self.A_re(along_x) - self.A_im(along_y)
         mixed_y = self.A_re(along_y) + self.A_im(along_x)
         return torch.tanh(along_x * mixed_x + along_y * mixed_y)
@@ -112,9 +166,9 @@ class MiniMLP(nn.Sequential):
 class DiffusionBlock(nn.Module):
     """Diffuse, take gradients, mix, add.
 
-    With `shared`, the MLP maps three values to one and slides over the channels with the same weights. As in the
-    released MemBrain-pick it takes consecutive triples of [x | diffused | gradients] laid in one row of 3 C values,
-    and not the three values of one channel: checkpoints depend on it.
+    With `shared`, the MLP maps three values to one and is applied to the channels with the same weights. As in the
+    released MemBrain-pick it takes consecutive triples of [x | diffused | gradients] in one row of 3 C values, and not
+    the three values of one channel: checkpoints depend on it.
     """
 
     def __init__(self, channels: int, hidden: int, *, shared: bool) -> None:
@@ -125,17 +179,30 @@ class DiffusionBlock(nn.Module):
         self.mlp = MiniMLP((3, hidden, hidden, 1) if shared else (3 * channels, hidden, hidden, channels))
 
     def forward(self, x: Tensor, surface: SurfaceTensors) -> Tensor:
+        """Return the channels after the block.
+
+        Parameters
+        ----------
+        x : Tensor, shape (V, C), float32
+            Channels at the vertices.
+        surface : SurfaceTensors
+            Operators of the patch.
+
+        Returns
+        -------
+        Tensor, shape (V, C), float32
+            The channels.
+        """
         coefficients = self.diffusion(x, surface)
         diffused = surface.eigenvectors @ coefficients
         gradients = self.gradient_features(surface.slopes_x @ coefficients, surface.slopes_y @ coefficients)
         combined = torch.cat([x, diffused, gradients], dim=1)
-        if self.shared:
-            return x + self.mlp(combined.reshape(*x.shape, 3))[..., 0]
-        return x + self.mlp(combined)
+        mixed: Tensor = self.mlp(combined.reshape(*x.shape, 3))[..., 0] if self.shared else self.mlp(combined)
+        return x + mixed
 
 
 class ProfileBlock(nn.Module):
-    """A shared diffusion block, then convolution, ReLU and maximum along the normal, twice, added to the input."""
+    """A shared diffusion block, then twice convolution, ReLU and maximum along the normal, added to the input."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
@@ -144,21 +211,36 @@ class ProfileBlock(nn.Module):
         self.conv_layer2 = nn.Conv1d(hidden, 1, kernel_size=3, padding=1)
 
     def forward(self, x: Tensor, surface: SurfaceTensors) -> Tensor:
+        """Return the profiles after the block.
+
+        Parameters
+        ----------
+        x : Tensor, shape (V, C), float32
+            Profiles at the vertices.
+        surface : SurfaceTensors
+            Operators of the patch.
+
+        Returns
+        -------
+        Tensor, shape (V, C), float32
+            The profiles.
+        """
         along = self.diffusion_layer(x, surface)[:, None]
         for layer in (self.conv_layer1, self.conv_layer2):
             along = _largest_of_three(F.relu(layer(along)))
-        return x + along[:, 0]
+        result: Tensor = x + along[:, 0]
+        return result
 
 
 def _largest_of_three(x: Tensor) -> Tensor:
-    """max_pool1d(x, kernel_size=3, stride=1, padding=1) for x >= 0; that is slow on a CPU."""
+    """Compute max_pool1d(x, kernel_size=3, stride=1, padding=1) for x >= 0, which is slow on a CPU."""
     padded = F.pad(x, (1, 1))
     pairs = torch.maximum(padded[..., :-1], padded[..., 1:])
     return torch.maximum(pairs[..., :-1], pairs[..., 1:])
 
 
 class DiffusionNet(nn.Module):
-    """(V, channels) profiles and the operators of their patch -> (V, outputs)."""
+    """A surface network: profiles (V, channels) and the operators of their patch -> (V, outputs)."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -172,7 +254,22 @@ class DiffusionNet(nn.Module):
         self.last_lin = nn.Linear(a.width, a.outputs)
 
     def forward(self, profiles: Tensor, surface: SurfaceTensors) -> Tensor:
+        """Return the outputs of a patch.
+
+        Parameters
+        ----------
+        profiles : Tensor, shape (V, channels), float32
+            Profiles at the vertices.
+        surface : SurfaceTensors
+            Operators of the patch.
+
+        Returns
+        -------
+        Tensor, shape (V, outputs), float32
+            The outputs.
+        """
         x = self.first_lin(self.conv_block(profiles, surface))
         for index in range(self.architecture.blocks):
             x = self.get_submodule(f"block_{index}")(x, surface)
-        return self.last_lin(x)
+        result: Tensor = self.last_lin(x)
+        return result

@@ -1,8 +1,8 @@
-"""The weighted mean shift of `membranes.clustering` on a device of torch's, a GPU above all.
+"""The weighted mean shift of `picking.clustering` on a device of torch, such as a GPU.
 
-Memory is linear in the points: neighbours are found in cells as there, and pairs are gone through in portions of
-bounded number, never as a matrix of all pairs. Sums are taken in one order: the same input gives the same result.
-Tested on torch's CPU device; it was never run on a GPU.
+Memory is linear in the points: neighbours are found in cells, and pairs are processed in portions of bounded size,
+never as a matrix of all pairs. Sums have one order: the same input gives the same result. It was tested on torch's CPU
+device only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,13 @@ _STOP = 1e-3  # of the bandwidth: mean movement at which it ends
 
 
 class DeviceMeanShift:
-    """`membranes.clustering.mean_shift` on a device, in double precision; made once, called for each membrane."""
+    """`picking.clustering.mean_shift` on a device, in double precision.
+
+    Parameters
+    ----------
+    device : str
+        Device of torch.
+    """
 
     def __init__(self, device: str) -> None:
         self.device = torch.device(device)
@@ -35,7 +41,24 @@ class DeviceMeanShift:
         bandwidth_angstrom: float,
         max_iterations: int,
     ) -> NDArray[np.float64]:
-        """(N, 3) points and (N,) scores -> (N, 3) where the seeds end; see `membranes.clustering.mean_shift`."""
+        """Shift seeds to the weighted means of their surroundings until they stay.
+
+        Parameters
+        ----------
+        points : ndarray, shape (N, 3), float64
+            Positions, xyz in Å.
+        scores : ndarray, shape (N,), floating
+            Scores; lower ones weigh more.
+        bandwidth_angstrom : float
+            Radius of the surroundings in Å.
+        max_iterations : int
+            Largest number of shifts.
+
+        Returns
+        -------
+        ndarray, shape (N, 3), float64
+            Where the seeds end, xyz in Å.
+        """
         if not len(points):
             return np.array(points, np.float64)
         cells = _Cells(points, scores, bandwidth_angstrom, self.device)
@@ -51,7 +74,7 @@ class DeviceMeanShift:
 
 
 class _Cells:
-    """Points sorted into cubes of the bandwidth's size; the cubes of a row along z have neighbouring codes."""
+    """Points sorted into cubes of the bandwidth's size; the cubes of a row along z have consecutive codes."""
 
     def __init__(
         self, points: NDArray[np.float64], scores: NDArray[np.floating], reach: float, device: torch.device
@@ -69,7 +92,7 @@ class _Cells:
         return (cell[..., 0] * self.extent[1] + cell[..., 1]) * self.extent[2] + cell[..., 2]
 
     def means_around(self, seeds: Tensor) -> Tensor:
-        """(N, 3) each seed's weighted mean of the points within reach; where there is none, the seed."""
+        """Return each seed's weighted mean of the points within reach, (N, 3); the seed where there are none."""
         begins, ends = self._runs(seeds)
         pairs = (ends - begins).sum(dim=1)
         bounds = pairs.cumsum(0)
@@ -83,7 +106,7 @@ class _Cells:
         return torch.cat(moved)
 
     def _runs(self, seeds: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, 9) where the points of the nine rows of three cubes around each seed begin and end."""
+        """Return where the points of the nine rows of three cubes around each seed begin and end, (N, 9) each."""
         cell = (seeds / self.reach).long()
         low, high = (cell[:, 2] - 1).clamp(min=0), torch.minimum(cell[:, 2] + 1, self.extent[2] - 1)
         begins, ends = [], []

@@ -1,11 +1,10 @@
-"""A trained picker: the network and everything a caller must know to feed it. Loads ours and MemBrain-pick's."""
+"""A trained picker: the network and all settings of its input. Loads our files and MemBrain-pick's checkpoints."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import json
-import os
 import pickle
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
+from membrain_cloud.atomic import replace_atomically
 from membrain_cloud.errors import ModelError
 from membrain_cloud.networks.model_file import resolve_model
 from membrain_cloud.networks.picking.diffusion_net import Architecture, DiffusionNet, SurfaceTensors
@@ -23,6 +23,7 @@ from membrain_cloud.networks.picking.subvolume_net import SubvolumeNet
 from membrain_cloud.networks.picking.subvolume_picker import SubvolumePicker, class_names
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Mapping
 
     import scipy.sparse
@@ -35,35 +36,56 @@ _LIGHTNING_PREFIX = "model."
 
 
 class SurfaceOperators(Protocol):
-    """What `Picker.predict` reads of a patch's operators (membranes.operators.Operators has it)."""
+    """The operators of a patch that `Picker.predict` reads, as `mesh.spectral.operators.Operators` has them."""
 
     @property
-    def mass(self) -> NDArray[np.float32]: ...
+    def mass(self) -> NDArray[np.float32]:
+        """Areas of the vertices, (V,)."""
+
     @property
-    def eigenvalues(self) -> NDArray[np.float32]: ...
+    def eigenvalues(self) -> NDArray[np.float32]:
+        """Eigenvalues of the Laplacian, (k,)."""
+
     @property
-    def eigenvectors(self) -> NDArray[np.float32]: ...
+    def eigenvectors(self) -> NDArray[np.float32]:
+        """Eigenvectors of the Laplacian, (V, k)."""
+
     @property
-    def gradient_x(self) -> scipy.sparse.csr_matrix: ...
+    def gradient_x(self) -> scipy.sparse.csr_matrix:
+        """Gradient along the first tangent, (V, V)."""
+
     @property
-    def gradient_y(self) -> scipy.sparse.csr_matrix: ...
+    def gradient_y(self) -> scipy.sparse.csr_matrix:
+        """Gradient along the second tangent, (V, V)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Picker:
     """A DiffusionNet that predicts, at each vertex, the distance to the nearest particle.
 
-    offsets_angstrom : (C,) where along the *outward* normal the density is to be sampled.
-    spline_order : of that sampling.
-    window_starts : the network takes `architecture.channels` of the C samples; its outputs for windows that start at
-        these samples are averaged. One entry is MemBrain-pick's release, several are its paper.
-    eigenpairs, length_unit_angstrom : for the operators of a patch; they must be those of the training.
-    partition_vertices : size of the patches it was trained on.
-    partitions : how these are cut: "even" as ours, "released" as MemBrain-pick's.
-    classes : names of the kinds of particles, one an output; empty where there is one kind and it has no name.
-    score_unit_angstrom : a score of 1 is this distance; scores are clipped at 10 in training.
-    inward_normals : trained with normals that point into the membrane; `predict` mirrors the tangent planes.
-    name, sha256, notes : of the model file; notes say what it was trained on.
+    Attributes
+    ----------
+    offsets_angstrom : tuple of float
+        C positions along the *outward* normal at which the density is sampled, in Å.
+    spline_order : int
+        Order of the interpolation of the samples.
+    window_starts : tuple of int
+        The network takes `architecture.channels` of the C samples; its outputs for windows that start at these samples
+        are averaged. One entry is MemBrain-pick's release, several are its paper.
+    eigenpairs, length_unit_angstrom : int, float
+        For the operators of a patch, as in the training.
+    partition_vertices : int
+        Size of the patches of the training.
+    partitions : str
+        How patches are cut: "even" as ours, "released" as MemBrain-pick's.
+    classes : tuple of str
+        Names of the classes of particles, one for each output; empty for one class without a name.
+    score_unit_angstrom : float
+        Distance of a score of 1 in Å; scores are clipped at 10 in training.
+    inward_normals : bool
+        Whether it was trained with normals that point into the membrane; `predict` mirrors the tangent planes then.
+    name, sha256, notes
+        Of the model file; notes describe the training.
     """
 
     network: DiffusionNet
@@ -82,10 +104,20 @@ class Picker:
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     def predict(self, profiles: NDArray[np.floating], operators: SurfaceOperators) -> NDArray[np.float32]:
-        """(V, C) samples of one patch, in any linear scale of density, and its operators -> (V,) scores.
+        """Predict the scores of a patch.
 
-        A score is a distance in `score_unit_angstrom`: about 0 at a particle, 10 far from all. A network of K outputs,
-        one a kind of particle, gives (V, K).
+        Parameters
+        ----------
+        profiles : ndarray, shape (V, C), floating
+            Samples of the density in any linear scale.
+        operators : SurfaceOperators
+            Operators of the patch.
+
+        Returns
+        -------
+        ndarray, shape (V,) or (V, K), float32
+            Distances in `score_unit_angstrom`: about 0 at a particle, 10 far from all. One column for each of K
+            outputs.
         """
         device = next(self.network.parameters()).device
         x = torch.from_numpy(normalise_profiles(profiles)).to(device)
@@ -98,21 +130,21 @@ class Picker:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """A name for each output; none where there is one kind of particle that has no name."""
+        """A name for each output; empty for one class without a name."""
         return class_names(self.classes, self.network.architecture.outputs)
 
     @property
     def reach_angstrom(self) -> float:
-        """How far from a vertex it looks."""
+        """Distance from a vertex to its farthest sample, in Å."""
         return float(np.abs(self.offsets_angstrom).max())
 
     def averaged(self) -> Picker:
-        """This picker, its outputs averaged over all positions of its window along the normal, as in the paper."""
+        """Return this picker with its outputs averaged over all positions of its window, as in the paper."""
         last = len(self.offsets_angstrom) - self.network.architecture.channels
         return replace(self, window_starts=tuple(range(last + 1)))
 
     def centred(self) -> Picker:
-        """This picker with the middle position of its window alone, as MemBrain-pick is released."""
+        """Return this picker with the middle position of its window only, as MemBrain-pick is released."""
         last = len(self.offsets_angstrom) - self.network.architecture.channels
         return replace(self, window_starts=(last // 2,))
 
@@ -121,14 +153,41 @@ AnyPicker = Picker | SubvolumePicker
 
 
 def normalise_profiles(profiles: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Subtract the mean and divide by the standard deviation of a patch, all samples together."""
+    """Subtract the mean and divide by the standard deviation of a patch, all samples together.
+
+    Parameters
+    ----------
+    profiles : ndarray, shape (V, C), floating
+        Samples.
+
+    Returns
+    -------
+    ndarray, shape (V, C), float32
+        Normalised samples.
+    """
     values = np.asarray(profiles, np.float64)
     deviation = values.std()
-    return ((values - values.mean()) / (deviation if deviation > 0 else 1.0)).astype(np.float32)
+    result: NDArray[np.float32] = ((values - values.mean()) / (deviation if deviation > 0 else 1.0)).astype(np.float32)
+    return result
 
 
 def surface_tensors(operators: SurfaceOperators, *, mirrored: bool, device: torch.device) -> SurfaceTensors:
-    """Operators as tensors; `mirrored` flips the tangent planes' y axis, as turning all normals round does."""
+    """Convert operators to tensors.
+
+    Parameters
+    ----------
+    operators : SurfaceOperators
+        Operators of a patch.
+    mirrored : bool
+        Whether to flip the second axis of the tangent planes, as reversing all normals does.
+    device : torch.device
+        Where the tensors are needed.
+
+    Returns
+    -------
+    SurfaceTensors
+        The tensors.
+    """
     slopes_y = operators.gradient_y @ operators.eigenvectors
     return SurfaceTensors(
         torch.from_numpy(operators.mass).to(device),
@@ -140,9 +199,24 @@ def surface_tensors(operators: SurfaceOperators, *, mirrored: bool, device: torc
 
 
 def load_picker(source: str | os.PathLike[str], *, device: str = "cpu") -> AnyPicker:
-    """Load a picker: a built-in name, one of our `.safetensors` of either kind, or MemBrain-pick's Lightning `.ckpt`.
+    """Load a picker.
 
-    Raises ModelError for a file that is absent or no picker.
+    Parameters
+    ----------
+    source : str or path
+        Name of a built-in picker, or path of our `.safetensors` of either kind or of a MemBrain-pick `.ckpt`.
+    device : str
+        Device of torch. Default: "cpu".
+
+    Returns
+    -------
+    AnyPicker
+        A Picker or a SubvolumePicker.
+
+    Raises
+    ------
+    ModelError
+        If the file does not exist or is no picker.
     """
     path = resolve_model(str(source))
     read = _from_lightning if path.suffix == ".ckpt" else _from_safetensors
@@ -227,7 +301,15 @@ def _network(architecture: Architecture, parameters: Mapping[str, torch.Tensor])
 
 
 def save_picker(picker: AnyPicker, path: str | os.PathLike[str]) -> None:
-    """Write a picker as safetensors with all it needs in the header; atomically, and always the same bytes."""
+    """Write a picker as safetensors with all settings in the header, atomically; the same input gives the same bytes.
+
+    Parameters
+    ----------
+    picker : AnyPicker
+        The picker.
+    path : str or path
+        The file.
+    """
     described = _described(picker) | {
         "task": TASK,
         "score_unit_angstrom": picker.score_unit_angstrom,
@@ -238,13 +320,11 @@ def save_picker(picker: AnyPicker, path: str | os.PathLike[str]) -> None:
     content = safetensors.torch.save(parameters, {"membrain_cloud": json.dumps(described, sort_keys=True)})
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, target)
+    replace_atomically(target, lambda path: path.write_bytes(content))
 
 
 def _described(picker: AnyPicker) -> dict[str, Any]:
-    """What the header says of one kind of picker alone."""
+    """Return the entries of the header that one kind of picker has."""
     if isinstance(picker, SubvolumePicker):
         return {
             "network": SUBVOLUMES,

@@ -2,11 +2,15 @@
 
     (B, 1, 12, 12, 12), first axis along the membrane's normal
       -> [conv 3³ without rim, conv 3³ with rim] x 2, each with batch normalisation and ReLU, 32 channels: 12 -> 10 -> 8
-      -> linear 32 x 8³ -> outputs, one a class of particles
+      -> linear 32 x 8³ -> outputs, one for each class of particles
 
-Lamm et al., MemBrain: A deep learning-aided pipeline for detection of membrane proteins in cryo-electron tomograms
-(Computer Methods and Programs in Biomedicine, 2022). 100 577 parameters with one output. It sees one point at a time
-and needs no mesh around it, so a handful of membranes is enough to train it.
+100 577 parameters with one output. It sees one point at a time and needs no mesh around it, so a handful of membranes
+is enough to train it.
+
+References
+----------
+Lamm et al., MemBrain: A deep learning-aided pipeline for detection of membrane proteins in cryo-electron tomograms,
+Computer Methods and Programs in Biomedicine (2022).
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ EDGE, CHANNELS = 12, 32
 
 
 class SubvolumeNet(nn.Module):
-    """(B, 1, edge, edge, edge) -> (B, outputs)."""
+    """MemBrain v1's network: (B, 1, edge, edge, edge) -> (B, outputs)."""
 
     def __init__(self, *, outputs: int, edge: int = EDGE) -> None:
         super().__init__()
@@ -33,8 +37,21 @@ class SubvolumeNet(nn.Module):
         self.mlp1 = nn.Linear(CHANNELS * (edge - 4) ** 3, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the outputs of boxes.
+
+        Parameters
+        ----------
+        x : Tensor, shape (B, 1, edge, edge, edge), float32
+            Normalised densities.
+
+        Returns
+        -------
+        Tensor, shape (B, outputs), float32
+            The outputs.
+        """
         x = F.relu(self.batchnorm1(self.conv1(x)))
         x = F.relu(self.batchnorm2(self.conv1b(x)))
         x = F.relu(self.batchnorm3(self.conv2(x)))
         x = F.relu(self.batchnorm4(self.conv2b(x)))
-        return self.mlp1(x.flatten(start_dim=1))
+        result: Tensor = self.mlp1(x.flatten(start_dim=1))
+        return result

@@ -1,4 +1,4 @@
-"""A trained picker of MemBrain v1's kind: its network, and how the boxes that it sees are cut and scaled."""
+"""A trained picker of MemBrain v1's kind: its network, and how its boxes are cut and scaled."""
 
 from __future__ import annotations
 
@@ -22,8 +22,12 @@ _BOXES_AT_ONCE = 256
 class SubvolumePicker:
     """A SubvolumeNet that predicts, for a point of a membrane, the distance to the nearest particle.
 
-    edge, spacing_angstrom : of the boxes, in voxels an axis and Å; their first axis runs along the outward normal.
-    score_unit_angstrom, classes, name, sha256, notes : as of `networks.picker.Picker`.
+    Attributes
+    ----------
+    edge, spacing_angstrom : int, float
+        Edge of the boxes in voxels and their voxel spacing in Å; their first axis is along the outward normal.
+    score_unit_angstrom, classes, name, sha256, notes
+        As of `Picker`.
     """
 
     network: SubvolumeNet
@@ -37,18 +41,28 @@ class SubvolumePicker:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """A name for each output; none where there is one kind of particle that has no name."""
+        """A name for each output; empty for one class without a name."""
         return class_names(self.classes, self.network.outputs)
 
     @property
     def reach_angstrom(self) -> float:
-        """How far from a vertex it looks."""
+        """Distance from a vertex to the corner of its box, in Å."""
         return float(np.sqrt(3.0) / 2 * (self.edge - 1) * self.spacing_angstrom)
 
     def predict_boxes(self, boxes: NDArray[np.floating], *, mean: float, deviation: float) -> NDArray[np.float32]:
-        """(V, e, e, e) boxes -> (V,) scores, or (V, K) of K classes.
+        """Predict the scores of boxes.
 
-        mean, deviation : of the membrane that the boxes are of; they may be in any linear scale of density.
+        Parameters
+        ----------
+        boxes : ndarray, shape (V, e, e, e), floating
+            Densities in any linear scale.
+        mean, deviation : float
+            Of the membrane that the boxes belong to.
+
+        Returns
+        -------
+        ndarray, shape (V,) or (V, K), float32
+            Scores, with one column for each of K classes.
         """
         where = next(self.network.parameters()).device
         found = np.empty((len(boxes), self.network.outputs), np.float32)
@@ -61,5 +75,18 @@ class SubvolumePicker:
 
 
 def class_names(given: tuple[str, ...], outputs: int) -> tuple[str, ...]:
-    """The classes' names, `class-1` ... where a network of several outputs has none; none for a single one without."""
+    """Return a name for each class of particles.
+
+    Parameters
+    ----------
+    names : tuple of str
+        Names of the file.
+    outputs : int
+        Outputs of the network.
+
+    Returns
+    -------
+    tuple of str
+        The names; `class-1` ... where several outputs have none; empty for one output without a name.
+    """
     return given if given or outputs == 1 else tuple(f"class-{k}" for k in range(1, outputs + 1))

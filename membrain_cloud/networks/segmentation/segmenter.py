@@ -1,9 +1,8 @@
-"""Segmentation models in files: our safetensors, whose header says what they are, and MemBrain-seg's checkpoints."""
+"""Load and save segmentation networks: safetensors with a header, and MemBrain-seg's checkpoints."""
 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from membrain_cloud.atomic import replace_atomically
 from membrain_cloud.errors import ModelError
 from membrain_cloud.networks.model_file import model_sha256, resolve_model
 from membrain_cloud.networks.segmentation.architecture import membrain_seg_checkpoint as membrain_seg
@@ -41,11 +41,23 @@ _USE_OURS = "give a model made by `membrain-cloud train`, a MemBrain-seg .ckpt, 
 
 
 def read_header(source: str) -> dict[str, Any]:
-    """The facts of a model file, of either kind, without reading its weights.
+    """Read what a model file states about its network, without its weights.
 
-    Of a segmentation model: `task`, `architecture` ({channels, residual}), `window`, `voxel_spacing_angstrom`, `format`
-    ("membrain_cloud" or "membrain-seg"), and whatever else its header says.
-    Raises ModelError where the file is no model or does not say these.
+    Parameters
+    ----------
+    source : str
+        Name of a built-in model, or a local path.
+
+    Returns
+    -------
+    dict of str to Any
+        Of a segmentation model: `task`, `architecture` ({channels, residual}), `window`, `voxel_spacing_angstrom`,
+        `format` ("membrain_cloud" or "membrain-seg"), and other entries of its header.
+
+    Raises
+    ------
+    ModelError
+        If the file is no model or lacks these entries.
     """
     path = resolve_model(source)
     if _is_checkpoint(path):
@@ -65,10 +77,7 @@ def read_header(source: str) -> dict[str, Any]:
 
 
 def _is_checkpoint(path: Path) -> bool:
-    """Whether it is a zip or, before version 1.6, a pickle of torch's, whatever its name.
-
-    Safetensors begin with a length of 8 bytes and "{".
-    """
+    """Return whether a file is a zip or a pickle of torch; safetensors begin with a length of 8 bytes and "{"."""
     with path.open("rb") as opened:
         start = opened.read(9)
     return start[:4] == b"PK\x03\x04" or (start[:2] == b"\x80\x02" and start[8:9] != b"{")
@@ -85,6 +94,7 @@ def _membrain_seg_header(architecture: UNetArchitecture) -> dict[str, Any]:
 
 
 def _parsed(text: str) -> dict[str, Any] | None:
+    """Return the header in a text, or None."""
     try:
         header = json.loads(text)
     except ValueError:
@@ -93,6 +103,7 @@ def _parsed(text: str) -> dict[str, Any] | None:
 
 
 def _says_enough(header: Mapping[str, Any]) -> bool:
+    """Return whether a header has a valid architecture, window and voxel spacing."""
     try:
         multiple = UNetArchitecture.from_dict(header["architecture"]).multiple
         window, spacing = int(header["window"]), float(header["voxel_spacing_angstrom"])
@@ -102,7 +113,25 @@ def _says_enough(header: Mapping[str, Any]) -> bool:
 
 
 def load_network(source: str) -> tuple[nn.Module, dict[str, Any]]:
-    """A segmentation network in float32 on the CPU, ready for inference, and its header. Raises ModelError."""
+    """Load a segmentation network for inference.
+
+    Parameters
+    ----------
+    source : str
+        Name of a built-in model, or a local path.
+
+    Returns
+    -------
+    nn.Module
+        The network in float32 on the CPU.
+    dict of str to Any
+        Its header, as `read_header` returns it.
+
+    Raises
+    ------
+    ModelError
+        If the file is no segmentation model, or its weights do not fit the architecture.
+    """
     path, header = resolve_model(source), read_header(source)
     if header["task"] != "segmentation":
         raise ModelError(
@@ -127,9 +156,24 @@ def load_network(source: str) -> tuple[nn.Module, dict[str, Any]]:
 class Segmenter:
     """A segmentation network ready to run.
 
-    network : the network at work on windows.
-    window : edge of the windows it was made for (voxels).  voxel_spacing_angstrom : what it was trained at.
-    symmetric : a mirrored window has the mirrored logits (`networks.symmetry`).
+    Attributes
+    ----------
+    network : WindowNetwork
+        Runs on batches of windows.
+    architecture : UNetArchitecture
+        Its architecture.
+    name, sha256 : str
+        Of the model file.
+    window : int
+        Edge of the windows that it was trained on, in voxels.
+    voxel_spacing_angstrom : float
+        Voxel spacing of the training in Å.
+    symmetric : bool
+        Whether a mirrored window has the mirrored logits (`architecture.mirror_symmetry`).
+    device : torch.device
+        Where it runs.
+    precision : str
+        Its arithmetic.
     """
 
     network: WindowNetwork
@@ -143,7 +187,18 @@ class Segmenter:
     precision: str
 
     def predict(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(B, 1, w, w, w) float32, normalised -> (B, 1, w, w, w) float32 logits (membrane where positive)."""
+        """Predict the logits of windows.
+
+        Parameters
+        ----------
+        windows : ndarray, shape (B, 1, w, w, w), float32
+            Normalised densities.
+
+        Returns
+        -------
+        ndarray, shape (B, 1, w, w, w), float32
+            Logits; membrane where positive.
+        """
         logits: NDArray[np.float32] = self.network(torch.from_numpy(windows).to(self.device)).cpu().numpy()
         return logits
 
@@ -159,10 +214,25 @@ class Segmenter:
         skip_void: bool,
         batch: int,
     ) -> WindowAverager:
-        """Where this network paints a block of a volume.
+        """Return the averager of windows over a block of a volume.
 
-        window : edge the network sees; where `tiling.reach` differs, windows are rescaled.
-        mean, std : of the whole tomogram.  The others as `WindowAverager` has them.
+        Parameters
+        ----------
+        tiling : Tiling
+            The windows. Where its `reach` differs from `window`, windows are rescaled.
+        block : Block
+            The part of the volume.
+        window : int
+            Edge of the network's input in voxels.
+        mean, std : float
+            Of the whole tomogram.
+        variance, skip_void, batch
+            As for `WindowAverager`.
+
+        Returns
+        -------
+        WindowAverager
+            Takes planes of the halo and returns planes of the core.
         """
         seen = None if window == tiling.reach else window
         return WindowAverager(
@@ -183,12 +253,29 @@ class Segmenter:
 def load_segmenter(
     source: str, *, device: str = "cpu", precision: str = "auto", compilation: Compilation = "no"
 ) -> Segmenter:
-    """Load one of our models or a MemBrain-seg checkpoint, by built-in name or path.
+    """Load a segmentation network and prepare it for a device.
 
-    precision : of its arithmetic: "float32", "bfloat16", "float16", "int8"; "auto" (`fastest_precision`) or "faithful"
-        (`faithful_precision`).
-    compilation : as `WindowNetwork`.
-    Raises ModelError for a file that is neither.
+    Parameters
+    ----------
+    source : str
+        Name of a built-in model, or path of a model or of a MemBrain-seg checkpoint.
+    device : str
+        Device of torch. Default: "cpu".
+    precision : str
+        "float32", "bfloat16", "float16", "int8", "auto" (`fastest_precision`) or "faithful" (`faithful_precision`).
+        Default: "auto".
+    compilation : str
+        As for `WindowNetwork`. Default: "no".
+
+    Returns
+    -------
+    Segmenter
+        The network, ready to run.
+
+    Raises
+    ------
+    ModelError
+        If the file is no segmentation model.
     """
     network, header = load_network(source)
     where = torch.device(device)
@@ -210,7 +297,7 @@ def load_segmenter(
 
 
 def _placed(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network on its device, in the memory layout that is fastest there."""
+    """Return the network on its device, in the memory layout that is fastest there."""
     placed: nn.Module = network.to(device, memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
     return placed
 
@@ -223,10 +310,25 @@ def save_segmenter(
     *,
     dtype: torch.dtype = torch.float16,
 ) -> None:
-    """Write weights (contiguous, as `dtype`) and facts, atomically; the same input gives the same bytes.
+    """Write a network as safetensors, atomically; the same input gives the same bytes.
 
-    facts : must hold `window` and `voxel_spacing_angstrom`.
-    Raises ModelError where a weight is not finite, or not any more as `dtype`.
+    Parameters
+    ----------
+    path : Path
+        The file.
+    network : nn.Module
+        The network.
+    architecture : UNetArchitecture
+        Its architecture.
+    facts : mapping of str to Any
+        Entries of the header; `window` and `voxel_spacing_angstrom` among them.
+    dtype : torch.dtype
+        Type of the stored weights. Default: float16.
+
+    Raises
+    ------
+    ModelError
+        If a weight is not finite as `dtype`.
     """
     header = {"task": "segmentation", "architecture": architecture.as_dict(), **facts}
     state = {name: value.detach().cpu().to(dtype).contiguous() for name, value in own_state(network).items()}
@@ -234,9 +336,5 @@ def save_segmenter(
         if not bool(value.isfinite().all()):
             kind = str(dtype).removeprefix("torch.")
             raise ModelError(f"model {path}: {name} is not finite as {kind}", "save it as float32, or train it again")
-    staging = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file(state, staging, {FORMAT: json.dumps(header, sort_keys=True)})
-        staging.replace(path)
-    finally:
-        staging.unlink(missing_ok=True)
+    text = json.dumps(header, sort_keys=True)
+    replace_atomically(path, lambda temporary: save_file(state, temporary, {FORMAT: text}))

@@ -1,7 +1,7 @@
-"""Where windows are cut out, looked at and put together again: on the device, some planes of the volume at a time.
+"""Cut windows out, predict and average them on the device, some planes of the volume at a time.
 
-Voxels cross to the device once, logits come back once. Only as many planes are held as a window is deep (and what was
-read ahead), so memory does not grow with the depth of the volume.
+Voxels are copied to the device once, logits are copied back once. Only as many planes as a window is deep, and those
+read ahead, are held, so memory does not grow with the depth of the volume.
 """
 
 from __future__ import annotations
@@ -37,8 +37,10 @@ _SHARES_BYTES = 64 * 2**20
 
 
 def _sigmoid(logits: Tensor) -> Tensor:
-    """On the CPU of each voxel alone: torch's vectors round their last elements otherwise, so that a variance would
-    hang on how the volume was cut.
+    """Compute the sigmoid, on a CPU of each voxel alone.
+
+    torch's vector instructions round the last elements of an array otherwise, so a variance would depend on how the
+    volume was cut.
     """
     if logits.device.type != "cpu":
         return torch.sigmoid(logits)
@@ -46,10 +48,14 @@ def _sigmoid(logits: Tensor) -> Tensor:
 
 
 class _Seen:
-    """A window that is being looked at.
+    """A window in progress.
 
-    logits : the average of its looks so far, of its own orientation; None before the first.
-    numbers : on their way to the host: its group's deviations, or how many voxels are undecided.
+    Attributes
+    ----------
+    logits : Tensor or None
+        Average of its predictions so far, in its own orientation; None before the first.
+    numbers : Later
+        On their way to the host: the deviations of its group, or the number of undecided voxels.
     """
 
     def __init__(self, window: Window, voxels: Tensor, most_looks: int) -> None:
@@ -60,14 +66,16 @@ class _Seen:
 
     @property
     def flips(self) -> Flips:
-        """Of the next look."""
+        """Mirror of the next prediction."""
         return self.window.further[self.looks - 1] if self.looks else self.window.flips
 
     @property
     def may_look_on(self) -> bool:
+        """Whether there are further mirrors."""
         return self.looks < self.most_looks and self.looks <= len(self.window.further)
 
     def add(self, logits: Tensor) -> None:
+        """Add the logits of one mirror to the average."""
         self.looks += 1
         if self.logits is None:
             self.logits = logits
@@ -76,20 +84,32 @@ class _Seen:
 
 
 class WindowAverager:
-    """Paints logits window by window, from the first plane of a core to its last.
+    """Averages logits window by window, from the first plane of a core to its last.
 
-    forward : (B, 1, s, s, s) float32 on the device -> logits of the same shape, float32.
-    device : where windows are looked at and added up.
-    reach : edge s of the windows.  halo : what is fed, of the volume.  core : what is painted.
-    mean, std : of the whole tomogram; windows are normalised by them.
-    symmetric : `forward` answers a mirrored window with the mirrored logits, so that one look tells all.
-    variance : of the sigmoid over the mirrors too: their averages are kept apart (nine times the memory). Where
-        `forward` is symmetric there is none, and in its place stands that of the answer itself, p (1 - p).
-    skip_void : leave out windows without any signal (their logit is -10).
-    batch : windows a call of `forward`.
+    Parameters
+    ----------
+    forward : callable
+        Takes windows (B, 1, s, s, s), float32, on the device, and returns logits of that shape, float32.
+    device : torch.device
+        Where windows are predicted and averaged.
+    reach : int
+        Edge s of the windows in voxels.
+    halo, core : Box
+        Part of the volume that is read, and part that is computed.
+    mean, std : float
+        Of the whole tomogram, for normalisation.
+    symmetric : bool
+        Whether `forward` gives a mirrored window the mirrored logits, so that one prediction is enough.
+    variance : bool
+        Whether the variance of the probability over the mirrors is computed too. The averages of the mirrors are then
+        kept separate, which takes nine times the memory; a symmetric `forward` has p (1 - p) instead.
+    skip_void : bool
+        Whether windows without any signal are left out; their logit is -10.
+    batch : int
+        Windows of a call of `forward`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one keyword a property of the tomogram, the block and the network
         self,
         forward: Forward,
         device: torch.device,
@@ -120,45 +140,58 @@ class WindowAverager:
         self._shares: OrderedDict[tuple[tuple[int, ...], ...], Tensor] = OrderedDict()
 
     def start(self, plane: int) -> None:
-        """The first plane that any window reaches; negative in a volume thinner than a window."""
+        """Begin at the first plane that any window reaches; negative in a volume thinner than a window.
+
+        Parameters
+        ----------
+        plane : int
+            Plane of the volume.
+        """
         self._first = plane
 
     def feed(self, plane: int, voxels: NDArray[Any]) -> None:
-        """Planes of the halo from `plane` on, of any real type: (n, height, width)."""
+        """Take planes of the halo.
+
+        Parameters
+        ----------
+        plane : int
+            First of them.
+        voxels : ndarray, shape (n, Y, X), any real dtype
+            Their voxels.
+        """
         if voxels.dtype not in (np.int8, np.uint8, np.int16, np.float16, np.float32):
             voxels = voxels.astype(np.float32)
         native = np.ascontiguousarray(voxels, dtype=voxels.dtype.newbyteorder("="))
         planes = torch.from_numpy(native)
         if self.device.type == "cuda":
-            # From pinned memory, so that the copy goes on while windows before it are looked at; torch keeps that
-            # memory from being used again until the copy is done.
+            # From pinned memory, so that the copy overlaps with the prediction of earlier windows; torch does not
+            # reuse that memory until the copy is done.
             planes = planes.pin_memory()
         self._read.append((plane, planes.to(self.device, non_blocking=True)))
 
     def paint(self, windows: Sequence[Window], progress: Callable[[int], None]) -> None:
-        """Look at windows that all start within the planes held, and add up what is seen, in their order.
+        """Predict windows that all start within the planes held, and add their logits up in order.
 
-        On a GPU the next windows are sent to the network before it is asked what became of the last ones, so that it
-        does not wait for the host's decisions.
+        On a GPU the next windows are sent to the network before the results of the last ones are read, so that it does
+        not wait for decisions of the host.
+
+        Parameters
+        ----------
+        windows : sequence of Window
+            The windows.
+        progress : callable
+            Called with numbers of windows, as they are finished.
         """
         fresh, again = deque(windows), deque[_Seen]()
         cut, flying, order = deque[list[_Seen]](), deque[list[_Seen]](), deque[_Seen]()
-        while True:
+        while fresh or cut or again or flying:
             while fresh and len(cut) < self._ahead:
-                group = [self._cut(fresh.popleft()) for _ in range(min(self.batch, len(fresh)))]
-                if self.skip_void:
-                    self._note(group, [seen.voxels.std() for seen in group])
-                cut.append(group)
-                order.extend(group)
+                cut.append(self._cut_group([fresh.popleft() for _ in range(min(self.batch, len(fresh)))]))
+                order.extend(cut[-1])
             if again:
                 group = [again.popleft() for _ in range(min(self.batch, len(again)))]
-            elif cut:
-                group = cut.popleft()
-                if self.skip_void:
-                    for seen, std in zip(group, group[0].numbers.wait(), strict=True):
-                        seen.finished = std < _VOID_STD
             else:
-                group = []
+                group = self._without_void(cut.popleft()) if cut else []
             if group:
                 self._look([seen for seen in group if not seen.finished])
                 flying.append(group)
@@ -167,13 +200,35 @@ class WindowAverager:
             while order and order[0].finished:
                 self._add(order.popleft())
                 progress(1)
-            if not (fresh or cut or again or flying):
-                return
+
+    def _cut_group(self, windows: Sequence[Window]) -> list[_Seen]:
+        """Cut out some windows; where empty ones are skipped, start copying their deviations to the host."""
+        group = [self._cut(window) for window in windows]
+        if self.skip_void:
+            self._note(group, [seen.voxels.std() for seen in group])
+        return group
+
+    def _without_void(self, group: list[_Seen]) -> list[_Seen]:
+        """Mark the windows without signal as finished."""
+        if self.skip_void:
+            for seen, std in zip(group, group[0].numbers.wait(), strict=True):
+                seen.finished = std < _VOID_STD
+        return group
 
     def take(self, planes: int) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """The next `planes` planes, finished: logits, and where it is wanted the variance (ddof 1 over mirrors).
+        """Return the next planes, which are finished.
 
-        (planes, height, width) float32 of the core's height and width each.
+        Parameters
+        ----------
+        planes : int
+            Number of planes n.
+
+        Returns
+        -------
+        ndarray, shape (n, Y, X), float32
+            Logits, of the height and width of the core.
+        ndarray, shape (n, Y, X), float32, or None
+            Variance over the mirrors (ddof 1), where it is computed.
         """
         depth = self._total.shape[1]
         at = [(self._first + k) % depth for k in range(planes)]
@@ -191,7 +246,7 @@ class WindowAverager:
         return logits, variance[0] if variance else None
 
     def _look(self, group: list[_Seen]) -> None:
-        """One look more at each, and how many of its voxels are undecided after that."""
+        """Predict one mirror more of each window, and count its undecided voxels."""
         if not group:
             return
         axes = [[axis for axis in range(3) if seen.flips[axis]] for seen in group]
@@ -205,7 +260,7 @@ class WindowAverager:
             self._note([seen for seen in group if seen.may_look_on], counts)
 
     def _undecided(self, group: list[_Seen]) -> list[_Seen]:
-        """Of a group that was looked at, the windows that one look more would change; the others are finished."""
+        """Return the windows of a group that one mirror more would change; the others are finished."""
         group = [seen for seen in group if not seen.finished]
         open_ones = [seen for seen in group if seen.may_look_on]
         counts = dict(zip(map(id, open_ones), open_ones[0].numbers.wait() if open_ones else [], strict=True))
@@ -223,13 +278,13 @@ class WindowAverager:
 
     @staticmethod
     def _note(group: list[_Seen], values: list[Tensor]) -> None:
-        """Values of the windows of a group, on their way to the host."""
+        """Start copying values of the windows of a group to the host."""
         numbers = Later(torch.stack(values))
         for seen in group:
             seen.numbers = numbers
 
     def _cut(self, window: Window) -> _Seen:
-        """A window, normalised; zero (the mean) outside of the volume."""
+        """Cut out a window and normalise it; outside of the volume it is 0, the mean."""
         box, voxels = window.box, torch.zeros((self.reach,) * 3, device=self.device)
         inside = box.intersection(self.halo)
         assert inside is not None
@@ -253,7 +308,7 @@ class WindowAverager:
             self._add_to(self._total[1 + window.copy], common, added)
 
     def _add_to(self, total: Tensor, where: Box, added: Tensor) -> None:
-        """The planes are a ring: a window is added in at most two pieces."""
+        """Add values to the ring of planes, in at most two parts."""
         _, y, x = where.within(self.core)
         depth, done = len(total), 0
         while done < len(added):
@@ -263,7 +318,7 @@ class WindowAverager:
             done += count
 
     def _share(self, window: Window) -> Tensor:
-        """(s, s, s): the window's weight over the sum of the weights of all windows of its tiling there."""
+        """Return the window's weight over the sum of the weights of all windows there, (s, s, s)."""
         known = self._shares.get(window.neighbours)
         if known is not None:
             self._shares.move_to_end(window.neighbours)

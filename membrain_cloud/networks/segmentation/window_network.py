@@ -1,4 +1,4 @@
-"""A segmentation network at work on windows: in slabs on a CPU, under autocast on a GPU, rescaled where asked for."""
+"""Run a segmentation network on windows: in slabs on a CPU, under autocast on a GPU, rescaled where asked for."""
 
 from __future__ import annotations
 
@@ -25,17 +25,44 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def has_matrix_units(device: torch.device) -> bool:
-    """Whether it multiplies matrices of bfloat16 many times faster than of float32: a GPU, or a CPU with AMX."""
+    """Return whether a device multiplies matrices of bfloat16 many times faster than of float32.
+
+    A GPU does, and a CPU with AMX.
+
+    Parameters
+    ----------
+    device : torch.device
+        The device.
+
+    Returns
+    -------
+    bool
+        Whether it has matrix units.
+    """
     return device.type != "cpu" or bool(torch.cpu._is_amx_tile_supported())
 
 
 def fastest_precision(device: torch.device, architecture: UNetArchitecture, *, symmetric: bool = False) -> str:
-    """The fastest arithmetic that keeps the masks.
+    """Return the fastest arithmetic that keeps the masks.
 
     bfloat16 on a GPU and on a CPU with AMX; else int8 with VNNI, for networks without residual blocks (with them eight
-    bits are too few: logits of a random one were off by a sixth of their spread); else bfloat16 with AVX-512 BF16;
-    else float32. Of a symmetric network (`networks.symmetry`) one look decides, and no other averages its rounding
-    away: bfloat16 with AVX-512 BF16 even where there is VNNI (a tenth slower, with a tenth of the error).
+    bits are too few: logits of a random one were off by a sixth of their spread); else bfloat16 with AVX-512 BF16; else
+    float32. Of a symmetric network one mirror decides, and no other averages its rounding away: bfloat16 with AVX-512
+    BF16 even where there is VNNI (a tenth slower, with a tenth of the error).
+
+    Parameters
+    ----------
+    device : torch.device
+        The device.
+    architecture : UNetArchitecture
+        The network's architecture.
+    symmetric : bool
+        Whether its weights are symmetric. Default: False.
+
+    Returns
+    -------
+    str
+        "bfloat16", "int8" or "float32".
     """
     bfloat16_is_fast = torch.cpu._is_avx512_bf16_supported()
     if has_matrix_units(device) or (symmetric and bfloat16_is_fast):
@@ -46,17 +73,43 @@ def fastest_precision(device: torch.device, architecture: UNetArchitecture, *, s
 
 
 def faithful_precision(device: torch.device) -> str:
-    """What MemBrain-seg computes in: float16 autocast on a GPU, float32 on a CPU."""
+    """Return the arithmetic of MemBrain-seg: float16 autocast on a GPU, float32 on a CPU.
+
+    Parameters
+    ----------
+    device : torch.device
+        The device.
+
+    Returns
+    -------
+    str
+        "float16" or "float32".
+    """
     return "float16" if device.type == "cuda" else "float32"
 
 
 class WindowNetwork:
     """A network that turns windows into logits.
 
-    precision : "float32", "bfloat16" or "float16", of maps and convolutions; "int8", of convolutions on a CPU, where
-        maps are bfloat16 or float32, whichever is fast. What the device cannot do is refused (ModelError).
-    compilation : on a GPU: "compile" compiles the network, "graphs" records it as CUDA graphs. On a CPU nothing.
     In half precision an NVIDIA GPU with Triton runs it with fused kernels (`FusedUNet`), unless it is compiled.
+
+    Parameters
+    ----------
+    network : nn.Module
+        The network.
+    device : torch.device
+        Where it runs.
+    precision : str
+        "float32", "bfloat16" or "float16", of maps and convolutions; "int8", of convolutions on a CPU, with maps in
+        bfloat16 or float32, whichever is fast.
+    compilation : str
+        On a GPU: "compile" compiles the network, "graphs" records it as CUDA graphs, "both" does both. No effect on a
+        CPU.
+
+    Raises
+    ------
+    ModelError
+        If the device cannot compute in this precision.
     """
 
     def __init__(
@@ -82,10 +135,26 @@ class WindowNetwork:
                 self._forward = RecordedForward(self._forward)
 
     def __call__(self, windows: Tensor, window: int | None = None) -> Tensor:
-        """(B, 1, s, s, s) float32, normalised, on the device -> logits of that shape (membrane where positive).
+        """Predict the logits of windows.
 
-        window : edge the network is to see, where it differs from s; windows are resampled to it and logits back.
-        A GPU out of memory is met with smaller batches, down to single windows; then ModelError says what to do.
+        Where a GPU runs out of memory, smaller batches are tried, down to single windows.
+
+        Parameters
+        ----------
+        windows : Tensor, shape (B, 1, s, s, s), float32
+            Normalised densities, on the device.
+        window : int, optional
+            Edge of the network's input, to which windows are resampled. Default: s.
+
+        Returns
+        -------
+        Tensor, shape (B, 1, s, s, s), float32
+            Logits; membrane where positive.
+
+        Raises
+        ------
+        ModelError
+            If a single window does not fit into the memory of the GPU.
         """
         with torch.inference_mode():
             edge = windows.shape[-1]

@@ -1,7 +1,7 @@
-"""Windows from the tomogram's voxel spacing to the network's and back, on the device, as MemBrain-seg does it.
+"""Rescale windows from the tomogram's voxel spacing to the network's and back, on the device, as MemBrain-seg does.
 
 In by cropping or padding the centred Fourier transform, without correcting the amplitude; out by trilinear
-interpolation. (MemBrain-seg, `--rescale-patches`.)
+interpolation (MemBrain-seg, `--rescale-patches`).
 """
 
 from __future__ import annotations
@@ -14,13 +14,39 @@ _AXES = (-3, -2, -1)
 
 
 def rescaled_edge(window: int, *, from_angstrom: float, to_angstrom: float) -> int:
-    """Edge at `to_angstrom` a voxel of what is `window` voxels at `from_angstrom`; rounded, then up to an even one."""
+    """Return the edge of a window at another voxel spacing.
+
+    Parameters
+    ----------
+    window : int
+        Edge in voxels.
+    from_angstrom, to_angstrom : float
+        Voxel spacings before and after, in Å.
+
+    Returns
+    -------
+    int
+        Edge in voxels, rounded, then up to an even number.
+    """
     edge = round(window * from_angstrom / to_angstrom)
     return edge + edge % 2
 
 
 def fourier_resize(windows: Tensor, edge: int) -> Tensor:
-    """(..., s, s, s) float32 -> (..., edge, edge, edge); both edges even. Values scale by (s / edge)^3."""
+    """Resample windows in Fourier space; values scale by (s / edge)³.
+
+    Parameters
+    ----------
+    windows : Tensor, shape (..., s, s, s), float32
+        Windows with an even edge.
+    edge : int
+        New edge, even.
+
+    Returns
+    -------
+    Tensor, shape (..., edge, edge, edge), float32
+        The windows.
+    """
     size = windows.shape[-1]
     if size == edge:
         return windows
@@ -32,7 +58,20 @@ def fourier_resize(windows: Tensor, edge: int) -> Tensor:
 
 
 def trilinear_resize(logits: Tensor, edge: int) -> Tensor:
-    """(B, 1, w, w, w) -> (B, 1, edge, edge, edge)."""
+    """Resample logits by trilinear interpolation.
+
+    Parameters
+    ----------
+    logits : Tensor, shape (B, 1, w, w, w), float32
+        Logits.
+    edge : int
+        New edge.
+
+    Returns
+    -------
+    Tensor, shape (B, 1, edge, edge, edge), float32
+        The logits.
+    """
     if logits.shape[-1] == edge:
         return logits
     return F.interpolate(logits, size=(edge, edge, edge), mode="trilinear", align_corners=False)

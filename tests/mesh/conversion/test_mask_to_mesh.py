@@ -1,4 +1,4 @@
-"""Meshes of shapes with known areas: closed, outward, even, in the right place."""
+"""Meshes of shapes with known areas: closed, outward, even, at the right position."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _assert_sound(mesh: Mesh) -> None:
         assert length == len(ring)
 
 
-def _pieces(mesh: Mesh) -> tuple[int, np.ndarray]:
+def _components(mesh: Mesh) -> tuple[int, np.ndarray]:
     edges = np.concatenate([mesh.faces[:, [0, 1]], mesh.faces[:, [1, 2]]])
     graph = coo_array((np.ones(len(edges)), edges.T), shape=(len(mesh.vertices),) * 2)
     return connected_components(graph, directed=False)
@@ -87,14 +87,14 @@ def test_sphere_shell(radius: float, tolerance: float) -> None:
     expected = 4 * np.pi * ((radius + 2.5) ** 2 + (radius - 2.5) ** 2) * SPACING**2
     assert mesh.area_angstrom2() == pytest.approx(expected, rel=tolerance)
     assert len(mesh.vertices) == pytest.approx(expected / 400, rel=0.04)
-    pieces, piece = _pieces(mesh)
-    assert pieces == 2  # the outer and the inner surface
+    n_components, component = _components(mesh)
+    assert n_components == 2  # the outer and the inner surface
     assert _euler(mesh) == 4
     centre = np.array(SPHERE[::-1]) * SPACING
     radial = mesh.vertices - centre
     distance = np.linalg.norm(radial, axis=1) / SPACING
     outside = distance > radius
-    assert {len(set(piece[outside])), len(set(piece[~outside]))} == {1}
+    assert {len(set(component[outside])), len(set(component[~outside]))} == {1}
     # where the mask's boundary is: within half a voxel, without bias
     off = np.where(outside, distance - radius - 2.5, radius - 2.5 - distance)
     assert np.abs(off).max() < 0.55
@@ -111,7 +111,7 @@ def test_torus_shell() -> None:
     assert mesh.area_angstrom2() == pytest.approx(4 * np.pi**2 * 20 * (12.5 + 7.5) * SPACING**2, rel=0.01)
     assert _volume_angstrom3(mesh) == pytest.approx(mask.sum() * SPACING**3, rel=0.01)
     assert _euler(mesh) == 0
-    assert _pieces(mesh)[0] == 2
+    assert _components(mesh)[0] == 2
 
 
 def test_triangles_are_even() -> None:
@@ -137,7 +137,7 @@ def test_other_voxel_spacings(spacing: float) -> None:
 def test_thin_masks_stay_whole(thickness: float, smoothing: float) -> None:
     mesh = _mesh(_sphere(20, thickness), smoothing=smoothing)
     assert _euler(mesh) == 4
-    assert _pieces(mesh)[0] == 2
+    assert _components(mesh)[0] == 2
     assert mesh.area_angstrom2() == pytest.approx(4 * np.pi * 2 * 20**2 * SPACING**2, rel=0.03)
 
 
@@ -177,11 +177,11 @@ def test_slabs_give_the_same_surface(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isosurface, "_SLAB_VOXELS", 40_000)
     field = isosurface.Field(mask, 1.0)
     assert len(field.slabs) > 3
-    pieces = isosurface.level_surface(field)
-    assert len(pieces[0]) == len(whole[0])
-    assert len(pieces[1]) == len(whole[1])
-    order = [np.lexsort(np.round(v, 3).T) for v in (whole[0], pieces[0])]
-    np.testing.assert_allclose(whole[0][order[0]], pieces[0][order[1]], atol=1e-3)
+    parts = isosurface.level_surface(field)
+    assert len(parts[0]) == len(whole[0])
+    assert len(parts[1]) == len(whole[1])
+    order = [np.lexsort(np.round(v, 3).T) for v in (whole[0], parts[0])]
+    np.testing.assert_allclose(whole[0][order[0]], parts[0][order[1]], atol=1e-3)
     assert field.lost() == pytest.approx(0.0, abs=0.01)
     mesh = _mesh(mask)
     assert mesh.area_angstrom2() == pytest.approx(4 * np.pi * (14**2 + 10**2) * SPACING**2, rel=0.02)
@@ -211,7 +211,7 @@ def test_specks_and_nothing_have_no_mesh() -> None:
 def test_small_holes_inside_the_slab_are_no_surface() -> None:
     mask = _sphere(20, 7)
     mask[27, 27, 47:49] = False
-    assert _pieces(_mesh(mask))[0] == 2
+    assert _components(_mesh(mask))[0] == 2
 
 
 def test_mask_must_fill_its_box() -> None:

@@ -6,9 +6,9 @@ import numpy as np
 from standins.shapes import Shapes
 
 from membrain_cloud.mesh.geodesics import propagation
-from membrain_cloud.mesh.geodesics.propagation import Points, Results, Targets, local_position
+from membrain_cloud.mesh.geodesics.propagation import local_position
 from membrain_cloud.mesh.geodesics.solver import Geodesics
-from membrain_cloud.mesh.geodesics.state import KINDS, HalfedgeMesh, new_buffers
+from membrain_cloud.mesh.geodesics.state import KINDS, HalfedgeMesh, Points, Results, Targets, new_buffers
 from membrain_cloud.mesh.surface import Surface
 
 

@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 
 
 def wave(edge: int, cycles: int) -> np.ndarray:
-    """A cosine along z that fits the window a whole number of times."""
+    """Return a cosine along z with a whole number of periods in the window."""
     z = np.cos(2 * np.pi * cycles * np.arange(edge) / edge)
     return np.broadcast_to(z[:, None, None], (edge,) * 3).astype(np.float32)
 
@@ -71,7 +71,7 @@ class Hungry(nn.Module):
 
 
 def hungry(fits: int) -> tuple[WindowNetwork, Hungry]:
-    """A network as on a GPU, whose autocast a CPU has for bfloat16 alone."""
+    """Return a network as on a GPU; a CPU has autocast for bfloat16 only."""
     module = Hungry(fits)
     network = WindowNetwork.__new__(WindowNetwork)
     network.device, network.dtype, network._module = CPU, torch.float32, module
@@ -115,7 +115,7 @@ def test_int8_is_refused_where_there_are_no_kernels_for_it() -> None:
         (False, False, False, "float32", "float32"),
     ],
 )
-def test_the_fastest_arithmetic_of_a_cpu_depends_on_its_units_and_on_the_network(
+def test_the_fastest_arithmetic_depends_on_the_cpu_and_the_network(
     amx: bool, vnni: bool, bf16: bool, plain: str, residual: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)

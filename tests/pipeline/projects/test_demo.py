@@ -18,8 +18,8 @@ def test_the_small_demo_scores_and_reports_and_is_done_once(tmp_path: Path) -> N
     folder = tmp_path / "demo"
     first = CliRunner().invoke(main, ["demo", str(folder), "--small", "--workers", "1", "--json"])
     assert first.exit_code == 0, first.output
-    made = json.loads(first.stdout)
-    (score, pooled) = made["scores"]
+    result = json.loads(first.stdout)
+    (score, pooled) = result["scores"]
     assert score["surface_dice"] > 0.8
     assert score["membranes_found"] == score["membranes_true"]
     assert score["area_nm2"] == pytest.approx(score["area_true_nm2"], rel=0.2)

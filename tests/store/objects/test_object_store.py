@@ -1,20 +1,17 @@
-"""Writes are seen whole or not at all, and every fault says what to do."""
+"""Writes are atomic, and every fault becomes an error with a next step."""
 
 from __future__ import annotations
 
 import errno
 import os
 import pickle
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from membrain_cloud.errors import StorageError, TransientError
 from membrain_cloud.store.objects.io_meter import Meter
 from membrain_cloud.store.objects.object_store import Files
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -34,7 +31,7 @@ def test_objects_come_back(files: Files) -> None:
     assert pickle.loads(pickle.dumps(files)).read("a/b/one.bin") == b"1234"  # noqa: S301
 
 
-def test_absent_is_file_not_found_and_nothing_else(files: Files) -> None:
+def test_absent_objects_raise_file_not_found(files: Files) -> None:
     with pytest.raises(FileNotFoundError):
         files.read("nothing")
     assert files.children("nothing") == {}
@@ -43,7 +40,7 @@ def test_absent_is_file_not_found_and_nothing_else(files: Files) -> None:
     files.remove("nothing")
 
 
-def test_names_that_share_their_first_letters_are_kept_apart(files: Files) -> None:
+def test_names_with_a_common_prefix_are_kept_apart(files: Files) -> None:
     files.write("0/x", b"1")
     files.write("01/x", b"1")
     assert list(files.listing("0")) == ["x"]
@@ -62,7 +59,7 @@ def test_a_replaced_object_has_another_tag(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
-def test_a_full_or_read_only_disk_is_a_storage_error_and_leaves_the_old_object(
+def test_a_full_or_read_only_disk_leaves_the_old_object(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     files = Files(str(tmp_path))
@@ -79,7 +76,7 @@ def test_a_full_or_read_only_disk_is_a_storage_error_and_leaves_the_old_object(
     assert os.listdir(tmp_path) == ["x"]
 
 
-def test_other_faults_of_a_disk_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_disk_errors_are_transient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OSError(errno.EIO, "input/output error")
 
@@ -96,9 +93,11 @@ def test_writes_in_progress_are_hidden(tmp_path: Path) -> None:
     assert files.children() == {}
 
 
-def test_what_is_written_late_is_on_the_disk_after_the_flush(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_late_writes_are_on_the_disk_after_the_flush(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flushed: list[str] = []
-    monkeypatch.setattr("membrain_cloud.atomic.FLUSH", lambda fd: flushed.append(os.readlink(f"/proc/self/fd/{fd}")))
+    monkeypatch.setattr(
+        "membrain_cloud.atomic.FLUSH", lambda fd: flushed.append(str(Path(f"/proc/self/fd/{fd}").readlink()))
+    )
     meter = Meter(late=True)
     files = Files(str(tmp_path)).metered(meter)
     for name in ("a/one", "two", "gone", "two"):
@@ -114,9 +113,7 @@ def test_what_is_written_late_is_on_the_disk_after_the_flush(tmp_path: Path, mon
     assert len(flushed) == 3
 
 
-def test_a_disk_that_does_not_take_what_was_written_late_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_that_refuses_the_flush_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     meter = Meter(late=True)
     Files(str(tmp_path)).metered(meter).write("one", b"1")
 

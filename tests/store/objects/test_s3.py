@@ -28,7 +28,7 @@ TOMOGRAM = TomogramRef("TS_1", "wbp", 10.0)
 
 @pytest.fixture
 def project(proxy: FaultProxy, tmp_path: Any) -> Iterator[Project]:
-    """A project with one tomogram in a bucket of its own, and the config on disk."""
+    """Make a project with one tomogram in a bucket of its own, and the config on disk."""
     bucket = tmp_path.name.replace("_", "-").lower()
     proxy.calm()
     options = {"key": "x", "secret": "x", "endpoint_url": proxy.url}
@@ -43,7 +43,7 @@ def project(proxy: FaultProxy, tmp_path: Any) -> Iterator[Project]:
     proxy.calm()
 
 
-def test_a_project_lives_in_a_bucket(project: Project) -> None:
+def test_a_project_in_a_bucket(project: Project) -> None:
     assert project.tomograms(None, None, None) == [TOMOGRAM]
     np.testing.assert_array_equal(project.read_density(TOMOGRAM), VALUES)
     labels = SegmentationRef("TS_1", "membrane", "membrain", "1", 10.0)
@@ -80,7 +80,7 @@ def test_a_forbidden_chunk_raises(project: Project, proxy: FaultProxy) -> None:
     assert "credentials" in caught.value.next_step
 
 
-def test_a_chunk_that_is_listed_but_answered_as_absent_raises(project: Project, proxy: FaultProxy) -> None:
+def test_a_listed_chunk_that_is_answered_as_absent_raises(project: Project, proxy: FaultProxy) -> None:
     proxy.rule("/0/1/0/1", "404")
     with pytest.raises(ChunkError, match=r"chunk 1/0/1 .* is listed"):
         project.read_density(TOMOGRAM)
@@ -102,7 +102,7 @@ def test_forbidden_receipts_are_not_absent(project: Project, proxy: FaultProxy) 
     assert "writable" in caught.value.next_step
 
 
-def test_a_busy_store_is_a_fault_that_passes(project: Project, proxy: FaultProxy) -> None:
+def test_a_busy_store_is_a_transient_error(project: Project, proxy: FaultProxy) -> None:
     proxy.rule("/0/1/0/1", "503")
     with pytest.raises(TransientError):
         project.read_density(TOMOGRAM)
@@ -110,8 +110,8 @@ def test_a_busy_store_is_a_fault_that_passes(project: Project, proxy: FaultProxy
     np.testing.assert_array_equal(project.read_density(TOMOGRAM), VALUES)
 
 
-def test_tables_live_in_a_bucket(proxy: FaultProxy, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Written, read, scanned, checked and compacted, and asked by its URL alone with credentials of the environment."""
+def test_tables_in_a_bucket(proxy: FaultProxy, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables are written, read, scanned, checked, compacted, and opened by URL with credentials of the environment."""
     from membrain_cloud import tables as analysis
     from membrain_cloud.store.tables.check import check_tables
     from membrain_cloud.store.tables.parquet_tables import Tables

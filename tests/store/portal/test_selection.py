@@ -1,4 +1,4 @@
-"""Selecting from a stand-in of the portal that speaks its shipped schema."""
+"""Selection from a stub of the portal that follows its published schema."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def stub(portal_stub: Any) -> Iterator[Any]:
-    """Three datasets; run 3 has several tomograms, run 4 a membrane annotation, run 6 nothing to read."""
+    """Serve three datasets; run 3 has several tomograms, run 4 a membrane annotation, run 6 no OME-Zarr."""
     make = portal_stub
     records = {
         "Dataset": [
@@ -69,7 +69,7 @@ def ids(selection: Selection) -> list[str]:
     return [tomogram.tomogram_id for tomogram in selection.tomograms]
 
 
-def test_one_tomogram_a_run_and_what_was_left_out_is_said(stub: Any) -> None:
+def test_one_tomogram_per_run_is_selected_and_the_rest_counted(stub: Any) -> None:
     found = chosen(stub)
     assert ids(found) == ["101", "102", "302", "401", "501", "701"]
     assert found.left_out == {
@@ -115,7 +115,7 @@ def test_a_sample_is_the_same_for_the_same_seed(stub: Any) -> None:
     assert chosen(stub, limit=3, seed=1).left_out["above the limit"] == 3
 
 
-def test_the_level_nearest_to_the_wished_spacing(stub: Any) -> None:
+def test_the_level_nearest_to_the_spacing_is_selected(stub: Any) -> None:
     found = {tomogram.tomogram_id: tomogram for tomogram in chosen(stub).tomograms}
     assert (found["101"].level, found["101"].shape) == ("0", (8, 10, 12))
     assert (found["102"].level, found["102"].shape, found["102"].voxel_spacing_angstrom) == ("1", (4, 5, 6), 10.0)
@@ -126,7 +126,7 @@ def test_the_level_nearest_to_the_wished_spacing(stub: Any) -> None:
     assert {tomogram.level for tomogram in chosen(stub, near=2.0).tomograms} == {"0"}
 
 
-def test_types_are_named_as_copick_names_them(stub: Any) -> None:
+def test_tomogram_types_are_those_of_copick(stub: Any) -> None:
     found = {tomogram.tomogram_id: tomogram.tomogram_type for tomogram in chosen(stub).tomograms}
     assert found["302"] == "wbp-denoised-cryocare-ctfdeconv"
     assert found["401"] == "fourierSpace-raw"
@@ -149,7 +149,7 @@ def _copick_type(meta: Any, source: Any) -> str:
     return str(meta.from_portal(Source(), author_names=[]).tomo_type)
 
 
-def test_a_mirror_and_the_web_address(stub: Any) -> None:
+def test_urls_of_a_mirror_and_of_the_web_server(stub: Any) -> None:
     assert chosen(stub, runs=("1",)).tomograms[0].url == "s3://cryoet-data-portal-public/1/101.zarr"
     assert chosen(stub, runs=("1",), bucket="s3://mirror/x/").tomograms[0].url == "s3://mirror/x/1/101.zarr"
     assert chosen(stub, runs=("1",), over_https=True).tomograms[0].url == "https://files.example.org/1/101.zarr"
@@ -166,14 +166,14 @@ def test_the_identity_changes_with_the_record(portal_stub: Any) -> None:
 
 
 @pytest.mark.parametrize("query", [{"processings": ("smooth",)}, {"reconstructions": ("wbp",)}])
-def test_unknown_words_are_refused_before_asking(query: dict[str, Any]) -> None:
+def test_unknown_terms_are_refused_without_a_request(query: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="the portal has no"):
         PortalQuery(**query)
     with pytest.raises(UsageError, match="from 9 to 3"):
         PortalQuery(voxel_spacing_min_angstrom=9, voxel_spacing_max_angstrom=3)
 
 
-def test_the_words_are_those_of_the_schema() -> None:
+def test_terms_are_those_of_the_schema() -> None:
     text = (importlib.resources.files("cryoet_data_portal") / "data" / "schema.graphql").read_text()
 
     def values(enum: str) -> set[str]:
@@ -185,7 +185,7 @@ def test_the_words_are_those_of_the_schema() -> None:
     assert set(portal.RECONSTRUCTIONS) == values("tomogram_reconstruction_method_enum") == set(verbs.RECONSTRUCTIONS)
 
 
-def test_a_busy_portal_is_asked_again_and_a_refusal_is_not(stub: Any) -> None:
+def test_a_busy_portal_is_retried_and_a_refusal_is_not(stub: Any) -> None:
     said: list[str] = []
     client = PortalClient(stub.url, wait_seconds=0.01, report=said.append)
     stub.faults[:] = [503, 502, 429]
@@ -205,13 +205,13 @@ def test_a_busy_portal_is_asked_again_and_a_refusal_is_not(stub: Any) -> None:
         client.fetch("tomograms", "id noSuchField", {})
 
 
-def test_no_server_and_no_json(tmp_path: Path) -> None:
+def test_an_absent_server_is_a_transient_error(tmp_path: Path) -> None:
     client = PortalClient("http://127.0.0.1:9/graphql", attempts=2, wait_seconds=0.01)
     with pytest.raises(TransientError, match="does not answer"):
         client.ask("{ x }", {})
 
 
-def test_a_server_that_gives_less_than_asked_for_is_read_to_the_end(stub: Any, portal_stub: Any) -> None:
+def test_smaller_pages_than_requested_are_read_to_the_end(stub: Any, portal_stub: Any) -> None:
     short = portal_stub.PortalStub(stub.records, cap=2).start()
     try:
         client = PortalClient(short.url)
@@ -221,7 +221,7 @@ def test_a_server_that_gives_less_than_asked_for_is_read_to_the_end(stub: Any, p
         short.stop()
 
 
-def test_a_portal_that_loses_records_while_it_is_read_is_noticed(stub: Any, portal_stub: Any) -> None:
+def test_records_that_vanish_between_pages_are_noticed(stub: Any, portal_stub: Any) -> None:
     records = {**stub.records, "Tomogram": list(stub.records["Tomogram"])}
     moving = portal_stub.PortalStub(records).start()
     try:
@@ -232,7 +232,7 @@ def test_a_portal_that_loses_records_while_it_is_read_is_noticed(stub: Any, port
         moving.stop()
 
 
-def test_answers_are_kept(stub: Any) -> None:
+def test_answers_are_cached(stub: Any) -> None:
     def again(hours: float) -> int:
         client = PortalClient(stub.url, cache_hours=hours)
         assert len(select(client, PortalQuery(unannotated=True), spacing_near_angstrom=10.0).tomograms) == 5

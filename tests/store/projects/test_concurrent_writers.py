@@ -1,4 +1,4 @@
-"""Several processes at once on one project: nothing is lost, and nobody's work is written over."""
+"""Several processes write to one project at the same time, and no write is lost."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PROCESSES, OBJECTS = 4, 6
 
 
 def work(config: str, number: int, start: float) -> None:
-    """One person's tool: new objects, a mask chunk by chunk, picks; all at the same moment as the others."""
+    """Write objects, picks and a mask, at the same moment as the other processes."""
     project = CopickProject.open(config)
     time.sleep(max(0.0, start - time.time()))
     for k in range(OBJECTS):
@@ -37,7 +37,7 @@ def work(config: str, number: int, start: float) -> None:
     project.write_segmentation(SegmentationRef("TS_1", "membrane", f"user{number}", "1", 10.0, True), mask, chunk=8)
 
 
-def test_processes_on_one_overlay_do_not_clobber_each_other(project: Project) -> None:
+def test_processes_on_one_overlay_lose_no_writes(project: Project) -> None:
     config = json.loads(Path(project.config).read_text())
     config["pickable_objects"] = [entry for entry in config["pickable_objects"] if entry["name"] != "membrane"]
     Path(project.config).write_text(json.dumps(config))
@@ -65,7 +65,7 @@ def test_processes_on_one_overlay_do_not_clobber_each_other(project: Project) ->
     assert not list(Path(project.config).parent.glob(".*lock"))
 
 
-def test_an_identifier_that_is_missing_is_added(project: Project) -> None:
+def test_a_missing_identifier_is_added(project: Project) -> None:
     project.ensure_object("ribosome", is_particle=True, identifier="GO:0005840")
     project.ensure_object("ribosome", is_particle=True, identifier="GO:0000000")
     entries = {entry["name"]: entry for entry in json.loads(Path(project.config).read_text())["pickable_objects"]}
@@ -81,10 +81,10 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path, monkeypatch: p
     assert not files.exists(".config.json.lock")
 
 
-def test_patience_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_for_a_lock_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = Files(str(tmp_path))
-    files.create(".config.json.lock", b"somebody")
+    files.create(".config.json.lock", b"another process")
     monkeypatch.setattr(file_lock, "_PATIENCE_SECONDS", 0.3)
     with pytest.raises(TransientError, match="other processes keep"), file_lock.object_lock(files, "config.json"):
         raise AssertionError("the lock is not ours")
-    assert files.read(".config.json.lock") == b"somebody"
+    assert files.read(".config.json.lock") == b"another process"

@@ -1,6 +1,6 @@
-"""What every kind of project promises, whatever it lies on: a disk, S3, or a manifest with its tomograms on either.
+"""The contract of `Project`, for each implementation: a copick config or a manifest, on disk or on S3.
 
-A new store is right when this passes over it.
+A new implementation is right if it passes.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def s3() -> Iterator[str]:
     server.stop()
 
 
-def made_on(place: str, folder: Path, s3: str) -> Project:
+def make_project(place: str, folder: Path, s3: str) -> Project:
     options = {}
     root = str(folder / "overlay")
     if place == "s3":
@@ -67,8 +67,8 @@ def made_on(place: str, folder: Path, s3: str) -> Project:
 
 @pytest.fixture(params=["disk", "s3", "manifest on disk", "manifest on s3"])
 def project(request: pytest.FixtureRequest, tmp_path: Path, s3: str) -> Project:
-    """Two runs, each with a tomogram in chunks of 16."""
-    made = made_on("s3" if request.param.endswith("s3") else "disk", tmp_path, s3)
+    """Make a project of each kind, with a tomogram in chunks of 16 in each of two runs."""
+    made = make_project("s3" if request.param.endswith("s3") else "disk", tmp_path, s3)
     if not request.param.startswith("manifest"):
         return made
     path = str(tmp_path / "all.parquet")
@@ -77,7 +77,7 @@ def project(request: pytest.FixtureRequest, tmp_path: Path, s3: str) -> Project:
 
 
 def test_the_contract_of_a_project(project: Project) -> None:
-    """One after the other on one project: on S3 a project takes seconds to make."""
+    """Check all groups of methods on one project: on S3 it takes seconds to make."""
     catalogue(project)
     tomograms(project)
     labels(project)
@@ -180,7 +180,7 @@ def objects_and_receipts(project: Project) -> None:
 
 
 def counting(project: Project) -> None:
-    """What goes through a metered project is counted, wherever the tomogram comes from."""
+    """Check that a metered project counts reads and writes, whatever the source of the tomogram."""
     meter = Meter()
     metered = project.metered(meter)
     metered.read_density(TOMOGRAM)

@@ -1,7 +1,7 @@
-"""Every command of copick's and copick-utils' command lines that reads segmentations, meshes or picks, on our output.
+"""Every command of copick and copick-utils that reads segmentations, meshes or picks works on our output.
 
-docs/copick-tools.md lists them; a test holds the list and this one equal. A command passes when it ends well and has
-written what it should, since several of them log their errors and end with 0.
+docs/copick-tools.md lists the commands, and a test compares the two lists. A command passes if it exits with 0 and has
+written its output: several of them log errors and exit with 0.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ DOCUMENT = Path(__file__).parents[3] / "docs" / "copick-tools.md"
 
 @dataclass(frozen=True)
 class Case:
-    """A command; a pattern of what it must leave, in the run or in the scratch folder `{out}`; what it takes away."""
+    """A command, a pattern of what it must write (in the run or in the scratch folder `{out}`), and what it removes."""
 
     words: str
     leaves: str
@@ -138,7 +138,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A round and a flat membrane through our own stages, and 60 oriented particles on the round one."""
+    """Run our stages on a round and a flat membrane, and put 60 oriented particles on the round one."""
     project = create_project(
         str(tmp_path_factory.mktemp("tools")), objects=[("membrane", False, "GO:0016020"), ("psii", True, None)]
     )
@@ -181,7 +181,7 @@ def out(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: re.sub(r"[^\w]+", " ", case.words)[:50].strip())
-def test_command_takes_our_output(case: Case, project: Project, copick_cli: click.Group, out: Path) -> None:
+def test_command_reads_our_output(case: Case, project: Project, copick_cli: click.Group, out: Path) -> None:
     words = case.words.replace("{out}", str(out)).split()
     result = CliRunner().invoke(copick_cli, [*words, "-c", project.config], catch_exceptions=False)
     assert result.exit_code == 0, result.output
@@ -197,6 +197,6 @@ def test_command_takes_our_output(case: Case, project: Project, copick_cli: clic
         assert "60" in result.output or "membrane" in result.output
 
 
-def test_the_list_in_the_docs_is_this_one() -> None:
+def test_the_docs_list_these_commands() -> None:
     listed = set(re.findall(r"^\| `copick ([^`]+)` \|", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE))
     assert listed == {case.command for case in CASES}

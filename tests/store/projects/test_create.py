@@ -1,4 +1,4 @@
-"""From files to a project: memory stays bounded, names are cleaned, spacings are believed only where they can be."""
+"""Volume files become projects: bounded memory, cleaned names, plausible spacings only."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_files_become_runs(tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "project").iterdir()) == ["ExperimentRuns", "config.json"]
 
 
-def test_a_second_time_what_is_complete_is_kept(tmp_path: Path) -> None:
+def test_complete_tomograms_are_kept_by_a_second_import(tmp_path: Path) -> None:
     write_mrc(str(tmp_path / "TS_1.mrc"), VALUES, 10.0)
     project, _ = init(tmp_path, tmp_path / "TS_1.mrc")
     ref = TomogramRef("TS_1", "wbp", 10.0)
@@ -68,7 +68,7 @@ def test_a_second_time_what_is_complete_is_kept(tmp_path: Path) -> None:
     assert project.is_complete(ref)
 
 
-def test_an_unbelievable_spacing_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_an_implausible_spacing_is_refused_before_writing(tmp_path: Path) -> None:
     write_mrc(str(tmp_path / "a.mrc"), VALUES, 10.0)
     write_mrc(str(tmp_path / "b.mrc"), VALUES, 1.0)
     with pytest.raises(VoxelSpacingError, match=r"b\.mrc") as caught:
@@ -95,7 +95,7 @@ def test_names_that_cannot_be_runs_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "project").exists()
 
 
-def test_sources_that_are_damaged_are_refused(tmp_path: Path) -> None:
+def test_damaged_sources_are_refused(tmp_path: Path) -> None:
     write_mrc(str(tmp_path / "x.mrc"), VALUES, 10.0)
     (tmp_path / "x.mrc").write_bytes((tmp_path / "x.mrc").read_bytes()[:-5])
     with pytest.raises(TomogramError, match="truncated"):
@@ -164,7 +164,7 @@ def test_labels_are_imported_without_a_tomogram(project: Project, reference: Pat
     assert ((index >= 0) & (index < values.shape)).all()
 
 
-def test_one_label_of_several_is_asked_for(project: Project, reference: Path) -> None:
+def test_a_mask_of_several_labels_needs_a_label(project: Project, reference: Path) -> None:
     file = str(reference / "real/microsome_pyseg/tomo22_z50_ves_4_seg.mrc")
     values, _ = read_volume(file)
     imported = functools.partial(import_segmentation, project, file, ObjectRef("tomo22", "membrane", "pyseg", "1"))
@@ -207,7 +207,7 @@ def test_star_picks_are_imported(project: Project, reference: Path, tmp_path: Pa
         import_picks(project, str(tmp_path / "x.txt"), target)
 
 
-def test_a_project_is_opened_where_there_is_one(tmp_path: Path) -> None:
+def test_an_existing_project_is_opened(tmp_path: Path) -> None:
     first = create_project(str(tmp_path), objects=[("membrane", False, None)])
     again = create_project(str(tmp_path), objects=[("membrane", False, None), ("PSII", True, None)])
     assert again.config == first.config

@@ -1,4 +1,4 @@
-"""Projects of a Croissant manifest: exported by copick itself, read by us, gone on with by copick."""
+"""Projects of a Croissant manifest: exported by copick, read here, and continued by copick."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from click.testing import CliRunner
 from membrain_cloud.cli import copick_plugin as copick_commands
 from membrain_cloud.errors import ProjectError
 from membrain_cloud.geometry import Mesh, Picks
+from membrain_cloud.store.objects.io_meter import Meter
 from membrain_cloud.store.objects.object_store import Files
 from membrain_cloud.store.projects.create import create_project
+from membrain_cloud.store.projects.croissant import open_croissant
 from membrain_cloud.store.projects.manifest import freeze
 from membrain_cloud.store.projects.open import open_project
 from membrain_cloud.store.projects.stored_project import CopickProject
@@ -39,7 +41,7 @@ PICKS = ObjectRef("TS_1", "psii", "alice", "3")
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A file system project with one of everything, and beside it what copick exported of it."""
+    """Make a file system project with one of everything, and let copick export it."""
     from copick.ops.croissant import export_croissant
 
     folder = tmp_path_factory.mktemp("published")
@@ -70,7 +72,7 @@ def config_of(folder: Path, source: Project, **more: object) -> str:
     return str(folder / "config.json")
 
 
-def test_a_manifests_project_holds_what_its_source_holds(source: Project, tmp_path: Path) -> None:
+def test_the_project_has_everything_of_its_source(source: Project, tmp_path: Path) -> None:
     project = open_project(config_of(tmp_path, source))
     assert project.runs() == ["TS_1"]
     assert project.tomograms(None, None, None) == [TOMOGRAM]
@@ -103,14 +105,14 @@ def test_results_go_to_the_overlay_and_copick_opens_both(source: Project, tmp_pa
     assert set(project.segmentations("TS_1")) == {MASK, INSTANCES, mine}
 
 
-def test_a_frozen_selection_of_it_names_where_the_voxels_are(source: Project, tmp_path: Path) -> None:
+def test_a_manifest_of_it_reads_the_same_voxels(source: Project, tmp_path: Path) -> None:
     project = open_project(config_of(tmp_path, source))
     freeze(project, str(tmp_path / "all.parquet"), [TOMOGRAM], dataset="d", selection={})
     frozen = open_project(str(tmp_path / "all.parquet"))
     np.testing.assert_array_equal(frozen.read_density(TOMOGRAM), source.read_density(TOMOGRAM))
 
 
-def test_volumes_may_lie_anywhere_but_not_out_of_their_root(source: Project, tmp_path: Path) -> None:
+def test_volumes_may_be_anywhere_but_not_out_of_their_root(source: Project, tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere"
     moved.mkdir()
     for name, content in ((name, Files(source.root_url).read(name)) for name in Files(source.root_url).listing()):
@@ -141,7 +143,7 @@ def test_volumes_may_lie_anywhere_but_not_out_of_their_root(source: Project, tmp
         ({"croissant_url": "/nowhere/metadata.json"}, "there is no /nowhere"),
     ],
 )
-def test_what_cannot_be_opened_is_refused(
+def test_configs_that_cannot_be_opened_are_refused(
     source: Project, tmp_path: Path, change: dict[str, str | None], why: str
 ) -> None:
     with pytest.raises(ProjectError, match=why) as caught:
@@ -149,7 +151,7 @@ def test_what_cannot_be_opened_is_refused(
     assert caught.value.next_step
 
 
-def test_a_manifest_of_the_web_never_leads_to_files_of_this_machine(source: Project, tmp_path: Path) -> None:
+def test_a_remote_manifest_never_leads_to_local_files(source: Project, tmp_path: Path) -> None:
     memory = Files("memory://published/Croissant")
     for name in Files(f"{source.root_url}/Croissant").listing():
         memory.write(name, Files(f"{source.root_url}/Croissant").read(name))
@@ -162,7 +164,7 @@ def test_a_manifest_of_the_web_never_leads_to_files_of_this_machine(source: Proj
         CopickProject.open(config_of(tmp_path, source, croissant_url=url, **base))
 
 
-def test_a_run_goes_on_from_what_the_manifest_lists(source: Project, tmp_path: Path) -> None:
+def test_a_run_continues_from_the_manifest(source: Project, tmp_path: Path) -> None:
     config = config_of(tmp_path, source)
     words = ["--in-process", "-i", "membrane:alice/3@10.0", "-r", "TS_1", "--set", "separate.min_voxels=1"]
     for _ in range(2):  # the second finds all of it done
@@ -172,3 +174,20 @@ def test_a_run_goes_on_from_what_the_manifest_lists(source: Project, tmp_path: P
     run = copick.from_file(config).get_run("TS_1")
     (made,) = run.get_segmentations(name="membrane", user_id="membrain", is_instance=True)
     assert made.numpy().max() >= 1
+
+
+def test_the_tree_has_the_folders_of_copick(source: Project) -> None:
+    settings = {"croissant_url": f"{source.root_url}/Croissant/metadata.json"}
+    tree, objects = open_croissant("config.json", settings)
+    assert {entry["name"] for entry in objects} == {"membrane", "psii"}
+    assert tree.children("ExperimentRuns") == {"TS_1": True}
+    assert tree.children("ExperimentRuns/TS_1/VoxelSpacing10.000") == {"wbp.zarr": True}
+    assert tree.children(f"ExperimentRuns/{PICKS.run}/Picks") == {"alice_3_psii.json": False}
+    assert tree.exists(TOMOGRAM.path)
+    assert tree.find("ExperimentRuns/TS_1/Picks/bob_3_psii.json") is None
+    meter = Meter()
+    content = tree.metered(meter).read(PICKS.picks_path)
+    assert meter.bytes_read == len(content)
+    assert tree.meter is None
+    with pytest.raises(FileNotFoundError):
+        tree.read("ExperimentRuns/TS_1/Picks/bob_3_psii.json")

@@ -1,4 +1,4 @@
-"""Maps beside a tomogram are copick's features, whole and complete."""
+"""Maps beside a tomogram are copick's features."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_copick_reads_what_we_write(project: Project, tomogram: TomogramRef, den
     part = (slice(3, 30), slice(0, 17), slice(20, 50))
     np.testing.assert_array_equal(features.numpy(slices=part), values[part])
     assert features.numpy(zarr_group="1").shape == (20, 19, 25)
-    # to look is not to change
+    # reading does not change it
     np.testing.assert_array_equal(project.read_features(SCORES), values)
     np.testing.assert_array_equal(project.read_density(tomogram), density)
 
@@ -64,7 +64,7 @@ def test_we_read_what_copick_writes(project: Project, tomogram: TomogramRef, den
     assert project.grid(SCORES) == Grid(density.shape, 10.0)  # type: ignore[arg-type]
 
 
-def test_they_are_listed_beside_their_tomogram_and_are_no_tomograms(
+def test_features_are_listed_beside_their_tomogram_only(
     project: Project, tomogram: TomogramRef, density: np.ndarray
 ) -> None:
     assert project.features(tomogram) == []

@@ -1,4 +1,4 @@
-"""Layers over HTTP for a viewer: what was added, for those who know the token, and nothing else."""
+"""Layers over HTTP for a viewer: only what was added is served, and only with the token."""
 
 from __future__ import annotations
 

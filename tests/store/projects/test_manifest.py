@@ -1,4 +1,4 @@
-"""A manifest lists tomograms wherever they are; planning believes it, reading does not."""
+"""Manifests list tomograms at any place; planning trusts them, reading checks them."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def manifest(folder: Path, *rows: dict[str, Any], **more: Any) -> ManifestProjec
 
 @pytest.fixture
 def server(source: Project) -> Iterator[str]:
-    """The source's folder on the web."""
+    """Serve the folder of the source over HTTP."""
 
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *_: Any) -> None:
@@ -80,7 +80,7 @@ def server(source: Project) -> Iterator[str]:
     web.server_close()
 
 
-def test_a_frozen_project_is_the_same_project(source: Project, tmp_path: Path) -> None:
+def test_a_frozen_project_reads_the_same(source: Project, tmp_path: Path) -> None:
     chosen = source.tomograms(None, None, None)
     path = str(tmp_path / "frozen.parquet")
     assert freeze(source, path, chosen, dataset="local", selection={}) == {}
@@ -95,7 +95,7 @@ def test_a_frozen_project_is_the_same_project(source: Project, tmp_path: Path) -
     assert frozen.stored_bytes(TOMOGRAM) == sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
 
 
-def test_a_torn_tomogram_is_left_out_of_a_manifest(source: Project, tmp_path: Path) -> None:
+def test_a_damaged_tomogram_is_left_out_of_a_manifest(source: Project, tmp_path: Path) -> None:
     (Path(source.root_url) / TOMOGRAM.path / "0" / ".zarray").write_text("{")
     path = str(tmp_path / "frozen.parquet")
     left_out = freeze(source, path, source.tomograms(None, None, None), dataset="local", selection={})
@@ -152,7 +152,7 @@ def test_another_level_is_another_tomogram(tmp_path: Path, source: Project) -> N
     assert not project.has(TOMOGRAM)
 
 
-def test_a_tomogram_on_the_web_is_read_strictly(tmp_path: Path, server: str, source: Project) -> None:
+def test_no_chunk_of_a_tomogram_on_the_web_is_filled_in(tmp_path: Path, server: str, source: Project) -> None:
     project = manifest(tmp_path, row(f"{server}/{TOMOGRAM.path}"))
     np.testing.assert_array_equal(project.read_density(TOMOGRAM), VALUES)
     forbidden = Path(source.root_url) / "forbidden"
@@ -179,7 +179,7 @@ def test_a_project_pickles_as_its_path_and_is_opened_once(tmp_path: Path, source
     assert changed.identity(TOMOGRAM) == "xyz"
 
 
-def test_what_makes_no_manifest_is_refused_by_name(tmp_path: Path) -> None:
+def test_rows_that_make_no_manifest_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ProjectError, match=r"run TS_1 has two tomograms, 4711 and 4712"):
         manifest(tmp_path, row("/a"), row("/b", tomogram_id="4712"))
     with pytest.raises(ProjectError, match=r"runs TS_1 and TS_2 are both tomogram 4711"):
@@ -197,7 +197,7 @@ def test_what_makes_no_manifest_is_refused_by_name(tmp_path: Path) -> None:
         manifest(tmp_path, row("/a", voxel_spacing_angstrom=900.0)).grid(TomogramRef("TS_1", "wbp", 900.0))
 
 
-def test_a_file_that_is_no_manifest_says_what_to_do(tmp_path: Path) -> None:
+def test_files_that_are_no_manifest_are_refused_with_a_cure(tmp_path: Path) -> None:
     with pytest.raises(ProjectError, match="no such manifest") as caught:
         read_manifest(str(tmp_path / "none.parquet"))
     assert "portal select" in caught.value.next_step

@@ -1,4 +1,4 @@
-"""A project as others see it: copick opens what we write, foreign and bad things do not stop the rest."""
+"""A copick project: copick opens what is written, and foreign or bad files do not stop the rest."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_copick_opens_meshes_and_picks(project: Project) -> None:
     assert theirs.trust_orientation
 
 
-def test_what_copick_wrote_is_read(project: Project, density: np.ndarray) -> None:
+def test_files_of_copick_are_read(project: Project, density: np.ndarray) -> None:
     root = in_copick(project)
     run = root.new_run("TS_9")
     run.new_voxel_spacing(10.0).new_tomogram("wbp").from_numpy(density)
@@ -128,7 +128,7 @@ def test_no_meshes_and_no_picks_can_be_written(project: Project) -> None:
     assert theirs.points == []
 
 
-def test_a_mesh_placed_by_a_transform_is_read_where_it_stands(project: Project) -> None:
+def test_the_transform_of_a_mesh_is_applied(project: Project) -> None:
     import trimesh
 
     scene = trimesh.Scene()
@@ -153,7 +153,7 @@ def test_picks_come_back(project: Project) -> None:
     assert project.read_picks(PICKS).orientations is None
 
 
-def test_torn_and_foreign_files_do_not_stop_the_listing(project: Project, tomogram: TomogramRef) -> None:
+def test_damaged_and_foreign_files_do_not_stop_the_listing(project: Project, tomogram: TomogramRef) -> None:
     project.write_picks(PICKS, some_picks())
     project.write_meshes(MESH, {1: box_mesh()})
     run = Path(project.root_url) / "ExperimentRuns/TS_1"
@@ -185,7 +185,7 @@ def test_torn_and_foreign_files_do_not_stop_the_listing(project: Project, tomogr
 
 
 @pytest.mark.parametrize("keep", [0, 10, 300, -4])
-def test_a_torn_mesh_is_named(project: Project, keep: int) -> None:
+def test_a_damaged_mesh_is_named(project: Project, keep: int) -> None:
     project.write_meshes(MESH, {1: box_mesh()})
     path = Path(project.root_url) / MESH.mesh_path
     path.write_bytes(path.read_bytes()[:keep])
@@ -193,7 +193,7 @@ def test_a_torn_mesh_is_named(project: Project, keep: int) -> None:
         project.read_meshes(MESH)
 
 
-def test_one_tomogram_a_run_is_chosen(project: Project, density: np.ndarray) -> None:
+def test_one_tomogram_per_run_is_chosen(project: Project, density: np.ndarray) -> None:
     for run, kind, spacing in (
         ("A", "raw", 10.0),
         ("B", "raw", 10.0),
@@ -229,7 +229,7 @@ def test_a_run_with_only_a_segmentation_is_planned(project: Project) -> None:
         assert ref.uri in caught.value.next_step
 
 
-def test_bad_run_names_are_left_out_and_told(project: Project, tomogram: TomogramRef) -> None:
+def test_bad_run_names_are_left_out_and_reported(project: Project, tomogram: TomogramRef) -> None:
     runs = Path(project.root_url) / "ExperimentRuns"
     for name in ("my run", "a..b", ".hidden"):
         shutil.copytree(runs / "TS_1", runs / name)
@@ -243,7 +243,7 @@ def test_bad_run_names_are_left_out_and_told(project: Project, tomogram: Tomogra
             project.segmentation(name, "membrane:alice/3@10.0")
 
 
-def test_bad_names_in_the_config_are_told(project: Project) -> None:
+def test_bad_names_in_the_config_are_reported(project: Project) -> None:
     settings = json.loads(Path(project.config).read_text())
     Path(project.config).write_text(json.dumps(settings | {"runs": ["../../etc", "TS_1"]}))
     assert set(CopickProject.open(project.config).bad_runs()) == {"../../etc"}
@@ -300,7 +300,7 @@ def test_objects_are_added_to_the_config(project: Project) -> None:
         project.ensure_object("a/b", is_particle=True, identifier=None)
 
 
-def test_a_project_travels_by_its_config(project: Project, tomogram: TomogramRef) -> None:
+def test_a_project_pickles_as_its_config(project: Project, tomogram: TomogramRef) -> None:
     again = pickle.loads(pickle.dumps(project))  # noqa: S301
     assert again.config == project.config
     assert again.tomograms(None, None, None) == [tomogram]
@@ -318,7 +318,7 @@ def test_a_project_travels_by_its_config(project: Project, tomogram: TomogramRef
         ('{"overlay_root": "/x", "pickable_objects": [], "config_type": "cryoet_data_portal"}', "portal select"),
     ],
 )
-def test_what_is_no_config_is_refused(tmp_path: Path, text: str | None, why: str) -> None:
+def test_files_that_are_no_config_are_refused(tmp_path: Path, text: str | None, why: str) -> None:
     config = tmp_path / "config.json"
     if text is not None:
         config.write_text(text)

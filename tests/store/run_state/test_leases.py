@@ -1,4 +1,4 @@
-"""Leases on a disk and on S3: one holder at a time, known dead ones taken over, no two clocks compared."""
+"""Leases have one holder at a time, and those of dead processes are taken over."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def leases(tmp_path: Path) -> Leases:
     return Leases(Files(str(tmp_path)))
 
 
-def test_one_holds_and_the_other_is_told_who(leases: Leases) -> None:
+def test_a_second_claim_gets_the_holder(leases: Leases) -> None:
     lease, heir_of = leases.claim("mesh/TS_1/whole", "a", {"worker": "one"})
     assert lease is not None
     assert heir_of is None
@@ -38,7 +38,7 @@ def test_one_holds_and_the_other_is_told_who(leases: Leases) -> None:
     assert leases.claim("mesh/TS_1/whole", "b", {})[0] is not None
 
 
-def test_of_many_at_once_one_gets_it(leases: Leases) -> None:
+def test_one_of_many_concurrent_claims_succeeds(leases: Leases) -> None:
     got: list[str] = []
 
     def claim(token: str) -> None:
@@ -53,7 +53,7 @@ def test_of_many_at_once_one_gets_it(leases: Leases) -> None:
     assert len(got) == 1
 
 
-def test_a_process_of_this_machine_that_has_ended_holds_nothing(leases: Leases, tmp_path: Path) -> None:
+def test_the_lease_of_an_ended_local_process_is_taken_over(leases: Leases, tmp_path: Path) -> None:
     code = (
         "import os, sys\nfrom membrain_cloud.store.objects.object_store import Files\n"
         "from membrain_cloud.store.run_state.leases import Leases\n"
@@ -67,9 +67,7 @@ def test_a_process_of_this_machine_that_has_ended_holds_nothing(leases: Leases, 
     assert (heir_of.token, heir_of.facts) == ("child", {"alone": True})
 
 
-def test_another_machine_is_believed_until_its_lease_is_known_to_be_left(
-    leases: Leases, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_remote_lease_is_taken_over_only_if_it_stands_still(leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "this_process", lambda: ELSEWHERE)
     first, _ = leases.claim("x/y", "there", {})
     assert first is not None
@@ -77,7 +75,7 @@ def test_another_machine_is_believed_until_its_lease_is_known_to_be_left(
     assert seen is not None
     first.beat()
     _, moved = leases.claim("x/y", "here", {}, take_over=seen.state)
-    assert moved is not None, "it has moved since it was seen, so it is alive"
+    assert moved is not None, "it has been renewed since, so its process is alive"
     lease, heir_of = leases.claim("x/y", "here", {}, take_over=moved.state)
     assert lease is not None
     assert heir_of is not None
@@ -87,7 +85,7 @@ def test_another_machine_is_believed_until_its_lease_is_known_to_be_left(
     assert leases.all()["x/y"].token == "here"
 
 
-def test_a_torn_lease_is_somebodys(leases: Leases, tmp_path: Path) -> None:
+def test_a_torn_lease_has_an_unknown_holder(leases: Leases, tmp_path: Path) -> None:
     Files(str(tmp_path)).write("x/y.json", b'{"tok')
     lease, holder = leases.claim("x/y", "a", {})
     assert lease is None
@@ -95,7 +93,7 @@ def test_a_torn_lease_is_somebodys(leases: Leases, tmp_path: Path) -> None:
     assert leases.claim("x/y", "a", {}, take_over=holder.state)[0] is not None
 
 
-def test_leases_are_kept_up(leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heartbeats_count_up(leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
     lease, _ = leases.claim("x/y", "a", {})
     assert lease is not None
     for beats in (1, 2):

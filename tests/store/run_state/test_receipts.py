@@ -1,4 +1,4 @@
-"""A receipt is there whole or not at all."""
+"""Receipts are whole or absent, and those of newer versions are kept."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_names_do_not_leave_the_folder(tmp_path: Path, name: str) -> None:
         Receipts(str(tmp_path)).write(name, {})
 
 
-def test_what_is_no_json_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_values_that_are_not_json_are_refused_before_writing(tmp_path: Path) -> None:
     receipts = Receipts(str(tmp_path))
     for content in ({"x": float("nan")}, {"x": object()}):
         with pytest.raises((ValueError, TypeError)):
@@ -54,7 +54,7 @@ DIGEST, OTHER = "0123456789abcdef" * 4, "fedcba9876543210" * 4
 ADDRESS = "segment/membrain_1/TS_1/membrane@10.000"
 
 
-def test_a_listing_tells_what_is_done(tmp_path: Path) -> None:
+def test_a_listing_names_the_finished_parts(tmp_path: Path) -> None:
     receipts = Receipts(str(tmp_path))
     for part, digest in (("complete", DIGEST), ("block-3", OTHER)):
         receipts.write(receipt_name(ADDRESS, part, digest), {"part": part})
@@ -80,7 +80,7 @@ def test_earlier_receipts_of_a_part_are_forgotten(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["", ".v2"])
-def test_what_a_newer_version_wrote_is_never_replaced(tmp_path: Path, suffix: str) -> None:
+def test_receipts_of_a_newer_version_are_never_replaced(tmp_path: Path, suffix: str) -> None:
     receipts = Receipts(str(tmp_path))
     name = receipt_name(ADDRESS, "complete", DIGEST) + suffix
     receipts.write(name, {"receipt_version": 2, "versions": {"membrain_cloud": "9.0"}})

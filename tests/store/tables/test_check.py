@@ -1,4 +1,4 @@
-"""`check` finds what would make sums or joins wrong, names it, and is silent about tables that are right."""
+"""`check_tables` names what would make sums or joins wrong, and finds nothing in correct tables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Rows = dict[str, list[dict[str, Any]]]
 
 
 def rows_of(run: str, *, digest: str = "x", dataset: str = "d", tomogram: str = "wbp") -> Rows:
-    """A tomogram of two membranes with three and no particles."""
+    """Return the rows of a tomogram with two membranes, of three and of no particles."""
     keys = {
         "dataset_id": dataset,
         "run_name": run,
@@ -86,14 +86,14 @@ def test_whole_tables_are_right(tables: Tables, write: Callable[..., None]) -> N
     assert check_tables(tables) == []
 
 
-def test_rows_that_stand_twice_in_a_part(tables: Tables, write: Callable[..., None]) -> None:
+def test_duplicate_rows_in_a_part(tables: Tables, write: Callable[..., None]) -> None:
     rows = rows_of("TS_1")
     rows["membrane_histograms"].append(rows["membrane_histograms"][1] | {"area_nm2": 7.0})
     write(rows, "TS_1/wbp")
     assert only(tables).what == "has 1 rows twice (membrane_id 1, leaflet NULL, property verticality, bin 1)"
 
 
-def test_a_tomogram_that_stands_in_two_parts(tables: Tables, write: Callable[..., None]) -> None:
+def test_a_tomogram_in_two_parts(tables: Tables, write: Callable[..., None]) -> None:
     write(rows_of("TS_1"), "TS_1/wbp")
     write(rows_of("TS_1"), "TS_1/copy")
     assert "tomogram wbp of run TS_1 is in 2 parts: TS_1/copy, TS_1/wbp" in only(tables).what
@@ -124,16 +124,14 @@ def test_rows_without_the_row_they_belong_to(
 
 
 @pytest.mark.parametrize(("table", "count"), [("tomograms", "n_membranes"), ("membranes", "n_particles")])
-def test_numbers_that_are_not_those_of_the_rows(
-    tables: Tables, write: Callable[..., None], table: str, count: str
-) -> None:
+def test_counts_that_contradict_the_rows(tables: Tables, write: Callable[..., None], table: str, count: str) -> None:
     rows = rows_of("TS_1")
     rows[table][0] = rows[table][0] | {count: 7}
     write(rows, "TS_1/wbp")
     assert only(tables).what.startswith(f"{count} is 7, but there are")
 
 
-def test_parts_that_are_missing_or_not_vouched_for(tables: Tables, write: Callable[..., None]) -> None:
+def test_parts_that_are_missing_or_have_no_receipt(tables: Tables, write: Callable[..., None]) -> None:
     write(rows_of("TS_1"), "TS_1/wbp")
     write(rows_of("TS_2"), "TS_2/wbp", receipt=False)
     assert "has no receipt" in only(tables).what
@@ -173,7 +171,7 @@ def test_columns_of_other_units_types_and_versions(tables: Tables, write: Callab
     assert tables.read("membranes")["shell_area_nm2"].to_pylist() == [None, None]
 
 
-def test_torn_parts_and_torn_and_old_copies(tables: Tables, write: Callable[..., None], tmp_path: Path) -> None:
+def test_torn_parts_and_torn_or_old_compact_files(tables: Tables, write: Callable[..., None], tmp_path: Path) -> None:
     write(rows_of("TS_1"), "TS_1/wbp")
     tables.compact()
     copy = tmp_path / "tables/compact/membranes/dataset=d/all.parquet"

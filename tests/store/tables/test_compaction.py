@@ -1,4 +1,4 @@
-"""Compact copies: the same rows in fewer files, while others read and write, and never a row too many or too few."""
+"""Compact copies hold the same rows in fewer files, also while other processes read and write."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def rows(run: str, value: float, count: int = N_ROWS) -> list[dict[str, object]]
 
 
 def settle(folder: Path) -> None:
-    """As if the parts had been written a minute ago."""
+    """Date the parts a minute back."""
     past = time.time() - 60.0
     for path in folder.rglob("*.parquet"):
         if "compact" not in path.parts and path.stat().st_mtime > past:
@@ -71,7 +71,7 @@ def test_compact_files_hold_the_same_rows(tables: Tables, tmp_path: Path) -> Non
     assert len(tables.dataset("membranes").files) == 2
 
 
-def test_rows_are_taken_from_the_compact_file_where_it_holds(tables: Tables) -> None:
+def test_unchanged_parts_are_read_from_the_compact_file(tables: Tables) -> None:
     tables.compact()
     name = "compact/membranes/dataset=d/all.parquet"
     copy = read_compact(tables.files, name)
@@ -85,7 +85,7 @@ def test_rows_are_taken_from_the_compact_file_where_it_holds(tables: Tables) -> 
     assert copy.of("unknown", infos["TS_2/wbp"]) is None
 
 
-def test_a_part_replaced_or_added_or_removed_afterwards_wins(tables: Tables) -> None:
+def test_changes_after_the_compaction_are_read(tables: Tables) -> None:
     tables.compact()
     tables.write_part("membranes", "d", "TS_1/wbp", rows("TS_1", 2.0, 5))
     tables.write_part("membranes", "d", "TS_7/wbp", rows("TS_7", 3.0, 2))
@@ -97,7 +97,7 @@ def test_a_part_replaced_or_added_or_removed_afterwards_wins(tables: Tables) -> 
     assert scanned == tables.read("membranes").num_rows == 47
 
 
-def test_only_what_changed_is_copied_again(tables: Tables, tmp_path: Path) -> None:
+def test_only_changed_datasets_are_compacted_again(tables: Tables, tmp_path: Path) -> None:
     tables.compact()
     assert {table: counts["files"] for table, counts in tables.compact().items()} == {"membranes": 0, "particles": 0}
     tables.write_part("membranes", "d", "TS_1/wbp", rows("TS_1", 2.0, 5))
@@ -109,8 +109,8 @@ def test_only_what_changed_is_copied_again(tables: Tables, tmp_path: Path) -> No
     assert not (tmp_path / "tables/compact/membranes/dataset=e/all.parquet").exists()
 
 
-def test_a_part_as_young_as_the_copy_is_read_itself(tmp_path: Path) -> None:
-    # Two files written within one step of the disk's clock cannot be told apart by their times.
+def test_a_part_as_young_as_the_compact_file_is_read_itself(tmp_path: Path) -> None:
+    # Two files written within one step of the disk's clock have the same time stamp.
     tables = Tables(str(tmp_path), schemas=SCHEMAS)
     tables.write_part("membranes", "d", "a", rows("old", 1.0))
     tables.compact()
@@ -122,7 +122,7 @@ def test_a_part_as_young_as_the_copy_is_read_itself(tmp_path: Path) -> None:
     assert set(tables.read("membranes")["run_name"].to_pylist()) == {"new"}
 
 
-def test_a_torn_part_stops_it_and_the_old_copy_stays(tables: Tables, tmp_path: Path) -> None:
+def test_a_torn_part_leaves_the_old_compact_file(tables: Tables, tmp_path: Path) -> None:
     tables.compact()
     path = tmp_path / "tables/membranes/dataset=d/TS_1%2Fwbp.parquet"
     path.write_bytes(path.read_bytes()[:-20])
@@ -133,7 +133,7 @@ def test_a_torn_part_stops_it_and_the_old_copy_stays(tables: Tables, tmp_path: P
     assert copy.read_bytes() == before
 
 
-def test_a_torn_copy_is_named_and_written_anew(tables: Tables, tmp_path: Path) -> None:
+def test_a_torn_compact_file_is_named_and_rewritten(tables: Tables, tmp_path: Path) -> None:
     tables.compact()
     path = tmp_path / "tables/compact/membranes/dataset=d/all.parquet"
     path.write_bytes(path.read_bytes()[:-20])
@@ -143,7 +143,7 @@ def test_a_torn_copy_is_named_and_written_anew(tables: Tables, tmp_path: Path) -
     assert tables.read("membranes").num_rows == 80
 
 
-def test_a_copy_to_another_folder_is_tables_of_its_own(tables: Tables, tmp_path: Path) -> None:
+def test_a_compact_copy_in_another_folder(tables: Tables, tmp_path: Path) -> None:
     copy = Tables(str(tmp_path / "copy"), schemas=SCHEMAS)
     tables.compact(copy)
     assert copy.parts("membranes") == [("d", "all"), ("e", "all")]
@@ -157,7 +157,7 @@ def _write(url: str, stop: Event) -> None:
     while not stop.is_set():
         generation += 1.0
         for part in range(N_PARTS):
-            # Each generation has another number of rows: a row too many or too few is seen.
+            # Each generation has another number of rows, so a surplus or missing row is noticed.
             tables.write_part("membranes", "d", f"TS_{part}", rows(f"TS_{part}", generation, N_ROWS + int(generation)))
 
 
@@ -166,7 +166,7 @@ def _compact(url: str, stop: Event) -> None:
         Tables(url, schemas=SCHEMAS).compact()
 
 
-def test_readers_see_each_part_whole_and_newest_while_others_write_and_compact(tmp_path: Path) -> None:
+def test_concurrent_readers_see_each_part_whole_and_newest(tmp_path: Path) -> None:
     url, context = str(tmp_path / "tables"), multiprocessing.get_context("spawn")
     tables = Tables(url, schemas=SCHEMAS)
     for part in range(N_PARTS):
@@ -177,7 +177,7 @@ def test_readers_see_each_part_whole_and_newest_while_others_write_and_compact(t
         process.start()
     last = dict.fromkeys((f"TS_{part}" for part in range(N_PARTS)), 1.0)
     copy, copies = tmp_path / "tables/compact/membranes/dataset=d/all.parquet", set()
-    # until some generations and compact copies have gone by
+    # until some generations and compact copies have been written
     for _ in range(2000):
         if copy.exists():
             copies.add(copy.stat().st_mtime_ns)
@@ -210,7 +210,7 @@ def _newest(tables: Tables) -> dict[str, float]:
     return found
 
 
-def test_a_killed_compaction_leaves_nothing_that_is_read(tables: Tables, tmp_path: Path) -> None:
+def test_a_killed_compaction_changes_no_rows(tables: Tables, tmp_path: Path) -> None:
     before = tables.read("membranes")
     context = multiprocessing.get_context("spawn")
     for seconds in (0.6, 1.0, 1.4):

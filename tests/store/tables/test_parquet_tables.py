@@ -1,4 +1,4 @@
-"""Parquet parts: typed, described, NULL where unknown, and the same bytes for the same rows."""
+"""Parquet parts have types, units and descriptions, NULL for unknown values, and equal bytes for equal rows."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_parts_are_replaced_and_removed(tables: Tables) -> None:
     assert tables.names() == []
 
 
-def test_what_the_table_does_not_know_is_refused(tables: Tables) -> None:
+def test_unknown_columns_and_tables_are_refused(tables: Tables) -> None:
     with pytest.raises(ValueError, match="no column colour"):
         tables.write_part("membranes", "d", "p", [{"colour": 1}])
     with pytest.raises(ValueError, match="whole number"):
@@ -122,7 +122,7 @@ def test_a_part_of_an_older_version_has_null_in_new_columns(tables: Tables, tmp_
     assert tables.read("membranes")["area_nm2"].to_pylist() == [None]
 
 
-def test_receipts_of_tables_are_no_table(tables: Tables) -> None:
+def test_receipts_are_not_a_table(tables: Tables) -> None:
     tables.receipts.write("measure/TS_1", {"digest": "x"})
     assert tables.names() == []
     assert tables.receipts.names() == {"measure/TS_1"}
@@ -136,7 +136,7 @@ def test_rows_are_counted_without_reading_them(tables: Tables) -> None:
     assert tables.parts("membranes") == [("d", "a"), ("e", "a"), ("e", "b")]
 
 
-def test_a_dataset_scans_only_what_is_asked_for(tables: Tables, tmp_path: Path) -> None:
+def test_a_dataset_scans_only_the_requested_rows(tables: Tables, tmp_path: Path) -> None:
     old = Tables(tables.url, schemas={"membranes": SCHEMAS["membranes"][1:3]})
     old.write_part("membranes", "10 301", "TS_1/wbp", [{"run": "TS_1", "membrane": 1}])
     tables.write_part("membranes", "10302", "TS_1/wbp", ROWS)

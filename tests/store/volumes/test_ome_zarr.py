@@ -1,4 +1,4 @@
-"""What is written is OME-Zarr as zarr, ome-zarr and copick read it; what is read is never filled in silently."""
+"""Volumes are OME-Zarr as zarr, ome-zarr and copick read it, and absent chunks are never filled in silently."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_other_types_are_refused(project: Project, dtype: str) -> None:
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("separator", [".", "/"])
 @pytest.mark.parametrize("compressor", [None, numcodecs.Zstd(3), numcodecs.GZip(1), numcodecs.Blosc("zstd")])
-def test_volumes_of_other_tools_are_read(
+def test_volumes_of_other_programs_are_read(
     project: Project, density: np.ndarray, order: str, separator: str, compressor: object
 ) -> None:
     ref = TomogramRef("TS_1", "wbp", 10.0)
@@ -111,7 +111,7 @@ def test_volumes_of_other_tools_are_read(
     assert project.grid(ref) == GRID
 
 
-def test_leading_axes_of_length_one_are_stepped_over(project: Project, density: np.ndarray) -> None:
+def test_leading_axes_of_length_one_are_skipped(project: Project, density: np.ndarray) -> None:
     ref = TomogramRef("TS_1", "wbp", 10.0)
     group = zarr.open_group(str(path_of(project, ref)), "w")
     group.create_dataset("0", data=density[None, None], chunks=(1, 1, 16, 16, 16), dimension_separator="/")
@@ -196,12 +196,12 @@ def rescale(project: Project, ref: TomogramRef, scale: list[float], unit: str = 
     path.write_text(json.dumps(attributes))
 
 
-def test_spacing_comes_from_the_metadata_and_must_agree_with_the_name(project: Project, tomogram: TomogramRef) -> None:
+def test_the_spacing_in_the_metadata_must_agree_with_the_name(project: Project, tomogram: TomogramRef) -> None:
     rescale(project, tomogram, [10.0004] * 3)
     assert project.grid(tomogram).voxel_spacing_angstrom == 10.0004
     rescale(project, tomogram, [1.0] * 3, "nanometer")
     assert project.grid(tomogram).voxel_spacing_angstrom == 10.0
-    rescale(project, tomogram, [1.0] * 3)  # written by a tool that knew no spacing
+    rescale(project, tomogram, [1.0] * 3)  # as programs write that know no spacing
     assert project.grid(tomogram).voxel_spacing_angstrom == 10.0
     for scale, unit, why in (
         ([20.0] * 3, "angstrom", "its name says 10"),
@@ -254,7 +254,7 @@ def test_only_whole_chunks_are_written(project: Project) -> None:
     assert project.read_labels(LABELS, box).all()
 
 
-def test_in_our_volumes_an_absent_chunk_is_an_error_and_an_empty_one_is_written(project: Project) -> None:
+def test_empty_chunks_are_written_so_an_absent_one_is_an_error(project: Project) -> None:
     project.create_labels(LABELS, GRID, "uint8", chunk=16)
     box = Box((0, 0, 0), (40, 37, 32))
     project.write_labels(LABELS, box, np.zeros(box.shape, np.uint8))
@@ -267,7 +267,7 @@ def test_in_our_volumes_an_absent_chunk_is_an_error_and_an_empty_one_is_written(
     assert not project.is_complete(LABELS)
 
 
-def test_creating_again_wipes_what_was_there(project: Project) -> None:
+def test_creating_again_removes_the_earlier_volume(project: Project) -> None:
     project.write_segmentation(LABELS, np.ones(GRID.shape, np.uint8), chunk=16)
     assert project.is_complete(LABELS)
     project.create_labels(LABELS, GRID, "uint16", chunk=32)
@@ -279,7 +279,7 @@ def test_creating_again_wipes_what_was_there(project: Project) -> None:
         project.write_labels(SegmentationRef("TS_1", "membrane", "x", "1", 10.0), GRID.box, np.zeros(GRID.shape))
 
 
-def test_masks_of_other_tools_may_leave_out_background(project: Project) -> None:
+def test_masks_of_other_programs_may_leave_out_background(project: Project) -> None:
     ref = SegmentationRef("TS_1", "membrane", "alice", "1", 10.0)
     array = zarr.open_group(str(path_of(project, ref)), "w").create_dataset(
         "0", shape=GRID.shape, chunks=(16, 16, 16), dtype="int8", write_empty_chunks=False, dimension_separator="/"
@@ -292,7 +292,7 @@ def test_masks_of_other_tools_may_leave_out_background(project: Project) -> None
 
 
 @pytest.mark.parametrize(("values", "why"), [([0.0, 0.5], "whole"), ([0.0, np.nan], "whole"), ([-1, 1], "below 0")])
-def test_values_that_are_no_labels_are_refused(project: Project, values: list[float], why: str) -> None:
+def test_values_that_are_not_labels_are_refused(project: Project, values: list[float], why: str) -> None:
     ref = SegmentationRef("TS_1", "membrane", "alice", "1", 10.0)
     data = np.resize(values, (4, 4, 4))
     zarr.open_group(str(path_of(project, ref)), "w").create_dataset("0", data=data)

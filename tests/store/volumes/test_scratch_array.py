@@ -1,4 +1,4 @@
-"""Scratch arrays: the same in memory and on disk."""
+"""Scratch arrays are the same in memory and on disk."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BOXES = [
 
 
 @pytest.mark.parametrize("memory_bytes", [0, 1 << 20])
-def test_scratch_is_the_same_in_memory_and_on_disk(tmp_path: Path, memory_bytes: int) -> None:
+def test_scratch_arrays_are_equal_in_memory_and_on_disk(tmp_path: Path, memory_bytes: int) -> None:
     values = np.random.default_rng(0).normal(size=(9, 11, 13)).astype(np.complex64)
     with ScratchSpace(str(tmp_path), memory_bytes=memory_bytes, moved_by="TMPDIR") as space:
         array = space.array(SHAPE, np.complex64)
@@ -40,7 +40,7 @@ def test_scratch_is_the_same_in_memory_and_on_disk(tmp_path: Path, memory_bytes:
         assert not list(tmp_path.iterdir())  # its file has no name
 
 
-def test_scratch_in_no_folder_is_refused(tmp_path: Path) -> None:
+def test_an_absent_scratch_folder_is_refused(tmp_path: Path) -> None:
     with (
         ScratchSpace(str(tmp_path / "absent"), memory_bytes=0, moved_by="TMPDIR") as space,
         pytest.raises(StorageError, match="absent") as caught,

@@ -1,15 +1,15 @@
-"""MemBrain-seg's Lightning checkpoints: which of their entries are the network, and what network that is.
+"""Read MemBrain-seg's Lightning checkpoints: select the entries that are the network, and derive its architecture.
 
 A checkpoint of MemBrain-seg (v9 ... v10, the FA and MW variants) holds a `state_dict` and no hyper-parameters. Of its
 keys
 
     _model.NAME                          the network: MONAI's DynUNet, whose names are the same from MONAI 1.0 to 1.6
-    _model.skip_layers.NAME              the same tensors again: DynUNet knows each of its layers by two names
-    _model.deep_supervision_heads.NAME   outputs at coarser levels: needed by the training alone
-    loss_function.NAME, others           the loss's buffers, which MONAI 1.3 added to, so that older files no longer
+    _model.skip_layers.NAME              the same tensors again: DynUNet registers each of its layers twice
+    _model.deep_supervision_heads.NAME   outputs at coarser levels, used by the training only
+    loss_function.NAME, others           buffers of the loss, which MONAI 1.3 added to, so that older files no longer
                                          loaded strictly (MemBrain-seg's pull request 41)
 
-only the first kind is needed. Everything below `_model.` must be known, and nothing may be missing.
+only the first kind is needed. Every entry below `_model.` must be known, and none may be missing.
 """
 
 from __future__ import annotations
@@ -48,10 +48,26 @@ State = dict[str, torch.Tensor]
 
 
 def read_checkpoint(path: Path) -> tuple[UNetArchitecture, State]:
-    """A MemBrain-seg checkpoint -> what its network is, and the weights inference needs, by DynUNet's names.
+    """Read a MemBrain-seg checkpoint.
 
-    The tensors are mapped from the file, on the CPU: none of the weights is read before it is used.
-    Raises ModelError for a file that cannot be read, holds code, or is not exactly such a network.
+    The tensors are mapped from the file, on the CPU: no weight is read before it is used.
+
+    Parameters
+    ----------
+    path : Path
+        The checkpoint.
+
+    Returns
+    -------
+    UNetArchitecture
+        The architecture of its network.
+    dict of str to Tensor
+        The weights of inference, by DynUNet's names.
+
+    Raises
+    ------
+    ModelError
+        If the file cannot be read, contains code, or is not exactly such a network.
     """
     state = _network_state(path, _stored(path))
     weights = {name: value for name, value in state.items() if not name.startswith((_ALIAS_PREFIX, _HEADS_PREFIX))}
@@ -63,7 +79,18 @@ def read_checkpoint(path: Path) -> tuple[UNetArchitecture, State]:
 
 
 def expected_shapes(architecture: UNetArchitecture) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every weight of `build_unet(architecture)`, without building it."""
+    """Return the shape of every weight of `build_unet(architecture)`, without building it.
+
+    Parameters
+    ----------
+    architecture : UNetArchitecture
+        The architecture.
+
+    Returns
+    -------
+    dict of str to tuple of int
+        Name to shape.
+    """
     channels = architecture.channels
     shapes: dict[str, tuple[int, ...]] = {}
 
@@ -89,7 +116,7 @@ def expected_shapes(architecture: UNetArchitecture) -> dict[str, tuple[int, ...]
 
 
 def _stored(path: Path) -> Mapping[str, Any]:
-    """The checkpoint's `state_dict`. Nothing but tensors and plain values is ever unpickled."""
+    """Return the checkpoint's `state_dict`; only tensors and plain values are unpickled."""
     try:
         with path.open("rb") as opened:
             is_zip = opened.read(4) == b"PK\x03\x04"  # what torch writes since 1.6, and all that can be mapped
@@ -115,7 +142,7 @@ def _stored(path: Path) -> Mapping[str, Any]:
 
 
 def _network_state(path: Path, stored: Mapping[str, Any]) -> State:
-    """What lies below `_model.`, with that prefix taken off."""
+    """Return the entries below `_model.` without that prefix."""
     state: State = {}
     for key, value in stored.items():
         found = _OF_NETWORK.fullmatch(key)
@@ -135,7 +162,7 @@ def _network_state(path: Path, stored: Mapping[str, Any]) -> State:
 
 
 def _architecture(path: Path, weights: State) -> UNetArchitecture:
-    """Channels of each level from the first convolutions' shapes; residual blocks have a third convolution."""
+    """Derive the channels of each level from the first convolutions; residual blocks have a third convolution."""
     levels = 0
     while f"downsamples.{levels}.conv1.conv.weight" in weights:
         levels += 1
@@ -153,6 +180,7 @@ def _architecture(path: Path, weights: State) -> UNetArchitecture:
 
 
 def _require(path: Path, weights: State, expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse weights that are missing, unknown or of another shape."""
     missing, unknown = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
     for what, names in (("missing", missing), ("unknown", unknown)):
         if names:
@@ -165,7 +193,7 @@ def _require(path: Path, weights: State, expected: Mapping[str, tuple[int, ...]]
 
 
 def _require_true_aliases(path: Path, state: State, *, levels: int) -> None:
-    """`skip_layers.*` must repeat own layers, with their shapes: else this is another network than it seems."""
+    """Refuse `skip_layers.*` that do not repeat the network's own layers: it would be another network."""
     for alias, value in state.items():
         if not alias.startswith(_ALIAS_PREFIX):
             continue
@@ -177,7 +205,7 @@ def _require_true_aliases(path: Path, state: State, *, levels: int) -> None:
 
 
 def _own_name(alias: str, levels: int) -> str | None:
-    """skip_layers.next_layer.downsample.X -> downsamples.0.X, and so on; None for what repeats nothing."""
+    """Return the layer that an alias repeats (skip_layers.next_layer.downsample.X -> downsamples.0.X), or None."""
     depth, bottom = 0, alias.removeprefix(_ALIAS_PREFIX)
     found = _ALIAS.fullmatch(alias)
     if found is None:

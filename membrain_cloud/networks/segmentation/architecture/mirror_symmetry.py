@@ -1,17 +1,20 @@
-"""U-Nets that answer a mirrored window with the mirrored logits, by the way their weights are tied.
+"""Tie the weights of a U-Net so that a mirrored window has the mirrored logits.
 
-MemBrain-seg averages a network's answers over the eight mirrors of a window. A network whose answers do not change by
-more than rounding needs one look in place of eight. Here the channels of every map come in eights, an orbit: channel
-number 8 o + g is what channel 8 o would be if the window were mirrored by g, one of the eight (bit 0: along z, 1: y,
-2: x). So a convolution has
+MemBrain-seg averages the logits over the eight mirrors of a window. A network whose logits do not change by more than
+rounding needs one mirror instead of eight. Here the channels of every map come in eights, an orbit: channel 8 o + g is
+what channel 8 o would be if the window were mirrored by g, one of the eight (bit 0: along z, 1: y, 2: x). So a
+convolution has
 
     W[8 o + g, 8 i + h] = mirrored by g (w[o, i, g xor h]),
 
-an eighth of the weights of one that is free, and takes no longer. Source: Cohen & Welling, "Group equivariant
-convolutional networks", ICML 2016, section 6, for the group of the three mirrors.
+an eighth of the weights of a free one, and takes no longer.
 
-A convolution of stride 2 and three taps sits on every other voxel, and would sit on the others in a mirrored window.
-So its first taps are zero, which leaves two, of which neither is the middle one.
+A convolution of stride 2 and three taps samples every other voxel, and would sample the others in a mirrored window. So
+its first taps are zero, which leaves two, neither of which is the middle one.
+
+References
+----------
+Cohen & Welling, Group equivariant convolutional networks, ICML 2016, section 6, for the group of the three mirrors.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ _AXES = tuple(tuple(axis for axis in range(3) if mirror >> axis & 1) for mirror 
 
 
 class _Tied(nn.Module):
-    """All weights of a kind, from those of the first channel of each orbit, and back."""
+    """Expands the weights of the first channel of each orbit to all weights of a kind, and back."""
 
     def forward(self, first: Tensor) -> Tensor:
         raise NotImplementedError
@@ -40,9 +43,14 @@ class _Tied(nn.Module):
 
 
 class _Between(_Tied):
-    """(O, I, 8, k, k, k) -> (8 O, 8 I, k, k, k): a convolution from orbits to orbits.
+    """A convolution from orbits to orbits: (O, I, 8, k, k, k) -> (8 O, 8 I, k, k, k).
 
-    strided : of stride 2.  upwards : transposed, its weights are (8 I, 8 O, k, k, k).
+    Parameters
+    ----------
+    strided : bool
+        Whether it has stride 2.
+    upwards : bool
+        Whether it is transposed; its weights are then (8 I, 8 O, k, k, k).
     """
 
     def __init__(self, *, strided: bool, upwards: bool) -> None:
@@ -61,11 +69,12 @@ class _Between(_Tied):
     def right_inverse(self, weights: Tensor) -> Tensor:
         weights = weights.transpose(0, 1) if self.upwards else weights
         first = weights[::ORBIT].unflatten(1, (-1, ORBIT))
-        return first[..., 1:, 1:, 1:] if self.strided else first
+        result: Tensor = first[..., 1:, 1:, 1:] if self.strided else first
+        return result
 
 
 class _FromDensity(_Tied):
-    """(O, 1, k, k, k) -> (8 O, 1, k, k, k): the first convolution."""
+    """The first convolution: (O, 1, k, k, k) -> (8 O, 1, k, k, k)."""
 
     def forward(self, first: Tensor) -> Tensor:
         return torch.stack([_mirrored(first, mirror, 2) for mirror in range(ORBIT)], 1).flatten(0, 1)
@@ -75,7 +84,7 @@ class _FromDensity(_Tied):
 
 
 class _ToLogits(_Tied):
-    """(1, I, 1, 1, 1) -> (1, 8 I, 1, 1, 1): every channel of an orbit counts alike."""
+    """The last convolution: (1, I, 1, 1, 1) -> (1, 8 I, 1, 1, 1), where all channels of an orbit have one weight."""
 
     def forward(self, first: Tensor) -> Tensor:
         return first.repeat_interleave(ORBIT, 1)
@@ -85,7 +94,7 @@ class _ToLogits(_Tied):
 
 
 class _OfChannels(_Tied):
-    """(C,) -> (8 C,): of a normalisation."""
+    """Weights of a normalisation: (C,) -> (8 C,)."""
 
     def forward(self, first: Tensor) -> Tensor:
         return first.repeat_interleave(ORBIT)
@@ -95,17 +104,37 @@ class _OfChannels(_Tied):
 
 
 def tie_mirrors(network: nn.Module) -> None:
-    """Tie the weights of a U-Net (`unet.build_unet`, without residual blocks) in place; the first of each orbit decide.
+    """Tie the weights of a U-Net in place; those of the first channel of each orbit are kept.
 
-    After it the parameters are those of the first channels; what the layers' names give are all of them, as before.
-    Raises ValueError for a network that cannot be tied: channels that are no multiple of eight, residual blocks.
+    The parameters are then those of the first channels; the attributes of the layers give all weights, as before.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Of `unet.build_unet`, without residual blocks.
+
+    Raises
+    ------
+    ValueError
+        If numbers of channels are no multiples of eight, or there are residual blocks.
     """
     for module, name, rule in list(_rules(network)):
         parametrize.register_parametrization(module, name, rule)
 
 
 def mirrors_are_tied(network: nn.Module) -> bool:
-    """Whether weights are to the last bit what `tie_mirrors` would make of them."""
+    """Return whether all weights equal to the last bit what `tie_mirrors` makes of them.
+
+    Parameters
+    ----------
+    network : nn.Module
+        A U-Net.
+
+    Returns
+    -------
+    bool
+        Whether its logits are symmetric.
+    """
     try:
         rules = list(_rules(network))
     except ValueError:

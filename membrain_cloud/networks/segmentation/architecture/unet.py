@@ -1,7 +1,8 @@
-"""The 3D U-Net of MemBrain-seg's family: MONAI's DynUNet, with the channels as a parameter.
+"""The 3D U-Net of MemBrain-seg's family: MONAI's DynUNet with a choice of channels.
 
-MemBrain-seg's published network has channels (32, 64, 128, 256, 512, 1024) and residual blocks; ours ships narrower.
-Input (B, 1, w, w, w) float32 of mean 0 and variance 1, w a multiple of 2^(levels - 1); output (B, 1, w, w, w) logits.
+MemBrain-seg's published network has channels (32, 64, 128, 256, 512, 1024) and residual blocks; the built-in one is
+smaller. Input (B, 1, w, w, w) float32 of mean 0 and variance 1, with w a multiple of 2^(levels - 1); output logits of
+that shape.
 """
 
 from __future__ import annotations
@@ -18,35 +19,61 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class UNetArchitecture:
-    """channels : of each level, finest first.  residual : two-convolution blocks with a skip, as MemBrain-seg's."""
+    """The architecture of a U-Net.
+
+    Attributes
+    ----------
+    channels : tuple of int
+        Channels of each level, finest first.
+    residual : bool
+        Whether the blocks of two convolutions have a skip connection, as in MemBrain-seg.
+    """
 
     channels: tuple[int, ...]
     residual: bool = False
 
     @property
     def multiple(self) -> int:
-        """A window's edge must be a multiple of this."""
+        """The edge of a window must be a multiple of this."""
         return int(2 ** (len(self.channels) - 1))
 
     def as_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON-able values."""
         return {**asdict(self), "channels": list(self.channels)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> UNetArchitecture:
+        """Return the architecture that `as_dict` described."""
         return cls(tuple(int(c) for c in values["channels"]), bool(values["residual"]))
 
 
 def build_unet(architecture: UNetArchitecture, *, heads: int = 0) -> nn.Module:
-    """A U-Net with random weights. Raises ModelError for fewer than three levels, which DynUNet cannot be.
+    """Build a U-Net with random weights.
 
-    heads : outputs at half, quarter ... resolution, for training alone: a forward pass leaves them in `heads`.
+    Parameters
+    ----------
+    architecture : UNetArchitecture
+        The architecture.
+    heads : int
+        Outputs at half, quarter ... resolution, used by the training; a forward pass leaves them in `heads`. Default:
+        0.
+
+    Returns
+    -------
+    nn.Module
+        The network.
+
+    Raises
+    ------
+    ModelError
+        If there are fewer than three levels, which DynUNet does not support.
     """
     from monai.networks.nets import DynUNet
 
     levels = len(architecture.channels)
     if levels < 3:
         raise ModelError(f"a U-Net of channels {architecture.channels}: too few levels", "give three or more channels")
-    return DynUNet(
+    result: nn.Module = DynUNet(
         spatial_dims=3,
         in_channels=1,
         out_channels=1,
@@ -60,15 +87,40 @@ def build_unet(architecture: UNetArchitecture, *, heads: int = 0) -> nn.Module:
         deep_supervision=heads > 0,
         deep_supr_num=max(heads, 1),
     )
+    return result
 
 
 def own_state(network: nn.Module) -> dict[str, torch.Tensor]:
-    """The state without `skip_layers.*`, under which DynUNet repeats its layers."""
+    """Return the state without `skip_layers.*`, under which DynUNet repeats its layers.
+
+    Parameters
+    ----------
+    network : nn.Module
+        A U-Net.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Weights by name.
+    """
     return {k: v for k, v in network.state_dict().items() if not k.startswith("skip_layers.")}
 
 
 def load_own_state(network: nn.Module, state: dict[str, torch.Tensor]) -> None:
-    """Strict: every own weight must be there, and nothing else. Raises KeyError naming the difference."""
+    """Load a state of `own_state` strictly.
+
+    Parameters
+    ----------
+    network : nn.Module
+        A U-Net.
+    state : dict of str to Tensor
+        Weights by name.
+
+    Raises
+    ------
+    KeyError
+        If a weight is missing or unknown.
+    """
     wanted = set(own_state(network))
     if wanted != set(state):
         difference = sorted(wanted ^ set(state))
@@ -78,9 +130,19 @@ def load_own_state(network: nn.Module, state: dict[str, torch.Tensor]) -> None:
 
 
 def window_flops(architecture: UNetArchitecture, window: int) -> float:
-    """Floating point operations of the convolutions of one forward pass on a window of `window`^3 voxels.
+    """Return the floating point operations of the convolutions of one forward pass.
 
-    A multiplication and an addition count as two; normalisation and activation, a few in a thousand, are left out.
+    Parameters
+    ----------
+    architecture : UNetArchitecture
+        The architecture.
+    window : int
+        Edge of the window in voxels.
+
+    Returns
+    -------
+    float
+        A multiplication and an addition count as two; normalisation and activation, a few in a thousand, are left out.
     """
     channels, total = architecture.channels, 0.0
     for level, width in enumerate(channels):

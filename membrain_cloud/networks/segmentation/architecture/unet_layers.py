@@ -1,4 +1,4 @@
-"""The layers of MONAI's DynUNet in the order they are run, for forward passes of our own."""
+"""The layers of MONAI's DynUNet in the order of execution, for forward passes of our own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ Convolution = TypeVar("Convolution")
 class Block(Generic[Convolution]):
     """conv1, norm, ReLU, conv2, norm, (+ residual), ReLU.
 
-    projection : the residual's 1 x 1 x 1 convolution, where it has one.
+    Attributes
+    ----------
+    first, second : Convolution
+        The convolutions with their normalisations.
+    projection : Convolution or None
+        The residual's 1 x 1 x 1 convolution.
     """
 
     first: Convolution
@@ -28,9 +33,18 @@ class Block(Generic[Convolution]):
 
 @dataclass(frozen=True)
 class UNetParts(Generic[Convolution]):
-    """encoder : finest level first, the bottleneck last.  decoder : coarsest first.
+    """The layers of a U-Net.
 
-    upsampling : weights (Cin, Cout, 2, 2, 2), as the decoder.  head : weight and bias of the output's convolution.
+    Attributes
+    ----------
+    encoder : tuple of Block
+        Finest level first, the bottleneck last.
+    decoder : tuple of Block
+        Coarsest level first.
+    upsampling : tuple of Tensor, shapes (Cin, Cout, 2, 2, 2)
+        Weights, in the order of the decoder.
+    head : tuple of Tensor
+        Weight and bias of the output's convolution.
     """
 
     encoder: list[Block[Convolution]]
@@ -40,7 +54,20 @@ class UNetParts(Generic[Convolution]):
 
 
 def unet_parts(network: nn.Module, convolution: Callable[[Any, Any], Convolution]) -> UNetParts[Convolution]:
-    """Read a DynUNet; `convolution` makes one of a convolution's module and its normalisation's."""
+    """List the layers of a DynUNet.
+
+    Parameters
+    ----------
+    network : nn.Module
+        A DynUNet.
+    convolution : callable
+        Takes a convolution's module and its normalisation's, and returns what stands for both.
+
+    Returns
+    -------
+    UNetParts
+        The layers.
+    """
     unet: Any = network
 
     def block(module: Any) -> Block[Convolution]:

@@ -1,8 +1,8 @@
-"""Convolutions in eight-bit integers on a CPU: a quarter of float32's time where it has VNNI instructions.
+"""Convolve in eight-bit integers on a CPU, in a quarter of float32's time where it has VNNI instructions.
 
-Weights are quantized a channel, once; what is convolved is quantized as it comes, between its least value and one that
-few are greater than: those are cut off, so that the many have finer steps.
-The kernels are oneDNN's, reached as torch's own quantized export does.
+Weights are quantised by output channel, once. Inputs are quantised as they come, between their minimum and a value that
+few exceed: these few are clipped, so that all others have finer steps. The kernels are oneDNN's, as torch's quantised
+export calls them.
 """
 
 from __future__ import annotations
@@ -21,14 +21,19 @@ _SAMPLED = 7
 
 
 def has_integer_kernels() -> bool:
-    """Whether this torch, on this CPU, convolves in eight-bit integers fast (AVX-512 with VNNI)."""
+    """Return whether torch convolves fast in eight-bit integers on this CPU (AVX-512 with VNNI)."""
     return bool(torch.cpu._is_vnni_supported()) and hasattr(torch.ops.onednn, "qconv_pointwise")
 
 
 class QuantizedWeights:
-    """(Cout, Cin, k, k, k) in 255 steps an output channel, in oneDNN's own layout.
+    """Weights (Cout, Cin, k, k, k) in 255 steps by output channel, in oneDNN's layout.
 
-    weight : float32 or bfloat16.  stride : of the convolution.
+    Parameters
+    ----------
+    weight : Tensor, shape (Cout, Cin, k, k, k), float32 or bfloat16
+        The weights.
+    stride : int
+        Stride of the convolution.
     """
 
     def __init__(self, weight: Tensor, stride: int) -> None:
@@ -41,7 +46,22 @@ class QuantizedWeights:
         self._packed: Any = torch.ops.onednn.qconv_prepack(steps, scales, 1.0, 1, [stride] * 3, ones, ones, 1, None)
 
     def convolve(self, rows: Tensor, padding: tuple[int, int, int], stride: int) -> Tensor:
-        """(D, H, W, Cin) contiguous, float32 or bfloat16 -> (D', H', W', Cout) of the same kind."""
+        """Convolve a map.
+
+        Parameters
+        ----------
+        rows : Tensor, shape (D, H, W, Cin), float32 or bfloat16
+            A contiguous map.
+        padding : tuple of int
+            Zeros added along (z, y, x).
+        stride : int
+            Stride.
+
+        Returns
+        -------
+        Tensor, shape (D', H', W', Cout)
+            The result, in the dtype of the map.
+        """
         steps, scale, zero = _quantized(rows)
         made: Tensor = torch.ops.onednn.qconv_pointwise(
             steps.permute(3, 0, 1, 2)[None], scale, zero, self._packed, self._scales, self._zeros, None,
@@ -51,7 +71,7 @@ class QuantizedWeights:
 
 
 def _quantized(rows: Tensor) -> tuple[Tensor, float, int]:
-    """uint8 steps, the value of a step, and the step that is 0; the padding of a convolution is exactly 0."""
+    """Return uint8 steps, the value of a step, and the step that is 0, so that the padding is exactly 0."""
     least, greatest = min(float(rows.amin()), 0.0), max(_almost_greatest(rows), 0.0)
     scale = max(greatest - least, 1e-12) / _STEPS
     zero = round(-least / scale) + 1
@@ -62,5 +82,6 @@ def _quantized(rows: Tensor) -> tuple[Tensor, float, int]:
 
 
 def _almost_greatest(rows: Tensor) -> float:
+    """Return a value that few exceed."""
     sample = rows.reshape(-1)[::_SAMPLED]
     return float(torch.topk(sample, max(1, round(_CUT_OFF * len(sample)))).values[-1])

@@ -1,18 +1,19 @@
-"""DynUNet's forward pass in slabs of planes: the same sums in half the time and memory of a plain one on a CPU.
+"""The forward pass of DynUNet in slabs of planes: the same sums in half the time and memory of a plain one on a CPU.
 
 A plain forward pass holds several maps of the finest level at once (at 160 voxels and 32 channels each is half a
-gigabyte) and walks through memory once for every convolution, normalisation and activation. Here
+gigabyte) and passes through memory once for every convolution, normalisation and activation. Here
 
-- every convolution runs over slabs of some planes that fit the cache, with channels last, oneDNN's fastest layout;
-- a map is stored as the convolution left it; its instance normalisation and activation are done on the fly, when the
-  next layer reads a slab. Means and variances are gathered slab by slab and merged by Chan's formula;
-- a convolution writes over its input wherever nobody else reads it: what a slab gave is stored once the next is read;
+- every convolution runs over slabs of some planes that fit into the cache, with channels last, oneDNN's fastest layout;
+- a map is stored as the convolution left it; instance normalisation and activation are applied when the next layer
+  reads a slab. Means and variances are gathered slab by slab and merged by Chan's formula;
+- a convolution works in place where no skip connection needs its input: the result of a slab is stored once the next
+  slab has been read;
 - the decoder's concatenation and its upsampled half exist for one slab at a time.
 
-Rounding differs from a plain pass as it does between two libraries: about 1e-6 of a logit's range in float32.
+Rounding differs from a plain pass as between two libraries: about 1e-6 of a logit's range in float32.
 
-With eight-bit integers (`integers=True`) every convolution but the first takes its input in steps from the slab's least
-to its greatest value, and its weights in steps a channel; it adds up in 32 bits. All else is as before.
+With eight-bit integers (`integers=True`) every convolution but the first quantises its input by slab and its weights by
+channel; it adds up in 32 bits.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _PART_ROWS = 512
 
 @dataclass(frozen=True)
 class _Affine:
-    """Instance normalisation whose statistics are known, by channel."""
+    """Instance normalisation with known statistics, by channel."""
 
     mean: Tensor
     variance: Tensor
@@ -47,7 +48,7 @@ class _Affine:
     bias: Tensor
 
     def apply(self, rows: Tensor) -> Tensor:
-        """(n, H, W, C) -> normalised, in new memory."""
+        """Return normalised rows (n, H, W, C), in new memory."""
         if rows.dtype == torch.float32:
             scale = self.weight * torch.rsqrt(self.variance + _EPS)
             return torch.addcmul(self.bias - self.mean * scale, rows, scale)
@@ -58,35 +59,40 @@ class _Affine:
 
 
 class _Source(Protocol):
-    """What a convolution reads."""
+    """The input of a convolution."""
 
     @property
-    def shape(self) -> tuple[int, int, int]: ...
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels along (z, y, x)."""
 
     @property
-    def channels(self) -> int: ...
+    def channels(self) -> int:
+        """Number of channels."""
 
     def read(self, start: int, stop: int) -> Tensor:
-        """Planes [start, stop), ready to use: (n, H, W, channels)."""
+        """Return planes [start, stop), ready to use: (n, H, W, channels)."""
 
 
 @dataclass
 class _Map:
-    """A stored map; with an affine it is normalised, and passed through the leaky ReLU, whenever it is read."""
+    """A stored map; with an affine it is normalised and passed through the leaky ReLU when it is read."""
 
     rows: Tensor
     affine: _Affine | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """Voxels along (z, y, x)."""
         depth, height, width, _ = self.rows.shape
         return depth, height, width
 
     @property
     def channels(self) -> int:
+        """Number of channels."""
         return int(self.rows.shape[3])
 
     def read(self, start: int, stop: int) -> Tensor:
+        """Return planes [start, stop), ready to use: (n, H, W, channels)."""
         rows = self.rows[start:stop]
         return rows if self.affine is None else F.leaky_relu_(self.affine.apply(rows), _SLOPE)
 
@@ -100,6 +106,7 @@ class _Joined:
         self.channels = 2 * skip.channels
 
     def read(self, start: int, stop: int) -> Tensor:
+        """Return planes [start, stop), ready to use: (n, H, W, channels)."""
         channels = self.skip.channels
         _, height, width = self.below.shape
         first = start // 2
@@ -118,6 +125,8 @@ class _Joined:
 
 @dataclass(frozen=True)
 class _Convolution:
+    """A convolution and the instance normalisation after it."""
+
     weight: Tensor
     stride: int
     norm_weight: Tensor
@@ -126,10 +135,11 @@ class _Convolution:
 
     @property
     def channels(self) -> int:
+        """Number of output channels."""
         return int(self.weight.shape[0])
 
     def __call__(self, slab: Tensor, depth_padding: int) -> Tensor:
-        """(n, H, W, Cin) -> (m, H', W', Cout), a border of one voxel added in the plane and, where asked, in depth."""
+        """Convolve (n, H, W, Cin) to (m, H', W', Cout), with a border of one voxel in the plane and `depth_padding`."""
         padding = (depth_padding, 1, 1)
         if self.quantized is not None:
             return self.quantized.convolve(slab, padding, self.stride)
@@ -147,7 +157,7 @@ class _Moments:
         self.squares = torch.zeros(channels, dtype=torch.float64)
 
     def add(self, made: Tensor) -> None:
-        """`made` (n, H, W, C) is overwritten."""
+        """Add the values of a slab (n, H, W, C), which are overwritten."""
         rows = made.reshape(-1, made.shape[-1])
         if rows.dtype == torch.float32:
             mean = _mean(rows)
@@ -163,12 +173,13 @@ class _Moments:
         self.count = total
 
     def affine(self, convolution: _Convolution) -> _Affine:
+        """Return the normalisation with these statistics."""
         variance = (self.squares / self.count).float()
         return _Affine(self.mean.float(), variance, convolution.norm_weight, convolution.norm_bias)
 
 
 def _mean(rows: Tensor) -> Tensor:
-    """(n, C) -> (C,), summed in parts of a fixed length: the same to the last bit with any number of threads."""
+    """Return the mean by channel, (n, C) -> (C,), with the same bits for any number of threads."""
     count, channels = rows.shape
     whole = count - count % _PART_ROWS
     parts = rows[:whole].view(-1, _PART_ROWS, channels).sum(1).sum(0) if whole else torch.zeros(channels)
@@ -176,11 +187,18 @@ def _mean(rows: Tensor) -> Tensor:
 
 
 class StreamedUNet:
-    """A DynUNet ready to run window by window on a CPU; MONAI's modules are only read.
+    """A DynUNet ready to run window by window on a CPU.
 
-    dtype : torch.float32, or torch.bfloat16 (maps and convolutions; normalisation is in float32).
-    integers : convolve in eight-bit integers; maps stay in `dtype`.
-    Not safe for several threads at once: maps are stored in a workspace that the next window uses again.
+    It is not thread-safe: maps are stored in a workspace that the next window uses again.
+
+    Parameters
+    ----------
+    network : nn.Module
+        A DynUNet; its modules are only read.
+    dtype : torch.dtype
+        float32, or bfloat16 for maps and convolutions with normalisation in float32.
+    integers : bool
+        Whether to convolve in eight-bit integers; maps stay in `dtype`. Default: False.
     """
 
     def __init__(self, network: nn.Module, dtype: torch.dtype, *, integers: bool = False) -> None:
@@ -203,11 +221,22 @@ class StreamedUNet:
         )
 
     def _matrix(self, weight: Tensor) -> Tensor:
-        """(Cin, Cout, 2, 2, 2) -> (Cin, 8 Cout), the eight children slowest."""
+        """Return (Cin, Cout, 2, 2, 2) weights as (Cin, 8 Cout), the eight children slowest."""
         return weight.to(self.dtype).permute(0, 2, 3, 4, 1).reshape(weight.shape[0], -1).contiguous()
 
     def __call__(self, window: Tensor) -> Tensor:
-        """(w, w, w) float32 -> (w, w, w) float32 logits."""
+        """Predict the logits of one window.
+
+        Parameters
+        ----------
+        window : Tensor, shape (w, w, w), float32
+            Normalised densities.
+
+        Returns
+        -------
+        Tensor, shape (w, w, w), float32
+            Logits.
+        """
         skips: list[_Map] = []
         current = _Map(window[..., None].to(self.dtype))
         for level, block in enumerate(self._encoder):
@@ -257,12 +286,12 @@ class StreamedUNet:
         return (rows.reshape(-1, rows.shape[3]) @ matrix).view(*rows.shape[:3], -1)
 
     def _two_convolutions(self, block: Block[_Convolution], source: _Source, rows: Tensor) -> _Map:
-        """Both into `rows`, where a part of the source may be."""
+        """Compute both convolutions into `rows`, which may contain a part of the source."""
         between = _Map(rows, self._convolve(source, block.first, rows))
         return _Map(rows, self._convolve(between, block.second, rows))
 
     def _convolve(self, source: _Source, convolution: _Convolution, out: Tensor) -> _Affine:
-        """Convolve into `out`, whose planes may be the source's. Returns the normalisation of the result."""
+        """Convolve into `out`, whose planes may be the source's, and return the normalisation of the result."""
         moments = _Moments(convolution.channels)
         depth, height, width = source.shape
         stride = convolution.stride

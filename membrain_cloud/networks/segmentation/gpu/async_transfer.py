@@ -1,4 +1,4 @@
-"""Results of a device on their way to the host, while both work on."""
+"""Copy results of a device to the host while both continue to work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ if TYPE_CHECKING:
 
 
 class Later:
-    """A tensor whose copy in the host's memory is under way; on a CPU the tensor itself."""
+    """A tensor whose copy to the host's memory is under way; on a CPU the tensor itself.
+
+    Parameters
+    ----------
+    values : Tensor
+        Values on the device.
+    """
 
     def __init__(self, values: Tensor) -> None:
         self._arrived: cuda.Event | None = None
@@ -25,11 +31,11 @@ class Later:
             self._arrived.record()
 
     def array(self) -> NDArray[np.float32]:
-        """The values, once they are there; later work of the device is not waited for."""
+        """Return the values as an array once the copy is finished; later work of the device is not waited for."""
         if self._arrived is not None:
             self._arrived.synchronize()
         return cast("NDArray[np.float32]", self._values.numpy())
 
     def wait(self) -> list[float]:
-        """One-dimensional values as numbers."""
+        """Return one-dimensional values as numbers."""
         return [float(value) for value in self.array()]

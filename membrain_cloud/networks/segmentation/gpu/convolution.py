@@ -1,10 +1,10 @@
-"""A 3 x 3 x 3 convolution of channels-last maps of few channels in Triton, which takes its output's statistics too.
+"""A 3 x 3 x 3 convolution in Triton for channels-last maps of few channels, with the statistics of its output.
 
-With 16 to 64 channels a convolution is bound by how often each value is fetched: 27 times in an implicit matrix
-product. Here a tile of consecutive voxels is fetched for its nine (dz, dy) alone. One product gives what it adds to the
-voxel before, to its own and to the one after (the three dx side by side), and those are shifted by a voxel at the end.
-On an H200 that takes 0.71 ms for 160^3 voxels and 32 channels, cuDNN 0.85; from 64 to 32 channels 1.19 and 1.56.
-Normalising the input on the way was slower (1.29): then tiles do not go straight to shared memory.
+With 16 to 64 channels a convolution is bound by the number of times that each value is read: 27 in an implicit matrix
+product. Here a tile of consecutive voxels is read for its nine (dz, dy) only. One product gives the contributions to
+the voxel before, to the own one and to the one after (the three dx side by side), which are shifted by a voxel at the
+end. On an H200 that takes 0.71 ms for 160³ voxels and 32 channels, cuDNN 0.85; from 64 to 32 channels 1.19 and 1.56.
+Normalising the input on the way was slower (1.29), since tiles then do not go directly to shared memory.
 """
 
 from __future__ import annotations
@@ -80,12 +80,34 @@ def _convolution_kernel(
 
 
 def can_convolve(inner: int, channels: int) -> bool:
-    """Whether there is a kernel for so many channels."""
+    """Return whether there is a kernel for these numbers of channels.
+
+    Parameters
+    ----------
+    inner, channels : int
+        Input and output channels.
+
+    Returns
+    -------
+    bool
+        Whether `convolve` takes them.
+    """
     return channels in (16, 32, 64) and inner % 16 == 0
 
 
 def three_beside(weight: Tensor) -> Tensor:
-    """(C, K, 3, 3, 3) -> (9, K, 4, C): the three dx and a fourth of zeros side by side."""
+    """Arrange the weights of a convolution for `convolve`: the three dx and a fourth of zeros side by side.
+
+    Parameters
+    ----------
+    weight : Tensor, shape (C, K, 3, 3, 3)
+        The weights.
+
+    Returns
+    -------
+    Tensor, shape (9, K, 4, C)
+        The same, in the dtype of the weights.
+    """
     channels, inner = weight.shape[:2]
     beside = weight.new_zeros((9, inner, 4, channels))
     beside[:, :, :3] = weight.permute(2, 3, 1, 4, 0).reshape(9, inner, 3, channels)
@@ -93,9 +115,21 @@ def three_beside(weight: Tensor) -> Tensor:
 
 
 def convolve(rows: Tensor, weight: Tensor) -> tuple[Tensor, Moments]:
-    """(B, D, H, W, K) -> (B, D, H, W, C) of the same type, a border of zeros added, and its moments.
+    """Convolve a map, with a border of zeros.
 
-    weight : (9, K, 4, C), from `three_beside`.
+    Parameters
+    ----------
+    rows : Tensor, shape (B, D, H, W, K), float16 or bfloat16
+        The map.
+    weight : Tensor, shape (9, K, 4, C)
+        Of `three_beside`.
+
+    Returns
+    -------
+    Tensor, shape (B, D, H, W, C)
+        The result, in the dtype of the map.
+    Moments
+        Its statistics.
     """
     batch, depth, height, width, inner = rows.shape
     channels = weight.shape[-1]

@@ -1,4 +1,4 @@
-"""A network's forward pass compiled by torch, and recorded as CUDA graphs: less time between a GPU's kernels."""
+"""Compile a forward pass by torch and record it as CUDA graphs, to reduce the time between a GPU's kernels."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _WARM_UPS = 3
 
 
 class CompiledModule:
-    """A module compiled by `torch.compile` at its first call; the module itself where that fails.
+    """A module that is compiled by `torch.compile` at its first call; the module itself where that fails.
 
-    Sums may come in another order, so logits differ in their last digits.
+    Sums may be in another order, so logits differ in their last digits.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -27,6 +27,7 @@ class CompiledModule:
         self._forward: Forward | None = None
 
     def __call__(self, windows: Tensor) -> Tensor:
+        """Return the module's output for windows (B, 1, w, w, w)."""
         if self._forward is not None:
             return self._forward(windows)
         forward: Forward = self._module
@@ -44,10 +45,17 @@ class CompiledModule:
 
 
 class RecordedForward:
-    """A forward pass on a GPU, recorded once for each shape of windows and replayed from then on.
+    """A forward pass on a GPU, recorded once for each shape of windows and then replayed.
 
-    What it returns is the caller's own. Recordings keep their maps, so `limit` of them are held at most; further
-    shapes, and all where recording fails, are computed as ever.
+    Its results belong to the caller. Recordings keep their maps, so at most `limit` of them are held; further shapes
+    are computed without, and all where recording fails.
+
+    Parameters
+    ----------
+    forward : callable
+        The forward pass.
+    limit : int
+        Largest number of recordings. Default: 2.
     """
 
     def __init__(self, forward: Forward, limit: int = 2) -> None:
@@ -55,6 +63,7 @@ class RecordedForward:
         self._recordings: dict[torch.Size, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
 
     def __call__(self, windows: Tensor) -> Tensor:
+        """Return the forward pass's output for windows (B, 1, w, w, w)."""
         if windows.shape not in self._recordings:
             if len(self._recordings) >= self._limit:
                 return self._forward(windows)
@@ -84,5 +93,17 @@ class RecordedForward:
 
 
 def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its type.
+
+    Parameters
+    ----------
+    error : Exception
+        The error.
+
+    Returns
+    -------
+    str
+        One line.
+    """
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

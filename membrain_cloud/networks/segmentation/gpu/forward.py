@@ -1,13 +1,13 @@
-"""DynUNet's forward pass on an NVIDIA GPU: cuDNN's convolutions on channels-last maps, one kernel between each two.
+"""The forward pass of DynUNet on an NVIDIA GPU: cuDNN's convolutions, with one kernel of ours between each two.
 
 In a plain forward pass instance normalisation copies a channels-last map to the other layout and back, and activation,
-residual and concatenation each walk through it once more. At 160 voxels and 32 channels a map is 262 MB, so that takes
+residual and concatenation each pass through it once more. At 160 voxels and 32 channels a map is 262 MB, so this takes
 longer than the convolutions. Here, between two convolutions, a map is read once for its statistics and once more to be
-normalised, activated and joined by the residual, in place; what the decoder needs later is written into its half of the
-joined map in the same pass. Maps and convolutions are in half precision, all else in float32.
+normalised, activated and added to the residual, in place; what the decoder needs later is written into its half of the
+joined map in the same pass. Maps and convolutions are in half precision, everything else in float32.
 
-Maps come from torch's caching allocator, none is kept from call to call: recorded as a CUDA graph they share the
-graph's own pool, which hands the same memory to maps that do not live at the same time. Nothing waits for the host.
+Maps come from torch's caching allocator and are not kept from call to call: in a CUDA graph they share the graph's own
+pool, which gives the same memory to maps that do not live at the same time. No step waits for the host.
 """
 
 from __future__ import annotations
@@ -33,7 +33,18 @@ OWN_CONVOLUTIONS_TO = 32
 
 
 def fused_is_available(device: torch.device | None = None) -> bool:
-    """Whether the device (default: the current one) is an NVIDIA GPU of capability 8.0 or more, and Triton is there."""
+    """Return whether fused kernels run on a device.
+
+    Parameters
+    ----------
+    device : torch.device, optional
+        The device. Default: the current one.
+
+    Returns
+    -------
+    bool
+        Whether it is an NVIDIA GPU of capability 8.0 or more, and Triton is installed.
+    """
     if (device is not None and device.type != "cuda") or not torch.cuda.is_available() or torch.version.cuda is None:
         return False
     return torch.cuda.get_device_capability(device) >= (8, 0) and importlib.util.find_spec("triton") is not None
@@ -41,7 +52,7 @@ def fused_is_available(device: torch.device | None = None) -> bool:
 
 @dataclass(frozen=True)
 class _Convolution:
-    """A convolution without bias and the instance normalisation after it."""
+    """A convolution without bias, and the instance normalisation after it."""
 
     weight: Tensor
     stride: int
@@ -50,7 +61,7 @@ class _Convolution:
     beside: Tensor | None  # the weight as our own kernel takes it, where there is one for it
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """(B, D, H, W, Cin) -> (B, D', H', W', Cout)."""
+        """Convolve (B, D, H, W, Cin) to (B, D', H', W', Cout)."""
         padding = self.weight.shape[-1] // 2
         made = F.conv3d(rows.permute(0, 4, 1, 2, 3), self.weight, None, self.stride, padding)
         # No copy where cuDNN wrote channels last, as it does for weights in that layout.
@@ -58,10 +69,21 @@ class _Convolution:
 
 
 class FusedUNet:
-    """A DynUNet of one input and one output channel, ready to run on windows; MONAI's modules are only read.
+    """A DynUNet with one input and one output channel, ready to run on windows.
 
-    dtype : torch.float16 or torch.bfloat16, of maps and convolutions.
-    Raises ImportError where Triton is missing, ValueError for another number of channels.
+    Parameters
+    ----------
+    network : nn.Module
+        A DynUNet; its modules are only read.
+    dtype : torch.dtype
+        float16 or bfloat16, of maps and convolutions.
+
+    Raises
+    ------
+    ImportError
+        If Triton is not installed.
+    ValueError
+        If the network has other numbers of input or output channels.
     """
 
     def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
@@ -88,11 +110,22 @@ class FusedUNet:
         return _Convolution(weight, stride, *affine, self._own.three_beside(weight) if fits else None)
 
     def _matrix(self, weight: Tensor) -> Tensor:
-        """(Cin, Cout, 2, 2, 2) -> (Cin, 8, Cout)."""
+        """Return (Cin, Cout, 2, 2, 2) weights as (Cin, 8, Cout)."""
         return weight.to(self.dtype).permute(0, 2, 3, 4, 1).reshape(weight.shape[0], 8, -1).contiguous()
 
     def __call__(self, windows: Tensor) -> Tensor:
-        """(B, 1, w, w, w) float32 -> (B, 1, w, w, w) float32 logits."""
+        """Predict the logits of windows.
+
+        Parameters
+        ----------
+        windows : Tensor, shape (B, 1, w, w, w), float32
+            Normalised densities.
+
+        Returns
+        -------
+        Tensor, shape (B, 1, w, w, w), float32
+            Logits.
+        """
         # Triton launches on the current device, wherever its tensors are.
         with torch.cuda.device(windows.device) if windows.is_cuda else nullcontext():
             return self._logits(windows[:, 0].float().contiguous())[:, None]
@@ -119,7 +152,7 @@ class FusedUNet:
         return self._layers.logits(made, unfinished, *self._head)
 
     def _two_convolutions(self, block: Block[_Convolution], rows: Tensor) -> tuple[Tensor, Tensor]:
-        """What the second leaves, and the normalisation that is still to be done."""
+        """Return the result of the second convolution, and the normalisation that it still needs."""
         if rows.shape[-1] == 1 and OWN_FIRST_CONVOLUTION:
             between, moments = self._layers.first_convolution(rows[..., 0], self._taps)
             affine = self._affine(block.first, moments)
@@ -128,7 +161,7 @@ class FusedUNet:
         return self._convolved(block.second, between, affine)
 
     def _convolved(self, convolution: _Convolution, rows: Tensor, affine: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The rows normalised where `affine` is given (in place), then convolved; and the next normalisation."""
+        """Normalise rows in place where `affine` is given, convolve them, and return the next normalisation too."""
         if affine is not None:
             self._normalisation.normalise_(rows, affine)
         if convolution.beside is not None and convolution.weight.shape[0] <= OWN_CONVOLUTIONS_TO:
@@ -145,7 +178,7 @@ class FusedUNet:
     def _finished(
         self, block: Block[_Convolution], source: Tensor, made: Tensor, affine: Tensor, joined: Tensor | None
     ) -> Tensor:
-        """Normalise what the block's second convolution left, in place; add the residual, activate."""
+        """Normalise the result of the block's second convolution in place, add the residual, and activate."""
         residual, residual_affine = source if block.is_residual else None, None
         if block.projection is not None and source.shape[-1] == 1:  # of one channel, it is never made
             weights = block.projection.weight.float().reshape(-1)
@@ -158,9 +191,16 @@ class FusedUNet:
 
 
 class FusedForward:
-    """The fused forward pass; from the first failure on, the plain one: Triton needs a C compiler, among other things.
+    """The fused forward pass; from its first failure on the plain one, since Triton needs a C compiler at run time.
 
-    plain : what to call then, on the same windows.
+    Parameters
+    ----------
+    network : nn.Module
+        A DynUNet.
+    dtype : torch.dtype
+        As for `FusedUNet`.
+    plain : callable
+        The forward pass to call after a failure.
     """
 
     def __init__(self, network: nn.Module, dtype: torch.dtype, plain: Forward) -> None:
@@ -169,6 +209,7 @@ class FusedForward:
         self._works = True
 
     def __call__(self, windows: Tensor) -> Tensor:
+        """Return the logits of windows (B, 1, w, w, w) float32, in the same shape."""
         if self._works:
             try:
                 self._fused = self._fused or FusedUNet(self._network, self._dtype)

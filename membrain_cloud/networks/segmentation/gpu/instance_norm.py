@@ -1,9 +1,9 @@
-"""Instance normalisation of channels-last maps in Triton: statistics, then scale, residual and leaky ReLU at once.
+"""Instance normalisation of channels-last maps in Triton: statistics, then scale, residual and leaky ReLU in one pass.
 
 A map is a contiguous tensor (B, D, H, W, C) of any floating type; its voxels are rows of C values. All arithmetic is in
 float32. Every kernel is bound by memory, so each reads its input once, with vector loads along the channels.
 
-Importing this needs Triton. With TRITON_INTERPRET=1 in the environment the same kernels run on tensors of a CPU.
+Importing this module needs Triton. With TRITON_INTERPRET=1 in the environment the same kernels run on tensors of a CPU.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ _MERGED_SPANS, _MERGED_CHANNELS = 1024, 4
 
 @triton.jit
 def leaky(value: tl.tensor) -> tl.tensor:
+    """Compute the leaky ReLU."""
     return tl.where(value > 0, value, value * _SLOPE)
 
 
@@ -32,9 +33,9 @@ def leaky(value: tl.tensor) -> tl.tensor:
 def store_moments(
     at: tl.tensor, value: tl.tensor, mask: tl.tensor, inside: tl.tensor, held: tl.tensor, channels: tl.tensor
 ) -> None:
-    """Mean and sum of squared deviations of a span held whole: (rows, channels) values, `held` rows of them masked in.
+    """Store mean and sum of squared deviations of a span that is held whole.
 
-    at : addresses of the span's mean, by channel.
+    `value` is (rows, channels), `held` rows of it are valid. `at` are the addresses of the span's mean, by channel.
     """
     mean = tl.sum(tl.where(mask, value, 0.0), 0) / held
     away = tl.where(mask, value - mean[None, :], 0.0)
@@ -52,7 +53,7 @@ def _moments_kernel(
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ) -> None:
-    """Mean and sum of squared deviations of a span of STEPS blocks of ROWS rows. Grid (channel blocks, spans, B)."""
+    """Compute the moments of a span of STEPS blocks of ROWS rows. Grid (channel blocks, spans, B)."""
     channel = tl.program_id(0) * WIDTH + tl.arange(0, WIDTH)
     span = tl.program_id(1)
     sample = tl.program_id(2)
@@ -93,9 +94,9 @@ def _merged(
     span_rows: tl.tensor,
     SPANS: tl.constexpr,
 ) -> tl.tensor:
-    """Mean, sum of squared deviations and count of SPANS spans from `first` on, by Chan's formula.
+    """Merge SPANS spans from `first` on by Chan's formula: mean, sum of squared deviations and count.
 
-    base : addresses of the first span's mean, by channel.
+    `base` are the addresses of the first span's mean, by channel.
     """
     span = first + tl.arange(0, SPANS)
     mask = (span < spans)[:, None] & inside[None, :]
@@ -120,7 +121,7 @@ def _merge_kernel(
     SPANS: tl.constexpr,
     WIDTH: tl.constexpr,
 ) -> None:
-    """SPANS spans become one. Grid (channel blocks, spans afterwards, B)."""
+    """Merge every SPANS spans into one. Grid (channel blocks, spans afterwards, B)."""
     channel = tl.program_id(0) * WIDTH + tl.arange(0, WIDTH)
     sample = tl.program_id(2)
     inside = channel < channels
@@ -147,7 +148,7 @@ def _affine_kernel(
     SPANS: tl.constexpr,
     WIDTH: tl.constexpr,
 ) -> None:
-    """All spans merged, then scale and shift by channel. Grid (channel blocks, B).
+    """Merge all spans, then compute scale and shift by channel. Grid (channel blocks, B).
 
     PROJECTED: the moments are those of a map of one channel, times `projection` for each channel.
     """
@@ -186,7 +187,7 @@ def _normalise_kernel(
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ) -> None:
-    """leaky(x * scale + shift + residual) over x, and into the second half of `joined`'s channels.
+    """Compute leaky(x * scale + shift + residual) in place, and copy it to the second half of `joined`'s channels.
 
     RESIDUAL: "none", "map", "normalised" (a map with its own scale and shift) or "single" (the same, of one channel).
     Grid (channel blocks * row blocks, B).
@@ -224,7 +225,14 @@ def _normalise_kernel(
 class Moments:
     """Mean and sum of squared deviations of a map, by sample, span of voxels and channel.
 
-    partial : (B, spans, 2, C) float32.  rows : voxels of a sample.  span_rows : of a span; the last may be shorter.
+    Attributes
+    ----------
+    partial : Tensor, shape (B, spans, 2, C), float32
+        Mean and sum of squared deviations.
+    rows : int
+        Voxels of a sample.
+    span_rows : int
+        Voxels of a span; the last one may be shorter.
     """
 
     partial: Tensor
@@ -233,7 +241,18 @@ class Moments:
 
     @classmethod
     def of(cls, rows: Tensor) -> Moments:
-        """Of a map (B, D, H, W, C), in one pass."""
+        """Compute the moments of a map in one pass.
+
+        Parameters
+        ----------
+        rows : Tensor, shape (B, D, H, W, C), floating
+            The map.
+
+        Returns
+        -------
+        Moments
+            Its moments.
+        """
         batch, channels, count = len(rows), rows.shape[-1], rows[0, ..., 0].numel()
         block, width = block_of(channels)
         parts = triton.cdiv(channels, width)
@@ -245,11 +264,20 @@ class Moments:
         return cls(partial, count, steps * block)
 
     def affine(self, weight: Tensor, bias: Tensor, projection: Tensor | None = None) -> Tensor:
-        """Scale and shift of the instance normalisation: (B, 2, C) float32.
+        """Compute scale and shift of the instance normalisation.
 
-        weight, bias : (C,) float32.
-        projection : (C,) float32, where the map normalised is this map of one channel times `projection`: mean and
-            variance of w x are w mean(x) and w^2 var(x), so it need not be made. Scale and shift then apply to x.
+        Parameters
+        ----------
+        weight, bias : Tensor, shape (C,), float32
+            Of the normalisation.
+        projection : Tensor, shape (C,), float32, optional
+            The map to normalise is this map of one channel times `projection`; mean and variance of w x are w mean(x)
+            and w² var(x), so it need not be computed. Scale and shift then apply to x. Default: this map itself.
+
+        Returns
+        -------
+        Tensor, shape (B, 2, C), float32
+            Scale and shift.
         """
         batch, spans, _, _ = self.partial.shape
         if spans > _MERGED_SPANS:
@@ -282,11 +310,25 @@ def normalise_(
     residual_affine: Tensor | None = None,
     joined: Tensor | None = None,
 ) -> Tensor:
-    """Scale, shift, add the residual and pass through the leaky ReLU, in place. Returns `rows`.
+    """Scale, shift, add the residual and apply the leaky ReLU, in place.
 
-    residual : a map of the same shape, added as it is or, with `residual_affine` (B, 2, C), scaled and shifted; with
-        one channel it is taken for every channel.
-    joined : (B, D, H, W, 2 C), whose second half gets the result too.
+    Parameters
+    ----------
+    rows : Tensor, shape (B, D, H, W, C), floating
+        The map.
+    affine : Tensor, shape (B, 2, C), float32
+        Scale and shift.
+    residual : Tensor, shape (B, D, H, W, C) or (B, D, H, W, 1), optional
+        A map to add. Default: none.
+    residual_affine : Tensor, shape (B, 2, C), float32, optional
+        Scale and shift of the residual. Default: added as it is.
+    joined : Tensor, shape (B, D, H, W, 2 C), optional
+        Its second half gets the result too. Default: none.
+
+    Returns
+    -------
+    Tensor
+        `rows`.
     """
     channels, count = rows.shape[-1], rows[0, ..., 0].numel()
     kind = "none"
@@ -303,10 +345,33 @@ def normalise_(
 
 
 def block_of(channels: int) -> tuple[int, int]:
-    """Rows and channels that one program takes at a time."""
+    """Return the rows and channels that one program processes at a time.
+
+    Parameters
+    ----------
+    channels : int
+        Channels of the map.
+
+    Returns
+    -------
+    tuple of int
+        Rows and channels.
+    """
     width = width_of(channels, 1, _WIDEST)
     return _VALUES // width, width
 
 
 def width_of(channels: int, least: int, most: int) -> int:
+    """Return a power of two for a number of channels, within limits.
+
+    Parameters
+    ----------
+    channels, least, most : int
+        The channels, and the limits.
+
+    Returns
+    -------
+    int
+        Channels of a block.
+    """
     return int(max(least, min(most, triton.next_power_of_2(channels))))

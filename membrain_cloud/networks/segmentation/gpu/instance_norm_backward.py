@@ -1,8 +1,8 @@
-"""Instance normalisation with gradients for channels-last maps on a GPU, in Triton: a few passes for PyTorch's many.
+"""Instance normalisation with gradients in Triton, for channels-last maps: few passes instead of PyTorch's many.
 
-PyTorch copies a channels-last map to the other layout to normalise it, and back, forwards and backwards: on a GPU that
-takes longer than all convolutions of a U-Net together. Here the map stays as it is; forwards it is read for its
-statistics and read and written to be normalised, backwards read with its gradient for two sums and once more.
+PyTorch copies a channels-last map to the other layout to normalise it, and back, in both directions: on a GPU this
+takes longer than all convolutions of a U-Net together. Here the map keeps its layout. Forward it is read for its
+statistics, and read and written to be normalised; backward it is read with its gradient for two sums, and once more.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _products_kernel(
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ) -> None:
-    """Sums of the gradient, and of the gradient times x, over STEPS blocks of rows. Grid (channel blocks, spans, B)."""
+    """Sum the gradient, and the gradient times x, over STEPS blocks of rows. Grid (channel blocks, spans, B)."""
     channel = tl.program_id(0) * WIDTH + tl.arange(0, WIDTH)
     span = tl.program_id(1)
     sample = tl.program_id(2)
@@ -65,7 +65,7 @@ def _combine_kernel(
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ) -> None:
-    """factors[0] one + factors[1] (+ factors[2] other), by sample and channel. Grid as of `_normalise_kernel`."""
+    """Compute factors[0] one + factors[1] (+ factors[2] other) by sample and channel. Grid of `_normalise_kernel`."""
     parts = tl.cdiv(channels, WIDTH)
     channel = (tl.program_id(0) % parts) * WIDTH + tl.arange(0, WIDTH)
     first = (tl.program_id(0) // parts) * ROWS
@@ -85,7 +85,7 @@ def _combine_kernel(
 
 
 def _sums(gradient: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the gradient, and of the gradient times the map: (B, C) float32 each."""
+    """Return the sums of the gradient, and of the gradient times the map: (B, C) float32 each."""
     batch, channels, count = len(rows), rows.shape[-1], rows[0, ..., 0].numel()
     block, width = block_of(channels)
     parts, blocks = triton.cdiv(channels, width), triton.cdiv(count, block)
@@ -99,7 +99,7 @@ def _sums(gradient: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _combined(one: Tensor, factors: Tensor, other: Tensor | None = None) -> Tensor:
-    """Factors : (B, 2 or 3, C) float32."""
+    """Combine maps with factors (B, 2 or 3, C) float32."""
     channels, count, out = one.shape[-1], one[0, ..., 0].numel(), torch.empty_like(one)
     block, width = block_of(channels)
     grid = (triton.cdiv(channels, width) * triton.cdiv(count, block), len(one))
@@ -111,7 +111,7 @@ def _combined(one: Tensor, factors: Tensor, other: Tensor | None = None) -> Tens
 
 
 class _Normalised(torch.autograd.Function):
-    """(B, D, H, W, C) rows, weight (C,), bias (C,) -> rows."""
+    """Normalisation with gradients: rows (B, D, H, W, C), weight (C,), bias (C,) -> rows."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -133,20 +133,38 @@ class _Normalised(torch.autograd.Function):
 
 
 class FusedInstanceNorm(nn.Module):
-    """`nn.InstanceNorm3d` with weight and bias, for (B, C, D, H, W) in channels-last layout; names are the same."""
+    """`nn.InstanceNorm3d` with weight and bias for channels-last maps (B, C, D, H, W), with the same parameters."""
 
     def __init__(self, plain: nn.InstanceNorm3d) -> None:
         super().__init__()
         self.weight, self.bias = plain.weight, plain.bias
 
     def forward(self, maps: Tensor) -> Tensor:
+        """Normalise maps.
+
+        Parameters
+        ----------
+        maps : Tensor, shape (B, C, D, H, W), floating
+            Maps in channels-last layout.
+
+        Returns
+        -------
+        Tensor, shape (B, C, D, H, W)
+            The normalised maps, in the dtype of the input.
+        """
         rows = maps.permute(0, 2, 3, 4, 1).contiguous()
-        made: Tensor = _Normalised.apply(rows, self.weight, self.bias)
-        return made.permute(0, 4, 1, 2, 3)
+        result: Tensor = _Normalised.apply(rows, self.weight, self.bias)  # type: ignore[no-untyped-call]
+        return result.permute(0, 4, 1, 2, 3)
 
 
 def fuse_normalisation(network: nn.Module) -> None:
-    """Put `FusedInstanceNorm` in the place of every instance normalisation; parameters are the same ones."""
+    """Replace every instance normalisation by `FusedInstanceNorm` with the same parameters.
+
+    Parameters
+    ----------
+    network : nn.Module
+        A network; it is changed in place.
+    """
     for module in list(network.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.InstanceNorm3d):

@@ -1,6 +1,6 @@
-"""A U-Net's other layers in Triton: the first convolution, the decoder's upsampling, the output's convolution.
+"""Other layers of a U-Net in Triton: the first convolution, the decoder's upsampling, the output's convolution.
 
-Maps are as in `fused_normalisation`. The last two normalise and activate what they read, so nobody else has to.
+Maps are as in `instance_norm`. The last two normalise and activate their input, so no other kernel has to.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _first_kernel(
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ) -> None:
-    """3 x 3 x 3 convolution of one channel as a matrix product over its taps, padded to 32. Grid as normalise's."""
+    """Convolve one channel as a matrix product over its 27 taps, padded to 32. Grid as of `_normalise_kernel`."""
     parts = tl.cdiv(channels, WIDTH)
     channel = (tl.program_id(0) % parts) * WIDTH + tl.arange(0, WIDTH)
     span = tl.program_id(0) // parts
@@ -70,7 +70,7 @@ def _upsample_kernel(
     WIDTH: tl.constexpr,
     DEEP: tl.constexpr,
 ) -> None:
-    """Each voxel becomes eight: x @ weight into the first half of `joined`'s channels, x normalised on the way in.
+    """Write x @ weight for the eight children of each voxel to the first half of `joined`; x is normalised first.
 
     Grid (channel blocks * 8 children * row blocks, B).
     """
@@ -115,7 +115,7 @@ def _logits_kernel(
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ) -> None:
-    """leaky(x * scale + shift) @ weight + bias, of all channels at once. Grid (row blocks, B)."""
+    """Compute leaky(x * scale + shift) @ weight + bias over all channels. Grid (row blocks, B)."""
     channel = tl.arange(0, WIDTH)
     first = tl.program_id(0) * ROWS
     sample = tl.program_id(1)
@@ -133,10 +133,18 @@ def _logits_kernel(
 
 
 def upsample_into(joined: Tensor, below: Tensor, weight: Tensor, affine: Tensor | None) -> None:
-    """Transposed convolution of kernel and stride 2 of `below` (B, d, h, w, K) into `joined` (B, 2d, 2h, 2w, 2 C).
+    """Compute the transposed convolution of kernel and stride 2.
 
-    weight : (K, 8, C), the children in the order of z, y, x.
-    affine : (B, 2, K), where `below` is still to be normalised and passed through the leaky ReLU.
+    Parameters
+    ----------
+    joined : Tensor, shape (B, 2 d, 2 h, 2 w, 2 C)
+        Its first half gets the result.
+    below : Tensor, shape (B, d, h, w, K)
+        The map of the level below.
+    weight : Tensor, shape (K, 8, C)
+        The children in the order of z, y, x.
+    affine : Tensor, shape (B, 2, K), float32, or None
+        Normalisation of `below`, after which the leaky ReLU is applied; None: it is used as it is.
     """
     inner, _, channels = weight.shape
     _, depth, height, width = below.shape[:4]
@@ -150,9 +158,21 @@ def upsample_into(joined: Tensor, below: Tensor, weight: Tensor, affine: Tensor 
 
 
 def first_convolution(windows: Tensor, weight: Tensor) -> tuple[Tensor, Moments]:
-    """(B, D, H, W) float32 -> (B, D, H, W, C) of the weight's type, a border of zeros added; and its moments.
+    """Convolve the densities, with a border of zeros.
 
-    weight : (32, C), rows 27 and on zero; it is in the matrix units' type, and so the windows are rounded to it.
+    Parameters
+    ----------
+    windows : Tensor, shape (B, D, H, W), float32
+        Windows; they are rounded to the dtype of the weight.
+    weight : Tensor, shape (32, C), float16 or bfloat16
+        Of `padded_taps`.
+
+    Returns
+    -------
+    Tensor, shape (B, D, H, W, C)
+        The map, in the dtype of the weight.
+    Moments
+        Its statistics.
     """
     batch, depth, height, width = windows.shape
     channels = weight.shape[1]
@@ -167,14 +187,42 @@ def first_convolution(windows: Tensor, weight: Tensor) -> tuple[Tensor, Moments]
 
 
 def padded_taps(weight: Tensor) -> Tensor:
-    """(C, 1, 3, 3, 3) -> (32, C), as `first_convolution` takes it."""
+    """Arrange the weights of the first convolution for `first_convolution`.
+
+    Parameters
+    ----------
+    weight : Tensor, shape (C, 1, 3, 3, 3)
+        The weights.
+
+    Returns
+    -------
+    Tensor, shape (32, C)
+        The same, with zeros from row 27 on.
+    """
     taps = weight.new_zeros((32, len(weight)))
     taps[:_TAPS] = weight.reshape(len(weight), _TAPS).T
     return taps
 
 
 def logits(rows: Tensor, affine: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Normalise, leaky ReLU and a 1 x 1 x 1 convolution to one channel: (B, D, H, W, C) -> (B, D, H, W) float32."""
+    """Normalise, apply the leaky ReLU and convolve to one channel.
+
+    Parameters
+    ----------
+    rows : Tensor, shape (B, D, H, W, C), floating
+        The map.
+    affine : Tensor, shape (B, 2, C), float32
+        Scale and shift.
+    weight : Tensor, shape (C,), float32
+        Of the 1 x 1 x 1 convolution.
+    bias : Tensor, shape (1,), float32
+        Of the convolution.
+
+    Returns
+    -------
+    Tensor, shape (B, D, H, W), float32
+        Logits.
+    """
     channels, count = rows.shape[-1], rows[0, ..., 0].numel()
     out = torch.empty(rows.shape[:-1], dtype=torch.float32, device=rows.device)
     width = width_of(channels, 1, 4096)

@@ -29,7 +29,7 @@ def checkpoint(tmp_path: Path, lightning_checkpoint: Write) -> Path:
 
 
 def changed(path: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
-    """The checkpoint with its `state_dict` changed in place, or replaced by what `change` returns."""
+    """Write the checkpoint with its `state_dict` changed in place, or replaced by the result of `change`."""
     content = torch.load(path, weights_only=True)
     content["state_dict"] = change(content["state_dict"]) or content["state_dict"]
     torch.save(content, path)
