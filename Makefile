@@ -7,14 +7,16 @@ RUN_READY := $(VENV)/.ready-to-run
 TEST_READY := $(VENV)/.ready-to-test
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help setup demo picker test test-all check audit image bench clean
+.PHONY: help setup demo picker test test-all test-pythons coverage check audit image bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo      simulate a project, run everything on it, write demo/report.html"
 	@echo "make test      the tests that take minutes, without the slow ones"
 	@echo "make test-all  all tests"
-	@echo "make check     ruff, format, mypy, and known weaknesses of the pinned packages where they can be looked up"
+	@echo "make coverage  the tests without the slow ones, with the lines of the package that they run"
+	@echo "make test-pythons  the same tests on each Python from 3.11 to 3.13 that is installed"
+	@echo "make check     ruff, format, mypy, directions of imports, known weaknesses of the pinned packages"
 	@echo "make audit     only the latter"
 	@echo "make picker    the picker that ships, from nothing: about three hours"
 	@echo "make image     the container image for CPUs, with buildah, and a try of it (root)"
@@ -39,6 +41,19 @@ test: $(TEST_READY)
 
 test-all: $(TEST_READY)
 	$(BIN)/python -m pytest
+
+# Kernels that numba or Triton compile run outside of the interpreter; pyproject.toml leaves them out.
+coverage: $(TEST_READY)
+	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term:skip-covered --cov-report=html:build/coverage
+
+# Each Python gets an environment of its own, .venv-3.12 and so on; a missing one is left out, by name.
+test-pythons:
+	@for version in 3.11 3.12 3.13; do \
+	  if python$$version -c 'import venv, ensurepip' >/dev/null 2>&1; then \
+	    echo "Python $$version"; \
+	    $(MAKE) --no-print-directory test VENV=.venv-$$version PYTHONS=python$$version || exit 1; \
+	  else echo "Python $$version: not installed, left out"; fi; \
+	done
 
 check: $(TEST_READY)
 	$(BIN)/ruff check .

@@ -14,6 +14,7 @@ ROOT = DOCS.parent
 FROM_ROOT = {
     "ARCHITECTURE.md": "architecture.md",
     "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
     "benchmarks/README.md": "benchmarks.md",
 }
 
@@ -24,8 +25,11 @@ SECTIONS: list[tuple[str, list[str]]] = [
     ("", ["how-to/train-segmentation.md", "how-to/train-a-picker.md", "models.md"]),
     ("Statistics", ["statistics/*"]),
     ("Deployment", ["deploy/*"]),
-    ("Reference", ["commands.md", "settings.md", "tables.md", "python.md"]),
-    ("Explanation", ["limits.md", "segmentation.md", "architecture.md", "benchmarks.md", "changelog.md"]),
+    ("Reference", ["python.md", "commands.md", "settings.md", "tables.md"]),
+    (
+        "Explanation",
+        ["limits.md", "segmentation.md", "architecture.md", "benchmarks.md", "contributing.md", "changelog.md"],
+    ),
 ]
 
 

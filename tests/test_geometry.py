@@ -40,7 +40,7 @@ def test_mesh_area_and_normals() -> None:
     np.testing.assert_allclose(square.vertex_normals(), np.tile([0, 0, 1.0], (4, 1)))
 
 
-def test_orientations_are_rotations_with_the_normal_as_z_whatever_the_normal() -> None:
+def test_orientations_have_the_normal_as_z_axis_for_every_normal() -> None:
     rng = np.random.default_rng(0)
     normals = rng.standard_normal((50, 3))
     normals = np.concatenate([normals / np.linalg.norm(normals, axis=1, keepdims=True), np.eye(3), -np.eye(3)])

@@ -57,7 +57,7 @@ def test_with_all_mirrors_each_voxel_is_seen_in_eight_times_the_windows() -> Non
     assert sum(w.weight for w in windows) == pytest.approx(len(windows) / 8)
 
 
-def test_adaptive_windows_around_a_voxel_have_all_eight_mirrors_and_look_on_in_the_opposite_ones() -> None:
+def test_adaptive_windows_around_a_voxel_have_all_mirrors_and_opposites() -> None:
     windows = Tiling(16, 8, "adaptive").windows((48, 48, 48))
     here = [w for w in windows if all(s <= 20 < s + 16 for s in w.box.start)]
     assert {w.flips for w in here} == set(ALL_FLIPS)

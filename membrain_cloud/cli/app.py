@@ -176,7 +176,13 @@ def _print_error(ctx: click.Context, line: str) -> None:
 
 
 def say(line: str) -> None:
-    """Print a message for the user to standard error, where it does not mix with the command's results."""
+    """Print a message for the user to standard error, where it does not mix with the command's results.
+
+    Parameters
+    ----------
+    line : str
+        The message.
+    """
     click.echo(line, err=True)
 
 

@@ -109,12 +109,36 @@ def takes(*groups: type[Any]) -> Callable[[Callable[..., Any]], Callable[..., An
 
 
 def absolute(path: str) -> str:
-    """Return a local path as an absolute one, since workers run in other folders; URLs stay as they are."""
+    """Return a local path as an absolute one, since workers run in other folders.
+
+    Parameters
+    ----------
+    path : str
+        A path or URL.
+
+    Returns
+    -------
+    str
+        The path, absolute and without `..`; a URL unchanged.
+    """
     return path if "://" in path else os.path.normpath(Path.cwd() / path)
 
 
 def absolute_path(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
-    """Return the value of a path option as an absolute path or URL: a callback for click."""
+    """Return the value of a path option as an absolute path or URL, as a callback of click.
+
+    Parameters
+    ----------
+    _ctx, _param
+        Not used.
+    value : str or None
+        The value on the command line.
+
+    Returns
+    -------
+    str or None
+        The absolute path or URL; None for an absent option.
+    """
     return absolute(value) if value else value
 
 
@@ -135,7 +159,18 @@ def json_option(function: Function) -> Function:
 
 
 def output_exists(path: str) -> UsageError:
-    """Return the error for an output file that exists and may not be replaced."""
+    """Return the error for an output file that exists and may not be replaced.
+
+    Parameters
+    ----------
+    path : str
+        The output file.
+
+    Returns
+    -------
+    UsageError
+        With `--overwrite` as the next step.
+    """
     return UsageError(f"{path}: the file exists already", "give another name, or add --overwrite")
 
 

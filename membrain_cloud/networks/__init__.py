@@ -8,3 +8,5 @@ segmentation : the U-Net, its forward passes on CPU and GPU, and the averaging o
 picking : DiffusionNet and MemBrain v1's network.
 model_file : names, paths and digests of model files.
 """
+
+__all__ = ["model_file", "picking", "segmentation"]

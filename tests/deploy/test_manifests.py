@@ -93,8 +93,8 @@ def test_rendered_files_are_current(helm: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_settings_of_values_files_are_settings(name: str) -> None:
-    given = yaml.safe_load((CHART / "values" / f"{name}.yaml").read_text(encoding="utf-8"))
-    settings_from(given.get("run", {}).get("settings", {}))
+    values = yaml.safe_load((CHART / "values" / f"{name}.yaml").read_text(encoding="utf-8"))
+    settings_from(values.get("run", {}).get("settings", {}))
 
 
 def test_all_versions_of_the_schemas_are_installed() -> None:

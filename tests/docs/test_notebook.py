@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom on tables of a specimen and of a demo, and shows its figures."""
+"""The notebooks run from top to bottom and show their figures."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from pathlib import Path
 import nbformat
 import pytest
 
-NOTEBOOK = Path(__file__).parents[2] / "docs" / "notebooks" / "statistics.ipynb"
+NOTEBOOKS = Path(__file__).parents[2] / "docs" / "notebooks"
+NOTEBOOK, ONE_TOMOGRAM = NOTEBOOKS / "statistics.ipynb", NOTEBOOKS / "one-tomogram.ipynb"
 
 
-def execute(project: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> nbformat.NotebookNode:
+def execute(
+    project: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, path: Path = NOTEBOOK
+) -> nbformat.NotebookNode:
     from nbclient import NotebookClient
 
     monkeypatch.setenv("MEMBRAIN_PROJECT", str(project))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     monkeypatch.setenv("IPYTHONDIR", str(folder / "ipython"))
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    notebook = nbformat.read(path, as_version=4)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # warnings of the kernel's client
         NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
@@ -40,11 +43,17 @@ def test_the_notebook_runs_on_a_specimen(
     assert stderr == []
 
 
-def test_the_notebook_is_stored_with_its_figures_and_without_paths() -> None:
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+def test_the_notebook_of_one_tomogram_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = execute(tmp_path, tmp_path, monkeypatch, ONE_TOMOGRAM)
+    assert images(notebook) == 3
+
+
+@pytest.mark.parametrize("path", [NOTEBOOK, ONE_TOMOGRAM], ids=lambda path: path.stem)
+def test_a_notebook_is_stored_with_figures_and_without_paths(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     assert images(notebook) == 3
-    text = NOTEBOOK.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
     assert "/home/" not in text
     assert "/tmp/" not in text
     assert not any(o.get("output_type") == "error" for c in notebook.cells if c.cell_type == "code" for o in c.outputs)

@@ -112,7 +112,7 @@ def test_the_matched_volume_has_the_targets_spectrum(shape: Zyx) -> None:
     np.testing.assert_allclose(ratio[1:-2] / np.median(ratio), 1.0, atol=0.08)
 
 
-def test_a_spectrum_without_frequencies_is_one_of_a_cube_at_the_same_spacing() -> None:
+def test_a_spectrum_without_frequencies_is_of_a_cube_at_equal_spacing() -> None:
     volume = coloured((32, 32, 32), 2.0)
     full = spectrum_of(coloured((24, 24, 24), 4.0, seed=2))
     bare = Spectrum(full.intensity, None, None)

@@ -39,7 +39,7 @@ def test_the_wavelength_is_the_relativistic_one() -> None:
     assert electron_wavelength_angstrom(200.0) == pytest.approx(0.0250793, rel=1e-4)
 
 
-def test_the_ctf_starts_at_the_amplitude_contrast_and_vanishes_at_its_first_zero() -> None:
+def test_the_ctf_starts_at_the_amplitude_contrast_and_has_its_zero() -> None:
     assert contrast_transfer(np.zeros(1), **LENS)[0] == pytest.approx(0.07)
     zero = first_zero_per_angstrom(defocus_angstrom=50000.0, amplitude_contrast=0.07, voltage_kv=300.0)
     assert abs(contrast_transfer(np.array([zero]), **LENS)[0]) < 2e-3
@@ -74,7 +74,7 @@ def test_the_kernel_is_the_wiener_filter_at_true_frequencies(lowpass: bool) -> N
         assert whole[z, y, x] == pytest.approx(wiener(cycles, lowpass=lowpass), rel=1e-3, abs=1e-5)
 
 
-def test_in_a_cube_the_two_ways_to_measure_frequencies_differ_by_rounding_only() -> None:
+def test_in_a_cube_both_measures_of_frequency_differ_by_rounding() -> None:
     shape: Zyx = (32, 32, 32)
     right = kernel(shape, {})(range(32))
     theirs = kernel(shape, {"membrain_seg_radii": True})(range(32))
@@ -82,7 +82,7 @@ def test_in_a_cube_the_two_ways_to_measure_frequencies_differ_by_rounding_only()
     assert abs(theirs[1, 1, 1] - right[1, 1, 1]) > 1e-3  # 1.73 is taken for 2
 
 
-def test_in_a_flat_volume_only_true_frequencies_make_z_a_direction_like_others() -> None:
+def test_in_a_flat_volume_true_frequencies_treat_z_like_other_axes() -> None:
     shape: Zyx = (32, 64, 64)
     right = kernel(shape, {})(range(64))
     np.testing.assert_allclose(right[3, 0, 0], right[0, 0, 6], rtol=1e-6)

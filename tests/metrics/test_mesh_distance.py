@@ -48,7 +48,7 @@ def test_concentric_spheres_are_apart_by_the_difference_of_their_radii() -> None
     assert [r.within for r in compared(sphere(500.0), sphere(540.0), tolerance_angstrom=45.0)] == [1.0, 1.0]
 
 
-def test_a_shifted_sheet_of_other_faces_is_as_far_as_its_shift_to_faces_not_to_vertices() -> None:
+def test_a_shifted_sheet_is_as_far_as_its_shift_whatever_its_faces() -> None:
     coarse, fine = sheet((0, 1000), (0, 1000), 0.0, cells=1), sheet((0, 1000), (0, 1000), 15.0, cells=37)
     for reach in compared(coarse, fine, tolerance_angstrom=20.0):
         assert reach.mean_angstrom == pytest.approx(15.0)

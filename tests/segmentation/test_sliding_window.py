@@ -117,7 +117,7 @@ def test_batches_and_pieces_read_change_nothing() -> None:
         np.testing.assert_array_equal(run(volume, mirrors="adaptive", batch=batch, planes=planes)[0], expected)
 
 
-def test_variance_is_that_of_the_probability_over_the_mirrors_and_leaves_the_logits_alone() -> None:
+def test_variance_is_of_the_probability_and_does_not_change_logits() -> None:
     volume = np.random.default_rng(7).standard_normal((24, 20, 20)).astype(np.float32)
     logits, variance = run(volume, mirrors="yes", apart=True)
     np.testing.assert_array_equal(logits, run(volume, mirrors="yes")[0])

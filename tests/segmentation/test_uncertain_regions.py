@@ -11,7 +11,7 @@ from membrain_cloud.segmentation.score_encoding import encode_scores
 from membrain_cloud.segmentation.uncertain_regions import CellSums, doubt, doubtful_boxes, least_around
 
 
-def test_doubt_is_largest_at_the_threshold_and_alike_for_every_kind_of_score() -> None:
+def test_doubt_is_largest_at_the_threshold_for_every_kind_of_score() -> None:
     logits = np.linspace(-6, 6, 241, dtype=np.float32).reshape(1, 1, -1)
     for threshold in (0.0, 1.5):
         exact = doubt(logits, "scores", threshold)
@@ -21,7 +21,7 @@ def test_doubt_is_largest_at_the_threshold_and_alike_for_every_kind_of_score() -
         np.testing.assert_allclose(doubt(encode_scores(logits, "uint8"), "scores", threshold), exact, atol=1e-2)
 
 
-def test_doubt_of_variances_is_the_variance_and_nothing_where_that_is_unknown() -> None:
+def test_doubt_of_variances_is_the_variance_and_0_where_unknown() -> None:
     variance = np.array([[[0.0, 0.1, np.nan]]], np.float16)
     np.testing.assert_allclose(doubt(variance, "uncertainty", 0.0), [[[0.0, 0.1, 0.0]]], atol=1e-4)
 

@@ -81,7 +81,7 @@ def test_particles_stand_in_the_membrane_and_lean_to_their_side(name: str) -> No
     assert len(sizes) > 10 if name in UNNAMED_PARTICLES else len(sizes) == 1
 
 
-def test_the_specimen_goes_on_beyond_the_tomogram_and_leaves_no_ghost_at_the_other_border() -> None:
+def test_the_specimen_continues_beyond_the_tomogram_without_ghosts() -> None:
     """A sheet that leaves through the top must not come back at the bottom."""
     settings = PhantomSettings(
         shape=(48, 64, 64), kinds=("sheet",), membranes=1, particles=(), cytosolic_per_um3=(1.0, 1.1),
@@ -140,7 +140,7 @@ def test_every_kind_of_membrane_can_be_placed(kind: str) -> None:
     raise AssertionError(f"no {kind} found room in six volumes")
 
 
-def test_the_missing_wedge_is_missing_and_planes_leave_gaps_beyond_crowthers_resolution() -> None:
+def test_the_missing_wedge_and_gaps_beyond_crowthers_resolution() -> None:
     density = np.random.default_rng(0).standard_normal((48, 48, 48)).astype(np.float32)
     seen = image_density(density, 10.0, Imaging(tilt_range_degrees=60, background_fraction=0.0), 1)
     power = np.abs(fft.fftn(seen)) ** 2
@@ -176,7 +176,7 @@ def test_contrast_transfer_has_its_first_zero_where_theory_says() -> None:
     assert (imaging_transfer(np.array([1.2 * zero], np.float32), Imaging(defocus_um=4.0)) > 0).all()
 
 
-def test_a_stamped_particle_keeps_its_mass_and_place_and_is_cut_at_the_border() -> None:
+def test_a_stamped_particle_keeps_its_mass_and_is_cut_at_the_border() -> None:
     volume = np.zeros((40, 44, 48), np.float32)
     blob = Blobs(np.zeros((1, 3)), 15.0, np.ones(1))
     stamp(volume, blob, np.array([200.0, 163.0, 150.0]), np.eye(3), 10.0)

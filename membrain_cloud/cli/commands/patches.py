@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from membrain_cloud.pipeline.annotation.annotators import Sources
-    from membrain_cloud.pipeline.annotation.patch_set import Patch, PatchSet
+    from membrain_cloud.pipeline.annotation.patch_set import AnnotationPatch, PatchSet
     from membrain_cloud.store.projects.project import Project
 
 
@@ -104,17 +104,17 @@ def propose_patches(
       membrain-cloud patches propose project/config.json --set segment.scores=uint8 --count 20
       membrain-cloud patches propose project/config.json --set segment.scores=uint8 --more 10
     """
-    from membrain_cloud.pipeline.annotation.propose import Wish, predicted_uri, propose
+    from membrain_cloud.pipeline.annotation.propose import ProposalSettings, predicted_uri, propose
     from membrain_cloud.store.projects.open import open_project
 
     settings = settings_options.load()
-    wish = Wish(options.count, options.more or 0, options.edge, options.per_tomogram)
+    proposal_settings = ProposalSettings(options.count, options.more or 0, options.edge, options.per_tomogram)
     with display.Bar("tomograms") as bar:
         proposal = propose(
             open_project(config),
             runs,
             name,
-            wish,
+            proposal_settings,
             prediction=options.prediction or predicted_uri(settings),
             progress=bar.update,
         )
@@ -129,7 +129,7 @@ def propose_patches(
     say(f"{proposal.added} added, {total} in all; next: membrain-cloud patches extract {config} --name {name}")
 
 
-def _show(proposed: Sequence[Patch]) -> None:
+def _show(proposed: Sequence[AnnotationPatch]) -> None:
     rows = [(p.patch, p.run, f"{p.z}, {p.y}, {p.x}", f"{p.doubt:.5f}", p.evidence, p.prediction) for p in proposed]
     display.show_table("", ("patch", "run", "first voxel z, y, x", "uncertainty", "measured by", "prediction"), rows)
 
@@ -176,10 +176,10 @@ def extract_patches(
       membrain-cloud patches extract project/config.json --name round-1
     """
     from membrain_cloud.pipeline.annotation.extract import extract, extract_files
-    from membrain_cloud.pipeline.annotation.patch_set import chosen_patches
+    from membrain_cloud.pipeline.annotation.patch_set import select_patches
 
     patch_set = _open(config, name)
-    selected = chosen_patches(patch_set.require_patches(), names)
+    selected = select_patches(patch_set.require_patches(), names)
     project, extracted = extract(patch_set, selected, border=border, output=output)
     files = [] if folder is None else extract_files(patch_set, selected, folder, border=border)
     if as_json:
@@ -273,7 +273,7 @@ def merge_patches(options: MergeOptions, target: MergedOptions, config: str, *, 
       membrain-cloud patches merge project/config.json --name round-1
       membrain-cloud patches merge project/config.json --name round-1 --from alice/1 --from bob --rule last
     """
-    from membrain_cloud.pipeline.annotation.merge import Output, merge
+    from membrain_cloud.pipeline.annotation.merge import MergeOutput, merge
 
     patch_set = _open(config, name)
     merged = merge(
@@ -281,8 +281,8 @@ def merge_patches(options: MergeOptions, target: MergedOptions, config: str, *, 
         patch_set.require_patches(),
         _patch_project(patch_set, options),
         options.sources(),
-        options.rule,
-        Output(target.user, target.session or name),
+        rule=options.rule,
+        output=MergeOutput(target.user, target.session or name),
         training_folder=target.training_folder,
     )
     if as_json:
@@ -319,9 +319,9 @@ def list_patches(config: str, *, name: str, as_json: bool) -> None:
     Example:
       membrain-cloud patches list project/config.json --name round-1
     """
-    from membrain_cloud.pipeline.annotation.annotators import standing
+    from membrain_cloud.pipeline.annotation.annotators import patch_states
 
-    rows = standing(_open(config, name))
+    rows = patch_states(_open(config, name))
     if as_json:
         print_json(rows)
         return

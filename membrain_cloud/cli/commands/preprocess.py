@@ -11,14 +11,14 @@ from membrain_cloud.cli.app import Command, print_json, say
 from membrain_cloud.cli.options import Function, json_option, option, option_group, takes
 from membrain_cloud.pipeline.preprocess.settings import (
     DeconvolutionSettings,
-    Means,
     Output,
     PixelSizeSettings,
+    Resources,
     SpectrumSettings,
 )
 
 if TYPE_CHECKING:
-    from membrain_cloud.pipeline.preprocess.volume_filter import Made
+    from membrain_cloud.pipeline.preprocess.volume_filter import FilteredFile
 
 
 @click.group()
@@ -39,7 +39,7 @@ class ResourceOptions:
     memory_gib: float = option(
         "--memory-gib",
         type=click.FloatRange(min=0, min_open=True),
-        default=Means.memory_gib,
+        default=Resources.memory_gib,
         show_default=True,
         metavar="GIB",
         help="Largest memory to use, in GiB.",
@@ -54,9 +54,9 @@ class ResourceOptions:
         help="Threads of the Fourier transforms (default: one a core).",
     )
 
-    def means(self) -> Means:
+    def limits(self) -> Resources:
         """Return the limits as the filters take them."""
-        return Means(self.memory_gib, self.scratch, self.threads)
+        return Resources(self.memory_gib, self.scratch, self.threads)
 
 
 @option_group
@@ -93,7 +93,7 @@ def _spacing_option(function: Function) -> Function:
     return click.option("--voxel-spacing", type=float, metavar="A", help=text)(function)
 
 
-def _print_result(file: str, result: Made, as_json: bool) -> None:
+def _print_result(file: str, result: FilteredFile, as_json: bool) -> None:
     for note in result.notes:
         say(f"{file}: {note}")
     if as_json:
@@ -157,7 +157,7 @@ def match_pixel_size(
             file,
             output.file(),
             options.settings(),
-            resources.means(),
+            resources.limits(),
             voxel_spacing_angstrom=voxel_spacing,
             progress=bar.update,
         )
@@ -183,7 +183,7 @@ def match_segmentation(
     from membrain_cloud.pipeline.preprocess import filters
 
     with display.Bar("resample") as bar:
-        result = filters.match_segmentation(file, tomogram, output.file(), resources.means(), progress=bar.update)
+        result = filters.match_segmentation(file, tomogram, output.file(), resources.limits(), progress=bar.update)
     _print_result(file, result, as_json)
 
 
@@ -217,7 +217,7 @@ def extract_spectrum(
         result = filters.extract_spectrum(
             file,
             output,
-            resources.means(),
+            resources.limits(),
             overwrite=overwrite,
             voxel_spacing_angstrom=voxel_spacing,
             progress=bar.update,
@@ -297,7 +297,7 @@ def match_spectrum(
             options.target,
             output.file(),
             options.settings(),
-            resources.means(),
+            resources.limits(),
             voxel_spacing_angstrom=voxel_spacing,
             progress=bar.update,
         )
@@ -402,7 +402,7 @@ def deconvolve(
             file,
             output.file(),
             options.settings(),
-            resources.means(),
+            resources.limits(),
             voxel_spacing_angstrom=voxel_spacing,
             progress=bar.update,
         )

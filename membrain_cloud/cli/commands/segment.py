@@ -173,7 +173,20 @@ class _SegmentCommand(Command):
     """Take the options of `membrain segment` too, under their names."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Replace MemBrain-seg's options by this command's, and parse them."""
+        """Replace MemBrain-seg's options by this command's, and parse them.
+
+        Parameters
+        ----------
+        ctx : click.Context
+            The command's context.
+        args : list of str
+            Words of the command line.
+
+        Returns
+        -------
+        list of str
+            Words that are left over.
+        """
         words: list[str] = []
         for word in args:
             name, equals, value = word.partition("=")

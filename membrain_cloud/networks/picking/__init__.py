@@ -9,3 +9,5 @@ diffusion_net : the surface network.
 subvolume_picker, subvolume_net : MemBrain v1's network on boxes of density.
 mean_shift : the mean shift on a GPU.
 """
+
+__all__ = ["diffusion_net", "mean_shift", "picker", "subvolume_net", "subvolume_picker"]

@@ -12,3 +12,5 @@ architecture : the U-Net, MemBrain-seg's checkpoints, symmetric weights.
 cpu : forward passes on CPUs.
 gpu : forward passes on NVIDIA GPUs.
 """
+
+__all__ = ["architecture", "cpu", "gpu", "segmenter", "window_averaging", "window_network", "window_rescaling"]

@@ -1,10 +1,10 @@
-"""What people have made of patches: in the patches' project, in the tomograms' own, and in folders of corrections."""
+"""Read what annotators have made of patches: in the patches' project, in whole tomograms, and in correction folders."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,6 @@ from membrain_cloud.pipeline.annotation.extract import (
     prefill,
 )
 from membrain_cloud.store.formats.volume_reader import read_volume
-from membrain_cloud.store.projects.project import Project
 from membrain_cloud.store.refs import SegmentationRef
 from membrain_cloud.training.corrections import Marks, apply_corrections, fill_unmarked, marks_from_masks
 
@@ -28,17 +27,31 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from membrain_cloud.pipeline.annotation.patch_set import Patch, PatchSet
+    from membrain_cloud.pipeline.annotation.patch_set import AnnotationPatch, PatchSet
+    from membrain_cloud.store.projects.project import Project
 
 _OBJECTS = ("membrane", "background", "ignore")
-_KINDS = ("remove", "add", "ignore")
+_CORRECTIONS = ("remove", "add", "ignore")
+_LARGEST_MARK = 255
+
+# An annotator: user and session.
+_Annotator = tuple[str, str]
+# Segmentations of one annotator in one run, by name.
+_Refs = dict[str, SegmentationRef]
 
 
 @dataclass(frozen=True)
-class Word:
-    """What one annotator says of one patch: 1, 2 or 3 in every voxel.
+class PatchAnnotation:
+    """One annotator's marks of one patch.
 
-    source : who, `alice/1`, or the folder.  digest : sha256 of the voxels as they were read.
+    Attributes
+    ----------
+    source : str
+        The annotator, e.g. `alice/1`, or the folder of corrections.
+    digest : str
+        SHA-256 of the voxels as they were read.
+    marks : (Z, Y, X) array of uint8
+        1 membrane, 2 ignore or 3 background in every voxel.
     """
 
     source: str
@@ -47,14 +60,31 @@ class Word:
 
 
 @dataclass(frozen=True)
-class Sources:
-    """Whose words count, in this order.
+class _StoredMarks:
+    """Where one annotator's marks of a patch are stored: in `box` of segmentations of a run."""
 
-    annotators : (user, session) each; a session of None: all of that user's, in order. Empty: everybody who has
-    saved something in the patches' project. Those named are also looked for in the tomograms' own project.
-    folders : of MemBrain-seg's corrections, `DIR/NAME_patch-0001/Add1.mrc`.
-    unmarked : what an annotator's 0 says within a patch, background (3) or ignore (2).
-    border : around patches, in voxels; None: that which each was extracted with.
+    annotator: _Annotator
+    project: Project
+    run: str
+    box: Box
+    refs: _Refs
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The annotators and folders whose marks are read, in this order.
+
+    Attributes
+    ----------
+    annotators : sequence of (str, str or None)
+        User and session; a session of None stands for all sessions of the user, in their order. Empty: all annotators
+        in the patches' project. Named annotators are also looked for in the tomograms' own project.
+    folders : sequence of str
+        Folders of MemBrain-seg's corrections, `DIR/NAME_patch-0001/Add1.mrc`.
+    unmarked : int
+        The mark of an annotator's 0 within a patch: background (3) or ignore (2).
+    border : int or None
+        Width of the margin to ignore around patches, in voxels; None for the one that each was extracted with.
     """
 
     annotators: Sequence[tuple[str, str | None]]
@@ -62,171 +92,266 @@ class Sources:
     unmarked: int
     border: int | None
 
-    def border_voxels(self, kept: PatchSet, patch: Patch) -> int:
-        return extracted_border(kept, patch) if self.border is None else self.border
+    def border_voxels(self, patch_set: PatchSet, patch: AnnotationPatch) -> int:
+        """Return the width of the margin around a patch.
 
-    def require_annotators(self, kept: PatchSet, patches_project: Project | None, patches: Sequence[Patch]) -> None:
-        """UsageError for one who is named, and has saved nothing about any of the patches; for a folder likewise."""
-        people = {who for patch in patches for who, _ in self._annotations(kept, patches_project, patch)}
+        Parameters
+        ----------
+        patch_set : PatchSet
+            The set of the patch.
+        patch : AnnotationPatch
+            The patch.
+
+        Returns
+        -------
+        int
+            Voxels.
+        """
+        return extracted_border(patch_set, patch) if self.border is None else self.border
+
+    def require_annotators(
+        self, patch_set: PatchSet, patches_project: Project | None, patches: Sequence[AnnotationPatch]
+    ) -> None:
+        """Check that every named annotator and folder has marks of some patch.
+
+        Parameters
+        ----------
+        patch_set : PatchSet
+            The set.
+        patches_project : Project or None
+            The patches' project; None where it is missing.
+        patches : sequence of AnnotationPatch
+            The patches.
+
+        Raises
+        ------
+        UsageError
+            If an annotator or a folder has none.
+        """
+        existing = {
+            stored.annotator for patch in patches for stored in self._stored_marks(patch_set, patches_project, patch)
+        }
         for user, session in self.annotators:
-            if not any(who[0] == user and session in (None, who[1]) for who in people):
-                known = ", ".join(sorted("/".join(who) for who in people)) or "nobody"
+            if not any(_is_named(annotator, user, session) for annotator in existing):
+                listed = ", ".join(sorted("/".join(annotator) for annotator in existing))
                 raise UsageError(
                     f"{user}{'' if session is None else f'/{session}'} has saved nothing about these patches",
-                    f"of those who are named, {known} has" if people else "see who has: membrain-cloud patches list",
+                    f"of the annotators that were named, {listed} has"
+                    if existing
+                    else "see who has: membrain-cloud patches list",
                 )
         for folder in self.folders:
-            if not any(any(_correction_files(kept, patch, folder).values()) for patch in patches):
+            if not any(any(_correction_files(patch_set, patch, folder).values()) for patch in patches):
                 raise UsageError(
                     f"{folder} holds no correction of any of these patches",
-                    f"give the folder that holds {kept.name}_{patches[0].patch}/Add1.mrc or the like",
+                    f"give the folder that holds {patch_set.name}_{patches[0].patch}/Add1.mrc or the like",
                 )
 
-    def words(self, kept: PatchSet, patches_project: Project | None, patch: Patch) -> list[Word]:
-        """Everybody's, of one patch; empty where nobody has looked at it. InputError for a shape or values that do not
-        fit.
+    def annotations(
+        self, patch_set: PatchSet, patches_project: Project | None, patch: AnnotationPatch
+    ) -> list[PatchAnnotation]:
+        """Return all annotators' marks of one patch, or an empty list.
+
+        Parameters
+        ----------
+        patch_set : PatchSet
+            The set.
+        patches_project : Project or None
+            The patches' project; None where it is missing.
+        patch : AnnotationPatch
+            The patch.
+
+        Returns
+        -------
+        list of PatchAnnotation
+            Annotators in their order, then folders.
+
+        Raises
+        ------
+        InputError
+            If an annotation has another shape than the patch, or values that are no marks.
         """
-        found = []
-        for ref_sets in self._annotations(kept, patches_project, patch):
-            (user, session), (project, run, box, refs) = ref_sets
-            what = f"{user}/{session} on {patch.patch} ({run})"
-            found.append(self._word(f"{user}/{session}", _painted(project, refs, box, patch, what), what))
+        annotations = []
+        for stored in self._stored_marks(patch_set, patches_project, patch):
+            source = "/".join(stored.annotator)
+            name = f"{source} on {patch.patch} ({stored.run})"
+            annotations.append(self._annotation(source, _read_marks(stored, patch, name), name))
         for folder in self.folders:
-            marks = _corrected(kept, patch, folder, self.border_voxels(kept, patch))
+            marks = _corrected_marks(patch_set, patch, folder, self.border_voxels(patch_set, patch))
             if marks is not None:
-                found.append(self._word(folder, marks, f"{folder} on {patch.patch}"))
-        return found
+                annotations.append(self._annotation(folder, marks, f"{folder} on {patch.patch}"))
+        return annotations
 
-    def _word(self, source: str, marks: Marks, what: str) -> Word:
+    def _annotation(self, source: str, marks: Marks, name: str) -> PatchAnnotation:
         digest = hashlib.sha256(repr(marks.shape).encode() + np.ascontiguousarray(marks).tobytes()).hexdigest()
-        return Word(source, digest, fill_unmarked(marks, what, unmarked=self.unmarked))
+        return PatchAnnotation(source, digest, fill_unmarked(marks, name, unmarked=self.unmarked))
 
-    def _annotations(self, kept: PatchSet, patches_project: Project | None, patch: Patch) -> list[_Annotation]:
-        in_patch = {} if patches_project is None else _by_person(patches_project, patch.patch)
+    def _stored_marks(
+        self, patch_set: PatchSet, patches_project: Project | None, patch: AnnotationPatch
+    ) -> list[_StoredMarks]:
+        in_patch = {} if patches_project is None else _by_annotator(patches_project, patch.patch)
         predicted = patch_refs(patch)[1]
         in_patch.pop((predicted.user, predicted.session), None)
-        small = Box((0, 0, 0), patch.box.shape)
-        found: list[_Annotation] = []
+        whole_patch = Box((0, 0, 0), patch.box.shape)
+        own = {
+            annotator: _StoredMarks(annotator, patches_project, patch.patch, whole_patch, refs)
+            for annotator, refs in in_patch.items()
+            if patches_project is not None
+        }
         if not self.annotators:
-            if patches_project is None:
-                return []
-            return [(who, (patches_project, patch.patch, small, refs)) for who, refs in sorted(in_patch.items())]
-        in_whole = {who: refs for who, refs in _by_person(kept.project, patch.run).items() if _fits(refs, patch)}
-        for user, session in self.annotators:
-            for who in sorted(who for who in {*in_patch, *in_whole} if who[0] == user and session in (None, who[1])):
-                if who in in_patch:
-                    assert patches_project is not None
-                    found.append((who, (patches_project, patch.patch, small, in_patch[who])))
-                else:
-                    found.append((who, (kept.project, patch.run, patch.box, in_whole[who])))
-        return found
-
-
-_Refs = dict[str, SegmentationRef]
-_Annotation = tuple[tuple[str, str], tuple[Project, str, Box, _Refs]]
+            return [own[annotator] for annotator in sorted(own)]
+        in_tomogram = {
+            annotator: _StoredMarks(annotator, patch_set.project, patch.run, patch.box, refs)
+            for annotator, refs in _by_annotator(patch_set.project, patch.run).items()
+            if _has_marks(refs, patch)
+        }
+        stored = in_tomogram | own
+        return [
+            stored[annotator]
+            for user, session in self.annotators
+            for annotator in sorted(stored)
+            if _is_named(annotator, user, session)
+        ]
 
 
 def parse_annotator(text: str) -> tuple[str, str | None]:
-    """`alice` or `alice/1`; UsageError for anything else."""
+    """Parse the name of an annotator.
+
+    Parameters
+    ----------
+    text : str
+        `alice` or `alice/1`.
+
+    Returns
+    -------
+    tuple of (str, str or None)
+        User and session; None where no session is named.
+
+    Raises
+    ------
+    UsageError
+        If the text is not of this form.
+    """
     user, slash, session = text.partition("/")
     if not user or (slash and not session) or "/" in session or ":" in text:
         raise UsageError(f"{text!r} names no annotator", "write user/session, e.g. alice/1, or a user alone")
     return user, session or None
 
 
-def _by_person(project: Project, run: str) -> dict[tuple[str, str], _Refs]:
-    """(user, session) -> name -> segmentation; those of several labels under their name with `-multilabel`."""
-    found: dict[tuple[str, str], _Refs] = {}
+def _is_named(annotator: _Annotator, user: str, session: str | None) -> bool:
+    return annotator[0] == user and session in (None, annotator[1])
+
+
+def _by_annotator(project: Project, run: str) -> dict[_Annotator, _Refs]:
+    """Return the segmentations of a run by annotator and name; those of several labels end in `-multilabel`."""
+    by_annotator: dict[_Annotator, _Refs] = {}
     for ref in [*project.segmentations(run), *project.multilabel_segmentations(run)]:
         if not ref.instance:
-            found.setdefault((ref.user, ref.session), {})[ref.name] = ref
-    return found
+            by_annotator.setdefault((ref.user, ref.session), {})[ref.name] = ref
+    return by_annotator
 
 
-def _fits(refs: _Refs, patch: Patch) -> bool:
-    """Whether somebody's segmentations of a whole tomogram say anything about membranes."""
+def _has_marks(refs: _Refs, patch: AnnotationPatch) -> bool:
+    """Return whether segmentations of a whole tomogram have marks on the patch's grid."""
     spacing = patch.voxel_spacing_angstrom
     return any(name in (MULTILABEL, *_OBJECTS) and ref.voxel_spacing_angstrom == spacing for name, ref in refs.items())
 
 
-def _painted(project: Project, refs: _Refs, box: Box, patch: Patch, what: str) -> Marks:
-    """One annotator's marks: a segmentation of several labels, or up to three yes/no masks, by their objects' names."""
-    fitting = {name: ref for name, ref in refs.items() if ref.voxel_spacing_angstrom == patch.voxel_spacing_angstrom}
-    several = {name: ref for name, ref in fitting.items() if name.endswith("-multilabel")}
-    chosen = several.get(MULTILABEL) or (next(iter(several.values())) if len(several) == 1 else None)
-    if several and chosen is None:
-        raise InputError(f"{what} has {len(several)} segmentations ({', '.join(sorted(several))})", "name one membrane")
-    if chosen is not None:
-        return _read(project, chosen, box, patch, what).astype(np.uint8)
-    masks = {name: _read(project, fitting[name], box, patch, what) for name in _OBJECTS if name in fitting}
+def _read_marks(stored: _StoredMarks, patch: AnnotationPatch, name: str) -> Marks:
+    """Read one annotator's marks: a segmentation of several labels, or up to three masks named as their objects."""
+    spacing = patch.voxel_spacing_angstrom
+    refs = {key: ref for key, ref in stored.refs.items() if ref.voxel_spacing_angstrom == spacing}
+    several = {key: ref for key, ref in refs.items() if key.endswith("-multilabel")}
+    multilabel = several.get(MULTILABEL) or (next(iter(several.values())) if len(several) == 1 else None)
+    if several and multilabel is None:
+        raise InputError(f"{name} has {len(several)} segmentations ({', '.join(sorted(several))})", "name one membrane")
+    if multilabel is not None:
+        return _read_labels(stored, multilabel, patch, name).astype(np.uint8)
+    masks = {key: _read_labels(stored, refs[key], patch, name) for key in _OBJECTS if key in refs}
     if not masks:
         raise InputError(
-            f"{what} has no segmentation {MULTILABEL.partition('-')[0]!r} at {patch.voxel_spacing_angstrom:g} Å",
+            f"{name} has no segmentation {MULTILABEL.partition('-')[0]!r} at {spacing:g} Å",
             "save the painted labels under that name, at the patch's own voxel spacing",
         )
     return marks_from_masks(masks.get("membrane"), masks.get("background"), masks.get("ignore"), patch.box.shape)
 
 
-def _read(project: Project, ref: SegmentationRef, box: Box, patch: Patch, what: str) -> NDArray[np.integer]:
-    shape = project.grid(ref).shape
-    whole = box.shape == patch.box.shape and box.start == (0, 0, 0) and ref.run == patch.patch
-    if (whole and shape != box.shape) or Box((0, 0, 0), shape).intersection(box) != box:
+def _read_labels(stored: _StoredMarks, ref: SegmentationRef, patch: AnnotationPatch, name: str) -> NDArray[np.integer]:
+    shape, box = stored.project.grid(ref).shape, stored.box
+    of_patch = box.shape == patch.box.shape and box.start == (0, 0, 0) and ref.run == patch.patch
+    if (of_patch and shape != box.shape) or Box((0, 0, 0), shape).intersection(box) != box:
         raise InputError(
-            f"{what}: {ref.uri} has {shape} voxels, the patch is {patch.box.shape} at {patch.box.start}",
+            f"{name}: {ref.uri} has {shape} voxels, the patch is {patch.box.shape} at {patch.box.start}",
             "save it at the resolution of the patch's tomogram (level 0)",
         )
-    marks = project.read_labels(ref, box)
-    if marks.size and int(marks.max()) > 255:
-        raise InputError(f"{what}: {ref.uri} holds the value {marks.max()}", "marks are 0 to 3")
+    marks = stored.project.read_labels(ref, box)
+    if marks.size and int(marks.max()) > _LARGEST_MARK:
+        raise InputError(f"{name}: {ref.uri} holds the value {marks.max()}", "marks are 0 to 3")
     return marks
 
 
-def _corrected(kept: PatchSet, patch: Patch, folder: str, border: int) -> Marks | None:
-    """MemBrain-seg's corrections of a patch; None where the folder has none."""
-    files = _correction_files(kept, patch, folder)
+def _corrected_marks(patch_set: PatchSet, patch: AnnotationPatch, folder: str, border: int) -> Marks | None:
+    """Return the marks of MemBrain-seg's corrections of a patch, or None where the folder has none."""
+    files = _correction_files(patch_set, patch, folder)
     if not any(files.values()):
         return None
-    marked = {kind: _union(paths, patch) for kind, paths in files.items()}
-    base = prefill(kept, patch, border)
-    return apply_corrections(base, marked["remove"], marked["add"], marked["ignore"])
+    masks = {kind: _union_of_files(paths, patch) for kind, paths in files.items()}
+    base = prefill(patch_set, patch, border)
+    return apply_corrections(base, masks["remove"], masks["add"], masks["ignore"])
 
 
-def _correction_files(kept: PatchSet, patch: Patch, folder: str) -> dict[str, list[str]]:
-    """Files of each kind, in the folder or in the `corrections` that `extract --folder` has made in it."""
-    if not os.path.isdir(folder):
+def _correction_files(patch_set: PatchSet, patch: AnnotationPatch, folder: str) -> dict[str, list[Path]]:
+    """Return the files of each kind, in the folder or in the `corrections` that `extract_files` made in it."""
+    if not Path(folder).is_dir():
         raise ProjectError(f"{folder}: there is no such folder", "give the folder that holds a folder for each patch")
-    names = [f"{kept.name}_{patch.patch}", patch.patch]
-    places = [os.path.join(root, name) for root in (folder, os.path.join(folder, "corrections")) for name in names]
-    place = next((place for place in places if os.path.isdir(place)), None)
-    files: dict[str, list[str]] = {kind: [] for kind in _KINDS}
-    for name in sorted(os.listdir(place)) if place is not None else ():
-        kind = next((kind for kind in _KINDS if name.lower().startswith(kind)), None)
+    names = [f"{patch_set.name}_{patch.patch}", patch.patch]
+    places = [Path(root, name) for root in (folder, Path(folder, "corrections")) for name in names]
+    place = next((place for place in places if place.is_dir()), None)
+    files: dict[str, list[Path]] = {kind: [] for kind in _CORRECTIONS}
+    for file in sorted(place.iterdir()) if place is not None else ():
+        kind = next((kind for kind in _CORRECTIONS if file.name.lower().startswith(kind)), None)
         if kind is not None:
-            files[kind].append(os.path.join(str(place), name))
+            files[kind].append(file)
     return files
 
 
-def _union(paths: Sequence[str], patch: Patch) -> NDArray[np.bool_]:
+def _union_of_files(paths: Sequence[Path], patch: AnnotationPatch) -> NDArray[np.bool_]:
     union = np.zeros(patch.box.shape, np.bool_)
     for path in paths:
-        array, _ = read_volume(path)
+        array, _ = read_volume(str(path))
         if array.shape != union.shape:
             raise InputError(f"{path} has {array.shape} voxels, not {union.shape}", f"correct {patch.patch} itself")
         union |= array > 0
     return union
 
 
-def standing(kept: PatchSet) -> list[dict[str, Any]]:
-    """Each patch of a set, with whether it is extracted and who has saved something of it in the patches' project."""
+def patch_states(patch_set: PatchSet) -> list[dict[str, Any]]:
+    """List the patches of a set with their state.
+
+    Parameters
+    ----------
+    patch_set : PatchSet
+        The set.
+
+    Returns
+    -------
+    list of dict
+        The row of each patch, with `extracted` and `annotators`, who have saved something in the patches' project.
+
+    Raises
+    ------
+    ProjectError
+        If the set has no patches.
+    """
     try:
-        project: Project | None = open_patch_project(kept)
+        project: Project | None = open_patch_project(patch_set)
     except ProjectError:
         project = None
     rows = []
-    for patch in kept.require_patches():
+    for patch in patch_set.require_patches():
         tomogram, predicted = patch_refs(patch)
-        there = project is not None and project.has(tomogram)
-        people = set() if project is None or not there else set(_by_person(project, patch.patch))
-        names = [f"{user}/{session}" for user, session in sorted(people - {(predicted.user, predicted.session)})]
-        rows.append({**patch.as_dict(), "extracted": there, "annotators": names})
+        extracted = project is not None and project.has(tomogram)
+        annotators = set(_by_annotator(project, patch.patch)) if project is not None and extracted else set()
+        names = [f"{user}/{session}" for user, session in sorted(annotators - {(predicted.user, predicted.session)})]
+        rows.append({**patch.as_dict(), "extracted": extracted, "annotators": names})
     return rows

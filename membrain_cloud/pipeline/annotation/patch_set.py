@@ -1,9 +1,9 @@
-"""Sets of patches to annotate: `membrain-cloud/patches/NAME/` in a project's overlay, and what lies there.
+"""Sets of patches to annotate, in `membrain-cloud/patches/NAME/` of a project's overlay.
 
 proposed/dataset=NAME/proposal-0001.parquet   the patches, a part each time some were added (patches.csv: all)
-cells/                                        how much doubt each tomogram holds where: read once
-project/config.json                           a copick project with a run for each patch: what annotators open
-receipts/                                     what was proposed, extracted and merged, of what, with digests
+cells/                                        the uncertainty of each tomogram, summed over cells, so it is read once
+project/config.json                           a copick project with a run for each patch, which annotators open
+receipts/                                     what was proposed, extracted and merged, of which inputs, with digests
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ if TYPE_CHECKING:
     from membrain_cloud.store.projects.project import Project
 
 FOLDER = "membrain-cloud/patches"
-MEMBRANE = "membrane"
+"""Folder of all sets, in the overlay."""
+
 TABLE = "proposed"
+"""The table of patches."""
+
 COLUMNS: tuple[Column, ...] = (
     text("patch", "its name, and that of its run in the patches' project"),
     text("run", "the run it is a part of"),
@@ -51,8 +54,8 @@ COLUMNS: tuple[Column, ...] = (
 
 
 @dataclass(frozen=True)
-class Patch:
-    """One patch, as a row of the table (COLUMNS says what each is)."""
+class AnnotationPatch:
+    """A patch of a tomogram, proposed for annotation; its fields are described in COLUMNS."""
 
     patch: str
     run: str
@@ -74,25 +77,41 @@ class Patch:
 
     @property
     def box(self) -> Box:
+        """The patch within its tomogram, in voxels."""
         stop = (self.z + self.depth, self.y + self.height, self.x + self.width)
         return Box((self.z, self.y, self.x), stop)
 
     @property
     def tomogram(self) -> TomogramRef:
+        """The tomogram it is a part of."""
         return TomogramRef(self.run, self.tomogram_type, self.voxel_spacing_angstrom)
 
     @property
     def predicted(self) -> SegmentationRef:
-        """The segmentation in the tomogram's own project that the patch begins with."""
+        """The segmentation, in the tomogram's own project, that annotators start from."""
         uri = parse_uri(self.prediction)
         return SegmentationRef(self.run, uri.name, uri.user, uri.session, self.voxel_spacing_angstrom, uri.instance)
 
     def as_dict(self) -> dict[str, Any]:
+        """Return the row of the table."""
         return asdict(self)
 
 
 class PatchSet:
-    """The patches of one name in one project."""
+    """The patches of one name in one project.
+
+    Parameters
+    ----------
+    project : Project
+        The project of the tomograms.
+    name : str
+        The set's name.
+
+    Raises
+    ------
+    BadNameError
+        If the name cannot be one of a folder.
+    """
 
     def __init__(self, project: Project, name: str) -> None:
         self.project, self.name = project, check_object_name(name, "set of patches")
@@ -102,47 +121,81 @@ class PatchSet:
 
     @property
     def receipts(self) -> Receipts:
+        """Records of what was proposed, extracted and merged."""
         return Receipts(f"{self.url}/receipts", self.project.storage_options)
 
-    def patches(self) -> list[Patch]:
-        """All that were proposed, in order; empty where nothing was."""
+    def patches(self) -> list[AnnotationPatch]:
+        """Return all proposed patches in their order, or an empty list."""
         rows = self.tables.read(TABLE).to_pylist()
-        names = [field.name for field in fields(Patch)]
-        return [Patch(**{name: row[name] for name in names}) for row in rows]
+        names = [field.name for field in fields(AnnotationPatch)]
+        return [AnnotationPatch(**{name: row[name] for name in names}) for row in rows]
 
-    def require_patches(self) -> list[Patch]:
-        """ProjectError where there are none."""
-        found = self.patches()
-        if not found:
-            known = ", ".join(sorted(self.project.files.children(FOLDER))) or "none"
+    def require_patches(self) -> list[AnnotationPatch]:
+        """Return all proposed patches in their order. ProjectError where there are none."""
+        patches = self.patches()
+        if not patches:
+            names = ", ".join(sorted(self.project.files.children(FOLDER))) or "none"
             raise ProjectError(
-                f"{self.project.config}: no patches {self.name!r} were proposed (there are: {known})",
+                f"{self.project.config}: no patches {self.name!r} were proposed (there are: {names})",
                 "propose some: membrain-cloud patches propose",
             )
-        return found
+        return patches
 
-    def add(self, patches: Sequence[Patch], told: Mapping[str, Any]) -> None:
-        """Add some: table, CSV, and a receipt of what is `told`, last."""
+    def add(self, patches: Sequence[AnnotationPatch], provenance: Mapping[str, Any]) -> None:
+        """Add patches to the table and the CSV, and write their receipt last.
+
+        Parameters
+        ----------
+        patches : sequence of AnnotationPatch
+            At least one, numbered after those that the set has.
+        provenance : mapping of str to Any
+            What the receipt says of them, JSON-able.
+
+        Raises
+        ------
+        StorageError
+            If the overlay cannot be written.
+        """
         part = f"proposal-{int(patches[0].patch.rpartition('-')[2]):04d}"
         self.tables.write_part(TABLE, self.name, part, [patch.as_dict() for patch in patches])
         self.write_csv(self.patches())
-        self.receipts.write(f"proposed/{part}", {**told, "patches": [patch.as_dict() for patch in patches]})
+        self.receipts.write(f"proposed/{part}", {**provenance, "patches": [patch.as_dict() for patch in patches]})
 
-    def write_csv(self, patches: Sequence[Patch]) -> None:
+    def write_csv(self, patches: Sequence[AnnotationPatch]) -> None:
+        """Write patches.csv with the given patches."""
         out = io.StringIO()
         writer = csv.DictWriter(out, [column.name for column in COLUMNS], lineterminator="\n")
         writer.writeheader()
         writer.writerows(patch.as_dict() for patch in patches)
         self.files.write("patches.csv", out.getvalue().encode())
 
-    def next_number(self, patches: Sequence[Patch]) -> int:
+    def next_number(self, patches: Sequence[AnnotationPatch]) -> int:
+        """Return the number of the next patch after the given ones."""
         return 1 + max((int(patch.patch.rpartition("-")[2]) for patch in patches), default=0)
 
 
-def chosen_patches(patches: Sequence[Patch], names: Sequence[str]) -> list[Patch]:
-    """Those of the names, or all; UsageError for a name there is not."""
-    known = {patch.patch for patch in patches}
+def select_patches(patches: Sequence[AnnotationPatch], names: Sequence[str]) -> list[AnnotationPatch]:
+    """Return the patches of given names.
+
+    Parameters
+    ----------
+    patches : sequence of AnnotationPatch
+        All patches of a set.
+    names : sequence of str
+        Names of patches; empty for all.
+
+    Returns
+    -------
+    list of AnnotationPatch
+        In the order of `patches`.
+
+    Raises
+    ------
+    UsageError
+        If no patch has one of the names.
+    """
+    existing = {patch.patch for patch in patches}
     for name in names:
-        if name not in known:
-            raise UsageError(f"there is no patch {name!r}", f"there are {min(known)} to {max(known)}")
+        if name not in existing:
+            raise UsageError(f"there is no patch {name!r}", f"there are {min(existing)} to {max(existing)}")
     return [patch for patch in patches if not names or patch.patch in names]

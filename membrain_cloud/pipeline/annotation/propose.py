@@ -1,17 +1,17 @@
-"""Which patches of a project are worth a person's time: where the network is least sure, in different places."""
+"""Propose patches for annotation: where the network is least certain, in different places."""
 
 from __future__ import annotations
 
 import datetime
 import io
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from membrain_cloud.errors import InputError, MembrainCloudError, ProjectError, UsageError
 from membrain_cloud.geometry import iterate_chunks
-from membrain_cloud.pipeline.annotation.patch_set import Patch, PatchSet
+from membrain_cloud.pipeline.annotation.patch_set import AnnotationPatch, PatchSet
 from membrain_cloud.pipeline.digest import digest_of
 from membrain_cloud.pipeline.execution.provenance import versions
 from membrain_cloud.pipeline.planning.digests import StageDigests
@@ -26,18 +26,29 @@ if TYPE_CHECKING:
 
     from membrain_cloud.pipeline.settings import Settings
     from membrain_cloud.store.projects.project import Project
-    from membrain_cloud.store.refs import FeaturesRef, SegmentationRef
+    from membrain_cloud.store.refs import FeaturesRef, SegmentationRef, TomogramRef
 
-# Raised when doubt is counted in another way.
+# Raised when the uncertainty is computed differently.
 DATA_VERSION = 1
+# The suffix of the names of features that belong to one segmentation: this many digits of its digest.
+_DIGEST_DIGITS = 8
+_NOTES_SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Wish:
-    """How many patches of what kind.
+class ProposalSettings:
+    """How many patches to propose, and of what size.
 
-    count : in all; a set that has as many is left as it is.  more : so many beyond those there are, whatever `count`.
-    edge : in voxels, a multiple of CELLS.  per_tomogram : at most, in all.
+    Attributes
+    ----------
+    count : int
+        Patches in all; a set that has as many is left as it is.
+    more : int
+        If above 0, so many patches beyond those of the set, whatever `count`.
+    edge : int
+        Voxels along each axis, a multiple of CELLS.
+    per_tomogram : int
+        At most so many patches of one tomogram, in all.
     """
 
     count: int
@@ -46,6 +57,7 @@ class Wish:
     per_tomogram: int
 
     def check(self) -> None:
+        """Raise UsageError for an edge that is too short or no multiple of CELLS."""
         if self.edge < 2 * CELLS or self.edge % CELLS:
             raise UsageError(
                 f"an edge of {self.edge} voxels is no multiple of {CELLS}", "take 160 (as MemBrain-seg does), or 96"
@@ -53,8 +65,24 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Ground:
-    """What the doubt about one tomogram is taken from."""
+class UncertaintySource:
+    """The stored map from which the uncertainty of one tomogram is taken.
+
+    Attributes
+    ----------
+    labels : SegmentationRef
+        The predicted mask.
+    features : FeaturesRef
+        The map that was kept with it.
+    identity : str
+        Identity of the map's content.
+    evidence : str
+        What the map holds: uncertainty or scores.
+    threshold : float
+        Of the mask, on the scores.
+    model_sha256 : str or None
+        Of the network's weights; None where the receipt does not say it.
+    """
 
     labels: SegmentationRef
     features: FeaturesRef
@@ -66,15 +94,25 @@ class Ground:
 
 @dataclass(frozen=True)
 class Proposal:
-    """patches : all of the set.  added : of these, by this call.  notes : runs that were passed over, and why."""
+    """The result of a proposal.
 
-    patches: Sequence[Patch]
+    Attributes
+    ----------
+    patches : sequence of AnnotationPatch
+        All patches of the set.
+    added : int
+        How many of them were added by this call.
+    notes : sequence of str
+        Runs that were left out, and why.
+    """
+
+    patches: Sequence[AnnotationPatch]
     added: int
     notes: Sequence[str]
 
 
 def predicted_uri(settings: Settings) -> str:
-    """Where `segment` writes with these settings."""
+    """Return the URI that the stage `segment` writes to with these settings."""
     session = StageDigests.of(settings, STAGES, ("segment",)).sessions["segment"]
     return f"{MEMBRANE}:{settings.output.user}/{session}"
 
@@ -83,151 +121,214 @@ def propose(
     project: Project,
     runs: Sequence[str],
     name: str,
-    wish: Wish,
+    settings: ProposalSettings,
     *,
     prediction: str,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Proposal:
-    """Propose patches of the runs (none: all), and keep them as the set `name`.
+    """Propose patches of a project's tomograms, and add them to the set `name`.
 
-    The same results give the same patches. A second call with the same wish adds nothing; tomograms that were looked
-    through already are not read again. No two patches overlap, those proposed before included.
+    The same results give the same patches. A second call with the same settings adds nothing, and reads no map again.
+    No two patches of a set overlap.
 
     Parameters
     ----------
-    prediction : URI of the segmentation in each run, whose receipt says which scores were kept with it.
+    project : Project
+        The project.
+    runs : sequence of str
+        Names of the runs; empty for all.
+    name : str
+        The set's name.
+    settings : ProposalSettings
+        How many patches, and of what size.
+    prediction : str
+        URI of the segmentation in each run, whose receipt says which map was kept with it.
+    progress : callable
+        Called with the tomograms done and the tomograms in all.
 
-    Raises UsageError for an edge that cannot be; InputError where no run has kept scores.
+    Returns
+    -------
+    Proposal
+
+    Raises
+    ------
+    UsageError
+        If the edge is not possible, or differs from that of the set.
+    InputError
+        If no run has a map that was kept.
+    StorageError
+        If the overlay cannot be written.
     """
-    wish.check()
-    kept = PatchSet(project, name)
-    known = kept.patches()
-    if known and known[0].edge != wish.edge:
+    settings.check()
+    patch_set = PatchSet(project, name)
+    existing = patch_set.patches()
+    if existing and existing[0].edge != settings.edge:
         raise UsageError(
-            f"the patches {name!r} have an edge of {known[0].edge} voxels, not {wish.edge}",
-            f"give --edge {known[0].edge}, or another --name",
+            f"the patches {name!r} have an edge of {existing[0].edge} voxels, not {settings.edge}",
+            f"take the edge {existing[0].edge}, or another name",
         )
-    wanted = wish.more or wish.count - len(known)
+    wanted = settings.more or settings.count - len(existing)
     if wanted <= 0:
-        return Proposal(known, 0, ())
-    grounds, notes = _grounds(project, runs, prediction)
-    if not grounds:
+        return Proposal(existing, 0, ())
+    sources, notes = _uncertainty_sources(project, runs, prediction)
+    if not sources:
         raise InputError(
-            f"no run holds scores or uncertainties that {prediction} was made of: {'; '.join(notes[:3])}",
-            "run with --set segment.scores=uint8 (or segment.uncertainty=yes), and propose with the same settings",
+            f"no run holds scores or uncertainties that {prediction} was made of: {'; '.join(notes[:_NOTES_SHOWN])}",
+            "run with segment.scores=uint8 (or segment.uncertainty=yes), and propose with the same settings",
         )
-    found: list[Patch] = []
-    for done, ground in enumerate(grounds):
-        progress(done, len(grounds))
-        found += _of_tomogram(kept, ground, wish, known, wanted)
-    progress(len(grounds), len(grounds))
-    found.sort(key=lambda patch: (-patch.doubt, patch.run, patch.z, patch.y, patch.x))
-    first = kept.next_number(known)
-    added = [_numbered(patch, first + k) for k, patch in enumerate(found[:wanted])]
+    candidates: list[AnnotationPatch] = []
+    for done, source in enumerate(sources):
+        progress(done, len(sources))
+        candidates += _candidates_of_tomogram(patch_set, source, settings, existing, wanted)
+    progress(len(sources), len(sources))
+    candidates.sort(key=lambda patch: (-patch.doubt, patch.run, patch.z, patch.y, patch.x))
+    first = patch_set.next_number(existing)
+    added = [replace(patch, patch=f"patch-{first + k:04d}") for k, patch in enumerate(candidates[:wanted])]
     if added:
-        kept.add(added, _told(wish, prediction, grounds))
+        patch_set.add(added, _provenance(settings, prediction, sources))
     if len(added) < wanted:
-        notes.append(f"{wanted} patches were asked for, {len(added)} found: raise --per-tomogram, or take smaller ones")
-    return Proposal([*known, *added], len(added), notes)
+        notes.append(f"{wanted} patches were asked for, {len(added)} found: raise per_tomogram, or take a smaller edge")
+    return Proposal([*existing, *added], len(added), notes)
 
 
-def _numbered(patch: Patch, number: int) -> Patch:
-    return Patch(**{**patch.as_dict(), "patch": f"patch-{number:04d}"})
-
-
-def _told(wish: Wish, prediction: str, grounds: Sequence[Ground]) -> dict[str, Any]:
+def _provenance(settings: ProposalSettings, prediction: str, sources: Sequence[UncertaintySource]) -> dict[str, Any]:
     return {
-        "wish": vars(wish),
+        "wish": asdict(settings),
         "prediction": prediction,
         "data_version": DATA_VERSION,
-        "inputs": [{"features": g.features.key, "identity": g.identity, "evidence": g.evidence} for g in grounds],
+        "inputs": [{"features": s.features.key, "identity": s.identity, "evidence": s.evidence} for s in sources],
         "versions": versions(),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
 
-def _grounds(project: Project, runs: Sequence[str], prediction: str) -> tuple[list[Ground], list[str]]:
-    found, notes = [], []
+def _uncertainty_sources(
+    project: Project, runs: Sequence[str], prediction: str
+) -> tuple[list[UncertaintySource], list[str]]:
+    """Return the sources of all runs that have one, and notes on the others."""
+    sources, notes = [], []
     for run in sorted(set(runs)) or project.runs():
         try:
-            found.append(ground_of(project, project.segmentation(run, prediction)))
+            sources.append(uncertainty_source(project, project.segmentation(run, prediction)))
         except MembrainCloudError as error:
             notes.append(f"{run}: {error.message}")
-    return found, notes
+    return sources, notes
 
 
 def segment_receipt(project: Project, labels: SegmentationRef) -> dict[str, Any] | None:
-    """The receipt of a mask that `segment` wrote; None for somebody else's."""
-    place = f"{labels.name}@{labels.voxel_spacing_angstrom:.3f}"
-    parts = project.receipts.parts(f"segment/{labels.user}_{labels.session}/{labels.run}/{place}")
+    """Return the receipt of a mask that the stage `segment` wrote.
+
+    Parameters
+    ----------
+    project : Project
+        The project.
+    labels : SegmentationRef
+        The mask.
+
+    Returns
+    -------
+    dict or None
+        None for a mask of another origin.
+    """
+    volume = f"{labels.name}@{labels.voxel_spacing_angstrom:.3f}"
+    parts = project.receipts.parts(f"segment/{labels.user}_{labels.session}/{labels.run}/{volume}")
     return parts.get("complete")
 
 
-def ground_of(project: Project, labels: SegmentationRef) -> Ground:
-    """The map that was kept with a mask: uncertainties before scores. ProjectError where none was."""
+def uncertainty_source(project: Project, labels: SegmentationRef) -> UncertaintySource:
+    """Return the map that was kept with a mask: uncertainties are preferred to scores.
+
+    Parameters
+    ----------
+    project : Project
+        The project.
+    labels : SegmentationRef
+        The mask.
+
+    Returns
+    -------
+    UncertaintySource
+
+    Raises
+    ------
+    ProjectError
+        If the mask has no receipt, or no map was kept.
+    """
     receipt = segment_receipt(project, labels)
     if receipt is None:
         raise ProjectError(f"{labels.key} has no receipt", "propose from a finished run of `segment`")
-    digits = str(receipt["counts"].get("kept", ""))[-8:]
-    tomogram = next((ref for ref in project.all_tomograms(labels.run) if ref.key == _density(receipt)), None)
-    kept = [] if tomogram is None else [f for f in project.features(tomogram) if f.feature_type.endswith(f"-{digits}")]
-    by_kind = {ref.feature_type.split("-")[1]: ref for ref in kept if digits}
+    digits = str(receipt["counts"].get("kept", ""))[-_DIGEST_DIGITS:]
+    tomogram = _segmented_tomogram(project, labels, receipt)
+    features = [] if tomogram is None else project.features(tomogram)
+    own_features = [ref for ref in features if digits and ref.feature_type.endswith(f"-{digits}")]
+    by_kind = {ref.feature_type.split("-")[1]: ref for ref in own_features}
     kinds: tuple[tuple[str, Evidence], ...] = (("uncertainty", "uncertainty"), ("score", "scores"))
     for kind, evidence in kinds:
         ref = by_kind.get(kind)
         if ref is not None and project.is_complete(ref):
             threshold = float(receipt["settings"].get("threshold", 0.0))
             sha256 = (receipt.get("model") or {}).get("sha256")
-            return Ground(labels, ref, project.identity(ref), evidence, threshold, sha256)
-    raise ProjectError(f"no scores were kept of {labels.key}", "run again with --set segment.scores=uint8")
+            return UncertaintySource(labels, ref, project.identity(ref), evidence, threshold, sha256)
+    raise ProjectError(f"no scores were kept of {labels.key}", "run again with segment.scores=uint8")
 
 
-def _density(receipt: dict[str, Any]) -> str | None:
-    return receipt["inputs"].get("density", {}).get("uri")
+def _segmented_tomogram(project: Project, labels: SegmentationRef, receipt: dict[str, Any]) -> TomogramRef | None:
+    key = receipt["inputs"].get("density", {}).get("uri")
+    return next((ref for ref in project.all_tomograms(labels.run) if ref.key == key), None)
 
 
-def _of_tomogram(kept: PatchSet, ground: Ground, wish: Wish, known: Sequence[Patch], wanted: int) -> Iterator[Patch]:
-    """Its most doubtful places, as far as the set has room for more of this tomogram."""
-    tomogram = ground.features.tomogram
-    own = [patch for patch in known if patch.tomogram == tomogram]
-    room = min(wanted, wish.per_tomogram - len(own))
-    if room <= 0:
+def _candidates_of_tomogram(
+    patch_set: PatchSet,
+    source: UncertaintySource,
+    settings: ProposalSettings,
+    existing: Sequence[AnnotationPatch],
+    wanted: int,
+) -> Iterator[AnnotationPatch]:
+    """Iterate over the most uncertain places of a tomogram, as far as the set may have more patches of it."""
+    tomogram = source.features.tomogram
+    own = [patch for patch in existing if patch.tomogram == tomogram]
+    allowed = min(wanted, settings.per_tomogram - len(own))
+    if allowed <= 0:
         return
-    shape = kept.project.grid(ground.features).shape
-    sums = _cell_sums(kept, ground, wish.edge // CELLS)
-    for found in doubtful_boxes(sums, shape, wish.edge, room, [patch.box for patch in own]):
-        depth, height, width = found.box.shape
-        z, y, x = found.box.start
-        yield Patch(
+    shape = patch_set.project.grid(source.features).shape
+    sums = _cell_sums(patch_set, source, settings.edge // CELLS)
+    for region in doubtful_boxes(sums, shape, settings.edge, allowed, [patch.box for patch in own]):
+        depth, height, width = region.box.shape
+        z, y, x = region.box.start
+        yield AnnotationPatch(
             patch="",
             run=tomogram.run,
             tomogram_type=tomogram.tomogram_type,
             voxel_spacing_angstrom=tomogram.voxel_spacing_angstrom,
             **{"z": z, "y": y, "x": x, "depth": depth, "height": height, "width": width},
-            edge=wish.edge,
-            doubt=found.mean,
-            evidence=ground.evidence,
-            features=ground.features.key,
-            features_identity=ground.identity,
-            prediction=ground.labels.uri,
-            model_sha256=ground.model_sha256,
+            edge=settings.edge,
+            doubt=region.mean,
+            evidence=source.evidence,
+            features=source.features.key,
+            features_identity=source.identity,
+            prediction=source.labels.uri,
+            model_sha256=source.model_sha256,
         )
 
 
-def _cell_sums(kept: PatchSet, ground: Ground, cell: int) -> NDArray[np.float64]:
-    """Read a stored chunk at a time, whose faces are taken for the volume's; kept, since it is a pass over the map."""
-    digest = digest_of(ground.features.key, ground.identity, ground.evidence, ground.threshold, cell, DATA_VERSION)
-    name = f"cells/{ground.features.run}-{digest[:16]}.npy"
+def _cell_sums(patch_set: PatchSet, source: UncertaintySource, cell: int) -> NDArray[np.float64]:
+    """Return the sums of the uncertainty over cells, and keep them, since they take a pass over the map.
+
+    The map is read a stored chunk at a time, whose faces are treated as the volume's.
+    """
+    digest = digest_of(source.features.key, source.identity, source.evidence, source.threshold, cell, DATA_VERSION)
+    name = f"cells/{source.features.run}-{digest[:16]}.npy"
     try:
-        return np.load(io.BytesIO(kept.files.read(name)), allow_pickle=False)
+        stored: NDArray[np.float64] = np.load(io.BytesIO(patch_set.files.read(name)), allow_pickle=False)
+        return stored
     except (FileNotFoundError, ValueError):
         pass
-    project, shape = kept.project, kept.project.grid(ground.features).shape
+    project, shape = patch_set.project, patch_set.project.grid(source.features).shape
     cells = CellSums(shape, cell)
-    for box in iterate_chunks(shape, project.stored_chunk(ground.features)):
-        values = project.read_features(ground.features, box)
-        cells.add(box, least_around(doubt(values, ground.evidence, ground.threshold)))
-    out = io.BytesIO()
-    np.save(out, cells.sums, allow_pickle=False)
-    kept.files.write(name, out.getvalue())
+    for box in iterate_chunks(shape, project.stored_chunk(source.features)):
+        values = project.read_features(source.features, box)
+        cells.add(box, least_around(doubt(values, source.evidence, source.threshold)))
+    content = io.BytesIO()
+    np.save(content, cells.sums, allow_pickle=False)
+    patch_set.files.write(name, content.getvalue())
     return cells.sums

@@ -1,4 +1,4 @@
-"""How well one set of membrane meshes agrees with another: a row for each tomogram, and what a figure of them needs."""
+"""Scores of membrane meshes with others taken as true: a row for each tomogram, and the data of a figure."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from membrain_cloud.metrics.mesh_distance import (
     whole,
 )
 from membrain_cloud.store.refs import ObjectRef
+from membrain_cloud.units import ANGSTROM_PER_NM
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,15 +28,23 @@ if TYPE_CHECKING:
     from membrain_cloud.pipeline.evaluation.pairing import Pair
     from membrain_cloud.store.projects.project import Project
 
-# Boxes whose sides differ by one factor, at least so large, are taken for one thing in two units.
+# Bounding boxes whose sides differ by one factor (within the second number), at least the first number, are noted:
+# one of the meshes may be in another unit.
 _OTHER_UNIT, _SAME_FACTOR = 2.0, 0.05
 
 
 @dataclass(frozen=True, eq=False)
 class MeshScores:
-    """rows : one a tomogram, with `run`.  to_true, to_mesh : all tomograms' surfaces together, either way.
+    """The scores of meshes.
 
-    farthest : the tomogram whose surfaces are farthest apart by their Chamfer distance; None: no distance is known.
+    Attributes
+    ----------
+    rows : list of dict
+        One for each tomogram, with `run`.
+    to_true, to_mesh : Reach
+        Distances from our surfaces to the true ones and back, of all tomograms together.
+    farthest : Pair or None
+        The tomogram with the largest Chamfer distance; None where no distance is defined.
     """
 
     rows: list[dict[str, Any]]
@@ -44,7 +53,18 @@ class MeshScores:
     farthest: Pair | None
 
     def of_all(self, tolerance_angstrom: float) -> dict[str, Any]:
-        """The scores of all tomograms together, each weighing by its area."""
+        """Return the scores of all tomograms together, each weighted by its area.
+
+        Parameters
+        ----------
+        tolerance_angstrom : float
+            Å within which a surface is right.
+
+        Returns
+        -------
+        dict
+            Columns of a row, as `reach_scores` has them.
+        """
         scores = reach_scores(self.to_true, self.to_mesh, tolerance_angstrom)
         for name in ("membranes", "membranes_true"):
             scores[name] = sum(row[name] for row in self.rows)
@@ -55,7 +75,25 @@ class MeshScores:
 def mesh_scores(project: Project, pairs: Sequence[Pair], *, tolerance_angstrom: float) -> MeshScores:
     """Compare the meshes of each tomogram.
 
-    Raises UsageError for a tolerance that is no length; InputError for a mesh whose vertices are no numbers.
+    Parameters
+    ----------
+    project : Project
+        The project.
+    pairs : sequence of Pair
+        Two meshes for each run, the second one taken as true.
+    tolerance_angstrom : float
+        Å within which a surface is right.
+
+    Returns
+    -------
+    MeshScores
+
+    Raises
+    ------
+    UsageError
+        If the tolerance is no length above 0.
+    InputError
+        If a mesh has vertices that are not finite, or faces of missing vertices.
     """
     if not 0.0 < tolerance_angstrom < np.inf:
         raise UsageError(f"a tolerance of {tolerance_angstrom} Å", "give a length above 0, for example 20")
@@ -63,14 +101,14 @@ def mesh_scores(project: Project, pairs: Sequence[Pair], *, tolerance_angstrom: 
     for pair in pairs:
         ours, true = read_meshes(project, pair)
         first, second = whole(ours), whole(true)
-        found = compared(first, second, tolerance_angstrom=tolerance_angstrom)
-        reaches.append(found)
-        row = {"run": pair.run, **reach_scores(*found, tolerance_angstrom)}
+        both_ways = compared(first, second, tolerance_angstrom=tolerance_angstrom)
+        reaches.append(both_ways)
+        row = {"run": pair.run, **reach_scores(*both_ways, tolerance_angstrom)}
         note = _note(first, second)
         counts = {"membranes": len(ours), "membranes_true": len(true)}
         rows.append({**row, **counts, **({"note": note} if note else {})})
-    known = [k for k, row in enumerate(rows) if row["mesh_chamfer_angstrom"] is not None]
-    farthest = max(known, key=lambda k: float(rows[k]["mesh_chamfer_angstrom"]), default=None)
+    defined = [k for k, row in enumerate(rows) if row["mesh_chamfer_angstrom"] is not None]
+    farthest = max(defined, key=lambda k: float(rows[k]["mesh_chamfer_angstrom"]), default=None)
     return MeshScores(
         rows,
         pooled([pair[0] for pair in reaches]),
@@ -80,13 +118,31 @@ def mesh_scores(project: Project, pairs: Sequence[Pair], *, tolerance_angstrom: 
 
 
 def read_meshes(project: Project, pair: Pair) -> tuple[dict[int, Mesh], dict[int, Mesh]]:
-    """Both sets of membranes; those without a face are left out. InputError where vertices are no numbers."""
+    """Read both meshes of a run; membranes without a face are left out.
+
+    Parameters
+    ----------
+    project : Project
+        The project.
+    pair : Pair
+        Two meshes.
+
+    Returns
+    -------
+    tuple of dict of int to Mesh
+        The membranes of the first and of the second one.
+
+    Raises
+    ------
+    InputError
+        If a mesh has vertices that are not finite, or faces of missing vertices.
+    """
     assert isinstance(pair.first, ObjectRef)
     assert isinstance(pair.second, ObjectRef)
-    return _sound(project, pair.first), _sound(project, pair.second)
+    return _checked_meshes(project, pair.first), _checked_meshes(project, pair.second)
 
 
-def _sound(project: Project, ref: ObjectRef) -> dict[int, Mesh]:
+def _checked_meshes(project: Project, ref: ObjectRef) -> dict[int, Mesh]:
     meshes = {number: mesh for number, mesh in project.read_meshes(ref).items() if len(mesh.faces)}
     for number, mesh in meshes.items():
         if not np.isfinite(mesh.vertices).all():
@@ -97,10 +153,22 @@ def _sound(project: Project, ref: ObjectRef) -> dict[int, Mesh]:
 
 
 def reach_scores(to_true: Reach, to_mesh: Reach, tolerance_angstrom: float) -> dict[str, Any]:
-    """Columns of a row; distances and angles are None where either mesh is empty.
+    """Return the columns of a row; distances and angles are None where either mesh is empty.
 
-    Precision is the share of our area within the tolerance of the truth, recall the share of the truth's within it of
-    ours, F1 their harmonic mean; of an empty mesh its own share is None.
+    Precision is the share of our area within the tolerance of the truth, recall the share of the truth's area within
+    the tolerance of ours, F1 their harmonic mean. The share of an empty mesh is None.
+
+    Parameters
+    ----------
+    to_true, to_mesh : Reach
+        Distances from our surface to the true one, and back.
+    tolerance_angstrom : float
+        Å within which a surface is right.
+
+    Returns
+    -------
+    dict
+        Distances in Å, areas in nm², angles in degrees.
     """
     both = [to_true.mean_angstrom, to_mesh.mean_angstrom]
     precision, recall = to_true.within, to_mesh.within
@@ -118,8 +186,8 @@ def reach_scores(to_true: Reach, to_mesh: Reach, tolerance_angstrom: float) -> d
         **_one_sided("to_true", to_true),
         **_one_sided("from_true", to_mesh),
         "normal_angle_degrees": median_of_both(to_true, to_mesh),
-        "area_nm2": to_true.area_angstrom2 / 100.0,
-        "area_true_nm2": to_mesh.area_angstrom2 / 100.0,
+        "area_nm2": to_true.area_angstrom2 / ANGSTROM_PER_NM**2,
+        "area_true_nm2": to_mesh.area_angstrom2 / ANGSTROM_PER_NM**2,
         "components": to_true.components,
         "components_true": to_mesh.components,
         "tolerance_angstrom": tolerance_angstrom,
@@ -136,7 +204,20 @@ def _one_sided(way: str, reach: Reach) -> dict[str, float | None]:
 
 
 def colours_of_farthest(project: Project, scores: MeshScores) -> list[tuple[Mesh, NDArray[np.float64]]]:
-    """Both surfaces of the tomogram that differs most, each with its vertices' distances (V,) to the other in Å."""
+    """Return both surfaces of the tomogram that differs most, with their distances to each other.
+
+    Parameters
+    ----------
+    project : Project
+        The project.
+    scores : MeshScores
+        The scores of its meshes.
+
+    Returns
+    -------
+    list of (Mesh, (V,) array of float64)
+        Each surface with the distances of its vertices to the other one, Å. Empty where no distance is defined.
+    """
     if scores.farthest is None:
         return []
     first, second = (whole(meshes) for meshes in read_meshes(project, scores.farthest))
@@ -144,7 +225,7 @@ def colours_of_farthest(project: Project, scores: MeshScores) -> list[tuple[Mesh
 
 
 def _note(first: Mesh, second: Mesh) -> str:
-    """What is odd about the two meshes of a row; empty where nothing is."""
+    """Return a warning about empty meshes, disjoint bounding boxes or another unit, or an empty string."""
     empty = [name for name, mesh in (("first", first), ("second", second)) if not mesh.area_angstrom2() > 0.0]
     if empty:
         return f"the {' and the '.join(empty)} mesh {'are' if len(empty) > 1 else 'is'} empty"
@@ -167,9 +248,11 @@ def _at(quantiles: NDArray[np.float64], share: float) -> float | None:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if len(known) == len(values) else None
+    """Return the mean, or None if a value is missing."""
+    defined = [value for value in values if value is not None]
+    return sum(defined) / len(defined) if len(defined) == len(values) else None
 
 
 def _largest(values: Sequence[float | None]) -> float | None:
+    """Return the largest value that is not missing, or None."""
     return max((value for value in values if value is not None), default=None)

@@ -1,4 +1,4 @@
-"""Which kind of annotation two URIs name, run by run: segmentations, picks or meshes."""
+"""The annotations of one kind that two URIs name, run by run."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
     from membrain_cloud.store.projects.project import Project
 
-#: In the order in which a URI is taken to mean them: one may name several, as our membranes' masks and meshes.
 KINDS = ("segmentations", "picks", "meshes")
-# Whose annotations an error lists: thousands of tomograms would take long to look through.
-_RUNS_TO_TELL_OF = 20
+"""Kinds that can be compared. Where a URI names several (masks and meshes of membranes), the first one counts."""
+
+# Runs whose annotations an error lists: those of thousands of tomograms would take long to list.
+_LISTED_RUNS, _LISTED_URIS = 20, 6
 _KIND_OF: Mapping[Kind, str] = {
     "segmentation": "segmentations",
     "instances": "segmentations",
@@ -27,8 +28,8 @@ _KIND_OF: Mapping[Kind, str] = {
 }
 _ONE_OF = {"segmentations": "a segmentation", "picks": "picks", "meshes": "a mesh"}
 _NEXT_STEP = (
-    "give two segmentations, two sets of picks or two meshes, and --kind where names stand for several; the mesh of a "
-    "segmentation: membrain-cloud run CONFIG --stages separate,mesh --set separate.segmentation=URI"
+    "give two segmentations, two sets of picks or two meshes, and the kind where names stand for several; a mesh of a "
+    "segmentation is made by the stages separate and mesh with the setting separate.segmentation=URI"
 )
 
 Named = dict[str, SegmentationRef | ObjectRef]
@@ -36,7 +37,15 @@ Named = dict[str, SegmentationRef | ObjectRef]
 
 @dataclass(frozen=True)
 class Pair:
-    """Two annotations of one kind in one run."""
+    """Two annotations of one kind in one run.
+
+    Attributes
+    ----------
+    run : str
+        The run.
+    first, second : SegmentationRef or ObjectRef
+        The annotations.
+    """
 
     run: str
     first: SegmentationRef | ObjectRef
@@ -46,24 +55,46 @@ class Pair:
 def pairs_of_one_kind(
     project: Project, runs: Sequence[str], first: str, second: str, kind: str | None
 ) -> tuple[str, list[Pair]]:
-    """The kind, and both annotations of every run that has both; runs that lack one are left out.
+    """Return the pairs of annotations that two URIs name; runs that lack one of them are left out.
 
-    kind : of KINDS; None: the first of them that some run has of both.
-    Raises UsageError where one is of another kind than the other; ProjectError where no run has both.
+    Parameters
+    ----------
+    project : Project
+        The project.
+    runs : sequence of str
+        Names of the runs; empty for all.
+    first, second : str
+        Copick URIs.
+    kind : str or None
+        One of KINDS; None for the first of them that some run has of both.
+
+    Returns
+    -------
+    str
+        The kind.
+    list of Pair
+        By run.
+
+    Raises
+    ------
+    UsageError
+        If the two URIs name different kinds in a run.
+    ProjectError
+        If no run has both.
     """
     names = sorted(set(runs)) or project.runs()
-    found = {run: (_named(project, run, first), _named(project, run, second)) for run in names}
-    shared = [each for each in KINDS if any(each in a and each in b for a, b in found.values())]
-    chosen = kind or (shared[0] if shared else None)
+    named = {run: (_named(project, run, first), _named(project, run, second)) for run in names}
+    shared = [each for each in KINDS if any(each in a and each in b for a, b in named.values())]
+    compared = kind or (shared[0] if shared else None)
     pairs = []
-    for run, (a, b) in found.items():
-        if chosen is not None and chosen in a and chosen in b:
-            pairs.append(Pair(run, a[chosen], b[chosen]))
+    for run, (a, b) in named.items():
+        if compared is not None and compared in a and compared in b:
+            pairs.append(Pair(run, a[compared], b[compared]))
         elif a and b and not (kind in shared and a.keys() & b.keys()):
-            raise UsageError(_mismatch(run, (first, a), (second, b), chosen), _NEXT_STEP)
-    if chosen is None or not pairs:
-        raise _no_run(project, names, found, first, second)
-    return chosen, pairs
+            raise UsageError(_mismatch(run, (first, a), (second, b), compared), _NEXT_STEP)
+    if compared is None or not pairs:
+        raise _no_run_error(project, names, named, first, second)
+    return compared, pairs
 
 
 def _named(project: Project, run: str, uri: str) -> Named:
@@ -78,21 +109,20 @@ def _mismatch(run: str, first: tuple[str, Named], second: tuple[str, Named], kin
     return f"{run}: {first[0]} and {second[0]} are not of one kind: {a}, {b}"
 
 
-def _no_run(
-    project: Project, runs: Sequence[str], found: dict[str, tuple[Named, Named]], first: str, second: str
+def _no_run_error(
+    project: Project, runs: Sequence[str], named: dict[str, tuple[Named, Named]], first: str, second: str
 ) -> ProjectError:
-    """Says which of the two is nowhere, and what there is instead."""
-    nowhere = [uri for side, uri in enumerate((first, second)) if not any(pair[side] for pair in found.values())]
-    why = f": no run has {' or '.join(nowhere)}" if nowhere else ""
-    looked_at = runs[:_RUNS_TO_TELL_OF]
-    there = sorted(
+    """Return an error that says which of the two no run has, and lists what there is instead."""
+    missing = [uri for side, uri in enumerate((first, second)) if not any(pair[side] for pair in named.values())]
+    why = f": no run has {' or '.join(missing)}" if missing else ""
+    listed_runs = runs[:_LISTED_RUNS]
+    existing = sorted(
         {
-            *(f"{ref.uri} (segmentation)" for run in looked_at for ref in project.segmentations(run)),
-            *(f"{ref.uri} (picks)" for run in looked_at for ref in project.picks(run)),
-            *(f"{ref.uri} (mesh)" for run in looked_at for ref in project.meshes(run)),
+            *(f"{ref.uri} (segmentation)" for run in listed_runs for ref in project.segmentations(run)),
+            *(f"{ref.uri} (picks)" for run in listed_runs for ref in project.picks(run)),
+            *(f"{ref.uri} (mesh)" for run in listed_runs for ref in project.meshes(run)),
         }
     )
-    listed = ", ".join(there[:6]) + (f" and {len(there) - 6} more" if len(there) > 6 else "")
-    return ProjectError(
-        f"no run has both {first} and {second}{why}", f"there are: {listed}" if there else "the project has none yet"
-    )
+    more = f" and {len(existing) - _LISTED_URIS} more" if len(existing) > _LISTED_URIS else ""
+    next_step = f"there are: {', '.join(existing[:_LISTED_URIS])}{more}" if existing else "the project has none yet"
+    return ProjectError(f"no run has both {first} and {second}{why}", next_step)

@@ -1,4 +1,4 @@
-"""How well one annotation agrees with another that is taken as true: segmentations, picks and meshes of copick."""
+"""Scores of one annotation with another one taken as true: segmentations, picks and meshes of copick."""
 
 from __future__ import annotations
 
@@ -30,16 +30,24 @@ if TYPE_CHECKING:
 
     from membrain_cloud.store.projects.project import Project
 
-#: In place of a run's name: all runs together, their counts added up. No run can be called so.
 ALL_RUNS = "*"
+"""In place of a run's name: all runs together, their counts added up. No run can have this name."""
 
 
 @dataclass(frozen=True)
 class Layers:
-    """One or more segmentations of a run, read as labels to train on (training/labels.py): 0, 1, and 2 to be ignored.
+    """One or more segmentations of a run, read as training labels (`training.labels`): 0, 1, and 2 to be ignored.
 
-    partial : what no layer marks is to be ignored, since the first one is marked in patches alone.
-    Of instances every one is membrane, and so is a value that no mark has.
+    Every label of an instance segmentation is membrane, and so are values beyond those of the marks.
+
+    Attributes
+    ----------
+    project : Project
+        The project.
+    refs : tuple of SegmentationRef
+        The layers, the first one below.
+    partial : bool
+        Whether unmarked voxels are to be ignored, since the first layer is marked in patches alone.
     """
 
     project: Project
@@ -48,24 +56,49 @@ class Layers:
 
     @classmethod
     def of(cls, project: Project, refs: Sequence[SegmentationRef]) -> Layers:
-        """One pass over the first layer says whether it is partial."""
+        """Return layers, after one pass over the first one that finds out whether it is partial.
+
+        Parameters
+        ----------
+        project : Project
+            The project.
+        refs : sequence of SegmentationRef
+            The layers, the first one below.
+
+        Returns
+        -------
+        Layers
+        """
         first = refs[0]
         boxes = () if first.instance else iterate_chunks(project.grid(first).shape, project.stored_chunk(first))
         return cls(project, tuple(refs), any((project.read_labels(first, b) == MARKED_BACKGROUND).any() for b in boxes))
 
     @property
     def key(self) -> str:
+        """The names of the layers, for errors."""
         return " with ".join(ref.key for ref in self.refs)
 
     @property
     def shape(self) -> Zyx:
-        """InputError where they differ."""
+        """Voxels along z, y, x. InputError where the layers differ."""
         shapes = {self.project.grid(ref).shape for ref in self.refs}
         if len(shapes) > 1:
             raise InputError(f"{self.key}: shapes {sorted(shapes)} differ", "merge annotations of one voxel spacing")
         return shapes.pop()
 
     def labels(self, box: Box) -> NDArray[np.uint8]:
+        """Return the training labels of a box.
+
+        Parameters
+        ----------
+        box : Box
+            Within the volume.
+
+        Returns
+        -------
+        (Z, Y, X) array of uint8
+            0 background, 1 membrane, 2 to be ignored.
+        """
         return merge_labels([self._marks(ref, box) for ref in self.refs], partial=self.partial)
 
     def _marks(self, ref: SegmentationRef, box: Box) -> NDArray[np.uint8]:
@@ -74,16 +107,32 @@ class Layers:
         return np.where(other, MEMBRANE, labels).astype(np.uint8)
 
     def membrane(self, box: Box) -> NDArray[np.bool_]:
-        return self.labels(box) == MEMBRANE
+        """Return where a box (Z, Y, X) is membrane."""
+        return np.asarray(self.labels(box) == MEMBRANE)
 
     def ignored(self, box: Box) -> NDArray[np.bool_]:
-        return self.labels(box) == IGNORE
+        """Return where a box (Z, Y, X) is to be ignored."""
+        return np.asarray(self.labels(box) == IGNORE)
 
 
 def segmentation_counts(ours: Layers, true: Layers) -> tuple[MaskCounts, int]:
-    """What two segmentations have in common where neither is to be ignored, and the voxels that are.
+    """Count what two segmentations share where neither is to be ignored, block by block.
 
-    Block by block, so that tomograms of any size are compared. InputError for segmentations of different grids.
+    Parameters
+    ----------
+    ours, true : Layers
+        The segmentation to score, and the one taken as true.
+
+    Returns
+    -------
+    MaskCounts
+    int
+        Voxels that are ignored.
+
+    Raises
+    ------
+    InputError
+        If the two have different grids.
     """
     shape = ours.shape
     if shape != true.shape:
@@ -91,22 +140,35 @@ def segmentation_counts(ours: Layers, true: Layers) -> tuple[MaskCounts, int]:
             f"{ours.key} has {shape} voxels, the truth {true.key} has {true.shape}",
             "compare segmentations of one voxel spacing",
         )
-    total, left_out = MaskCounts(), 0
+    total, ignored_voxels = MaskCounts(), 0
     for box in skeleton_blocks(shape):
-        unknown = ours.ignored(box) | true.ignored(box)
-        if not unknown.all():
-            known = functools.partial(_given, unknown)
-            total = total.plus(mask_counts(ours.membrane, true.membrane, known, shape, box))
-        left_out += int(np.count_nonzero(unknown))
-    return total, left_out
+        ignored = ours.ignored(box) | true.ignored(box)
+        if not ignored.all():
+            read_ignored = functools.partial(_of_any_box, ignored)
+            total = total.plus(mask_counts(ours.membrane, true.membrane, read_ignored, shape, box))
+        ignored_voxels += int(np.count_nonzero(ignored))
+    return total, ignored_voxels
 
 
-def _given(values: NDArray[np.bool_], _box: Box) -> NDArray[np.bool_]:
+def _of_any_box(values: NDArray[np.bool_], _box: Box) -> NDArray[np.bool_]:
     return values
 
 
 def segmentation_scores(counts: MaskCounts, ignored_voxels: int) -> dict[str, Any]:
-    """Dice and Surface-Dice, and precision and recall of each."""
+    """Return Dice and Surface-Dice, with precision and recall of each.
+
+    Parameters
+    ----------
+    counts : MaskCounts
+        Of two segmentations.
+    ignored_voxels : int
+        Voxels that were left out.
+
+    Returns
+    -------
+    dict
+        Columns of a row.
+    """
     surface, voxels = counts.surface_dice, counts.voxels
     return {
         "dice": counts.dice,
@@ -122,22 +184,34 @@ def segmentation_scores(counts: MaskCounts, ignored_voxels: int) -> dict[str, An
 
 
 def pick_scores(ours: NDArray[np.float64], true: NDArray[np.float64], radius_angstrom: float) -> dict[str, Any]:
-    """F1, precision and recall as in the paper (many to one) and one to one; Chamfer distance; numbers.
+    """Return scores of picks: F1, precision and recall as MemBrain-pick has them and one to one; Chamfer distance.
 
-    ours, true : (N, 3) and (M, 3), xyz in Å.
+    Parameters
+    ----------
+    ours : (N, 3) array of float64
+        Positions to score, xyz in Å.
+    true : (M, 3) array of float64
+        Positions taken as true, xyz in Å.
+    radius_angstrom : float
+        Å within which a pick is right.
+
+    Returns
+    -------
+    dict
+        Columns of a row.
     """
-    as_paper = pick_f1(ours, true, radius_angstrom)
-    single = pick_f1_one_to_one(ours, true, radius_angstrom)
+    many_to_one = pick_f1(ours, true, radius_angstrom)
+    one_to_one = pick_f1_one_to_one(ours, true, radius_angstrom)
     return {
-        **_named("particle", as_paper, ""),
-        **_named("particle", single, "_one_to_one"),
+        **_columns("particle", many_to_one, ""),
+        **_columns("particle", one_to_one, "_one_to_one"),
         "particle_chamfer_angstrom": chamfer_angstrom(ours, true),
         "particles": len(ours),
         "particles_true": len(true),
     }
 
 
-def _named(what: str, score: Score, ending: str) -> dict[str, float]:
+def _columns(what: str, score: Score, ending: str) -> dict[str, float]:
     return {
         f"{what}_f1{ending}": score.score,
         f"{what}_precision{ending}": score.precision,
@@ -147,7 +221,15 @@ def _named(what: str, score: Score, ending: str) -> dict[str, float]:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """rows : one for each run that has both annotations, and one for all (ALL_RUNS).  meshes : of two meshes alone."""
+    """The scores of two annotations.
+
+    Attributes
+    ----------
+    rows : list of dict
+        One for each run that has both annotations, and one for all of them (ALL_RUNS) where there are several.
+    meshes : MeshScores or None
+        Of two meshes; None for other kinds.
+    """
 
     rows: list[dict[str, Any]]
     meshes: MeshScores | None = None
@@ -163,12 +245,35 @@ def annotation_scores(
     tolerance_angstrom: float,
     kind: str | None = None,
 ) -> Comparison:
-    """Scores of `first` with `second` taken as true: of two segmentations (masks, marks or instances), picks or meshes.
+    """Score one annotation with another one taken as true: segmentations (masks, marks or instances), picks or meshes.
 
-    radius_angstrom : within which a pick is right.  tolerance_angstrom : within which a surface is.
-    kind : of annotation_kinds.KINDS, where URIs name several; None: the first that there is of both.
+    Parameters
+    ----------
+    project : Project
+        The project.
+    runs : sequence of str
+        Names of the runs; empty for all.
+    first, second : str
+        Copick URIs of the annotation to score, and of the one taken as true.
+    radius_angstrom : float
+        Å within which a pick is right.
+    tolerance_angstrom : float
+        Å within which a surface is right.
+    kind : str, optional
+        One of `pairing.KINDS`, where the URIs name several. Default: the first that both have.
 
-    Raises UsageError for two kinds; ProjectError where no run has both; InputError for other grids.
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    UsageError
+        If the URIs name different kinds, or the tolerance is no length.
+    ProjectError
+        If no run has both.
+    InputError
+        If two segmentations have different grids, or a mesh is damaged.
     """
     kind, pairs = pairs_of_one_kind(project, runs, first, second, kind)
     meshes = None
@@ -213,13 +318,15 @@ def _rows_of_meshes(scores: MeshScores, tolerance_angstrom: float) -> _Rows:
 
 def _added_up(counts: Iterable[tuple[MaskCounts, int]]) -> tuple[MaskCounts, int]:
     total, ignored = MaskCounts(), 0
-    for one, left_out in counts:
-        total, ignored = total.plus(one), ignored + left_out
+    for of_run, ignored_of_run in counts:
+        total, ignored = total.plus(of_run), ignored + ignored_of_run
     return total, ignored
 
 
-def _picks_of_all(sets: Sequence[tuple[NDArray, NDArray]], radius_angstrom: float) -> dict[str, Any]:
-    """Of all runs' picks at once: those of each run are put where no other run's are near."""
+def _picks_of_all(
+    sets: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]], radius_angstrom: float
+) -> dict[str, Any]:
+    """Score the picks of all runs at once: those of each run are shifted so far that no other run's are near."""
     reach = max((float(np.abs(points).max()) for pair in sets for points in pair if len(points)), default=0.0)
     step = 4 * (reach + radius_angstrom)
     shifted = [
@@ -228,6 +335,6 @@ def _picks_of_all(sets: Sequence[tuple[NDArray, NDArray]], radius_angstrom: floa
     ]
     ours, true = (np.concatenate(side) for side in shifted)
     scores = pick_scores(ours, true, radius_angstrom)
-    # A run without picks of one kind would be measured against its neighbours'.
-    known = all(len(points) for pair in sets for points in pair)
-    return scores if known else scores | {"particle_chamfer_angstrom": None}
+    # Otherwise the distances of a run without picks would be those to other runs' picks.
+    defined = all(len(points) for pair in sets for points in pair)
+    return scores if defined else scores | {"particle_chamfer_angstrom": None}

@@ -1,23 +1,23 @@
-"""The files that `segment FILE` makes: whether they are there already, and how new ones come to their names.
+"""The files that `segment_file` makes: whether they exist already, and how new ones get their names.
 
-Beside the volumes lies a record, `<stem>_segmented.json`: of what they were made, how, and how large they are. Files
-that it vouches for are not made again; others are not overwritten unasked.
+A record, `<stem>_segmented.json`, lies beside the volumes. It says which input and settings they were made of, and
+their sizes. Files that match their record are not made again; others are not overwritten without being asked to.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import glob
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from membrain_cloud.atomic import replace_atomically
 from membrain_cloud.errors import StorageError, UsageError, storage_error
 from membrain_cloud.store.objects.object_store import Files
 from membrain_cloud.version import __version__
@@ -26,15 +26,30 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _STAGING, _LOCK = ".segmenting-", "lock"
-# Between making a lock and holding it.
+# Between making a lock file and locking it.
 _LOCKED_WITHIN_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class SegmentedFile:
-    """What was written of one file; None for what was not asked for. `notes` say what was assumed about the input.
+    """The files that are made of one volume file.
 
-    state : "done", or "skipped" where all of it was there already, made with the same settings of the same file.
+    Attributes
+    ----------
+    file : str
+        The volume file.
+    state : str
+        "done", or "skipped" where all of them existed, made of the same file with the same settings.
+    segmented : str
+        The mask, or the numbered components.
+    scores, uncertainty_map, skeleton : str or None
+        None where they were not asked for.
+    membrane_voxels : int
+        Voxels of the mask.
+    components : int or None
+        Number of components; None where they were not asked for.
+    notes : tuple of str
+        What was assumed about the input, as sentences.
     """
 
     file: str
@@ -49,11 +64,23 @@ class SegmentedFile:
 
     @property
     def outputs(self) -> list[str]:
+        """All files, the scores first."""
         return [path for path in (self.scores, self.segmented, self.uncertainty_map, self.skeleton) if path]
 
 
-def identity(path: str) -> str:
-    """Changes when the file is replaced: size and time; of a folder, those of all that is in it."""
+def file_identity(path: str) -> str:
+    """Return a digest that changes when a file is replaced.
+
+    Parameters
+    ----------
+    path : str
+        Path or URL of a file, or of a Zarr folder.
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits, of the sizes and times of the file, or of all files in the folder.
+    """
     folder, _, name = path.rstrip("/").rpartition("/")
     files = Files(folder or ("/" if path.startswith("/") else "."))
     listing = files.listing(name) if path.rstrip("/").endswith(".zarr") else {name: files.info(name)}
@@ -61,90 +88,147 @@ def identity(path: str) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
-def _record_of(planned: SegmentedFile) -> str:
-    return planned.segmented.removesuffix(".mrc") + ".json"
+def _record_path(planned: SegmentedFile) -> Path:
+    return Path(planned.segmented.removesuffix(".mrc") + ".json")
 
 
 def earlier_outputs(planned: SegmentedFile, recipe: dict[str, Any], *, overwrite: bool) -> SegmentedFile | None:
-    """What was made before, where all of it is there and by this recipe; None where the way is clear.
+    """Return the outputs of an earlier call, if they are complete and were made by the same recipe.
 
-    Raises UsageError where other files are in the way.
+    Parameters
+    ----------
+    planned : SegmentedFile
+        The files to make.
+    recipe : dict
+        Input and settings that determine the outputs, JSON-able.
+    overwrite : bool
+        Whether other files of these names may be replaced.
+
+    Returns
+    -------
+    SegmentedFile or None
+        With state "skipped"; None where files are missing and may be made.
+
+    Raises
+    ------
+    UsageError
+        If files of these names exist that differ from their record or were made by another recipe, and `overwrite` is
+        False.
     """
     record: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError), open(_record_of(planned), encoding="utf-8") as file:
-        record = json.load(file)
+    with contextlib.suppress(OSError, ValueError):
+        record = json.loads(_record_path(planned).read_text(encoding="utf-8"))
     sizes = record.get("outputs", {})
-    same = record.get("recipe") == json.loads(json.dumps(recipe))
-    there = [name for name in planned.outputs if os.path.exists(name)]
-    vouched = same and all(_size(name) == sizes.get(os.path.basename(name)) for name in there)
-    if vouched and there == planned.outputs:
+    same_recipe = record.get("recipe") == json.loads(json.dumps(recipe))
+    existing = [name for name in planned.outputs if Path(name).exists()]
+    recorded = same_recipe and all(_size(name) == sizes.get(Path(name).name) for name in existing)
+    if recorded and existing == planned.outputs:
         counts = {key: record[key] for key in ("membrane_voxels", "components")}
         return replace(planned, state="skipped", notes=("all of it is there already",), **counts)
-    # Made once more with a companion that was not asked for then, or has gone, they are what they were.
-    if there and not vouched and not overwrite:
-        why = "it was changed since" if same else "it was made otherwise, or of another file"
-        raise UsageError(f"{there[0]}: exists already, and {why}", "give another --output, or --overwrite")
+    # Recorded files whose companion is missing are made again together with it, with the same content.
+    if existing and not recorded and not overwrite:
+        why = "it was changed since" if same_recipe else "it was made otherwise, or of another file"
+        raise UsageError(f"{existing[0]}: exists already, and {why}", "give another output, or set overwrite")
     return None
 
 
 @contextlib.contextmanager
 def staging(output: str) -> Iterator[str]:
-    """A hidden folder beside the outputs, gone at the end; what killed processes have left there goes too.
+    """Make a hidden folder beside the outputs, and remove it at the end.
 
-    Its owner holds a lock in it as long as it lives, whatever happens to it.
+    A lock in the folder is held as long as the process lives, however it ends. Folders that killed processes have left
+    behind are removed.
+
+    Parameters
+    ----------
+    output : str
+        Folder of the outputs; it is made where it is missing.
+
+    Yields
+    ------
+    str
+        The hidden folder.
+
+    Raises
+    ------
+    StorageError
+        If the output folder cannot be written.
     """
     with contextlib.ExitStack() as stack:
         try:
-            os.makedirs(output, exist_ok=True)
-            for left in glob.glob(os.path.join(glob.escape(output), f"{_STAGING}*")):
-                _remove_if_left(left)
+            Path(output).mkdir(parents=True, exist_ok=True)
+            for left in Path(output).glob(f"{_STAGING}*"):
+                _remove_if_abandoned(left)
             folder = stack.enter_context(
                 tempfile.TemporaryDirectory(prefix=_STAGING, dir=output, ignore_cleanup_errors=True)
             )
-            lock = stack.enter_context(open(os.path.join(folder, _LOCK), "w"))
+            lock = stack.enter_context(Path(folder, _LOCK).open("w"))
             fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError as error:
-            raise StorageError(f"{output}: {error.strerror}", "give another --output") from None
+            raise StorageError(f"{output}: {error.strerror}", "give another output") from None
         yield folder
 
 
-def _remove_if_left(folder: str) -> None:
-    """A folder whose lock nobody holds; one that has none yet may belong to somebody who is about to take it."""
-    with contextlib.suppress(OSError), open(os.path.join(folder, _LOCK)) as lock:
-        if time.time() - os.fstat(lock.fileno()).st_mtime > _LOCKED_WITHIN_SECONDS:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises where somebody holds it
+def _remove_if_abandoned(folder: Path) -> None:
+    """Delete a staging folder unless its lock is held, or so new that its owner may be about to lock it."""
+    with contextlib.suppress(OSError), (folder / _LOCK).open() as lock:
+        if time.time() - (folder / _LOCK).stat().st_mtime > _LOCKED_WITHIN_SECONDS:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises where it is held
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def publish(
-    made: SegmentedFile, staged: SegmentedFile, planned: SegmentedFile, recipe: dict[str, Any]
+    finished: SegmentedFile, staged: SegmentedFile, planned: SegmentedFile, recipe: dict[str, Any]
 ) -> SegmentedFile:
-    """Give all files their names. The record goes first and comes back last, so it never vouches for a mixture."""
-    record = _record_of(planned)
+    """Give all files their names.
+
+    The record is removed first and written last, so that it never describes a mixture of old and new files.
+
+    Parameters
+    ----------
+    finished : SegmentedFile
+        Counts and notes.
+    staged : SegmentedFile
+        The files as they are.
+    planned : SegmentedFile
+        The names to give them.
+    recipe : dict
+        Input and settings that determine the outputs, JSON-able.
+
+    Returns
+    -------
+    SegmentedFile
+        The planned names with the finished counts and notes.
+
+    Raises
+    ------
+    StorageError
+        If a file cannot be written.
+    """
+    record = _record_path(planned)
     content = {
         "recipe": recipe,
-        "outputs": {os.path.basename(name): _size(name) for name in staged.outputs},
-        "membrane_voxels": made.membrane_voxels,
-        "components": made.components,
-        "notes": made.notes,
+        "outputs": {Path(name).name: _size(name) for name in staged.outputs},
+        "membrane_voxels": finished.membrane_voxels,
+        "components": finished.components,
+        "notes": finished.notes,
         "version": __version__,
     }
-    waiting = os.path.join(os.path.dirname(staged.segmented), "record.json")
+    text = json.dumps(content, indent=1, sort_keys=True)
     try:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(record)
+        record.unlink(missing_ok=True)
         for source, target in zip(staged.outputs, planned.outputs, strict=True):
-            os.replace(source, target)
-        with open(waiting, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1, sort_keys=True)
-        os.replace(waiting, record)
+            Path(source).replace(target)
+        replace_atomically(record, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     except OSError as error:
         raise storage_error(error, planned.segmented) from error
-    return replace(planned, membrane_voxels=made.membrane_voxels, components=made.components, notes=made.notes)
+    return replace(
+        planned, membrane_voxels=finished.membrane_voxels, components=finished.components, notes=finished.notes
+    )
 
 
 def _size(path: str) -> int | None:
     try:
-        return os.path.getsize(path)
+        return Path(path).stat().st_size
     except OSError:
         return None

@@ -1,19 +1,19 @@
-"""Files in, files out: `segment FILE ...`, without a project."""
+"""Segment volume files into volume files, without a project."""
 
 from __future__ import annotations
 
 import contextlib
 import glob
-import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from membrain_cloud.errors import TomogramError, UsageError
 from membrain_cloud.geometry import Box, iterate_chunks
-from membrain_cloud.pipeline.files import postprocess as derived
-from membrain_cloud.pipeline.files.outputs import SegmentedFile, earlier_outputs, identity, publish, staging
+from membrain_cloud.pipeline.files import postprocess
+from membrain_cloud.pipeline.files.outputs import SegmentedFile, earlier_outputs, file_identity, publish, staging
 from membrain_cloud.pipeline.models import model_sha256, registry_facts
 from membrain_cloud.pipeline.stages.inference import DensitySource, predict_slabs, segmenter, sliding_window
 from membrain_cloud.pipeline.stages.output_grid import GridChoice, choose_grids, output_blocks
@@ -27,19 +27,35 @@ if TYPE_CHECKING:
 
     from membrain_cloud.pipeline.settings import SegmentSettings
 
-# Masks and variances wait in memory up to here, beyond it in files without a name.
+# Masks and variances are kept in memory up to this size, beyond it in files without a name.
 _SCRATCH_BYTES = 2**28
+# Voxels read at once for the statistics, if the stored chunks are smaller.
 _PART_VOXELS = 2**23
+# Planes that a prediction reads at once, if the stored chunks have fewer.
+_CHUNK_PLANES = 16
+_NEXT_STEP = "give an .mrc, .rec, .zarr or .tif volume"
 
 
 @dataclass(frozen=True)
 class FileOptions:
-    """What `segment FILE` writes, and where.
+    """What `segment_file` writes, and where.
 
-    scores : write the logits.
-    components : number the 26-connected components of at least `min_voxels`, in place of 0 and 1.
-    skeleton : write the mask's centred sheet too.
-    overwrite : replace what is there, where it was made with other settings or of another file.
+    Attributes
+    ----------
+    output : str
+        Folder of the outputs.
+    voxel_spacing_angstrom : float or None
+        Å; None for the file's own.
+    scores : bool
+        Whether the logits are written.
+    components : bool
+        Whether the 26-connected components are numbered, in place of 0 and 1.
+    min_voxels : int
+        Smaller components are left out.
+    skeleton : bool
+        Whether the mask's skeleton is written.
+    overwrite : bool
+        Whether outputs that were made with other settings or of another file are replaced.
     """
 
     output: str
@@ -52,19 +68,32 @@ class FileOptions:
 
 
 def expand(patterns: Sequence[str]) -> list[str]:
-    """Files by name or pattern, in the order given; patterns leave out what `segment` and its like have written.
+    """Return the files of names and patterns, in the order given, each once.
 
-    Raises UsageError for a pattern that nothing fits.
+    Parameters
+    ----------
+    patterns : sequence of str
+        Names, or patterns with * and ?. Patterns leave out the outputs of `segment_file` and `postprocess`.
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    UsageError
+        If no file matches a pattern.
     """
-    found: dict[str, None] = {}
+    files: dict[str, None] = {}
     for pattern in patterns:
-        fitting = [pattern]
-        if glob.has_magic(pattern) and not os.path.exists(pattern):
-            fitting = [path for path in sorted(glob.glob(pattern)) if not derived.is_output(path)]
-            if not fitting:
-                raise UsageError(f"{pattern}: there is no such file", "give an .mrc, .rec, .zarr or .tif volume")
-        found.update(dict.fromkeys(fitting))
-    return list(found)
+        matches = [pattern]
+        if glob.has_magic(pattern) and not Path(pattern).exists():
+            # Not Path.glob: the names are shown as the pattern is written.
+            matches = [path for path in sorted(glob.glob(pattern)) if not postprocess.is_output(path)]  # noqa: PTH207
+            if not matches:
+                raise UsageError(f"{pattern}: there is no such file", _NEXT_STEP)
+        files.update(dict.fromkeys(matches))
+    return list(files)
 
 
 def segment_file(
@@ -74,81 +103,112 @@ def segment_file(
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> SegmentedFile:
-    """Segment a volume file of any size; all outputs appear together, when all are whole.
+    """Segment a volume file of any size; all outputs appear together, when all are complete.
 
-    `<stem>_scores.mrc` (logits, float32), `<stem>_segmented.mrc` (0 and 1, or components), and where asked for
-    `<stem>_uncertainty_map.mrc` and `<stem>_segmented_skel.mrc`; `<stem>_segmented.json` says how they were made. They
-    have the origin of the input and, unless `segment.output_grid` says otherwise, its voxel spacing.
+    The outputs are `<stem>_scores.mrc` (logits, float32), `<stem>_segmented.mrc` (0 and 1, or components), and where
+    asked for `<stem>_uncertainty_map.mrc` and `<stem>_segmented_skel.mrc`. `<stem>_segmented.json` says how they were
+    made. They have the origin of the input and, unless `settings.output_grid` says otherwise, its voxel spacing.
 
-    progress : told (windows done, windows in all).
-    Raises TomogramError, ChunkError, VoxelSpacingError for a bad input; UsageError where other outputs are in the way;
-    StorageError where `options.output` cannot be written.
+    Parameters
+    ----------
+    path : str
+        The volume's file.
+    settings : SegmentSettings
+        Model and settings of the prediction.
+    options : FileOptions
+        What is written, and where.
+    progress : callable
+        Called with the windows done and the windows in all.
+
+    Returns
+    -------
+    SegmentedFile
+
+    Raises
+    ------
+    TomogramError, ChunkError, VoxelSpacingError
+        If the input cannot be used.
+    UsageError
+        If the file is missing, or other outputs exist and may not be replaced.
+    StorageError
+        If `options.output` cannot be written.
     """
     path = path.removeprefix("file://")
-    if "://" not in path and not os.path.exists(path):
-        raise UsageError(f"{path}: there is no such file", "give an .mrc, .rec, .zarr or .tif volume")
+    if "://" not in path and not Path(path).exists():
+        raise UsageError(f"{path}: there is no such file", _NEXT_STEP)
     if "://" in options.output:
-        raise UsageError(f"--output {options.output}: this is no folder here", "give one, and copy the files after")
+        raise UsageError(f"{options.output}: no local folder", "give a local output folder, and copy the files after")
     planned = _planned(path, settings, options)
     with open_volume_file(path) as volume:
-        own = derived.frame_of(volume, options.voxel_spacing_angstrom)
-        levels = volume.levels(own.voxel_spacing_angstrom)
-        view = choose_grids(settings, levels)
-        frame = replace(own, shape=view.output.shape, voxel_spacing_angstrom=view.output.voxel_spacing_angstrom)
-        seen = volume.level(levels[view.level]) if view.level else volume
+        own_frame = postprocess.frame_of(volume, options.voxel_spacing_angstrom)
+        levels = volume.levels(own_frame.voxel_spacing_angstrom)
+        grids = choose_grids(settings, levels)
+        frame = replace(own_frame, shape=grids.output.shape, voxel_spacing_angstrom=grids.output.voxel_spacing_angstrom)
+        source = volume.level(levels[grids.level]) if grids.level else volume
         recipe = _recipe(path, frame, settings, options)
         earlier = earlier_outputs(planned, recipe, overwrite=options.overwrite)
         if earlier is not None:
             return earlier
         with staging(options.output) as folder:
-            staged = _moved(planned, folder)
-            notes = (*derived.notes_of(volume), *sliding_window(settings, view.source.voxel_spacing_angstrom).notes)
-            made = replace(_make(seen, view, frame, settings, options, staged, progress), notes=notes)
-            return publish(made, staged, planned, recipe)
+            staged = _in_folder(planned, folder)
+            window_notes = sliding_window(settings, grids.source.voxel_spacing_angstrom).notes
+            finished = _write_outputs(source, grids, frame, settings, options, staged, progress=progress)
+            finished = replace(finished, notes=(*postprocess.notes_of(volume), *window_notes))
+            return publish(finished, staged, planned, recipe)
 
 
 def _planned(path: str, settings: SegmentSettings, options: FileOptions) -> SegmentedFile:
-    stem = os.path.join(options.output, derived.stem_of(path))
+    def named(suffix: str) -> str:
+        return postprocess.output_path(options.output, path, suffix)
+
     return SegmentedFile(
         file=path,
         state="done",
-        segmented=f"{stem}_segmented.mrc",
-        scores=f"{stem}_scores.mrc" if options.scores else None,
-        uncertainty_map=f"{stem}_uncertainty_map.mrc" if settings.uncertainty else None,
-        skeleton=f"{stem}_segmented_skel.mrc" if options.skeleton else None,
+        segmented=named("_segmented"),
+        scores=named("_scores") if options.scores else None,
+        uncertainty_map=named("_uncertainty_map") if settings.uncertainty else None,
+        skeleton=named("_segmented_skel") if options.skeleton else None,
         membrane_voxels=0,
         components=None,
         notes=(),
     )
 
 
-def _moved(planned: SegmentedFile, folder: str) -> SegmentedFile:
-    """The same names in another folder."""
-    names = {
-        field: os.path.join(folder, os.path.basename(path))
-        for field in ("segmented", "scores", "uncertainty_map", "skeleton")
-        if (path := getattr(planned, field)) is not None
-    }
-    return replace(planned, **names)  # type: ignore[arg-type]
+def _in_folder(planned: SegmentedFile, folder: str) -> SegmentedFile:
+    """Return the same names in another folder."""
+
+    def moved(path: str | None) -> str | None:
+        return None if path is None else str(Path(folder, Path(path).name))
+
+    return replace(
+        planned,
+        segmented=str(Path(folder, Path(planned.segmented).name)),
+        scores=moved(planned.scores),
+        uncertainty_map=moved(planned.uncertainty_map),
+        skeleton=moved(planned.skeleton),
+    )
 
 
-def _make(
+def _write_outputs(
     volume: VolumeFile,
-    view: GridChoice,
-    frame: derived.Frame,
+    grids: GridChoice,
+    frame: postprocess.Frame,
     settings: SegmentSettings,
     options: FileOptions,
     names: SegmentedFile,
+    *,
     progress: Callable[[int, int], None],
 ) -> SegmentedFile:
-    with ScratchSpace(os.path.dirname(names.segmented), memory_bytes=_SCRATCH_BYTES, moved_by="--output") as scratch:
+    """Predict, and write all outputs into the staging folder."""
+    folder = str(Path(names.segmented).parent)
+    with ScratchSpace(folder, memory_bytes=_SCRATCH_BYTES, moved_by="output") as scratch:
         mask = scratch.array(frame.shape, np.uint8)
         variance = scratch.array(frame.shape, np.float32) if names.uncertainty_map else None
         with contextlib.ExitStack() as stack:
             scores = None
             if names.scores:
                 scores = stack.enter_context(frame.writer(names.scores, "float32", overwrite=False))
-            for slab in _slabs(volume, view, settings, progress):
+            for slab in _slabs(volume, grids, settings, progress):
                 box = Box((slab.start, 0, 0), (slab.start + len(slab.logits), *frame.shape[1:]))
                 mask.write(box, scores_above(slab.logits, settings.threshold).astype(np.uint8))
                 if scores is not None:
@@ -158,35 +218,36 @@ def _make(
                     variance.write(box, slab.variance)
         components = None
         if options.components:
-            components = _numbered(frame, names.segmented, mask, options.min_voxels)
-            voxels = sum(int(np.count_nonzero(mask.read(box))) for box in derived.planes(frame.shape))
+            components = _number_components(frame, names.segmented, mask, options.min_voxels)
+            voxels = sum(int(np.count_nonzero(mask.read(box))) for box in postprocess.planes(frame.shape))
         else:
-            voxels = derived.write_mask(frame, names.segmented, mask.read, overwrite=False)
+            voxels = postprocess.write_mask(frame, names.segmented, mask.read, overwrite=False)
         if names.skeleton:
-            derived.write_skeleton(frame, names.skeleton, mask.read, overwrite=False)
+            postprocess.write_skeleton(frame, names.skeleton, mask.read, overwrite=False)
         if names.uncertainty_map and variance is not None:
-            derived.write_uncertainty(frame, names.uncertainty_map, variance.read, mask.read, overwrite=False)
+            postprocess.write_uncertainty(frame, names.uncertainty_map, variance.read, mask.read, overwrite=False)
         return replace(names, membrane_voxels=voxels, components=components)
 
 
-def _numbered(frame: derived.Frame, path: str, mask: Any, min_voxels: int) -> int:
-    """Write the components, and drop from the mask what is too small for one."""
-    count = derived.write_components(frame, path, mask.read, min_voxels=min_voxels, overwrite=False)
+def _number_components(frame: postprocess.Frame, path: str, mask: Any, min_voxels: int) -> int:
+    """Write the components, and remove from the mask what is too small for one."""
+    count = postprocess.write_components(frame, path, mask.read, min_voxels=min_voxels, overwrite=False)
     with open_volume_file(path) as labels:
-        for box in derived.planes(frame.shape):
+        for box in postprocess.planes(frame.shape):
             mask.write(box, (labels.read(box) != 0).astype(np.uint8))
     return count
 
 
 def _slabs(
     volume: VolumeFile,
-    view: GridChoice,
+    grids: GridChoice,
     settings: SegmentSettings,
     progress: Callable[[int, int], None],
 ) -> Iterator[Slab]:
-    look, shape = sliding_window(settings, view.source.voxel_spacing_angstrom), view.source.shape
-    (piece,) = output_blocks(view, look.tiling, view.output.shape)
-    total, done = look.tiling.count(shape), 0
+    """Predict the scores on the output's grid, from the first planes to the last."""
+    windows, shape = sliding_window(settings, grids.source.voxel_spacing_angstrom), grids.source.shape
+    (part,) = output_blocks(grids, windows.tiling, grids.output.shape)
+    total, done = windows.tiling.count(shape), 0
 
     def count(more: int) -> None:
         nonlocal done
@@ -195,13 +256,13 @@ def _slabs(
 
     slabs = predict_slabs(
         settings,
-        look,
+        windows,
         segmenter(settings.model, model_sha256(settings.model), settings.effective_precision, settings.compilation),
-        DensitySource(volume.read, shape, _statistics(volume), chunk_planes=max(volume.chunk[0], 16)),
-        piece.block,
+        DensitySource(volume.read, shape, _statistics(volume), chunk_planes=max(volume.chunk[0], _CHUNK_PLANES)),
+        part.block,
         progress=count,
     )
-    return view.regridding.apply(slabs, piece.core)
+    return grids.regridding.apply(slabs, part.core)
 
 
 def _statistics(volume: VolumeFile) -> Statistics:
@@ -212,18 +273,19 @@ def _statistics(volume: VolumeFile) -> Statistics:
 
 
 def _parts(volume: VolumeFile) -> Iterator[Box]:
-    """Boxes that are cheap to read: stored chunks, or some planes where these are thin."""
+    """Iterate over boxes that are cheap to read: stored chunks, or some planes where these are thin."""
     z, y, x = volume.chunk
     return iterate_chunks(volume.shape, (max(z, _PART_VOXELS // max(1, y * x)), y, x))
 
 
-def _recipe(path: str, frame: derived.Frame, settings: SegmentSettings, options: FileOptions) -> dict[str, Any]:
-    """All that decides the outputs, JSON-able."""
+def _recipe(path: str, frame: postprocess.Frame, settings: SegmentSettings, options: FileOptions) -> dict[str, Any]:
+    """Return everything that determines the outputs, JSON-able."""
+    facts = registry_facts(settings.model)
     return {
-        "input": {"name": os.path.basename(path.rstrip("/")), "identity": identity(path)},
+        "input": {"name": Path(path).name, "identity": file_identity(path)},
         "voxel_spacing_angstrom": frame.voxel_spacing_angstrom,
         "model_sha256": model_sha256(settings.model),
         "segment": settings.digest_settings(),
         "components": options.min_voxels if options.components else None,
-        **({"registry": facts} if (facts := registry_facts(settings.model)) else {}),
+        **({"registry": facts} if facts else {}),
     }

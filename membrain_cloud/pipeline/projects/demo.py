@@ -196,7 +196,13 @@ def write_demo_report(project: Project, runs: Sequence[str], scores: Scores | No
 
 
 def score_table(scores: Scores) -> Table:
-    """Return the scores as a table of the report page; the last row, of all tomograms, is its footer."""
+    """Return the scores as a table of the report page; the last row, of all tomograms, is its footer.
+
+    Parameters
+    ----------
+    scores : list of dict
+        The scores from `score_demo`.
+    """
     columns = {
         "run": Column("tomogram"),
         "dice": Column("Dice", digits=3),

@@ -149,7 +149,18 @@ def report_data(
 
 
 def stages_table(plan: Plan) -> Table:
-    """Return the state of each stage on each tomogram: done, to do, failed or blocked."""
+    """Return the state of each stage on each tomogram: done, to do, failed or blocked.
+
+    Parameters
+    ----------
+    plan : Plan
+        The plan of the run.
+
+    Returns
+    -------
+    Table
+        A row for each tomogram, a column for each stage.
+    """
     left = {(task.run, task.stage) for task in plan.tasks}
     outcomes = {(outcome.run, outcome.stage): outcome.state for outcome in plan.outcomes}
     names = {"skipped": "done"}

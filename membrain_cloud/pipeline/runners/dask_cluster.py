@@ -152,6 +152,16 @@ def connect(scheduler: str) -> Client:
 def workers_of(client: Client) -> dict[str, WorkerFacts]:
     """Return the scheduler's workers by address.
 
+    Parameters
+    ----------
+    client : distributed.Client
+        A connected client.
+
+    Returns
+    -------
+    dict of str to WorkerFacts
+        What each worker reports of itself.
+
     Raises
     ------
     SchedulerLost
@@ -181,6 +191,13 @@ def restart_worker(client: Client, address: str) -> None:
     """Have a worker's nanny end it and start another, and wait for that for up to a minute.
 
     Errors are ignored: the end of the run or the loss of the scheduler is noticed elsewhere.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        A connected client.
+    address : str
+        Address of the worker.
     """
     with suppress(SchedulerLost), scheduler_faults(client):
         client.restart_workers([address], timeout=60, raise_for_error=False)
@@ -216,13 +233,30 @@ def performance_report(client: Client, file: str) -> Iterator[None]:
 
 
 def host_of(address: str) -> str:
-    """Return the host name or IP address of a worker's address, e.g. 10.0.0.1 of ``tcp://10.0.0.1:4000``."""
+    """Return the host name or IP address of a worker's address, e.g. 10.0.0.1 of ``tcp://10.0.0.1:4000``.
+
+    Parameters
+    ----------
+    address : str
+        Address of a worker, e.g. ``tcp://10.0.0.1:4000``.
+
+    Returns
+    -------
+    str
+        The part between ``://`` and the port.
+    """
     return address.partition("://")[2].rpartition(":")[0]
 
 
 @contextmanager
 def scheduler_faults(client: Client) -> Iterator[None]:
-    """Raise SchedulerLost for errors within this context which mean that the scheduler is gone."""
+    """Raise SchedulerLost for errors within this context which mean that the scheduler is gone.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        The client that is used within the context.
+    """
     from concurrent.futures import CancelledError
 
     address = client.scheduler.address if client.scheduler is not None else "its address"

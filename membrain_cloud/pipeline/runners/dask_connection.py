@@ -147,7 +147,13 @@ class DaskConnection:
         return cluster.workers_of(self._client)
 
     def restart_worker(self, address: str) -> None:
-        """Ask a worker's nanny for another process, without waiting for it; without a nanny nothing happens."""
+        """Ask a worker's nanny for another process, without waiting for it; without a nanny nothing happens.
+
+        Parameters
+        ----------
+        address : str
+            Address of the worker.
+        """
         threading.Thread(target=cluster.restart_worker, args=(self._client, address), daemon=True).start()
 
     def submit(self, bundle: bytes, tokens: tuple[str, ...], address: str) -> Any:
@@ -188,6 +194,16 @@ class DaskConnection:
     def result(self, future: Any) -> dict[str, dict[str, Any]]:
         """Return the outcomes of a finished bundle, as dictionaries by token.
 
+        Parameters
+        ----------
+        future : distributed.Future
+            The future of the bundle, from `submit`.
+
+        Returns
+        -------
+        dict of str to dict
+            The outcomes as dictionaries, by token.
+
         Raises
         ------
         SchedulerLost
@@ -198,7 +214,13 @@ class DaskConnection:
         return outcomes
 
     def report(self, file: str) -> AbstractContextManager[Any]:
-        """Return a context that writes Dask's performance report to `file`."""
+        """Return a context that writes Dask's performance report to `file`.
+
+        Parameters
+        ----------
+        file : str
+            Path of the HTML page to write.
+        """
         return cluster.performance_report(self._client, file)
 
     def _start_local_cluster(self) -> None:

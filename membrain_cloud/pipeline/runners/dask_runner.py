@@ -180,7 +180,13 @@ class DaskRunner:
         return self._tasks.take_outcomes()
 
     def backlog(self, ready: Mapping[Kind, int]) -> None:
-        """Take the number of tasks of each kind that wait for a worker, for the statistics and for scaling."""
+        """Take the number of tasks of each kind that wait for a worker, for the statistics and for scaling.
+
+        Parameters
+        ----------
+        ready : mapping of {"gpu", "cpu"} to int
+            Number of tasks of each kind that wait for a worker.
+        """
         self._workers.note_ready(ready)
         self._statistics.update(ready, self.now())
 

@@ -171,7 +171,13 @@ class LeaveNotice(WorkerPlugin):  # type: ignore[misc]  # distributed is not typ
         self.topic = topic
 
     def setup(self, worker: Any) -> None:
-        """Add the run's topic to the worker's, and install the handler of SIGTERM where there is none."""
+        """Add the run's topic to the worker's, and install the handler of SIGTERM where there is none.
+
+        Parameters
+        ----------
+        worker : distributed.Worker
+            The worker that the plugin is added to.
+        """
         topics = _TOPICS.setdefault(worker, deque(maxlen=_MAX_TOPICS))
         if self.topic not in topics:
             topics.append(self.topic)
@@ -181,7 +187,13 @@ class LeaveNotice(WorkerPlugin):  # type: ignore[misc]  # distributed is not typ
             loop.add_signal_handler(signal.SIGTERM, lambda: loop.create_task(_close(worker)))
 
     async def teardown(self, worker: Any) -> None:
-        """Send the notice and wait for the current task, unless another run's plugin only replaces this one."""
+        """Send the notice and wait for the current task, unless another run's plugin only replaces this one.
+
+        Parameters
+        ----------
+        worker : distributed.Worker
+            The worker that closes, or whose plugin is replaced.
+        """
         if worker.status in (Status.closing, Status.closing_gracefully):
             await _drain(worker)
 

@@ -55,7 +55,13 @@ class IdleHandler(RequestHandler):
     """Answers GET with {"idle_since": seconds since the epoch, or null}."""
 
     def initialize(self, dask_server: Any = None) -> None:
-        """Take the scheduler from Dask's HTTP server."""
+        """Take the scheduler from Dask's HTTP server.
+
+        Parameters
+        ----------
+        dask_server : distributed.Scheduler
+            The scheduler that serves the endpoint.
+        """
         self.server = dask_server
 
     def get(self) -> None:

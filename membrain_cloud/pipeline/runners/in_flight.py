@@ -72,16 +72,38 @@ class InFlightTasks:
         self._waiting: list[Attempt] = []
 
     def bind(self, crashes: CrashRecords, observe: Observer) -> None:
-        """Set where crashes are recorded, and who is notified of tasks that are retried."""
+        """Set where crashes are recorded, and who is notified of tasks that are retried.
+
+        Parameters
+        ----------
+        crashes : CrashRecords
+            The records of the project.
+        observe : callable
+            Called with ("again", task, outcome) before another attempt.
+        """
         self._crashes, self._observe = crashes, observe
 
     def start(self, attempt: Attempt, now: float) -> None:
-        """Assign a task to a worker, or keep it for `assign_waiting` where no worker accepts it any more."""
+        """Assign a task to a worker, or keep it for `assign_waiting` where no worker accepts it any more.
+
+        Parameters
+        ----------
+        attempt : Attempt
+            The task to assign.
+        now : float
+            The time in seconds, by our own clock.
+        """
         if not self._assign(attempt, now):
             self._waiting.append(attempt)
 
     def assign_waiting(self, now: float) -> None:
-        """Assign the tasks that wait for another attempt, as far as workers accept them."""
+        """Assign the tasks that wait for another attempt, as far as workers accept them.
+
+        Parameters
+        ----------
+        now : float
+            The time in seconds, by our own clock.
+        """
         waiting, self._waiting = self._waiting, []
         for attempt in waiting:
             self.start(attempt, now)
@@ -154,7 +176,13 @@ class InFlightTasks:
                 self.retry(entry[1], "worker_left")
 
     def end_overdue(self, token: str) -> None:
-        """Fail a task whose time is up. Its worker is ending; the worker's other tasks are not the cause of that."""
+        """Fail a task whose time is up. Its worker is ending; the worker's other tasks are not the cause of that.
+
+        Parameters
+        ----------
+        token : str
+            The token of the assignment.
+        """
         entry = self._workers.remove(token)
         if entry is not None:
             worker, assignment = entry
@@ -183,13 +211,25 @@ class InFlightTasks:
         self._observe("again", task, Outcome(task.stage, task.run, task.part, "again", cause))
 
     def retry_all(self, cause: str) -> None:
-        """Retry all tasks after the loss of the scheduler, without recording crashes; live workers keep leases."""
+        """Retry all tasks after the loss of the scheduler, without recording crashes; live workers keep leases.
+
+        Parameters
+        ----------
+        cause : str
+            The cause that the observer gets.
+        """
         self._exchange.clear()
         for assignment in self._workers.clear():
             self.retry(assignment, cause)
 
     def resolve_deaths(self, now: float) -> None:
-        """Record the deaths whose cause is known, and retry their tasks or fail those that crashed too often."""
+        """Record the deaths whose cause is known, and retry their tasks or fail those that crashed too often.
+
+        Parameters
+        ----------
+        now : float
+            The time in seconds, by our own clock.
+        """
         for death, came_back in self._workers.resolve_deaths(now):
             self.deaths += 1
             for assignment in death.assignments:

@@ -50,22 +50,61 @@ class InProcessRunner:
         self.close()
 
     def bind(self, attempts: CrashRecords, note: Observer) -> None:
-        """Do nothing: a crash ends this process, so no crash is recorded by it."""
+        """Do nothing: a crash ends this process, so no crash is recorded by it.
+
+        Parameters
+        ----------
+        attempts : CrashRecords
+            The records of the project, not used.
+        note : callable
+            The observer of retries, not used.
+        """
 
     def now(self) -> float:
         """Return the time in seconds, by a clock that only this process knows."""
         return time.monotonic()
 
     def has_slot(self, task: Task, kind: Kind) -> bool:
-        """Return whether a task can be started: none is waiting for `finished`."""
+        """Return whether a task can be started: none is waiting for `finished`.
+
+        Parameters
+        ----------
+        task : Task
+            The task to start.
+        kind : {"gpu", "cpu"}
+            What it needs.
+        """
         return self._task is None
 
     def start(self, task: Task, registry: Registry, kind: Kind, *, take_over: str = "") -> None:
-        """Keep a task for the next call of `finished`, which executes it."""
+        """Keep a task for the next call of `finished`, which executes it.
+
+        Parameters
+        ----------
+        task : Task
+            The task.
+        registry : mapping of str to Stage
+            The stages by name.
+        kind : {"gpu", "cpu"}
+            What it needs.
+        take_over : str
+            Another run's lease of this task that has expired. Default: there is none.
+        """
         self._task = (task, registry, take_over)
 
     def finished(self, seconds: float) -> list[Outcome]:
-        """Execute the task that was started and return its outcome; without a task, wait `seconds`."""
+        """Execute the task that was started and return its outcome; without a task, wait `seconds`.
+
+        Parameters
+        ----------
+        seconds : float
+            Time to wait without a task.
+
+        Returns
+        -------
+        list of Outcome
+            The outcome of the task, or an empty list.
+        """
         if self._task is None:
             time.sleep(seconds)
             return []
@@ -93,7 +132,13 @@ class InProcessRunner:
         }
 
     def report(self, file: str) -> AbstractContextManager[Any]:
-        """Raise UsageError: there is no Dask cluster to report on."""
+        """Raise UsageError: there is no Dask cluster to report on.
+
+        Parameters
+        ----------
+        file : str
+            Path of the page, not used.
+        """
         raise UsageError("Dask's report needs a Dask cluster, and this run is in process", "leave one of them out")
 
     def close(self) -> None:

@@ -73,21 +73,54 @@ class Bundle:
 
     @classmethod
     def unpacked(cls, content: bytes) -> Bundle:
-        """Return the bundle from the bytes of `packed`."""
+        """Return the bundle from the bytes of `packed`.
+
+        Parameters
+        ----------
+        content : bytes
+            The pickled bundle.
+
+        Returns
+        -------
+        Bundle
+            The bundle.
+        """
         bundle = pickle.loads(content)
         assert isinstance(bundle, Bundle)
         return bundle
 
 
 def packed_registry(registry: Registry) -> bytes:
-    """Return the stages by name pickled, for `Bundle.registry`."""
+    """Return the stages by name pickled, for `Bundle.registry`.
+
+    Parameters
+    ----------
+    registry : mapping of str to Stage
+        The stages by name.
+
+    Returns
+    -------
+    bytes
+        The pickled stages.
+    """
     packed: bytes = pickle.dumps(dict(registry))
     return packed
 
 
 @functools.lru_cache(maxsize=2)
 def unpacked_registry(content: bytes) -> Mapping[str, Stage]:
-    """Return the stages from the bytes of `packed_registry`; a process unpickles the same bytes once."""
+    """Return the stages from the bytes of `packed_registry`; a process unpickles the same bytes once.
+
+    Parameters
+    ----------
+    content : bytes
+        The pickled stages.
+
+    Returns
+    -------
+    mapping of str to Stage
+        The stages by name.
+    """
     registry: dict[str, Stage] = pickle.loads(content)
     return registry
 

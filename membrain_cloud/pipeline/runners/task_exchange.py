@@ -57,7 +57,13 @@ class TaskExchange:
         self._futures: dict[str, Any] = {}
 
     def use_registry(self, registry: Registry) -> None:
-        """Set the stages that execute the tasks put from now on."""
+        """Set the stages that execute the tasks put from now on.
+
+        Parameters
+        ----------
+        registry : mapping of str to Stage
+            The stages by name.
+        """
         if self._registry[0] is not registry:
             self._registry = registry, packed_registry(registry)
 
@@ -102,7 +108,18 @@ class TaskExchange:
             self._futures |= dict.fromkeys(tokens, future)
 
     def receive(self, seconds: float) -> list[Event]:
-        """Return all events that have arrived; wait up to `seconds` for the first."""
+        """Return all events that have arrived; wait up to `seconds` for the first.
+
+        Parameters
+        ----------
+        seconds : float
+            Longest time to wait for the first event.
+
+        Returns
+        -------
+        list of Event
+            The events in the order of their arrival.
+        """
         events: list[Event] = []
         arrived = self._connection.events
         with contextlib.suppress(queue.Empty):

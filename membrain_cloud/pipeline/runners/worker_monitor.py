@@ -42,7 +42,13 @@ class WorkerMonitor:
         self._polled_at = None
 
     def poll_if_due(self, now: float) -> None:
-        """Poll if the last poll was `POLL_SECONDS` ago; see `poll`."""
+        """Poll if the last poll was `POLL_SECONDS` ago; see `poll`.
+
+        Parameters
+        ----------
+        now : float
+            The time in seconds, by our own clock.
+        """
         if self._polled_at is None or now - self._polled_at >= POLL_SECONDS:
             self.poll(now)
 

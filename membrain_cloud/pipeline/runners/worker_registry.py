@@ -51,7 +51,21 @@ class PlacementPolicy:
     def choose(
         self, workers: Mapping[str, Worker], kind: Kind, stage: str, now: float, *, alone: str | None = None
     ) -> Worker | None:
-        """Return the least loaded worker that may take a task, or None; see `WorkerRegistry.choose`."""
+        """Return the least loaded worker that may take a task, or None; see `WorkerRegistry.choose`.
+
+        Parameters
+        ----------
+        workers : mapping of str to Worker
+            The connected workers by address.
+        kind : {"gpu", "cpu"}
+            What the task needs.
+        stage : str
+            The task's stage.
+        now : float
+            The time in seconds, by our own clock.
+        alone : str, optional
+            Key of a task that needs a worker for itself. Default: the task shares a worker.
+        """
         candidates = [worker for worker in self._candidates(workers, kind, now) if not worker.leaving]
         if alone is not None:
             return _reserve(candidates, alone)
@@ -63,18 +77,40 @@ class PlacementPolicy:
         return best
 
     def note_present(self, workers: Mapping[str, Worker], now: float) -> None:
-        """Record which kinds of workers are connected at `now`."""
+        """Record which kinds of workers are connected at `now`.
+
+        Parameters
+        ----------
+        workers : mapping of str to Worker
+            The connected workers by address.
+        now : float
+            The time in seconds, by our own clock.
+        """
         for kind in ("gpu", "cpu"):
             if any(worker.facts.kind == kind for worker in workers.values()):
                 self._last_present[kind] = now
 
     def note_duration(self, stage: str, seconds: float) -> None:
-        """Update the running mean of a stage's task duration."""
+        """Update the running mean of a stage's task duration.
+
+        Parameters
+        ----------
+        stage : str
+            Name of the stage.
+        seconds : float
+            Duration of a task that succeeded.
+        """
         mean = self._mean_seconds.get(stage, seconds)
         self._mean_seconds[stage] = 0.8 * mean + 0.2 * seconds
 
     def note_ready(self, ready: Mapping[Kind, int]) -> None:
-        """Record the number of tasks of each kind that wait for a worker."""
+        """Record the number of tasks of each kind that wait for a worker.
+
+        Parameters
+        ----------
+        ready : mapping of {"gpu", "cpu"} to int
+            Number of tasks of each kind that wait for a worker.
+        """
         self._ready = ready
 
     def _candidates(self, workers: Mapping[str, Worker], kind: Kind, now: float) -> list[Worker]:
@@ -197,7 +233,18 @@ class WorkerRegistry:
         return resolved
 
     def silent_workers(self, now: float) -> list[Worker]:
-        """Return the workers with tasks whose heartbeat has not changed for `run.silent_minutes`, by our own clock."""
+        """Return the workers with tasks whose heartbeat has not changed for `run.silent_minutes`, by our own clock.
+
+        Parameters
+        ----------
+        now : float
+            The time in seconds, by our own clock.
+
+        Returns
+        -------
+        list of Worker
+            The workers to restart.
+        """
         silent = []
         for worker in self.workers.values():
             first = next(iter(worker.assignments.values()), None)
@@ -208,16 +255,34 @@ class WorkerRegistry:
         return silent
 
     def mark_leaving(self, address: str) -> None:
-        """Record that a worker shuts down by request: it gets no more tasks, and its end is attributed to none."""
+        """Record that a worker shuts down by request: it gets no more tasks, and its end is attributed to none.
+
+        Parameters
+        ----------
+        address : str
+            Address of the worker; an unknown one is ignored.
+        """
         if address in self.workers:
             self.workers[address].leaving = True
 
     def count(self, kind: Kind) -> int:
-        """Return the number of workers of a kind; workers for all tasks count as CPU workers."""
+        """Return the number of workers of a kind; workers for all tasks count as CPU workers.
+
+        Parameters
+        ----------
+        kind : {"gpu", "cpu"}
+            The kind of workers.
+        """
         return sum((worker.facts.kind or "cpu") == kind for worker in self.workers.values())
 
     def slots(self, kind: Kind) -> int:
-        """Return the largest number of slots of a worker of a kind; 1 while there is no such worker."""
+        """Return the largest number of slots of a worker of a kind; 1 while there is no such worker.
+
+        Parameters
+        ----------
+        kind : {"gpu", "cpu"}
+            The kind of workers.
+        """
         slots = [worker.facts.slots for worker in self.workers.values() if (worker.facts.kind or "cpu") == kind]
         return max(slots, default=1)
 
@@ -250,18 +315,40 @@ class WorkerRegistry:
         return self._placement.choose(self.workers, kind, stage, now, alone=alone)
 
     def note_ready(self, ready: Mapping[Kind, int]) -> None:
-        """Record the number of tasks of each kind that wait for a worker; tasks are queued only where many wait."""
+        """Record the number of tasks of each kind that wait for a worker; tasks are queued only where many wait.
+
+        Parameters
+        ----------
+        ready : mapping of {"gpu", "cpu"} to int
+            Number of tasks of each kind that wait for a worker.
+        """
         self._placement.note_ready(ready)
 
     def assign(self, worker: Worker, assignment: Assignment) -> None:
-        """Add an assignment to a worker; one that must be alone reserves the worker."""
+        """Add an assignment to a worker; one that must be alone reserves the worker.
+
+        Parameters
+        ----------
+        worker : Worker
+            The worker, from `choose`.
+        assignment : Assignment
+            The task with the token of this attempt.
+        """
         worker.assignments[assignment.token] = assignment
         self._address_of[assignment.token] = worker.facts.address
         if assignment.alone:
             worker.reserved_for = assignment.task.key
 
     def mark_started(self, token: str, now: float) -> None:
-        """Record that the worker reported the beginning of a task; an unknown token is ignored."""
+        """Record that the worker reported the beginning of a task; an unknown token is ignored.
+
+        Parameters
+        ----------
+        token : str
+            The token of the assignment.
+        now : float
+            The time in seconds, by our own clock.
+        """
         entry = self._find(token)
         if entry is not None:
             entry[1].started = now
@@ -293,7 +380,20 @@ class WorkerRegistry:
         return entry
 
     def overdue(self, now: float, seconds: float) -> list[tuple[Worker, Assignment]]:
-        """Return the assignments that execute for `seconds` longer than `run.task_hours`, with their workers."""
+        """Return the assignments that execute for `seconds` longer than `run.task_hours`, with their workers.
+
+        Parameters
+        ----------
+        now : float
+            The time in seconds, by our own clock.
+        seconds : float
+            Time beyond the task's limit.
+
+        Returns
+        -------
+        list of (Worker, Assignment)
+            The assignments with their workers.
+        """
         return [
             (worker, assignment)
             for worker in self.workers.values()

@@ -102,6 +102,11 @@ class Worker:
 
         A worker that has become full accepts tasks again once half of the prefetched ones are done, so that several are
         sent at a time.
+
+        Parameters
+        ----------
+        prefetch : int
+            Number of tasks that may be queued beyond the slots.
         """
         if len(self.assignments) >= self.facts.slots + prefetch:
             self.full = True

@@ -320,9 +320,9 @@ def _rows_of_tomogram(table: pd.DataFrame, path: str, tomogram: str | None) -> p
     return table[table[column].astype(str) == tomogram]
 
 
-def _pixel_size(table: pd.DataFrame, path: str, given: float | None) -> float:
-    if given is not None:
-        return given
+def _pixel_size(table: pd.DataFrame, path: str, voxel_spacing_angstrom: float | None) -> float:
+    if voxel_spacing_angstrom is not None:
+        return voxel_spacing_angstrom
     for column in PIXEL_SIZES:
         if column in table.columns and len(table):
             sizes = table[column].astype(float).unique()

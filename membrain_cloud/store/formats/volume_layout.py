@@ -95,7 +95,17 @@ class VoxelSource(Protocol):
     """Anything that reads the voxels (z, y, x) of a box."""
 
     def read(self, box: Box) -> NDArray[Any]:
-        """Return the voxels of a box."""
+        """Return the voxels of a box.
+
+        Parameters
+        ----------
+        box : Box
+            Within the volume.
+
+        Returns
+        -------
+        (Z, Y, X) array of the source's type
+        """
         ...
 
 

@@ -122,12 +122,12 @@ class VolumeFile:
         z, y, x = (axis.indices(n)[:2] for axis, n in zip(slices, self.shape, strict=True))
         return self.read(Box((z[0], y[0], x[0]), (z[1], y[1], x[1])))
 
-    def spacing_angstrom(self, given: float | None) -> float:
-        """Return the voxel spacing to use: the given one, else the file's own.
+    def spacing_angstrom(self, override: float | None) -> float:
+        """Return the voxel spacing to use.
 
         Parameters
         ----------
-        given : float or None
+        override : float or None
             Å; None for the file's own.
 
         Returns
@@ -140,7 +140,7 @@ class VolumeFile:
         VoxelSpacingError
             If neither is there, or it is absurd for a tomogram.
         """
-        spacing = self.voxel_spacing_angstrom if given is None else given
+        spacing = self.voxel_spacing_angstrom if override is None else override
         return ome_zarr.checked_spacing(spacing, self.path, "voxel_spacing_angstrom, e.g. 10")
 
     def levels(self, voxel_spacing_angstrom: float) -> list[Level]:

@@ -104,7 +104,7 @@ class VolumeFileWriter:
         ----------
         box : Box
             Within the volume, not written before.
-        array : (Z, Y, X) array
+        array : (Z, Y, X) array of bool, integer or float
             Of the box's shape; converted to the file's type.
 
         Raises

@@ -108,8 +108,8 @@ def test_fetch_puts_pinned_models_where_settings_name_them(tmp_path: Path, check
     [
         ("mine.ckpt={path}", "no sha256 is pinned"),
         ("mine.ckpt={path}#sha256=" + "0" * 64, "sha256"),
-        ("../mine.ckpt={path}#sha256={pin}", "not a plain file name"),
-        ("/etc/passwd={path}#sha256={pin}", "not a plain file name"),
+        ("../mine.ckpt={path}#sha256={pin}", "not a name for a model's file"),
+        ("/etc/passwd={path}#sha256={pin}", "not a name for a model's file"),
         ("{path}", "no name"),
     ],
 )

@@ -165,13 +165,13 @@ def test_an_infinite_or_nan_threshold_is_refused(here: Path, value: str, cause: 
 def test_sigterm_ends_as_ctrl_c_does(here: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from membrain_cloud.pipeline.files import segment_file
 
-    def stop(*_: Any) -> Any:
+    def terminate(*_: Any, **__: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
         raise AssertionError("SIGTERM was ignored")
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(segment_file, "_make", stop)
+    monkeypatch.setattr(segment_file, "_write_outputs", terminate)
     result = call("segment", "TS_1.mrc", "--model", model, "--window", "16", "-o", "out")
     assert result.exit_code == 3
     assert os.listdir(here / "out") == []

@@ -115,7 +115,7 @@ def test_int8_is_refused_where_there_are_no_kernels_for_it() -> None:
         (False, False, False, "float32", "float32"),
     ],
 )
-def test_the_fastest_arithmetic_of_a_cpu_depends_on_its_units_and_on_the_network(
+def test_the_fastest_arithmetic_depends_on_the_cpu_and_the_network(
     amx: bool, vnni: bool, bf16: bool, plain: str, residual: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)

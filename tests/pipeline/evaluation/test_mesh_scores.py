@@ -1,4 +1,4 @@
-"""Meshes of a project are compared tomogram by tomogram, through the command and by themselves."""
+"""Meshes of a project are compared tomogram by tomogram, by the function and by the command."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ ALICE, BOB = "membrane:alice/1", "membrane:bob/1"
 
 
 def ball(radius: float, x: float = 1000.0) -> Mesh:
-    made = trimesh.creation.icosphere(subdivisions=3, radius=radius)
+    shape = trimesh.creation.icosphere(subdivisions=3, radius=radius)
     centre = np.array([x, 1000.0, 1000.0])
-    return Mesh(np.asarray(made.vertices, np.float64) + centre, np.asarray(made.faces, np.int32))
+    return Mesh(np.asarray(shape.vertices, np.float64) + centre, np.asarray(shape.faces, np.int32))
 
 
 def keep(project: Project, run: str, user: str, *meshes: Mesh, name: str = "membrane") -> None:
@@ -39,7 +39,7 @@ def keep(project: Project, run: str, user: str, *meshes: Mesh, name: str = "memb
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    """TS_1: two membranes, of which bob has one, 10 Å larger. TS_2: one, as both have it."""
+    """Return a project: TS_1 has two membranes, of which bob has one, 10 Å larger; TS_2 has one, which both have."""
     project = create_project(str(tmp_path / "p"), objects=[("membrane", False, None), ("psii", True, None)])
     keep(project, "TS_1", "alice", ball(400.0), ball(200.0, 2000.0))
     keep(project, "TS_1", "bob", ball(410.0))
@@ -56,7 +56,7 @@ def scored(project: Project, first: str = ALICE, second: str = BOB, kind: str | 
     return {row["run"]: row for row in compare(project, first, second, kind).rows}
 
 
-def test_what_is_missing_and_what_is_shifted_shows_in_the_scores(project: Project) -> None:
+def test_missing_and_shifted_membranes_lower_the_scores(project: Project) -> None:
     row = scored(project)["TS_1"]
     # of two spheres the one whose radius is twice as long has four fifths of the area
     assert row["mesh_precision"] == pytest.approx(0.8, abs=0.002)
@@ -76,9 +76,9 @@ def test_what_is_missing_and_what_is_shifted_shows_in_the_scores(project: Projec
     assert "note" not in row
 
 
-def test_equal_meshes_are_at_no_distance_and_all_tomograms_add_up(project: Project) -> None:
-    compared = compare(project)
-    rows = {row["run"]: row for row in compared.rows}
+def test_equal_meshes_have_no_distance_and_tomograms_add_up(project: Project) -> None:
+    comparison = compare(project)
+    rows = {row["run"]: row for row in comparison.rows}
     assert (rows["TS_2"]["mesh_f1"], rows["TS_2"]["mesh_hausdorff_angstrom"]) == (1.0, pytest.approx(0.0, abs=1e-3))
     together = rows[ALL_RUNS]
     assert together["area_nm2"] == pytest.approx(rows["TS_1"]["area_nm2"] + rows["TS_2"]["area_nm2"])
@@ -86,19 +86,19 @@ def test_equal_meshes_are_at_no_distance_and_all_tomograms_add_up(project: Proje
     assert together["mesh_precision"] == pytest.approx(sum(shares) / together["area_nm2"])
     assert together["mesh_hausdorff_angstrom"] == rows["TS_1"]["mesh_hausdorff_angstrom"]
     assert (together["components"], together["membranes"]) == (3, 3)
-    assert compared.meshes is not None
-    assert compared.meshes.farthest is not None
-    assert compared.meshes.farthest.run == "TS_1"
+    assert comparison.meshes is not None
+    assert comparison.meshes.farthest is not None
+    assert comparison.meshes.farthest.run == "TS_1"
 
 
-def test_meshes_of_other_programs_need_no_numbers_nor_joined_corners(project: Project) -> None:
+def test_meshes_of_other_programs_need_no_numbers_nor_shared_vertices(project: Project) -> None:
     scene = trimesh.Scene()
     for mesh in (ball(400.0), ball(200.0, 2000.0)):
         corners = mesh.vertices[mesh.faces].reshape(-1, 3)
         plain = trimesh.Trimesh(corners, np.arange(len(corners)).reshape(-1, 3), process=False)
         scene.add_geometry(plain)
-    there = Path(project.root_url) / ObjectRef("TS_1", "membrane", "carol", "1").mesh_path
-    there.write_bytes(scene.export(file_type="glb"))
+    path = Path(project.root_url) / ObjectRef("TS_1", "membrane", "carol", "1").mesh_path
+    path.write_bytes(scene.export(file_type="glb"))
     row = scored(project, second="membrane:carol/1")["TS_1"]
     assert row["mesh_hausdorff_angstrom"] == pytest.approx(0.0, abs=1e-3)
     assert (row["membranes_true"], row["components_true"], row["components"]) == (2, 2, 2)
@@ -145,7 +145,7 @@ def test_what_cannot_be_compared_is_refused(project: Project) -> None:
         scored(project)
 
 
-def test_a_name_of_masks_and_meshes_means_the_masks_unless_told(project: Project) -> None:
+def test_masks_come_before_meshes_unless_a_kind_is_given(project: Project) -> None:
     mask = np.zeros((8, 8, 8), np.uint8)
     mask[2:5] = 1
     for user in ("alice", "bob"):
@@ -153,16 +153,16 @@ def test_a_name_of_masks_and_meshes_means_the_masks_unless_told(project: Project
     assert set(scored(project, kind="meshes")) == {"TS_1", "TS_2", ALL_RUNS}
     assert scored(project, kind="segmentations")["TS_1"]["dice"] == 1.0
     assert "dice" in scored(project, "membrane:alice/1@10.0", "membrane:bob/1@10.0")["TS_1"]
-    with pytest.raises(UsageError, match=r"TS_2: .* are no segmentations, as asked for or as in other runs.*--kind"):
+    with pytest.raises(UsageError, match=r"TS_2: .* are no segmentations, as asked for or as in other runs.*the kind"):
         scored(project)
     with pytest.raises(UsageError, match="are no picks, as asked for"):
         scored(project, kind="picks")
 
 
 def test_the_command_writes_rows_and_figure(project: Project, tmp_path: Path) -> None:
-    words = ["evaluate", project.config, ALICE, BOB, "--tolerance", "5"]
+    arguments = ["evaluate", project.config, ALICE, BOB, "--tolerance", "5"]
     table, figure = tmp_path / "meshes.parquet", tmp_path / "meshes.png"
-    result = CliRunner().invoke(main, [*words, "--table", str(table), "--figure", str(figure), "--json"])
+    result = CliRunner().invoke(main, [*arguments, "--table", str(table), "--figure", str(figure), "--json"])
     assert result.exit_code == 0, result.output
     rows = json.loads(result.stdout)
     assert [row["run"] for row in rows] == ["TS_1", "TS_2", ALL_RUNS]
@@ -171,23 +171,23 @@ def test_the_command_writes_rows_and_figure(project: Project, tmp_path: Path) ->
     with Image.open(figure) as image:
         assert image.size[0] > 1000
     comma = tmp_path / "meshes.csv"
-    shown = CliRunner().invoke(main, [*words, "-r", "TS_1", "--table", str(comma)])
+    shown = CliRunner().invoke(main, [*arguments, "-r", "TS_1", "--table", str(comma)])
     assert "mesh hausdorff angstrom" in shown.stdout
     (row,) = csv.DictReader(comma.read_text().splitlines())
     assert float(row["mesh_chamfer_angstrom"]) == rows[0]["mesh_chamfer_angstrom"]
     lone = CliRunner().invoke(main, ["evaluate", project.config, "--truth", BOB, "--kind", "meshes"])
     assert (lone.exit_code, "two annotations" in lone.stderr) == (2, True)
     for no_length in ("0", "nan", "inf"):
-        wrong = CliRunner().invoke(main, [*words[:-1], no_length])
+        wrong = CliRunner().invoke(main, [*arguments[:-1], no_length])
         assert (wrong.exit_code, "tolerance" in wrong.stderr) == (2, True)
 
 
-def test_nothing_but_empty_meshes_still_gives_rows_and_a_figure(project: Project, tmp_path: Path) -> None:
+def test_empty_meshes_still_give_rows_and_a_figure(project: Project, tmp_path: Path) -> None:
     for user in ("alice", "bob"):
         keep(project, "TS_1", user)
     figure = tmp_path / "none.png"
-    words = ["evaluate", project.config, ALICE, BOB, "-r", "TS_1", "--figure", str(figure), "--json"]
-    result = CliRunner().invoke(main, words)
+    arguments = ["evaluate", project.config, ALICE, BOB, "-r", "TS_1", "--figure", str(figure), "--json"]
+    result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     (row,) = json.loads(result.stdout)
     assert (row["mesh_f1"], row["area_nm2"], row["note"]) == (None, 0.0, "the first and the second mesh are empty")

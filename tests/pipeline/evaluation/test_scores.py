@@ -1,4 +1,4 @@
-"""Any two annotations of a project are compared, what is to be ignored left out."""
+"""Any two annotations of a project are compared; voxels to be ignored are left out."""
 
 from __future__ import annotations
 
@@ -69,19 +69,19 @@ def test_masks_score_as_whole_volumes_do_and_add_up(project: Project) -> None:
     assert min(rows[r]["dice"] for r in ("TS_1", "TS_2")) < every["dice"] < max(rows[r]["dice"] for r in rows)
 
 
-def test_what_either_marks_to_be_ignored_is_left_out(project: Project) -> None:
+def test_voxels_that_either_ignores_are_left_out(project: Project) -> None:
     ours, true, ignore = shell(10), shell(11), np.zeros(SHAPE, np.uint8)
     ignore[:, :, :19] = 1
     marks = np.where(ignore, 2, true)
     keep(project, "TS_1", "carol", marks)
     row = scored(project, second="membrane:carol/1")["TS_1"]
     assert row["dice"] == dice(ours, true, ignore)
-    # An ignored half is no edge of the truth's sheet that the skeleton would follow, but what is cut off is unknown.
+    # The border of the ignored half is no edge of the true membrane: what lies beyond it is unknown.
     assert row["surface_dice"] == surface_dice(ours, (marks == 1).astype(np.uint8), ignore).score
     assert row["ignored_voxels"] == ignore.sum()
 
 
-def test_of_marks_in_patches_the_rest_is_left_out(project: Project) -> None:
+def test_voxels_outside_of_marked_patches_are_left_out(project: Project) -> None:
     ours, true = shell(10), shell(11)
     marks = np.zeros(SHAPE, np.uint8)
     patch = (slice(4, 28), slice(3, 20), slice(5, 30))
@@ -116,30 +116,30 @@ def test_what_cannot_be_compared_is_refused(project: Project) -> None:
     with pytest.raises(UsageError, match="not of one kind"):
         scored(project, second="psii:expert/1")
     with pytest.raises(ProjectError, match="no run has both"):
-        scored(project, second="membrane:nobody/1")
+        scored(project, second="membrane:absent/1")
     keep(project, "TS_1", "carol", shell(10)[:20])
     with pytest.raises(InputError, match="one voxel spacing"):
         scored(project, second="membrane:carol/1")
 
 
 def test_rows_and_figure_are_written(project: Project, tmp_path: Path) -> None:
-    words = ["evaluate", project.config, "membrane:alice/1@10.0", "membrane:bob/1@10.0"]
+    arguments = ["evaluate", project.config, "membrane:alice/1@10.0", "membrane:bob/1@10.0"]
     table, figure = tmp_path / "scores.parquet", tmp_path / "scores.png"
     files = ["--table", str(table), "--figure", str(figure)]
-    result = CliRunner().invoke(main, [*words, *files, "--json"])
+    result = CliRunner().invoke(main, [*arguments, *files, "--json"])
     assert result.exit_code == 0, result.output
     rows = json.loads(result.stdout)
     assert pq.read_table(table).to_pylist() == rows
     with Image.open(figure) as image:
         assert image.size[0] > 300
-    again = CliRunner().invoke(main, [*words, *files])
+    again = CliRunner().invoke(main, [*arguments, *files])
     assert again.exit_code == 2
     assert "exists already" in again.stderr
-    assert CliRunner().invoke(main, [*words, *files, "--overwrite"]).exit_code == 0
+    assert CliRunner().invoke(main, [*arguments, *files, "--overwrite"]).exit_code == 0
     comma = tmp_path / "scores.csv"
-    assert CliRunner().invoke(main, [*words, "--table", str(comma)]).exit_code == 0
+    assert CliRunner().invoke(main, [*arguments, "--table", str(comma)]).exit_code == 0
     assert comma.read_text().splitlines()[0].startswith("run,dice,precision")
-    half = CliRunner().invoke(main, words[:3])
+    half = CliRunner().invoke(main, arguments[:3])
     assert half.exit_code == 2
     assert "two annotations" in half.stderr
 

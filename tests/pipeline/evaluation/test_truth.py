@@ -1,4 +1,4 @@
-"""Scores of stored segmentations."""
+"""Scores of a run's results against a truth."""
 
 from __future__ import annotations
 

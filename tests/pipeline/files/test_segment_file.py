@@ -1,4 +1,4 @@
-"""`segment FILE`: outputs that belong together, with the input's grid, whole or not there."""
+"""Segmented files: outputs that belong together, on the input's grid, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scipy import ndimage
 from membrain_cloud.errors import TomogramError, UsageError, VoxelSpacingError
 from membrain_cloud.geometry import Grid, iterate_chunks
 from membrain_cloud.image.skeleton import skeletonize
-from membrain_cloud.pipeline.files import segment_file as single
+from membrain_cloud.pipeline.files import segment_file as segment_file_module
 from membrain_cloud.pipeline.files.segment_file import FileOptions, SegmentedFile, expand, segment_file
 from membrain_cloud.pipeline.settings import SegmentSettings
 from membrain_cloud.segmentation.uncertainty import uncertainty_planes
@@ -70,7 +70,7 @@ def read(path: str | None) -> np.ndarray:
 
 
 def counted(made: SegmentedFile) -> list[str]:
-    return sorted(os.listdir(os.path.dirname(made.segmented)))
+    return sorted(os.listdir(Path(made.segmented).parent))
 
 
 def test_scores_and_mask_with_the_grid_of_the_input(tomogram: str, model: str, tmp_path: Path) -> None:
@@ -88,15 +88,17 @@ def test_scores_and_mask_with_the_grid_of_the_input(tomogram: str, model: str, t
 
 
 def test_everything_at_once(tomogram: str, model: str, tmp_path: Path) -> None:
-    chosen = settings(model, mirrors="yes", uncertainty=True, threshold=0.02)
-    made = segment_file(tomogram, chosen, options(tmp_path / "out", components=True, min_voxels=20, skeleton=True))
+    wanted_settings = settings(model, mirrors="yes", uncertainty=True, threshold=0.02)
+    made = segment_file(
+        tomogram, wanted_settings, options(tmp_path / "out", components=True, min_voxels=20, skeleton=True)
+    )
     scores, labels = read(made.scores), read(made.segmented)
     expected, count = ndimage.label(scores > np.float32(0.02), np.ones((3, 3, 3)))
     sizes = np.bincount(expected.ravel())
-    kept = [i for i in range(1, count + 1) if sizes[i] >= 20]
-    assert made.components == len(kept) < count
+    large = [i for i in range(1, count + 1) if sizes[i] >= 20]
+    assert made.components == len(large) < count
     renumber = np.zeros(count + 1, int)
-    renumber[kept] = np.arange(1, len(kept) + 1)
+    renumber[large] = np.arange(1, len(large) + 1)
     np.testing.assert_array_equal(labels, renumber[expected])
     assert made.membrane_voxels == np.count_nonzero(labels)
     np.testing.assert_array_equal(read(made.skeleton), skeletonize(labels))
@@ -107,7 +109,7 @@ def test_everything_at_once(tomogram: str, model: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("grid", ["level", "model"])
-def test_a_pyramids_level_or_the_models_voxels_are_written_on_request(model: str, tmp_path: Path, grid: str) -> None:
+def test_outputs_on_a_pyramid_level_or_the_models_voxels(model: str, tmp_path: Path, grid: str) -> None:
     shape, spacing = (48, 40, 56), 5.2
     density = np.random.default_rng(1).normal(size=shape).astype(np.float32)
     source, made_of = tmp_path / "TS_2.zarr", Grid(shape, spacing)
@@ -123,9 +125,7 @@ def test_a_pyramids_level_or_the_models_voxels_are_written_on_request(model: str
         assert 0 < file.data.mean() < 1
 
 
-def test_what_a_killed_run_has_left_is_removed_and_what_a_living_one_holds_is_not(
-    tomogram: str, model: str, tmp_path: Path
-) -> None:
+def test_staging_folders_are_removed_unless_locked(tomogram: str, model: str, tmp_path: Path) -> None:
     for name in ("left", "held"):
         (tmp_path / "out" / f".segmenting-{name}").mkdir(parents=True)
         (tmp_path / "out" / f".segmenting-{name}" / "lock").touch()
@@ -140,14 +140,14 @@ def test_the_uncertainty_map_is_made_of_the_variance(
     tomogram: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     variances = []
-    predict_slabs = single.predict_slabs
+    predict_slabs = segment_file_module.predict_slabs
 
     def remember(*arguments: Any, **more: Any) -> Any:
         for slab in predict_slabs(*arguments, **more):
             variances.append(slab.variance)
             yield slab
 
-    monkeypatch.setattr(single, "predict_slabs", remember)
+    monkeypatch.setattr(segment_file_module, "predict_slabs", remember)
     made = segment_file(tomogram, settings(model, mirrors="yes", uncertainty=True), options(tmp_path / "out"))
     expected = uncertainty_planes(np.concatenate(variances), read(made.segmented), 0, SHAPE[0])
     np.testing.assert_array_equal(read(made.uncertainty_map), expected)
@@ -180,16 +180,16 @@ def test_without_scores(tomogram: str, model: str, tmp_path: Path) -> None:
     assert counted(made) == ["TS_1_segmented.json", "TS_1_segmented.mrc"]
 
 
-def test_what_is_there_is_not_made_again(tomogram: str, model: str, tmp_path: Path) -> None:
+def test_complete_outputs_are_not_made_again(tomogram: str, model: str, tmp_path: Path) -> None:
     first = segment_file(tomogram, settings(model), options(tmp_path / "out"))
-    times = {name: os.stat(tmp_path / "out" / name).st_mtime_ns for name in counted(first)}
+    times = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in counted(first)}
     again = segment_file(tomogram, settings(model, batch=2), options(tmp_path / "out"))
     assert again.state == "skipped"
     assert again.membrane_voxels == first.membrane_voxels
-    assert times == {name: os.stat(tmp_path / "out" / name).st_mtime_ns for name in counted(first)}
+    assert times == {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in counted(first)}
 
 
-def test_a_companion_that_is_asked_for_later_or_has_gone_is_made(tomogram: str, model: str, tmp_path: Path) -> None:
+def test_a_missing_companion_is_made(tomogram: str, model: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     first = segment_file(tomogram, settings(model), options(out, scores=False))
     before = Path(first.segmented).read_bytes()
@@ -198,14 +198,14 @@ def test_a_companion_that_is_asked_for_later_or_has_gone_is_made(tomogram: str, 
     assert all(Path(name).is_file() for name in more.outputs)
     assert len(more.outputs) == 3
     assert Path(first.segmented).read_bytes() == before
-    os.unlink(more.scores or "")
+    Path(more.scores or "").unlink()
     assert segment_file(tomogram, settings(model), options(out, skeleton=True)).state == "done"
     assert segment_file(tomogram, settings(model), options(out, skeleton=True)).state == "skipped"
-    Path(first.segmented).write_bytes(b"somebody's own")
-    os.unlink(more.scores or "")
+    Path(first.segmented).write_bytes(b"edited by hand")
+    Path(more.scores or "").unlink()
     with pytest.raises(UsageError, match="changed since"):
         segment_file(tomogram, settings(model), options(out, skeleton=True))
-    assert Path(first.segmented).read_bytes() == b"somebody's own"
+    assert Path(first.segmented).read_bytes() == b"edited by hand"
 
 
 @pytest.mark.parametrize("spacing", [0.0, -5.0, float("nan"), 1e4])
@@ -215,60 +215,60 @@ def test_an_absurd_voxel_spacing_is_refused(tomogram: str, model: str, tmp_path:
     assert not (tmp_path / "out").exists()
 
 
-def test_what_a_registry_says_decides_too(
+def test_facts_of_a_registry_are_part_of_the_recipe(
     tomogram: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     segment_file(tomogram, settings(model), options(tmp_path / "out"))
-    monkeypatch.setattr(single, "registry_facts", lambda source: {"window": 32})
+    monkeypatch.setattr(segment_file_module, "registry_facts", lambda source: {"window": 32})
     with pytest.raises(UsageError, match="made otherwise"):
         segment_file(tomogram, settings(model), options(tmp_path / "out"))
 
 
-def test_addresses_of_files_and_of_outputs(tomogram: str, model: str, tmp_path: Path) -> None:
+def test_urls_of_files_and_of_outputs(tomogram: str, model: str, tmp_path: Path) -> None:
     made = segment_file(f"file://{tomogram}", settings(model), options(tmp_path / "out"))
     assert read(made.segmented).shape == SHAPE
     with pytest.raises(TomogramError, match=r"only \.zarr"):
         segment_file("memory://tomograms/TS_1.mrc", settings(model), options(tmp_path / "other"))
-    with pytest.raises(UsageError, match="no folder here"):
+    with pytest.raises(UsageError, match="no local folder"):
         segment_file(tomogram, settings(model), FileOptions(**vars(options(tmp_path)) | {"output": "file://out"}))
     assert sorted(os.listdir(tmp_path)) == ["TS_1.mrc", "out"]
 
 
 @pytest.mark.parametrize("change", ["settings", "input", "options", "record"])
-def test_what_was_made_otherwise_is_kept_unless_it_may_be_replaced(
+def test_outputs_of_another_recipe_are_kept_unless_overwrite(
     tomogram: str, model: str, tmp_path: Path, change: str
 ) -> None:
     out = tmp_path / "out"
     first = segment_file(tomogram, settings(model), options(out))
     before = Path(first.segmented).read_bytes()
-    chosen, wanted = settings(model), options(out)
+    wanted_settings, wanted = settings(model), options(out)
     if change == "settings":
-        chosen = settings(model, threshold=0.01)
+        wanted_settings = settings(model, threshold=0.01)
     elif change == "input":
         os.utime(tomogram, ns=(1, 1))
     elif change == "options":
         wanted = options(out, components=True)
     else:
-        os.unlink(out / "TS_1_segmented.json")
-    with pytest.raises(UsageError, match="--overwrite"):
-        segment_file(tomogram, chosen, wanted)
+        (out / "TS_1_segmented.json").unlink()
+    with pytest.raises(UsageError, match="overwrite"):
+        segment_file(tomogram, wanted_settings, wanted)
     assert Path(first.segmented).read_bytes() == before
-    replaced = segment_file(tomogram, chosen, FileOptions(**vars(wanted) | {"overwrite": True}))
+    replaced = segment_file(tomogram, wanted_settings, FileOptions(**vars(wanted) | {"overwrite": True}))
     assert replaced.state == "done"
-    assert segment_file(tomogram, chosen, wanted).state == "skipped"
+    assert segment_file(tomogram, wanted_settings, wanted).state == "skipped"
 
 
-def test_a_fault_halfway_leaves_nothing(
+def test_an_error_halfway_leaves_nothing(
     tomogram: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    predict_slabs = single.predict_slabs
+    predict_slabs = segment_file_module.predict_slabs
 
     def fail(*arguments: Any, **more: Any) -> Any:
         slabs = predict_slabs(*arguments, **more)
         yield next(slabs)
         raise TomogramError("the disk was pulled out", "put it back")
 
-    monkeypatch.setattr(single, "predict_slabs", fail)
+    monkeypatch.setattr(segment_file_module, "predict_slabs", fail)
     with pytest.raises(TomogramError, match="pulled out"):
         segment_file(tomogram, settings(model), options(tmp_path / "out"))
     assert os.listdir(tmp_path / "out") == []
@@ -301,22 +301,22 @@ def test_a_volume_thinner_than_a_window(model: str, tmp_path: Path) -> None:
     assert np.isfinite(mrcfile.read(made.scores)).all()
 
 
-def test_memory_does_not_hang_on_the_depth(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_does_not_depend_on_the_depth(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No box that is read or written is more than a part of a deep volume."""
     path = tmp_path / "deep.mrc"
     with mrcfile.new(path) as file:
         file.set_data(np.random.default_rng(2).normal(size=(300, 16, 16)).astype(np.float32))
         file.voxel_size = 10.0
-    monkeypatch.setattr(single, "_PART_VOXELS", 16 * 16 * 20)
+    monkeypatch.setattr(segment_file_module, "_PART_VOXELS", 16 * 16 * 20)
     largest = 0
-    read_box = single.VolumeFile.read
+    read_box = segment_file_module.VolumeFile.read
 
     def remember(volume: Any, box: Any) -> np.ndarray:
         nonlocal largest
         largest = max(largest, box.shape[0])
         return read_box(volume, box)
 
-    monkeypatch.setattr(single.VolumeFile, "read", remember)
+    monkeypatch.setattr(segment_file_module.VolumeFile, "read", remember)
     made = segment_file(str(path), settings(model, mirrors="no"), options(tmp_path / "out"))
     assert mrcfile.read(made.scores).shape == (300, 16, 16)
     assert largest <= 20
@@ -325,8 +325,8 @@ def test_memory_does_not_hang_on_the_depth(model: str, tmp_path: Path, monkeypat
 def test_patterns(tmp_path: Path) -> None:
     for name in ("b.mrc", "a.mrc", "a_scores.mrc", "a_segmented.mrc", "c.txt"):
         (tmp_path / name).touch()
-    found = expand([str(tmp_path / "*.mrc"), str(tmp_path / "a.mrc"), str(tmp_path / "a_scores.mrc"), "absent.mrc"])
-    assert [os.path.basename(path) for path in found] == ["a.mrc", "b.mrc", "a_scores.mrc", "absent.mrc"]
+    files = expand([str(tmp_path / "*.mrc"), str(tmp_path / "a.mrc"), str(tmp_path / "a_scores.mrc"), "absent.mrc"])
+    assert [Path(path).name for path in files] == ["a.mrc", "b.mrc", "a_scores.mrc", "absent.mrc"]
     with pytest.raises(UsageError, match="no such file"):
         expand([str(tmp_path / "*.rec")])
 

@@ -1,4 +1,4 @@
-"""The preprocessing verbs from file to file: against whole-volume transforms, in little memory, and with bad input."""
+"""The preprocessing filters from file to file: against whole-volume transforms, in little memory, with bad input."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ from membrain_cloud.cli import main
 from membrain_cloud.geometry import Box, Grid, Zyx, iterate_chunks
 from membrain_cloud.image.deconvolution import Deconvolution, deconvolution_kernel
 from membrain_cloud.image.resampling import smooth_border
-from membrain_cloud.pipeline.preprocess import filters as preprocessing
-from membrain_cloud.pipeline.preprocess import volume_filter as filter_work
-from membrain_cloud.pipeline.preprocess.settings import DeconvolutionSettings, Means, Output
+from membrain_cloud.pipeline.preprocess import filters, volume_filter
+from membrain_cloud.pipeline.preprocess.settings import DeconvolutionSettings, Output, Resources
 from membrain_cloud.store.formats.volume_reader import read_volume
 from membrain_cloud.store.formats.volume_writer import VolumeFileWriter, write_mrc
 from membrain_cloud.store.objects.object_store import Files
@@ -58,20 +57,20 @@ def tomogram(tmp_path: Path, density: np.ndarray) -> Path:
 
 
 def deconvolved(density: np.ndarray, **settings: Any) -> np.ndarray:
-    chosen = DeconvolutionSettings(**settings)
-    kernel = deconvolution_kernel(SHAPE, Deconvolution(**vars(chosen)), voxel_spacing_angstrom=7.84)
+    parameters = DeconvolutionSettings(**settings)
+    kernel = deconvolution_kernel(SHAPE, Deconvolution(**vars(parameters)), voxel_spacing_angstrom=7.84)
     return scipy.fft.irfftn(scipy.fft.rfftn(density.astype(np.float64)) * kernel(range(SHAPE[1])), SHAPE)
 
 
-def test_deconvolution_is_the_whole_volume_filter_and_keeps_every_plane(tomogram: Path, density: np.ndarray) -> None:
+def test_deconvolution_filters_whole_volumes_and_keeps_planes(tomogram: Path, density: np.ndarray) -> None:
     output = tomogram.parent / "new folder" / "out.mrc"
     made = done("deconvolve", tomogram, "--output", output)
-    found, header = read_volume(str(output))
-    assert found.shape == SHAPE == tuple(made["shape"])
-    assert found.dtype == np.float32
+    values, header = read_volume(str(output))
+    assert values.shape == SHAPE == tuple(made["shape"])
+    assert values.dtype == np.float32
     assert header.voxel_spacing_angstrom == 7.84
     expected = deconvolved(density)
-    np.testing.assert_allclose(found, expected, atol=2e-5 * expected.std())
+    np.testing.assert_allclose(values, expected, atol=2e-5 * expected.std())
     done("deconvolve", tomogram, "--output", output, "--overwrite", "--no-lowpass", "--defocus-angstrom", "30000",
          "--membrain-seg-radii")  # fmt: skip
     other = deconvolved(density, lowpass=False, defocus_angstrom=30000.0, membrain_seg_radii=True)
@@ -86,7 +85,7 @@ def test_every_kind_of_file_gives_the_same(tmp_path: Path, density: np.ndarray, 
         write_mrc(str(tmp_path / "plain.mrc"), given, 7.84)
         path.write_bytes(gzip.compress((tmp_path / "plain.mrc").read_bytes()))
     else:
-        dtype = kind.split(".")[0] if "int16" in kind else "float32"
+        dtype = kind.split(".", maxsplit=1)[0] if "int16" in kind else "float32"
         given = np.clip(given, 0, 30000) if "uint16" in kind else given
         with VolumeFileWriter(str(path), SHAPE, 7.84, dtype) as writer:
             writer.write(Box((0, 0, 0), SHAPE), given.astype(dtype))
@@ -95,7 +94,7 @@ def test_every_kind_of_file_gives_the_same(tmp_path: Path, density: np.ndarray, 
     np.testing.assert_allclose(read_volume(str(tmp_path / "out.zarr"))[0], expected, atol=2e-5 * expected.std())
 
 
-def test_a_zarr_of_small_chunks_is_read_once_a_pass_and_gives_the_same(tmp_path: Path, density: np.ndarray) -> None:
+def test_a_zarr_of_small_chunks_gives_the_same(tmp_path: Path, density: np.ndarray) -> None:
     files = Files(str(tmp_path / "t.zarr"))
     array = create_volume(files, "", Grid(SHAPE, 7.84), "float32", chunk=16)
     for box in iterate_chunks(SHAPE, (16, 16, 16)):
@@ -110,8 +109,8 @@ def test_little_memory_takes_the_disk_and_gives_the_same(
 ) -> None:
     roomy, tight = tomogram.parent / "roomy.mrc", tomogram.parent / "tight.mrc"
     done("deconvolve", tomogram, "--output", roomy)
-    monkeypatch.setattr(filter_work, "OWN_BYTES", int(0.5 * 2**30) - 200_000)
-    monkeypatch.setattr(filter_work, "_LEAST_BYTES", 0)
+    monkeypatch.setattr(volume_filter, "OWN_BYTES", int(0.5 * 2**30) - 200_000)
+    monkeypatch.setattr(volume_filter, "_LEAST_BYTES", 0)
     kinds = []
     array = ScratchSpace.array
     monkeypatch.setattr(ScratchSpace, "array", lambda *a: kinds.append(array(*a)) or kinds[-1])
@@ -120,7 +119,7 @@ def test_little_memory_takes_the_disk_and_gives_the_same(
     np.testing.assert_allclose(read_volume(str(tight))[0], read_volume(str(roomy))[0], atol=1e-5 * density.std())
     result = call("deconvolve", tomogram, "--output", tight, "--overwrite", "--memory-gib", "0.49985")
     assert result.exit_code == 2
-    assert "memory_gib" in result.stderr
+    assert "--memory-gib" in result.stderr
 
 
 def test_pixel_size_matching_keeps_place_and_intensity(tmp_path: Path) -> None:
@@ -131,13 +130,13 @@ def test_pixel_size_matching_keeps_place_and_intensity(tmp_path: Path) -> None:
     for target in (10, 5):
         made = done("match-pixel-size", tmp_path / "wave.mrc", "--output", tmp_path / f"{target}.mrc",
                     "--target-spacing", str(target))  # fmt: skip
-        found, header = read_volume(str(tmp_path / f"{target}.mrc"))
-        z, y, x = (2 * np.pi * np.arange(n) / n for n in found.shape)
+        values, header = read_volume(str(tmp_path / f"{target}.mrc"))
+        z, y, x = (2 * np.pi * np.arange(n) / n for n in values.shape)
         expected = 500 + 30 * np.cos(2 * z)[:, None, None] * np.cos(3 * y)[:, None] + 10 * np.sin(4 * x)
-        np.testing.assert_allclose(found, expected, atol=1e-3)
+        np.testing.assert_allclose(values, expected, atol=1e-3)
         assert header.voxel_spacing_angstrom == target
-        assert tuple(made["shape"]) == found.shape
-        assert all(n % 2 == 0 for n in found.shape)
+        assert tuple(made["shape"]) == values.shape
+        assert all(n % 2 == 0 for n in values.shape)
 
 
 def test_pixel_size_matching_normalized_is_the_direct_crop(tomogram: Path, density: np.ndarray) -> None:
@@ -160,8 +159,8 @@ def test_pixel_size_matching_normalized_is_the_direct_crop(tomogram: Path, densi
 
 def test_equal_spacing_leaves_the_volume_as_it_is(tomogram: Path, density: np.ndarray) -> None:
     done("match-pixel-size", tomogram, "--output", tomogram.parent / "same.mrc", "--target-spacing", "7.84")
-    found, _ = read_volume(str(tomogram.parent / "same.mrc"))
-    np.testing.assert_allclose(found, density, atol=1e-5 * density.std())
+    values, _ = read_volume(str(tomogram.parent / "same.mrc"))
+    np.testing.assert_allclose(values, density, atol=1e-5 * density.std())
 
 
 def test_a_segmentation_goes_to_the_model_spacing_and_back(tmp_path: Path, tomogram: Path) -> None:
@@ -169,12 +168,12 @@ def test_a_segmentation_goes_to_the_model_spacing_and_back(tmp_path: Path, tomog
     labels[5:12, 8:20, 10:30] = 700
     write_mrc(str(tmp_path / "labels.mrc"), labels, 10.0)
     made = done("match-segmentation", tmp_path / "labels.mrc", "--tomogram", tomogram, "--output", tmp_path / "o.mrc")
-    found, header = read_volume(str(tmp_path / "o.mrc"))
-    assert found.shape == SHAPE == tuple(made["shape"])
-    assert found.dtype == np.int16
-    assert set(np.unique(found)) == {0, 700}
+    values, header = read_volume(str(tmp_path / "o.mrc"))
+    assert values.shape == SHAPE == tuple(made["shape"])
+    assert values.dtype == np.int16
+    assert set(np.unique(values)) == {0, 700}
     assert header.voxel_spacing_angstrom == 7.84
-    z = np.flatnonzero(found.any(axis=(1, 2)))
+    z = np.flatnonzero(values.any(axis=(1, 2)))
     assert (z[0] - 0.5, z[-1] + 0.5) == pytest.approx((4.5 * 33 / 26, 11.5 * 33 / 26), abs=1)
     write_mrc(str(tmp_path / "other.mrc"), labels[:, :20], 10.0)
     result = call("match-segmentation", tmp_path / "other.mrc", "--tomogram", tomogram, "--output", tmp_path / "p.mrc")
@@ -190,9 +189,9 @@ def test_a_spectrum_is_extracted_and_matched(tmp_path: Path, tomogram: Path) -> 
     write_mrc(str(tmp_path / "goal.mrc"), goal, 6.0)
     done("extract-spectrum", tmp_path / "goal.mrc", "--output", tmp_path / "goal.tsv")
     done("match-spectrum", tomogram, "--target", tmp_path / "goal.tsv", "--output", tmp_path / "white.mrc")
-    found, _ = read_volume(str(tmp_path / "white.mrc"))
-    assert found.mean() == pytest.approx(0, abs=1e-5)
-    assert found.std() == pytest.approx(1, abs=1e-5)
+    values, _ = read_volume(str(tmp_path / "white.mrc"))
+    assert values.mean() == pytest.approx(0, abs=1e-5)
+    assert values.std() == pytest.approx(1, abs=1e-5)
     done("extract-spectrum", tmp_path / "white.mrc", "--output", tmp_path / "white.tsv")
     amplitude = np.loadtxt(tmp_path / "white.tsv", skiprows=1)[:, -1]
     np.testing.assert_allclose(amplitude[1:-2] / np.median(amplitude), 1, rtol=0.1)
@@ -234,13 +233,13 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, density: np.nd
     assert message.startswith(f"error: {output if fault == 'exists' else path}")
     expected = {
         "absent": "check",
-        "spacing 0": "voxel_spacing_angstrom",
-        "spacing 1": "voxel_spacing_angstrom",
+        "spacing 0": "--voxel-spacing",
+        "spacing 1": "--voxel-spacing",
         "nan": "repair",
         "inf": "repair",
         "constant": "nothing to filter",
         "thin": "16",
-        "exists": "overwrite",
+        "exists": "--overwrite",
     }
     assert expected[fault] in cure
     left = {p.name for p in tmp_path.iterdir()} - {"tomogram.mrc", "target.tsv"}
@@ -256,7 +255,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, density: np.nd
         ("match-pixel-size", ["--target-spacing", "0.1"], "absurd"),
         ("match-pixel-size", ["--voxel-spacing", "0.01"], "absurd"),
         ("deconvolve", ["--defocus-angstrom", "5"], "50000"),
-        ("deconvolve", ["--memory-gib", "0.1"], "memory"),
+        ("deconvolve", ["--memory-gib", "0.1"], "--memory-gib"),
         ("match-spectrum", ["--target", "absent.tsv"], "extract-spectrum"),
     ],
 )
@@ -279,17 +278,17 @@ def test_the_same_input_gives_the_same_bytes(tomogram: Path) -> None:
 
 
 def test_progress_ends_at_its_end(tomogram: Path) -> None:
-    told: list[tuple[int, int]] = []
-    preprocessing.deconvolve(
+    calls: list[tuple[int, int]] = []
+    filters.deconvolve(
         str(tomogram),
         Output(str(tomogram.parent / "out.mrc")),
         DeconvolutionSettings(),
-        Means(),
+        Resources(),
         voxel_spacing_angstrom=None,
-        progress=lambda done, total: told.append((done, total)),
+        progress=lambda done, total: calls.append((done, total)),
     )
-    assert told[-1][0] == told[-1][1]
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert calls[-1][0] == calls[-1][1]
+    assert [done for done, _ in calls] == sorted(done for done, _ in calls)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of the memory is read from /proc")
@@ -307,5 +306,5 @@ def test_the_memory_is_bounded(tmp_path: Path) -> None:
         f"main({arguments!r}, standalone_mode=False)\n"
         "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(found.stdout.split()[-1]) * 1024 < 2**29
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(result.stdout.split()[-1]) * 1024 < 2**29

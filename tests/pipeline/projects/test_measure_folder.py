@@ -59,19 +59,19 @@ def test_neighbours_agree_with_membrain_stats_where_it_is_right(
     positions = own[[f"{axis}_angstrom" for axis in "xyz"]].to_numpy()
     np.testing.assert_allclose(positions, theirs[[f"start_position{axis}" for axis in "XYZ"]], atol=1e-3)
     alike = neighbors[(neighbors["membrane_id"] == membrane) & (neighbors["target_object_name"] == "psii")]
-    found = alike[(alike["rank"] == 1) & (alike["object_name"] == "psii")].set_index("particle_id")
-    found = found.loc[own["particle_id"]]
+    nearest = alike[(alike["rank"] == 1) & (alike["object_name"] == "psii")].set_index("particle_id")
+    nearest = nearest.loc[own["particle_id"]]
     units = (positions - centre) / np.linalg.norm(positions - centre, axis=1, keepdims=True)
     angles = np.arccos(np.clip(units @ units.T, -1.0, 1.0))
     np.fill_diagonal(angles, np.inf)
     exact = radius / 10 * angles.min(axis=1)
-    ours, heat = found["geodesic_nm"].to_numpy(), theirs["nn0_distance"].to_numpy() / 10
+    ours, heat = nearest["geodesic_nm"].to_numpy(), theirs["nn0_distance"].to_numpy() / 10
     # Ours lie on a coarse mesh inside the sphere; theirs are heat distances between vertices: right to about 1 nm.
     np.testing.assert_allclose(ours, exact, rtol=0.02)
     assert np.abs(heat - exact).mean() > 3 * np.abs(ours - exact).mean()
     assert np.median(np.abs(heat - ours)) < 1.5
     clear = np.diff(np.sort(angles, axis=1)[:, :2])[:, 0] * radius / 10 > 3.0  # the second neighbour is clearly farther
-    neighbour = own.set_index("particle_id").loc[found["target_id"], ["x_angstrom", "y_angstrom", "z_angstrom"]]
+    neighbour = own.set_index("particle_id").loc[nearest["target_id"], ["x_angstrom", "y_angstrom", "z_angstrom"]]
     agreeing = np.linalg.norm(neighbour - theirs[[f"nn0_position{axis}" for axis in "XYZ"]].to_numpy(), axis=1) < 0.01
     assert clear.sum() >= 3
     assert agreeing[clear].all()
@@ -105,10 +105,10 @@ def test_one_relion_file_for_all_membranes(tmp_path: Path) -> None:
     table[[f"rlnCoordinate{axis}" for axis in "XYZ"]] /= 4.0
     table["rlnTomoName"], table["rlnTomoTiltSeriesPixelSize"] = "TS_1", 4.0
     starfile.write({"particles": table}, tmp_path / "all.star")
-    found = measure_folder(
+    runs = measure_folder(
         str(folder), Tables(str(tmp_path / "t")), FEW, FolderOptions("d", particles=str(tmp_path / "all.star"))
     )
-    assert [(run.membranes, run.particles, run.left_out) for run in found] == [(2, 54, 0)]
+    assert [(run.membranes, run.particles, run.left_out) for run in runs] == [(2, 54, 0)]
     particles = Tables(str(tmp_path / "t")).read("particles").to_pandas()
     assert particles.groupby("membrane_id").size().tolist() == [30, 24]
     assert set(particles["object_name"]) == {"particle-0", "particle-1"}
@@ -150,13 +150,13 @@ def test_wrong_units_and_bad_files_do_not_stop_the_others(tmp_path: Path) -> Non
     (folder / "broken.obj").write_text("v 1 2\n")
     with h5py.File(folder / "voxels_mb1.h5", "w") as file:
         file["points"], file["faces"] = np.eye(3), [[0, 1, 2]]
-    found = {run.run: run for run in measure_folder(str(folder), Tables(str(tmp_path / "t")), FEW, FolderOptions("d"))}
-    assert {name: run.state for name, run in found.items()} == {"TS_1": "done", "broken": "failed", "voxels": "failed"}
-    assert "broken.obj" in found["broken"].message
-    assert "pixel_size_multiplier" in found["voxels"].message
+    runs = {run.run: run for run in measure_folder(str(folder), Tables(str(tmp_path / "t")), FEW, FolderOptions("d"))}
+    assert {name: run.state for name, run in runs.items()} == {"TS_1": "done", "broken": "failed", "voxels": "failed"}
+    assert "broken.obj" in runs["broken"].message
+    assert "pixel_size_multiplier" in runs["voxels"].message
     (folder / "TS_1_mb3.obj").write_text("v 1 2\n")
-    found = {run.run: run for run in measure_folder(str(folder), Tables(str(tmp_path / "t")), FEW, FolderOptions("d"))}
-    assert (found["TS_1"].state, found["TS_1"].membranes, found["TS_1"].bad_membranes) == ("done", 3, 1)
+    runs = {run.run: run for run in measure_folder(str(folder), Tables(str(tmp_path / "t")), FEW, FolderOptions("d"))}
+    assert (runs["TS_1"].state, runs["TS_1"].membranes, runs["TS_1"].bad_membranes) == ("done", 3, 1)
     membranes = Tables(str(tmp_path / "t")).read("membranes").to_pylist()
     assert [row["error"] is None for row in membranes] == [True, True, False]
     assert "TS_1_mb3.obj" in membranes[2]["error"]

@@ -51,8 +51,8 @@ def run(
     retry_poison: bool = False,
 ) -> dict[str, str]:
     settings = load_settings(None, overrides)
-    made = plan(project, settings, registry, runs=runs)
-    outcomes = execute_plan(project, settings, made, runner, registry, retry_poison=retry_poison)
+    planned = plan(project, settings, registry, runs=runs)
+    outcomes = execute_plan(project, settings, planned, runner, registry, retry_poison=retry_poison)
     return {outcome.key.removesuffix("/whole"): outcome.state for outcome in outcomes}
 
 
@@ -93,8 +93,8 @@ def test_progress_is_observed(project: Project, registry: Registry) -> None:
         seen.append((event, task.key))
 
     give_order(project, "TS_1", "disk")
-    made = plan(project, Settings(), registry, runs=["TS_1"])
-    execute_plan(project, Settings(), made, InProcessRunner(), registry, observe)
+    planned = plan(project, Settings(), registry, runs=["TS_1"])
+    execute_plan(project, Settings(), planned, InProcessRunner(), registry, observe)
     assert seen == [("started", "mask/TS_1/whole"), ("finished", "mask/TS_1/whole"), ("finished", "size/TS_1/whole")]
 
 
@@ -109,8 +109,8 @@ def test_a_dead_worker_costs_its_task_a_second_attempt_only(project: Project, re
 def test_a_task_that_kills_its_worker_fails_and_no_other_does(project: Project, registry: Registry) -> None:
     give_order(project, "TS_2", "die")
     with open_runner(workers=2, scheduler=None, in_process=False) as runner:
-        made = plan(project, Settings(), registry)
-        outcomes = execute_plan(project, Settings(), made, runner, registry)
+        planned = plan(project, Settings(), registry)
+        outcomes = execute_plan(project, Settings(), planned, runner, registry)
         by_key = {outcome.key: outcome for outcome in outcomes}
         assert by_key["mask/TS_2/whole"].state == "failed"
         assert "died 3 times" in by_key["mask/TS_2/whole"].message
@@ -123,7 +123,7 @@ def test_a_task_that_kills_its_worker_fails_and_no_other_does(project: Project, 
         assert len(journal(project)) == 4
         assert run(project, registry, runner, retry_poison=True)["mask/TS_2"] == "done"
         assert set(run(project, registry, runner).values()) == {"skipped"}
-    assert CrashRecords(project.receipts.sibling("attempts")).read(made.tasks) == {}
+    assert CrashRecords(project.receipts.sibling("attempts")).read(planned.tasks) == {}
 
 
 @pytest.mark.slow
@@ -170,14 +170,14 @@ def test_a_worker_that_leaves_finishes_or_returns_its_task(project: Project, reg
     give_order(project, "TS_2", "term wait 60 once")
     with open_runner(workers=2, scheduler=None, in_process=False) as runner:
         started = time.monotonic()
-        made = plan(project, Settings(), registry)
+        planned = plan(project, Settings(), registry)
         seen: list[str] = []
 
         def observe(event: str, task: Task, outcome: Outcome | None) -> None:
             if event == "again" and outcome is not None:
                 seen.append(f"{task.key} {outcome.message}")
 
-        outcomes = execute_plan(project, Settings(), made, runner, registry, observe)
+        outcomes = execute_plan(project, Settings(), planned, runner, registry, observe)
     assert {outcome.state for outcome in outcomes} == {"done"}
     assert seen == ["mask/TS_2/whole worker_left"]
     assert journal(project).count("mask/TS_1/whole") == 1
@@ -189,14 +189,14 @@ def test_stopping_waits_for_tasks_in_flight_and_starts_none(
     project: Project, registry: Registry, runner: Runner
 ) -> None:
     give_order(project, "TS_1", "wait 0.5")
-    made = plan(project, Settings(), registry)
+    planned = plan(project, Settings(), registry)
     begun: list[str] = []
 
     def observe(event: str, task: Task, outcome: Outcome | None) -> None:
         if event == "started":
             begun.append(task.key)
 
-    outcomes = execute_plan(project, Settings(), made, runner, registry, observe, stop=lambda: bool(begun))
+    outcomes = execute_plan(project, Settings(), planned, runner, registry, observe, stop=lambda: bool(begun))
     assert sorted(outcome.key for outcome in outcomes) == sorted(begun)
     assert set(run(project, registry, runner).values()) == {"done", "skipped"}
     assert len(journal(project)) == 6
@@ -273,8 +273,8 @@ def test_a_lost_scheduler_costs_only_tasks_in_flight(project: Project, registry:
                 processes[:] = [scheduler_process(address), worker_process(address)]
 
         with open_runner(workers=None, scheduler=address, in_process=False) as runner:
-            made = plan(project, Settings(), registry)
-            outcomes = execute_plan(project, Settings(), made, runner, registry, kill_the_scheduler)
+            planned = plan(project, Settings(), registry)
+            outcomes = execute_plan(project, Settings(), planned, runner, registry, kill_the_scheduler)
     assert lost
     assert {outcome.state for outcome in outcomes} == {"done"}
     assert len(set(journal(project))) == 6
@@ -294,9 +294,9 @@ def test_a_scheduler_lost_for_good_is_an_error(
         with open_runner(workers=None, scheduler=address, in_process=False) as runner:
             monkeypatch.setattr("membrain_cloud.pipeline.runners.dask_connection.RECONNECT_SECONDS", 2)
             monkeypatch.setattr("membrain_cloud.pipeline.runners.dask_cluster.CONNECT_SECONDS", 1)
-            made = plan(project, Settings(), registry)
+            planned = plan(project, Settings(), registry)
             with pytest.raises(TransientError, match="was lost") as caught:
-                execute_plan(project, Settings(), made, runner, registry, kill_everything)
+                execute_plan(project, Settings(), planned, runner, registry, kill_everything)
             assert "run the same command again" in caught.value.next_step
     before = journal(project)
     assert before
@@ -319,8 +319,8 @@ def test_workers_that_connect_later_are_used(project: Project, registry: Registr
                 workers.add(outcome.worker)
 
         with open_runner(workers=None, scheduler=address, in_process=False) as runner:
-            made = plan(project, Settings(), registry)
-            execute_plan(project, Settings(), made, runner, registry, observe)
+            planned = plan(project, Settings(), registry)
+            execute_plan(project, Settings(), planned, runner, registry, observe)
     assert len(workers) == 2
 
 
@@ -338,8 +338,8 @@ def test_gpu_stages_go_to_gpu_workers_and_no_others(project: Project, registry: 
         processes.append(worker_process(address, "--resources", "CPU=1"))
         with open_runner(workers=None, scheduler=address, in_process=False) as runner:
             gpu_registry = {**registry, "mask": Seen()}
-            made = plan(project, Settings(), gpu_registry)
-            outcomes = execute_plan(project, Settings(), made, runner, gpu_registry, observe)
+            planned = plan(project, Settings(), gpu_registry)
+            outcomes = execute_plan(project, Settings(), planned, runner, gpu_registry, observe)
     assert {outcome.state for outcome in outcomes} == {"done"}
     assert len(where["mask"]) == len(where["size"]) == 1
     assert where["mask"] != where["size"]

@@ -36,7 +36,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 @pytest.fixture
-def made(project: Project, registry: dict[str, Stage]) -> Plan:
+def planned(project: Project, registry: dict[str, Stage]) -> Plan:
     return plan(project, Settings(), registry)
 
 
@@ -66,8 +66,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeWorker:
     return fake
 
 
-def bundle(made: Plan, registry: Mapping[str, Stage]) -> bytes:
-    masks = [task for task in made.tasks if task.stage == "mask"]
+def bundle(planned: Plan, registry: Mapping[str, Stage]) -> bytes:
+    masks = [task for task in planned.tasks if task.stage == "mask"]
     orders = tuple(Order(task, f"token-{number}") for number, task in enumerate(masks))
     return Bundle("run", "topic", 1, packed_registry(registry), orders).packed()
 
@@ -76,8 +76,8 @@ def sent_events(fake: FakeWorker) -> list[tuple[str, str, str]]:
     return [(event["what"], event["token"], event.get("next", "")) for event in fake.events]
 
 
-def test_each_task_of_a_bundle_has_its_events(made: Plan, registry: dict[str, Stage], fake: FakeWorker) -> None:
-    outcomes = worker.work_bundle(bundle(made, registry))
+def test_each_task_of_a_bundle_has_its_events(planned: Plan, registry: dict[str, Stage], fake: FakeWorker) -> None:
+    outcomes = worker.work_bundle(bundle(planned, registry))
     assert sent_events(fake) == [
         ("began", "token-0", ""),
         ("ended", "token-0", "token-1"),
@@ -98,14 +98,14 @@ def forget(fake: FakeWorker) -> None:
 
 @pytest.mark.parametrize("end", [cancel, forget, worker._LEAVING.add], ids=["cancelled", "forgotten", "leaving"])
 def test_tasks_are_left_out_when_the_worker_leaves_or_is_cancelled(
-    made: Plan, registry: dict[str, Stage], fake: FakeWorker, end: Callable[[FakeWorker], None]
+    planned: Plan, registry: dict[str, Stage], fake: FakeWorker, end: Callable[[FakeWorker], None]
 ) -> None:
     class Ending(type(registry["mask"])):  # type: ignore[misc]
         def execute(self, context: TaskContext) -> Mapping[str, Any]:
             end(fake)
             return dict(super().execute(context))
 
-    packed = bundle(made, registry)
+    packed = bundle(planned, registry)
     ending: dict[str, Stage] = {**registry, "mask": Ending()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(worker, "unpacked_registry", lambda _: ending)
@@ -120,8 +120,8 @@ def test_a_registry_is_unpacked_once(registry: dict[str, Stage]) -> None:
     assert set(unpacked_registry(packed)) == set(registry)
 
 
-def test_sending_a_task_leaves_nothing_in_it(made: Plan) -> None:
-    tasks = [replace(made.tasks[0], run=f"TS_{number}") for number in range(500)]
+def test_sending_a_task_leaves_nothing_in_it(planned: Plan) -> None:
+    tasks = [replace(planned.tasks[0], run=f"TS_{number}") for number in range(500)]
     assert pickle.loads(pickle.dumps(tasks)) == tasks
     tasks = [replace(task) for task in tasks]
     tracemalloc.start()
@@ -136,13 +136,13 @@ def test_sending_a_task_leaves_nothing_in_it(made: Plan) -> None:
     assert left / len(tasks) < 20
 
 
-def test_orders_for_one_worker_are_divided_among_its_slots(made: Plan) -> None:
+def test_orders_for_one_worker_are_divided_among_its_slots(planned: Plan) -> None:
     workers, outbox = WorkerRegistry(), Outbox()
     connected = [WorkerFacts(f"tcp://10.0.0.{n}:4000", f"w{n}", None, None, 3 - n, 2**33) for n in (1, 2)]
     workers.update({facts.address: facts for facts in connected}, 0.0)
     first, second = workers.workers.values()
     for number, target in enumerate((first, first, first, second)):
-        outbox.put(target, Assignment(made.tasks[0], f"token-{number}", "cpu"))
+        outbox.put(target, Assignment(planned.tasks[0], f"token-{number}", "cpu"))
     sent = [(target.facts.name, [order.token for order in orders]) for target, orders in outbox.empty()]
     assert sent == [("w1", ["token-0", "token-2"]), ("w1", ["token-1"]), ("w2", ["token-3"])]
     assert list(outbox.empty()) == []
@@ -162,14 +162,14 @@ def test_a_task_that_takes_too_long_ends_its_process(monkeypatch: pytest.MonkeyP
 
 
 def test_a_run_of_short_tasks_needs_few_dask_tasks(
-    project: Project, registry: dict[str, Stage], made: Plan, monkeypatch: pytest.MonkeyPatch
+    project: Project, registry: dict[str, Stage], planned: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every task is executed once, under its own token, by the worker that it is assigned to."""
-    count, first = 60, made.tasks[0]
+    count, first = 60, planned.tasks[0]
     runs = [f"{first.run}-{number}" for number in range(count)]
     name = first.receipt.rpartition("/")[2]
     tasks = tuple(replace(first, run=run, receipt=f"mask/{run}/{name}", output=None) for run in runs)
-    many = replace(made, tasks=tasks, runs=tuple(runs))
+    many = replace(planned, tasks=tasks, runs=tuple(runs))
     posted: Counter[str] = Counter()
     submit = DaskConnection.submit
 

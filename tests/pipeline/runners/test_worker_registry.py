@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from membrain_cloud.pipeline.planning.plan import Plan, plan
+from membrain_cloud.pipeline.planning.plan import plan
 from membrain_cloud.pipeline.runners.worker_registry import (
     ABSENCE_SECONDS,
     COMEBACK_SECONDS,
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def tasks(project: Project, registry: Registry) -> tuple[Task, ...]:
-    made: Plan = plan(project, Settings(), registry)
-    return made.tasks
+    return plan(project, Settings(), registry).tasks
 
 
 def facts(number: int, kind: Kind | None = None, slots: int = 1, name: str = "", seen: float = 0.0) -> WorkerFacts:

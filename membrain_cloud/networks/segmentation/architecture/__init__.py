@@ -2,3 +2,5 @@
 
 It may import torch, MONAI and `errors`; not the other packages of `networks.segmentation`.
 """
+
+__all__ = ["membrain_seg_checkpoint", "mirror_symmetry", "unet", "unet_layers"]

@@ -2,3 +2,5 @@
 
 It may import torch and `networks.segmentation.architecture`.
 """
+
+__all__ = ["int8", "slab_forward"]

@@ -2,3 +2,13 @@
 
 It may import torch, Triton and `networks.segmentation.architecture`. Modules with kernels need Triton at import.
 """
+
+__all__ = [
+    "async_transfer",
+    "convolution",
+    "cuda_graphs",
+    "forward",
+    "instance_norm",
+    "instance_norm_backward",
+    "layers",
+]

@@ -76,7 +76,7 @@ def test_the_first_of_each_orbit_decide_and_nothing_else() -> None:
     assert count < sum(p.numel() for p in free().parameters()) / 7.9
 
 
-def test_weights_that_are_tied_are_known_from_a_file_and_from_one_weight_more_no_longer(tmp_path: Path) -> None:
+def test_tied_weights_are_recognised_and_one_changed_weight_too(tmp_path: Path) -> None:
     facts = {"window": 16, "voxel_spacing_angstrom": 10.0}
     network = symmetric()
     save_segmenter(tmp_path / "a.safetensors", network, ARCHITECTURE, facts)  # in float16
