@@ -41,7 +41,7 @@ ClientError.__module__ = NoCredentialsError.__module__ = "botocore.exceptions"
     ],
 )
 def test_faults_are_translated(error: Exception, done: str, translated: type[Exception]) -> None:
-    with pytest.raises(translated, match="^s3://b/x: ") as caught, translated_errors("s3://b/x", done):
+    with pytest.raises(translated, match=r"^s3://b/x: ") as caught, translated_errors("s3://b/x", done):
         raise error
     assert caught.value.__cause__ is error or isinstance(error, PermissionError)
     assert caught.value.next_step  # type: ignore[attr-defined]
