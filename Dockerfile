@@ -28,7 +28,7 @@ RUN /opt/membrain-cloud/bin/python deploy/image/finish.py --variant "${VARIANT}"
 
 FROM ${BASE} AS image
 ARG VARIANT=cpu
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="membrain_cloud" \
       org.opencontainers.image.description="Membranes in cryo-electron tomograms: segmented, meshed, picked and measured" \

@@ -74,7 +74,7 @@ def bench_store(phantom: Phantom) -> None:
 
 
 def bench_segmentation(phantom: Phantom) -> None:
-    """The windows' own cost: the network is a copy."""
+    """Measure the cost of the windows alone: the network is a copy."""
     shape = phantom.grid.shape
     statistics = measure("statistics of the density", lambda: density_statistics([phantom.density]))
     tiling = Tiling(WINDOW, window_stride(WINDOW, OVERLAP), "no")

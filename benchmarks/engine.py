@@ -50,7 +50,7 @@ def bench_plan(tomograms: int) -> None:
 
 
 def make_manifest(folder: Path, tomograms: int) -> str:
-    """A manifest whose tomograms are nowhere: planning opens none."""
+    """Make a manifest of tomograms that do not exist: planning opens none."""
     rng = np.random.default_rng(0)
     weights = np.array([share for _, share in SIZES]) / 100
     sizes = rng.choice(len(SIZES), tomograms, p=weights)
@@ -72,7 +72,7 @@ def make_manifest(folder: Path, tomograms: int) -> str:
 
 
 def write_receipts(manifest: str) -> tuple[int, float]:
-    """A receipt for each task of the plan, as large as a real one, written without waiting for the disk."""
+    """Write a receipt for each task of the plan, as large as a real one, without waiting for the disk."""
     project, began = open_project(manifest), time.perf_counter()
     roots = {
         "project": project.receipts.url,

@@ -48,7 +48,7 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_
 
 
 def loop(project: Project, runs: Sequence[str]) -> None:
-    """The pure functions, one tomogram after the other."""
+    """Run the pure functions, one tomogram after the other."""
     from membrain_cloud.mesh.conversion.mask_to_mesh import mesh_membrane
     from membrain_cloud.pipeline.stages.inference import segment_in_memory
     from membrain_cloud.segmentation.instances import instance_boxes, separate
@@ -135,8 +135,8 @@ def main() -> None:
         wanted = [SimulatedTomogram(f"phantom-{n}", 91_000 + n, phantom) for n in range(WARM + given.tomograms)]
         simulate_project(folder, wanted, particle="membrane-protein", processes=2, report=lambda _: None)
         for number in range(given.repeat):
-            for what in results:
-                results[what].append(in_a_process(what, folder, f"{what}-{number}"))
+            for what, rounds in results.items():
+                rounds.append(in_a_process(what, folder, f"{what}-{number}"))
     report(results, tasks=len(CHOSEN) * given.tomograms)
 
 

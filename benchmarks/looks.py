@@ -84,7 +84,7 @@ def all_looks(density: NDArray[np.float32], spacing_angstrom: float) -> list[See
 def reckoned(
     seen: list[Seen], shape: tuple[int, ...], margin: float, part: float, power: float, most: int
 ) -> tuple[NDArray[np.float32], float]:
-    """The logits that such a rule gives, and looks a window; as `WindowAverager._undecided`."""
+    """Return the logits of a rule, and its mirrors a window; as `WindowAverager._undecided`."""
     total, count = np.zeros(shape, np.float32), 0
     for window in seen:
         share = window.share.astype(np.float32)

@@ -65,7 +65,7 @@ print("RESULT" + json.dumps(found))
 
 
 def make_inputs(folder: Path) -> None:
-    """A phantom's tomogram, a mask for each membrane, a random checkpoint, and scored vertices of a wide sheet."""
+    """Write a phantom, a mask for each membrane, a random checkpoint, and scored vertices of a wide sheet."""
     import torch
 
     from membrain_cloud.networks.picking.diffusion_net import Architecture, DiffusionNet

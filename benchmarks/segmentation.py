@@ -138,7 +138,7 @@ def fast_against_exact(seeds: list[int], model: str) -> None:
 def segmented(
     density: np.ndarray, spacing_angstrom: float, mode: str, model: str = "membrain-cloud-small"
 ) -> tuple[np.ndarray, tuple[float, float]]:
-    """The mask, and seconds of the wall and of the CPU: on a machine that others use too, the second says more."""
+    """Return the mask, and wall and CPU seconds; on a shared machine the second says more."""
     chosen = load_settings(None, [f"segment.mode={mode}", f"segment.model={model}"]).segment
     network = segmenter(chosen.model, model_sha256(chosen.model), chosen.effective_precision)
     network.predict(np.zeros((1, 1, network.window, network.window, network.window), np.float32))
@@ -166,7 +166,7 @@ def large(folder: Path, shape: tuple[int, int, int]) -> None:
 
 
 def gpu(folder: Path, shape: tuple[int, int, int]) -> None:
-    """The published architecture on a GPU: by itself, beside the peer, and over several tomograms."""
+    """Measure the published architecture on a GPU: alone, beside the peer, and over several tomograms."""
     if not torch.cuda.is_available():
         sys.exit("there is no GPU here")
     throughput()
@@ -240,8 +240,10 @@ def _with_cudnn(look: Any) -> Any:
 
 
 def beside_the_peer_on_a_gpu(folder: Path, shape: tuple[int, int, int]) -> None:
-    """Whole commands, start included. Fast mode looks again while voxels are undecided: with random weights all are,
-    in every window; with the output's bias at -4 none is. Trained weights lie between.
+    """Compare whole commands, start included.
+
+    Fast mode takes further mirrors while voxels are undecided: with random weights all are, in every window; with the
+    output's bias at -4 none is. Trained weights lie between.
     """
     random, decided, tomogram = folder / "random.ckpt", folder / "decided.ckpt", folder / "tomogram.mrc"
     subprocess.run([PEER / "python", "-c", _CHECKPOINT, random], check=True)
@@ -306,7 +308,7 @@ def busy_share(folder: Path, shape: tuple[int, int, int], count: int) -> None:
 
 
 def _cuda_seconds(function: Any, repeat: int = 9) -> float:
-    """The median, by the device's own clock."""
+    """Return the median by the device's own clock."""
     for _ in range(2):
         function()
     marks = [torch.cuda.Event(enable_timing=True) for _ in range(repeat + 1)]

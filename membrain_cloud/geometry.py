@@ -106,12 +106,34 @@ class Box:
         return z, y, x
 
     def within(self, outer: Box) -> tuple[slice, slice, slice]:
-        """Return the slices that cut this box out of an array that covers `outer`."""
+        """Return the slices that cut this box out of an array.
+
+        Parameters
+        ----------
+        outer : Box
+            What the array covers.
+
+        Returns
+        -------
+        tuple of slice
+            Slices along (z, y, x).
+        """
         z, y, x = (slice(a - o, b - o) for a, b, o in zip(self.start, self.stop, outer.start, strict=True))
         return z, y, x
 
     def intersection(self, other: Box) -> Box | None:
-        """Return the common part of two boxes, or None where they do not overlap."""
+        """Return the common part of two boxes.
+
+        Parameters
+        ----------
+        other : Box
+            Another box.
+
+        Returns
+        -------
+        Box or None
+            The common part; None where they do not overlap.
+        """
         start = tuple(max(a, b) for a, b in zip(self.start, other.start, strict=True))
         stop = tuple(min(a, b) for a, b in zip(self.stop, other.stop, strict=True))
         if any(a >= b for a, b in zip(start, stop, strict=True)):

@@ -15,7 +15,18 @@ if TYPE_CHECKING:
 
 
 def compiled(function: Callable[..., Any]) -> Any:
-    """Compile a function to machine code, cached on disk where a folder for it can be written."""
+    """Compile a function to machine code, cached on disk where a folder for it can be written.
+
+    Parameters
+    ----------
+    function : callable
+        A function that numba can compile.
+
+    Returns
+    -------
+    callable
+        The compiled function.
+    """
     try:
         return numba.njit(cache=True, nogil=True)(function)
     except RuntimeError:  # no folder for numba's cache can be written: compile in every process
@@ -23,7 +34,18 @@ def compiled(function: Callable[..., Any]) -> Any:
 
 
 def compiled_fused(function: Callable[..., Any]) -> Any:
-    """Compile a sum of products, inlined in callers; terms may be added in any order, without rounding each product."""
+    """Compile a sum of products, inlined in callers; terms may be added in any order, without rounding each product.
+
+    Parameters
+    ----------
+    function : callable
+        A function that numba can compile.
+
+    Returns
+    -------
+    callable
+        The compiled function.
+    """
     options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc"}, "forceinline": True}
     try:
         return numba.njit(cache=True, **options)(function)
@@ -32,12 +54,34 @@ def compiled_fused(function: Callable[..., Any]) -> Any:
 
 
 def compiled_bare(function: Callable[..., Any]) -> Any:
-    """Compile a function that makes no arrays, without reference counting and checks of division."""
+    """Compile a function that makes no arrays, without reference counting and checks of division.
+
+    Parameters
+    ----------
+    function : callable
+        A function that numba can compile.
+
+    Returns
+    -------
+    callable
+        The compiled function.
+    """
     return _bare(function, forceinline=False)
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """Compile as `compiled_bare`, inlined in every caller: passing two dozen arrays costs more than most calls do."""
+    """Compile as `compiled_bare`, inlined in every caller: passing two dozen arrays costs more than most calls do.
+
+    Parameters
+    ----------
+    function : callable
+        A function that numba can compile.
+
+    Returns
+    -------
+    callable
+        The compiled function.
+    """
     return _bare(function, forceinline=True)
 
 

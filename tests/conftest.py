@@ -25,7 +25,7 @@ REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
 
 @pytest.fixture(autouse=True)
 def own_logging() -> Iterator[None]:
-    """What copick, at its import, sets up for everybody's log (standard output) ends with the test that imports it."""
+    """Undo what copick's import sets up for the logging of the process."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     yield
@@ -36,7 +36,7 @@ def own_logging() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def reference() -> Path:
-    """The folder of reference files made by other tools; skips where it is absent."""
+    """Return the folder of reference files made by other programs; skip where it is absent."""
     if not REFERENCE.is_dir():
         pytest.skip(f"reference files are absent: {REFERENCE}")
     return REFERENCE
@@ -44,7 +44,7 @@ def reference() -> Path:
 
 @pytest.fixture(scope="session")
 def lightning_checkpoint() -> Callable[..., Path]:
-    """Writes what MemBrain-seg's Lightning module saves of a small random network: path, channels, seed -> path."""
+    """Return a function that writes a checkpoint of MemBrain-seg's kind: path, channels, seed -> path."""
 
     def write(path: Path, *, channels: Sequence[int] = (4, 8, 8, 8), seed: int = 0, residual: bool = True) -> Path:
         import torch
@@ -94,7 +94,7 @@ def portal_stub() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def proxy() -> Iterator[FaultProxy]:
-    """An S3 server of this module's own, behind a proxy that makes faults where it is told to."""
+    """Yield an S3 server of this module behind a proxy that makes faults on request."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)

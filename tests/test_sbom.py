@@ -60,7 +60,7 @@ def test_the_bill_names_and_links_them(folder: Path) -> None:
 
 
 def cyclone_errors(bill: dict[str, Any]) -> list[str]:
-    """What CycloneDX 1.6 asks of the parts that we write."""
+    """List what CycloneDX 1.6 requires and the bill lacks."""
     wrong = [] if (bill["bomFormat"], bill["specVersion"], bill["version"]) == ("CycloneDX", "1.6", 1) else ["head"]
     if not re.fullmatch(r"urn:uuid:[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}", bill["serialNumber"]):
         wrong.append("serialNumber")

@@ -6,9 +6,6 @@ from membrain_cloud.cli.app import Program
 from membrain_cloud.cli.commands import (
     diff,
     evaluate,
-    export_deposition,
-    export_files,
-    import_files,
     inspect,
     models,
     patches,
@@ -21,6 +18,7 @@ from membrain_cloud.cli.commands import (
     tables,
     view,
 )
+from membrain_cloud.cli.commands.exchange import export_deposition, export_files, import_files
 from membrain_cloud.cli.commands.train import group, picking, segmentation, validation
 
 main = Program(

@@ -11,9 +11,6 @@ from numpy.typing import NDArray
 
 from membrain_cloud.geometry import Box, FloatArray, Grid, orientations_from_normals
 
-PROFILE_OFFSETS_ANGSTROM: NDArray[np.float64] = np.linspace(-25.0, 22.5, 20)
-"""Where MemBrain-pick samples: 20 points from -25 to +22.5 Å along the normal."""
-
 Read = Callable[[Box], NDArray[np.generic]]
 """Returns the voxels in a box of the volume: an array of the box's shape, zyx, any real type."""
 

@@ -44,7 +44,18 @@ class MaskCounts(NamedTuple):
     """... and of these, inside the prediction."""
 
     def plus(self, other: MaskCounts) -> MaskCounts:
-        """Return the sum of two counts."""
+        """Return the sum of two counts.
+
+        Parameters
+        ----------
+        other : MaskCounts
+            Counts of other voxels.
+
+        Returns
+        -------
+        MaskCounts
+            The sum.
+        """
         return MaskCounts(*(a + b for a, b in zip(self, other, strict=True)))
 
     @property

@@ -27,13 +27,35 @@ _REFS: dict[str, type[TomogramRef] | type[SegmentationRef] | type[ObjectRef]] = 
 
 
 def ref_as_dict(ref: Ref) -> dict[str, Any]:
-    """Return a reference as values for JSON, with its "kind"."""
+    """Return a reference as values for JSON, with its "kind".
+
+    Parameters
+    ----------
+    ref : Ref
+        The reference.
+
+    Returns
+    -------
+    dict of str to Any
+        Its fields, and its kind: tomogram, segmentation or object.
+    """
     kind = next(name for name, cls in _REFS.items() if isinstance(ref, cls))
     return {"kind": kind, **ref.as_dict()}
 
 
 def ref_from_dict(values: Mapping[str, Any]) -> Ref:
-    """Return the reference that `ref_as_dict` has written."""
+    """Return the reference that `ref_as_dict` has written.
+
+    Parameters
+    ----------
+    values : mapping of str to Any
+        Fields and kind.
+
+    Returns
+    -------
+    Ref
+        The reference.
+    """
     rest = {key: value for key, value in values.items() if key != "kind"}
     return _REFS[values["kind"]].from_dict(rest)
 
@@ -57,7 +79,18 @@ class Job:
     settings: Mapping[str, Any]
 
     def limit(self, name: str) -> float:
-        """Return a number of the section `run` of the settings, e.g. "task_hours"."""
+        """Return a number of the section `run` of the settings, e.g. "task_hours".
+
+        Parameters
+        ----------
+        name : str
+            Name of the setting.
+
+        Returns
+        -------
+        float
+            Its value.
+        """
         return float(self.settings["run"][name])
 
 

@@ -98,7 +98,15 @@ class WindowAverager(Protocol):
         """Begin at a plane of the volume."""
 
     def feed(self, plane: int, voxels: NDArray[Any]) -> None:
-        """Take the voxels of planes from `plane` on, (n, Y, X)."""
+        """Take the voxels of planes.
+
+        Parameters
+        ----------
+        plane : int
+            First plane.
+        voxels : ndarray, shape (n, Y, X), any real dtype
+            Voxels of the planes from there on.
+        """
 
     def paint(self, windows: Sequence[Window], progress: Callable[[int], None]) -> None:
         """Run the network on windows, and add the results up."""

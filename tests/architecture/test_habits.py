@@ -90,20 +90,22 @@ def test_every_package_says_what_it_is_and_lists_its_names() -> None:
     assert bare == []
 
 
-def test_docstrings_name_their_parameters() -> None:
-    """At least 90 % of the public functions with parameters describe every one of them in a section."""
+@pytest.mark.parametrize(("least_parameters", "share"), [(2, 0.9), (1, 0.75)])
+def test_docstrings_name_their_parameters(least_parameters: int, share: float) -> None:
+    """Public functions describe every parameter in a section; a summary may be enough for a single one."""
     described, missing = 0, []
     for path in MODULES:
         if "cli" in path.relative_to(PACKAGE).parts:
             continue
         for function in functions(path):
-            text = ast.get_docstring(function) or ""
-            section = text.partition("Parameters\n----------")[2]
+            if len(parameters(function)) < least_parameters:
+                continue
+            section = (ast.get_docstring(function) or "").partition("Parameters\n----------")[2]
             if all(re.search(rf"(?m)^(?:[\w*]+, )*\*{{0,2}}{p.arg}\b", section) for p in parameters(function)):
                 described += 1
             else:
                 missing.append(f"{dotted(path)}.{function.name}")
-    assert described / (described + len(missing)) >= 0.9, missing
+    assert described / (described + len(missing)) >= share, missing
 
 
 def test_array_parameters_have_a_shape_and_a_dtype() -> None:

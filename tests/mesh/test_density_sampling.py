@@ -9,12 +9,7 @@ import pytest
 
 from membrain_cloud.geometry import Box, Grid
 from membrain_cloud.mesh import density_sampling as sampling
-from membrain_cloud.mesh.density_sampling import (
-    PROFILE_OFFSETS_ANGSTROM,
-    profiles_from_volume,
-    sample_along_normals,
-    subvolumes_from_volume,
-)
+from membrain_cloud.mesh.density_sampling import profiles_from_volume, sample_along_normals, subvolumes_from_volume
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 GRID = Grid((20, 24, 28), 10.0)
+PROFILE_OFFSETS_ANGSTROM = np.linspace(-25.0, 22.5, 20)  # where MemBrain-pick samples along the normal
 
 
 def ramp(shape: tuple[int, int, int]) -> np.ndarray:
@@ -40,13 +36,13 @@ def test_samples_lie_at_points_plus_offset_times_normal(order: int) -> None:
     points = rng.uniform(60.0, 110.0, (50, 3))
     normals = rng.normal(size=(50, 3))
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    found = sample_along_normals(
+    samples = sample_along_normals(
         ramp(GRID.shape), GRID.box, GRID, points, normals, PROFILE_OFFSETS_ANGSTROM, outside=0.0, spline_order=order
     )
-    assert found.shape == (50, 20)
-    assert found.dtype == np.float32
+    assert samples.shape == (50, 20)
+    assert samples.dtype == np.float32
     places = points[:, None] + PROFILE_OFFSETS_ANGSTROM[:, None] * normals[:, None]
-    np.testing.assert_allclose(found, expected(places), atol=0.3 if order == 3 else 1e-3)
+    np.testing.assert_allclose(samples, expected(places), atol=0.3 if order == 3 else 1e-3)
 
 
 def test_a_box_gives_the_same_as_the_whole() -> None:
@@ -66,15 +62,15 @@ def test_samples_outside_have_the_given_value(order: int) -> None:
     density = np.ones(GRID.shape, np.float32)
     points, normals = np.array([[0.0, 50.0, 50.0]]), np.array([[1.0, 0.0, 0.0]])
     offsets = np.array([-25.0, -0.5, 0.0, 25.0])
-    found = sample_along_normals(density, GRID.box, GRID, points, normals, offsets, outside=-7.0, spline_order=order)
-    np.testing.assert_allclose(found, [[-7.0, -7.0, 1.0, 1.0]], atol=1e-5)
+    samples = sample_along_normals(density, GRID.box, GRID, points, normals, offsets, outside=-7.0, spline_order=order)
+    np.testing.assert_allclose(samples, [[-7.0, -7.0, 1.0, 1.0]], atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.uint16, np.float16, np.float32, np.float64])
 def test_integers_are_not_quantised(dtype: type) -> None:
     density = np.zeros(GRID.shape, dtype)
     density[10, 10, 11:] = 1
-    found = sample_along_normals(
+    samples = sample_along_normals(
         density,
         GRID.box,
         GRID,
@@ -84,8 +80,8 @@ def test_integers_are_not_quantised(dtype: type) -> None:
         outside=0.0,
         spline_order=1,
     )
-    assert found.dtype == np.float32
-    assert found[0, 0] == pytest.approx(0.5)
+    assert samples.dtype == np.float32
+    assert samples[0, 0] == pytest.approx(0.5)
 
 
 def test_many_points_are_sampled_in_portions_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +96,7 @@ def test_many_points_are_sampled_in_portions_without_a_seam(monkeypatch: pytest.
 
 
 def test_no_points_give_no_profiles() -> None:
-    found = sample_along_normals(
+    samples = sample_along_normals(
         ramp(GRID.shape),
         GRID.box,
         GRID,
@@ -110,7 +106,7 @@ def test_no_points_give_no_profiles() -> None:
         outside=0.0,
         spline_order=1,
     )
-    assert found.shape == (0, 20)
+    assert samples.shape == (0, 20)
 
 
 def test_a_density_of_another_shape_than_its_box_is_refused() -> None:
@@ -137,10 +133,10 @@ def test_equals_membrain_picks_projection(reference: Path) -> None:
     with h5py.File(folder / "mesh_data" / "Tomo0001_mb2.h5") as mesh:
         points, normals, values = (mesh[k][()] for k in ("points", "normals", "normal_values"))
     # Its points are in voxels; its normals point inwards, and it samples along those.
-    found = sample_along_normals(
+    samples = sample_along_normals(
         tomogram, grid.box, grid, points * 10.0, normals, PROFILE_OFFSETS_ANGSTROM, outside=0.0, spline_order=3
     )
-    np.testing.assert_allclose(found, values, atol=1e-5)
+    np.testing.assert_allclose(samples, values, atol=1e-5)
 
 
 # -- volumes of any size -------------------------------------------------------------------------------------------
@@ -158,10 +154,10 @@ def test_reading_block_by_block_gives_what_the_whole_volume_gives(
     normals = directions(400)
     offsets = np.array([-40.0, 0.0, 35.0])
     whole = sample_along_normals(density, grid.box, grid, points, normals, offsets, outside=-3.0, spline_order=order)
-    found = profiles_from_volume(
+    samples = profiles_from_volume(
         lambda box: density[box.slices], grid, points, normals, offsets, outside=-3.0, spline_order=order
     )
-    np.testing.assert_allclose(found, whole, atol=close)
+    np.testing.assert_allclose(samples, whole, atol=close)
 
 
 def test_only_what_lies_near_the_points_is_read() -> None:
@@ -213,5 +209,5 @@ def test_boxes_beyond_the_volume_are_outside() -> None:
 
 
 def directions(count: int) -> NDArray[np.float64]:
-    found = np.random.default_rng(3).normal(size=(count, 3))
-    return found / np.linalg.norm(found, axis=1, keepdims=True)
+    samples = np.random.default_rng(3).normal(size=(count, 3))
+    return samples / np.linalg.norm(samples, axis=1, keepdims=True)

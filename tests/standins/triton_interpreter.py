@@ -133,7 +133,7 @@ def training() -> None:
 
 
 def tied_training() -> None:
-    """The same normalisation with the weights of each eight channels tied."""
+    """Compare the normalisation with weights that are tied in eights."""
     plain = nn.InstanceNorm3d(16, affine=True)
     plain.weight.data = torch.tensor([0.5, 1.5]).repeat_interleave(8)
     network = nn.Sequential(nn.Sequential(plain))

@@ -2,8 +2,7 @@
 
 - `diff`: what changed between two annotations
 - `evaluate`: scores against true annotations
-- `export_deposition`, `export_files`: annotations for the portal, and as files of other programs
-- `import_files`: annotations from files of other programs
+- `exchange`: import from and export to files of other programs, and depositions for the portal
 - `inspect`: plan, status, failures, verify, clean, report
 - `models`: model files
 - `patches`: patches for annotators to correct
@@ -21,9 +20,7 @@
 __all__ = [
     "diff",
     "evaluate",
-    "export_deposition",
-    "export_files",
-    "import_files",
+    "exchange",
     "inspect",
     "models",
     "patches",

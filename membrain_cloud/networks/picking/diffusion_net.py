@@ -107,7 +107,20 @@ class Diffusion(nn.Module):
         self.diffusion_time = nn.Parameter(torch.full((channels,), SHORTEST_TIME))
 
     def forward(self, x: Tensor, surface: SurfaceTensors) -> Tensor:
-        """Return the coefficients of the diffused channels, (k, C)."""
+        """Return the coefficients of the diffused channels.
+
+        Parameters
+        ----------
+        x : Tensor, shape (V, C), float32
+            Channels at the vertices.
+        surface : SurfaceTensors
+            Operators of the patch.
+
+        Returns
+        -------
+        Tensor, shape (k, C), float32
+            Coefficients of the eigenvectors.
+        """
         spectrum = surface.eigenvectors.T @ (x * surface.mass[:, None])
         times = self.diffusion_time.clamp(min=SHORTEST_TIME)
         return torch.exp(-surface.eigenvalues[:, None] * times) * spectrum
@@ -122,7 +135,18 @@ class GradientFeatures(nn.Module):
         self.A_im = nn.Linear(channels, channels, bias=False)
 
     def forward(self, along_x: Tensor, along_y: Tensor) -> Tensor:
-        """Return the features of gradients, (V, C)."""
+        """Return the features of gradients.
+
+        Parameters
+        ----------
+        along_x, along_y : Tensor, shape (V, C), float32
+            Components of the channels' gradients.
+
+        Returns
+        -------
+        Tensor, shape (V, C), float32
+            tanh of the inner products.
+        """
         mixed_x = self.A_re(along_x) - self.A_im(along_y)
         mixed_y = self.A_re(along_y) + self.A_im(along_x)
         return torch.tanh(along_x * mixed_x + along_y * mixed_y)
@@ -155,7 +179,20 @@ class DiffusionBlock(nn.Module):
         self.mlp = MiniMLP((3, hidden, hidden, 1) if shared else (3 * channels, hidden, hidden, channels))
 
     def forward(self, x: Tensor, surface: SurfaceTensors) -> Tensor:
-        """Return the channels after the block, (V, C)."""
+        """Return the channels after the block.
+
+        Parameters
+        ----------
+        x : Tensor, shape (V, C), float32
+            Channels at the vertices.
+        surface : SurfaceTensors
+            Operators of the patch.
+
+        Returns
+        -------
+        Tensor, shape (V, C), float32
+            The channels.
+        """
         coefficients = self.diffusion(x, surface)
         diffused = surface.eigenvectors @ coefficients
         gradients = self.gradient_features(surface.slopes_x @ coefficients, surface.slopes_y @ coefficients)
@@ -174,7 +211,20 @@ class ProfileBlock(nn.Module):
         self.conv_layer2 = nn.Conv1d(hidden, 1, kernel_size=3, padding=1)
 
     def forward(self, x: Tensor, surface: SurfaceTensors) -> Tensor:
-        """Return the profiles after the block, (V, C)."""
+        """Return the profiles after the block.
+
+        Parameters
+        ----------
+        x : Tensor, shape (V, C), float32
+            Profiles at the vertices.
+        surface : SurfaceTensors
+            Operators of the patch.
+
+        Returns
+        -------
+        Tensor, shape (V, C), float32
+            The profiles.
+        """
         along = self.diffusion_layer(x, surface)[:, None]
         for layer in (self.conv_layer1, self.conv_layer2):
             along = _largest_of_three(F.relu(layer(along)))
@@ -204,7 +254,20 @@ class DiffusionNet(nn.Module):
         self.last_lin = nn.Linear(a.width, a.outputs)
 
     def forward(self, profiles: Tensor, surface: SurfaceTensors) -> Tensor:
-        """Return the outputs of a patch, (V, outputs)."""
+        """Return the outputs of a patch.
+
+        Parameters
+        ----------
+        profiles : Tensor, shape (V, channels), float32
+            Profiles at the vertices.
+        surface : SurfaceTensors
+            Operators of the patch.
+
+        Returns
+        -------
+        Tensor, shape (V, outputs), float32
+            The outputs.
+        """
         x = self.first_lin(self.conv_block(profiles, surface))
         for index in range(self.architecture.blocks):
             x = self.get_submodule(f"block_{index}")(x, surface)

@@ -37,7 +37,18 @@ class SubvolumeNet(nn.Module):
         self.mlp1 = nn.Linear(CHANNELS * (edge - 4) ** 3, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the outputs of boxes (B, 1, edge, edge, edge), (B, outputs)."""
+        """Return the outputs of boxes.
+
+        Parameters
+        ----------
+        x : Tensor, shape (B, 1, edge, edge, edge), float32
+            Normalised densities.
+
+        Returns
+        -------
+        Tensor, shape (B, outputs), float32
+            The outputs.
+        """
         x = F.relu(self.batchnorm1(self.conv1(x)))
         x = F.relu(self.batchnorm2(self.conv1b(x)))
         x = F.relu(self.batchnorm3(self.conv2(x)))

@@ -98,7 +98,13 @@ class Runner(Protocol):
         """
 
     def backlog(self, ready: Mapping[Kind, int]) -> None:
-        """Take the number of tasks of each kind that could start if there were slots."""
+        """Take the number of tasks of each kind that could start if there were slots.
+
+        Parameters
+        ----------
+        ready : mapping of str to int
+            "gpu" and "cpu" -> number of tasks.
+        """
 
     def snapshot(self) -> Mapping[str, Any]:
         """Return numbers for display, in any thread.

@@ -33,7 +33,13 @@ class FailureLog:
         self._names = receipts.names(FAILURES)
 
     def record_all(self, outcomes: Iterable[Outcome]) -> None:
-        """Record the outcomes of whole stages."""
+        """Record the outcomes of whole stages.
+
+        Parameters
+        ----------
+        outcomes : iterable of Outcome
+            One for each stage and run.
+        """
         for outcome in outcomes:
             self.record(outcome, completes=True)
 

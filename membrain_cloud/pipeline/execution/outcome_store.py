@@ -50,7 +50,18 @@ class OutcomeStore(Sequence[Outcome]):
         return self._packed[index] is not None
 
     def after(self, before: Sequence[Outcome]) -> OutcomeStore:
-        """Return these outcomes as they are now, after some others."""
+        """Return these outcomes as they are now, after some others.
+
+        Parameters
+        ----------
+        before : sequence of Outcome
+            The outcomes that come first.
+
+        Returns
+        -------
+        OutcomeStore
+            All outcomes.
+        """
         other = OutcomeStore((), (*before, *self._before))
         other._tasks, other._packed = self._tasks, self._packed
         other._shared, other._count = self._shared, self._count

@@ -103,7 +103,18 @@ def _model(source: str | None, sha256: str | None) -> dict[str, str | None] | No
 
 
 def output_paths(output: Ref) -> list[str]:
-    """Return the paths in the project at which an annotation may lie."""
+    """Return the paths in the project at which an annotation may lie.
+
+    Parameters
+    ----------
+    output : Ref
+        The annotation.
+
+    Returns
+    -------
+    list of str
+        One path; for an object those of its meshes and its picks.
+    """
     return [output.mesh_path, output.picks_path] if isinstance(output, ObjectRef) else [output.path]
 
 
@@ -128,7 +139,18 @@ def class_pick_paths(output: Ref, counts: Mapping[str, Any]) -> list[str]:
 
 
 def content_checksum(objects: Objects) -> str:
-    """Return one checksum of several objects: BLAKE2b over their names, sizes and checksums, sorted by name."""
+    """Return one checksum of several objects: BLAKE2b over their names, sizes and checksums, sorted by name.
+
+    Parameters
+    ----------
+    objects : mapping
+        Name -> size in bytes and checksum.
+
+    Returns
+    -------
+    str
+        32 hexadecimal digits.
+    """
     lines = "\n".join(f"{name}\t{size}\t{checksum}" for name, (size, checksum) in sorted(objects.items()))
     return hashlib.blake2b(lines.encode(), digest_size=16).hexdigest()
 

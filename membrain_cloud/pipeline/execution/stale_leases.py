@@ -47,7 +47,18 @@ def remove_stale_leases(stores: Iterable[Receipts]) -> None:
 
 
 def finished_leases(receipts: Receipts) -> list[str]:
-    """Return the names of leases beside the receipts whose task has its receipt."""
+    """Return the names of leases beside the receipts whose task has its receipt.
+
+    Parameters
+    ----------
+    receipts : Receipts
+        The receipts of a store.
+
+    Returns
+    -------
+    list of str
+        Names of leases, without the ending .json.
+    """
     holders = Leases(receipts.beside(LEASES)).all()
     with ThreadPoolExecutor(CONCURRENT_REQUESTS) as threads:
         done = threads.map(lambda name: _is_done(receipts, name, holders[name].facts), holders)

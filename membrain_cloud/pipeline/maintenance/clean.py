@@ -1,6 +1,6 @@
 """Find and remove orphans: what killed runs, or users under our name, have left in the store without a receipt.
 
-Owners are told by the receipts' names, which one bulk listing gives: `{stage}/{user}_{session}/{run}/{name}` for
+Owners follow from the receipts' names, which one bulk listing gives: `{stage}/{user}_{session}/{run}/{name}` for
 annotations, `scores/{run}/{tomogram}/{name}` for stored scores, `measure/{dataset}/{run}/{tomogram}` for table rows.
 Whatever a renewed lease covers is left alone, and so are other users' annotations. Ages are measured by the store's own
 clock.

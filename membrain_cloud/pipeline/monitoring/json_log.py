@@ -70,7 +70,13 @@ class RunLog:
         self._log(f"task_{event}", level, **fields)
 
     def end(self, summary: dict[str, int]) -> None:
-        """Log the end of the run with the numbers of tomograms by state."""
+        """Log the end of the run with the numbers of tomograms by state.
+
+        Parameters
+        ----------
+        summary : dict of str to int
+            State -> number of tomograms.
+        """
         self._log("run_ended", **summary)
 
     def _log(self, event: str, level: int = logging.INFO, **fields: Any) -> None:

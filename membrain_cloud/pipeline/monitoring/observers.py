@@ -36,7 +36,18 @@ class RunObservers:
     observers: tuple[Observer, ...]
 
     def with_observer(self, other: Observer) -> Observer:
-        """Return one observer that calls all of these and another one."""
+        """Return one observer that calls all of these and another one.
+
+        Parameters
+        ----------
+        other : callable
+            The other observer.
+
+        Returns
+        -------
+        callable
+            The observer.
+        """
 
         def observe(event: str, task: Task, outcome: Outcome | None) -> None:
             for observer in (*self.observers, other):

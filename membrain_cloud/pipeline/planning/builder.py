@@ -98,7 +98,18 @@ class PlanBuilder:
             return list(threads.map(self.plan_run, names))
 
     def plan_run(self, run: str) -> RunPlan:
-        """Return every possible task of one run. Errors are kept with the stages that they prevent."""
+        """Return every possible task of one run. Errors are kept with the stages that they prevent.
+
+        Parameters
+        ----------
+        run : str
+            Name of the run.
+
+        Returns
+        -------
+        RunPlan
+            The run, with a `StagePlan` for each chosen stage and those upstream.
+        """
         run_plan = RunPlan(run, {name: StagePlan(self.registry[name]) for name in self.digests.digests})
         try:
             context, grid = self._open_run(run)

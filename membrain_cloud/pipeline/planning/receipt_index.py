@@ -88,7 +88,20 @@ class ReceiptIndex:
         return index
 
     def is_done(self, stage: Stage, task: Task) -> bool:
-        """Return whether a task of a stage has its receipt."""
+        """Return whether a task of a stage has its receipt.
+
+        Parameters
+        ----------
+        stage : Stage
+            The stage, for the store that keeps its receipts.
+        task : Task
+            The task.
+
+        Returns
+        -------
+        bool
+            Whether the task is done.
+        """
         return task.receipt in self.names[stage.keeps_receipts_in]
 
     def refuse_newer(self) -> None:

@@ -50,7 +50,7 @@ class RunSettings(Section):
         3,
         ge=1,
         description="A task is given up after this many worker processes died while it was all they did. Later runs "
-        "leave it out until they are told to retry such tasks.",
+        "leave it out until a retry of such tasks is asked for.",
     )
     losses: int = Field(
         6, ge=1, description="A task is given up likewise after this many machines were lost while they worked on it."

@@ -43,5 +43,16 @@ class Section(BaseModel):
 
 
 def split_list(value: str) -> tuple[str, ...]:
-    """Return the parts of a comma-separated text; none for the text `none`."""
+    """Return the parts of a comma-separated text; none for the text `none`.
+
+    Parameters
+    ----------
+    value : str
+        The text.
+
+    Returns
+    -------
+    tuple of str
+        The parts, without spaces around them and without empty ones.
+    """
     return () if value.strip() == "none" else tuple(part.strip() for part in value.split(",") if part.strip())

@@ -203,18 +203,62 @@ class Stage(ABC):
 
     @abstractmethod
     def after(self, settings: Settings) -> Sequence[str]:
-        """Return the names of the stages whose output this one reads under these settings."""
+        """Return the names of the stages whose output this one reads under these settings.
+
+        Parameters
+        ----------
+        settings : Settings
+            The settings of all stages.
+
+        Returns
+        -------
+        sequence of str
+            Names of stages upstream.
+        """
 
     @abstractmethod
     def digest_settings(self, settings: Settings) -> Mapping[str, Any]:
-        """Return all settings that affect its result and the copick URIs of given inputs, as values for JSON."""
+        """Return all settings that affect its result and the copick URIs of given inputs, as values for JSON.
+
+        Parameters
+        ----------
+        settings : Settings
+            The settings of all stages.
+
+        Returns
+        -------
+        mapping of str to Any
+            What the stage's digest covers beside its model and its data version.
+        """
 
     def model(self, settings: Settings) -> str | None:
-        """Return its network as `models.resolve` takes it; None without a network."""
+        """Return its network as `models.resolve` takes it; None without a network.
+
+        Parameters
+        ----------
+        settings : Settings
+            The settings of all stages.
+
+        Returns
+        -------
+        str or None
+            Built-in name, path, URL or name of the registry.
+        """
         return None
 
     def is_replaced(self, settings: Settings) -> bool:
-        """Return whether an annotation that the settings name takes the place of this stage's output."""
+        """Return whether an annotation that the settings name takes the place of this stage's output.
+
+        Parameters
+        ----------
+        settings : Settings
+            The settings of all stages.
+
+        Returns
+        -------
+        bool
+            Default: False.
+        """
         return False
 
     @abstractmethod
@@ -239,7 +283,18 @@ class Stage(ABC):
 
     @abstractmethod
     def output(self, context: RunContext) -> Ref | None:
-        """Return the annotation that it writes on one run; None where it writes table rows."""
+        """Return the annotation that it writes on one run; None where it writes table rows.
+
+        Parameters
+        ----------
+        context : RunContext
+            The run.
+
+        Returns
+        -------
+        Ref or None
+            A segmentation, meshes or picks, in the stage's session.
+        """
 
     def parts(self, context: RunContext, grid: Grid) -> Sequence[TaskPart]:
         """Return the tasks into which it is cut.
@@ -259,14 +314,48 @@ class Stage(ABC):
         return WHOLE
 
     def declare(self, project: Project, settings: Settings) -> None:  # noqa: B027 (most stages declare nothing)
-        """Add to the project what the output needs there (copick's pickable objects); called once in a run."""
+        """Add to the project what the output needs there (copick's pickable objects); called once in a run.
+
+        Parameters
+        ----------
+        project : Project
+            The project.
+        settings : Settings
+            The settings of all stages.
+        """
 
     @abstractmethod
     def memory_bytes(self, grid: Grid, settings: Settings) -> int:
-        """Return the peak memory of one of its tasks on a volume with this grid, in bytes, interpreter included."""
+        """Return the peak memory of one of its tasks on a volume with this grid, in bytes, interpreter included.
+
+        Parameters
+        ----------
+        grid : Grid
+            Voxel grid of the tomogram, or of the given segmentation.
+        settings : Settings
+            The settings of all stages.
+
+        Returns
+        -------
+        int
+            Bytes; an upper estimate, by which tasks too large for a worker are refused.
+        """
 
     def flops(self, grid: Grid, settings: Settings) -> float | None:
-        """Return the floating point operations of its network on a volume with this grid; None where unknown."""
+        """Return the floating point operations of its network on a volume with this grid; None where unknown.
+
+        Parameters
+        ----------
+        grid : Grid
+            Voxel grid of the tomogram.
+        settings : Settings
+            The settings of all stages.
+
+        Returns
+        -------
+        float or None
+            Operations. Default: None.
+        """
         return None
 
     @abstractmethod
@@ -309,5 +398,11 @@ def labels_ref(context: RunContext, stage: str, spacing_angstrom: float, *, inst
 
 
 def declare_membrane(project: Project) -> None:
-    """Add the object of membranes to the project's pickable objects."""
+    """Add the object of membranes to the project's pickable objects.
+
+    Parameters
+    ----------
+    project : Project
+        The project.
+    """
     project.ensure_object(MEMBRANE, is_particle=False, identifier=GENE_ONTOLOGY_MEMBRANE)

@@ -295,7 +295,18 @@ def planes_per_read(halo: Zyx, chunk_planes: int) -> int:
 
 
 def network_bytes(settings: SegmentSettings) -> int:
-    """Return the host memory of the network at work on a CPU, weights included, in bytes."""
+    """Return the host memory of the network at work on a CPU, weights included, in bytes.
+
+    Parameters
+    ----------
+    settings : SegmentSettings
+        Model and window.
+
+    Returns
+    -------
+    int
+        Bytes, for one window at a time.
+    """
     header = _header(settings.model)["architecture"]
     channels, window = header["channels"], model_window(settings)
     maps = 14 * channels[0] * window**3  # three maps of the finest level, and those of the others
@@ -324,7 +335,18 @@ def window_forward_flops(settings: SegmentSettings, window: int) -> float:
 
 
 def model_spacing_angstrom(settings: SegmentSettings) -> float:
-    """Return the voxel spacing at which the model was trained, in Å."""
+    """Return the voxel spacing at which the model was trained, in Å.
+
+    Parameters
+    ----------
+    settings : SegmentSettings
+        The settings, for the model.
+
+    Returns
+    -------
+    float
+        Å a voxel.
+    """
     return float(_header(settings.model)["voxel_spacing_angstrom"])
 
 

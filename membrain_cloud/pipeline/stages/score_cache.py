@@ -132,7 +132,18 @@ class ScoreCache:
         return None if variance is None else variance.astype(np.float16)
 
     def is_complete(self, context: TaskContext) -> bool:
-        """Return whether an earlier run has stored exactly these scores, whole."""
+        """Return whether an earlier run has stored exactly these scores, whole.
+
+        Parameters
+        ----------
+        context : TaskContext
+            The task.
+
+        Returns
+        -------
+        bool
+            False too where no scores are stored, but only their variance.
+        """
         if self.scores is None:
             return False
         receipt = context.receipts.read(self._receipt)

@@ -113,13 +113,40 @@ SEPARATE = Separate()
 
 
 def input_segmentation(context: RunContext) -> SegmentationRef | None:
-    """Return the segmentation that `separate.segmentation` names in the run; None where it is not set."""
+    """Return the segmentation that `separate.segmentation` names in the run; None where it is not set.
+
+    Parameters
+    ----------
+    context : RunContext
+        The run.
+
+    Returns
+    -------
+    SegmentationRef or None
+        The segmentation.
+
+    Raises
+    ------
+    ProjectError
+        If the run has no such segmentation.
+    """
     uri = context.settings.separate.segmentation
     return None if uri is None else context.project.segmentation(context.run, uri)
 
 
 def instances_ref(context: RunContext) -> SegmentationRef:
-    """Return the numbered membranes of the run: those that the settings name, or this stage's output."""
+    """Return the numbered membranes of the run: those that the settings name, or this stage's output.
+
+    Parameters
+    ----------
+    context : RunContext
+        The run.
+
+    Returns
+    -------
+    SegmentationRef
+        The instances.
+    """
     named = input_segmentation(context) if context.settings.separate.starts_from_instances else None
     return named or SEPARATE.output(context)
 

@@ -12,7 +12,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from membrain_cloud.cli import main
-from membrain_cloud.cli.commands.export_deposition import AnnotationOptions
+from membrain_cloud.cli.commands.exchange.export_deposition import AnnotationOptions
 from membrain_cloud.errors import UsageError
 from membrain_cloud.geometry import Mesh, Picks, orientations_from_normals
 from membrain_cloud.store.portal.deposition_schema import validated

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 from standins.command_line import call
 
-from membrain_cloud.cli.commands.export_files import export
-from membrain_cloud.cli.commands.import_files import import_
+from membrain_cloud.cli.commands.exchange.export_files import export
+from membrain_cloud.cli.commands.exchange.import_files import import_
 from membrain_cloud.store.refs import SegmentationRef
 
 if TYPE_CHECKING:

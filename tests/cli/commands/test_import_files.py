@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from standins.command_line import call
 
-from membrain_cloud.cli.commands.import_files import StatisticsOptions
+from membrain_cloud.cli.commands.exchange.import_files import StatisticsOptions
 from membrain_cloud.errors import UsageError
 from membrain_cloud.store.formats.volume_writer import write_mrc
 

@@ -10,9 +10,9 @@ import pytest
 from membrain_cloud.cli.commands import preprocess
 from membrain_cloud.pipeline.preprocess.settings import (
     DeconvolutionSettings,
-    Means,
     Output,
     PixelSizeSettings,
+    Resources,
     SpectrumSettings,
 )
 
@@ -47,7 +47,7 @@ def test_flags_turn_settings_off() -> None:
 
 
 def test_resources_and_output() -> None:
-    assert defaults(preprocess.ResourceOptions).means() == Means()
+    assert defaults(preprocess.ResourceOptions).limits() == Resources()
     assert preprocess.DensityOutputOptions(output="a.mrc", overwrite=True, dtype="float16").file() == Output(
         "a.mrc", True, "float16"
     )

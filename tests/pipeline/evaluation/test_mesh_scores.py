@@ -17,6 +17,8 @@ from PIL import Image
 from membrain_cloud.cli import main
 from membrain_cloud.errors import InputError, ProjectError, UsageError
 from membrain_cloud.geometry import Mesh, Picks
+from membrain_cloud.pipeline.evaluation.mesh_scores import colours_of_farthest, mesh_scores
+from membrain_cloud.pipeline.evaluation.pairing import pairs_of_one_kind
 from membrain_cloud.pipeline.evaluation.scores import ALL_RUNS, Comparison, annotation_scores
 from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef
@@ -192,3 +194,17 @@ def test_empty_meshes_still_give_rows_and_a_figure(project: Project, tmp_path: P
     (row,) = json.loads(result.stdout)
     assert (row["mesh_f1"], row["area_nm2"], row["note"]) == (None, 0.0, "the first and the second mesh are empty")
     assert figure.stat().st_size > 1000
+
+
+def test_the_farthest_tomogram_is_coloured_by_distance(project: Project) -> None:
+    _, pairs = pairs_of_one_kind(project, (), ALICE, BOB, "meshes")
+    scores = mesh_scores(project, pairs, tolerance_angstrom=20.0)
+    assert scores.rows == compare(project, kind="meshes").meshes.rows  # type: ignore[union-attr]
+    (first, distances), (second, back) = colours_of_farthest(project, scores)
+    assert (len(first.vertices), len(second.vertices)) == (len(distances), len(back))
+    assert distances.max() == pytest.approx(790.0, abs=2.0)
+    assert back.max() == pytest.approx(10.0, abs=2.0)
+    only_equal = mesh_scores(project, [pair for pair in pairs if pair.run == "TS_2"], tolerance_angstrom=20.0)
+    assert max(distances.max() for _, distances in colours_of_farthest(project, only_equal)) < 1e-3
+    with pytest.raises(UsageError, match="tolerance"):
+        mesh_scores(project, pairs, tolerance_angstrom=0.0)

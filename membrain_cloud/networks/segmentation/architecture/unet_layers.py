@@ -19,7 +19,7 @@ class Block(Generic[Convolution]):
 
     Attributes
     ----------
-    conv1, conv2 : Convolution
+    first, second : Convolution
         The convolutions with their normalisations.
     projection : Convolution or None
         The residual's 1 x 1 x 1 convolution.

@@ -140,7 +140,18 @@ class FusedInstanceNorm(nn.Module):
         self.weight, self.bias = plain.weight, plain.bias
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Return the normalised maps, (B, C, D, H, W) in channels-last layout."""
+        """Normalise maps.
+
+        Parameters
+        ----------
+        maps : Tensor, shape (B, C, D, H, W), floating
+            Maps in channels-last layout.
+
+        Returns
+        -------
+        Tensor, shape (B, C, D, H, W)
+            The normalised maps, in the dtype of the input.
+        """
         rows = maps.permute(0, 2, 3, 4, 1).contiguous()
         result: Tensor = _Normalised.apply(rows, self.weight, self.bias)  # type: ignore[no-untyped-call]
         return result.permute(0, 4, 1, 2, 3)
