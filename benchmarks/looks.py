@@ -1,8 +1,9 @@
 """How many looks a window of fast mode should get: `python -m benchmarks.looks --seeds 4001,4002,3001`.
 
-Each phantom is segmented once in exact mode and looked at once in all mirrors of every window of fast mode; what other
-margins, parts and powers (`networks/averager.py`) would have looked at, and how near they come to exact mode, is then
-reckoned without the network. Passes are those of fast mode over those of exact mode.
+Each phantom is segmented once in exact mode and once in all mirrors of every window of fast mode. The script then
+computes, without the network, which mirrors other margins, parts and powers would have taken
+(`networks/segmentation/window_averaging.py`), and how near their mean comes to exact mode. Passes are those of fast
+mode over those of exact mode.
 """
 
 from __future__ import annotations

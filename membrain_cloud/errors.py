@@ -93,9 +93,9 @@ class UnfinishedError(TransientError):
 _LASTING_WRITE_FAULTS = {
     errno.ENOSPC: "the disk is full; free some space and run again: finished tasks are kept",
     errno.EDQUOT: "the quota is used up; free some space and run again: finished tasks are kept",
-    errno.EROFS: "the file system is read-only; give a writable overlay (or --tables URL)",
-    errno.EACCES: "no permission to write; give a writable overlay (or --tables URL)",
-    errno.EPERM: "no permission to write; give a writable overlay (or --tables URL)",
+    errno.EROFS: "the file system is read-only; give a writable overlay (or set output.tables)",
+    errno.EACCES: "no permission to write; give a writable overlay (or set output.tables)",
+    errno.EPERM: "no permission to write; give a writable overlay (or set output.tables)",
 }
 
 

@@ -136,7 +136,7 @@ def _component(package: Package, kind: str) -> dict[str, Any]:
 
 
 def licence_list(packages: Sequence[Package]) -> str:
-    """Markdown table of packages and licences, those whose licence nobody says first."""
+    """Return a Markdown table of packages and licences, those without a licence first."""
     rows = sorted(packages, key=lambda package: (package.licence is not None, package.name))
     lines = ["| package | version | licence |", "|---|---|---|"]
     lines += [f"| {p.name} | {p.version} | {(p.licence or 'not said').replace('|', '/')} |" for p in rows]

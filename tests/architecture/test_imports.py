@@ -98,7 +98,7 @@ def _targets(node: ast.AST, module: str, is_package: bool) -> list[str]:
             parts = module.split(".")
             keep = len(parts) - node.level + is_package
             base = ".".join([*parts[:keep], *([base] if base else [])])
-        # `from membrain_cloud import store` imports a room by its alias, so aliases count as well.
+        # `from membrain_cloud import store` imports a package by its alias, so aliases count as well.
         return [f"{base}.{alias.name}" for alias in node.names]
     if isinstance(node, ast.Call) and ast.unparse(node.func) in (
         "importlib.import_module",

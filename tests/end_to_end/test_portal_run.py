@@ -17,7 +17,7 @@ from membrain_cloud.store.objects.object_store import Files
 from membrain_cloud.store.projects.create import create_project
 from membrain_cloud.store.projects.open import open_project
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
-from membrain_cloud.store.volumes import ome_zarr as volumes
+from membrain_cloud.store.volumes.pyramid import local_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -131,7 +131,7 @@ def test_results_equal_those_of_the_same_voxels_in_a_project(
     assert invoke("run", manifest, *SMALL, "--json")["summary"] == {"done": 0, "skipped": 4, "failed": 0, "blocked": 0}
     plain = create_project(str(tmp_path / "plain"), objects=[("membrane", False, "GO:0016020")])
     plain.write_tomogram(TomogramRef("1", "wbp-raw", 10.0), portal.density["11"])
-    plain.write_tomogram(TomogramRef("2", "wbp-raw", 10.0), volumes.local_mean(portal.density["21"]))
+    plain.write_tomogram(TomogramRef("2", "wbp-raw", 10.0), local_mean(portal.density["21"]))
     invoke("run", plain.config, *SMALL, "--json")
     for run in ("1", "2"):
         ours, theirs = labels(open_project(manifest), run), labels(plain, run)

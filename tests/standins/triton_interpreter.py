@@ -1,4 +1,4 @@
-"""Run by test_fused.py with TRITON_INTERPRET=1: the kernels on a CPU. Prints {check: relative error} as JSON."""
+"""Run by test_forward.py with TRITON_INTERPRET=1: the kernels on a CPU. Prints {check: relative error} as JSON."""
 
 from __future__ import annotations
 

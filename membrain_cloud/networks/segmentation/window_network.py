@@ -172,7 +172,7 @@ class WindowNetwork:
         if count == 1:
             raise ModelError(
                 f"the GPU has no memory for one window of {edge} voxels",
-                "take smaller windows: --set segment.window=96 (MemBrain-seg's models do a little worse with them)",
+                "take smaller windows: segment.window=96 (MemBrain-seg's models do a little worse with them)",
             )
         _LOG.warning("the GPU has no memory for %d windows of %d voxels at once: trying %d", count, edge, count // 2)
         halves = windows.split(-(-count // 2))

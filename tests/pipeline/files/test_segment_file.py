@@ -22,7 +22,8 @@ from membrain_cloud.pipeline.files.segment_file import FileOptions, SegmentedFil
 from membrain_cloud.pipeline.settings import SegmentSettings
 from membrain_cloud.segmentation.uncertainty import uncertainty_planes
 from membrain_cloud.store.objects.object_store import Files
-from membrain_cloud.store.volumes import ome_zarr as volumes
+from membrain_cloud.store.volumes.ome_zarr import create_volume
+from membrain_cloud.store.volumes.pyramid import finish_volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,10 +114,10 @@ def test_outputs_on_a_pyramid_level_or_the_models_voxels(model: str, tmp_path: P
     shape, spacing = (48, 40, 56), 5.2
     density = np.random.default_rng(1).normal(size=shape).astype(np.float32)
     source, made_of = tmp_path / "TS_2.zarr", Grid(shape, spacing)
-    volume = volumes.create_volume(Files(str(source)), "", made_of, "float32", 32)
+    volume = create_volume(Files(str(source)), "", made_of, "float32", 32)
     for box in iterate_chunks(shape, volume.format.chunk):
         volume.write(box, density[box.slices])
-    volumes.finish_volume(Files(str(source)), "", spacing, mean=True)
+    finish_volume(Files(str(source)), "", spacing, mean=True)
     made = segment_file(str(source), settings(model, output_grid=grid), options(tmp_path / "out"))
     expected = (24, 20, 28) if grid == "level" else (25, 21, 29)
     with mrcfile.open(made.segmented) as file:
@@ -163,10 +164,10 @@ def test_a_zarr_and_a_compressed_file_give_the_same(tomogram: str, model: str, t
     assert made.segmented.endswith("b/packed_segmented.mrc")
     np.testing.assert_array_equal(read(made.scores), read(first.scores))
     density, files = mrcfile.read(tomogram), Files(str(tmp_path / "TS_1.zarr"))
-    array = volumes.create_volume(files, "", Grid(SHAPE, 9.5), "float32", 16)
+    array = create_volume(files, "", Grid(SHAPE, 9.5), "float32", 16)
     for box in iterate_chunks(SHAPE, array.format.chunk):
         array.write(box, density[box.slices])
-    volumes.finish_volume(files, "", 9.5, mean=True)
+    finish_volume(files, "", 9.5, mean=True)
     made = segment_file(str(tmp_path / "TS_1.zarr"), settings(model), options(tmp_path / "c"))
     with mrcfile.open(made.scores) as stored:
         # its mean is summed in another order
