@@ -84,7 +84,15 @@ class AnnotationStore:
         return self._objects(run, "Picks", ".json")
 
     def find_segmentation(self, run: str, uri: str) -> SegmentationRef:
-        """Return the segmentation that a URI names; see `Project.segmentation`."""
+        """Return the segmentation that a URI names; errors as `Project.segmentation`.
+
+        Parameters
+        ----------
+        run : str
+            Name of the run.
+        uri : str
+            `name:user/session[@spacing][?instance=true]`.
+        """
         parsed = parse_uri(uri)
         segmentations = self.segmentations(run)
         matching = [
@@ -99,7 +107,15 @@ class AnnotationStore:
         return matching[0]
 
     def find_object(self, run: str, uri: str) -> ObjectRef:
-        """Return the meshes or picks that a URI names; see `Project.object`."""
+        """Return the meshes or picks that a URI names; errors as `Project.object`.
+
+        Parameters
+        ----------
+        run : str
+            Name of the run.
+        uri : str
+            `name:user/session`.
+        """
         parsed = parse_uri(uri)
         ref = ObjectRef(run, parsed.name, parsed.user, parsed.session)
         if not self.has(ref):
@@ -124,7 +140,15 @@ class AnnotationStore:
         return listing_digest(listing)
 
     def listed_identity(self, ref: VolumeRef | ObjectRef, listing: Mapping[str, ObjectInfo]) -> str:
-        """Return the identity of an annotation in the overlay; see `Project.listed_identity`."""
+        """Return the identity of an annotation in the overlay from a listing.
+
+        Parameters
+        ----------
+        ref : FeaturesRef, SegmentationRef or ObjectRef
+            The annotation.
+        listing : mapping of str to ObjectInfo
+            Its objects by their paths in the overlay.
+        """
         if isinstance(ref, ObjectRef):
             return listing_digest({path: listing[path] for path in (ref.mesh_path, ref.picks_path) if path in listing})
         array, attributes = ome_zarr.open_volume(self._layers.overlay, ref.path, sparse=True)
@@ -138,7 +162,15 @@ class AnnotationStore:
         return copick_files.meshes_from_glb(self._read(ref.mesh_path, f"mesh {ref.key}"), f"mesh {ref.key}")
 
     def write_meshes(self, ref: ObjectRef, meshes: Mapping[int, Mesh]) -> None:
-        """Write meshes as one GLB file; see `Project.write_meshes`."""
+        """Write meshes as one GLB file.
+
+        Parameters
+        ----------
+        ref : ObjectRef
+            The object.
+        meshes : mapping of int to Mesh
+            Meshes by membrane number, vertices in Å.
+        """
         self._layers.overlay.write(ref.mesh_path, copick_files.meshes_to_glb(meshes))
 
     def read_picks(self, ref: ObjectRef) -> Picks:
@@ -146,7 +178,15 @@ class AnnotationStore:
         return copick_files.picks_from_json(self._read(ref.picks_path, f"picks {ref.key}"), f"picks {ref.key}")
 
     def write_picks(self, ref: ObjectRef, picks: Picks) -> None:
-        """Write picks as copick's JSON; see `Project.write_picks`."""
+        """Write picks as copick's JSON.
+
+        Parameters
+        ----------
+        ref : ObjectRef
+            The object.
+        picks : Picks
+            Positions in Å, and orientations, scores and membrane numbers where there are any.
+        """
         self._layers.overlay.write(ref.picks_path, copick_files.picks_to_json(picks, ref))
 
     def remove(self, ref: ObjectRef) -> None:

@@ -29,7 +29,22 @@ class PickableObjects(Protocol):
     settings: Mapping[str, Any]
 
     def ensure(self, name: str, *, is_particle: bool, identifier: str | None) -> None:
-        """Add an object, unless it exists; see `Project.ensure_object`."""
+        """Add an object, unless it exists.
+
+        Parameters
+        ----------
+        name : str
+            Name of the object.
+        is_particle : bool
+            Whether it is a particle or a segmented object.
+        identifier : str or None
+            Identifier in the Gene Ontology or UniProt.
+
+        Raises
+        ------
+        ProjectError
+            If it exists as the other kind.
+        """
 
 
 class ConfigObjects:
@@ -48,7 +63,22 @@ class ConfigObjects:
         self.settings: Mapping[str, Any] = dict(settings)
 
     def ensure(self, name: str, *, is_particle: bool, identifier: str | None) -> None:
-        """Add an object to the config, unless it exists; see `Project.ensure_object`."""
+        """Add an object to the config, unless it exists.
+
+        Parameters
+        ----------
+        name : str
+            Name of the object.
+        is_particle : bool
+            Whether it is a particle or a segmented object.
+        identifier : str or None
+            Identifier in the Gene Ontology or UniProt.
+
+        Raises
+        ------
+        ProjectError
+            If it exists as the other kind.
+        """
         inherited = self.settings["pickable_objects"]
         config = ensure_object(self._config, name, is_particle=is_particle, identifier=identifier, inherited=inherited)
         self.settings = {**self.settings, **config}

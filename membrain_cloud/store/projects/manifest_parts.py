@@ -248,7 +248,22 @@ class ManifestObjects:
         self.settings = settings
 
     def ensure(self, name: str, *, is_particle: bool, identifier: str | None) -> None:
-        """Add an object to the copick config, unless it exists; see `Project.ensure_object`."""
+        """Add an object to the copick config, unless it exists.
+
+        Parameters
+        ----------
+        name : str
+            Name of the object.
+        is_particle : bool
+            Whether it is a particle or a segmented object.
+        identifier : str or None
+            Identifier in the Gene Ontology or UniProt.
+
+        Raises
+        ------
+        ProjectError
+            If it exists as the other kind.
+        """
         config = self._metadata.get("copick_config")
         if config is not None:
             ensure_object(config, name, is_particle=is_particle, identifier=identifier)

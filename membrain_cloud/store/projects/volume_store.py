@@ -239,7 +239,17 @@ class VolumeWriter:
         stored.write(box, array)
 
     def write_tomogram(self, ref: TomogramRef, array: Any, chunk: int) -> None:
-        """Write a tomogram with its pyramid; see `Project.write_tomogram`."""
+        """Write a tomogram with its pyramid; errors as `Project.write_tomogram`.
+
+        Parameters
+        ----------
+        ref : TomogramRef
+            The tomogram.
+        array : array-like, shape (Z, Y, X), dtype one of a tomogram
+            Densities; anything with shape, dtype and slicing.
+        chunk : int
+            Edge of the chunks in voxels.
+        """
         dtype = np.dtype(array.dtype).newbyteorder("=")
         if dtype.name not in ome_zarr.DENSITY_TYPES:
             raise TomogramError(f"{ref.key}: data type {dtype} is not one of a tomogram", "convert it to float32")

@@ -259,7 +259,22 @@ class Tables:
         return pa.concat_tables(tables).combine_chunks()
 
     def read_part(self, table: str, dataset: str, part: str) -> pa.Table | None:
-        """Return the rows of one part in this version's columns; parameters as `read_stored`."""
+        """Return the rows of one part in this version's columns.
+
+        Parameters
+        ----------
+        table : str
+            Name of the table.
+        dataset : str
+            The partition.
+        part : str
+            Name of the part.
+
+        Returns
+        -------
+        pyarrow.Table or None
+            NULL in columns that the part has not; None if there is no such part, or not any more.
+        """
         stored = self.read_stored(table, dataset, part)
         return None if stored is None else conform(stored, self.schema(table))
 
