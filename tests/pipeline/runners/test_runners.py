@@ -215,8 +215,10 @@ def test_a_scheduler_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPat
 
 
 def dask_process(*arguments: str) -> subprocess.Popen[bytes]:
+    """Start a Dask command that can import the modules of the tests, such as the toy stages."""
     return subprocess.Popen(
         [sys.executable, "-m", "dask", *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
