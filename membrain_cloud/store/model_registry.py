@@ -288,7 +288,7 @@ def _download(url: str, expected: str | None) -> Path:
         if expected is not None and sha256 != expected:
             raise ModelError(
                 f"model {url}: its sha256 is {sha256}, not {expected}; the download was removed",
-                "check the file with whoever published it, then correct its sha256",
+                "ask its publisher for the sha256, then correct it",
             )
         target = folder / sha256 / _file_name(url)
         target.parent.mkdir(exist_ok=True)

@@ -34,7 +34,7 @@ class TableReader:
 
     def names(self) -> list[str]:
         """Return the names of the tables that have rows."""
-        return list(self._tables.known())
+        return list(self._tables.supported_names())
 
     def describe(self, table: str) -> pd.DataFrame:
         """Describe the columns of a table.

@@ -37,7 +37,7 @@ def list_tables(url: str, *, as_json: bool) -> None:
     """
     tables = _open(url)
     rows = []
-    for name in tables.known():
+    for name in tables.supported_names():
         parts = tables.parts(name)
         rows.append((name, tables.count_rows(name), len(parts), len({dataset for dataset, _ in parts})))
     columns = ("table", "rows", "parts", "datasets")
@@ -96,7 +96,7 @@ def check(url: str, *, as_json: bool) -> None:
     else:
         for problem in problems:
             click.echo(problem.line())
-        parts = sum(len(tables.parts(name)) for name in tables.known())
+        parts = sum(len(tables.parts(name)) for name in tables.supported_names())
         verdict = f"{errors} errors" if errors else "nothing is wrong"
         click.echo(f"{tables.url}: {parts} parts read, {verdict}")
     if errors:

@@ -51,7 +51,7 @@ def measured_runs(project: Project, settings: Settings, plan: Plan) -> Analysis 
     stale = {task.run for task in plan.tasks if task.stage == "measure"}
     current = sorted(set(plan.runs) - stale)
     tables = open_tables(project, settings.output.tables)
-    if not current or "membranes" not in tables.known():
+    if not current or "membranes" not in tables.supported_names():
         return None
     datasets = [project.dataset_of(run) or settings.output.dataset for run in current]
     return Analysis(tables, pd.DataFrame({"run_name": current, "dataset_id": datasets}))

@@ -161,14 +161,14 @@ def create_file(path: str, content: bytes) -> bool:
 
 def remove_path(path: str) -> None:
     """Remove a file, or a folder with all in it. Raises FileNotFoundError if it is absent."""
-    doomed = Path(path)
-    if doomed.is_dir() and not doomed.is_symlink():
+    target = Path(path)
+    if target.is_dir() and not target.is_symlink():
         # Hidden first, so that an interrupted removal never leaves half a volume that looks whole.
         hidden = hidden_sibling(path)
-        doomed.rename(hidden)
+        target.rename(hidden)
         shutil.rmtree(hidden)
     else:
-        doomed.unlink()
+        target.unlink()
 
 
 def _create(path: Path) -> IO[bytes]:

@@ -214,7 +214,7 @@ class Files:
         """Write an object that must not exist yet.
 
         On local disks and on S3 only the first of several writers succeeds. On stores without conditional writes, two
-        that write at the same instant may both be told that they did: use it to save time, never for correctness.
+        that write at the same instant may both succeed: use it to save time, never for correctness.
 
         Parameters
         ----------
@@ -409,7 +409,7 @@ class Files:
             return None
 
     def _probe(self) -> ObjectInfo | None:
-        """Write a small object, remove it, and return what the store said of it."""
+        """Write a small object, remove it, and return its size and tag."""
         name = f".probe.{uuid.uuid4().hex[:12]}.tmp"
         self.write(name, b"1")
         try:

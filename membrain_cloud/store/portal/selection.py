@@ -270,16 +270,16 @@ def select(
             continue
         runs.setdefault(record["runId"], []).append((_rank(record, tomogram, spacing_near_angstrom), tomogram))
     left_out["another tomogram of their run was taken"] = sum(len(several) - 1 for several in runs.values())
-    chosen = [min(several, key=lambda pair: pair[0])[1] for _, several in sorted(runs.items())]
-    if limit is not None and limit < len(chosen):
-        left_out["above the limit"] = len(chosen) - limit
-        kept = range(limit) if seed is None else sorted(random.Random(seed).sample(range(len(chosen)), limit))
-        chosen = [chosen[i] for i in kept]
+    tomograms = [min(several, key=lambda pair: pair[0])[1] for _, several in sorted(runs.items())]
+    if limit is not None and limit < len(tomograms):
+        left_out["above the limit"] = len(tomograms) - limit
+        sampled = range(limit) if seed is None else sorted(random.Random(seed).sample(range(len(tomograms)), limit))
+        tomograms = [tomograms[i] for i in sampled]
     reasons = {reason: count for reason, count in left_out.items() if count}
-    if not chosen:
+    if not tomograms:
         why = ", ".join(f"{count}: {reason}" for reason, count in reasons.items()) or "the portal has none like these"
         raise InputError(f"no tomogram is left ({why})", "ask for more: fewer or wider filters")
-    return Selection(tuple(chosen), reasons, client.requests)
+    return Selection(tuple(tomograms), reasons, client.requests)
 
 
 def tomogram_type(record: Mapping[str, Any]) -> str:

@@ -155,15 +155,15 @@ def choose_tomograms(
     with ThreadPoolExecutor(1 if catalog.is_frozen else 16) as threads:
         tomograms = list(threads.map(catalog.tomograms, names))
     matching = [[ref for ref in refs if _matches(ref, tomogram_type, voxel_spacing_angstrom)] for refs in tomograms]
-    chosen = [min(refs, key=_preference) for refs in matching if refs]
+    preferred = [min(refs, key=_preference) for refs in matching if refs]
     restricted = tomogram_type is not None or voxel_spacing_angstrom is not None
-    if not chosen and restricted and any(tomograms):
+    if not preferred and restricted and any(tomograms):
         kinds = {f"{ref.tomogram_type}@{ref.voxel_spacing_angstrom:g}" for refs in tomograms for ref in refs}
         raise ProjectError(
             f"no tomogram of type {tomogram_type or 'any'} at {voxel_spacing_angstrom or 'any'} Å",
             f"there are: {', '.join(sorted(kinds))}",
         )
-    return sorted(chosen)
+    return sorted(preferred)
 
 
 def no_such_run(config: str, run: str, existing: Iterable[str], if_none: str) -> ProjectError:

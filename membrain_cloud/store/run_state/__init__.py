@@ -14,7 +14,7 @@ change is another task and begins at "open":
 
 Transitions. Every write is atomic; the worker alone writes unless stated otherwise:
 
-    open      -> running     1. create the lease by a conditional write; whoever comes second gets the holder instead
+    open      -> running     1. create the lease by a conditional write; a second worker gets the holder instead
     running   -> done        2. read the receipt: if it is present, skip to 7
                              3. remove the receipts of earlier digests of this part, before its output is touched
                              4. write the output, chunk by chunk

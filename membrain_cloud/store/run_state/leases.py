@@ -2,7 +2,7 @@
 
 A lease is one small object, made by a conditional write, renewed by a counter in it, and removed when the task ends.
 Leases save work and carry no correctness: that rests on receipts, which only the holder of the lease writes, and on
-results being the same whoever makes them. A store without conditional writes is therefore safe as well.
+results that are the same on every worker. A store without conditional writes is therefore safe as well.
 
 Clocks of two machines are never compared. A lease counts as abandoned if its counter stands still for a while by the
 observer's own clock; whether a process of this machine still runs is known at once.
@@ -116,7 +116,7 @@ class Leases:
         return None, self.read(name) or Holder("", 0, "")
 
     def read(self, name: str) -> Holder | None:
-        """Return the holder of a lease, or None if nobody holds it."""
+        """Return the holder of a lease, or None if it is free."""
         return read_lease(self._files, f"{name}.json")
 
     def all(self) -> dict[str, Holder]:

@@ -82,21 +82,21 @@ def check_tables(tables: Tables) -> list[Problem]:
         table or have no receipt. Notes: columns of another version, and compact copies older than their parts.
     """
     names = tables.names()
-    known = list(tables.known())
+    supported = list(tables.supported_names())
     problems = [
         Problem("note", name, "no table of this version", "leave it, or remove it")
         for name in names
-        if name not in known
+        if name not in supported
     ]
     receipts, overview = [ReceiptName.parse(name) for name in tables.receipts.names("measure")], _Overview()
     finished = {receipt.address for receipt in receipts if receipt is not None and receipt.part == "complete"}
     parts: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for table in known:
+    for table in supported:
         for place in tables.parts(table):
             parts[place].append(table)
     for (dataset, part), present in sorted(parts.items()):
         where = f"dataset={dataset}, {part}"
-        if absent := [table for table in known if table not in present]:
+        if absent := [table for table in supported if table not in present]:
             problems.append(Problem("error", where, f"no part in {', '.join(absent)}", _MEASURE_AGAIN))
         if finished and f"measure/{dataset}/{part}" not in finished:
             problems.append(Problem("error", where, "has no receipt: it may be half written", _MEASURE_AGAIN))
@@ -240,7 +240,7 @@ def _check_compact(tables: Tables) -> Iterator[Problem]:
     for table, folder in compact_files(tables.files):
         name = compact_name(table, folder)
         if read_footer(tables.files, name) is None:
-            yield Problem("error", name, "is no whole Parquet file", "run `tables compact` again")
+            yield Problem("error", name, "is a truncated or damaged Parquet file", "run `tables compact` again")
             continue
         if not is_current(tables.files, name, tables.parts_of(table, folder)):
             yield Problem("note", name, "parts have changed since", "run `tables compact` again")

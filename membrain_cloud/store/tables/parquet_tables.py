@@ -116,7 +116,7 @@ class Tables:
         names = {name.split("/", 1)[0] for name in self.files.listing() if name.endswith(".parquet")}
         return sorted(name for name in names if not name.startswith(("_", ".")) and name != FOLDER)
 
-    def known(self) -> Iterator[str]:
+    def supported_names(self) -> Iterator[str]:
         """Iterate over those of `names` that this version has columns for."""
         return (name for name in self.names() if name in self._schemas)
 
@@ -142,7 +142,9 @@ class Tables:
         def count(name: str) -> int:
             footer = read_footer(self.files, name)
             if footer is None and self.files.exists(name):
-                raise ChunkError(f"{self.files.url}/{name} is no whole Parquet file", "see `tables check`")
+                raise ChunkError(
+                    f"{self.files.url}/{name} is a truncated or damaged Parquet file", "see `tables check`"
+                )
             return 0 if footer is None else int(footer.num_rows)
 
         with ThreadPoolExecutor(_CONCURRENT_READS) as pool:

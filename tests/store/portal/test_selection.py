@@ -186,13 +186,13 @@ def test_terms_are_those_of_the_schema() -> None:
 
 
 def test_a_busy_portal_is_retried_and_a_refusal_is_not(stub: Any) -> None:
-    said: list[str] = []
-    client = PortalClient(stub.url, wait_seconds=0.01, report=said.append)
+    reports: list[str] = []
+    client = PortalClient(stub.url, wait_seconds=0.01, report=reports.append)
     stub.faults[:] = [503, 502, 429]
     assert len(select(client, PortalQuery(), spacing_near_angstrom=10.0).tomograms) == 6
     assert client.requests == 4
-    assert len(said) == 3
-    assert "503" in said[0]
+    assert len(reports) == 3
+    assert "503" in reports[0]
     stub.faults[:] = [503] * 5
     with pytest.raises(TransientError, match="503"):
         select(client, PortalQuery(), spacing_near_angstrom=10.0)

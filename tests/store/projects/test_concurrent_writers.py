@@ -69,7 +69,7 @@ def test_a_missing_identifier_is_added(project: Project) -> None:
     project.ensure_object("ribosome", is_particle=True, identifier="GO:0005840")
     project.ensure_object("ribosome", is_particle=True, identifier="GO:0000000")
     entries = {entry["name"]: entry for entry in json.loads(Path(project.config).read_text())["pickable_objects"]}
-    assert entries["ribosome"]["identifier"] == "GO:0005840", "what is there is kept"
+    assert entries["ribosome"]["identifier"] == "GO:0005840", "an identifier is not replaced"
 
 
 def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -210,11 +210,11 @@ def test_files_that_are_no_manifest_are_refused_with_a_cure(tmp_path: Path) -> N
         read_manifest(str(path))
     good = manifest(tmp_path, row("/a"))
     table = pq.read_table(good.config)
-    said = json.loads(table.schema.metadata[b"membrain_cloud"])
+    metadata = json.loads(table.schema.metadata[b"membrain_cloud"])
     pq.write_table(table.drop_columns(["url", "level"]), path)
     with pytest.raises(ProjectError, match="no column level, url"):
         read_manifest(str(path))
-    newer = {b"membrain_cloud": json.dumps(said | {"version": 2}).encode()}
+    newer = {b"membrain_cloud": json.dumps(metadata | {"version": 2}).encode()}
     pq.write_table(table.replace_schema_metadata(newer), path)
     with pytest.raises(ProjectError, match="version 2"):
         read_manifest(str(path))
