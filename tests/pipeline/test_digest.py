@@ -6,7 +6,7 @@ from membrain_cloud.pipeline.digest import digest_of
 
 
 def test_the_digest_of_known_values_stays() -> None:
-    """Stored receipts are found by it: another value would make every result again."""
+    """Stored receipts carry it in their names: with another value every result would be made again."""
     expected = "b13ebbe72e5e30ee4e07fdc9cae54be93b2befa1"
     assert digest_of("mask", {"threshold": 0.0, "mode": None}, [1, 2])[:40] == expected
 

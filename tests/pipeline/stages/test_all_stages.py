@@ -69,10 +69,10 @@ def labels_of(project: Project, made: Plan) -> np.ndarray:
 
 @pytest.mark.parametrize("mode", ["fast", "exact"])
 def test_the_result_does_not_depend_on_how_the_volume_was_cut(simulated: Project, models: list[str], mode: str) -> None:
-    chosen = [*models, f"segment.mode={mode}", "output.chunk=16"]
-    whole = run(simulated, [*chosen, f"output.session=whole-{mode}"], ["segment"])
+    overrides = [*models, f"segment.mode={mode}", "output.chunk=16"]
+    whole = run(simulated, [*overrides, f"output.session=whole-{mode}"], ["segment"])
     assert [task.part for task in whole.tasks] == ["whole"]
-    cut = run(simulated, [*chosen, f"output.session=cut-{mode}", "segment.block_voxels=20000"], ["segment"])
+    cut = run(simulated, [*overrides, f"output.session=cut-{mode}", "segment.block_voxels=20000"], ["segment"])
     parts = [task.part for task in cut.tasks]
     assert parts[0] == "prepare"
     assert parts[-1] == "finish"
@@ -109,8 +109,8 @@ def test_stored_scores_give_another_threshold_without_the_network(
 def test_scores_and_uncertainty_are_features_that_copick_reads(simulated: Project, models: list[str]) -> None:
     import copick
 
-    chosen = [*models, "segment.mode=exact", "segment.scores=float16", "segment.uncertainty=yes", "output.chunk=16"]
-    made = run(simulated, chosen, ["segment"])
+    overrides = [*models, "segment.mode=exact", "segment.scores=float16", "segment.uncertainty=yes", "output.chunk=16"]
+    made = run(simulated, overrides, ["segment"])
     tomogram = copick.from_file(simulated.config).get_run("TS_1").voxel_spacings[0].tomograms[0]
     features = {f.feature_type: f.numpy() for f in tomogram.features if f.numpy().dtype == np.float16}
     scores = next(v for k, v in features.items() if k.startswith("membrane-score") and v.shape == SHAPE)
@@ -207,10 +207,10 @@ def fine(tmp_path_factory: pytest.TempPathFactory, simulated: Project) -> Projec
 def test_masks_on_other_grids_do_not_depend_on_the_cut(
     fine: Project, models: list[str], grid: str, spacing: float, shape: tuple[int, int, int]
 ) -> None:
-    chosen = [*models, f"segment.output_grid={grid}", "output.chunk=16", "separate.min_voxels=1"]
-    whole = run(fine, [*chosen, f"output.session=whole-{grid}"], ["segment"])
+    overrides = [*models, f"segment.output_grid={grid}", "output.chunk=16", "separate.min_voxels=1"]
+    whole = run(fine, [*overrides, f"output.session=whole-{grid}"], ["segment"])
     cut = run(
-        fine, [*chosen, f"output.session=cut-{grid}", "segment.block_voxels=5000"], ["segment", "separate", "mesh"]
+        fine, [*overrides, f"output.session=cut-{grid}", "segment.block_voxels=5000"], ["segment", "separate", "mesh"]
     )
     (mask,) = {task.output for task in cut.tasks if task.stage == "segment"}
     (instances,) = {task.output for task in cut.tasks if task.stage == "separate"}
@@ -227,9 +227,9 @@ def test_masks_on_a_level_are_the_same_from_a_manifest(fine: Project, models: li
     manifest = open_project(str(tmp_path / "all.parquet"))
     tomogram = TomogramRef("TS_1", "wbp", 5.0)
     assert manifest.levels(tomogram) == fine.levels(tomogram)
-    chosen = [*models, "segment.output_grid=level", "output.chunk=16", "segment.mirrors=no"]
+    overrides = [*models, "segment.output_grid=level", "output.chunk=16", "segment.mirrors=no"]
     masks = [
-        labels_of(made, run(made, [*chosen, f"output.session={session}"], ["segment"]))
+        labels_of(made, run(made, [*overrides, f"output.session={session}"], ["segment"]))
         for made, session in ((fine, "project"), (manifest, "manifest"))
     ]
     np.testing.assert_array_equal(*masks)
