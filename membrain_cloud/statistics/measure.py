@@ -101,6 +101,7 @@ def measure_membrane(
     kinds: Sequence[str] = (),
     density: Density | None = None,
     lamella: Lamella | None = None,
+    origin: str = "",
 ) -> Rows:
     """Compute all statistics of one membrane by itself.
 
@@ -121,6 +122,9 @@ def measure_membrane(
         Density around the membrane, for the bilayer; None measures no bilayer.
     lamella : Lamella or None
         Surfaces of the lamella; None if unknown.
+    origin : str
+        Run, tomogram and number of the membrane: seeds of random numbers depend on it. Default: on the mesh, the
+        particles and the options alone.
 
     Returns
     -------
@@ -133,7 +137,7 @@ def measure_membrane(
         If the mesh cannot be measured (see `mesh.repair.repaired`), or if the number of border flags or object names is
         wrong.
     """
-    measured = prepare_membrane(membrane, grid=grid, options=options, kinds=kinds)
+    measured = prepare_membrane(membrane, grid=grid, options=options, kinds=kinds, origin=origin)
     gaps = None
     if options.gap_nm > 0:
         gaps = find_gaps({0: measured.surface.mesh}, reach_angstrom=options.gap_angstrom)[0]
@@ -148,6 +152,7 @@ def measure_tomogram(
     kinds: Sequence[str] = (),
     density_about: Callable[[Mesh], Density | None] | None = None,
     lamella: Lamella | None = None,
+    origin: str = "",
     progress: Callable[[int], None] = lambda _: None,
 ) -> Rows:
     """Compute all statistics of a tomogram's membranes, and of the distances between them.
@@ -169,6 +174,9 @@ def measure_tomogram(
         measures no bilayers.
     lamella : Lamella or None
         Surfaces of the lamella; None if unknown.
+    origin : str
+        Name of the tomogram among all whose tables are pooled: seeds of random numbers depend on it. Default: seeds
+        depend on numbers of membranes, meshes, particles and options alone.
     progress : callable
         Called with numbers of membranes, as they are finished. Default: nothing is called.
 
@@ -181,7 +189,9 @@ def measure_tomogram(
     prepared: dict[int, MeasuredMembrane] = {}
     for number, membrane in sorted(membranes.items()):
         try:
-            prepared[number] = prepare_membrane(membrane, grid=grid, options=options, kinds=kinds)
+            prepared[number] = prepare_membrane(
+                membrane, grid=grid, options=options, kinds=kinds, origin=f"{origin}/{number}"
+            )
         except _MEASURE_ERRORS as error:
             rows["membranes"].append(_failed_row(number, error))
             progress(1)

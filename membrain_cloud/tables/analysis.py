@@ -184,7 +184,8 @@ class Analysis(TableReader):
         -------
         DataFrame
             One row a group: `n_simulations`; `p` of the largest |L - mean L| over all distances in the range, so that
-            no distance is chosen afterwards; `direction`, "clustered" or "spaced", and `r_nm`, where the difference is
+            no distance is chosen afterwards; `p_conservative`, the same with all ties counted against the observation,
+            where `p` breaks them at random; `direction`, "clustered" or "spaced", and `r_nm`, where the difference is
             largest. NaN without simulations.
 
         References
@@ -196,7 +197,7 @@ class Analysis(TableReader):
             dict(zip(names, group, strict=True)) | significance(curve, random, r_min_nm, r_max_nm)
             for group, curve, random in self._curves(names)
         ]
-        return pd.DataFrame(rows, columns=[*names, "n_simulations", "p", "direction", "r_nm"])
+        return pd.DataFrame(rows, columns=[*names, "n_simulations", "p", "p_conservative", "direction", "r_nm"])
 
     def peaks(self, by: By = (), half_width_nm: float | None = None, least_significance: float = 3.0) -> pd.DataFrame:
         """Find peaks of the pair correlation: preferred spacings, each with its error.
@@ -389,6 +390,10 @@ class Analysis(TableReader):
         observed = require_columns(self.frame("pair_counts"), names, "pair_counts")
         random = self.frame("random_pair_counts") if "random_pair_counts" in self.names() else None
         random_of = {} if random is None else dict(groups(random, names))
+        if random is not None:  # rows of an older version do not tell how many simulations there were
+            highest = int(random["simulation"].max()) + 1 if len(random) else 0
+            told = observed["n_simulations"] if "n_simulations" in observed else pd.Series(np.nan, observed.index)
+            observed = observed.assign(n_simulations=told.fillna(highest))
         for group, rows in groups(observed, names):
             curve = Curve(rows)
             yield group, curve, RandomCurves(curve, random_of.get(group))

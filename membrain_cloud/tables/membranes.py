@@ -13,6 +13,8 @@ from membrain_cloud.tables.grouping import groups, joined, ratio, sums
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from membrain_cloud.statistics.membrane.surface_properties import Scale
 
 
@@ -143,9 +145,7 @@ def chain_summary(
         own = chains_of.get(group, chains.iloc[:0])
         members = int(own["n_members"].sum())
         simulated = random_of.get(group)
-        random_members = (
-            np.zeros(0) if simulated is None else simulated.groupby("simulation")["n_members"].sum().to_numpy(float)
-        )
+        random_members = np.zeros(0) if simulated is None else _members_of_experiments(simulated)
         parts.append(
             dict(zip(names, group, strict=True))
             | {
@@ -165,6 +165,12 @@ def chain_summary(
         "random_share_in_chains", "n_simulations", "p",
     ]  # fmt: skip
     return joined([pd.DataFrame(parts)] if parts else [], names, columns)
+
+
+def _members_of_experiments(simulated: pd.DataFrame) -> NDArray[np.float64]:
+    """Sum the particles in chains over membranes, (S,), for the S simulations that all membranes have."""
+    by_simulation = simulated.groupby("simulation")["n_members"].agg(["sum", "size"])
+    return by_simulation["sum"][by_simulation["size"] == by_simulation["size"].max()].to_numpy(float)
 
 
 def profile(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:

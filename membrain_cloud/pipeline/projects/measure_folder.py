@@ -325,7 +325,13 @@ def measure_meshes(
             np.zeros(len(mesh.vertices), bool),
             "" if is_on_it is None else [name for name, on_it in zip(names, is_on_it, strict=True) if on_it],
         )
-    measured = measure_tomogram(membranes, grid=grid, options=settings.measure.options(), kinds=sorted(set(names)))
+    measured = measure_tomogram(
+        membranes,
+        grid=grid,
+        options=settings.measure.options(),
+        kinds=sorted(set(names)),
+        origin=f"{dataset}/{run}/{PLACE}",
+    )
     rows = {table: [keys | row for row in table_rows] for table, table_rows in measured.items()}
     summary = tomogram_row(
         grid,

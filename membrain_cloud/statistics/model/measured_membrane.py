@@ -18,6 +18,7 @@ from membrain_cloud.rotations import in_plane_angles_degrees
 from membrain_cloud.statistics.membrane import surface_properties as properties
 from membrain_cloud.statistics.membrane.bilayer_thickness import Bilayer, Density, measure_bilayer
 from membrain_cloud.statistics.model.placement import normals_at, place_on_leaflets
+from membrain_cloud.statistics.model.seeds import membrane_seed
 from membrain_cloud.statistics.spatial.chains import Linked, candidates, find_chains
 from membrain_cloud.statistics.spatial.neighbors import Pairs, count_pairs
 from membrain_cloud.units import ANGSTROM_PER_NM
@@ -70,6 +71,8 @@ class MeasuredMembrane:
         The tomogram's border cuts the membrane.
     options : Options
         What to measure.
+    origin : str
+        Run, tomogram and number of the membrane, as far as they are known; random numbers depend on it.
     gaps : Gaps or None
         Distances to other membranes; None if not measured.
     density : Density or None
@@ -89,6 +92,7 @@ class MeasuredMembrane:
     kind_names: tuple[str, ...]
     touches_border: bool
     options: Options
+    origin: str = ""
     gaps: Gaps | None = None
     density: Density | None = None
     lamella: Lamella | None = None
@@ -146,6 +150,11 @@ class MeasuredMembrane:
     def is_edge(self) -> NDArray[np.bool_]:
         """Whether each particle lies within the edge width of the surface's end, (N,)."""
         return self.edge_distances <= self.options.edge_width_angstrom
+
+    @cached_property
+    def seed(self) -> int:
+        """Seed of the membrane's simulations: independent of other membranes', the same in every run."""
+        return membrane_seed(self.origin, self.surface, self.positions, self.names, self.options)
 
     # ---------------------------------------------------------------- the surface
 

@@ -45,7 +45,7 @@ class Membrane:
 
 
 def prepare_membrane(
-    membrane: Membrane, *, grid: Grid, options: Options, kinds: Sequence[str] = ()
+    membrane: Membrane, *, grid: Grid, options: Options, kinds: Sequence[str] = (), origin: str = ""
 ) -> MeasuredMembrane:
     """Repair a membrane's mesh and place its particles on it.
 
@@ -59,6 +59,8 @@ def prepare_membrane(
         What to measure.
     kinds : sequence of str
         Names of particles that could be on the membrane, beside those that are.
+    origin : str
+        Run, tomogram and number of the membrane, as far as they are known; random numbers depend on it.
 
     Returns
     -------
@@ -100,4 +102,5 @@ def prepare_membrane(
         kind_names=tuple(sorted({*kinds, *names})),
         touches_border=bool(caps.any()),
         options=options,
+        origin=origin,
     )

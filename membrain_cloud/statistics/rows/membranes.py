@@ -44,6 +44,7 @@ def membrane_rows(membrane: MeasuredMembrane) -> list[Row]:
     return [
         {
             "error": None,
+            "random_seed": membrane.seed,
             "n_vertices": len(used),
             "n_faces": len(shell.faces),
             "n_components": surface.n_components,

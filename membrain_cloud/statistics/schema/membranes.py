@@ -24,6 +24,7 @@ TOMOGRAMS = (
 
 MEMBRANES = (
     text("error", "why the membrane could not be measured, all else is NULL then; NULL where it could be"),
+    count("random_seed", "of the membrane's simulations, from its run, number, mesh, particles and settings"),
     count("n_vertices", "vertices of the mesh"),
     count("n_faces", "faces of the mesh, without those that name a vertex twice"),
     count("n_components", "connected parts of the surface without border caps"),
