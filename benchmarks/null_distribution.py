@@ -1,4 +1,4 @@
-"""Simulate the null: are p-values of pooled tables uniform where particles lie at random?
+"""Test that p-values of pooled tables are uniform where particles lie at random.
 
 python -m benchmarks.null_distribution [FIGURE]
 
@@ -70,7 +70,10 @@ def in_pairs(share: float, within_nm: float) -> Callable[[Surface, int, np.rando
     def place(surface: Surface, count: int, rng: np.random.Generator) -> SurfacePoints:
         positions = at_random(surface, count, rng).positions
         moved = np.flatnonzero(rng.uniform(size=count) < share)
-        angle, reach = rng.uniform(0.0, 2.0 * np.pi, len(moved)), 10.0 * within_nm * np.sqrt(rng.uniform(size=len(moved)))
+        angle, reach = (
+            rng.uniform(0.0, 2.0 * np.pi, len(moved)),
+            10.0 * within_nm * np.sqrt(rng.uniform(size=len(moved))),
+        )
         offset = np.stack([reach * np.cos(angle), reach * np.sin(angle), np.zeros(len(moved))], axis=1)
         positions[moved] = positions[rng.integers(0, count, len(moved))] + offset
         return surface.closest_points(positions)
@@ -151,7 +154,13 @@ def main(figure: str | None = None, draws: int = 400) -> None:
     """Print shares and coverages of the null, and draw the histograms of p."""
     surface = flat_membrane(140.0, 100.0)
     found = {}
-    for n_membranes, n_particles, some in ((1, 5, draws), (1, 40, draws), (1, 200, draws), (20, 5, draws), (20, 40, draws)):
+    for n_membranes, n_particles, some in (
+        (1, 5, draws),
+        (1, 40, draws),
+        (1, 200, draws),
+        (20, 5, draws),
+        (20, 40, draws),
+    ):
         experiments = [
             run_experiment(surface, n_membranes=n_membranes, n_particles=n_particles, seed=seed) for seed in range(some)
         ]
@@ -168,7 +177,8 @@ def main(figure: str | None = None, draws: int = 400) -> None:
         run_experiment(surface, n_membranes=24, n_particles=15, seed=seed, place=in_pairs(0.12, 8.0)).p
         for seed in range(100)
     ]
-    print(f"  24 membranes, 15 particles each, 12 % placed within 8 nm of another: power {np.mean(np.array(clustered) <= 0.05):.2f}")
+    power = float(np.mean(np.array(clustered) <= 0.05))
+    print(f"  24 membranes, 15 particles each, 12 % placed within 8 nm of another: power {power:.2f}")
     if figure:
         _draw(found, figure)
 

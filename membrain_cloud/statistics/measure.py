@@ -140,7 +140,7 @@ def measure_membrane(
     measured = prepare_membrane(membrane, grid=grid, options=options, kinds=kinds, origin=origin)
     gaps = None
     if options.gap_nm > 0:
-        gaps = find_gaps({0: measured.surface.mesh}, reach_angstrom=options.gap_angstrom)[0]
+        gaps = find_gaps({0: measured.with_rims}, reach_angstrom=options.gap_angstrom)[0].of_faces(measured.in_rims)
     return _rows_of(replace(measured, gaps=gaps, density=density, lamella=lamella))
 
 
@@ -195,10 +195,12 @@ def measure_tomogram(
         except _MEASURE_ERRORS as error:
             rows["membranes"].append(_failed_row(number, error))
             progress(1)
-    meshes = {number: measured.surface.mesh for number, measured in prepared.items()}
+    meshes = {number: measured.with_rims for number, measured in prepared.items()}
     gaps = find_gaps(meshes, reach_angstrom=options.gap_angstrom) if options.gap_nm > 0 else {}
     for number in list(prepared):
-        measured = replace(prepared.pop(number), gaps=gaps.get(number), lamella=lamella)
+        measured = replace(prepared.pop(number), lamella=lamella)
+        if number in gaps:
+            measured = replace(measured, gaps=gaps[number].of_faces(measured.in_rims))
         try:
             density = None if density_about is None else density_about(measured.shell.mesh)
             own_rows = _rows_of(replace(measured, density=density))

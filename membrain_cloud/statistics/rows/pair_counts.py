@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from membrain_cloud.statistics.model.measured_membrane import MeasuredMembrane
     from membrain_cloud.statistics.schema.column import Row
 
+
 def pair_count_rows(membrane: MeasuredMembrane) -> list[Row]:
     """Return the rows of `pair_counts`: pairs of particles by distance along the surface.
 

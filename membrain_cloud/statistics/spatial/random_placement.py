@@ -25,12 +25,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from membrain_cloud.mesh.geodesics.surface_points import SurfacePoints
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from membrain_cloud.mesh.surface import Surface
+    from membrain_cloud.mesh.surface import Surface, SurfacePoints
 
 # Points in the pool for each particle, and the least number of points.
 POOL_FACTOR, MIN_POOL = 7, 200
@@ -231,9 +229,7 @@ def _stratified(
     stratum = np.repeat(np.arange(len(sizes)), sizes)
     position = bounds[stratum] + rng.uniform(size=len(stratum)) * np.diff(bounds)[stratum]
     last = np.append(starts[1:], len(order)) - 1
-    pool = _within_faces(
-        surface, order[np.clip(np.searchsorted(ends, position), starts[stratum], last[stratum])], rng
-    )
+    pool = _within_faces(surface, order[np.clip(np.searchsorted(ends, position), starts[stratum], last[stratum])], rng)
     first = np.cumsum(sizes) - sizes
     members: list[list[NDArray[np.int64]]] = []
     for per_simulation in in_strata:
@@ -245,9 +241,7 @@ def _stratified(
     return pool, members
 
 
-def _strata(
-    surface: Surface, faces: NDArray[np.int64], count: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _strata(surface: Surface, faces: NDArray[np.int64], count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Divide M faces into at most `count` compact strata of nearly equal area, by bisection along the longest axis.
 
     Returns the (M,) faces, stratum after stratum, and the place at which each stratum starts.

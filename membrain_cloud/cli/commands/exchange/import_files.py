@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -18,6 +18,7 @@ from membrain_cloud.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from membrain_cloud.geometry import MeshSurface
     from membrain_cloud.pipeline.projects.measure_folder import FolderOptions, MeasuredRun
 
 
@@ -192,6 +193,12 @@ class StatisticsOptions:
         is_flag=True,
         help="Angles rotate the particle into the tomogram (default: the inverse, as RELION's do).",
     )
+    surface: str | None = option(
+        "--surface",
+        type=click.Choice(["shell", "side", "midsurface"]),
+        help="What the meshes are of: closed shells around membranes, one side, or the surface midway (default: told "
+        "from each mesh).",
+    )
 
     def folder_options(self) -> FolderOptions:
         """Return the options as the pipeline takes them.
@@ -211,6 +218,7 @@ class StatisticsOptions:
             object_name=self.object_name,
             objects=parse_classes(self.classes),
             inverse_angles=self.inverse_angles,
+            surface=cast("MeshSurface | None", self.surface),
         )
 
 
@@ -250,3 +258,8 @@ def _print_run(run: MeasuredRun) -> None:
     bad = f" ({run.bad_membranes} could not be measured: see `error` in membranes)" if run.bad_membranes else ""
     outcome = run.message or f"{run.membranes} membranes{bad}, {run.particles} particles{left_out}"
     say(f"{run.run}: {run.state} in {run.seconds:.1f} s: {outcome}")
+    if run.assumed_shells:
+        say(
+            f"{run.run}: {run.assumed_shells} closed meshes have no two leaflets and were taken for shells, with half "
+            "of their area. If they are single surfaces of vesicles, give --surface midsurface"
+        )
