@@ -81,7 +81,46 @@ def read_star_picks(
     VoxelSpacingError
         If the size of the pixels is unknown.
     """
-    table = star_particles(path, tomogram)
+    return picks_of_particles(
+        star_particles(path, tomogram),
+        path,
+        voxel_spacing_angstrom=voxel_spacing_angstrom,
+        origin_angstrom=origin_angstrom,
+        grid=grid,
+        inverse_angles=inverse_angles,
+    )
+
+
+def picks_of_particles(
+    table: pd.DataFrame,
+    path: str,
+    *,
+    voxel_spacing_angstrom: float | None = None,
+    origin_angstrom: Sequence[float] = (0.0, 0.0, 0.0),
+    grid: Grid | None = None,
+    inverse_angles: bool = False,
+) -> Picks:
+    """Return rows of a particle file as picks, in their order.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Rows of one tomogram, as `star_particles` returns them.
+    path : str
+        The STAR file, for messages.
+    voxel_spacing_angstrom, origin_angstrom, grid, inverse_angles
+        As in `read_star_picks`.
+
+    Returns
+    -------
+    Picks
+        Without orientations where the file has no angles.
+
+    Raises
+    ------
+    ProjectError, UsageError, VoxelSpacingError
+        As `read_star_picks`.
+    """
     if set(_CENTRED) <= set(table.columns) and not set(_COORDINATES) <= set(table.columns):
         if grid is None:
             raise UsageError(f"{path}: coordinates count from the tomogram's centre", "give the tomogram's grid")

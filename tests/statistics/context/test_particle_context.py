@@ -92,14 +92,14 @@ def test_a_vesicle(
 def test_a_free_sheet_has_a_depth_an_edge_and_no_side() -> None:
     """A slab of 40 x 40 nm, 4 nm thick, in the middle of the tomogram."""
     mesh, _ = Shapes().slab(400.0, 40.0, 10.0)
-    sheet = around({1: Mesh(mesh.vertices + [800.0, 800.0, 0.0], mesh.faces)})
+    sheet = around({1: Mesh(mesh.vertices + np.array([800.0, 800.0, 0.0]), mesh.faces)})
     x, y = np.meshgrid(np.linspace(860.0, 1130.0, 8), np.linspace(860.0, 1130.0, 7))
     place = np.column_stack([x.ravel(), y.ravel(), 0 * x.ravel()])
     to_edge = np.minimum(
         np.minimum(place[:, 0] - 795, 1195 - place[:, 0]), np.minimum(place[:, 1] - 795, 1195 - place[:, 1])
     )
     for height, depth in ((150.0, 15.0), (-90.0, 9.0), (13.0, 1.3)):
-        rows = rows_of(sheet, place + [0, 0, 500.0 + height], axes=np.tile([0, 0, 1.0], (len(place), 1)))
+        rows = rows_of(sheet, place + np.array([0, 0, 500.0 + height]), axes=np.tile([0, 0, 1.0], (len(place), 1)))
         assert {row["side"] for row in rows} == {None}
         assert {row["in_membrane"] for row in rows} == {abs(height) < 20}
         np.testing.assert_allclose(column(rows, "distance_nm"), abs(abs(height) - 20.0) / 10, atol=1e-9)
@@ -109,12 +109,13 @@ def test_a_free_sheet_has_a_depth_an_edge_and_no_side() -> None:
         np.testing.assert_allclose(column(rows, "mean_curvature_per_nm"), 0.0, atol=1e-9)
         # the seam between the leaflets lies on the side walls, at most half the thickness away
         assert (np.abs(column(rows, "distance_to_edge_nm") - to_edge / 10) < 2.1).all()
-    one, other = (column(rows_of(sheet, place + [0, 0, 500.0 + h]), "depth_nm") for h in (60.0, -60.0))
+    one, other = (column(rows_of(sheet, place + np.array([0, 0, 500.0 + h])), "depth_nm") for h in (60.0, -60.0))
     np.testing.assert_allclose(one, -other, atol=1e-6)  # one leaflet is above 0, the other below
 
 
 def test_meshes_of_one_surface_are_seen_from_the_particles_side() -> None:
-    plane = around({1: Mesh(Shapes().plane(40, 20.0).vertices + [600.0, 600.0, 500.0], Shapes().plane(40, 20.0).faces)})
+    flat = Shapes().plane(40, 20.0)
+    plane = around({1: Mesh(flat.vertices + np.array([600.0, 600.0, 500.0]), flat.faces)})
     up = np.tile([0, 0, 1.0], (2, 1))
     above, below = rows_of(plane, np.array([[1000.0, 1000.0, 570.0], [1000.0, 1000.0, 430.0]]), axes=up)
     assert (above["distance_nm"], above["depth_nm"]) == (pytest.approx(7.0), pytest.approx(7.0))
@@ -174,7 +175,7 @@ def test_distances_to_the_two_nearest_membranes_equal_trimesh() -> None:
 
 
 def test_the_innermost_membrane_encloses() -> None:
-    small = Shapes().vesicle(120.0, 80.0, tuple(MIDDLE + [100, 0, 0]))
+    small = Shapes().vesicle(120.0, 80.0, tuple(MIDDLE + np.array([100, 0, 0])))
     large = Shapes().vesicle(350.0, 310.0, tuple(MIDDLE))
     nested = around({1: large, 2: small})
     points = MIDDLE + np.array([[100.0, 0, 0], [-200, 0, 0], [0, 0, 360], [100, 0, 100]])
