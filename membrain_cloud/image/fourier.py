@@ -32,10 +32,24 @@ class Scratch(Protocol):
     """A zyx array that the caller provides, in memory or in a file."""
 
     def read(self, box: Box) -> NDArray[Any]:
-        """Read a box: (Z, Y, X) of the array's dtype."""
+        """Read a box: (Z, Y, X) of the array's dtype.
+
+        Parameters
+        ----------
+        box : Box
+            The voxels to read.
+        """
 
     def write(self, box: Box, array: NDArray[Any]) -> None:
-        """Write a box: (Z, Y, X) of the array's dtype."""
+        """Write a box: (Z, Y, X) of the array's dtype.
+
+        Parameters
+        ----------
+        box : Box
+            The voxels to write.
+        array : ndarray, shape of `box`, a real or complex dtype
+            Values, zyx.
+        """
 
 
 @dataclass(frozen=True)

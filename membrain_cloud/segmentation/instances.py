@@ -26,10 +26,24 @@ class Labels(Protocol):
     """A volume of labels that is read and written box by box, in memory or in a file."""
 
     def read(self, box: Box) -> NDArray[Any]:
-        """Read a box: (Z, Y, X), unsigned integer."""
+        """Read a box: (Z, Y, X), unsigned integer.
+
+        Parameters
+        ----------
+        box : Box
+            The voxels to read.
+        """
 
     def write(self, box: Box, array: NDArray[Any]) -> None:
-        """Write a box: (Z, Y, X), unsigned integer."""
+        """Write a box: (Z, Y, X), unsigned integer.
+
+        Parameters
+        ----------
+        box : Box
+            The voxels to write.
+        array : ndarray, shape of `box`, an unsigned integer dtype
+            Labels, zyx.
+        """
 
 
 @dataclass(frozen=True, eq=False)

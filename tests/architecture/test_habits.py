@@ -16,7 +16,6 @@ ROOT = Path(__file__).parents[2]
 PACKAGE, TESTS = ROOT / "membrain_cloud", ROOT / "tests"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name not in ("__init__.py", "__main__.py"))
 LONGEST_FILE, LARGEST_FOLDER, LONGEST_TEST_NAME = 450, 16, 70
-# Triton's kernels are imported by tests on machines that have it, and cluster_idle goes with the next release.
 _ARRAY = re.compile(r"\b(NDArray|Float32|Float64|Floats|Ints|Tensor)\b")
 
 
@@ -90,9 +89,9 @@ def test_every_package_says_what_it_is_and_lists_its_names() -> None:
     assert bare == []
 
 
-@pytest.mark.parametrize(("least_parameters", "share"), [(2, 0.9), (1, 0.75)])
-def test_docstrings_name_their_parameters(least_parameters: int, share: float) -> None:
-    """Public functions describe every parameter in a section; a summary may be enough for a single one."""
+@pytest.mark.parametrize("least_parameters", [1, 2])
+def test_docstrings_name_their_parameters(least_parameters: int) -> None:
+    """At least 90 % describe every parameter in a section; the rest are overrides whose base class does."""
     described, missing = 0, []
     for path in MODULES:
         if "cli" in path.relative_to(PACKAGE).parts:
@@ -105,7 +104,7 @@ def test_docstrings_name_their_parameters(least_parameters: int, share: float) -
                 described += 1
             else:
                 missing.append(f"{dotted(path)}.{function.name}")
-    assert described / (described + len(missing)) >= share, missing
+    assert described / (described + len(missing)) >= 0.9, missing
 
 
 def test_array_parameters_have_a_shape_and_a_dtype() -> None:
