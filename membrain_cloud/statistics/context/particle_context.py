@@ -130,7 +130,7 @@ def particle_context_rows(
     if len(names) != len(picks):
         raise ValueError(f"{len(names)} object names for {len(picks)} particles")
     positions = np.asarray(picks.positions, np.float64).reshape(-1, 3)
-    is_finite = np.isfinite(positions).all(axis=1)
+    is_finite: NDArray[np.bool_] = np.isfinite(positions).all(axis=1)
     to_border = _border_distances(positions, is_finite, grid)
     within = is_finite & ~(to_border < 0.0)
     nearest = _Nearest.of(around.membranes, positions, np.flatnonzero(within), reach_nm * ANGSTROM_PER_NM)
@@ -274,13 +274,14 @@ def _sides(membrane: Surroundings, points: NDArray[np.float64], in_slab: NDArray
     if not membrane.is_closed:
         return [None] * len(points)
     sides = np.where(membrane.in_lumen(points), "inside", "outside")
-    return (sides if in_slab is None else np.where(in_slab, "membrane", sides)).tolist()
+    known: list[str | None] = (sides if in_slab is None else np.where(in_slab, "membrane", sides)).tolist()
+    return known
 
 
 def _angles(axes: NDArray[np.float64], normals: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the angles (N,) between axes and unit normals (N, 3) in degrees; NaN for an axis that is unknown."""
     across = np.linalg.norm(np.cross(axes, normals), axis=1)
-    return np.degrees(np.arctan2(across, (axes * normals).sum(axis=1)))
+    return np.asarray(np.degrees(np.arctan2(across, (axes * normals).sum(axis=1))))
 
 
 def _border_distances(
