@@ -130,7 +130,7 @@ def particle_context_rows(
     if len(names) != len(picks):
         raise ValueError(f"{len(names)} object names for {len(picks)} particles")
     positions = np.asarray(picks.positions, np.float64).reshape(-1, 3)
-    is_finite: NDArray[np.bool_] = np.isfinite(positions).all(axis=1)
+    is_finite = np.asarray(np.isfinite(positions).all(axis=1))
     to_border = _border_distances(positions, is_finite, grid)
     within = is_finite & ~(to_border < 0.0)
     nearest = _Nearest.of(around.membranes, positions, np.flatnonzero(within), reach_nm * ANGSTROM_PER_NM)
