@@ -279,7 +279,13 @@ class ChunkedArray:
             self.files.write(f"{self.path}/{self.chunk_name(index)}", self._encode(array[chunk_box.within(box)]))
 
     def chunk_name(self, index: Zyx) -> str:
-        """Return the name of a chunk, relative to the array, by its index, zyx."""
+        """Return the name of a chunk, relative to the array, by its index, zyx.
+
+        Parameters
+        ----------
+        index : tuple of int
+            Index of the chunk along z, y and x.
+        """
         return self.format.separator.join(["0"] * self.format.lead + [str(i) for i in index])
 
     def _cells(self, box: Box) -> Iterator[tuple[Zyx, Box]]:
