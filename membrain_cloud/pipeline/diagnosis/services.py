@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from membrain_cloud.pipeline.diagnosis.check import Check
-from membrain_cloud.pipeline.runners.scheduler_check import ask_scheduler
+from membrain_cloud.pipeline.diagnosis.scheduler import ask_scheduler
 from membrain_cloud.units import GIB
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from membrain_cloud.pipeline.runners.scheduler_check import SchedulerFacts
+    from membrain_cloud.pipeline.diagnosis.scheduler import SchedulerFacts
 
 _LEAST_WORKER_BYTES = 2 * GIB
 # A difference in one of these ends in errors that name neither package nor version.

@@ -7,9 +7,9 @@ import pytest
 from distributed import LocalCluster
 
 from membrain_cloud.pipeline.diagnosis.check import run_checks
+from membrain_cloud.pipeline.diagnosis.scheduler import SchedulerFacts, ask_scheduler, version_differences
 from membrain_cloud.pipeline.diagnosis.services import check_scheduler, scheduler_checks
 from membrain_cloud.pipeline.runners import dask_cluster
-from membrain_cloud.pipeline.runners.scheduler_check import SchedulerFacts, ask_scheduler, version_differences
 from membrain_cloud.pipeline.runners.worker_state import WorkerFacts
 from membrain_cloud.units import GIB
 

@@ -1,6 +1,6 @@
 """Versions of packages on workers against this process's; the answers of a real scheduler are in test_services."""
 
-from membrain_cloud.pipeline.runners.scheduler_check import version_differences
+from membrain_cloud.pipeline.diagnosis.scheduler import version_differences
 
 
 def test_equal_versions_are_no_difference() -> None:
