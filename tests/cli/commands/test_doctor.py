@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from standins.command_line import call
 
+from membrain_cloud.cli.commands.doctor import doctor
+from membrain_cloud.cli.program import main
 from membrain_cloud.pipeline.diagnosis import devices
 from membrain_cloud.pipeline.diagnosis.check import Check
 
@@ -40,3 +42,8 @@ def test_a_bad_setting_is_refused_before_any_check() -> None:
     result = call("doctor", "--set", "segment.nothing=1")
     assert result.exit_code == 2
     assert result.stdout == ""
+
+
+def test_doctor_is_listed_under_maintenance() -> None:
+    assert main.commands["doctor"] is doctor
+    assert "doctor" in main.sections["Maintenance"]
