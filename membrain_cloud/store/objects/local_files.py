@@ -73,6 +73,15 @@ def temporaries(base: str) -> Iterator[tuple[str, os.stat_result]]:
                 yield os.path.relpath(path, base), status
 
 
+def read_range(path: str, start: int, stop: int | None) -> bytes:
+    """Return some bytes of a file; see `Files.read_range`."""
+    with Path(path).open("rb") as file:
+        if start < 0:
+            start = max(0, file.seek(0, os.SEEK_END) + start)
+        file.seek(start)
+        return file.read(-1 if stop is None else max(0, stop - start))
+
+
 def flush_files(paths: Sequence[str]) -> None:
     """Flush files to the disk; files that have been removed since are skipped."""
     # Concurrently: a file system flushes what is requested at the same time in one go.

@@ -135,6 +135,32 @@ class Files:
             self.meter.note_read(len(content))
         return content
 
+    def read_range(self, name: str, start: int, stop: int | None = None) -> bytes:
+        """Return some bytes of an object by one request; fewer if the object ends before.
+
+        Parameters
+        ----------
+        name : str
+            Name of the object; errors as `read`.
+        start : int
+            First byte; below 0, counted from the end.
+        stop : int, optional
+            The byte after the last. Default: up to the end.
+        """
+
+        def request() -> bytes:
+            try:
+                if self.local:
+                    return local_files.read_range(self.path(name), start, stop)
+                return bytes(self._fs.cat_file(self.path(name), start=start, end=stop))
+            except (IsADirectoryError, NotADirectoryError) as error:
+                raise FileNotFoundError(self.path(name)) from error
+
+        content = self._request(name, "read", request)
+        if self.meter is not None:
+            self.meter.note_read(len(content))
+        return content
+
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[Any]:
         """Open an object as a binary file that can be read at any position.
