@@ -181,7 +181,13 @@ class ArrayFormat:
         return {key: content[key] for key in sorted(content, key=lambda name: name == visible)}
 
     def object_name(self, index: Zyx) -> str:
-        """Return the name of a stored object (shard or chunk) by its index, relative to the array."""
+        """Return the name of a stored object (a shard, or a chunk) relative to the array.
+
+        Parameters
+        ----------
+        index : tuple of 3 ints
+            Index of the object along z, y and x.
+        """
         return str(self.metadata.encode_chunk_key((0,) * self.lead + tuple(index)))
 
 

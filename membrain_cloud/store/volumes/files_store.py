@@ -88,7 +88,13 @@ class FilesStore(Store):  # type: ignore[misc]  # zarr's types are not followed
         return FilesStore(self.files, self.path, strict=self.strict, read_only=read_only, chunks=self.chunks)
 
     def describe(self, key: str) -> str:
-        """Return the name of a chunk for an error message."""
+        """Return the name of a chunk for an error message.
+
+        Parameters
+        ----------
+        key : str
+            Name of the object.
+        """
         return f"chunk {key} of {self.files.url}/{self.path}"
 
     # --- reading ---------------------------------------------------------------------------------------------------
@@ -275,7 +281,13 @@ class ShardReadStore(FilesStore):
 
 
 def is_metadata(key: str) -> bool:
-    """Return whether an object is metadata, rather than a chunk."""
+    """Return whether an object is metadata, rather than a chunk.
+
+    Parameters
+    ----------
+    key : str
+        Name of the object.
+    """
     return key.rpartition("/")[2] in _METADATA
 
 

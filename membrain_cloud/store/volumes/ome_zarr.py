@@ -272,17 +272,35 @@ def write_attributes(
 
 
 def is_ours(attributes: dict[str, Any]) -> bool:
-    """Return whether this package wrote a volume with these attributes."""
+    """Return whether this package wrote a volume with these attributes.
+
+    Parameters
+    ----------
+    attributes : dict
+        Attributes of the volume's group.
+    """
     return _OURS in attributes
 
 
 def is_finished(attributes: dict[str, Any]) -> bool:
-    """Return whether the attributes announce all levels."""
+    """Return whether the attributes announce all levels.
+
+    Parameters
+    ----------
+    attributes : dict
+        Attributes of the volume's group.
+    """
     return len(level_paths(attributes)) == LEVELS
 
 
 def level_paths(attributes: dict[str, Any]) -> list[str]:
-    """Return the paths of the levels that the attributes announce, the finest first."""
+    """Return the paths of the levels that the attributes announce, the finest first.
+
+    Parameters
+    ----------
+    attributes : dict
+        Attributes of the volume's group.
+    """
     try:
         return [str(dataset["path"]).strip("/") for dataset in attributes["multiscales"][0]["datasets"]]
     except (KeyError, IndexError, TypeError):
@@ -313,12 +331,24 @@ def from_level(attributes: dict[str, Any], level: str) -> dict[str, Any] | None:
 
 
 def scales(entry: dict[str, Any]) -> list[list[float]]:
-    """Return the scales among the coordinate transformations of a dataset or of a multiscale."""
+    """Return the scales among the coordinate transformations of a dataset or of a multiscale.
+
+    Parameters
+    ----------
+    entry : dict
+        The dataset or multiscale, as OME-Zarr's metadata have it.
+    """
     return _transforms(entry, "scale")
 
 
 def translation(entry: dict[str, Any]) -> NDArray[np.float64]:
-    """Return the translation of a dataset, shape (3,), zyx; zeros if it has none."""
+    """Return the translation of a dataset, shape (3,), zyx; zeros if it has none.
+
+    Parameters
+    ----------
+    entry : dict
+        The dataset, as OME-Zarr's metadata have it.
+    """
     return np.array((_transforms(entry, "translation") or [[0.0] * 3])[0][-3:])
 
 

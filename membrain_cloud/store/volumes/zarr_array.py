@@ -205,7 +205,13 @@ class ChunkedArray:
             array_to_write.set_basic_selection(lead + part.slices, value)
 
     def chunk_name(self, index: Zyx) -> str:
-        """Return the name of the object that holds a chunk, relative to the array, by the chunk's index, zyx."""
+        """Return the name of the object that holds a chunk, relative to the array.
+
+        Parameters
+        ----------
+        index : tuple of 3 ints
+            Index of the chunk along z, y and x.
+        """
         z, y, x = (i * c // s for i, c, s in zip(index, self.format.chunk, self.format.shard, strict=True))
         return self.format.object_name((z, y, x))
 
