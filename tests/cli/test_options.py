@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
-import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -23,19 +22,12 @@ from membrain_cloud.cli.options import (
     PlanOptions,
     SettingsOptions,
     absolute,
-    config_argument,
     integers,
     option,
     option_group,
-    runs_option,
     takes,
 )
 from membrain_cloud.errors import UsageError
-from membrain_cloud.store.projects.create import create_project
-from membrain_cloud.store.refs import TomogramRef
-
-if typing.TYPE_CHECKING:
-    from membrain_cloud.store.projects.project import Project
 
 
 def groups() -> list[type[Any]]:
@@ -209,61 +201,3 @@ def test_places_exclude_each_other() -> None:
     PlacementOptions(workers=2, scheduler=None, in_process=False).check()
     with pytest.raises(UsageError, match="exclude each other"):
         PlacementOptions(workers=2, scheduler="tcp://host:1", in_process=False).check()
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    project = create_project(str(tmp_path / "project"), objects=[("membrane", False, None)])
-    for run in ("TS_1", "TS_2", "other", "odd[1]", "odd1"):
-        project.write_tomogram(TomogramRef(run, "wbp", 10.0), np.zeros((4, 4, 4), np.float32))
-    return project
-
-
-def runs_given(*words: str) -> tuple[str, tuple[str, ...]]:
-    """Return the config and the runs that a command gets for the words of a command line."""
-    got: list[Any] = []
-
-    @click.command(cls=Command)
-    @config_argument
-    @runs_option
-    def command(config: str, *, runs: tuple[str, ...]) -> None:
-        got.extend((config, runs))
-
-    result = CliRunner().invoke(command, words, catch_exceptions=False, standalone_mode=False)
-    assert result.exception is None
-    return got[0], got[1]
-
-
-def test_a_folder_stands_for_the_config_in_it(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = Path(project.config).parent
-    assert runs_given(str(folder)) == (project.config, ())
-    monkeypatch.chdir(folder.parent)
-    assert runs_given("project/") == (project.config, ())
-    monkeypatch.chdir(folder)
-    assert runs_given(".") == (project.config, ())
-
-
-@pytest.mark.parametrize("config", ["s3://bucket/folder", "/no/such/folder", "/no/such/config.json"])
-def test_other_paths_and_urls_are_left_as_they_are(config: str) -> None:
-    assert runs_given(config) == (config, ())
-
-
-@pytest.mark.parametrize(
-    ("names", "runs"),
-    [
-        (("TS_*",), ("TS_1", "TS_2")),
-        (("other", "TS_[2-9]", "TS_?"), ("other", "TS_2", "TS_1")),
-        (("odd[1]",), ("odd[1]",)),
-        (("no-pattern",), ("no-pattern",)),
-    ],
-)
-def test_a_pattern_stands_for_the_runs_that_match(
-    project: Project, names: tuple[str, ...], runs: tuple[str, ...]
-) -> None:
-    words = [word for name in names for word in ("-r", name)]
-    assert runs_given(project.config, *words) == (project.config, runs)
-
-
-def test_a_pattern_that_no_run_matches_is_refused(project: Project) -> None:
-    with pytest.raises(UsageError, match=r"no run matches TS-\*"):
-        runs_given(project.config, "-r", "TS_1", "-r", "TS-*")

@@ -9,7 +9,8 @@ import click
 
 from membrain_cloud.cli import display
 from membrain_cloud.cli.app import Command, exit_failed, print_json, say
-from membrain_cloud.cli.options import SettingsOptions, config_path, json_option, takes
+from membrain_cloud.cli.options import SettingsOptions, json_option, takes
+from membrain_cloud.cli.project_options import config_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,8 @@ import click
 
 from membrain_cloud.cli import display
 from membrain_cloud.cli.app import Command, exit_failed, print_json
-from membrain_cloud.cli.options import absolute_path, config_path, json_option
+from membrain_cloud.cli.options import absolute_path, json_option
+from membrain_cloud.cli.project_options import config_path
 from membrain_cloud.errors import UsageError
 
 if TYPE_CHECKING:
