@@ -23,7 +23,7 @@ from membrain_cloud.store.formats.relion.particles import (
     CENTRED,
     COORDINATES,
     orientations_of,
-    particle_table,
+    particle_rows,
     positions_of,
     rows_of_tomogram,
 )
@@ -85,7 +85,48 @@ def read_star_picks(
     VoxelSpacingError
         If the size of the pixels is unknown.
     """
-    table = star_particles(path, tomogram)
+    return picks_of_particles(
+        star_particles(path, tomogram),
+        path,
+        voxel_spacing_angstrom=voxel_spacing_angstrom,
+        origin_angstrom=origin_angstrom,
+        grid=grid,
+        inverse_angles=inverse_angles,
+        report=report,
+    )
+
+
+def picks_of_particles(
+    table: pd.DataFrame,
+    path: str,
+    *,
+    voxel_spacing_angstrom: float | None = None,
+    origin_angstrom: Sequence[float] = (0.0, 0.0, 0.0),
+    grid: Grid | None = None,
+    inverse_angles: bool = False,
+    report: Report = no_report,
+) -> Picks:
+    """Return rows of a particle file as picks, in their order.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Rows of one tomogram, as `star_particles` returns them.
+    path : str
+        The STAR file, for messages.
+    voxel_spacing_angstrom, origin_angstrom, grid, inverse_angles, report
+        As in `read_star_picks`.
+
+    Returns
+    -------
+    Picks
+        Without orientations where the file has no angles.
+
+    Raises
+    ------
+    ProjectError, UsageError, VoxelSpacingError
+        As `read_star_picks`.
+    """
     if not len(table):
         report("the table has no rows: no particles")
         return Picks(np.zeros((0, 3)))
@@ -295,4 +336,4 @@ def star_particles(path: str, tomogram: str | None = None) -> pd.DataFrame:
     UsageError
         If the file holds several tomograms and none is named.
     """
-    return rows_of_tomogram(particle_table(path), path, tomogram)
+    return rows_of_tomogram(particle_rows(path), path, tomogram)

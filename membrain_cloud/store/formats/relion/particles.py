@@ -22,7 +22,7 @@ from membrain_cloud.store.formats.relion.columns import optional_numbers, requir
 from membrain_cloud.store.formats.relion.tables import read_star_tables
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -49,7 +49,7 @@ _GROUP, _NAMES = "rlnOpticsGroup", ("rlnTomoName", "rlnMicrographName")
 _SHOWN = 5
 
 
-def particle_table(path: str) -> pd.DataFrame:
+def particle_rows(path: str) -> pd.DataFrame:
     """Return the table of particles of a STAR file, joined with the optics table where there is one.
 
     Parameters
@@ -69,11 +69,7 @@ def particle_table(path: str) -> pd.DataFrame:
         different pixel sizes.
     """
     tables = read_star_tables(path)
-    particles = [
-        (name, table)
-        for name, table in tables
-        if set(COORDINATES) <= set(table.columns) or set(CENTRED) <= set(table.columns)
-    ]
+    particles = [(name, table) for name, table in tables if has_coordinates(table.columns)]
     named = [table for name, table in particles if name == "particles"] or [table for _, table in particles]
     if not named:
         raise ProjectError(f"{path} has no coordinates (rlnCoordinateX, Y, Z)", "give a RELION particle file")
@@ -82,6 +78,40 @@ def particle_table(path: str) -> pd.DataFrame:
     optics = [table for name, table in tables if name == "optics" and _GROUP in table.columns]
     table = named[0]
     return _with_optics(table, optics, path) if optics and _GROUP in table.columns else table
+
+
+def has_coordinates(columns: Iterable[str]) -> bool:
+    """Return whether columns of a block are those of particles: it has coordinates.
+
+    Parameters
+    ----------
+    columns : iterable of str
+        Names of the block's columns, without "_" in front.
+
+    Returns
+    -------
+    bool
+        Whether positions can be read from it.
+    """
+    present = set(columns)
+    return set(COORDINATES) <= present or set(CENTRED) <= present
+
+
+def tomogram_names(table: pd.DataFrame) -> list[str] | None:
+    """Return the name of each particle's tomogram.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Particles, as `particle_rows` returns them.
+
+    Returns
+    -------
+    list of str or None
+        As the file writes them; None if the file names no tomograms.
+    """
+    column = next((name for name in _NAMES if name in table.columns), None)
+    return None if column is None else table[column].tolist()
 
 
 def _with_optics(table: pd.DataFrame, optics: Sequence[pd.DataFrame], path: str) -> pd.DataFrame:
@@ -134,10 +164,10 @@ def rows_of_tomogram(table: pd.DataFrame, path: str, tomogram: str | None) -> pd
     UsageError
         If it holds several tomograms and none is named.
     """
-    column = next((name for name in _NAMES if name in table.columns), None)
-    if column is None or not len(table):
+    of_rows = tomogram_names(table)
+    if of_rows is None or not of_rows:
         return table
-    names = sorted(set(table[column]))
+    names = sorted(set(of_rows))
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     listed = f"{', '.join(names[:_SHOWN])}{more}"
     if tomogram is None:
@@ -146,7 +176,7 @@ def rows_of_tomogram(table: pd.DataFrame, path: str, tomogram: str | None) -> pd
         return table
     if tomogram not in names:
         raise ProjectError(f"{path} has no tomogram {tomogram!r}", f"it has: {listed}")
-    return table[table[column] == tomogram]
+    return table[[name == tomogram for name in of_rows]]
 
 
 def states_pixel_size(table: pd.DataFrame) -> bool:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _SINGLE_QUOTED = re.compile(r"(?<!\S)'([^'\"\n]*)'(?!\S)")
-_VALUES = re.compile(r'"[^"\n]*"(?!\S)|\S+')
+_VALUES = re.compile(r'"[^"\n]*"(?!\S)|\'[^\'\n]*\'(?!\S)|\S+')
 _NEXT_STEP = "give a STAR file of particles, as RELION writes it"
 # Bytes in which a text file has a NUL only by damage.
 _BEGINNING_BYTES = 4096
@@ -67,13 +67,31 @@ def read_star_tables(path: str) -> list[tuple[str, pd.DataFrame]]:
     return [(block.name, _table(block, path)) for block in blocks if block.labels]
 
 
+def without_comment(line: str) -> str:
+    """Return a line without its comment, which begins with a `#` at the beginning of a value.
+
+    Parameters
+    ----------
+    line : str
+        A line of a STAR file.
+
+    Returns
+    -------
+    str
+        The same text up to the comment.
+    """
+    if "#" not in line:
+        return line
+    return next((line[: match.start()] for match in _VALUES.finditer(line) if match[0].startswith("#")), line)
+
+
 def _blocks(text: str) -> list[_Block]:
     """Split a STAR file into its blocks; several loops of one block become blocks of one name."""
     blocks: list[_Block] = []
     for raw in text.split("\n"):
-        line = raw.strip()
+        line = without_comment(raw).strip()
         block = blocks[-1] if blocks else None
-        if not line or line.startswith("#"):
+        if not line:
             continue
         rows_begun = block is not None and block.loop and bool(block.rows)
         if line.startswith("data_") and len(line.split()) == 1:

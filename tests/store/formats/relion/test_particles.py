@@ -12,7 +12,7 @@ from standins.star_files import particles, relion_matrix, write_tables
 
 from membrain_cloud.errors import InputError, ProjectError, UsageError, VoxelSpacingError
 from membrain_cloud.geometry import Grid, Picks
-from membrain_cloud.store.formats.relion.particles import particle_table, states_pixel_size
+from membrain_cloud.store.formats.relion.particles import particle_rows, states_pixel_size
 from membrain_cloud.store.formats.star import read_star_picks
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def test_a_missing_group_needs_no_size_where_one_is_given(tmp_path: Path) -> Non
     blocks = [("optics", OPTICS), particles(rlnOpticsGroup=[7], rlnPixelSize=None)]
     picks, _ = read(tmp_path / "x.star", *blocks, voxel_spacing_angstrom=4.0)
     assert picks.positions.tolist() == [[40, 80, 120]]
-    assert states_pixel_size(particle_table(str(tmp_path / "x.star")))
+    assert states_pixel_size(particle_rows(str(tmp_path / "x.star")))
 
 
 @pytest.mark.parametrize(
