@@ -337,7 +337,7 @@ def orientations_of(
                 f"{path} has the subtomograms' angles without {', '.join(missing)}", "write all three of them"
             )
         around = orientations_from_relion_angles(required_numbers(table, _SUBTOMOGRAM, path))
-    names = ANGLES
+    names: tuple[str, ...] = ANGLES
     if around is None and not columns & set(ANGLES) and set(_PRIORS[1:]) <= columns:
         names = _PRIORS
         report("the file has prior angles alone (rlnAngleTiltPrior, rlnAnglePsiPrior): they are taken")
