@@ -12,6 +12,7 @@ volume_files     kinds of volume files by their names; compressed files
 relion           what the columns of RELION's tables mean
 star, motl       particles: RELION's STAR and CSV; EM and STOPGAP motive lists
 star_particles   STAR files of many tomograms, and copies of them with further columns
+pick_units       whether particles lie in their tomogram
 meshes           meshes: HDF5 of MemBrain-pick, OBJ, GLB
 copick_files     meshes and picks as copick stores them
 membrain_stats   folders as membrain-stats reads them
@@ -28,6 +29,7 @@ __all__ = [
     "membrain_stats",
     "meshes",
     "motl",
+    "pick_units",
     "relion",
     "spectra",
     "star",

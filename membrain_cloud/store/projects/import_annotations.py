@@ -11,10 +11,10 @@ from membrain_cloud.errors import ProjectError, TomogramError, UsageError
 from membrain_cloud.geometry import Grid, iterate_chunks
 from membrain_cloud.store.formats.meshes import read_h5, read_meshes
 from membrain_cloud.store.formats.motl import is_stopgap, read_motive_list, read_stopgap
+from membrain_cloud.store.formats.pick_units import check_positions
 from membrain_cloud.store.formats.star import read_csv_picks, read_star_picks
 from membrain_cloud.store.formats.volume_reader import open_volume_file
 from membrain_cloud.store.projects.create import MEMBRANE_OBJECT, Report, scratch_folder, spacing_of_file
-from membrain_cloud.store.projects.pick_units import check_positions
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef
 from membrain_cloud.store.volumes.labels import as_labels
 from membrain_cloud.store.volumes.ome_zarr import DEFAULT_CHUNK

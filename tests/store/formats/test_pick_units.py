@@ -7,7 +7,7 @@ import pytest
 
 from membrain_cloud.errors import InputError
 from membrain_cloud.geometry import Grid, Picks
-from membrain_cloud.store.projects.pick_units import check_positions
+from membrain_cloud.store.formats.pick_units import check_positions
 
 GRID = Grid((20, 30, 40), 10.0)
 INSIDE, OUTSIDE = [200.0, 150.0, 100.0], [200.0, 150.0, 1000.0]
