@@ -79,6 +79,25 @@ def temporaries(base: str) -> Iterator[tuple[str, os.stat_result]]:
                 yield os.path.relpath(path, base), status
 
 
+def read_bytes(path: str, start: int | None = None, stop: int | None = None) -> bytes:
+    """Return the content of a file, or some bytes of it.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    start, stop : int, optional
+        First byte, and the byte after the last; see `Files.read`.
+    """
+    if start is None:
+        return Path(path).read_bytes()
+    with Path(path).open("rb") as file:
+        if start < 0:
+            start = max(0, file.seek(0, os.SEEK_END) + start)
+        file.seek(start)
+        return file.read(-1 if stop is None else max(0, stop - start))
+
+
 def flush_files(paths: Sequence[str]) -> None:
     """Flush files to the disk; files that have been removed since are skipped.
 
