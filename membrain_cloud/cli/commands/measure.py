@@ -16,13 +16,12 @@ from membrain_cloud.cli.options import (
     SettingsOptions,
     TablesOptions,
     absolute,
-    config_argument,
     json_option,
     option,
     option_group,
-    runs_option,
     takes,
 )
+from membrain_cloud.cli.project_options import config_argument, runs_option
 from membrain_cloud.errors import UsageError
 
 if TYPE_CHECKING:
