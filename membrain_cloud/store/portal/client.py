@@ -110,7 +110,8 @@ class PortalClient:
             If it does not answer, or changes during the requests.
         """
         window = _Window(self, fields, page or self.page, with_total=True)
-        result, total = model.find(window, filters)
+        answer: tuple[list[dict[str, Any]], int] = model.find(window, filters)
+        result, total = answer
         what = model.__name__.lower() + "s"
         while len(result) < total:
             window.with_total = False
@@ -202,7 +203,7 @@ class _Window:
             raise _refused(self.client.endpoint, str(error)) from error
 
 
-class _Portal(cryoet_data_portal.Client):  # type: ignore[misc] (has no types)
+class _Portal(cryoet_data_portal.Client):  # type: ignore[misc]  # it has no types
     """The portal's client with a time limit, and without retries of its own, which would not be counted."""
 
     def __init__(self, url: str, timeout_seconds: float) -> None:

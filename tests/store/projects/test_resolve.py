@@ -103,7 +103,7 @@ def test_an_ambiguous_uri_is_refused_with_the_spacings(annotated: Project) -> No
 
 
 def test_an_absent_annotation_is_refused_with_what_there_is(annotated: Project) -> None:
-    with pytest.raises(ProjectError, match="names no mask and no meshes -> there are: .*cell:alice"):
+    with pytest.raises(ProjectError, match=r"names no mask and no meshes -> there are: .*cell:alice"):
         require_one(annotated, "TS_1", "membrane:bob/1", ("segmentation", "mesh"))
     with pytest.raises(ProjectError, match="the run has none"):
         require_one(annotated, "TS_9", "membrane:bob/1", ("mesh",))
