@@ -21,6 +21,7 @@ from zarr.core.buffer import default_buffer_prototype
 
 from membrain_cloud.errors import ChunkError, StorageError
 from membrain_cloud.store.volumes.array_format import COPY_AGAIN
+from membrain_cloud.store.volumes.inline_loop import InlineLoop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -203,7 +204,7 @@ class FilesStore(Store):  # type: ignore[misc]  # zarr's types are not followed
     def set_sync(self, key: str, value: Buffer) -> None:
         """Write an object atomically; errors as `Files.write`."""
         self._check_writable()
-        self.files.write(self._name(key), value.to_bytes())
+        self.files.write(self._name(key), _content(value))
 
     async def set(self, key: str, value: Buffer) -> None:
         """Write an object as `set_sync`."""
@@ -281,6 +282,13 @@ class ShardReadStore(FilesStore):
         return isinstance(byte_range, SuffixByteRequest)
 
 
+def _content(value: Buffer) -> bytes:
+    """Return the bytes of a buffer, without a copy where it was made of bytes."""
+    array = value.as_numpy_array()
+    base = array.base
+    return base if isinstance(base, bytes) and len(base) == array.nbytes else array.tobytes()
+
+
 def limit_codec_threads(threads: int) -> None:
     """Limit the threads in which zarr encodes and decodes chunks; of effect before the first array is read.
 
@@ -311,7 +319,10 @@ def _expected_bytes(byte_range: ByteRequest | None) -> int:
 
 
 async def _in_thread(call: functools.partial[Any]) -> Any:
-    return await asyncio.get_running_loop().run_in_executor(_waiting_threads(os.getpid()), call)
+    loop = asyncio.get_running_loop()
+    if isinstance(loop, InlineLoop):
+        return call()
+    return await loop.run_in_executor(_waiting_threads(os.getpid()), call)
 
 
 @functools.lru_cache(maxsize=1)
