@@ -19,7 +19,7 @@ import zarr
 from zarr.abc.store import OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import default_buffer_prototype
 
-from membrain_cloud.errors import ChunkError, StorageError
+from membrain_cloud.errors import ChunkError, MembrainCloudError, StorageError
 from membrain_cloud.store.volumes.array_format import COPY_AGAIN
 from membrain_cloud.store.volumes.inline_loop import InlineLoop
 
@@ -265,7 +265,7 @@ class ShardReadStore(FilesStore):
     def __init__(self, store: FilesStore, *, index_at_start: bool) -> None:
         super().__init__(store.files, store.path, strict=store.strict, read_only=True, chunks=store.chunks)
         self._index_at_start = index_at_start
-        self._indexes: dict[str, bytes | None] = {}
+        self._indexes: dict[str, bytes | MembrainCloudError | None] = {}
         self._locks: dict[str, threading.Lock] = {}
 
     def _chunk(self, key: str, byte_range: ByteRequest | None) -> bytes | None:
@@ -273,8 +273,14 @@ class ShardReadStore(FilesStore):
             return super()._chunk(key, byte_range)
         with self._locks.setdefault(key, threading.Lock()):
             if key not in self._indexes:
-                self._indexes[key] = super()._chunk(key, byte_range)
-            return self._indexes[key]
+                try:
+                    self._indexes[key] = super()._chunk(key, byte_range)
+                except MembrainCloudError as error:  # for the other chunks of the shard, without more requests
+                    self._indexes[key] = error
+            index = self._indexes[key]
+        if isinstance(index, MembrainCloudError):
+            raise index
+        return index
 
     def _is_index(self, byte_range: ByteRequest | None) -> bool:
         if self._index_at_start:
