@@ -8,17 +8,8 @@ import click
 
 from membrain_cloud.cli import display
 from membrain_cloud.cli.app import Command, debugging, exit_failed, print_json, say
-from membrain_cloud.cli.options import (
-    PlanOptions,
-    TablesOptions,
-    absolute,
-    config_argument,
-    json_option,
-    option,
-    option_group,
-    runs_option,
-    takes,
-)
+from membrain_cloud.cli.options import PlanOptions, TablesOptions, absolute, json_option, option, option_group, takes
+from membrain_cloud.cli.project_options import config_argument, runs_option
 
 if TYPE_CHECKING:
     from membrain_cloud.store.projects.project import Project
@@ -42,12 +33,12 @@ def plan(options: PlanOptions, config: str, *, runs: tuple[str, ...], as_json: b
     from membrain_cloud.store.projects.open import open_project
 
     settings = options.load()
-    plan = options.plan(open_project(config), settings, runs)
+    made = options.plan(open_project(config), settings, runs)
     if as_json:
-        print_json(display.plan_as_dict(plan))
+        print_json(display.plan_as_dict(made))
     else:
-        display.show_plan(plan)
-    if any(outcome.state == "failed" for outcome in plan.outcomes):
+        display.show_plan(made)
+    if any(outcome.state == "failed" for outcome in made.outcomes):
         exit_failed()
 
 
@@ -154,8 +145,8 @@ def verify(outputs: OutputsOptions, config: str, *, content: bool, forget_missin
     """Check that every finished output is present and whole.
 
     Annotations, kept scores and table rows are compared with their receipts: names, sizes and the store's record of
-    changes; with --content every byte. Outputs without a receipt are
-    reported too. The exit code is 1 if anything is missing or torn (with --content: or changed).
+    changes; with --content every byte. Outputs without a receipt are reported too. The exit code is 1 if anything is
+    missing or torn (with --content: or changed).
 
     \b
     Example:

@@ -19,7 +19,7 @@ from membrain_cloud.pipeline.stages.base import (
 )
 from membrain_cloud.pipeline.stages.output_grid import mask_grid
 from membrain_cloud.pipeline.stages.segment import SEGMENT
-from membrain_cloud.store.projects.resolve import resolve
+from membrain_cloud.store.projects.resolve import require_one
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef
 from membrain_cloud.store.volumes.scratch_array import ScratchSpace
 from membrain_cloud.units import GIB
@@ -56,7 +56,13 @@ class Separate(Stage):
         return settings.separate.starts_from_instances
 
     def inputs(self, context: RunContext) -> Mapping[str, Ref]:
-        """Return the mask as "labels", and the region as "region" where it is an annotation."""
+        """Return the mask as "labels", and the region as "region" where it is an annotation.
+
+        Parameters
+        ----------
+        context : RunContext
+            The run.
+        """
         settings = context.settings.separate
         inputs: dict[str, Ref] = {"labels": input_segmentation(context) or SEGMENT.output(context)}
         if settings.region is not None and settings.region_box is None:
@@ -64,12 +70,36 @@ class Separate(Stage):
         return inputs
 
     def output(self, context: RunContext) -> SegmentationRef:
-        """Return the instances, on the mask's voxels."""
+        """Return the instances, on the mask's voxels.
+
+        Parameters
+        ----------
+        context : RunContext
+            The run.
+
+        Returns
+        -------
+        SegmentationRef
+            The instances, in the stage's session.
+        """
         labels = input_segmentation(context) or SEGMENT.output(context)
         return labels_ref(context, self.name, labels.voxel_spacing_angstrom, instance=True)
 
     def memory_bytes(self, grid: Grid, settings: Settings) -> int:
-        """Return the memory of slabs, and of the box of the largest component that is split."""
+        """Return the memory of slabs, and of the box of the largest component that is split.
+
+        Parameters
+        ----------
+        grid : Grid
+            Voxel grid of the tomogram.
+        settings : Settings
+            The settings of all stages; `segment` decides on the grid of the mask.
+
+        Returns
+        -------
+        int
+            Bytes: 14 a voxel of the largest component that is split, beside the interpreter and one GiB.
+        """
         voxels = instances_grid(grid, settings).voxels
         held = min(voxels, settings.separate.split_voxels if settings.separate.split else 0)
         return BASE_BYTES + GIB + 14 * held
@@ -79,12 +109,23 @@ class Separate(Stage):
         declare_membrane(project)
 
     def execute(self, context: TaskContext) -> Mapping[str, Any]:
-        """Separate the membranes; count them, and the components that were too large to split."""
+        """Separate the membranes.
+
+        Parameters
+        ----------
+        context : TaskContext
+            The task, with the mask as input.
+
+        Returns
+        -------
+        mapping of str to Any
+            Number of membranes, and of components that were too large to split.
+        """
         from membrain_cloud.segmentation.instances import separate_volume
 
         source, target = context.segmentation("labels"), context.written_segmentation()
         project, grid, settings = context.project, context.project.grid(source), context.settings.separate
-        inside = _region_mask(context, grid)
+        inside, output = _region_mask(context, grid), context.settings.output
 
         def read(box: Box) -> NDArray[Any]:
             labels: NDArray[Any] = project.read_labels(source, box)
@@ -101,8 +142,8 @@ class Separate(Stage):
                 drop_border=settings.drop_border,
                 split_voxels=settings.split_voxels,
             )
-            project.create_labels(target, grid, str(separation.numbers.dtype), context.settings.output.chunk)
-            for box in iterate_chunks(grid.shape, project.label_chunk(grid, context.settings.output.chunk)):
+            project.create_labels(target, grid, str(separation.numbers.dtype), output.chunk, output.format)
+            for box in iterate_chunks(grid.shape, project.label_chunk(grid, output.chunk)):
                 project.write_labels(target, box, separation.numbers[scratch.read(box)])
         project.finish_labels(target)
         counts = {"membranes": separation.count}
@@ -171,9 +212,7 @@ def instances_grid(grid: Grid, settings: Settings) -> Grid:
 
 def _region_ref(context: RunContext, uri: str) -> Ref:
     """Return the segmentation, or else the meshes, that a URI names in the run."""
-    named = resolve(context.project, context.run, uri)
-    ref = named.get("segmentation") or named.get("instances") or named.get("mesh")
-    return ref or context.project.segmentation(context.run, uri)  # raises, and lists what the run has
+    return require_one(context.project, context.run, uri, ("segmentation", "instances", "mesh"))
 
 
 def _region_mask(context: TaskContext, grid: Grid) -> Callable[[Box], NDArray[np.bool_]] | None:

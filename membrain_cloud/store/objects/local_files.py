@@ -6,6 +6,7 @@ import contextlib
 import errno
 import functools
 import os
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,11 +19,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _CONCURRENT_FLUSHES = 4
+# What zarr's own store leaves beside a chunk when it is killed during a write.
+_PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial$")
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
 
 
 def absolute_path(path: str) -> str:
-    """Return a path from the root, without `.` and `..`; symbolic links stay."""
+    """Return a path from the root, without `.` and `..`; symbolic links stay.
+
+    Parameters
+    ----------
+    path : str
+        A path, from the root or from the working folder.
+    """
     return os.path.normpath(Path.cwd() / path)
 
 
@@ -42,7 +51,7 @@ def walk(base: str) -> Iterator[tuple[str, os.stat_result]]:
     for folder, folders, names in os.walk(base):
         folders[:] = [name for name in folders if not TEMPORARY.fullmatch(name)]
         for name in names:
-            if name.startswith(".") and name.endswith(".tmp"):
+            if (name.startswith(".") and name.endswith(".tmp")) or _PARTIAL.search(name):
                 continue
             path = Path(folder) / name
             with contextlib.suppress(FileNotFoundError):  # replaced or removed during the listing
@@ -73,8 +82,33 @@ def temporaries(base: str) -> Iterator[tuple[str, os.stat_result]]:
                 yield os.path.relpath(path, base), status
 
 
+def read_bytes(path: str, start: int | None = None, stop: int | None = None) -> bytes:
+    """Return the content of a file, or some bytes of it.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    start, stop : int, optional
+        First byte, and the byte after the last; see `Files.read`.
+    """
+    if start is None:
+        return Path(path).read_bytes()
+    with Path(path).open("rb") as file:
+        if start < 0:
+            start = max(0, file.seek(0, os.SEEK_END) + start)
+        file.seek(start)
+        return file.read(-1 if stop is None else max(0, stop - start))
+
+
 def flush_files(paths: Sequence[str]) -> None:
-    """Flush files to the disk; files that have been removed since are skipped."""
+    """Flush files to the disk; files that have been removed since are skipped.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        Paths of the files.
+    """
     # Concurrently: a file system flushes what is requested at the same time in one go.
     list(_flush_threads(os.getpid()).map(_flush_path, paths))
 
@@ -160,7 +194,13 @@ def create_file(path: str, content: bytes) -> bool:
 
 
 def remove_path(path: str) -> None:
-    """Remove a file, or a folder with all in it. Raises FileNotFoundError if it is absent."""
+    """Remove a file, or a folder with all in it. Raises FileNotFoundError if it is absent.
+
+    Parameters
+    ----------
+    path : str
+        Path of the file or folder.
+    """
     target = Path(path)
     if target.is_dir() and not target.is_symlink():
         # Hidden first, so that an interrupted removal never leaves half a volume that looks whole.
