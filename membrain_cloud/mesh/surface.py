@@ -87,7 +87,7 @@ class Surface:
         if self.groups is None:
             return seams
         group = np.repeat(self.groups, 3)
-        return seams | ((twins >= 0) & (group != group[twins]))
+        return np.logical_or(seams, (twins >= 0) & (group != group[twins]))
 
     @cached_property
     def boundary_edges(self) -> NDArray[np.int32]:

@@ -187,7 +187,8 @@ def chain_summary(
 def _members_of_experiments(simulated: pd.DataFrame) -> NDArray[np.float64]:
     """Sum the particles in chains over membranes, (S,), for the S simulations that all membranes have."""
     by_simulation = simulated.groupby("simulation")["n_members"].agg(["sum", "size"])
-    return by_simulation["sum"][by_simulation["size"] == by_simulation["size"].max()].to_numpy(float)
+    in_all = by_simulation["size"] == by_simulation["size"].max()
+    return np.asarray(by_simulation["sum"][in_all], np.float64)
 
 
 def profile(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
