@@ -1,4 +1,4 @@
-"""Find the annotations of a run that a copick URI names."""
+"""Find the annotations of a run that a copick URI names, and check that segmentations fit their tomogram."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from membrain_cloud.errors import ProjectError
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, parse_uri
+from membrain_cloud.store.volumes.labels import check_extent
 
 if TYPE_CHECKING:
     from membrain_cloud.store.projects.project import Project
@@ -62,6 +63,25 @@ def resolve(project: Project, run: str, uri: str) -> dict[Kind, SegmentationRef 
         if ref in project.meshes(run):
             named["mesh"] = ref
     return named
+
+
+def check_segmentation_extent(project: Project, ref: SegmentationRef) -> None:
+    """Refuse a segmentation whose physical size is that of none of its run's tomograms.
+
+    Parameters
+    ----------
+    project : Project
+        The project.
+    ref : SegmentationRef
+        The segmentation.
+
+    Raises
+    ------
+    InputError
+        If it ends elsewhere. A run without tomograms is not checked.
+    """
+    grids = {tomogram.key: project.grid(tomogram) for tomogram in project.all_tomograms(ref.run)}
+    check_extent(project.grid(ref), ref.key, grids)
 
 
 def _find_segmentation(project: Project, run: str, uri: str) -> SegmentationRef | None:
