@@ -3,8 +3,8 @@
 One voxel of 1e30, a border of zeros or a detector's saturation would decide on mean and standard deviation, and every
 window would be normalised to noise. Statistics are therefore taken of all voxels but these, where it matters:
 
-- *outliers*: voxels further than 50 robust standard deviations from the median (1.4826 times the median absolute
-  deviation; of a sample of voxels at equal distances);
+- *outliers*: at most one voxel in a thousand, further than 50 robust standard deviations from the median (1.4826 times
+  the median absolute deviation; of a sample of voxels at equal distances);
 - *padding*: voxels of one exact value that a twentieth of the sample or more has, and four times as many as have any
   other value; so the values of a Gaussian in few integers are none.
 
@@ -27,6 +27,7 @@ Parts = Iterable[NDArray[np.generic]] | Callable[[], Iterable[NDArray[np.generic
 """Parts that together are a tomogram; a function where they can be read twice."""
 
 _OUTLIER_DEVIATIONS, _MAD_TO_STD = 50.0, 1.4826
+_MOST_OUTLIERS = 1e-3
 _PADDING_SHARE, _PADDING_RATIO = 0.05, 4.0
 _LEAST_CHANGE = 0.1
 # Voxels of the sample from each part, at equal distances.
@@ -159,6 +160,9 @@ def _robust(parts: Parts, all_voxels: _Moments) -> Statistics:
         rest.add(values[~(outside | pad)])
     if rest.count == 0 or not rest.std > 0.0:
         return plain
+    if outliers > _MOST_OUTLIERS * plain.voxels:
+        note = f"{outliers} of {plain.voxels} voxels are beyond {low:.6g} to {high:.6g}: too many to be left out"
+        return Statistics(plain.mean, plain.std, plain.voxels, (note,))
     change = max(abs(rest.mean - plain.mean), abs(rest.std - plain.std)) / rest.std
     if change < _LEAST_CHANGE:
         return plain

@@ -153,7 +153,7 @@ def load_network(source: str) -> tuple[nn.Module, dict[str, Any]]:
         load_own_state(network, {name: value.to(torch.float32, copy=True) for name, value in state.items()})
     except (KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"model {source!r}: weights do not fit its architecture ({error})", "get it again") from None
-    require_finite_weights(network.state_dict(), source)
+    require_finite_weights(own_state(network), source)
     return network.eval(), header
 
 

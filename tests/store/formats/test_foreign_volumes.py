@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 VALUES = np.random.default_rng(0).normal(size=(5, 6, 7)).astype(np.float32)
 QUICK = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
-SHAPES = st.tuples(*[st.integers(1, 5)] * 3)
 
 
-def arrays(*names: str) -> st.SearchStrategy[np.ndarray]:
-    """Return arrays of volumes of the given types; NaN and infinity too."""
-    return st.sampled_from(names).flatmap(lambda name: hnp.arrays(name, SHAPES))
+def arrays(*names: str, least: int = 1) -> st.SearchStrategy[np.ndarray]:
+    """Return arrays of volumes of the given types, with `least` voxels along an axis; NaN and infinity too."""
+    shapes = st.tuples(*[st.integers(least, 5)] * 3)
+    return st.sampled_from(names).flatmap(lambda name: hnp.arrays(name, shapes))
 
 
 def write_mrc(path: Path, array: np.ndarray) -> None:
@@ -161,14 +161,10 @@ def test_offsets_of_nifti(tmp_path: Path, offset: float, fine: bool) -> None:
 
 
 @QUICK
-@given(array=arrays("uint8", "int16", "uint16", "float32"), compression=st.sampled_from([None, "zlib"]))
+@given(array=arrays("uint8", "int16", "uint16", "float32", least=2), compression=st.sampled_from([None, "zlib"]))
 def test_what_tifffile_writes_is_read_equal(tmp_path: Path, array: np.ndarray, compression: str | None) -> None:
     tifffile.imwrite(tmp_path / "x.tif", array, compression=compression, photometric="minisblack")
-    try:
-        found = read_volume(str(tmp_path / "x.tif"))[0]
-    except TomogramError as error:
-        assert "no stack of slices" in str(error) and array.shape[0] == 1  # noqa: PT018, PT017 - refused alone
-        return
+    found = read_volume(str(tmp_path / "x.tif"))[0]
     np.testing.assert_array_equal(found, array)
 
 
@@ -264,7 +260,7 @@ def test_a_given_spacing_overrides_any_unit(
     if spacing is None:
         with pytest.raises(VoxelSpacingError) as caught:
             init_project(str(tmp_path / "q"), [path], voxel_spacing_angstrom=None, **options)
-        assert "give voxel_spacing_angstrom" in caught.value.next_step
+        assert "voxel_spacing_angstrom" in caught.value.next_step
 
 
 def test_chunks_that_were_empty(tmp_path: Path) -> None:
