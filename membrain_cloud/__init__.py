@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from membrain_cloud.api.arrays import measure, mesh, pick, segment, separate
     from membrain_cloud.api.phantoms import simulate
     from membrain_cloud.api.projects import open_project, plan, run
+    from membrain_cloud.api.tomograms import open_tomogram
     from membrain_cloud.api.volumes import Volume, read_volume
     from membrain_cloud.errors import MembrainCloudError
     from membrain_cloud.geometry import Mesh, Picks
@@ -40,6 +41,7 @@ __all__ = [
     "measure",
     "mesh",
     "open_project",
+    "open_tomogram",
     "pick",
     "plan",
     "read_volume",
@@ -59,6 +61,7 @@ _MODULES = {
     "Volume": "api.volumes",
     "measure": "api.arrays",
     "open_project": "api.projects",
+    "open_tomogram": "api.tomograms",
     "pick": "api.arrays",
     "plan": "api.projects",
     "read_volume": "api.volumes",
