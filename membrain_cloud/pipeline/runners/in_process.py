@@ -118,7 +118,13 @@ class InProcessRunner:
             return [timeout_outcome(task, limit_hours)]
 
     def backlog(self, ready: Mapping[Kind, int]) -> None:
-        """Record the number of tasks of each kind that wait, for `snapshot`."""
+        """Record the number of tasks of each kind that wait, for `snapshot`.
+
+        Parameters
+        ----------
+        ready : mapping of str to int
+            "gpu" and "cpu" -> number of tasks.
+        """
         self._ready = ready
 
     def snapshot(self) -> Mapping[str, Any]:

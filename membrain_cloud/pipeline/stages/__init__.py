@@ -9,8 +9,7 @@ To add a stage:
 2. `stages/<name>.py`: a subclass of `base.Stage` and one instance of it, which the stages downstream import.
 3. `stages/registry.py`: add the instance to `STAGES`, in the pipeline's order.
 4. `planning/estimates.py`: a figure in `STATED_SECONDS_PER_MEGAVOXEL`, unless the stage has a network (`Stage.flops`).
-5. `planning/invalidate.py`: its name in `_is_ours`, if it writes meshes or picks.
-6. `tests/pipeline/stages/test_<name>.py`.
+5. `tests/pipeline/stages/test_<name>.py`.
 
 Planning, execution, runners, `status` and the reports take the stage from the registry.
 

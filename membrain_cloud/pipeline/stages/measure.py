@@ -41,18 +41,42 @@ class Measure(Stage):
     keeps_receipts_in = "tables"
 
     def after(self, settings: Settings) -> Sequence[str]:
-        """Return mesh, and pick unless picks are given."""
+        """Return mesh, and pick unless picks are given.
+
+        Parameters
+        ----------
+        settings : Settings
+            The settings of all stages.
+        """
         return ("mesh",) if settings.measure.picks else ("mesh", "pick")
 
     def digest_settings(self, settings: Settings) -> Mapping[str, Any]:
-        """Return the sections `measure` and `input`, and the given picks."""
+        """Return the sections `measure` and `input`, and the given picks.
+
+        Parameters
+        ----------
+        settings : Settings
+            The settings of all stages.
+        """
         return settings.measure.digest_settings() | {
             "given": settings.measure.picks,
             "input": settings.input.digest_settings(),
         }
 
     def inputs(self, context: RunContext) -> Mapping[str, Ref]:
-        """Return instances and meshes, and as far as they are measured picks, tomogram ("density") and lamella."""
+        """Return instances and meshes, and as far as they are measured picks, tomogram and lamella.
+
+        Parameters
+        ----------
+        context : RunContext
+            The run.
+
+        Returns
+        -------
+        mapping of str to Ref
+            "instances" and "meshes"; "picks", "picks_2" ... with particles; "density" for the bilayer; "lamella" with
+            `measure.lamella`.
+        """
         settings = context.settings.measure
         inputs: dict[str, Ref] = {"instances": instances_ref(context), "meshes": MESH.output(context)}
         for index, uri in enumerate(settings.pick_uris):
@@ -69,11 +93,35 @@ class Measure(Stage):
         """Return None: it writes table rows."""
 
     def memory_bytes(self, grid: Grid, settings: Settings) -> int:
-        """Return the memory of the meshes and, for the bilayer, of the tomogram around the largest one."""
+        """Return the memory of the meshes and, for the bilayer, of the tomogram around the largest one.
+
+        Parameters
+        ----------
+        grid : Grid
+            Voxel grid of the tomogram.
+        settings : Settings
+            The settings of all stages.
+
+        Returns
+        -------
+        int
+            Bytes: 10 a voxel with the bilayer, else 2, beside the interpreter and half a GiB.
+        """
         return BASE_BYTES + GIB // 2 + (10 if settings.measure.bilayer else 2) * grid.voxels
 
     def execute(self, context: TaskContext) -> Mapping[str, Any]:
-        """Measure, and replace the tomogram's rows in all tables; count the rows."""
+        """Measure, and replace the tomogram's rows in all tables.
+
+        Parameters
+        ----------
+        context : TaskContext
+            The task, with the instances and meshes as inputs.
+
+        Returns
+        -------
+        mapping of str to Any
+            Rows by table, particles that lie on no membrane, and membranes that failed.
+        """
         from membrain_cloud.statistics.measure import TABLES, measure_tomogram, tomogram_row
 
         task, settings = context.task, context.settings.measure

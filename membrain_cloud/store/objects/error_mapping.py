@@ -96,7 +96,13 @@ def _transient(error: Exception, what: str, done: str) -> TransientError:
 
 
 def is_bucket_absent(error: BaseException) -> bool:
-    """Return whether an error of S3, or one that caused it, says that the bucket is absent."""
+    """Return whether an error of S3, or one that caused it, says that the bucket is absent.
+
+    Parameters
+    ----------
+    error : BaseException
+        The error, with its causes.
+    """
     cause: BaseException | None = error
     while cause is not None:
         if "NoSuchBucket" in str(cause) or "bucket does not exist" in str(cause):

@@ -87,11 +87,23 @@ class Files:
         return Files(self.url, self.options, meter=meter, opened=(self._fs, self.root))
 
     def below(self, name: str) -> Files:
-        """Return the folder `name` as a root of its own, without a meter."""
+        """Return the folder `name` as a root of its own, without a meter.
+
+        Parameters
+        ----------
+        name : str
+            Name of the folder relative to this root.
+        """
         return Files(f"{self.url}/{name}", self.options)
 
     def beside(self, name: str) -> Files:
-        """Return the folder `name` beside this root as a root of its own, without a meter."""
+        """Return the folder `name` beside this root as a root of its own, without a meter.
+
+        Parameters
+        ----------
+        name : str
+            Name of the folder, relative to the folder that holds this root.
+        """
         url, root = (f"{place.rpartition('/')[0]}/{name}" for place in (self.url, self.root))
         return Files(url, self.options, opened=(self._fs, root))
 
@@ -127,6 +139,32 @@ class Files:
                 if self.local:  # fsspec takes ten times as long for a small file
                     return Path(self.path(name)).read_bytes()
                 return bytes(self._fs.cat_file(self.path(name)))
+            except (IsADirectoryError, NotADirectoryError) as error:
+                raise FileNotFoundError(self.path(name)) from error
+
+        content = self._request(name, "read", request)
+        if self.meter is not None:
+            self.meter.note_read(len(content))
+        return content
+
+    def read_range(self, name: str, start: int, stop: int | None = None) -> bytes:
+        """Return some bytes of an object by one request; fewer if the object ends before.
+
+        Parameters
+        ----------
+        name : str
+            Name of the object; errors as `read`.
+        start : int
+            First byte; below 0, counted from the end.
+        stop : int, optional
+            The byte after the last. Default: up to the end.
+        """
+
+        def request() -> bytes:
+            try:
+                if self.local:
+                    return local_files.read_range(self.path(name), start, stop)
+                return bytes(self._fs.cat_file(self.path(name), start=start, end=stop))
             except (IsADirectoryError, NotADirectoryError) as error:
                 raise FileNotFoundError(self.path(name)) from error
 
@@ -251,7 +289,13 @@ class Files:
                 Path(self.path(name)).mkdir(parents=True, exist_ok=True)
 
     def remove(self, name: str) -> None:
-        """Remove an object or everything below a name, if it is there."""
+        """Remove an object or everything below a name, if it is there.
+
+        Parameters
+        ----------
+        name : str
+            Name of the object or folder relative to the root.
+        """
 
         def request() -> None:
             with contextlib.suppress(FileNotFoundError):
@@ -297,7 +341,13 @@ class Files:
         return (self, name) if self.exists(name) else None
 
     def info(self, name: str) -> ObjectInfo | None:
-        """Return size and tag of one object, or None if it is absent."""
+        """Return size and tag of one object, or None if it is absent.
+
+        Parameters
+        ----------
+        name : str
+            Name of the object relative to the root.
+        """
 
         def request() -> ObjectInfo | None:
             try:

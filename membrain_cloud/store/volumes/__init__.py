@@ -3,10 +3,22 @@
 Imports of the store `objects` only.
 
 - `zarr_array` : one chunked Zarr array, read with no silent fill
+- `array_format` : the metadata of an array, Zarr version 2 and 3
+- `files_store` : a store of zarr over `Files`, strict on absent chunks
+- `checked_codecs` : Blosc with the length checked before decoding
 - `ome_zarr` : OME-Zarr volumes: their metadata, and how they are opened and made
 - `pyramid` : the coarser levels of a volume
 - `labels` : label arrays as unsigned integers
 - `scratch_array` : arrays in files that end with the process
 """
 
-__all__ = ["labels", "ome_zarr", "pyramid", "scratch_array", "zarr_array"]
+__all__ = [
+    "array_format",
+    "checked_codecs",
+    "files_store",
+    "labels",
+    "ome_zarr",
+    "pyramid",
+    "scratch_array",
+    "zarr_array",
+]

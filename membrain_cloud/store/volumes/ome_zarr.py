@@ -1,4 +1,4 @@
-"""OME-Zarr 0.4 volumes: one array per level, three levels, axes zyx in ångström.
+"""OME-Zarr volumes (0.4 and 0.5): one array per level, three levels, axes zyx in ångström.
 
 How volumes are opened and created, and what their metadata say. `pyramid` makes the coarser levels.
 """
@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from membrain_cloud.errors import ChunkError, ProjectError, TomogramError, VoxelSpacingError
 from membrain_cloud.geometry import Grid, Zyx
-from membrain_cloud.store.volumes.zarr_array import ArrayFormat, ChunkedArray
+from membrain_cloud.store.volumes.array_format import METADATA_NAMES, ArrayFormat
+from membrain_cloud.store.volumes.zarr_array import ChunkedArray
 from membrain_cloud.units import ANGSTROM_PER_NM
 
 if TYPE_CHECKING:
@@ -74,28 +75,29 @@ def open_volume(files: Files, path: str, *, sparse: bool) -> tuple[ChunkedArray,
     ProjectError
         If there is no volume.
     TomogramError
-        If the array is not a volume of numbers, or of Zarr version 3.
+        If the array is not a volume of numbers, or a codec is not installed.
     ChunkError
         If the metadata are torn.
     """
-    attributes = read_attributes(files, path)
+    group = read_group(files, path)
+    attributes = group.attributes
     sparse = sparse and not attributes.get(_OURS, {}).get("every_chunk_written", False)
     for level in (level_paths(attributes) or ["0"])[0], "":
         try:
-            array = ChunkedArray.open(files, f"{path}/{level}".rstrip("/"), sparse=sparse)
+            array = ChunkedArray.open(
+                files, f"{path}/{level}".rstrip("/"), sparse=sparse, zarr_format=group.zarr_format
+            )
         except FileNotFoundError:
             continue
         if not attributes and read_attributes(files, path):  # it was created anew between the two reads
             return open_volume(files, path, sparse=sparse)
         return array, attributes
-    if files.exists(f"{path}/zarr.json"):
-        raise TomogramError(
-            f"{files.url}/{path}: Zarr version 3 cannot be read", "convert it to OME-Zarr 0.4 (Zarr version 2)"
-        )
     raise ProjectError(f"{files.url}/{path}: there is no volume", "check the name, or write the volume first")
 
 
-def create_volume(files: Files, path: str, grid: Grid, dtype: str, chunk: int = DEFAULT_CHUNK) -> ChunkedArray:
+def create_volume(
+    files: Files, path: str, grid: Grid, dtype: str, chunk: int = DEFAULT_CHUNK, *, zarr_format: int = 2
+) -> ChunkedArray:
     """Create an empty volume in place of any earlier one, with level 0 announced.
 
     The array is removed first and written last. A concurrent reader therefore finds no array, or one whose attributes
@@ -113,17 +115,23 @@ def create_volume(files: Files, path: str, grid: Grid, dtype: str, chunk: int = 
         NumPy's name of the data type.
     chunk : int
         Edge of the chunks in voxels. Default: 256.
+    zarr_format : {2, 3}
+        Version of Zarr: 2 for OME-Zarr 0.4, 3 for 0.5. Default: 2.
 
     Returns
     -------
     ChunkedArray
         Level 0.
     """
-    files.remove_object(f"{path}/0/.zarray")
+    for name in METADATA_NAMES.values():
+        files.remove_object(f"{path}/0/{name}")
     files.remove(path)
-    files.write(f"{path}/.zgroup", b'{\n    "zarr_format": 2\n}')
-    write_attributes(files, path, grid.voxel_spacing_angstrom, levels=1, centred=False)
-    array_format = ArrayFormat.plain(grid.shape, chunk_shape(grid.shape, chunk), np.dtype(dtype))
+    array_format = ArrayFormat.plain(
+        grid.shape, chunk_shape(grid.shape, chunk), np.dtype(dtype), zarr_format=zarr_format
+    )
+    if zarr_format == 2:
+        files.write(f"{path}/.zgroup", b'{\n    "zarr_format": 2\n}')
+    write_attributes(files, path, grid.voxel_spacing_angstrom, levels=1, centred=False, zarr_format=zarr_format)
     return ChunkedArray.create(files, f"{path}/0", array_format)
 
 
@@ -147,8 +155,63 @@ def check_density_type(array: ChunkedArray, what: str) -> None:
 # --- attributes ----------------------------------------------------------------------------------------------------
 
 
+class Group(NamedTuple):
+    """The metadata of a volume's group.
+
+    Attributes
+    ----------
+    zarr_format : int or None
+        Version of Zarr, or None if neither version describes a volume.
+    attributes : dict
+        Its attributes, `multiscales` among them for 0.4 and 0.5 alike; empty if there are none.
+    """
+
+    zarr_format: int | None
+    attributes: dict[str, Any]
+
+
+def read_group(files: Files, path: str) -> Group:
+    """Return the metadata of a volume's group.
+
+    A folder may hold metadata of both versions: a program for one of them has read or written where a volume of the
+    other one is. The version that describes the multiscales counts; version 3 if both do, as zarr decides it.
+
+    Parameters
+    ----------
+    files : Files
+        The store of the volume.
+    path : str
+        Path of the group.
+
+    Raises
+    ------
+    ChunkError
+        If they are torn.
+    """
+    old = _read_json(files, path, ".zattrs")
+    if is_ours(old):  # creating a volume removes what was there
+        return Group(2, old)
+    attributes = _read_json(files, path, "zarr.json").get("attributes") or {}
+    new = attributes | attributes.get("ome", {})
+    for zarr_format, found in ((3, new), (2, old)):
+        if "multiscales" in found:
+            return Group(zarr_format, found)
+    return Group(None, old)
+
+
+def _read_json(files: Files, path: str, name: str) -> dict[str, Any]:
+    try:
+        text = files.read(f"{path}/{name}".lstrip("/"))
+    except FileNotFoundError:
+        return {}
+    try:
+        return dict(json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise ChunkError(f"{files.url}/{path}: {name} is torn ({error})", "copy the volume again") from error
+
+
 def read_attributes(files: Files, path: str) -> dict[str, Any]:
-    """Return the attributes of a group.
+    """Return the attributes of a group; see `read_group`.
 
     Parameters
     ----------
@@ -167,17 +230,12 @@ def read_attributes(files: Files, path: str) -> dict[str, Any]:
     ChunkError
         If they are torn.
     """
-    try:
-        text = files.read(f"{path}/.zattrs".lstrip("/"))
-    except FileNotFoundError:
-        return {}
-    try:
-        return dict(json.loads(text))
-    except ValueError as error:
-        raise ChunkError(f"{files.url}/{path}: .zattrs is torn ({error})", "copy the volume again") from error
+    return read_group(files, path).attributes
 
 
-def write_attributes(files: Files, path: str, spacing_angstrom: float, *, levels: int, centred: bool) -> None:
+def write_attributes(
+    files: Files, path: str, spacing_angstrom: float, *, levels: int, centred: bool, zarr_format: int = 2
+) -> None:
     """Write the attributes of a volume.
 
     Parameters
@@ -192,6 +250,8 @@ def write_attributes(files: Files, path: str, spacing_angstrom: float, *, levels
         Number of levels to announce.
     centred : bool
         Whether coarser voxels are means, whose centres are between those of the finer ones.
+    zarr_format : {2, 3}
+        Version of Zarr. Default: 2.
     """
     axes = [{"name": name, "type": "space", "unit": "angstrom"} for name in "zyx"]
     datasets = []
@@ -200,23 +260,47 @@ def write_attributes(files: Files, path: str, spacing_angstrom: float, *, levels
         if centred and level:  # the mean of voxels 2i and 2i + 1 is centred between them
             transforms.append({"type": "translation", "translation": [spacing_angstrom * (2**level - 1) / 2] * 3})
         datasets.append({"path": str(level), "coordinateTransformations": transforms})
-    multiscales = [{"version": "0.4", "name": "/", "axes": axes, "datasets": datasets}]
-    attributes = {"multiscales": multiscales, _OURS: {"every_chunk_written": True}}
-    files.write(f"{path}/.zattrs", json.dumps(attributes, indent=4).encode())
+    multiscale = {"name": "/", "axes": axes, "datasets": datasets}
+    ours = {_OURS: {"every_chunk_written": True}}
+    content: dict[str, Any]
+    if zarr_format == 2:
+        name, content = ".zattrs", {"multiscales": [{"version": "0.4"} | multiscale]} | ours
+    else:
+        attributes = {"ome": {"version": "0.5", "multiscales": [multiscale]}} | ours
+        name, content = "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    files.write(f"{path}/{name}", json.dumps(content, indent=4).encode())
 
 
 def is_ours(attributes: dict[str, Any]) -> bool:
-    """Return whether this package wrote a volume with these attributes."""
+    """Return whether this package wrote a volume with these attributes.
+
+    Parameters
+    ----------
+    attributes : dict
+        Attributes of the volume's group.
+    """
     return _OURS in attributes
 
 
 def is_finished(attributes: dict[str, Any]) -> bool:
-    """Return whether the attributes announce all levels."""
+    """Return whether the attributes announce all levels.
+
+    Parameters
+    ----------
+    attributes : dict
+        Attributes of the volume's group.
+    """
     return len(level_paths(attributes)) == LEVELS
 
 
 def level_paths(attributes: dict[str, Any]) -> list[str]:
-    """Return the paths of the levels that the attributes announce, the finest first."""
+    """Return the paths of the levels that the attributes announce, the finest first.
+
+    Parameters
+    ----------
+    attributes : dict
+        Attributes of the volume's group.
+    """
     try:
         return [str(dataset["path"]).strip("/") for dataset in attributes["multiscales"][0]["datasets"]]
     except (KeyError, IndexError, TypeError):
@@ -247,12 +331,24 @@ def from_level(attributes: dict[str, Any], level: str) -> dict[str, Any] | None:
 
 
 def scales(entry: dict[str, Any]) -> list[list[float]]:
-    """Return the scales among the coordinate transformations of a dataset or of a multiscale."""
+    """Return the scales among the coordinate transformations of a dataset or of a multiscale.
+
+    Parameters
+    ----------
+    entry : dict
+        The dataset or multiscale, as OME-Zarr's metadata have it.
+    """
     return _transforms(entry, "scale")
 
 
 def translation(entry: dict[str, Any]) -> NDArray[np.float64]:
-    """Return the translation of a dataset, shape (3,), zyx; zeros if it has none."""
+    """Return the translation of a dataset, shape (3,), zyx; zeros if it has none.
+
+    Parameters
+    ----------
+    entry : dict
+        The dataset, as OME-Zarr's metadata have it.
+    """
     return np.array((_transforms(entry, "translation") or [[0.0] * 3])[0][-3:])
 
 
