@@ -8,7 +8,7 @@ from membrain_cloud.pipeline.planning.digests import StageDigests
 from membrain_cloud.pipeline.stages.registry import STAGES
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef
 from membrain_cloud.store.tables.open import open_tables
-from membrain_cloud.store.volumes import ome_zarr
+from membrain_cloud.store.volumes import multiscales
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +84,7 @@ def _is_ours(project: Project, settings: Settings, task: Task) -> bool:
     """Return whether we made a task's output: volumes carry our mark, other files have receipts in their session."""
     ref = task.output
     if isinstance(ref, SegmentationRef):
-        return ome_zarr.is_ours(ome_zarr.read_attributes(*project.stored(ref)))
+        return multiscales.is_ours(multiscales.read_attributes(*project.stored(ref)))
     assert isinstance(ref, ObjectRef)
     if settings.output.session == "auto":
         return True

@@ -314,6 +314,22 @@ class Stage(ABC):
             A segmentation, meshes or picks, in the stage's session.
         """
 
+    def rows_name(self, settings: Settings) -> str:
+        """Return what tells the rows that these settings ask for from other rows of the same tomogram.
+
+        Parameters
+        ----------
+        settings : Settings
+            The settings of all stages.
+
+        Returns
+        -------
+        str
+            A safe name behind the tomogram's in the names of parts and receipts. Default: empty, a tomogram has one set
+            of rows.
+        """
+        return ""
+
     def parts(self, context: RunContext, grid: Grid) -> Sequence[TaskPart]:
         """Return the tasks into which it is cut.
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from membrain_cloud.geometry import Box
     from membrain_cloud.pipeline.settings import Settings
     from membrain_cloud.pipeline.tasks import Ref
+    from membrain_cloud.statistics.model.prepare import Membrane
     from membrain_cloud.store.projects.project import Project
 
 BORDER_VOXELS = 1.5
@@ -143,7 +144,7 @@ class Measure(Stage):
             grid=grid,
             options=settings.options(),
             kinds=sorted({ref.name for ref in sources}),
-            density_about=_density_about(context.project, density) if isinstance(density, TomogramRef) else None,
+            density_about=tomogram_density(context.project, density) if isinstance(density, TomogramRef) else None,
             lamella=_lamella(context),
         )
         rows = {table: [keys | row for row in some] for table, some in rows_of_tables.items()}
@@ -209,16 +210,36 @@ def _particles(
     return replace(picks, membrane_ids=numbers), names
 
 
-def _membrane(number: int, mesh: Mesh, picks: Picks | None, names: NDArray[np.str_], grid: Grid) -> Any:
+def _membrane(number: int, mesh: Mesh, picks: Picks | None, names: NDArray[np.str_], grid: Grid) -> Membrane:
     """Return a membrane with its particles and its vertices at the tomogram's border, as the statistics take it."""
+    if picks is None:
+        return membrane_of(mesh, grid)
+    index = np.flatnonzero(picks.membrane_ids == number)
+    return replace(
+        membrane_of(mesh, grid), picks=picks.select(index), object_names=[str(name) for name in names[index]]
+    )
+
+
+def membrane_of(mesh: Mesh, grid: Grid) -> Membrane:
+    """Return a membrane without particles, with its vertices at the tomogram's border.
+
+    Parameters
+    ----------
+    mesh : Mesh
+        The membrane's mesh, xyz in Å.
+    grid : Grid
+        Voxel grid of the segmentation that it is of.
+
+    Returns
+    -------
+    Membrane
+        The membrane as the statistics take it.
+    """
     from membrain_cloud.mesh.conversion.mask_to_mesh import border_vertices
     from membrain_cloud.statistics.measure import Membrane
 
     border = border_vertices(mesh, grid, margin_angstrom=BORDER_VOXELS * grid.voxel_spacing_angstrom)
-    if picks is None:
-        return Membrane(mesh, None, border, "")
-    index = np.flatnonzero(picks.membrane_ids == number)
-    return Membrane(mesh, picks.select(index), border, [str(name) for name in names[index]])
+    return Membrane(mesh, None, border, "")
 
 
 def density_reader(read_box: Callable[[Box], NDArray[Any]], grid: Grid) -> Callable[[Mesh], Any]:
@@ -246,7 +267,21 @@ def density_reader(read_box: Callable[[Box], NDArray[Any]], grid: Grid) -> Calla
     return read
 
 
-def _density_about(project: Project, density: TomogramRef) -> Callable[[Mesh], Any]:
+def tomogram_density(project: Project, density: TomogramRef) -> Callable[[Mesh], Any]:
+    """Return a function that reads a project's tomogram around a mesh.
+
+    Parameters
+    ----------
+    project : Project
+        The project.
+    density : TomogramRef
+        The tomogram.
+
+    Returns
+    -------
+    callable
+        As that of `density_reader`.
+    """
     return density_reader(functools.partial(project.read_density, density), project.grid(density))
 
 

@@ -10,6 +10,7 @@ layouts          the headers of the kinds of volume files
 volume_layout    what a header says, and reading the voxels behind it
 volume_files     kinds of volume files by their names; compressed files
 star, motl       particles: RELION's STAR and CSV; EM and STOPGAP motive lists
+star_particles   STAR files of many tomograms, and copies of them with further columns
 meshes           meshes: HDF5 of MemBrain-pick, OBJ, GLB
 copick_files     meshes and picks as copick stores them
 membrain_stats   folders as membrain-stats reads them
@@ -26,6 +27,7 @@ __all__ = [
     "motl",
     "spectra",
     "star",
+    "star_particles",
     "volume_files",
     "volume_layout",
     "volume_reader",

@@ -17,7 +17,7 @@ from membrain_cloud.rotations import orientations_from_relion_angles, relion_ang
 from membrain_cloud.store.formats.local_output import write_local_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -29,6 +29,7 @@ _ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 PIXEL_SIZES = ("rlnTomoTiltSeriesPixelSize", "rlnPixelSize", "rlnImagePixelSize")
 """Columns that give the size of the pixels that coordinates count, the preferred one first."""
 
+_TOMOGRAMS = ("rlnTomoName", "rlnMicrographName")
 _SCORES = ("rlnAutopickFigureOfMerit", "rlnLCCmax", "score")
 _MEMBRANES = ("rlnMembrane", "membrane_id", "instance_id")
 _IN_PLANE = "rlnInPlaneKnown"
@@ -81,7 +82,46 @@ def read_star_picks(
     VoxelSpacingError
         If the size of the pixels is unknown.
     """
-    table = star_particles(path, tomogram)
+    return picks_of_particles(
+        star_particles(path, tomogram),
+        path,
+        voxel_spacing_angstrom=voxel_spacing_angstrom,
+        origin_angstrom=origin_angstrom,
+        grid=grid,
+        inverse_angles=inverse_angles,
+    )
+
+
+def picks_of_particles(
+    table: pd.DataFrame,
+    path: str,
+    *,
+    voxel_spacing_angstrom: float | None = None,
+    origin_angstrom: Sequence[float] = (0.0, 0.0, 0.0),
+    grid: Grid | None = None,
+    inverse_angles: bool = False,
+) -> Picks:
+    """Return rows of a particle file as picks, in their order.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Rows of one tomogram, as `star_particles` returns them.
+    path : str
+        The STAR file, for messages.
+    voxel_spacing_angstrom, origin_angstrom, grid, inverse_angles
+        As in `read_star_picks`.
+
+    Returns
+    -------
+    Picks
+        Without orientations where the file has no angles.
+
+    Raises
+    ------
+    ProjectError, UsageError, VoxelSpacingError
+        As `read_star_picks`.
+    """
     if set(_CENTRED) <= set(table.columns) and not set(_COORDINATES) <= set(table.columns):
         if grid is None:
             raise UsageError(f"{path}: coordinates count from the tomogram's centre", "give the tomogram's grid")
@@ -281,11 +321,61 @@ def star_particles(path: str, tomogram: str | None = None) -> pd.DataFrame:
     UsageError
         If the file holds several tomograms and none is named.
     """
-    return _rows_of_tomogram(_particle_block(path), path, tomogram)
+    return _rows_of_tomogram(particle_rows(path), path, tomogram)
 
 
-def _particle_block(path: str) -> pd.DataFrame:
-    """Return the block with coordinates, joined with the optics block where there is one."""
+def has_coordinates(columns: Iterable[str]) -> bool:
+    """Return whether columns of a block are those of particles: it has coordinates.
+
+    Parameters
+    ----------
+    columns : iterable of str
+        Names of the block's columns, without "_" in front.
+
+    Returns
+    -------
+    bool
+        Whether positions can be read from it.
+    """
+    present = set(columns)
+    return set(_COORDINATES) <= present or set(_CENTRED) <= present
+
+
+def tomogram_names(table: pd.DataFrame) -> list[str] | None:
+    """Return the name of each particle's tomogram.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Particles, as `particle_rows` returns them.
+
+    Returns
+    -------
+    list of str or None
+        As the file writes them; None if the file names no tomograms.
+    """
+    column = next((c for c in _TOMOGRAMS if c in table.columns), None)
+    return None if column is None else [str(name) for name in table[column]]
+
+
+def particle_rows(path: str) -> pd.DataFrame:
+    """Return all particles of a file, joined with the optics block where there is one.
+
+    Parameters
+    ----------
+    path : str
+        The STAR file.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The rows of the block with coordinates, in their order.
+
+    Raises
+    ------
+    ProjectError
+        If the file is no particle file.
+    """
     import pandas as pd
     import starfile
 
@@ -295,7 +385,7 @@ def _particle_block(path: str) -> pd.DataFrame:
         raise ProjectError(f"{path} cannot be read as STAR ({error})", "give a RELION particle file") from error
     tables = {name: pd.DataFrame([block]) if isinstance(block, dict) else block for name, block in blocks.items()}
     for table in tables.values():
-        if set(_COORDINATES) <= set(table.columns) or set(_CENTRED) <= set(table.columns):
+        if has_coordinates(table.columns):
             optics = tables.get("optics")
             if optics is not None and "rlnOpticsGroup" in table.columns:
                 extra = [c for c in optics.columns if c == "rlnOpticsGroup" or c not in table.columns]
@@ -305,19 +395,19 @@ def _particle_block(path: str) -> pd.DataFrame:
 
 
 def _rows_of_tomogram(table: pd.DataFrame, path: str, tomogram: str | None) -> pd.DataFrame:
-    column = next((c for c in ("rlnTomoName", "rlnMicrographName") if c in table.columns), None)
-    names = sorted(set(table[column].astype(str))) if column else []
+    of_rows = tomogram_names(table)
+    names = sorted(set(of_rows or ()))
     if tomogram is None:
         if len(names) > 1:
             raise UsageError(
                 f"{path} holds particles of {len(names)} tomograms", f"name one of them: {', '.join(names[:5])} ..."
             )
         return table
-    if column is None:
+    if of_rows is None:
         return table
     if tomogram not in names:
         raise ProjectError(f"{path} has no tomogram {tomogram!r}", f"it has: {', '.join(names[:5])} ...")
-    return table[table[column].astype(str) == tomogram]
+    return table[[name == tomogram for name in of_rows]]
 
 
 def _pixel_size(table: pd.DataFrame, path: str, voxel_spacing_angstrom: float | None) -> float:

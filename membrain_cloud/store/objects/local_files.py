@@ -79,8 +79,18 @@ def temporaries(base: str) -> Iterator[tuple[str, os.stat_result]]:
                 yield os.path.relpath(path, base), status
 
 
-def read_range(path: str, start: int, stop: int | None) -> bytes:
-    """Return some bytes of a file; see `Files.read_range`."""
+def read_bytes(path: str, start: int | None = None, stop: int | None = None) -> bytes:
+    """Return the content of a file, or some bytes of it.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    start, stop : int, optional
+        First byte, and the byte after the last; see `Files.read`.
+    """
+    if start is None:
+        return Path(path).read_bytes()
     with Path(path).open("rb") as file:
         if start < 0:
             start = max(0, file.seek(0, os.SEEK_END) + start)

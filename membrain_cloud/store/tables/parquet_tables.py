@@ -54,7 +54,7 @@ class Tables:
     storage_options : Mapping, optional
         Arguments of fsspec.
     schemas : Mapping, optional
-        Columns of each table. Default: `statistics.schema.tables.TABLES`.
+        Columns of each table. Default: `statistics.schema.tables.ALL_TABLES`.
     meter : Meter, optional
         Counts what is read and written.
 
@@ -74,9 +74,9 @@ class Tables:
         meter: Meter | None = None,
     ) -> None:
         if schemas is None:
-            from membrain_cloud.statistics.schema.tables import TABLES
+            from membrain_cloud.statistics.schema.tables import ALL_TABLES
 
-            schemas = TABLES
+            schemas = ALL_TABLES
         self.files = Files(url, storage_options, meter=meter)
         self._schemas = schemas
         self.url = self.files.url

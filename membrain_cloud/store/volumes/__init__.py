@@ -6,7 +6,8 @@ Imports of the store `objects` only.
 - `array_format` : the metadata of an array, Zarr version 2 and 3
 - `files_store` : a store of zarr over `Files`, strict on absent chunks
 - `checked_codecs` : Blosc with the length checked before decoding
-- `ome_zarr` : OME-Zarr volumes: their metadata, and how they are opened and made
+- `multiscales` : the metadata of OME-Zarr groups, 0.4 and 0.5
+- `ome_zarr` : OME-Zarr volumes: how they are opened and made
 - `pyramid` : the coarser levels of a volume
 - `labels` : label arrays as unsigned integers
 - `scratch_array` : arrays in files that end with the process
@@ -17,6 +18,7 @@ __all__ = [
     "checked_codecs",
     "files_store",
     "labels",
+    "multiscales",
     "ome_zarr",
     "pyramid",
     "scratch_array",

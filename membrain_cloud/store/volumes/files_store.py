@@ -174,10 +174,10 @@ class FilesStore(Store):  # type: ignore[misc]  # zarr's types are not followed
         if byte_range is None:
             return self.files.read(name)
         if isinstance(byte_range, RangeByteRequest):
-            return self.files.read_range(name, byte_range.start, byte_range.end)
+            return self.files.read(name, byte_range.start, byte_range.end)
         if isinstance(byte_range, OffsetByteRequest):
-            return self.files.read_range(name, byte_range.offset)
-        return self.files.read_range(name, -byte_range.suffix)
+            return self.files.read(name, byte_range.offset)
+        return self.files.read(name, -byte_range.suffix)
 
     def _is_listed(self, key: str) -> bool:
         """Return whether the store lists a chunk that it answers as absent; ChunkError if it must not be absent."""

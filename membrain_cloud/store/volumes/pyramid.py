@@ -17,14 +17,8 @@ from numpy.typing import NDArray
 
 from membrain_cloud.geometry import Box, Grid, iterate_chunks
 from membrain_cloud.store.volumes.array_format import ArrayFormat
-from membrain_cloud.store.volumes.ome_zarr import (
-    LEVELS,
-    chunk_shape,
-    level_paths,
-    scales,
-    translation,
-    write_attributes,
-)
+from membrain_cloud.store.volumes.multiscales import LEVELS, level_paths, scales, translation, write_attributes
+from membrain_cloud.store.volumes.ome_zarr import chunk_shape
 from membrain_cloud.store.volumes.zarr_array import ChunkedArray
 
 if TYPE_CHECKING:
