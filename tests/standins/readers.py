@@ -23,9 +23,7 @@ Found = dict[str, Any]
 Request = dict[str, Any]
 
 
-def found(
-    level_0: Any, shapes: Iterable[Iterable[int]] | None = None, spacing_angstrom: float | None = None
-) -> Found:
+def found(level_0: Any, shapes: Iterable[Iterable[int]] | None = None, spacing_angstrom: float | None = None) -> Found:
     """Return what a reader found, as JSON values."""
     voxels = np.ascontiguousarray(np.asarray(level_0))
     native = voxels.astype(voxels.dtype.newbyteorder("="), copy=False)

@@ -129,7 +129,7 @@ class _Volume:
     def __init__(self, place: Any, storage_options: Mapping[str, Any] | None, sparse: bool) -> None:
         from membrain_cloud.errors import UsageError
         from membrain_cloud.store.objects.object_store import Files
-        from membrain_cloud.store.volumes import ome_zarr
+        from membrain_cloud.store.volumes import multiscales, ome_zarr
 
         if not isinstance(place, str | os.PathLike):
             raise UsageError(f"engine ome-zarr: a {type(place).__name__}", "give the path or URL of a volume")
@@ -137,7 +137,7 @@ class _Volume:
         folder, _, name = self.url.rpartition("/")
         self._files, self._path = Files(folder or ("/" if self.url.startswith("/") else "."), storage_options), name
         self._first, self._metadata = ome_zarr.open_volume(self._files, name, sparse=sparse)
-        self.levels = ome_zarr.level_paths(self._metadata) or [""]
+        self.levels = multiscales.level_paths(self._metadata) or [""]
 
     @property
     def attributes(self) -> dict[str, Any]:
