@@ -14,7 +14,8 @@ import numpy as np
 
 from membrain_cloud.errors import ProjectError
 from membrain_cloud.store.formats.local_output import write_local_file
-from membrain_cloud.store.formats.star import has_coordinates, particle_rows, tomogram_names
+from membrain_cloud.store.formats.relion.particles import has_coordinates, particle_rows, tomogram_names
+from membrain_cloud.store.formats.relion.tables import without_comment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -125,7 +126,7 @@ def _copied(
     first, rows, end = _particle_lines(lines)
     header = [line.split()[0][1:] for line in lines[first:rows]]
     kept = [k for k, name in enumerate(header) if not name.startswith(prefix)]
-    contents = [line.partition("#")[0].strip() for line in lines[rows:end]]
+    contents = [without_comment(line).strip() for line in lines[rows:end]]
     if sum(map(bool, contents)) != len(values):
         raise ProjectError(
             f"{source.path}: {sum(map(bool, contents))} lines for {len(values)} particles",
@@ -139,7 +140,7 @@ def _copied(
             yield line
             continue
         tokens = _TOKEN.findall(content) if len(kept) < len(header) else []
-        own = "\t".join(tokens[k] for k in kept) if tokens else line.partition("#")[0].rstrip()
+        own = "\t".join(tokens[k] for k in kept) if tokens else without_comment(line).rstrip()
         yield "\t".join([own, *next(further)])
     yield from lines[end:]
 

@@ -67,7 +67,7 @@ def test_tomograms_and_their_rows(path: Path) -> None:
     assert len(source) == 3
     assert source.tomograms == ("TS_2", "TS_1", "TS_2")
     assert source.rows_of("TS_2").tolist() == [0, 2]
-    assert source.table["rlnTomoTiltSeriesPixelSize"].tolist() == [1.35, 1.35, 1.35]
+    assert source.table["rlnTomoTiltSeriesPixelSize"].astype(float).tolist() == [1.35, 1.35, 1.35]
 
 
 def test_a_copy_keeps_every_line_and_its_order(path: Path, tmp_path: Path) -> None:

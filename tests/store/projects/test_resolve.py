@@ -9,7 +9,7 @@ import pytest
 
 from membrain_cloud.errors import BadNameError, ProjectError
 from membrain_cloud.geometry import Mesh, Picks
-from membrain_cloud.store.projects.resolve import resolve
+from membrain_cloud.store.projects.resolve import require_one, resolve, resolve_one
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef
 
 if TYPE_CHECKING:
@@ -83,3 +83,27 @@ def test_an_absent_run_has_no_annotations(annotated: Project) -> None:
         resolve(annotated, "../TS_1", "membrane:alice/1")
     with pytest.raises(ProjectError, match="does not name one annotation"):
         resolve(annotated, "TS_1", "membrane")
+
+
+def test_only_the_wanted_kinds_are_searched(annotated: Project) -> None:
+    assert resolve(annotated, "TS_1", "membrane:alice/1", ("mesh",)) == {"mesh": OBJECT}
+    assert resolve_one(annotated, "TS_1", "membrane:alice/1", ("picks", "segmentation")) == OBJECT
+    assert resolve_one(annotated, "TS_1", "membrane:alice/1", ("segmentation", "picks")) == MASK
+    assert resolve_one(annotated, "TS_1", "membrane:alice/1", ("instances",)) is None
+    assert resolve_one(annotated, "TS_1", "membrane:alice/1?instance=true", ("segmentation", "instances")) == INSTANCES
+    assert resolve_one(annotated, "TS_1", "membrane:bob/1", ("mesh",)) is None
+
+
+def test_an_ambiguous_uri_is_refused_with_the_spacings(annotated: Project) -> None:
+    annotated.write_segmentation(SegmentationRef("TS_1", "membrane", "alice", "1", 20.0), LABELS)
+    with pytest.raises(ProjectError, match=r"2 segmentations -> add the @spacing: .*@10\.000, .*@20\.000"):
+        resolve_one(annotated, "TS_1", "membrane:alice/1", ("segmentation",))
+    assert resolve_one(annotated, "TS_1", "membrane:alice/1@20", ("segmentation",)) is not None
+    assert resolve_one(annotated, "TS_1", "membrane:alice/1", ("mesh",)) == OBJECT
+
+
+def test_an_absent_annotation_is_refused_with_what_there_is(annotated: Project) -> None:
+    with pytest.raises(ProjectError, match=r"names no mask and no meshes -> there are: .*cell:alice"):
+        require_one(annotated, "TS_1", "membrane:bob/1", ("segmentation", "mesh"))
+    with pytest.raises(ProjectError, match="the run has none"):
+        require_one(annotated, "TS_9", "membrane:bob/1", ("mesh",))
