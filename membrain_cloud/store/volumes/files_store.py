@@ -15,6 +15,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import zarr
 from zarr.abc.store import OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import default_buffer_prototype
 
@@ -278,6 +279,17 @@ class ShardReadStore(FilesStore):
         if self._index_at_start:
             return isinstance(byte_range, RangeByteRequest) and byte_range.start == 0
         return isinstance(byte_range, SuffixByteRequest)
+
+
+def limit_codec_threads(threads: int) -> None:
+    """Limit the threads in which zarr encodes and decodes chunks; of effect before the first array is read.
+
+    Parameters
+    ----------
+    threads : int
+        Number of threads: the cores that this process may use.
+    """
+    zarr.config.set({"threading.max_workers": threads, "codec_pipeline.max_workers": threads})
 
 
 def is_metadata(key: str) -> bool:
