@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 folder="${READERS:-benchmarks/.readers}"
 declare -A packages=(
   [copick1]='copick==1.31.0 copick-utils==1.10.2'
-  [napari]='napari-ome-zarr==0.11.0'
+  [napari]='napari-ome-zarr==0.11.0 ome-zarr-models==1.8.1'
   [tensorstore]='tensorstore==0.1.86'
 )
 declare -A pythons=(
@@ -26,5 +26,5 @@ for name in "$@"; do
   "$python" -m venv "$folder/$name"
   read -ra wanted <<<"${packages[$name]}"
   "$folder/$name/bin/python" -m pip --quiet --disable-pip-version-check install "${wanted[@]}"
-  "$folder/$name/bin/python" -m pip --disable-pip-version-check list 2>/dev/null | grep -Ei '^(copick|zarr|napari-ome|ome-zarr|tensorstore|numpy) '
+  "$folder/$name/bin/python" -m pip --disable-pip-version-check list 2>/dev/null | grep -Ei '^(copick|copick-utils|zarr|napari-ome-zarr|ome-zarr|ome-zarr-models|tensorstore|numpy) '
 done

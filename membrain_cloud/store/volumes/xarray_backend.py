@@ -102,7 +102,7 @@ class OmeZarrBackend(BackendEntrypoint):
         volume = _Volume(filename_or_obj, storage_options, sparse)
         groups = {"/": xr.Dataset(attrs=volume.attributes)}
         for number, path in enumerate(volume.levels):
-            groups[f"/{path or number}"] = _without(volume.dataset(number), drop_variables)
+            groups[f"/{path.rpartition('/')[2] or number}"] = _without(volume.dataset(number), drop_variables)
         return groups
 
     def open_datatree(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 import tomllib
@@ -14,10 +15,12 @@ import pytest
 import xarray as xr
 
 from membrain_cloud.errors import ChunkError, ProjectError, UsageError, VoxelSpacingError
+from membrain_cloud.geometry import Grid
 from membrain_cloud.store.objects.object_store import Files
 from membrain_cloud.store.projects.stored_project import CopickProject
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef
-from membrain_cloud.store.volumes.pyramid import local_mean
+from membrain_cloud.store.volumes.ome_zarr import create_volume
+from membrain_cloud.store.volumes.pyramid import finish_volume, local_mean
 from membrain_cloud.store.volumes.xarray_backend import OmeZarrBackend
 
 if TYPE_CHECKING:
@@ -175,6 +178,51 @@ def test_what_is_not_there_is_refused(path: str, tmp_path: Path) -> None:
         xr.open_dataset(3, engine=OmeZarrBackend)  # type: ignore[arg-type]
 
 
+def test_of_a_folder_of_images_the_first_is_opened(tmp_path: Path) -> None:
+    """As bioformats2raw writes them: a group of images, each with axes of time and channel."""
+    import zarr
+
+    zarr.open_group(tmp_path, mode="w", zarr_format=2, attributes={"bioformats2raw.layout": 3})
+    (tmp_path / "0").mkdir()
+    image = foreign(tmp_path / "0", axes="tczyx", unit="nanometer", scale=[1.0] * 5)
+    Path(image).rename(tmp_path / "image")
+    (tmp_path / "0").rmdir()
+    (tmp_path / "image").rename(tmp_path / "0")
+    for place in (tmp_path, tmp_path / "0"):
+        assert open_level(str(place)).sizes == {"z": 4, "y": 5, "x": 6}
+        assert list(xr.open_datatree(place, engine=OmeZarrBackend).children) == ["0"]
+    np.testing.assert_allclose(open_level(str(tmp_path)).z, 10.0 * np.arange(4))
+
+
+def test_what_copick_wrote_is_read(tmp_path: Path, density: np.ndarray) -> None:
+    """Format 0.5, one shard a level."""
+    import copick
+
+    config = tmp_path / "config.json"
+    overlay = tmp_path / "overlay"
+    content = {"config_type": "filesystem", "name": "a", "description": "", "version": "1", "pickable_objects": []}
+    config.write_text(json.dumps(content | {"overlay_root": f"local://{overlay}", "overlay_fs_args": {}}))
+    run = copick.from_file(str(config)).new_run("TS_1")
+    run.new_voxel_spacing(10.0).new_tomogram("wbp").from_numpy(density)
+    (path,) = overlay.rglob("wbp.zarr")
+    tree = xr.open_datatree(path, engine=OmeZarrBackend)
+    np.testing.assert_array_equal(tree["0/image"].values, density)
+    np.testing.assert_allclose(tree["0/image"].x, 10.0 * np.arange(50))
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_both_versions_read_alike(tmp_path: Path, version: Any) -> None:
+    values = np.random.default_rng(0).normal(size=(6, 7, 300)).astype(np.float32)
+    files = Files(str(tmp_path))
+    array = create_volume(files, "a.zarr", Grid((6, 7, 300), 10.0), "float32", version=version)
+    array.write(array.box, values)
+    finish_volume(files, "a.zarr", 10.0, mean=True)
+    level = open_level(str(tmp_path / "a.zarr"), chunks={})
+    assert level.chunks == ((6,), (7,), (256, 44) if version == "0.4" else (128, 128, 44))
+    np.testing.assert_array_equal(level.sel(x=slice(1000, 2600)).values, values[:, :, 100:261])
+    assert float(open_level(str(tmp_path / "a.zarr"), level=2).x[0]) == 15.0
+
+
 def test_a_lazy_array_pickles_small(path: str, density: np.ndarray) -> None:
     level = open_level(path, cache=False)
     pickled = pickle.dumps(level.variable)
@@ -219,8 +267,6 @@ def test_a_volume_in_a_bucket_is_read_with_its_options(proxy: FaultProxy, densit
 
 
 def bucket_project(bucket: str, options: dict[str, Any], folder: Path, density: np.ndarray) -> TomogramRef:
-    import json
-
     config = folder / "config.json"
     content = {"config_type": "filesystem", "overlay_root": f"s3://{bucket}", "overlay_fs_args": options}
     config.write_text(json.dumps(content | {"pickable_objects": []}))
