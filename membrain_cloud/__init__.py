@@ -23,6 +23,7 @@ from membrain_cloud.version import __version__
 if TYPE_CHECKING:
     from membrain_cloud import tables
     from membrain_cloud.api.arrays import measure, mesh, pick, segment, separate
+    from membrain_cloud.api.context import measure_picks, particle_context
     from membrain_cloud.api.phantoms import simulate
     from membrain_cloud.api.projects import open_project, plan, run
     from membrain_cloud.api.volumes import Volume, read_volume
@@ -38,8 +39,10 @@ __all__ = [
     "Volume",
     "__version__",
     "measure",
+    "measure_picks",
     "mesh",
     "open_project",
+    "particle_context",
     "pick",
     "plan",
     "read_volume",
@@ -58,7 +61,9 @@ _MODULES = {
     "Settings": "pipeline.settings",
     "Volume": "api.volumes",
     "measure": "api.arrays",
+    "measure_picks": "api.context",
     "open_project": "api.projects",
+    "particle_context": "api.context",
     "pick": "api.arrays",
     "plan": "api.projects",
     "read_volume": "api.volumes",

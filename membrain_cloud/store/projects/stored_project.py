@@ -184,6 +184,9 @@ class _StoredProject(Project):
     def stored_chunk(self, ref: VolumeRef, *, level: int = 0) -> Zyx:
         return self._parts.reader.array(ref, level).format.chunk
 
+    def stored_shard(self, ref: VolumeRef) -> Zyx:
+        return self._parts.reader.array(ref).format.shard
+
     def identity(self, ref: VolumeRef | ObjectRef) -> str:
         return self._parts.annotations.identity(ref) if isinstance(ref, ObjectRef) else self._parts.reader.identity(ref)
 
@@ -209,8 +212,14 @@ class _StoredProject(Project):
         ome_zarr.check_density_type(array, ref.key)
         return array.read(box or array.box)
 
-    def write_tomogram(self, ref: TomogramRef, array: Any, chunk: int = ome_zarr.DEFAULT_CHUNK) -> None:
-        self._parts.writer.write_tomogram(ref, array, chunk)
+    def write_tomogram(
+        self,
+        ref: TomogramRef,
+        array: Any,
+        chunk: int = ome_zarr.DEFAULT_CHUNK,
+        version: ome_zarr.OmeVersion = "0.4",
+    ) -> None:
+        self._parts.writer.write_tomogram(ref, array, chunk, version)
 
     def read_labels(self, ref: SegmentationRef, box: Box | None = None) -> NDArray[Any]:
         array = self._parts.reader.array(ref)
@@ -219,8 +228,15 @@ class _StoredProject(Project):
     def label_chunk(self, grid: Grid, chunk: int = ome_zarr.DEFAULT_CHUNK) -> Zyx:
         return ome_zarr.chunk_shape(grid.shape, chunk)
 
-    def create_labels(self, ref: SegmentationRef, grid: Grid, dtype: str, chunk: int = ome_zarr.DEFAULT_CHUNK) -> None:
-        self._parts.writer.create(ref, grid, dtype, chunk)
+    def create_labels(
+        self,
+        ref: SegmentationRef,
+        grid: Grid,
+        dtype: str,
+        chunk: int = ome_zarr.DEFAULT_CHUNK,
+        version: ome_zarr.OmeVersion = "0.4",
+    ) -> None:
+        self._parts.writer.create(ref, grid, dtype, chunk, version)
 
     def write_labels(self, ref: SegmentationRef, box: Box, array: NDArray[Any]) -> None:
         self._parts.writer.write(ref, box, array)
@@ -229,10 +245,14 @@ class _StoredProject(Project):
         self._parts.writer.finish(ref, mean=False)
 
     def write_segmentation(
-        self, ref: SegmentationRef, array: NDArray[Any], chunk: int = ome_zarr.DEFAULT_CHUNK
+        self,
+        ref: SegmentationRef,
+        array: NDArray[Any],
+        chunk: int = ome_zarr.DEFAULT_CHUNK,
+        version: ome_zarr.OmeVersion = "0.4",
     ) -> None:
         grid = grid_of_array(array, ref)
-        self.create_labels(ref, grid, array.dtype.name, chunk)
+        self.create_labels(ref, grid, array.dtype.name, chunk, version)
         self.write_labels(ref, grid.box, array)
         self.finish_labels(ref)
 
@@ -241,10 +261,17 @@ class _StoredProject(Project):
         ome_zarr.check_density_type(array, ref.key)
         return array.read(box or array.box)
 
-    def create_features(self, ref: FeaturesRef, grid: Grid, dtype: str, chunk: int = ome_zarr.DEFAULT_CHUNK) -> None:
+    def create_features(
+        self,
+        ref: FeaturesRef,
+        grid: Grid,
+        dtype: str,
+        chunk: int = ome_zarr.DEFAULT_CHUNK,
+        version: ome_zarr.OmeVersion = "0.4",
+    ) -> None:
         if np.dtype(dtype).name not in ome_zarr.DENSITY_TYPES:
             raise ValueError(f"{dtype} is not one of {', '.join(ome_zarr.DENSITY_TYPES)}")
-        self._parts.writer.create(ref, grid, dtype, chunk)
+        self._parts.writer.create(ref, grid, dtype, chunk, version)
 
     def write_features(self, ref: FeaturesRef, box: Box, array: NDArray[Any]) -> None:
         self._parts.writer.write(ref, box, array)
