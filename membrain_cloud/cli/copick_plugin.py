@@ -237,14 +237,14 @@ train_picker = _train("picker", "picking")
 
 def _stages(stages: str, source: str) -> str:
     """Return the stages for a source: a mask is separated first, instances are taken as they are."""
-    from membrain_cloud.store.projects.uris import names_instances
+    from membrain_cloud.store.projects.resolve import names_instances
 
     return stages if _parsed(names_instances, source, "-i") else f"separate,{stages}"
 
 
 def _tomogram(uri: str | None) -> list[str]:
     """Return the URI `type@spacing` or `type` as settings."""
-    from membrain_cloud.store.projects.uris import parse_tomogram_uri
+    from membrain_cloud.store.projects.resolve import parse_tomogram_uri
 
     if not uri:
         return []
@@ -255,7 +255,7 @@ def _tomogram(uri: str | None) -> list[str]:
 
 def _target(uri: str | None, name: str | None) -> list[str]:
     """Return user and session of an output URI as settings; BadParameter for another name than the one written."""
-    from membrain_cloud.store.projects.uris import parse_target_uri
+    from membrain_cloud.store.projects.resolve import parse_target_uri
 
     if not uri:
         return []
