@@ -17,6 +17,8 @@ May import `store` (reading tables), `statistics` (curves from counts) and `erro
     analysis.density_against("distance_to_edge_nm")   # particles per µm² in bins of a property
     analysis.neighbors_against("mean_curvature_per_nm")  # distance to the nearest neighbour in bins of a property
     analysis.ripley_against("distance_to_edge_nm")    # g, O, K, L in bins of a property
+    tables.open("project/config.json", organelles=True)  # adds `organelle` to the columns to group by
+    analysis.organelle_contacts()                     # gaps and contact areas of pairs of organelles
     analysis.membrane_pairs(); analysis.chains(); analysis.in_plane_angles(); analysis.density_profile()
 
 `by` is one column or several: key columns (dataset, run_name, tomogram_id, membrane_id, ...), component_id where the
