@@ -131,7 +131,7 @@ class Separate(Stage):
 
         source, target = context.segmentation("labels"), context.written_segmentation()
         project, grid, settings = context.project, context.project.grid(source), context.settings.separate
-        inside = _region_mask(context, grid)
+        inside, output = _region_mask(context, grid), context.settings.output
 
         def read(box: Box) -> NDArray[Any]:
             labels: NDArray[Any] = project.read_labels(source, box)
@@ -150,8 +150,8 @@ class Separate(Stage):
                 drop_border=settings.drop_border,
                 split_voxels=settings.split_voxels,
             )
-            project.create_labels(target, grid, str(separation.numbers.dtype), context.settings.output.chunk)
-            for box in iterate_chunks(grid.shape, project.label_chunk(grid, context.settings.output.chunk)):
+            project.create_labels(target, grid, str(separation.numbers.dtype), output.chunk, output.format)
+            for box in iterate_chunks(grid.shape, project.label_chunk(grid, output.chunk)):
                 project.write_labels(target, box, separation.numbers[scratch.read(box)])
         project.finish_labels(target)
         counts = {"membranes": separation.count}

@@ -239,7 +239,7 @@ def ome_zarr(folder: Path, scale: list[float], unit: Any, *, write_empty: bool =
         ([10.0] * 3, "angstrom", 10.0),
         ([10.0] * 3, "Å", 10.0),
         ([10.0] * 3, "absent", 10.0),
-        ([10.0] * 3, None, None),
+        ([10.0] * 3, None, 10.0),
         ([10.0] * 3, "pixel", None),
         ([10.0] * 3, ["nm"], None),
         ([10.0, 10.0, 20.0], "angstrom", None),
