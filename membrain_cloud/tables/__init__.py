@@ -1,6 +1,6 @@
 """Read the tables of a project as pandas frames, and compute curves and densities from them.
 
-May import `store` (reading tables), `statistics` (curves from counts) and `errors`; pandas and numpy, and no Dask.
+May import `store` (reading tables), `statistics` (curves from counts) and `errors`; pandas, numpy and xarray, no Dask.
 
     from membrain_cloud import tables
 
@@ -10,6 +10,7 @@ May import `store` (reading tables), `statistics` (curves from counts) and `erro
     analysis.concentration(by="dataset")              # particles per µm²
     analysis.nearest_neighbors(by="object_name")      # histogram and mean of distances
     analysis.ripley(by=["run_name"])                  # g, O, K, L with envelopes
+    analysis.ripley_dataset(by=["run_name", "membrane_id"])  # the same curves as an xarray.Dataset
     analysis.significance()                           # p-values against randomness
     analysis.peaks()                                  # preferred spacings, each with its error
     analysis.histogram("mean_curvature_per_nm")       # area in bins of a property
