@@ -87,7 +87,8 @@ class Surface:
         if self.groups is None:
             return seams
         group = np.repeat(self.groups, 3)
-        return np.logical_or(seams, (twins >= 0) & (group != group[twins]))
+        cut: NDArray[np.bool_] = seams | ((twins >= 0) & (group != group[twins]))
+        return cut
 
     @cached_property
     def boundary_edges(self) -> NDArray[np.int32]:
