@@ -21,7 +21,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from membrain_cloud.pipeline.digest import digest_of
-from membrain_cloud.pipeline.execution.driver import Observer, run_tasks
+from membrain_cloud.pipeline.execution.driver import run_tasks
 from membrain_cloud.pipeline.planning.plan import Plan
 from membrain_cloud.pipeline.runners.worker_registry import WorkerRegistry
 from membrain_cloud.pipeline.runners.worker_state import Assignment, Worker, WorkerFacts
@@ -30,7 +30,8 @@ from membrain_cloud.pipeline.stages.registry import STAGES
 from membrain_cloud.pipeline.tasks import Job, Kind, Outcome, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from membrain_cloud.pipeline.execution.runner import Demand, Observer
+    from collections.abc import Mapping, Sequence
 
     from membrain_cloud.pipeline.execution.crash_records import CrashRecords
     from membrain_cloud.pipeline.planning.digests import Registry
@@ -83,13 +84,13 @@ def portal_plan(world: World) -> Plan:
             digest = digest_of(stage, run)
             voxels = int(megavoxels * 1e6)
             tasks.append(Task(job, stage, run, "whole", digest, {}, None, receipt, "", "", needs, voxels=voxels))
-    return Plan(job, ORDER, tuple(f"TS_{n:05d}" for n in range(world.tomograms)), {}, tuple(tasks), (), {}, {})
+    return Plan(job, ORDER, tuple(f"TS_{n:05d}" for n in range(world.tomograms)), {}, tuple(tasks), (), {})
 
 
 class Simulated:
     """A runner whose workers and time are simulated; who works on what is kept by the real registry."""
 
-    memory_bytes = 2**40
+    memory_limits: Mapping[Kind, int] | None = None
 
     def __init__(self, world: World) -> None:
         self.world, self.time = world, 0.0
@@ -114,7 +115,12 @@ class Simulated:
 
     # -- what run_tasks() asks for
 
+    def prepare(self, tasks: Sequence[Task], registry: Registry) -> None: ...
+
     def bind(self, attempts: CrashRecords, note: Observer) -> None: ...
+
+    def refusal(self, task: Task, kind: Kind) -> Outcome | None:
+        return None
 
     def now(self) -> float:
         return self.time
@@ -154,7 +160,7 @@ class Simulated:
                 self._send(worker, task, kind)
         return ended
 
-    def backlog(self, ready: Mapping[Kind, int]) -> None: ...
+    def backlog(self, ready: Mapping[Demand, int]) -> None: ...
 
     def snapshot(self) -> Mapping[str, Any]:
         return {}

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from membrain_cloud.pipeline.execution.driver import Observer, RetryPolicy, run_tasks
+from membrain_cloud.pipeline.execution.driver import RetryPolicy, run_tasks
 from membrain_cloud.pipeline.planning.plan import Plan, plan
 from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.pipeline.tasks import Kind, Outcome, Task
 
 if TYPE_CHECKING:
+    from membrain_cloud.pipeline.execution.runner import Demand, Observer
     from membrain_cloud.pipeline.execution.crash_records import CrashRecords
     from membrain_cloud.pipeline.planning.digests import Registry
     from membrain_cloud.store.projects.project import Project
@@ -24,14 +25,19 @@ Answer = Callable[[Task, float, str], Outcome]
 class SimulatedRunner:
     """A runner with `slots` slots on which each task takes a second; `answer` gives the outcome."""
 
-    memory_bytes = 2**40
+    memory_limits: Mapping[Kind, int] | None = None
 
     def __init__(self, answer: Answer, slots: int = 1) -> None:
         self.answer, self.slots, self.time = answer, slots, 0.0
         self.log: list[tuple[str, float, str]] = []
         self._busy: list[tuple[Task, str]] = []
 
+    def prepare(self, tasks: Sequence[Task], registry: Registry) -> None: ...
+
     def bind(self, attempts: CrashRecords, note: Observer) -> None: ...
+
+    def refusal(self, task: Task, kind: Kind) -> Outcome | None:
+        return None
 
     def now(self) -> float:
         return self.time
@@ -49,7 +55,7 @@ class SimulatedRunner:
         self._busy = []
         return ended
 
-    def backlog(self, ready: Mapping[Kind, int]) -> None: ...
+    def backlog(self, ready: Mapping[Demand, int]) -> None: ...
 
     def snapshot(self) -> Mapping[str, Any]:
         return {}

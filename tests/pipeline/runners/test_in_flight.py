@@ -127,7 +127,7 @@ def test_a_bundle_replaces_lost_events_and_returns_the_rest(masks: tuple[Task, .
     parts.tasks.end_bundle(("run-1", "run-2"))
     assert [outcome.key for outcome in parts.tasks.take_outcomes()] == [masks[0].key]
     assert parts.retried == [f"{masks[1].key} worker_left"]
-    assert parts.tasks.waiting() == {"cpu": 1}
+    assert len(parts.tasks.waiting()) == 1
     parts.tasks.assign_waiting(1.0)
     parts.exchange.post(parts.workers)
     assert [order.task.key for order in parts.connection.sent[-1][0].orders] == [masks[1].key]
@@ -155,7 +155,7 @@ def test_a_cancelled_bundle_means_a_lost_scheduler(masks: tuple[Task, ...]) -> N
     assert parts.retried == [f"{task.key} scheduler_lost" for task in masks[:2]]
     assert parts.workers.workers == {}
     parts.tasks.assign_waiting(1.0)
-    assert parts.tasks.waiting() == {"cpu": 2}, "there is no worker yet"
+    assert len(parts.tasks.waiting()) == 2, "there is no worker yet"
 
 
 def test_a_task_that_crashes_three_workers_fails(masks: tuple[Task, ...]) -> None:
@@ -228,8 +228,8 @@ class FakeScaler:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, Any]] = []
 
-    def follow(self, tasks: Any, slots: Any, now: float) -> None:
-        self.calls.append((tasks, slots))
+    def follow(self, demand: Any, workers: Any, now: float) -> None:
+        self.calls.append((dict(demand), workers))
 
 
 def test_statistics_count_tasks_and_scale_workers(masks: tuple[Task, ...]) -> None:
@@ -237,14 +237,15 @@ def test_statistics_count_tasks_and_scale_workers(masks: tuple[Task, ...]) -> No
     statistics = RunStatistics(parts.workers, parts.tasks, scaler)  # type: ignore[arg-type]
     assert statistics.snapshot["workers"] == {"gpu": 0, "cpu": 0}
     parts.start(*masks)
-    statistics.update({"gpu": 1, "cpu": 4}, 10.0)
+    statistics.update({("gpu", 5): 1, ("cpu", 7): 4}, 10.0)
     assert statistics.snapshot["workers"] == {"gpu": 0, "cpu": 1}
     assert statistics.snapshot["in_flight"] == {"gpu": 0, "cpu": 2}
     assert statistics.snapshot["pending"] == {"gpu": 1, "cpu": 5}, "the third task waits for a slot"
-    assert scaler.calls == [({"gpu": 1, "cpu": 7}, {"gpu": 1, "cpu": 2})]
-    statistics.update({"gpu": 0, "cpu": 0}, 10.0 + STATISTICS_SECONDS / 2)
+    waiting = masks[2].memory_bytes
+    assert scaler.calls == [({("gpu", 5): 1, ("cpu", 7): 4, ("cpu", waiting): 1}, parts.workers)]
+    statistics.update({}, 10.0 + STATISTICS_SECONDS / 2)
     assert statistics.snapshot["pending"] == {"gpu": 1, "cpu": 5}, "it is counted anew at intervals only"
-    statistics.update({"gpu": 0, "cpu": 0}, 10.0 + STATISTICS_SECONDS)
+    statistics.update({}, 10.0 + STATISTICS_SECONDS)
     assert statistics.snapshot["pending"] == {"gpu": 0, "cpu": 1}
 
 

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from membrain_cloud.pipeline.planning.plan import plan
-from membrain_cloud.pipeline.runners.worker_registry import (
+from membrain_cloud.pipeline.runners.placement import (
     ABSENCE_SECONDS,
-    COMEBACK_SECONDS,
     MAX_PREFETCH,
     PREFETCH_SECONDS,
     QUEUE_NEXT_SECONDS,
-    WorkerRegistry,
 )
+from membrain_cloud.pipeline.runners.worker_registry import COMEBACK_SECONDS, WorkerRegistry, host_of
 from membrain_cloud.pipeline.runners.worker_state import Assignment, WorkerFacts
 from membrain_cloud.pipeline.settings import Settings
 
@@ -197,3 +196,8 @@ def test_all_assignments_are_returned_when_the_scheduler_is_lost(tasks: tuple[Ta
     assert [assignment.token for assignment in workers.clear()] == ["b", "a"]
     assert (workers.workers, workers.deaths, workers.assignments()) == ({}, [], [])
     assert workers.remove("b") is None
+
+
+def test_host_of_an_address() -> None:
+    assert host_of("tcp://10.0.0.1:4000") == "10.0.0.1"
+    assert host_of("tls://worker-3.cryo:4000") == "worker-3.cryo"

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from membrain_cloud.pipeline.runners.kubernetes_scaling import PATCH_SECONDS, SHRINK_SECONDS, Scaler, WorkerGroup
 
 from membrain_cloud.errors import TransientError, UsageError
-from membrain_cloud.pipeline.runners.kubernetes_scaling import PATCH_SECONDS, SHRINK_SECONDS, Scaler, WorkerGroup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
