@@ -23,8 +23,12 @@ COPY README.md LICENSE ./
 COPY membrain_cloud membrain_cloud
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     /opt/membrain-cloud/bin/python -m pip install --quiet -c constraints.txt ".[${EXTRAS}]"
+# The tool that lists the packages stays out of the image.
+RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
+    python3 -m venv /opt/cyclonedx && /opt/cyclonedx/bin/python -m pip install --quiet -c constraints.txt cyclonedx-bom
 COPY deploy/image deploy/image
-RUN /opt/membrain-cloud/bin/python deploy/image/finish.py --variant "${VARIANT}"
+RUN /opt/membrain-cloud/bin/python deploy/image/finish.py --variant "${VARIANT}" \
+    --cyclonedx /opt/cyclonedx/bin/cyclonedx-py
 
 FROM ${BASE} AS image
 ARG VARIANT=cpu

@@ -66,7 +66,7 @@ def settings_page() -> str:
 
 def tables_page() -> str:
     """Return the page of all tables with their columns."""
-    from membrain_cloud.statistics.measure import TABLES
+    from membrain_cloud.statistics.schema.tables import ALL_TABLES
 
     lines = ["# Tables", "", GENERATED, ""]
     lines += [
@@ -74,7 +74,7 @@ def tables_page() -> str:
         "and descriptions are also in the metadata of each file's fields.",
         "",
     ]
-    for table, columns in TABLES.items():
+    for table, columns in ALL_TABLES.items():
         lines += [f"## {table}", "", "| column | type | unit | meaning |", "|---|---|---|---|"]
         lines += [f"| `{c.name}` | {c.kind} | {c.unit or ''} | {c.description} |" for c in columns]
         lines.append("")

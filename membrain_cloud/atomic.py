@@ -20,7 +20,13 @@ FLUSH: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 
 
 def hidden_sibling(path: str | Path) -> str:
-    """Return a new hidden name in the same folder as `path`, so on the same file system; `TEMPORARY` matches it."""
+    """Return a new hidden name in the same folder as `path`, so on the same file system; `TEMPORARY` matches it.
+
+    Parameters
+    ----------
+    path : str or Path
+        The path that the hidden file is to replace.
+    """
     path = Path(path)
     return str(path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:12]}.tmp"))
 

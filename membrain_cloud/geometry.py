@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,6 +139,35 @@ class Box:
         if any(a >= b for a, b in zip(start, stop, strict=True)):
             return None
         return Box(start, stop)  # type: ignore[arg-type]
+
+
+class VoxelArray(Protocol):
+    """A zyx array that is read and written box by box, in memory or in a file."""
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Read a box.
+
+        Parameters
+        ----------
+        box : Box
+            The voxels to read.
+
+        Returns
+        -------
+        ndarray, shape of `box`, the array's dtype
+            Values, zyx.
+        """
+
+    def write(self, box: Box, array: NDArray[Any]) -> None:
+        """Write a box.
+
+        Parameters
+        ----------
+        box : Box
+            The voxels to write.
+        array : ndarray, shape of `box`, the array's dtype
+            Values, zyx.
+        """
 
 
 @dataclass(frozen=True)

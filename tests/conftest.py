@@ -20,7 +20,18 @@ if TYPE_CHECKING:
 
     from membrain_cloud.geometry import Mesh, Picks
 
+# Packages whose tests run compiled kernels, and a number of tests from which some of them do.
+WITH_KERNELS, MANY_TESTS = {"mesh", "picking", "segmentation", "statistics"}, 300
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Compile numba's kernels before the first test: it takes about 40 s after a change of theirs, else nothing."""
+    folders = {Path(item.path).relative_to(Path(__file__).parent).parts[0] for item in session.items}
+    if not session.config.option.collectonly and (folders & WITH_KERNELS or len(session.items) >= MANY_TESTS):
+        from standins.kernels import compile_once
+
+        compile_once()
 
 
 @pytest.fixture(autouse=True)

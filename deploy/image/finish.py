@@ -18,7 +18,9 @@ ENVIRONMENT = Path(sys.prefix)
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--variant", choices=["cpu", "cuda"], required=True)
-    variant = parser.parse_args().variant
+    parser.add_argument("--cyclonedx", required=True, metavar="PROGRAM", help="cyclonedx-py, from outside of the image")
+    options = parser.parse_args()
+    variant = options.variant
     import torch
 
     has_cuda = torch.version.cuda is not None
@@ -27,20 +29,24 @@ def main() -> int:
         print(f"error: VARIANT={variant}, but pip installed torch {torch.__version__} {kind}", file=sys.stderr)
         print("-> name the package index of that variant in pip.conf (docs/deploy/image.md)", file=sys.stderr)
         return 1
-    write_bill_of_materials(ENVIRONMENT / "share" / "membrain-cloud")
     remove_installer()
+    write_bill_of_materials(options.cyclonedx, ENVIRONMENT / "share" / "membrain-cloud")
     remove_tests()
     # Compile here: the image's files are read-only when it runs.
     compileall.compile_dir(str(ENVIRONMENT), quiet=2)
     return 0
 
 
-def write_bill_of_materials(folder: Path) -> None:
-    """Write sbom.cdx.json and licences.md with `membrain-cloud sbom` of the image itself."""
+def write_bill_of_materials(cyclonedx: str, folder: Path) -> None:
+    """Write sbom.cdx.json with cyclonedx-py, and licences.md with `membrain-cloud sbom`, which reads it."""
     folder.mkdir(parents=True, exist_ok=True)
-    program = [sys.executable, "-m", "membrain_cloud", "sbom"]
-    subprocess.run([*program, "--output", str(folder / "sbom.cdx.json")], check=True)
-    subprocess.run([*program, "--licences", "--output", str(folder / "licences.md")], check=True)
+    bill = folder / "sbom.cdx.json"
+    subprocess.run(
+        [cyclonedx, "environment", "--pyproject", "pyproject.toml", "--output-file", str(bill), sys.executable],
+        check=True,
+    )
+    program = [sys.executable, "-m", "membrain_cloud", "sbom", "--licences"]
+    subprocess.run([*program, "--output", str(folder / "licences.md")], check=True)
 
 
 def remove_installer() -> None:

@@ -30,10 +30,10 @@ def rows_as_frame(table: str, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame
     """
     import pandas as pd
 
-    from membrain_cloud.statistics.schema.tables import TABLES, TOMOGRAM_KEYS
+    from membrain_cloud.statistics.schema.tables import ALL_TABLES, TOMOGRAM_KEYS
 
     keys = {column.name for column in TOMOGRAM_KEYS}
-    columns = {column.name: column.kind for column in TABLES[table] if column.name not in keys}
+    columns = {column.name: column.kind for column in ALL_TABLES[table] if column.name not in keys}
     series = {
         name: pd.Series([row[name] for row in rows], dtype=cast("Any", _DTYPES[kind])) for name, kind in columns.items()
     }

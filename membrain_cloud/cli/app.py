@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from membrain_cloud.errors import InputError, MembrainCloudError, ModelError, UsageError
+from membrain_cloud.extras import missing_package
 from membrain_cloud.redaction import without_keys
 from membrain_cloud.version import __version__
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 FAILED = 1
 BAD_INPUT = 2
 INTERRUPTED = 3
+# Longer than any first sentence of a command's help.
+_UNCUT = 200
 
 
 class Program(click.Group):
@@ -32,6 +35,37 @@ class Program(click.Group):
     def __init__(self, name: str, help: str) -> None:
         super().__init__(name, help=help, params=[_debug_option()], context_settings=_CONTEXT)
         click.version_option(__version__, prog_name=name)(self)
+        self.sections: dict[str, list[str]] = {}
+
+    def add_section(self, title: str, *commands: click.Command) -> None:
+        """Add commands, which the help lists together under a title.
+
+        Parameters
+        ----------
+        title : str
+            The title, e.g. `Files`.
+        *commands : click.Command
+            The commands, in the order of the help.
+        """
+        for command in commands:
+            self.add_command(command)
+            self.sections.setdefault(title, []).append(str(command.name))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands by section, with lines that are never cut.
+
+        Parameters
+        ----------
+        ctx : click.Context
+            Not used.
+        formatter : click.HelpFormatter
+            Takes the lines.
+        """
+        width = max(map(len, self.commands))
+        for title, names in self.sections.items():
+            with formatter.section(title):
+                lines = [(name, self.commands[name].get_short_help_str(_UNCUT)) for name in names]
+                formatter.write_dl([(name.ljust(width), text) for name, text in lines])
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, and end with the exit code of the error that it raises.
@@ -57,13 +91,23 @@ class Program(click.Group):
             ctx.exit(INTERRUPTED)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except ImportError as error:
+            missing = missing_package(error)
+            if missing is None:
+                self._report_bug(ctx, error)
+            _print_error(ctx, error_line(missing, ctx))
+            ctx.exit(BAD_INPUT)
         except BrokenPipeError:
             ctx.exit(FAILED)
         except Exception as error:
-            message = " ".join(str(error).split())
-            next_step = "this is a bug: please report it, with the output of --debug"
-            _print_error(ctx, f"{type(error).__name__}: {message} -> {next_step}")
-            ctx.exit(FAILED)
+            self._report_bug(ctx, error)
+
+    @staticmethod
+    def _report_bug(ctx: click.Context, error: Exception) -> NoReturn:
+        message = " ".join(str(error).split())
+        next_step = "this is a bug: please report it, with the output of --debug"
+        _print_error(ctx, f"{type(error).__name__}: {message} -> {next_step}")
+        ctx.exit(FAILED)
 
 
 class Command(click.Command):

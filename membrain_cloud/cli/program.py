@@ -5,6 +5,7 @@ from __future__ import annotations
 from membrain_cloud.cli.app import Program
 from membrain_cloud.cli.commands import (
     diff,
+    doctor,
     evaluate,
     inspect,
     models,
@@ -42,31 +43,11 @@ for subcommand in (
 ):
     group.train.add_command(subcommand)
 export_files.export.add_command(export_deposition.deposition)
-for command in (
-    project.demo,
-    project.project,
-    import_files.import_,
-    export_files.export,
-    run.run,
-    inspect.plan,
-    inspect.status,
-    inspect.failures,
-    inspect.verify,
-    inspect.clean,
-    inspect.report,
-    diff.diff,
-    evaluate.evaluate,
-    portal.portal,
-    segment.segment,
-    segment.thresholds,
-    segment.components,
-    segment.skeletonize,
-    group.train,
-    patches.patches,
-    models.models,
-    preprocess.preprocess,
-    tables.tables,
-    view.view,
-    sbom.sbom,
-):
-    main.add_command(command)
+
+main.add_section("Run", project.demo, project.project, portal.portal, inspect.plan, run.run)
+main.add_section("Look", inspect.status, inspect.failures, inspect.report, view.view, tables.tables)
+main.add_section("Compare", evaluate.evaluate, diff.diff)
+main.add_section("Annotations", import_files.import_, export_files.export, patches.patches, segment.thresholds)
+main.add_section("Files", segment.segment, segment.components, segment.skeletonize, preprocess.preprocess)
+main.add_section("Networks", group.train, models.models)
+main.add_section("Maintenance", doctor.doctor, inspect.verify, inspect.clean, sbom.sbom)

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
 from membrain_cloud.errors import UsageError
-from membrain_cloud.geometry import Box, Zyx
+from membrain_cloud.geometry import Box, VoxelArray, Zyx
 
 Complex64 = NDArray[np.complex64]
 # A kernel gives its factors for some rows of y, in the order of the transform: (nz, rows, nx // 2 + 1).
@@ -26,16 +26,6 @@ Advance = Callable[[int], None]
 
 # What one pass holds at its peak, measured: bytes a voxel of a plane, bytes a value of a column.
 _PLANE_BYTES, _COLUMN_BYTES = 28, 40
-
-
-class Scratch(Protocol):
-    """A zyx array that the caller provides, in memory or in a file."""
-
-    def read(self, box: Box) -> NDArray[Any]:
-        """Read a box: (Z, Y, X) of the array's dtype."""
-
-    def write(self, box: Box, array: NDArray[Any]) -> None:
-        """Write a box: (Z, Y, X) of the array's dtype."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +135,7 @@ class FourierVolume:
     ----------
     shape, target : tuple of int
         Voxels along (z, y, x) before and after.
-    scratch : Scratch
+    scratch : VoxelArray
         A complex64 array of `scratch_shape(shape, target)`.
     memory_bytes : int
         Memory of a pass, the scratch array not counted.
@@ -161,7 +151,7 @@ class FourierVolume:
     """
 
     def __init__(
-        self, shape: Zyx, target: Zyx, scratch: Scratch, *, memory_bytes: int, threads: int, advance: Advance
+        self, shape: Zyx, target: Zyx, scratch: VoxelArray, *, memory_bytes: int, threads: int, advance: Advance
     ) -> None:
         self.shape, self.target = shape, target
         self._scratch, self._threads, self._advance = scratch, threads, advance

@@ -169,8 +169,6 @@ def resampled_labels(
         first = int(wanted[0])
         part = read(Box((first, 0, 0), (int(wanted[-1]) + 1, *shape[1:])))
         if part.dtype.kind == "f" and not np.array_equal(part, np.rint(part)):
-            raise UsageError(
-                "the values are no labels: there are fractions among them", "resample a density with match-pixel-size"
-            )
+            raise UsageError("the values are no labels: there are fractions among them", "resample them as a density")
         yield Box((start, 0, 0), (stop, *target[1:])), part[np.ix_(wanted - first, along_y, along_x)]
         advance(stop - start)

@@ -6,6 +6,7 @@ Imports `geometry`, `jit` and nothing else of the package: it knows no membranes
 - `topology`, `repair`, `curvature`: what a surface consists of, before and beside it.
 - `bounding_volume_tree`, `point_triangle`, `ray_casting`, `vectors`: nearest faces and first hits of rays.
 - `leaflets`, `shell_sides`: the sides of the closed shell around a membrane's slab.
+- `enclosure`: the inside of a closed surface.
 - `density_sampling`: the tomogram's density around a surface.
 - `geodesics`, `spectral`, `conversion`: packages that do not import each other.
 """
@@ -15,6 +16,7 @@ __all__ = [
     "conversion",
     "curvature",
     "density_sampling",
+    "enclosure",
     "geodesics",
     "leaflets",
     "point_triangle",

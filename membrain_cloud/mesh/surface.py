@@ -174,11 +174,11 @@ class Surface:
     @cached_property
     def angle_sums(self) -> NDArray[np.float64]:
         """Sum (V,) of the faces' angles at each vertex, radians."""
-        angles = self._corner_angles.reshape(-1)
+        angles = self.corner_angles.reshape(-1)
         return np.bincount(self.faces.reshape(-1), angles, minlength=len(self.vertices)).astype(np.float64)
 
     @cached_property
-    def _corner_angles(self) -> NDArray[np.float64]:
+    def corner_angles(self) -> NDArray[np.float64]:
         """Angles (F, 3) of the faces at their corners, radians."""
         corners = self.vertices[self.faces]
         ahead = np.roll(corners, -1, axis=1) - corners

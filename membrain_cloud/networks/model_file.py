@@ -45,6 +45,11 @@ def resolve_model(source: str) -> Path:
 def model_sha256(source: str) -> str:
     """Return the sha256 of a model file in hexadecimal; it is cached until the file's size or time changes.
 
+    Parameters
+    ----------
+    source : str
+        Name of a built-in model, or path of a model file.
+
     Raises
     ------
     ModelError

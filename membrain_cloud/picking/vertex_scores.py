@@ -53,7 +53,15 @@ class ProfilePicker(Protocol):
         """Return how meshes are cut, "even" or "released": see `mesh_patches`."""
 
     def predict(self, profiles: NDArray[np.floating], operators: Operators) -> NDArray[np.float32]:
-        """Return the scores (n,) or (n, K) of a patch from its profiles (n, C) and operators."""
+        """Return the scores (n,) or (n, K) of a patch from its profiles (n, C) and operators.
+
+        Parameters
+        ----------
+        profiles : ndarray, shape (n, C), a floating dtype
+            Densities along the normals of the patch's vertices.
+        operators : Operators
+            The operators of DiffusionNet for the patch.
+        """
 
 
 @runtime_checkable
@@ -69,7 +77,15 @@ class BoxPicker(Protocol):
         """Return the size of these voxels, Å."""
 
     def predict_boxes(self, boxes: NDArray[np.floating], *, mean: float, deviation: float) -> NDArray[np.float32]:
-        """Return the scores (n,) or (n, K) of boxes (n, edge, edge, edge) of one membrane's scale of density."""
+        """Return the scores (n,) or (n, K) of boxes (n, edge, edge, edge) of one membrane's scale of density.
+
+        Parameters
+        ----------
+        boxes : ndarray, shape (n, edge, edge, edge), a floating dtype
+            Densities around vertices, with voxels of `spacing_angstrom`.
+        mean, deviation : float
+            Mean and standard deviation of the membrane's densities, which scale the boxes.
+        """
 
 
 PickerModel = ProfilePicker | BoxPicker

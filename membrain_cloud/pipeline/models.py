@@ -220,7 +220,13 @@ def picker_classes(source: str) -> tuple[str, ...]:
 
 
 def model_facts(source: str) -> dict[str, Any]:
-    """Return all facts of a model for JSON: name, origin, file, bytes, sha256 and its header. Raises as `resolve`."""
+    """Return all facts of a model for JSON: name, origin, file, bytes, sha256 and its header. Raises as `resolve`.
+
+    Parameters
+    ----------
+    source : str
+        Built-in name, path, URL or name of the registry.
+    """
     model = resolve(source)
     texts = {"description": model.description, "license": model.license}
     return {

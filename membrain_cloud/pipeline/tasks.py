@@ -182,7 +182,13 @@ class Task:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Task:
-        """Return the task that `as_dict` has written."""
+        """Return the task that `as_dict` has written.
+
+        Parameters
+        ----------
+        values : mapping
+            What `as_dict` returned, also after a round trip through JSON.
+        """
         fields = {"stage_digest" if name == "link" else name: value for name, value in values.items()}
         return cls(
             **{
@@ -240,7 +246,13 @@ class Outcome:
         return f"{self.stage}/{self.run}/{self.part}"
 
     def at(self, worker: str) -> Outcome:
-        """Return the same outcome with the name of its worker."""
+        """Return the same outcome with the name of its worker.
+
+        Parameters
+        ----------
+        worker : str
+            Address or name of the worker.
+        """
         return replace(self, worker=worker)
 
     def as_dict(self) -> dict[str, Any]:
@@ -249,7 +261,13 @@ class Outcome:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Outcome:
-        """Return the outcome that `as_dict` has written."""
+        """Return the outcome that `as_dict` has written.
+
+        Parameters
+        ----------
+        values : mapping
+            What `as_dict` returned, also after a round trip through JSON.
+        """
         return cls(**values)
 
     def line(self) -> str:

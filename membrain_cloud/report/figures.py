@@ -39,7 +39,13 @@ _BOX_EDGES = [(i, i | bit) for i in range(8) for bit in (1, 2, 4) if not i & bit
 
 
 def membrane_colour(membrane_id: int) -> str:
-    """Return the colour of a membrane in all figures and tables of the page."""
+    """Return the colour of a membrane in all figures and tables of the page.
+
+    Parameters
+    ----------
+    membrane_id : int
+        Number of the membrane, from 1.
+    """
     return SERIES[(membrane_id - 1) % len(SERIES)]
 
 

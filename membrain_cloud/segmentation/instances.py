@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import ndimage
 
-from membrain_cloud.geometry import Box, Zyx
+from membrain_cloud.geometry import Box, VoxelArray, Zyx
 from membrain_cloud.image.connected_components import SLAB_VOXELS, find_components
 from membrain_cloud.segmentation.split_touching import split_touching
 
@@ -20,16 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Slices = tuple[slice, slice, slice]
-
-
-class Labels(Protocol):
-    """A volume of labels that is read and written box by box, in memory or in a file."""
-
-    def read(self, box: Box) -> NDArray[Any]:
-        """Read a box: (Z, Y, X), unsigned integer."""
-
-    def write(self, box: Box, array: NDArray[Any]) -> None:
-        """Write a box: (Z, Y, X), unsigned integer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +78,7 @@ def separate(
 def separate_volume(
     read: Callable[[Box], NDArray[Any]],
     shape: Zyx,
-    scratch: Labels,
+    scratch: VoxelArray,
     *,
     min_voxels: int,
     split: bool,
@@ -107,7 +97,7 @@ def separate_volume(
         Takes a box and returns its voxels, (Z, Y, X); nonzero is membrane. Every slab of whole planes is read twice.
     shape : tuple of int
         Voxels along (z, y, x).
-    scratch : Labels
+    scratch : VoxelArray
         uint32 labels of the same shape to work in; afterwards `numbers[scratch]` are the membranes.
     min_voxels : int
         Smaller components are left out, and no membrane is split into smaller parts.
@@ -163,7 +153,7 @@ class _InMemory:
 
 
 def _split_component(
-    scratch: Labels, number: int, around: Box, count: int, min_voxels: int
+    scratch: VoxelArray, number: int, around: Box, count: int, min_voxels: int
 ) -> dict[int, tuple[Box, int]]:
     """Cut one component apart in the scratch volume.
 
@@ -354,7 +344,7 @@ def _tied(sizes: Mapping[int, int], kept: list[int]) -> list[int]:
     return [i for i in kept if counts[sizes[i]] > 1]
 
 
-def _first_voxel(scratch: Labels, number: int, box: Box, shape: Zyx) -> int:
+def _first_voxel(scratch: VoxelArray, number: int, box: Box, shape: Zyx) -> int:
     """Return the flat index, in the volume, of the component's first voxel: it lies in the first slice of its box."""
     z = box.start[0]
     plane: NDArray[Any] = scratch.read(Box(box.start, (z + 1, box.stop[1], box.stop[2])))[0] == number

@@ -95,7 +95,13 @@ class WindowAverager(Protocol):
     """Runs a network on windows and averages the results; `networks.segmentation.window_averaging` implements it."""
 
     def start(self, plane: int) -> None:
-        """Begin at a plane of the volume."""
+        """Begin at a plane of the volume.
+
+        Parameters
+        ----------
+        plane : int
+            Index of the plane along z.
+        """
 
     def feed(self, plane: int, voxels: NDArray[Any]) -> None:
         """Take the voxels of planes.
@@ -109,10 +115,24 @@ class WindowAverager(Protocol):
         """
 
     def paint(self, windows: Sequence[Window], progress: Callable[[int], None]) -> None:
-        """Run the network on windows, and add the results up."""
+        """Run the network on windows, and add the results up.
+
+        Parameters
+        ----------
+        windows : sequence of Window
+            Windows whose planes have been fed and not yet taken.
+        progress : callable
+            Gets the number of windows done since its last call.
+        """
 
     def take(self, planes: int) -> tuple[Float32, Float32 | None]:
-        """Return logits and variances of the next planes, (n, Y, X) float32, and forget them."""
+        """Return logits and variances of the next planes, (n, Y, X) float32, and forget them.
+
+        Parameters
+        ----------
+        planes : int
+            Number of planes along z.
+        """
 
 
 @dataclass(frozen=True)

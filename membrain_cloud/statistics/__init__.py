@@ -10,6 +10,7 @@ Modules, lowest first:
 - `model`: one membrane with its particles, and what several statistics need of it.
 - `rows`: one function a table: a `MeasuredMembrane` in, rows out.
 - `measure`: the entry points `measure_membrane` and `measure_tomogram`.
+- `context`: what is around any particles: the nearest membranes, and on which side of them the particles lie.
 """
 
-__all__ = ["measure", "membrane", "model", "rows", "schema", "spatial"]
+__all__ = ["context", "measure", "membrane", "model", "rows", "schema", "spatial"]

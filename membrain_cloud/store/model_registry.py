@@ -168,7 +168,13 @@ def split_pin(source: str) -> tuple[str, str | None]:
 
 
 def is_url(location: str) -> bool:
-    """Return whether a location is a URL, rather than a path."""
+    """Return whether a location is a URL, rather than a path.
+
+    Parameters
+    ----------
+    location : str
+        A path, or a URL.
+    """
     return "://" in location
 
 
@@ -248,7 +254,13 @@ def copy_to(source: Path, target: Path) -> None:
 
 
 def drop(path: Path) -> bool:
-    """Remove a file of the cache, so that it is fetched again; return False for a file outside the cache."""
+    """Remove a file of the cache, so that it is fetched again; return False for a file outside the cache.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    """
     if not path.resolve().is_relative_to(cache_folder().resolve()):
         return False
     path.unlink(missing_ok=True)

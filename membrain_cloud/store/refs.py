@@ -75,7 +75,13 @@ def check_object_name(name: str, what: str) -> str:
 
 
 def clean_name(name: str) -> str:
-    """Return a safe run name made of a file stem; raise BadNameError if nothing is left of it."""
+    """Return a safe run name made of a file stem; raise BadNameError if nothing is left of it.
+
+    Parameters
+    ----------
+    name : str
+        Stem of a file's name.
+    """
     cleaned = re.sub(r"\.{2,}", "-", _FORBIDDEN.sub("-", name)).strip("-. ")
     if not cleaned:
         raise BadNameError(f"no run name can be made of {name!r}", "rename the file: letters, digits, '-' and '_'")
@@ -135,7 +141,13 @@ class TomogramRef:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TomogramRef:
-        """Make a reference of what `as_dict` returned."""
+        """Make a reference of what `as_dict` returned.
+
+        Parameters
+        ----------
+        values : mapping
+            What `as_dict` returned, also after a round trip through JSON.
+        """
         return cls(**values)
 
 
@@ -183,7 +195,13 @@ class FeaturesRef:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FeaturesRef:
-        """Make a reference of what `as_dict` returned."""
+        """Make a reference of what `as_dict` returned.
+
+        Parameters
+        ----------
+        values : mapping
+            What `as_dict` returned, also after a round trip through JSON.
+        """
         return cls(**values)
 
 
@@ -242,7 +260,13 @@ class SegmentationRef:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SegmentationRef:
-        """Make a reference of what `as_dict` returned."""
+        """Make a reference of what `as_dict` returned.
+
+        Parameters
+        ----------
+        values : mapping
+            What `as_dict` returned, also after a round trip through JSON.
+        """
         return cls(**values)
 
 
@@ -296,7 +320,13 @@ class ObjectRef:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ObjectRef:
-        """Make a reference of what `as_dict` returned."""
+        """Make a reference of what `as_dict` returned.
+
+        Parameters
+        ----------
+        values : mapping
+            What `as_dict` returned, also after a round trip through JSON.
+        """
         return cls(**values)
 
 

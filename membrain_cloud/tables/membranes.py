@@ -73,7 +73,13 @@ def area_histogram(table: pd.DataFrame, names: Sequence[str], scale: Scale) -> p
 
 
 def n_sides(names: Sequence[str]) -> float:
-    """Return the number of sides that a sum of area is over: both, or one if leaflets are grouped by."""
+    """Return the number of sides that a sum of area is over: both, or one if leaflets are grouped by.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Columns that the rows are grouped by.
+    """
     return 1.0 if "leaflet" in names else 2.0
 
 

@@ -76,13 +76,25 @@ class Learner(Protocol[Unit_contra]):
         """Return the number of units trained so far."""
 
     def train(self, unit: Unit_contra) -> Tensor | float:
-        """Train on one unit and return its loss; a tensor may still be computed on a GPU."""
+        """Train on one unit and return its loss; a tensor may still be computed on a GPU.
+
+        Parameters
+        ----------
+        unit : Unit
+            What one step of training takes, such as a batch.
+        """
 
     def validate(self) -> Row:
         """Return the scores of the current weights."""
 
     def score(self, scores: Row) -> Score:
-        """Return the rank of weights with these scores."""
+        """Return the rank of weights with these scores.
+
+        Parameters
+        ----------
+        scores : Row
+            What `validate` returned.
+        """
 
     def row(self, loss: float | None, scores: Row) -> Row:
         """Return a row of the curve.
@@ -104,7 +116,13 @@ class Learner(Protocol[Unit_contra]):
         """Return the weights that are validated and shipped."""
 
     def load_weights(self, weights: Weights) -> None:
-        """Replace these weights."""
+        """Replace these weights.
+
+        Parameters
+        ----------
+        weights : Weights
+            What `weights` returned.
+        """
 
     def state(self, run: RunState) -> dict[str, Any]:
         """Return the content of the checkpoint.
@@ -160,11 +178,23 @@ class Schedule:
     require_finite: bool = False
 
     def validation_due(self, done: int) -> bool:
-        """Return whether the weights are validated after `done` units."""
+        """Return whether the weights are validated after `done` units.
+
+        Parameters
+        ----------
+        done : int
+            Number of units trained so far.
+        """
         return bool(self.validate_every) and (done == self.total or done % self.validate_every == 0)
 
     def row_due(self, done: int) -> bool:
-        """Return whether the curve gets a row after `done` units."""
+        """Return whether the curve gets a row after `done` units.
+
+        Parameters
+        ----------
+        done : int
+            Number of units trained so far.
+        """
         return self.every_row or self.validation_due(done)
 
 

@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[2]
 PACKAGE, TESTS = ROOT / "membrain_cloud", ROOT / "tests"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name not in ("__init__.py", "__main__.py"))
 LONGEST_FILE, LARGEST_FOLDER, LONGEST_TEST_NAME = 450, 16, 70
-# Triton's kernels are imported by tests on machines that have it, and cluster_idle goes with the next release.
+# Options of dask's own programs, which next steps quote.
+FOREIGN_OPTIONS = {"--nthreads", "--memory-limit", "--query-gpu", "--format"}
 _ARRAY = re.compile(r"\b(NDArray|Float32|Float64|Floats|Ints|Tensor)\b")
 
 
@@ -90,9 +91,9 @@ def test_every_package_says_what_it_is_and_lists_its_names() -> None:
     assert bare == []
 
 
-@pytest.mark.parametrize(("least_parameters", "share"), [(2, 0.9), (1, 0.75)])
-def test_docstrings_name_their_parameters(least_parameters: int, share: float) -> None:
-    """Public functions describe every parameter in a section; a summary may be enough for a single one."""
+@pytest.mark.parametrize("least_parameters", [1, 2])
+def test_docstrings_name_their_parameters(least_parameters: int) -> None:
+    """At least 90 % describe every parameter in a section; the rest are overrides whose base class does."""
     described, missing = 0, []
     for path in MODULES:
         if "cli" in path.relative_to(PACKAGE).parts:
@@ -105,7 +106,7 @@ def test_docstrings_name_their_parameters(least_parameters: int, share: float) -
                 described += 1
             else:
                 missing.append(f"{dotted(path)}.{function.name}")
-    assert described / (described + len(missing)) >= share, missing
+    assert described / (described + len(missing)) >= 0.9, missing
 
 
 def test_array_parameters_have_a_shape_and_a_dtype() -> None:
@@ -124,6 +125,20 @@ def test_array_parameters_have_a_shape_and_a_dtype() -> None:
             else:
                 missing.append(f"{dotted(path)}.{function.name}")
     assert stated / (stated + len(missing)) >= 0.9, missing
+
+
+def test_no_text_below_the_command_line_names_an_option() -> None:
+    """Errors and docstrings name parameters and settings; `cli.app.error_line` translates them to options."""
+    named = [
+        f"{dotted(path)}:{node.lineno}: {option}"
+        for path in PACKAGE.rglob("*.py")
+        if "cli" not in path.relative_to(PACKAGE).parts
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        for option in re.findall(r"(?<![\w-])--[a-z][\w-]*", node.value)
+        if option not in FOREIGN_OPTIONS
+    ]
+    assert named == []
 
 
 @pytest.mark.parametrize("name", ["README.md", "ARCHITECTURE.md"])

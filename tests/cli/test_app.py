@@ -150,3 +150,16 @@ def test_a_file_that_is_no_config_is_refused(tmp_path: Path) -> None:
         result = call("run", str(file))
         assert result.exit_code == 2
         assert "config.json" in result.stderr
+
+
+def test_a_missing_package_is_named_with_the_extra_that_brings_it() -> None:
+    @click.command(cls=Command)
+    def load() -> None:
+        raise ModuleNotFoundError("No module named 'h5py'", name="h5py")
+
+    program = Program("p", help="A program.")
+    program.add_command(load)
+    result = CliRunner().invoke(program, ["load"])
+    assert result.exit_code == 2
+    assert "pip install 'membrain_cloud[exchange]'" in result.stderr
+    assert "bug" not in result.stderr

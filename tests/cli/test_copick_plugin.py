@@ -13,6 +13,7 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from standins.foreign_volumes import write_foreign
 
 from membrain_cloud.cli import copick_plugin
 from membrain_cloud.store.projects.create import create_project
@@ -108,11 +109,9 @@ def test_other_settings_in_one_session_need_overwrite(project: Project) -> None:
 
 
 def test_a_foreign_annotation_is_replaced_only_on_request(project: Project) -> None:
-    import zarr
 
     foreign = SegmentationRef("TS_1", "membrane", "carol", "1", 10.0, True)
-    group = zarr.open_group(f"{project.root_url}/{foreign.path}", "w")
-    group.create_dataset("0", data=np.full((20, 24, 28), 9, np.uint8), dimension_separator="/")
+    write_foreign(f"{project.root_url}/{foreign.path}", np.full((20, 24, 28), 9, np.uint8), separator="/")
     words = ("-i", "membrane:alice/3@10.0", "-r", "TS_1", "-o", "membrane:carol/1")
     refused = call(copick_plugin.separate, project, *words)
     assert refused.exit_code == 1

@@ -31,16 +31,23 @@ def test_the_promised_commands_exist() -> None:
         "export motl; export meshes; export deposition; import segmentation; import picks; import meshes; "
         "import statistics; patches propose; patches extract; patches merge; patches list; train cross-validate; "
         "train rounds; models list; models info; models verify; models convert; models fetch; report; view; sbom; "
-        "diff; project manifest; portal select; tables check; tables compact; preprocess match-pixel-size; "
+        "doctor; diff; project manifest; portal select; tables check; tables compact; preprocess match-pixel-size; "
         "preprocess match-segmentation; preprocess extract-spectrum; preprocess match-spectrum; preprocess deconvolve"
     )
     assert set(promised.split("; ")) == set(ALL)
 
 
 def test_the_list_of_commands_cuts_no_sentence() -> None:
-    lines = call("--help").output.partition("Commands:")[2].splitlines()
+    lines = call("--help").output.partition("Run:")[2].splitlines()
     assert len(lines) > 20
     assert [line for line in lines if "..." in line] == []
+
+
+def test_every_command_is_in_one_section_of_the_help() -> None:
+    listed = [name for names in main.sections.values() for name in names]
+    assert sorted(listed) == sorted(main.commands)
+    output = call("--help").output
+    assert all(f"{title}:\n" in output for title in main.sections)
 
 
 def test_all_trainings_are_in_their_group() -> None:

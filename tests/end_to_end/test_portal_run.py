@@ -183,7 +183,7 @@ def test_copick_opens_tomograms_and_results(
     (tomogram,) = run.get_voxel_spacing(5.0).tomograms
     row = project.all_tomograms("2")[0]
     assert tomogram.tomo_type == row.tomogram_type == "wbp-raw"
-    np.testing.assert_array_equal(zarr.open(tomogram.zarr(), "r")["0"][:], portal.density["21"])
+    np.testing.assert_array_equal(zarr.open(tomogram.zarr(), mode="r")["0"][:], portal.density["21"])
     (segmentation,) = run.get_segmentations(name="membrane", user_id="membrain")
     assert segmentation.voxel_size == 10.0
     np.testing.assert_array_equal(segmentation.numpy(), made)

@@ -203,11 +203,11 @@ def test_verify_reads_receipts_listings_and_metadata_only(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Mount a file system of 400 KiB."""
+    """Mount a file system of 440 KiB."""
     folder = tmp_path / "small"
     folder.mkdir()
     mounted = os.geteuid() == 0 and shutil.which("mount") is not None
-    command = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=440k", "tmpfs", str(folder)]
     if not mounted or subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("no permission to mount a small file system")
     yield folder

@@ -42,12 +42,12 @@ def plan(options: PlanOptions, config: str, *, runs: tuple[str, ...], as_json: b
     from membrain_cloud.store.projects.open import open_project
 
     settings = options.load()
-    plan = options.plan(open_project(config), settings, runs)
+    made = options.plan(open_project(config), settings, runs)
     if as_json:
-        print_json(display.plan_as_dict(plan))
+        print_json(display.plan_as_dict(made))
     else:
-        display.show_plan(plan)
-    if any(outcome.state == "failed" for outcome in plan.outcomes):
+        display.show_plan(made)
+    if any(outcome.state == "failed" for outcome in made.outcomes):
         exit_failed()
 
 
@@ -154,8 +154,8 @@ def verify(outputs: OutputsOptions, config: str, *, content: bool, forget_missin
     """Check that every finished output is present and whole.
 
     Annotations, kept scores and table rows are compared with their receipts: names, sizes and the store's record of
-    changes; with --content every byte. Outputs without a receipt are
-    reported too. The exit code is 1 if anything is missing or torn (with --content: or changed).
+    changes; with --content every byte. Outputs without a receipt are reported too. The exit code is 1 if anything is
+    missing or torn (with --content: or changed).
 
     \b
     Example:

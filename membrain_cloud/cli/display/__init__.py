@@ -1,5 +1,6 @@
 """Output on the terminal: tables, progress bars, plans and outcomes. It imports `cli.app`, and `rich` in functions."""
 
+from membrain_cloud.cli.display.checks import show_check
 from membrain_cloud.cli.display.outcomes import (
     run_as_dict,
     show_activity,
@@ -20,6 +21,7 @@ __all__ = [
     "plan_as_dict",
     "run_as_dict",
     "show_activity",
+    "show_check",
     "show_failures",
     "show_findings",
     "show_plan",

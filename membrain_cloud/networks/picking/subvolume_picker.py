@@ -79,7 +79,7 @@ def class_names(given: tuple[str, ...], outputs: int) -> tuple[str, ...]:
 
     Parameters
     ----------
-    names : tuple of str
+    given : tuple of str
         Names of the file.
     outputs : int
         Outputs of the network.

@@ -1,7 +1,7 @@
 """Rescale windows from the tomogram's voxel spacing to the network's and back, on the device, as MemBrain-seg does.
 
 In by cropping or padding the centred Fourier transform, without correcting the amplitude; out by trilinear
-interpolation (MemBrain-seg, `--rescale-patches`).
+interpolation, as its rescaling of patches does.
 """
 
 from __future__ import annotations

@@ -55,7 +55,13 @@ class MergeOutput:
     chunk: int = DEFAULT_CHUNK
 
     def of(self, tomogram: TomogramRef) -> SegmentationRef:
-        """Return the segmentation of a tomogram."""
+        """Return the segmentation of a tomogram.
+
+        Parameters
+        ----------
+        tomogram : TomogramRef
+            The tomogram.
+        """
         return SegmentationRef(tomogram.run, MEMBRANE, self.user, self.session, tomogram.voxel_spacing_angstrom)
 
 

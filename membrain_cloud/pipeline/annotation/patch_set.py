@@ -162,7 +162,13 @@ class PatchSet:
         self.receipts.write(f"proposed/{part}", {**provenance, "patches": [patch.as_dict() for patch in patches]})
 
     def write_csv(self, patches: Sequence[AnnotationPatch]) -> None:
-        """Write patches.csv with the given patches."""
+        """Write patches.csv with the given patches.
+
+        Parameters
+        ----------
+        patches : sequence of AnnotationPatch
+            The rows, in the order in which they are written.
+        """
         out = io.StringIO()
         writer = csv.DictWriter(out, [column.name for column in COLUMNS], lineterminator="\n")
         writer.writeheader()
@@ -170,7 +176,13 @@ class PatchSet:
         self.files.write("patches.csv", out.getvalue().encode())
 
     def next_number(self, patches: Sequence[AnnotationPatch]) -> int:
-        """Return the number of the next patch after the given ones."""
+        """Return the number of the next patch after the given ones.
+
+        Parameters
+        ----------
+        patches : sequence of AnnotationPatch
+            The patches there are; the number is the last part of their names.
+        """
         return 1 + max((int(patch.patch.rpartition("-")[2]) for patch in patches), default=0)
 
 

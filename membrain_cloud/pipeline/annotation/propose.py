@@ -112,7 +112,13 @@ class Proposal:
 
 
 def predicted_uri(settings: Settings) -> str:
-    """Return the URI that the stage `segment` writes to with these settings."""
+    """Return the URI that the stage `segment` writes to with these settings.
+
+    Parameters
+    ----------
+    settings : Settings
+        The settings of all stages.
+    """
     session = StageDigests.of(settings, STAGES, ("segment",)).sessions["segment"]
     return f"{MEMBRANE}:{settings.output.user}/{session}"
 

@@ -107,11 +107,23 @@ class Layers:
         return np.where(other, MEMBRANE, labels).astype(np.uint8)
 
     def membrane(self, box: Box) -> NDArray[np.bool_]:
-        """Return where a box (Z, Y, X) is membrane."""
+        """Return where a box (Z, Y, X) is membrane.
+
+        Parameters
+        ----------
+        box : Box
+            Within the volume.
+        """
         return np.asarray(self.labels(box) == MEMBRANE)
 
     def ignored(self, box: Box) -> NDArray[np.bool_]:
-        """Return where a box (Z, Y, X) is to be ignored."""
+        """Return where a box (Z, Y, X) is to be ignored.
+
+        Parameters
+        ----------
+        box : Box
+            Within the volume.
+        """
         return np.asarray(self.labels(box) == IGNORE)
 
 

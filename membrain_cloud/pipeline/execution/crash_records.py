@@ -194,12 +194,24 @@ class CrashRecords:
         return record
 
     def count(self, task: Task) -> int:
-        """Return the number of attempts at a task that ended without an outcome."""
+        """Return the number of attempts at a task that ended without an outcome.
+
+        Parameters
+        ----------
+        task : Task
+            The task.
+        """
         record = self._records.get(_name(task))
         return 0 if record is None else record.deaths + record.suspicions + record.losses
 
     def forget(self, task: Task) -> None:
-        """Remove the record of a task that has ended with an outcome of its own."""
+        """Remove the record of a task that has ended with an outcome of its own.
+
+        Parameters
+        ----------
+        task : Task
+            The task.
+        """
         if self._records.pop(_name(task), None) is not None and self._store is not None:
             with contextlib.suppress(MembrainCloudError):
                 self._store.remove(_name(task))

@@ -46,7 +46,13 @@ class OutcomeStore(Sequence[Outcome]):
         self._packed[index] = self._pack(outcome)
 
     def has(self, index: int) -> bool:
-        """Return whether the task with this index has an outcome."""
+        """Return whether the task with this index has an outcome.
+
+        Parameters
+        ----------
+        index : int
+            Position of the task in the plan.
+        """
         return self._packed[index] is not None
 
     def after(self, before: Sequence[Outcome]) -> OutcomeStore:

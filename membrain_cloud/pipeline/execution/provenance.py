@@ -9,6 +9,7 @@ import importlib.metadata
 import platform
 import resource
 import socket
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -92,10 +93,16 @@ def make_receipt(
         "bytes_read": sum(meter.bytes_read for meter in meters.values()),
         "bytes_written": sum(meter.bytes_written for meter in meters.values()),
         "attempt": attempt,
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,  # of the process so far
+        "peak_memory_bytes": _peak_memory_bytes(),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "counts": dict(counts),
     }
+
+
+def _peak_memory_bytes() -> int:
+    """Return the peak memory of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
 
 
 def _model(source: str | None, sha256: str | None) -> dict[str, str | None] | None:

@@ -132,6 +132,11 @@ class Runner(Protocol):
     def report(self, file: str) -> AbstractContextManager[Any]:
         """Return a context in which Dask's performance report is recorded, written to a file at its end.
 
+        Parameters
+        ----------
+        file : str
+            Path of the HTML file.
+
         Raises
         ------
         UsageError

@@ -125,7 +125,13 @@ def frame_of(volume: VolumeFile, voxel_spacing_angstrom: float | None) -> Frame:
 
 
 def notes_of(volume: VolumeFile) -> tuple[str, ...]:
-    """Return what was assumed about a file, without its origin, which the outputs keep."""
+    """Return what was assumed about a file, without its origin, which the outputs keep.
+
+    Parameters
+    ----------
+    volume : VolumeFile
+        The file.
+    """
     return tuple(note for note in volume.notes if not note.startswith("MRC header: origin"))
 
 
@@ -155,7 +161,13 @@ def require_own_names(files: Sequence[str]) -> None:
 
 
 def is_output(path: str) -> bool:
-    """Return whether a file's name is one of those that are written here; patterns leave these out."""
+    """Return whether a file's name is one of those that are written here; patterns leave these out.
+
+    Parameters
+    ----------
+    path : str
+        Path or name of the file.
+    """
     stem = Path(path).name.partition(".mrc")[0]
     return stem.endswith(_SUFFIXES) or "_threshold_" in stem
 

@@ -331,7 +331,8 @@ def _address(stage: Stage, context: RunContext, place: str, output: Ref | None) 
     elif isinstance(output, ObjectRef):
         name = output.name
     else:
-        return f"{stage.name}/{context.dataset}/{context.run}/{place}"
+        parts = (stage.name, context.dataset, context.run, place, stage.rows_name(context.settings))
+        return "/".join(part for part in parts if part)
     return f"{stage.name}/{output.user}_{output.session}/{context.run}/{name}"
 
 

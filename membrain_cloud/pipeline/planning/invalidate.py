@@ -8,14 +8,14 @@ from membrain_cloud.pipeline.planning.digests import StageDigests
 from membrain_cloud.pipeline.stages.registry import STAGES
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef
 from membrain_cloud.store.tables.open import open_tables
-from membrain_cloud.store.volumes import ome_zarr
+from membrain_cloud.store.volumes import multiscales
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from membrain_cloud.pipeline.planning.plan import Plan
     from membrain_cloud.pipeline.settings import Settings
-    from membrain_cloud.pipeline.tasks import Ref
+    from membrain_cloud.pipeline.tasks import Task
     from membrain_cloud.store.projects.project import Project
 
 
@@ -75,16 +75,17 @@ def foreign_annotations(project: Project, settings: Settings, plan: Plan) -> lis
     """
     keys = set()
     for task in plan.tasks:
-        if task.output is not None and project.has(task.output) and not _is_ours(project, settings, task.output):
+        if task.output is not None and project.has(task.output) and not _is_ours(project, settings, task):
             keys.add(task.output.key)
     return sorted(keys)
 
 
-def _is_ours(project: Project, settings: Settings, ref: Ref) -> bool:
-    """Return whether we made an annotation: volumes carry our mark, meshes and picks have receipts in their session."""
+def _is_ours(project: Project, settings: Settings, task: Task) -> bool:
+    """Return whether we made a task's output: volumes carry our mark, other files have receipts in their session."""
+    ref = task.output
     if isinstance(ref, SegmentationRef):
-        return ome_zarr.is_ours(ome_zarr.read_attributes(*project.stored(ref)))
+        return multiscales.is_ours(multiscales.read_attributes(*project.stored(ref)))
     assert isinstance(ref, ObjectRef)
     if settings.output.session == "auto":
         return True
-    return any(project.receipts.names(f"{stage}/{ref.user}_{ref.session}/{ref.run}") for stage in ("mesh", "pick"))
+    return bool(project.receipts.names(f"{task.stage}/{ref.user}_{ref.session}/{ref.run}"))

@@ -176,7 +176,13 @@ class FilterWork:
         return self.volume.shape
 
     def expect(self, total: int) -> None:
-        """Count anew, up to `total` planes."""
+        """Count anew, up to `total` planes.
+
+        Parameters
+        ----------
+        total : int
+            Number of planes of the passes to come.
+        """
         self.counter = ProgressCounter(self.progress, total)
 
     def writer(self, output: Output, spacing: float) -> VolumeFileWriter:

@@ -126,13 +126,8 @@ def report_data(
     membranes = sum(len(tomogram.membranes) for tomogram in tomograms)
     particles = sum(len(tomogram.picks) for tomogram in tomograms if tomogram.picks is not None)
     return ReportData(
-        title=str(project.settings.get("name") or "membrain-cloud"),
-        facts=(
-            ("config", project.config),
-            ("tables", plan.job.tables),
-            ("annotations", ", ".join(f"{stage}: {session}" for stage, session in plan.sessions.items())),
-            ("version", f"membrain_cloud {__version__}"),
-        ),
+        title=project_title(project),
+        facts=project_facts(project, plan),
         numbers=(
             Number("tomograms", len(tomograms)),
             Number("membranes", membranes),
@@ -145,6 +140,35 @@ def report_data(
         failures=failures,
         tomograms=tomograms,
         settings=settings.as_dict(),
+    )
+
+
+def project_title(project: Project) -> str:
+    """Return the title of a project's pages.
+
+    Parameters
+    ----------
+    project : Project
+        The project.
+    """
+    return str(project.settings.get("name") or "membrain-cloud")
+
+
+def project_facts(project: Project, plan: Plan) -> tuple[tuple[str, str], ...]:
+    """Return what the head of a page says of a project, by name.
+
+    Parameters
+    ----------
+    project : Project
+        The project.
+    plan : Plan
+        The plan, with the tables and the sessions.
+    """
+    return (
+        ("config", project.config),
+        ("tables", plan.job.tables),
+        ("annotations", ", ".join(f"{stage}: {session}" for stage, session in plan.sessions.items())),
+        ("version", f"membrain_cloud {__version__}"),
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from membrain_cloud.errors import MembrainCloudError
 from membrain_cloud.pipeline.execution.failure_log import FailureLog
-from membrain_cloud.pipeline.reporting.report import rows_by_run, tomogram_report
+from membrain_cloud.pipeline.reporting.report import project_facts, project_title, rows_by_run, tomogram_report
 from membrain_cloud.pipeline.reporting.statistics import curves_by_run, measured_runs
 from membrain_cloud.report.data import Curves, Failure, Number, ReportData, TomogramReport
 from membrain_cloud.report.page import render_page
@@ -154,13 +154,8 @@ def _index(project: Project, plan: Plan, rows: Sequence[IndexRow]) -> SiteIndex:
     bad = sum(row.state in ("failed", "refused", "blocked") for row in rows)
     with_particles = [row for row in rows if row.particles is not None]
     return SiteIndex(
-        title=str(project.settings.get("name") or "membrain-cloud"),
-        facts=(
-            ("config", project.config),
-            ("tables", plan.job.tables),
-            ("annotations", ", ".join(f"{stage}: {session}" for stage, session in plan.sessions.items())),
-            ("version", f"membrain_cloud {__version__}"),
-        ),
+        title=project_title(project),
+        facts=project_facts(project, plan),
         numbers=(
             Number("tomograms", len(rows)),
             Number("done", done),

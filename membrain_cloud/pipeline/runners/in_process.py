@@ -142,7 +142,13 @@ class InProcessRunner:
             return [timeout_outcome(task, limit_hours)]
 
     def backlog(self, ready: Mapping[Demand, int]) -> None:
-        """Record the numbers of tasks that wait, for `snapshot`."""
+        """Record the numbers of tasks that wait, for `snapshot`.
+
+        Parameters
+        ----------
+        ready : mapping of (kind, int) to int
+            Number of tasks that wait, by kind and memory in bytes.
+        """
         self._ready = ready
 
     def snapshot(self) -> Mapping[str, Any]:

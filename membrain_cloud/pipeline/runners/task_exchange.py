@@ -161,7 +161,13 @@ class TaskExchange:
         return None
 
     def forget(self, token: str) -> None:
-        """Stop waiting for a task; an unknown token is ignored."""
+        """Stop waiting for a task; an unknown token is ignored.
+
+        Parameters
+        ----------
+        token : str
+            The assignment.
+        """
         self._futures.pop(token, None)
 
     def clear(self) -> None:

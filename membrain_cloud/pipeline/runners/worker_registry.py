@@ -377,12 +377,24 @@ class WorkerRegistry:
         return assigned + [assignment for death in self.deaths for assignment in death.assignments]
 
     def task_of(self, token: str) -> Task | None:
-        """Return the task of an assignment, or None for a token that is not assigned."""
+        """Return the task of an assignment, or None for a token that is not assigned.
+
+        Parameters
+        ----------
+        token : str
+            The assignment.
+        """
         entry = self._find(token)
         return None if entry is None else entry[1].task
 
     def has_started(self, token: str) -> bool:
-        """Return whether a worker has reported the beginning of this assignment."""
+        """Return whether a worker has reported the beginning of this assignment.
+
+        Parameters
+        ----------
+        token : str
+            The assignment.
+        """
         entry = self._find(token)
         return entry is not None and entry[1].started is not None
 

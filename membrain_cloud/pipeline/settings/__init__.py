@@ -7,7 +7,7 @@ Modules
 -------
 section
     The base class of all sections, and the types of fields.
-segment, membranes, pick, measure
+segment, membranes, pick, measure, context
     What the stages take.
 run
     Names of results, limits of a run, prices, the CryoET Data Portal.
@@ -15,6 +15,7 @@ load
     All sections together, read from a YAML file and from `stage.key=value`.
 """
 
+from membrain_cloud.pipeline.settings.context import ContextSettings
 from membrain_cloud.pipeline.settings.load import Settings, load_settings, settings_from
 from membrain_cloud.pipeline.settings.measure import MeasureSettings
 from membrain_cloud.pipeline.settings.membranes import MeshSettings, SeparateSettings
@@ -24,6 +25,7 @@ from membrain_cloud.pipeline.settings.section import Section
 from membrain_cloud.pipeline.settings.segment import InputSettings, SegmentSettings
 
 __all__ = [
+    "ContextSettings",
     "InputSettings",
     "MeasureSettings",
     "MeshSettings",

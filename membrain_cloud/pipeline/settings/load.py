@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from membrain_cloud.errors import UsageError
+from membrain_cloud.pipeline.settings.context import ContextSettings
 from membrain_cloud.pipeline.settings.measure import MeasureSettings
 from membrain_cloud.pipeline.settings.membranes import MeshSettings, SeparateSettings
 from membrain_cloud.pipeline.settings.pick import PickSettings
@@ -28,6 +29,7 @@ class Settings(Section):
     mesh: MeshSettings = MeshSettings()
     pick: PickSettings = PickSettings()
     measure: MeasureSettings = MeasureSettings()
+    context: ContextSettings = ContextSettings()
     output: OutputSettings = OutputSettings()
     run: RunSettings = RunSettings()
     plan: PlanSettings = PlanSettings()

@@ -146,19 +146,37 @@ class TaskContext:
         return self.project.dataset_of(self.task.run) or self.settings.output.dataset
 
     def tomogram(self, role: str) -> TomogramRef:
-        """Return the input with this role, a tomogram."""
+        """Return the input with this role, a tomogram.
+
+        Parameters
+        ----------
+        role : str
+            Key of the task's inputs, e.g. "density".
+        """
         ref = self.task.inputs[role]
         assert isinstance(ref, TomogramRef)
         return ref
 
     def segmentation(self, role: str) -> SegmentationRef:
-        """Return the input with this role, a segmentation."""
+        """Return the input with this role, a segmentation.
+
+        Parameters
+        ----------
+        role : str
+            Key of the task's inputs, e.g. "labels" or "instances".
+        """
         ref = self.task.inputs[role]
         assert isinstance(ref, SegmentationRef)
         return ref
 
     def object(self, role: str) -> ObjectRef:
-        """Return the input with this role: meshes or picks."""
+        """Return the input with this role: meshes or picks.
+
+        Parameters
+        ----------
+        role : str
+            Key of the task's inputs, e.g. "meshes" or "picks".
+        """
         ref = self.task.inputs[role]
         assert isinstance(ref, ObjectRef)
         return ref
@@ -295,6 +313,22 @@ class Stage(ABC):
         Ref or None
             A segmentation, meshes or picks, in the stage's session.
         """
+
+    def rows_name(self, settings: Settings) -> str:
+        """Return what tells the rows that these settings ask for from other rows of the same tomogram.
+
+        Parameters
+        ----------
+        settings : Settings
+            The settings of all stages.
+
+        Returns
+        -------
+        str
+            A safe name behind the tomogram's in the names of parts and receipts. Default: empty, a tomogram has one set
+            of rows.
+        """
+        return ""
 
     def parts(self, context: RunContext, grid: Grid) -> Sequence[TaskPart]:
         """Return the tasks into which it is cut.

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from membrain_cloud.geometry import Box
     from membrain_cloud.pipeline.settings import Settings
     from membrain_cloud.pipeline.tasks import Ref
+    from membrain_cloud.statistics.model.prepare import Membrane
     from membrain_cloud.store.projects.project import Project
 
 BORDER_VOXELS = 1.5
@@ -41,18 +42,42 @@ class Measure(Stage):
     keeps_receipts_in = "tables"
 
     def after(self, settings: Settings) -> Sequence[str]:
-        """Return mesh, and pick unless picks are given."""
+        """Return mesh, and pick unless picks are given.
+
+        Parameters
+        ----------
+        settings : Settings
+            The settings of all stages.
+        """
         return ("mesh",) if settings.measure.picks else ("mesh", "pick")
 
     def digest_settings(self, settings: Settings) -> Mapping[str, Any]:
-        """Return the sections `measure` and `input`, and the given picks."""
+        """Return the sections `measure` and `input`, and the given picks.
+
+        Parameters
+        ----------
+        settings : Settings
+            The settings of all stages.
+        """
         return settings.measure.digest_settings() | {
             "given": settings.measure.picks,
             "input": settings.input.digest_settings(),
         }
 
     def inputs(self, context: RunContext) -> Mapping[str, Ref]:
-        """Return instances and meshes, and as far as they are measured picks, tomogram ("density") and lamella."""
+        """Return instances and meshes, and as far as they are measured picks, tomogram and lamella.
+
+        Parameters
+        ----------
+        context : RunContext
+            The run.
+
+        Returns
+        -------
+        mapping of str to Ref
+            "instances" and "meshes"; "picks", "picks_2" ... with particles; "density" for the bilayer; "lamella" with
+            `measure.lamella`.
+        """
         settings = context.settings.measure
         inputs: dict[str, Ref] = {"instances": instances_ref(context), "meshes": MESH.output(context)}
         for index, uri in enumerate(settings.pick_uris):
@@ -69,11 +94,35 @@ class Measure(Stage):
         """Return None: it writes table rows."""
 
     def memory_bytes(self, grid: Grid, settings: Settings) -> int:
-        """Return the memory of the meshes and, for the bilayer, of the tomogram around the largest one."""
+        """Return the memory of the meshes and, for the bilayer, of the tomogram around the largest one.
+
+        Parameters
+        ----------
+        grid : Grid
+            Voxel grid of the tomogram.
+        settings : Settings
+            The settings of all stages.
+
+        Returns
+        -------
+        int
+            Bytes: 10 a voxel with the bilayer, else 2, beside the interpreter and half a GiB.
+        """
         return BASE_BYTES + GIB // 2 + (10 if settings.measure.bilayer else 2) * grid.voxels
 
     def execute(self, context: TaskContext) -> Mapping[str, Any]:
-        """Measure, and replace the tomogram's rows in all tables; count the rows."""
+        """Measure, and replace the tomogram's rows in all tables.
+
+        Parameters
+        ----------
+        context : TaskContext
+            The task, with the instances and meshes as inputs.
+
+        Returns
+        -------
+        mapping of str to Any
+            Rows by table, particles that lie on no membrane, and membranes that failed.
+        """
         from membrain_cloud.statistics.measure import TABLES, measure_tomogram, tomogram_row
 
         task, settings = context.task, context.settings.measure
@@ -95,7 +144,7 @@ class Measure(Stage):
             grid=grid,
             options=settings.options(),
             kinds=sorted({ref.name for ref in sources}),
-            density_about=_density_about(context.project, density) if isinstance(density, TomogramRef) else None,
+            density_about=tomogram_density(context.project, density) if isinstance(density, TomogramRef) else None,
             lamella=_lamella(context),
         )
         rows = {table: [keys | row for row in some] for table, some in rows_of_tables.items()}
@@ -161,16 +210,36 @@ def _particles(
     return replace(picks, membrane_ids=numbers), names
 
 
-def _membrane(number: int, mesh: Mesh, picks: Picks | None, names: NDArray[np.str_], grid: Grid) -> Any:
+def _membrane(number: int, mesh: Mesh, picks: Picks | None, names: NDArray[np.str_], grid: Grid) -> Membrane:
     """Return a membrane with its particles and its vertices at the tomogram's border, as the statistics take it."""
+    if picks is None:
+        return membrane_of(mesh, grid)
+    index = np.flatnonzero(picks.membrane_ids == number)
+    return replace(
+        membrane_of(mesh, grid), picks=picks.select(index), object_names=[str(name) for name in names[index]]
+    )
+
+
+def membrane_of(mesh: Mesh, grid: Grid) -> Membrane:
+    """Return a membrane without particles, with its vertices at the tomogram's border.
+
+    Parameters
+    ----------
+    mesh : Mesh
+        The membrane's mesh, xyz in Å.
+    grid : Grid
+        Voxel grid of the segmentation that it is of.
+
+    Returns
+    -------
+    Membrane
+        The membrane as the statistics take it.
+    """
     from membrain_cloud.mesh.conversion.mask_to_mesh import border_vertices
     from membrain_cloud.statistics.measure import Membrane
 
     border = border_vertices(mesh, grid, margin_angstrom=BORDER_VOXELS * grid.voxel_spacing_angstrom)
-    if picks is None:
-        return Membrane(mesh, None, border, "")
-    index = np.flatnonzero(picks.membrane_ids == number)
-    return Membrane(mesh, picks.select(index), border, [str(name) for name in names[index]])
+    return Membrane(mesh, None, border, "")
 
 
 def density_reader(read_box: Callable[[Box], NDArray[Any]], grid: Grid) -> Callable[[Mesh], Any]:
@@ -198,7 +267,21 @@ def density_reader(read_box: Callable[[Box], NDArray[Any]], grid: Grid) -> Calla
     return read
 
 
-def _density_about(project: Project, density: TomogramRef) -> Callable[[Mesh], Any]:
+def tomogram_density(project: Project, density: TomogramRef) -> Callable[[Mesh], Any]:
+    """Return a function that reads a project's tomogram around a mesh.
+
+    Parameters
+    ----------
+    project : Project
+        The project.
+    density : TomogramRef
+        The tomogram.
+
+    Returns
+    -------
+    callable
+        As that of `density_reader`.
+    """
     return density_reader(functools.partial(project.read_density, density), project.grid(density))
 
 

@@ -47,7 +47,13 @@ class MakeMeshes(Stage):
         return settings.mesh.digest_settings() | {"given": instances}
 
     def inputs(self, context: RunContext) -> Mapping[str, Ref]:
-        """Return the numbered membranes, as "instances"."""
+        """Return the numbered membranes, as "instances".
+
+        Parameters
+        ----------
+        context : RunContext
+            The run.
+        """
         return {"instances": instances_ref(context)}
 
     def output(self, context: RunContext) -> ObjectRef:
@@ -55,7 +61,20 @@ class MakeMeshes(Stage):
         return ObjectRef(context.run, MEMBRANE, context.settings.output.user, context.sessions[self.name])
 
     def memory_bytes(self, grid: Grid, settings: Settings) -> int:
-        """Return the memory of slabs and of the box around the largest membrane, which is rarely all of the volume."""
+        """Return the memory of slabs and of the box around the largest membrane, which is rarely all of the volume.
+
+        Parameters
+        ----------
+        grid : Grid
+            Voxel grid of the tomogram.
+        settings : Settings
+            The settings of all stages; `segment` decides on the grid of the instances.
+
+        Returns
+        -------
+        int
+            Bytes: 16 a voxel of the instances, beside the interpreter and one GiB.
+        """
         return BASE_BYTES + GIB + 16 * instances_grid(grid, settings).voxels
 
     def declare(self, project: Project, settings: Settings) -> None:
@@ -63,7 +82,18 @@ class MakeMeshes(Stage):
         declare_membrane(project)
 
     def execute(self, context: TaskContext) -> Mapping[str, Any]:
-        """Mesh the membranes one by one; count meshes and vertices, and list the membranes too small to mesh."""
+        """Mesh the membranes one by one.
+
+        Parameters
+        ----------
+        context : TaskContext
+            The task, with the instances as input.
+
+        Returns
+        -------
+        mapping of str to Any
+            Numbers of meshes and vertices, and the membranes that are too small to mesh.
+        """
         from membrain_cloud.segmentation.instances import masks_of_labels
 
         source, settings = context.segmentation("instances"), context.settings.mesh

@@ -48,7 +48,13 @@ class Pick(Stage):
         return ("mesh",)
 
     def digest_settings(self, settings: Settings) -> Mapping[str, Any]:
-        """Return the sections `pick` and `input`."""
+        """Return the sections `pick` and `input`.
+
+        Parameters
+        ----------
+        settings : Settings
+            The settings of all stages.
+        """
         return settings.pick.digest_settings() | {"input": settings.input.digest_settings()}
 
     def model(self, settings: Settings) -> str | None:
@@ -56,31 +62,91 @@ class Pick(Stage):
         return settings.pick.model
 
     def is_replaced(self, settings: Settings) -> bool:
-        """Return whether `measure.picks` names picks."""
+        """Return whether `measure.picks` names picks.
+
+        Parameters
+        ----------
+        settings : Settings
+            The settings of all stages.
+        """
         return settings.measure.picks is not None
 
     def inputs(self, context: RunContext) -> Mapping[str, Ref]:
-        """Return the meshes and the tomogram, as "meshes" and "density"."""
+        """Return the meshes and the tomogram, as "meshes" and "density".
+
+        Parameters
+        ----------
+        context : RunContext
+            The run.
+
+        Raises
+        ------
+        ProjectError
+            If the run has no tomogram.
+        """
         return {"meshes": MESH.output(context), "density": context.require_tomogram(self.name)}
 
     def output(self, context: RunContext) -> ObjectRef:
-        """Return the picks of all classes."""
+        """Return the picks of all classes.
+
+        Parameters
+        ----------
+        context : RunContext
+            The run.
+
+        Returns
+        -------
+        ObjectRef
+            The object `pick.object`, in the stage's session.
+        """
         settings = context.settings
         return ObjectRef(context.run, settings.pick.object, settings.output.user, context.sessions[self.name])
 
     def memory_bytes(self, grid: Grid, settings: Settings) -> int:
-        """Return the memory of meshes and patches, and of the tomogram's blocks near the membranes."""
+        """Return the memory of meshes and patches, and of the tomogram's blocks near the membranes.
+
+        Parameters
+        ----------
+        grid : Grid
+            Voxel grid of the tomogram.
+        settings : Settings
+            The settings of all stages; none of them changes the estimate.
+
+        Returns
+        -------
+        int
+            Bytes: half a byte a voxel, beside the interpreter and 1.5 GiB.
+        """
         return BASE_BYTES + 3 * GIB // 2 + grid.voxels // 2
 
     def declare(self, project: Project, settings: Settings) -> None:
-        """Add the object of all picks, and one for each class."""
+        """Add the object of all picks, and one for each class.
+
+        Parameters
+        ----------
+        project : Project
+            The project.
+        settings : Settings
+            The settings of all stages; the classes are those of the picker.
+        """
         from membrain_cloud.pipeline.models import picker_classes
 
         for name in (settings.pick.object, *picker_classes(settings.pick.model)):
             project.ensure_object(name, is_particle=True, identifier=None)
 
     def execute(self, context: TaskContext) -> Mapping[str, Any]:
-        """Pick on all membranes; count the picks, and list the membranes that failed."""
+        """Pick on all membranes.
+
+        Parameters
+        ----------
+        context : TaskContext
+            The task, with the meshes and the tomogram as inputs.
+
+        Returns
+        -------
+        mapping of str to Any
+            Numbers of picks, in all and of each class, and the membranes that failed.
+        """
         network = configured_picker(context.settings.pick, context.task.model_sha256)
         classes = network.class_names
         picks_of_classes, failed = self._pick(context, network, max(1, len(classes)))

@@ -85,18 +85,58 @@ class Segment(Stage):
         return settings.separate.segmentation is not None
 
     def inputs(self, context: RunContext) -> Mapping[str, Ref]:
-        """Return the tomogram, as "density"."""
+        """Return the tomogram, as "density".
+
+        Parameters
+        ----------
+        context : RunContext
+            The run.
+
+        Raises
+        ------
+        ProjectError
+            If the run has no tomogram.
+        """
         return {"density": context.require_tomogram(self.name)}
 
     def output(self, context: RunContext) -> SegmentationRef:
-        """Return the mask; its voxel spacing follows from `segment.output_grid`."""
+        """Return the mask; its voxel spacing follows from `segment.output_grid`.
+
+        Parameters
+        ----------
+        context : RunContext
+            The run.
+
+        Returns
+        -------
+        SegmentationRef
+            The mask, in the stage's session.
+
+        Raises
+        ------
+        ProjectError
+            If the run has no tomogram.
+        """
         tomogram = context.require_tomogram(self.name)
         if context.settings.segment.output_grid == "tomogram":
             return labels_ref(context, self.name, tomogram.voxel_spacing_angstrom)
         return labels_ref(context, self.name, _grids(context, tomogram).output.voxel_spacing_angstrom)
 
     def parts(self, context: RunContext, grid: Grid) -> Sequence[TaskPart]:
-        """Return one task, or preparation, blocks and completion for a volume above `segment.block_voxels`."""
+        """Return one task, or preparation, blocks and completion for a volume above `segment.block_voxels`.
+
+        Parameters
+        ----------
+        context : RunContext
+            The run.
+        grid : Grid
+            The run's voxel grid; the grids of source and output are chosen from the tomogram itself.
+
+        Returns
+        -------
+        sequence of TaskPart
+            `whole`, or `prepare`, `block-0` ... and `finish`.
+        """
         grids = _grids(context, context.require_tomogram(self.name))
         sliding_window(context.settings.segment, grids.source.voxel_spacing_angstrom)  # refuses unsuitable spacings
         if grids.output.voxels <= context.settings.segment.block_voxels:
@@ -110,7 +150,15 @@ class Segment(Stage):
         return [TaskPart("prepare", (), [chunk, cores]), *parts, TaskPart("finish", names)]
 
     def memory_bytes(self, grid: Grid, settings: Settings) -> int:
-        """Return the planes held of density and logits, a row of chunks being written, and the network's maps."""
+        """Return the planes held of density and logits, a row of chunks being written, and the network's maps.
+
+        Parameters
+        ----------
+        grid : Grid
+            Voxel grid of the tomogram.
+        settings : Settings
+            The settings of all stages; the blocks, the windows and the network count.
+        """
         own, grids = settings.segment, choose_grids(settings.segment, expected_pyramid(grid))
         edge = sliding_window(own, grids.source.voxel_spacing_angstrom).tiling.reach
         shape, chunk_edge = grids.output.shape, settings.output.chunk
@@ -125,7 +173,15 @@ class Segment(Stage):
         return BASE_BYTES + (4 * held + rows) * height * width + network_bytes(own)
 
     def flops(self, grid: Grid, settings: Settings) -> float:
-        """Return the operations of one pass over every window; skipped windows and further mirrors are not foreseen."""
+        """Return the operations of one pass over every window; skipped windows and further mirrors are not foreseen.
+
+        Parameters
+        ----------
+        grid : Grid
+            Voxel grid of the tomogram.
+        settings : Settings
+            The settings of all stages; the windows and the network count.
+        """
         windows = sliding_window(settings.segment, grid.voxel_spacing_angstrom)
         return windows.tiling.count(grid.shape) * window_forward_flops(settings.segment, windows.window)
 
@@ -134,7 +190,18 @@ class Segment(Stage):
         declare_membrane(project)
 
     def execute(self, context: TaskContext) -> Mapping[str, Any]:
-        """Do one part, or all three in a row; count the membrane's voxels."""
+        """Do one part, or all three in a row.
+
+        Parameters
+        ----------
+        context : TaskContext
+            The task, with the tomogram as input.
+
+        Returns
+        -------
+        mapping of str to Any
+            Number of membrane voxels; of the part `prepare` the statistics of the tomogram.
+        """
         part = context.task.part
         if part == "prepare":
             return self._prepare(context)

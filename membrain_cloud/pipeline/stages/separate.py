@@ -56,7 +56,13 @@ class Separate(Stage):
         return settings.separate.starts_from_instances
 
     def inputs(self, context: RunContext) -> Mapping[str, Ref]:
-        """Return the mask as "labels", and the region as "region" where it is an annotation."""
+        """Return the mask as "labels", and the region as "region" where it is an annotation.
+
+        Parameters
+        ----------
+        context : RunContext
+            The run.
+        """
         settings = context.settings.separate
         inputs: dict[str, Ref] = {"labels": input_segmentation(context) or SEGMENT.output(context)}
         if settings.region is not None and settings.region_box is None:
@@ -64,12 +70,36 @@ class Separate(Stage):
         return inputs
 
     def output(self, context: RunContext) -> SegmentationRef:
-        """Return the instances, on the mask's voxels."""
+        """Return the instances, on the mask's voxels.
+
+        Parameters
+        ----------
+        context : RunContext
+            The run.
+
+        Returns
+        -------
+        SegmentationRef
+            The instances, in the stage's session.
+        """
         labels = input_segmentation(context) or SEGMENT.output(context)
         return labels_ref(context, self.name, labels.voxel_spacing_angstrom, instance=True)
 
     def memory_bytes(self, grid: Grid, settings: Settings) -> int:
-        """Return the memory of slabs, and of the box of the largest component that is split."""
+        """Return the memory of slabs, and of the box of the largest component that is split.
+
+        Parameters
+        ----------
+        grid : Grid
+            Voxel grid of the tomogram.
+        settings : Settings
+            The settings of all stages; `segment` decides on the grid of the mask.
+
+        Returns
+        -------
+        int
+            Bytes: 14 a voxel of the largest component that is split, beside the interpreter and one GiB.
+        """
         voxels = instances_grid(grid, settings).voxels
         held = min(voxels, settings.separate.split_voxels if settings.separate.split else 0)
         return BASE_BYTES + GIB + 14 * held
@@ -79,7 +109,18 @@ class Separate(Stage):
         declare_membrane(project)
 
     def execute(self, context: TaskContext) -> Mapping[str, Any]:
-        """Separate the membranes; count them, and the components that were too large to split."""
+        """Separate the membranes.
+
+        Parameters
+        ----------
+        context : TaskContext
+            The task, with the mask as input.
+
+        Returns
+        -------
+        mapping of str to Any
+            Number of membranes, and of components that were too large to split.
+        """
         from membrain_cloud.segmentation.instances import separate_volume
 
         source, target = context.segmentation("labels"), context.written_segmentation()

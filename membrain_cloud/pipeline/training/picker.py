@@ -226,7 +226,13 @@ def train_one(
 
 
 def network_name(training: Training) -> str:
-    """Return the kind of network that these settings train: "profiles" or "subvolumes"."""
+    """Return the kind of network that these settings train: "profiles" or "subvolumes".
+
+    Parameters
+    ----------
+    training : Training
+        The settings.
+    """
     return "profiles" if isinstance(training, PickerTraining) else "subvolumes"
 
 

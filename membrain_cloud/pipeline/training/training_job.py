@@ -95,7 +95,13 @@ class TrainingJob:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainingJob:
-        """Return the job whose `as_dict` this is, also after a round trip through JSON."""
+        """Return the job whose `as_dict` this is, also after a round trip through JSON.
+
+        Parameters
+        ----------
+        values : mapping
+            What `as_dict` returned.
+        """
         lists = {name: tuple(values[name]) for name in ("labels", "training", "validation", "held_out", "settings")}
         settings = dict(values["values"])
         tuples = {name: tuple(value) for name, value in settings.items() if isinstance(value, list)}

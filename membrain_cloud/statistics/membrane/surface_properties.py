@@ -93,12 +93,24 @@ class Scale:
         return sums.astype(np.float64)
 
     def ends(self, number: int) -> tuple[float, float]:
-        """Return the lower and upper end of a bin, rounded to 9 decimals."""
+        """Return the lower and upper end of a bin, rounded to 9 decimals.
+
+        Parameters
+        ----------
+        number : int
+            Index of the bin, from 0.
+        """
         width = (self.high - self.low) / self.n_bins
         return round(self.low + number * width, 9), round(self.low + (number + 1) * width, 9)
 
     def bin_row(self, number: int) -> dict[str, Any]:
-        """Return the columns `property`, `bin`, `bin_min`, `bin_max` of a bin."""
+        """Return the columns `property`, `bin`, `bin_min`, `bin_max` of a bin.
+
+        Parameters
+        ----------
+        number : int
+            Index of the bin, from 0.
+        """
         low, high = self.ends(number)
         return {"property": self.name, "bin": number, "bin_min": low, "bin_max": high}
 
@@ -127,7 +139,13 @@ PROPERTY_NAMES = tuple(scale.name for scale in PROPERTIES)
 
 
 def distance_to_class(name: str) -> Scale:
-    """Return the bins of the distance along the surface to the nearest particle of a class."""
+    """Return the bins of the distance along the surface to the nearest particle of a class.
+
+    Parameters
+    ----------
+    name : str
+        Name of the class.
+    """
     return Scale(f"distance_to_{name}_nm", 0.0, 40.0, 20)
 
 
@@ -316,7 +334,13 @@ def _shares() -> Floats:
 
 
 def longest_edges(surface: Surface) -> Floats:
-    """Return the length (Å) of the longest edge of each face, (F,) float64."""
+    """Return the length (Å) of the longest edge of each face, (F,) float64.
+
+    Parameters
+    ----------
+    surface : Surface
+        The triangle mesh, with F faces.
+    """
     corners = surface.vertices[surface.faces]
     return np.asarray(np.linalg.norm(np.roll(corners, -1, axis=1) - corners, axis=2).max(axis=1))
 

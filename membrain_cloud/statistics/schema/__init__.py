@@ -2,8 +2,8 @@
 
 Imports the standard library alone, so that `store` can check tables without loading the science.
 
-Modules: `column` (a column, and the columns that tables share), `membranes` and `particles` (columns of each table),
-`tables` (the tables put together, with the keys of their rows).
+Modules: `column` (a column, and the columns that tables share), `membranes`, `particles` and `context` (columns of each
+table), `tables` (the tables put together, with the keys of their rows).
 """
 
-__all__ = ["column", "membranes", "particles", "tables"]
+__all__ = ["column", "context", "membranes", "particles", "tables"]

@@ -6,11 +6,21 @@ datasets. Ratios (densities, g, K) cannot; they follow from the sums.
 
 from __future__ import annotations
 
+from membrain_cloud.statistics.schema import context
 from membrain_cloud.statistics.schema import membranes as membrane
 from membrain_cloud.statistics.schema import particles as particle
 from membrain_cloud.statistics.schema.column import MEMBRANE_KEYS, TOMOGRAM_KEYS, Column
 
-__all__ = ["MEMBRANE_KEYS", "PARENTS", "ROW_KEYS", "TABLES", "TOMOGRAM_KEYS", "Column"]
+__all__ = [
+    "ALL_TABLES",
+    "CONTEXT_TABLES",
+    "MEMBRANE_KEYS",
+    "PARENTS",
+    "ROW_KEYS",
+    "TABLES",
+    "TOMOGRAM_KEYS",
+    "Column",
+]
 
 TABLES: dict[str, tuple[Column, ...]] = {
     "tomograms": (*TOMOGRAM_KEYS, *membrane.TOMOGRAMS),
@@ -30,7 +40,15 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "chain_members": (*MEMBRANE_KEYS, *particle.CHAIN_MEMBERS),
     "random_chains": (*MEMBRANE_KEYS, *particle.RANDOM_CHAINS),
 }
-"""Table -> all its columns, the key columns first."""
+"""Table of the stage `measure` -> all its columns, the key columns first."""
+
+CONTEXT_TABLES: dict[str, tuple[Column, ...]] = {
+    "particle_context": (*MEMBRANE_KEYS, *context.PARTICLE_CONTEXT),
+}
+"""Table of the stage `context` -> all its columns. A part holds one list of particles of a tomogram."""
+
+ALL_TABLES = TABLES | CONTEXT_TABLES
+"""Every table -> all its columns."""
 
 _PAIR = ("component_id", "object_name", "target_object_name")
 _LEAFLET_BIN = ("leaflet", "property", "bin")
@@ -52,6 +70,7 @@ ROW_KEYS: dict[str, tuple[str, ...]] = {
     "chains": ("chain_id",),
     "chain_members": ("chain_id", "place"),
     "random_chains": ("object_name", "simulation"),
+    "particle_context": ("picks", "particle_id"),
 }
 """Table -> the columns that, together with the key columns, identify a row: no two rows agree in all of them."""
 

@@ -19,7 +19,9 @@ import numpy as np
 from membrain_cloud.errors import ProjectError, VoxelSpacingError
 from membrain_cloud.geometry import Mesh, Picks
 from membrain_cloud.store.formats.meshes import read_h5, read_obj
-from membrain_cloud.store.formats.star import PIXEL_SIZES, read_star_picks, star_particles
+from membrain_cloud.store.formats.relion.columns import whole_numbers
+from membrain_cloud.store.formats.relion.particles import states_pixel_size
+from membrain_cloud.store.formats.star import read_star_picks, star_particles
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -241,12 +243,12 @@ def read_star(path: str, units: Units, *, tomogram: str | None, inverse_angles: 
     """
     table = star_particles(path, tomogram)
     spacing = units.positions
-    if spacing is None and not set(PIXEL_SIZES) & set(table.columns):
+    if spacing is None and not states_pixel_size(table):
         spacing = 1.0
     picks = read_star_picks(path, voxel_spacing_angstrom=spacing, tomogram=tomogram, inverse_angles=inverse_angles)
     if "rlnClassNumber" not in table.columns:
         return picks, [0] * len(picks)
-    classes = table["rlnClassNumber"]
-    if classes.isna().any():
+    classes, known = whole_numbers(table, "rlnClassNumber", path)
+    if not known.all():
         raise ProjectError(f"{path}: rlnClassNumber has gaps", "correct or remove the incomplete lines")
-    return picks, [int(number) for number in classes.tolist()]
+    return picks, classes.tolist()

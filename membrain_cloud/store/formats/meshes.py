@@ -17,6 +17,7 @@ from pyarrow import compute, csv
 
 from membrain_cloud.errors import ProjectError, UsageError, VoxelSpacingError
 from membrain_cloud.geometry import Mesh, Picks
+from membrain_cloud.picking.vertex_scores import FAR_SCORE
 from membrain_cloud.store.formats.copick_files import meshes_from_glb, meshes_to_glb
 from membrain_cloud.store.formats.local_output import write_local_file
 
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 
 KINDS = (".h5", ".obj", ".glb")
 """Endings of mesh files that can be read and written."""
-
-# MemBrain-pick's scores are distances in units of 15 Å; this one stands for far from every particle.
-_FAR_SCORE = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +129,7 @@ def write_h5(path: str, stored: StoredMesh, *, voxel_spacing_angstrom: float) ->
     values: dict[str, Any] = {
         "points": np.asarray(stored.mesh.vertices, np.float64),
         "faces": np.asarray(stored.mesh.faces, np.int64).reshape(-1, 3)[:, [0, 2, 1]],
-        "scores": np.full(count, _FAR_SCORE) if stored.scores is None else np.asarray(stored.scores, np.float64),
+        "scores": np.full(count, FAR_SCORE) if stored.scores is None else np.asarray(stored.scores, np.float64),
         "labels": np.zeros(count),
         "cluster_centers": np.asarray(picks.positions, np.float64).reshape(-1, 3),
         "cluster_scores": np.asarray(picks.scores, np.float64),

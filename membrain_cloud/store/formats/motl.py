@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from membrain_cloud.errors import ProjectError, UsageError, VoxelSpacingError, storage_error
+from membrain_cloud.errors import ProjectError, UsageError, VoxelSpacingError
 from membrain_cloud.geometry import Picks
 from membrain_cloud.rotations import orientations_from_zxz_angles, zxz_angles
+from membrain_cloud.store.formats.local_input import check_regular_file, unreadable
 from membrain_cloud.store.formats.local_output import write_local_file
+from membrain_cloud.store.formats.relion.columns import Report, no_report, required_numbers
+from membrain_cloud.store.formats.relion.tables import read_star_tables
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,6 +34,7 @@ _STOPGAP: dict[str, int | None] = {
 _STOPGAP_ROWS = {name: row for name, row in _STOPGAP.items() if row is not None}
 # Bytes in which STOPGAP's table is named, if it is one.
 _BEGINNING_BYTES = 4096
+_LARGEST_NUMBER = 2**31
 
 
 def write_motive_list(path: str, picks: Picks, *, voxel_spacing_angstrom: float, tomogram_number: int) -> None:
@@ -59,7 +63,13 @@ def write_motive_list(path: str, picks: Picks, *, voxel_spacing_angstrom: float,
     write_local_file(path, lambda temporary: emfile.write(str(temporary), np.ascontiguousarray(rows.T)[None]))
 
 
-def read_motive_list(path: str, *, voxel_spacing_angstrom: float | None, tomogram_number: int | None = None) -> Picks:
+def read_motive_list(
+    path: str,
+    *,
+    voxel_spacing_angstrom: float | None,
+    tomogram_number: int | None = None,
+    report: Report = no_report,
+) -> Picks:
     """Read the particles of an EM motive list; those of class 0 or less are left out.
 
     Parameters
@@ -70,6 +80,8 @@ def read_motive_list(path: str, *, voxel_spacing_angstrom: float | None, tomogra
         Å, of the voxels that positions count; the file has none.
     tomogram_number : int, optional
         Of the tomogram in the list; needed where it holds several.
+    report : callable
+        Called with one sentence on particles that are left out. Default: nothing is done with it.
 
     Returns
     -------
@@ -86,12 +98,15 @@ def read_motive_list(path: str, *, voxel_spacing_angstrom: float | None, tomogra
     """
     import emfile
 
+    check_regular_file(path)
     try:
         _, values = emfile.read(path)
+        if np.asarray(values).shape[-1] != _ROWS:
+            raise ValueError(f"its first axis is {np.asarray(values).shape[-1]} long, not {_ROWS}")
         rows = np.asarray(values, np.float64).reshape(-1, _ROWS).T
     except Exception as error:  # emfile raises many kinds
         raise ProjectError(f"{path} cannot be read as a motive list ({error})", "give an EM file of 20 x N") from error
-    return _picks(rows, path, voxel_spacing_angstrom, tomogram_number)
+    return _picks(rows, path, voxel_spacing_angstrom, tomogram_number, report)
 
 
 def stopgap_text(picks: Picks, *, voxel_spacing_angstrom: float, tomogram_number: int) -> str:
@@ -152,24 +167,31 @@ def is_stopgap(path: str) -> bool:
 
     Raises
     ------
-    StorageError
+    ProjectError
         If the file cannot be read.
     """
+    check_regular_file(path)
     try:
         with Path(path).open("rb") as file:
             return b"data_stopgap_motivelist" in file.read(_BEGINNING_BYTES)
     except OSError as error:
-        raise storage_error(error, path) from error
+        raise ProjectError(unreadable(path, error), "check the path and its permissions") from error
 
 
-def read_stopgap(path: str, *, voxel_spacing_angstrom: float | None, tomogram_number: int | None = None) -> Picks:
+def read_stopgap(
+    path: str,
+    *,
+    voxel_spacing_angstrom: float | None,
+    tomogram_number: int | None = None,
+    report: Report = no_report,
+) -> Picks:
     """Read the particles of a STOPGAP motive list; those of class 0 or less are left out.
 
     Parameters
     ----------
     path : str
         The STAR file.
-    voxel_spacing_angstrom, tomogram_number
+    voxel_spacing_angstrom, tomogram_number, report
         As in `read_motive_list`.
 
     Returns
@@ -181,19 +203,16 @@ def read_stopgap(path: str, *, voxel_spacing_angstrom: float | None, tomogram_nu
     ProjectError, UsageError, VoxelSpacingError
         As `read_motive_list`.
     """
-    import pandas as pd
-    import starfile
-
-    try:
-        block = starfile.read(path, always_dict=True)["stopgap_motivelist"]
-        table = pd.DataFrame([block]) if isinstance(block, dict) else block
-        rows = np.zeros((_ROWS, len(table)))
-        for name, row in _STOPGAP_ROWS.items():
-            rows[row] = table[name].to_numpy(np.float64)
-    except Exception as error:  # starfile and pandas raise many kinds
-        cause = f"{path} cannot be read as a STOPGAP motive list ({error})"
-        raise ProjectError(cause, "give a file with the columns that STOPGAP writes") from error
-    return _picks(rows, path, voxel_spacing_angstrom, tomogram_number)
+    tables = dict(read_star_tables(path))
+    table = tables.get("stopgap_motivelist")
+    missing = [name for name in _STOPGAP_ROWS if table is None or name not in table.columns]
+    if table is None or missing:
+        cause = f"{path} cannot be read as a STOPGAP motive list ({', '.join(missing)} is missing)"
+        raise ProjectError(cause, "give a file with the columns that STOPGAP writes")
+    rows = np.zeros((_ROWS, len(table)))
+    if len(table):
+        rows[list(_STOPGAP_ROWS.values())] = required_numbers(table, list(_STOPGAP_ROWS), path).T
+    return _picks(rows, path, voxel_spacing_angstrom, tomogram_number, report)
 
 
 def _rows(picks: Picks, voxel_spacing_angstrom: float, tomogram_number: int) -> NDArray[np.float64]:
@@ -211,16 +230,26 @@ def _rows(picks: Picks, voxel_spacing_angstrom: float, tomogram_number: int) -> 
 
 
 def _picks(
-    rows: NDArray[np.float64], path: str, voxel_spacing_angstrom: float | None, tomogram_number: int | None
+    rows: NDArray[np.float64],
+    path: str,
+    voxel_spacing_angstrom: float | None,
+    tomogram_number: int | None,
+    report: Report,
 ) -> Picks:
     if voxel_spacing_angstrom is None:
         raise VoxelSpacingError(f"{path}: positions in voxels of unknown size", "give voxel_spacing_angstrom, e.g. 10")
+    if not np.isfinite(rows).all():
+        bad = (~np.isfinite(rows)).any(axis=0).sum()
+        raise ProjectError(f"{path} has gaps in {bad} of {rows.shape[1]} particles", "correct or remove them")
+    if (np.abs(rows[[4, 5]]) >= _LARGEST_NUMBER).any() or (rows[[4, 5]] % 1 != 0).any():
+        raise ProjectError(f"{path}: numbers of tomograms and objects are not whole numbers", "correct the file")
     numbers = np.unique(rows[4]).astype(int).tolist()
     if tomogram_number is None and len(numbers) > 1:
         raise UsageError(f"{path} holds particles of {len(numbers)} tomograms", f"name one of {numbers[:8]}")
     selected = rows[:, (rows[19] > 0) & ((rows[4] == tomogram_number) | (tomogram_number is None))]
-    if not np.isfinite(selected).all():
-        raise ProjectError(f"{path} has gaps", "correct or remove the incomplete particles")
+    left_out = int(((rows[19] <= 0) & ((rows[4] == tomogram_number) | (tomogram_number is None))).sum())
+    if left_out:
+        report(f"{left_out} particles of class 0 or less are left out")
     phi, psi, theta = selected[16:19]
     return Picks(
         (selected[7:10] - 1 + selected[10:13]).T * voxel_spacing_angstrom,

@@ -2,36 +2,37 @@
 
 RELION's angles (Rot, Tilt, Psi in degrees) turn the tomogram's frame into the particle's: the particle's orientation is
 the inverse of Rz(rot) Ry(tilt) Rz(psi). Some programs write the rotation itself under the same names; for their files
-there is `inverse_angles`.
+there is `inverse_angles`. How the columns become positions and orientations: `relion.particles`.
 """
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from membrain_cloud.errors import ProjectError, UsageError, VoxelSpacingError
 from membrain_cloud.geometry import Grid, Picks
-from membrain_cloud.rotations import orientations_from_relion_angles, relion_angles
+from membrain_cloud.rotations import relion_angles
+from membrain_cloud.store.formats.local_input import read_file
 from membrain_cloud.store.formats.local_output import write_local_file
+from membrain_cloud.store.formats.relion.columns import IN_PLANE, Report, no_report, picks_of_table, required_numbers
+from membrain_cloud.store.formats.relion.particles import (
+    ANGLES,
+    CENTRED,
+    COORDINATES,
+    orientations_of,
+    particle_rows,
+    positions_of,
+    rows_of_tomogram,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pandas as pd
-    from numpy.typing import NDArray
 
-_COORDINATES = tuple(f"rlnCoordinate{axis}" for axis in "XYZ")
-_CENTRED = tuple(f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ")
-_SHIFTS = tuple(f"rlnOrigin{axis}Angst" for axis in "XYZ")
-_ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
-PIXEL_SIZES = ("rlnTomoTiltSeriesPixelSize", "rlnPixelSize", "rlnImagePixelSize")
-"""Columns that give the size of the pixels that coordinates count, the preferred one first."""
-
-_SCORES = ("rlnAutopickFigureOfMerit", "rlnLCCmax", "score")
-_MEMBRANES = ("rlnMembrane", "membrane_id", "instance_id")
-_IN_PLANE = "rlnInPlaneKnown"
 FLAVOURS = ("plain", "relion3.1", "relion4", "relion5", "surforama")
 """Kinds of STAR file that can be written; all can be read."""
 
@@ -48,6 +49,7 @@ def read_star_picks(
     origin_angstrom: Sequence[float] = (0.0, 0.0, 0.0),
     grid: Grid | None = None,
     inverse_angles: bool = False,
+    report: Report = no_report,
 ) -> Picks:
     """Read the particles of one tomogram of a STAR file (RELION 3 to 5).
 
@@ -58,7 +60,7 @@ def read_star_picks(
     voxel_spacing_angstrom : float, optional
         Å, of the pixels that the coordinates count. Default: what the file says.
     tomogram : str, optional
-        Its rlnTomoName (or rlnMicrographName); needed where the file holds several.
+        Its rlnTomoName (or rlnMicrographName), as text; needed where the file holds several.
     origin_angstrom : sequence of float
         xyz in Å, subtracted from all positions. Default: 0.
     grid : Grid, optional
@@ -66,11 +68,13 @@ def read_star_picks(
     inverse_angles : bool
         Whether the file's angles turn the particle into the tomogram, the inverse of RELION's convention.
         Default: False.
+    report : callable
+        Called with one sentence on each assumption. Default: nothing is done with them.
 
     Returns
     -------
     Picks
-        Without orientations where the file has no angles.
+        Without orientations where the file has no angles. A table without rows gives no particles.
 
     Raises
     ------
@@ -81,21 +85,55 @@ def read_star_picks(
     VoxelSpacingError
         If the size of the pixels is unknown.
     """
-    table = star_particles(path, tomogram)
-    if set(_CENTRED) <= set(table.columns) and not set(_COORDINATES) <= set(table.columns):
-        if grid is None:
-            raise UsageError(f"{path}: coordinates count from the tomogram's centre", "give the tomogram's grid")
-        positions = _numbers(table, _CENTRED, path) + np.array(grid.size_angstrom) / 2
-    else:
-        positions = _numbers(table, _COORDINATES, path) * _pixel_size(table, path, voxel_spacing_angstrom)
-    if set(_SHIFTS) <= set(table.columns):
-        positions = positions - _numbers(table, _SHIFTS, path)
-    orientations = None
-    if set(_ANGLES) <= set(table.columns):
-        orientations = orientations_from_relion_angles(_numbers(table, _ANGLES, path))
-        if inverse_angles:
-            orientations = orientations.transpose(0, 2, 1)
-    return _picks(table, positions - np.asarray(origin_angstrom, np.float64), orientations)
+    return picks_of_particles(
+        star_particles(path, tomogram),
+        path,
+        voxel_spacing_angstrom=voxel_spacing_angstrom,
+        origin_angstrom=origin_angstrom,
+        grid=grid,
+        inverse_angles=inverse_angles,
+        report=report,
+    )
+
+
+def picks_of_particles(
+    table: pd.DataFrame,
+    path: str,
+    *,
+    voxel_spacing_angstrom: float | None = None,
+    origin_angstrom: Sequence[float] = (0.0, 0.0, 0.0),
+    grid: Grid | None = None,
+    inverse_angles: bool = False,
+    report: Report = no_report,
+) -> Picks:
+    """Return rows of a particle file as picks, in their order.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Rows of one tomogram, as `star_particles` returns them.
+    path : str
+        The STAR file, for messages.
+    voxel_spacing_angstrom, origin_angstrom, grid, inverse_angles, report
+        As in `read_star_picks`.
+
+    Returns
+    -------
+    Picks
+        Without orientations where the file has no angles.
+
+    Raises
+    ------
+    ProjectError, UsageError, VoxelSpacingError
+        As `read_star_picks`.
+    """
+    if not len(table):
+        report("the table has no rows: no particles")
+        return Picks(np.zeros((0, 3)))
+    orientations, around, rotation_known = orientations_of(table, path, report, inverse_angles=inverse_angles)
+    positions = positions_of(table, path, around, voxel_spacing_angstrom, grid, report)
+    positions = positions - np.asarray(origin_angstrom, np.float64)
+    return picks_of_table(table, positions, orientations, path, report, rotation_known=rotation_known)
 
 
 def read_csv_picks(
@@ -103,6 +141,7 @@ def read_csv_picks(
     *,
     voxel_spacing_angstrom: float | None = None,
     origin_angstrom: Sequence[float] = (0.0, 0.0, 0.0),
+    report: Report = no_report,
 ) -> Picks:
     """Read the particles of a CSV file.
 
@@ -114,6 +153,8 @@ def read_csv_picks(
         Å; needed for positions in voxels.
     origin_angstrom : sequence of float
         xyz in Å, subtracted from all positions. Default: 0.
+    report : callable
+        Called with one sentence on each assumption. Default: nothing is done with them.
 
     Returns
     -------
@@ -130,22 +171,30 @@ def read_csv_picks(
     import pandas as pd
 
     try:
-        table = pd.read_csv(path)
-    except (ValueError, OSError) as error:
-        raise ProjectError(f"{path} cannot be read as CSV ({error})", "give a header line and commas") from error
+        table = pd.read_csv(
+            io.BytesIO(read_file(path)), dtype=str, na_filter=False, encoding="utf-8-sig", skipinitialspace=True
+        )
+    except ValueError as error:
+        cause = " ".join(str(error).split())
+        raise ProjectError(f"{path} cannot be read as CSV ({cause})", "give a header line and commas") from error
+    table.columns = pd.Index([str(name).strip() for name in table.columns])
     for columns in _CSV_ANGSTROM:
         if set(columns) <= set(table.columns):
-            positions = _numbers(table, columns, path)
+            positions = required_numbers(table, columns, path)
             break
     else:
         if not {"x", "y", "z"} <= set(table.columns):
-            raise ProjectError(f"{path} has no columns of positions", "name them x_A, y_A, z_A, or x, y, z for voxels")
+            shown = ", ".join(map(str, table.columns[:6]))
+            raise ProjectError(
+                f"{path} has no columns of positions (its columns: {shown})",
+                "name them x_A, y_A, z_A, or x, y, z for voxels",
+            )
         if voxel_spacing_angstrom is None:
             raise VoxelSpacingError(
                 f"{path}: positions in voxels of unknown size", "give voxel_spacing_angstrom, e.g. 10"
             )
-        positions = _numbers(table, ("x", "y", "z"), path) * voxel_spacing_angstrom
-    return _picks(table, positions - np.asarray(origin_angstrom, np.float64), None)
+        positions = required_numbers(table, ("x", "y", "z"), path) * voxel_spacing_angstrom
+    return picks_of_table(table, positions - np.asarray(origin_angstrom, np.float64), None, path, report)
 
 
 def write_star(
@@ -232,11 +281,11 @@ def _particle_columns(picks: Picks, spacing: float, tomogram: str, flavour: str,
         columns["rlnMicrographName" if flavour == "relion3.1" else "rlnTomoName"] = [tomogram] * len(picks)
     if flavour == "relion5" and grid is not None:
         centred = picks.positions - np.array(grid.size_angstrom) / 2
-        columns |= dict(zip(_CENTRED, centred.T, strict=True))
+        columns |= dict(zip(CENTRED, centred.T, strict=True))
     else:
-        columns |= dict(zip(_COORDINATES, (picks.positions / spacing).T, strict=True))
+        columns |= dict(zip(COORDINATES, (picks.positions / spacing).T, strict=True))
     if picks.orientations is not None or flavour != "plain":
-        columns |= dict(zip(_ANGLES, relion_angles(picks.frames()).T, strict=True))
+        columns |= dict(zip(ANGLES, relion_angles(picks.frames()).T, strict=True))
     if flavour == "surforama":
         return columns
     columns["rlnAutopickFigureOfMerit"] = picks.scores
@@ -246,17 +295,23 @@ def _particle_columns(picks: Picks, spacing: float, tomogram: str, flavour: str,
         columns["rlnOpticsGroup"] = np.ones(len(picks), int)
     columns["rlnMembrane"] = picks.membrane_ids
     if picks.in_plane is not None:
-        columns[_IN_PLANE] = picks.in_plane.astype(int)
+        columns[IN_PLANE] = picks.in_plane.astype(int)
     return columns
 
 
 def _table(name: str, columns: Mapping[str, Any]) -> str:
     head = ["", f"data_{name}", "", "loop_", *(f"_{column} #{k}" for k, column in enumerate(columns, 1))]
     texts = [
-        [f"{value:.6f}" if isinstance(value, float) else str(value) for value in np.asarray(values).tolist()]
+        [f"{value:.6f}" if isinstance(value, float) else _quoted(str(value)) for value in np.asarray(values).tolist()]
         for values in columns.values()
     ]
     return "\n".join([*head, *("\t".join(row) for row in zip(*texts, strict=True)), ""])
+
+
+def _quoted(text: str) -> str:
+    """Return a value in quotes where it would be read as several, as a gap or as a keyword."""
+    bare = text and not text.startswith(("_", "#", "'", '"', "data_", "loop_")) and len(text.split()) == 1
+    return text if bare else f'"{text}"'
 
 
 def star_particles(path: str, tomogram: str | None = None) -> pd.DataFrame:
@@ -272,7 +327,7 @@ def star_particles(path: str, tomogram: str | None = None) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        The table with coordinates, joined with the optics table where there is one.
+        The table with coordinates, joined with the optics table where there is one. All values are text as written.
 
     Raises
     ------
@@ -281,70 +336,4 @@ def star_particles(path: str, tomogram: str | None = None) -> pd.DataFrame:
     UsageError
         If the file holds several tomograms and none is named.
     """
-    return _rows_of_tomogram(_particle_block(path), path, tomogram)
-
-
-def _particle_block(path: str) -> pd.DataFrame:
-    """Return the block with coordinates, joined with the optics block where there is one."""
-    import pandas as pd
-    import starfile
-
-    try:
-        blocks = starfile.read(path, always_dict=True)
-    except Exception as error:  # starfile and pandas raise many kinds
-        raise ProjectError(f"{path} cannot be read as STAR ({error})", "give a RELION particle file") from error
-    tables = {name: pd.DataFrame([block]) if isinstance(block, dict) else block for name, block in blocks.items()}
-    for table in tables.values():
-        if set(_COORDINATES) <= set(table.columns) or set(_CENTRED) <= set(table.columns):
-            optics = tables.get("optics")
-            if optics is not None and "rlnOpticsGroup" in table.columns:
-                extra = [c for c in optics.columns if c == "rlnOpticsGroup" or c not in table.columns]
-                return table.merge(optics[extra], on="rlnOpticsGroup", how="left")
-            return table
-    raise ProjectError(f"{path} has no coordinates (rlnCoordinateX, Y, Z)", "give a RELION particle file")
-
-
-def _rows_of_tomogram(table: pd.DataFrame, path: str, tomogram: str | None) -> pd.DataFrame:
-    column = next((c for c in ("rlnTomoName", "rlnMicrographName") if c in table.columns), None)
-    names = sorted(set(table[column].astype(str))) if column else []
-    if tomogram is None:
-        if len(names) > 1:
-            raise UsageError(
-                f"{path} holds particles of {len(names)} tomograms", f"name one of them: {', '.join(names[:5])} ..."
-            )
-        return table
-    if column is None:
-        return table
-    if tomogram not in names:
-        raise ProjectError(f"{path} has no tomogram {tomogram!r}", f"it has: {', '.join(names[:5])} ...")
-    return table[table[column].astype(str) == tomogram]
-
-
-def _pixel_size(table: pd.DataFrame, path: str, voxel_spacing_angstrom: float | None) -> float:
-    if voxel_spacing_angstrom is not None:
-        return voxel_spacing_angstrom
-    for column in PIXEL_SIZES:
-        if column in table.columns and len(table):
-            sizes = table[column].astype(float).unique()
-            if len(sizes) == 1 and sizes[0] > 0:
-                return float(sizes[0])
-    raise VoxelSpacingError(f"{path} does not say the size of its pixels", "give voxel_spacing_angstrom, e.g. 10")
-
-
-def _numbers(table: pd.DataFrame, columns: Sequence[str], path: str) -> NDArray[np.float64]:
-    try:
-        values = table[list(columns)].to_numpy(np.float64)
-    except (ValueError, KeyError) as error:
-        raise ProjectError(f"{path}: {', '.join(columns)} are not numbers ({error})", "correct the file") from error
-    if not np.isfinite(values).all():
-        raise ProjectError(f"{path}: {', '.join(columns)} have gaps", "correct or remove the incomplete lines")
-    return values
-
-
-def _picks(table: pd.DataFrame, positions: NDArray[np.float64], orientations: NDArray[np.float64] | None) -> Picks:
-    score = next((c for c in _SCORES if c in table.columns), None)
-    membrane = next((c for c in _MEMBRANES if c in table.columns), None)
-    scores = table[score].to_numpy(np.float64) if score else np.ones(len(table))
-    membranes = table[membrane].to_numpy(np.int64) if membrane else np.zeros(len(table), np.int64)
-    in_plane = table[_IN_PLANE].to_numpy() != 0 if _IN_PLANE in table.columns else None
-    return Picks(positions, orientations, scores, membranes, in_plane)
+    return rows_of_tomogram(particle_rows(path), path, tomogram)

@@ -63,12 +63,24 @@ def split_name(path: str) -> tuple[str, Kind]:
 
 
 def file_stem(path: str) -> str:
-    """Return a volume file's name without folder and known endings; raises as `split_name`."""
+    """Return a volume file's name without folder and known endings; raises as `split_name`.
+
+    Parameters
+    ----------
+    path : str
+        Path or name of the file.
+    """
     return split_name(path)[0]
 
 
 def is_compressed(path: str) -> bool:
-    """Return whether the file as a whole is compressed (.gz, .bz2)."""
+    """Return whether the file as a whole is compressed (.gz, .bz2).
+
+    Parameters
+    ----------
+    path : str
+        Path or name of the file.
+    """
     return path.lower().endswith(tuple(_COMPRESSED))
 
 

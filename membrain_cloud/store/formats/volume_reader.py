@@ -28,7 +28,7 @@ from membrain_cloud.store.formats.volume_layout import (
     open_voxels,
 )
 from membrain_cloud.store.objects.object_store import Files
-from membrain_cloud.store.volumes import ome_zarr
+from membrain_cloud.store.volumes import multiscales, ome_zarr
 from membrain_cloud.store.volumes.pyramid import Level, pyramid
 from membrain_cloud.store.volumes.zarr_array import ChunkedArray
 
@@ -160,7 +160,7 @@ class VolumeFile:
         if not self.path.lower().rstrip("/").endswith(".zarr"):
             return [Level("", finest, 0.0)]
         files = Files(self.path)
-        return pyramid(files, "", ome_zarr.read_attributes(files, ""), finest)
+        return pyramid(files, "", multiscales.read_attributes(files, ""), finest)
 
     def level(self, level: Level) -> VolumeFile:
         """Return a coarser level as a volume. It needs no closing of its own.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from membrain_cloud.errors import MembrainCloudError, StorageError, TransientError, storage_error
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 # HTTP status codes that a retry does not change.
 _LASTING_STATUS = {400, 401, 403, 405, 410, 451}
 _NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError"}
+_T = TypeVar("_T")
 _CHANGES = ("written", "removed")
 
 
@@ -96,10 +97,31 @@ def _transient(error: Exception, what: str, done: str) -> TransientError:
 
 
 def is_bucket_absent(error: BaseException) -> bool:
-    """Return whether an error of S3, or one that caused it, says that the bucket is absent."""
+    """Return whether an error of S3, or one that caused it, says that the bucket is absent.
+
+    Parameters
+    ----------
+    error : BaseException
+        The error, with its causes.
+    """
     cause: BaseException | None = error
     while cause is not None:
         if "NoSuchBucket" in str(cause) or "bucket does not exist" in str(cause):
             return True
         cause = cause.__cause__
     return False
+
+
+def unless_bucket_absent(error: OSError, answer: _T) -> _T:
+    """Return `answer`, unless it is the bucket that is absent; then raise the error.
+
+    Parameters
+    ----------
+    error : OSError
+        The error of a request.
+    answer : object
+        What the request returns for an absent object.
+    """
+    if is_bucket_absent(error):
+        raise error
+    return answer

@@ -20,12 +20,24 @@ _CLIENT_ATTEMPTS = 2
 
 
 def is_local(url: str) -> bool:
-    """Return whether a URL is a path on this machine."""
+    """Return whether a URL is a path on this machine.
+
+    Parameters
+    ----------
+    url : str
+        A path, or a URL.
+    """
     return _protocol(url) in _LOCAL_PROTOCOLS
 
 
 def is_web(url: str) -> bool:
-    """Return whether a URL leads to a web server, which does not list objects."""
+    """Return whether a URL leads to a web server, which does not list objects.
+
+    Parameters
+    ----------
+    url : str
+        A path, or a URL.
+    """
     return _protocol(url) in _WEB_PROTOCOLS
 
 

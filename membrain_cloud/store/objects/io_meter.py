@@ -35,7 +35,13 @@ class Meter:
         self._lock = threading.Lock()
 
     def note_read(self, size: int) -> None:
-        """Count an object of `size` bytes that was read."""
+        """Count an object of `size` bytes that was read.
+
+        Parameters
+        ----------
+        size : int
+            Bytes read.
+        """
         with self._lock:
             self.bytes_read += size
 
@@ -55,12 +61,24 @@ class Meter:
             self.objects[name.strip("/")] = len(content), digest
 
     def note_unflushed(self, path: str) -> None:
-        """Remember a local file that `flush` is to flush."""
+        """Remember a local file that `flush` is to flush.
+
+        Parameters
+        ----------
+        path : str
+            Path of the file.
+        """
         with self._lock:
             self._unflushed[path] = None
 
     def note_removed(self, name: str) -> None:
-        """Forget an object that was removed, and all below its name."""
+        """Forget an object that was removed, and all below its name.
+
+        Parameters
+        ----------
+        name : str
+            Name of the object or folder relative to the root.
+        """
         with self._lock:
             removed = [key for key in self.objects if key == name or key.startswith(f"{name}/")]
             for key in removed:
@@ -76,5 +94,11 @@ class Meter:
 
 
 def checksum(content: bytes) -> str:
-    """Return the BLAKE2b hash of an object's content, 16 bytes as hexadecimal digits."""
+    """Return the BLAKE2b hash of an object's content, 16 bytes as hexadecimal digits.
+
+    Parameters
+    ----------
+    content : bytes
+        Content of the object.
+    """
     return hashlib.blake2b(content, digest_size=16).hexdigest()

@@ -22,7 +22,13 @@ _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
 
 
 def absolute_path(path: str) -> str:
-    """Return a path from the root, without `.` and `..`; symbolic links stay."""
+    """Return a path from the root, without `.` and `..`; symbolic links stay.
+
+    Parameters
+    ----------
+    path : str
+        A path, from the root or from the working folder.
+    """
     return os.path.normpath(Path.cwd() / path)
 
 
@@ -73,8 +79,33 @@ def temporaries(base: str) -> Iterator[tuple[str, os.stat_result]]:
                 yield os.path.relpath(path, base), status
 
 
+def read_bytes(path: str, start: int | None = None, stop: int | None = None) -> bytes:
+    """Return the content of a file, or some bytes of it.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    start, stop : int, optional
+        First byte, and the byte after the last; see `Files.read`.
+    """
+    if start is None:
+        return Path(path).read_bytes()
+    with Path(path).open("rb") as file:
+        if start < 0:
+            start = max(0, file.seek(0, os.SEEK_END) + start)
+        file.seek(start)
+        return file.read(-1 if stop is None else max(0, stop - start))
+
+
 def flush_files(paths: Sequence[str]) -> None:
-    """Flush files to the disk; files that have been removed since are skipped."""
+    """Flush files to the disk; files that have been removed since are skipped.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        Paths of the files.
+    """
     # Concurrently: a file system flushes what is requested at the same time in one go.
     list(_flush_threads(os.getpid()).map(_flush_path, paths))
 
@@ -160,7 +191,13 @@ def create_file(path: str, content: bytes) -> bool:
 
 
 def remove_path(path: str) -> None:
-    """Remove a file, or a folder with all in it. Raises FileNotFoundError if it is absent."""
+    """Remove a file, or a folder with all in it. Raises FileNotFoundError if it is absent.
+
+    Parameters
+    ----------
+    path : str
+        Path of the file or folder.
+    """
     target = Path(path)
     if target.is_dir() and not target.is_symlink():
         # Hidden first, so that an interrupted removal never leaves half a volume that looks whole.

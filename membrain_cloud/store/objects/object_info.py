@@ -34,12 +34,24 @@ class ObjectInfo:
 
 
 def local_info(status: os.stat_result) -> ObjectInfo:
-    """Return the info of a file on a local disk."""
+    """Return the info of a file on a local disk.
+
+    Parameters
+    ----------
+    status : os.stat_result
+        What `os.stat` returned for the file.
+    """
     return ObjectInfo(status.st_size, str(status.st_mtime_ns), status.st_mtime)
 
 
 def remote_info(entry: Mapping[str, Any]) -> ObjectInfo:
-    """Return the info of an object from fsspec's entry, whose keys depend on the store."""
+    """Return the info of an object from fsspec's entry, whose keys depend on the store.
+
+    Parameters
+    ----------
+    entry : mapping
+        An entry of fsspec's `info` or of a listing with details.
+    """
     tag = next((entry[key] for key in _TAGS if key in entry), "")
     modified = entry.get("LastModified") or entry.get("last_modified") or entry.get("mtime") or entry.get("created")
     seconds = modified.timestamp() if isinstance(modified, datetime.datetime) else modified

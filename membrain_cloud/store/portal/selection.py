@@ -283,7 +283,13 @@ def select(
 
 
 def tomogram_type(record: Mapping[str, Any]) -> str:
-    """Return copick's type of a portal tomogram: `{reconstruction}-{processing}[-{software}][-ctfdeconv]`."""
+    """Return copick's type of a portal tomogram: `{reconstruction}-{processing}[-{software}][-ctfdeconv]`.
+
+    Parameters
+    ----------
+    record : mapping
+        A tomogram as the portal's API returns it.
+    """
     software = record.get("processingSoftware")
     parts = [_camel(record["reconstructionMethod"]), _camel(record["processing"])]
     parts += [_camel(software)] if software else []

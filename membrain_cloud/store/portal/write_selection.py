@@ -21,7 +21,13 @@ _SECRETS = {"key", "secret", "token", "password", "client_kwargs"}
 
 
 def check_no_selection(folder: str) -> None:
-    """Raise UsageError if a folder holds a selection already, which runs are resumed from."""
+    """Raise UsageError if a folder holds a selection already, which runs are resumed from.
+
+    Parameters
+    ----------
+    folder : str
+        Path or URL of the folder.
+    """
     files = Files(folder)
     for name in (MANIFEST_FILE, CONFIG_FILE):
         if files.exists(name):

@@ -112,7 +112,13 @@ def read_config(config: str) -> dict[str, Any]:
 
 
 def read_config_if_any(config: str | None) -> dict[str, Any]:
-    """Return the content of a copick config, or an empty mapping if it is None, absent or not a JSON object."""
+    """Return the content of a copick config, or an empty mapping if it is None, absent or not a JSON object.
+
+    Parameters
+    ----------
+    config : str or None
+        Path or URL of the config.
+    """
     if config is None:
         return {}
     folder, _, name = config.rpartition("/")

@@ -127,7 +127,13 @@ def init_project(
 
 
 def scratch_folder(root_url: str) -> str | None:
-    """Return the folder for unpacked copies of compressed volumes: that of a local project, or None (the default)."""
+    """Return the folder for unpacked copies of compressed volumes: that of a local project, or None (the default).
+
+    Parameters
+    ----------
+    root_url : str
+        Path or URL of the project's overlay.
+    """
     return root_url if "://" not in root_url else None
 
 

@@ -52,11 +52,23 @@ class CroissantTree:
     _stores: dict[str, Files] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def metered(self, meter: Meter) -> CroissantTree:
-        """Return the same tree with `meter` counting what is read through it."""
+        """Return the same tree with `meter` counting what is read through it.
+
+        Parameters
+        ----------
+        meter : Meter
+            What counts.
+        """
         return replace(self, meter=meter)
 
     def find(self, path: str) -> tuple[Files, str] | None:
-        """Return the store and the path there of an entry, or None if the manifest does not list it."""
+        """Return the store and the path there of an entry, or None if the manifest does not list it.
+
+        Parameters
+        ----------
+        path : str
+            Path of the entry, as the manifest lists it.
+        """
         url = self.places.get(path.strip("/"))
         if url is None:
             return None
@@ -67,15 +79,38 @@ class CroissantTree:
         return self._stores[root], inside.strip("/")
 
     def exists(self, path: str) -> bool:
-        """Return whether the manifest lists an entry, or one below a folder."""
+        """Return whether the manifest lists an entry, or one below a folder.
+
+        Parameters
+        ----------
+        path : str
+            Path of the entry or folder, as the manifest lists it.
+        """
         return path.strip("/") in self.places or path.strip("/") in self.folders
 
     def children(self, path: str) -> dict[str, bool]:
-        """Return the names directly below a folder, sorted; True for folders and volumes."""
+        """Return the names directly below a folder, sorted; True for folders and volumes.
+
+        Parameters
+        ----------
+        path : str
+            Path of the folder, as the manifest lists it.
+        """
         return dict(sorted(self.folders.get(path.strip("/"), {}).items()))
 
     def read(self, path: str) -> bytes:
-        """Return the content of a file; raise FileNotFoundError if it is not listed, or not where the manifest says."""
+        """Return the content of a file.
+
+        Parameters
+        ----------
+        path : str
+            Path of the file, as the manifest lists it.
+
+        Raises
+        ------
+        FileNotFoundError
+            If it is not listed, or not where the manifest says.
+        """
         place = self.find(path)
         if place is None:
             raise FileNotFoundError(path)

@@ -160,6 +160,12 @@ class LayerServer:
 
 
 def precomputed_mesh(mesh: Mesh) -> bytes:
-    """Return a mesh as one fragment of Neuroglancer's legacy format: number of vertices, vertices in nm, triangles."""
+    """Return a mesh as one fragment of Neuroglancer's legacy format: number of vertices, vertices in nm, triangles.
+
+    Parameters
+    ----------
+    mesh : Mesh
+        Vertices in Å.
+    """
     vertices = (mesh.vertices * (1 / ANGSTROM_PER_NM)).astype("<f4")
     return struct.pack("<I", len(vertices)) + vertices.tobytes() + np.asarray(mesh.faces, "<u4").tobytes()

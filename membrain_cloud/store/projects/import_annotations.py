@@ -11,6 +11,7 @@ from membrain_cloud.errors import ProjectError, TomogramError, UsageError
 from membrain_cloud.geometry import Grid, iterate_chunks
 from membrain_cloud.store.formats.meshes import read_h5, read_meshes
 from membrain_cloud.store.formats.motl import is_stopgap, read_motive_list, read_stopgap
+from membrain_cloud.store.formats.pick_units import check_positions
 from membrain_cloud.store.formats.star import read_csv_picks, read_star_picks
 from membrain_cloud.store.formats.volume_reader import open_volume_file
 from membrain_cloud.store.projects.create import MEMBRANE_OBJECT, Report, scratch_folder, spacing_of_file
@@ -96,7 +97,7 @@ def import_segmentation(
     return ref
 
 
-def import_picks(
+def import_picks(  # noqa: PLR0913 - all but three are keywords of one command
     project: Project,
     file: str,
     ref: ObjectRef,
@@ -105,6 +106,8 @@ def import_picks(
     origin_angstrom: Sequence[float] = (0.0, 0.0, 0.0),
     tomogram: str | None = None,
     inverse_angles: bool = False,
+    keep_outside: bool = False,
+    report: Report = lambda note: None,
 ) -> ObjectRef:
     """Bring particles into a run, which is made if it is absent.
 
@@ -124,6 +127,10 @@ def import_picks(
         Name of the tomogram in a STAR file of several, or its number in a motive list.
     inverse_angles : bool
         Whether the angles turn the particle into the tomogram, the inverse of RELION's. Default: False.
+    keep_outside : bool
+        Whether particles are taken of which more than half lie outside of the tomogram. Default: False.
+    report : callable
+        Called with one sentence on each assumption, on particles left out, and on how many were taken.
 
     Returns
     -------
@@ -134,23 +141,29 @@ def import_picks(
     ------
     ProjectError
         If the file is of an unknown kind, or holds no particles.
+    InputError
+        If the positions are clearly in other units (`pick_units.check_positions`).
     UsageError
         If a motive list's tomogram is not given by its number.
     """
     name = file.lower()
+    tomograms = project.all_tomograms(ref.run)
+    grid = project.grid(tomograms[0]) if tomograms else None
     if name.endswith(".csv"):
-        picks = read_csv_picks(file, voxel_spacing_angstrom=voxel_spacing_angstrom, origin_angstrom=origin_angstrom)
+        picks = read_csv_picks(
+            file, voxel_spacing_angstrom=voxel_spacing_angstrom, origin_angstrom=origin_angstrom, report=report
+        )
     elif name.endswith(".em") or (name.endswith(".star") and is_stopgap(file)):
-        picks = _subtract(_motive_list(file, voxel_spacing_angstrom, tomogram), origin_angstrom)
+        picks = _subtract(_motive_list(file, voxel_spacing_angstrom, tomogram, report), origin_angstrom)
     elif name.endswith(".star"):
-        tomograms = project.all_tomograms(ref.run)
         picks = read_star_picks(
             file,
             voxel_spacing_angstrom=voxel_spacing_angstrom,
             tomogram=tomogram,
             origin_angstrom=origin_angstrom,
-            grid=project.grid(tomograms[0]) if tomograms else None,
+            grid=grid,
             inverse_angles=inverse_angles,
+            report=report,
         )
     elif name.endswith(".h5"):
         stored = read_h5(file, voxel_spacing_angstrom=voxel_spacing_angstrom).picks
@@ -159,6 +172,7 @@ def import_picks(
         picks = _subtract(stored, origin_angstrom)
     else:
         raise ProjectError(f"{file}: the kind of this file is not known", "give .star, .csv, .em or .h5")
+    check_positions(picks, grid, file, keep_outside=keep_outside, report=report)
     project.ensure_object(ref.name, is_particle=True, identifier=None)
     project.write_picks(ref, picks)
     return ref
@@ -206,12 +220,12 @@ def import_meshes(
     return ref
 
 
-def _motive_list(file: str, voxel_spacing_angstrom: float | None, tomogram: str | None) -> Picks:
+def _motive_list(file: str, voxel_spacing_angstrom: float | None, tomogram: str | None, report: Report) -> Picks:
     if tomogram is not None and not tomogram.isdigit():
         raise UsageError(f"a motive list numbers its tomograms, {tomogram!r} is a name", "give the number")
     number = None if tomogram is None else int(tomogram)
     read = read_motive_list if file.lower().endswith(".em") else read_stopgap
-    return read(file, voxel_spacing_angstrom=voxel_spacing_angstrom, tomogram_number=number)
+    return read(file, voxel_spacing_angstrom=voxel_spacing_angstrom, tomogram_number=number, report=report)
 
 
 def _subtract(picks: Picks, origin_angstrom: Sequence[float]) -> Picks:

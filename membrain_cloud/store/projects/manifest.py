@@ -346,7 +346,13 @@ def extra_columns(url: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def without_secrets(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return arguments of fsspec without those that look like credentials, nested ones included."""
+    """Return arguments of fsspec without those that look like credentials, nested ones included.
+
+    Parameters
+    ----------
+    options : mapping
+        Arguments of an fsspec file system.
+    """
     return {
         key: without_secrets(value) if isinstance(value, Mapping) else value
         for key, value in options.items()

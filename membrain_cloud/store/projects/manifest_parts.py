@@ -10,7 +10,7 @@ from membrain_cloud.store.objects.object_store import Files
 from membrain_cloud.store.projects.catalog import no_such_run
 from membrain_cloud.store.projects.copick_config import ensure_object, new_config
 from membrain_cloud.store.refs import TomogramRef, VolumeRef, check_name
-from membrain_cloud.store.volumes import ome_zarr
+from membrain_cloud.store.volumes import multiscales
 from membrain_cloud.store.volumes.pyramid import Level, pyramid
 from membrain_cloud.store.volumes.zarr_array import ChunkedArray
 
@@ -188,7 +188,7 @@ class ManifestVolumes:
         if row is None:
             return self._overlay.levels(ref)
         files = self._sources.files(row)
-        attributes = ome_zarr.from_level(ome_zarr.read_attributes(files, ""), row.level)
+        attributes = multiscales.from_level(multiscales.read_attributes(files, ""), row.level)
         if attributes is None:
             return [Level(row.level, row.grid, 0.0)]
         return pyramid(files, "", attributes, row.grid)

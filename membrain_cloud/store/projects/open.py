@@ -20,7 +20,13 @@ _lock = threading.Lock()
 
 
 def is_config(name: str) -> bool:
-    """Return whether a path or URL names a config or a manifest, rather than a folder."""
+    """Return whether a path or URL names a config or a manifest, rather than a folder.
+
+    Parameters
+    ----------
+    name : str
+        A path, or a URL.
+    """
     return name.endswith((".json", SUFFIX))
 
 

@@ -11,7 +11,7 @@ from membrain_cloud.errors import ChunkError, ProjectError, TomogramError, Unfin
 from membrain_cloud.geometry import Grid, iterate_chunks
 from membrain_cloud.store.objects.object_info import listing_digest
 from membrain_cloud.store.refs import SegmentationRef, TomogramRef, VolumeRef
-from membrain_cloud.store.volumes import ome_zarr
+from membrain_cloud.store.volumes import multiscales, ome_zarr
 from membrain_cloud.store.volumes.pyramid import Level, finish_volume, pyramid
 from membrain_cloud.store.volumes.zarr_array import ChunkedArray
 
@@ -287,7 +287,7 @@ class VolumeWriter:
     def is_complete(self, ref: VolumeRef) -> bool:
         """Return whether a volume exists with all levels announced, which `finish` does last."""
         place = self._lookup.layers.find(ref.path)
-        return place is not None and ome_zarr.is_finished(ome_zarr.read_attributes(*place))
+        return place is not None and multiscales.is_finished(multiscales.read_attributes(*place))
 
     def remove(self, ref: VolumeRef) -> None:
         """Remove a volume from the overlay, if it is there."""

@@ -116,7 +116,13 @@ class Leases:
         return None, self.read(name) or Holder("", 0, "")
 
     def read(self, name: str) -> Holder | None:
-        """Return the holder of a lease, or None if it is free."""
+        """Return the holder of a lease, or None if it is free.
+
+        Parameters
+        ----------
+        name : str
+            Name of the lease: address and part of the task.
+        """
         return read_lease(self._files, f"{name}.json")
 
     def all(self) -> dict[str, Holder]:

@@ -52,7 +52,13 @@ class ReceiptName:
 
     @classmethod
     def parse(cls, name: str) -> ReceiptName | None:
-        """Split the name of a receipt; return None for other names."""
+        """Split the name of a receipt; return None for other names.
+
+        Parameters
+        ----------
+        name : str
+            Name of an object among the receipts.
+        """
         match = _NAME.fullmatch(name)
         return match and cls(match["address"], match["part"], match["digest"], int(match["version"] or RECEIPT_VERSION))
 
@@ -98,11 +104,23 @@ class Receipts:
         return self._files
 
     def beside(self, kind: str) -> Files:
-        """Return the folder of another kind of records, beside that of the receipts."""
+        """Return the folder of another kind of records, beside that of the receipts.
+
+        Parameters
+        ----------
+        kind : str
+            What takes the place of "receipts" in the folder's name.
+        """
         return self._files.beside(self._files.url.rpartition("/")[2].replace("receipts", kind))
 
     def sibling(self, kind: str) -> Receipts:
-        """Return the records of another kind, beside the receipts."""
+        """Return the records of another kind, beside the receipts.
+
+        Parameters
+        ----------
+        kind : str
+            What takes the place of "receipts" in the folder's name.
+        """
         files = self.beside(kind)
         return Receipts(files.url, files.options)
 
@@ -127,7 +145,13 @@ class Receipts:
         return {name.removesuffix(_SUFFIX): info.modified for name, info in listing if name.endswith(_SUFFIX)}
 
     def has(self, name: str) -> bool:
-        """Return whether a receipt exists and is not torn."""
+        """Return whether a receipt exists and is not torn.
+
+        Parameters
+        ----------
+        name : str
+            Name of the receipt.
+        """
         return self.read(name) is not None
 
     def read(self, name: str) -> dict[str, Any] | None:
@@ -155,7 +179,13 @@ class Receipts:
         return content if isinstance(content, dict) else None
 
     def read_all(self, names: Iterable[str]) -> Iterator[tuple[str, dict[str, Any] | None]]:
-        """Iterate over names and their receipts, in the order of the names; several are read at the same time."""
+        """Iterate over names and their receipts, in the order of the names; several are read at the same time.
+
+        Parameters
+        ----------
+        names : iterable of str
+            Names of receipts.
+        """
         names = list(names)
         with ThreadPoolExecutor(_CONCURRENT_READS) as threads:
             yield from zip(names, threads.map(self.read, names), strict=True)
@@ -182,11 +212,23 @@ class Receipts:
         self._files.write(_file_name(name), ("{\n" + ",\n".join(lines) + "\n}").encode())
 
     def remove(self, name: str) -> None:
-        """Remove a receipt, if it exists."""
+        """Remove a receipt, if it exists.
+
+        Parameters
+        ----------
+        name : str
+            Name of the receipt.
+        """
         self._files.remove_object(_file_name(name))
 
     def parts(self, address: str) -> dict[str, dict[str, Any]]:
-        """Return the receipts of one output by part, without torn ones."""
+        """Return the receipts of one output by part, without torn ones.
+
+        Parameters
+        ----------
+        address : str
+            The output of the tasks.
+        """
         receipts = {}
         for name in sorted(self._at(address)):
             parsed, receipt = ReceiptName.parse(name), self.read(name)

@@ -20,7 +20,13 @@ _TYPES = {"int": pa.int64(), "float": pa.float64(), "text": pa.string(), "bool":
 
 
 def arrow_schema(columns: Sequence[Column]) -> pa.Schema:
-    """Return the schema of a table's files, with unit and description in each field's metadata."""
+    """Return the schema of a table's files, with unit and description in each field's metadata.
+
+    Parameters
+    ----------
+    columns : sequence of Column
+        The table's columns.
+    """
     return pa.schema(
         pa.field(column.name, _TYPES[column.kind], metadata=field_metadata(column.unit, column.description))
         for column in columns

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from membrain_cloud.errors import ChunkError
-from membrain_cloud.statistics.schema.tables import MEMBRANE_KEYS, PARENTS, ROW_KEYS, TOMOGRAM_KEYS
+from membrain_cloud.statistics.schema.tables import CONTEXT_TABLES, MEMBRANE_KEYS, PARENTS, ROW_KEYS, TOMOGRAM_KEYS
 from membrain_cloud.store.run_state.receipts import ReceiptName
 from membrain_cloud.store.tables.compaction import compact_files, compact_name, is_current, read_footer
 from membrain_cloud.store.tables.parquet_tables import Tables, part_name
@@ -88,19 +88,24 @@ def check_tables(tables: Tables) -> list[Problem]:
         for name in names
         if name not in supported
     ]
-    receipts, overview = [ReceiptName.parse(name) for name in tables.receipts.names("measure")], _Overview()
-    finished = {receipt.address for receipt in receipts if receipt is not None and receipt.part == "complete"}
-    parts: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for table in supported:
-        for place in tables.parts(table):
-            parts[place].append(table)
-    for (dataset, part), present in sorted(parts.items()):
-        where = f"dataset={dataset}, {part}"
-        if absent := [table for table in supported if table not in present]:
-            problems.append(Problem("error", where, f"no part in {', '.join(absent)}", _MEASURE_AGAIN))
-        if finished and f"measure/{dataset}/{part}" not in finished:
-            problems.append(Problem("error", where, "has no receipt: it may be half written", _MEASURE_AGAIN))
-        problems += _check_part_set(tables, dataset, part, present, overview)
+    overview = _Overview()
+    for stage, of_stage in (
+        ("measure", [table for table in supported if table not in CONTEXT_TABLES]),
+        ("context", [table for table in supported if table in CONTEXT_TABLES]),
+    ):
+        receipts = [ReceiptName.parse(name) for name in tables.receipts.names(stage)] if of_stage else []
+        finished = {receipt.address for receipt in receipts if receipt is not None and receipt.part == "complete"}
+        parts: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for table in of_stage:
+            for place in tables.parts(table):
+                parts[place].append(table)
+        for (dataset, part), present in sorted(parts.items()):
+            where, again = f"dataset={dataset}, {part}", f"run `{stage}` again"
+            if absent := [table for table in of_stage if table not in present]:
+                problems.append(Problem("error", where, f"no part in {', '.join(absent)}", again))
+            if finished and f"{stage}/{dataset}/{part}" not in finished:
+                problems.append(Problem("error", where, "has no receipt: it may be half written", again))
+            problems += _check_part_set(tables, dataset, part, present, overview)
     return [*problems, *_check_over_parts(overview), *_check_compact(tables)]
 
 
@@ -126,6 +131,8 @@ def _check_part_set(
         frames[table] = frame.to_pandas()
         yield from _check_rows(where, table, dataset, frames[table])
     for table, frame in frames.items():
+        if table in CONTEXT_TABLES:  # particles in the context of membranes that need not be measured
+            continue
         yield from _check_orphans(part_name(table, dataset, part), table, frame, frames)
     yield from _check_counts(dataset, part, frames)
     if "tomograms" in frames and set(_TOMOGRAM) <= set(frames["tomograms"].columns):

@@ -232,7 +232,13 @@ def _modified(info: ObjectInfo) -> float:
 
 
 def compact_files(files: Files) -> Iterator[tuple[str, str]]:
-    """Iterate over table and partition's folder of each compact file."""
+    """Iterate over table and partition's folder of each compact file.
+
+    Parameters
+    ----------
+    files : Files
+        The folder of the tables.
+    """
     for name in files.listing(FOLDER):
         parts = name.split("/")
         if len(parts) == 3 and parts[2] == "all.parquet":

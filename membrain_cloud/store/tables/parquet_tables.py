@@ -54,7 +54,7 @@ class Tables:
     storage_options : Mapping, optional
         Arguments of fsspec.
     schemas : Mapping, optional
-        Columns of each table. Default: `statistics.schema.tables.TABLES`.
+        Columns of each table. Default: `statistics.schema.tables.ALL_TABLES`.
     meter : Meter, optional
         Counts what is read and written.
 
@@ -74,9 +74,9 @@ class Tables:
         meter: Meter | None = None,
     ) -> None:
         if schemas is None:
-            from membrain_cloud.statistics.schema.tables import TABLES
+            from membrain_cloud.statistics.schema.tables import ALL_TABLES
 
-            schemas = TABLES
+            schemas = ALL_TABLES
         self.files = Files(url, storage_options, meter=meter)
         self._schemas = schemas
         self.url = self.files.url
@@ -86,7 +86,13 @@ class Tables:
         self.files.check_writable()
 
     def metered(self, meter: Meter) -> Tables:
-        """Return the same tables with `meter` counting what is read and written through the result."""
+        """Return the same tables with `meter` counting what is read and written through the result.
+
+        Parameters
+        ----------
+        meter : Meter
+            What counts.
+        """
         return Tables(self.url, self.files.options, self._schemas, meter)
 
     @property
@@ -97,13 +103,25 @@ class Tables:
     # --- columns ---------------------------------------------------------------------------------------------------
 
     def schema(self, table: str) -> pa.Schema:
-        """Return the schema of a table's files; raise ProjectError for an unknown table."""
+        """Return the schema of a table's files; raise ProjectError for an unknown table.
+
+        Parameters
+        ----------
+        table : str
+            Name of the table.
+        """
         if table not in self._schemas:
             raise ProjectError(f"there is no table {table!r}", f"the tables are {', '.join(sorted(self._schemas))}")
         return arrow_schema(self._schemas[table])
 
     def describe(self, table: str) -> list[tuple[str, str, str, str]]:
-        """Return name, type, unit and description of each column of a table."""
+        """Return name, type, unit and description of each column of a table.
+
+        Parameters
+        ----------
+        table : str
+            Name of the table.
+        """
         return [
             (field.name, str(field.type), field.metadata[b"unit"].decode(), field.metadata[b"description"].decode())
             for field in self.schema(table)
@@ -121,7 +139,13 @@ class Tables:
         return (name for name in self.names() if name in self._schemas)
 
     def parts(self, table: str) -> list[tuple[str, str]]:
-        """Return dataset and part of each part of a table, sorted."""
+        """Return dataset and part of each part of a table, sorted.
+
+        Parameters
+        ----------
+        table : str
+            Name of the table.
+        """
         return [(dataset, part) for dataset, parts in self._parts(table).items() for part in parts]
 
     def parts_of(self, table: str, folder: str) -> dict[str, ObjectInfo]:
@@ -137,7 +161,13 @@ class Tables:
         return self._parts(table).get(unquote(folder.removeprefix(f"{PARTITION}=")), {})
 
     def count_rows(self, table: str) -> int:
-        """Return the number of rows of all parts, from the footers of their files; ChunkError for a torn part."""
+        """Return the number of rows of all parts, from the footers of their files; ChunkError for a torn part.
+
+        Parameters
+        ----------
+        table : str
+            Name of the table.
+        """
 
         def count(name: str) -> int:
             footer = read_footer(self.files, name)

@@ -1,30 +1,35 @@
-"""OME-Zarr 0.4 volumes: one array per level, three levels, axes zyx in ångström.
+"""OME-Zarr volumes (0.4 and 0.5): one array per level, three levels, axes zyx in ångström.
 
-How volumes are opened and created, and what their metadata say. `pyramid` makes the coarser levels.
+How volumes are opened and created, and which voxel spacing they have. `multiscales` reads and writes the metadata of
+their groups, `pyramid` makes the coarser levels.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from membrain_cloud.errors import ChunkError, ProjectError, TomogramError, VoxelSpacingError
+from membrain_cloud.errors import ProjectError, TomogramError, VoxelSpacingError
 from membrain_cloud.geometry import Grid, Zyx
-from membrain_cloud.store.volumes.zarr_array import ArrayFormat, ChunkedArray
+from membrain_cloud.store.volumes.array_format import METADATA_NAMES, ArrayFormat
+from membrain_cloud.store.volumes.multiscales import (
+    has_every_chunk,
+    level_paths,
+    read_attributes,
+    read_group,
+    scales,
+    write_attributes,
+)
+from membrain_cloud.store.volumes.zarr_array import ChunkedArray
 from membrain_cloud.units import ANGSTROM_PER_NM
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from membrain_cloud.store.objects.object_store import Files
 
 DEFAULT_CHUNK = 256
 """Edge of the chunks that are written, in voxels."""
-LEVELS = 3
-"""Number of levels of the volumes that are written."""
 DENSITY_TYPES = ("int8", "int16", "uint8", "uint16", "float16", "float32", "float64")
 """Data types of tomograms."""
 SMALLEST_SPACING_ANGSTROM, LARGEST_SPACING_ANGSTROM = 0.5, 100.0
@@ -32,8 +37,6 @@ SMALLEST_SPACING_ANGSTROM, LARGEST_SPACING_ANGSTROM = 0.5, 100.0
 # How far the spacing in the metadata may be from the one in the volume's name (three decimals, often rounded).
 _SPACING_TOLERANCE = 0.005
 _ANGSTROM = {"angstrom": 1.0, "nanometer": ANGSTROM_PER_NM, "micrometer": 1e4, "picometer": 0.01, "meter": 1e10}
-# A key of the attributes of volumes that this package wrote: every chunk is written, so an absent one is a fault.
-_OURS = "membrain_cloud"
 
 
 def chunk_shape(shape: Zyx, edge: int = DEFAULT_CHUNK) -> Zyx:
@@ -74,28 +77,29 @@ def open_volume(files: Files, path: str, *, sparse: bool) -> tuple[ChunkedArray,
     ProjectError
         If there is no volume.
     TomogramError
-        If the array is not a volume of numbers, or of Zarr version 3.
+        If the array is not a volume of numbers, or a codec is not installed.
     ChunkError
         If the metadata are torn.
     """
-    attributes = read_attributes(files, path)
-    sparse = sparse and not attributes.get(_OURS, {}).get("every_chunk_written", False)
+    group = read_group(files, path)
+    attributes = group.attributes
+    sparse = sparse and not has_every_chunk(attributes)
     for level in (level_paths(attributes) or ["0"])[0], "":
         try:
-            array = ChunkedArray.open(files, f"{path}/{level}".rstrip("/"), sparse=sparse)
+            array = ChunkedArray.open(
+                files, f"{path}/{level}".rstrip("/"), sparse=sparse, zarr_format=group.zarr_format
+            )
         except FileNotFoundError:
             continue
         if not attributes and read_attributes(files, path):  # it was created anew between the two reads
             return open_volume(files, path, sparse=sparse)
         return array, attributes
-    if files.exists(f"{path}/zarr.json"):
-        raise TomogramError(
-            f"{files.url}/{path}: Zarr version 3 cannot be read", "convert it to OME-Zarr 0.4 (Zarr version 2)"
-        )
     raise ProjectError(f"{files.url}/{path}: there is no volume", "check the name, or write the volume first")
 
 
-def create_volume(files: Files, path: str, grid: Grid, dtype: str, chunk: int = DEFAULT_CHUNK) -> ChunkedArray:
+def create_volume(
+    files: Files, path: str, grid: Grid, dtype: str, chunk: int = DEFAULT_CHUNK, *, zarr_format: int = 2
+) -> ChunkedArray:
     """Create an empty volume in place of any earlier one, with level 0 announced.
 
     The array is removed first and written last. A concurrent reader therefore finds no array, or one whose attributes
@@ -113,17 +117,23 @@ def create_volume(files: Files, path: str, grid: Grid, dtype: str, chunk: int = 
         NumPy's name of the data type.
     chunk : int
         Edge of the chunks in voxels. Default: 256.
+    zarr_format : {2, 3}
+        Version of Zarr: 2 for OME-Zarr 0.4, 3 for 0.5. Default: 2.
 
     Returns
     -------
     ChunkedArray
         Level 0.
     """
-    files.remove_object(f"{path}/0/.zarray")
+    for name in METADATA_NAMES.values():
+        files.remove_object(f"{path}/0/{name}")
     files.remove(path)
-    files.write(f"{path}/.zgroup", b'{\n    "zarr_format": 2\n}')
-    write_attributes(files, path, grid.voxel_spacing_angstrom, levels=1, centred=False)
-    array_format = ArrayFormat.plain(grid.shape, chunk_shape(grid.shape, chunk), np.dtype(dtype))
+    array_format = ArrayFormat.plain(
+        grid.shape, chunk_shape(grid.shape, chunk), np.dtype(dtype), zarr_format=zarr_format
+    )
+    if zarr_format == 2:
+        files.write(f"{path}/.zgroup", b'{\n    "zarr_format": 2\n}')
+    write_attributes(files, path, grid.voxel_spacing_angstrom, levels=1, centred=False, zarr_format=zarr_format)
     return ChunkedArray.create(files, f"{path}/0", array_format)
 
 
@@ -142,129 +152,6 @@ def check_density_type(array: ChunkedArray, what: str) -> None:
             f"{what}: data type {array.format.dtype} is not one of a tomogram ({', '.join(DENSITY_TYPES)})",
             "convert it to float32; a label volume is given as a segmentation",
         )
-
-
-# --- attributes ----------------------------------------------------------------------------------------------------
-
-
-def read_attributes(files: Files, path: str) -> dict[str, Any]:
-    """Return the attributes of a group.
-
-    Parameters
-    ----------
-    files : Files
-        The store of the volume.
-    path : str
-        Path of the group.
-
-    Returns
-    -------
-    dict
-        Empty if there are none.
-
-    Raises
-    ------
-    ChunkError
-        If they are torn.
-    """
-    try:
-        text = files.read(f"{path}/.zattrs".lstrip("/"))
-    except FileNotFoundError:
-        return {}
-    try:
-        return dict(json.loads(text))
-    except ValueError as error:
-        raise ChunkError(f"{files.url}/{path}: .zattrs is torn ({error})", "copy the volume again") from error
-
-
-def write_attributes(files: Files, path: str, spacing_angstrom: float, *, levels: int, centred: bool) -> None:
-    """Write the attributes of a volume.
-
-    Parameters
-    ----------
-    files : Files
-        The store of the volume.
-    path : str
-        Path of the volume.
-    spacing_angstrom : float
-        Voxel spacing of level 0 in Å.
-    levels : int
-        Number of levels to announce.
-    centred : bool
-        Whether coarser voxels are means, whose centres are between those of the finer ones.
-    """
-    axes = [{"name": name, "type": "space", "unit": "angstrom"} for name in "zyx"]
-    datasets = []
-    for level in range(levels):
-        transforms: list[dict[str, Any]] = [{"type": "scale", "scale": [spacing_angstrom * 2**level] * 3}]
-        if centred and level:  # the mean of voxels 2i and 2i + 1 is centred between them
-            transforms.append({"type": "translation", "translation": [spacing_angstrom * (2**level - 1) / 2] * 3})
-        datasets.append({"path": str(level), "coordinateTransformations": transforms})
-    multiscales = [{"version": "0.4", "name": "/", "axes": axes, "datasets": datasets}]
-    attributes = {"multiscales": multiscales, _OURS: {"every_chunk_written": True}}
-    files.write(f"{path}/.zattrs", json.dumps(attributes, indent=4).encode())
-
-
-def is_ours(attributes: dict[str, Any]) -> bool:
-    """Return whether this package wrote a volume with these attributes."""
-    return _OURS in attributes
-
-
-def is_finished(attributes: dict[str, Any]) -> bool:
-    """Return whether the attributes announce all levels."""
-    return len(level_paths(attributes)) == LEVELS
-
-
-def level_paths(attributes: dict[str, Any]) -> list[str]:
-    """Return the paths of the levels that the attributes announce, the finest first."""
-    try:
-        return [str(dataset["path"]).strip("/") for dataset in attributes["multiscales"][0]["datasets"]]
-    except (KeyError, IndexError, TypeError):
-        return []
-
-
-def from_level(attributes: dict[str, Any], level: str) -> dict[str, Any] | None:
-    """Return the attributes of a volume as if a coarser level were its finest.
-
-    Parameters
-    ----------
-    attributes : dict
-        Attributes of the group.
-    level : str
-        Path of the level.
-
-    Returns
-    -------
-    dict or None
-        None if the attributes do not announce the level.
-    """
-    names = level_paths(attributes)
-    if level not in names:
-        return None
-    multiscale = dict(attributes["multiscales"][0])
-    multiscale["datasets"] = multiscale["datasets"][names.index(level) :]
-    return attributes | {"multiscales": [multiscale]}
-
-
-def scales(entry: dict[str, Any]) -> list[list[float]]:
-    """Return the scales among the coordinate transformations of a dataset or of a multiscale."""
-    return _transforms(entry, "scale")
-
-
-def translation(entry: dict[str, Any]) -> NDArray[np.float64]:
-    """Return the translation of a dataset, shape (3,), zyx; zeros if it has none."""
-    return np.array((_transforms(entry, "translation") or [[0.0] * 3])[0][-3:])
-
-
-def _transforms(entry: dict[str, Any], kind: str) -> list[list[float]]:
-    return [
-        [float(s) for s in transform[kind]]
-        for transform in entry.get("coordinateTransformations", ())
-        if transform.get("type") == kind
-    ]
-
-
-# --- voxel spacing -------------------------------------------------------------------------------------------------
 
 
 def grid_of(array: ChunkedArray, attributes: dict[str, Any], named_spacing: float, what: str) -> Grid:

@@ -16,15 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from membrain_cloud.geometry import Box, Grid, iterate_chunks
-from membrain_cloud.store.volumes.ome_zarr import (
-    LEVELS,
-    chunk_shape,
-    level_paths,
-    scales,
-    translation,
-    write_attributes,
-)
-from membrain_cloud.store.volumes.zarr_array import ArrayFormat, ChunkedArray
+from membrain_cloud.store.volumes.array_format import ArrayFormat
+from membrain_cloud.store.volumes.multiscales import LEVELS, level_paths, scales, translation, write_attributes
+from membrain_cloud.store.volumes.ome_zarr import chunk_shape
+from membrain_cloud.store.volumes.zarr_array import ChunkedArray
 
 if TYPE_CHECKING:
     from membrain_cloud.store.objects.object_store import Files
@@ -114,12 +109,15 @@ def finish_volume(files: Files, path: str, spacing_angstrom: float, *, mean: boo
     edge = max(source.format.chunk)
     for level in range(1, LEVELS):
         z, y, x = (-(-n // 2) for n in source.format.shape)
-        coarse = ArrayFormat.plain((z, y, x), chunk_shape((z, y, x), edge), source.format.dtype)
+        coarse = ArrayFormat.plain(
+            (z, y, x), chunk_shape((z, y, x), edge), source.format.dtype, zarr_format=source.format.zarr_format
+        )
         target = ChunkedArray.create(files, f"{path}/{level}", coarse)
         for box in iterate_chunks(coarse.shape, coarse.chunk):
             target.write(box, _reduced(source, box, reduce))
         source = target
-    write_attributes(files, path, spacing_angstrom, levels=LEVELS, centred=mean)
+    zarr_format = source.format.zarr_format
+    write_attributes(files, path, spacing_angstrom, levels=LEVELS, centred=mean, zarr_format=zarr_format)
 
 
 def _reduced(source: ChunkedArray, box: Box, reduce: Reduce) -> NDArray[Any]:

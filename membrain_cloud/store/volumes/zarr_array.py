@@ -1,27 +1,27 @@
-"""One chunked array (Zarr version 2), read and written chunk by chunk with no silent fill.
+"""One chunked array (Zarr version 2 or 3, sharded or not), read and written through zarr with no silent fill.
 
-Zarr's own reader takes a chunk that cannot be fetched for one that was never written, and returns its fill value:
-through zarr 2's FSStore a 403 or 503 of an object store becomes a block of zeros. A tomogram with a block of zeros
-looks like a tomogram. Here every chunk is fetched by name, and an absent, truncated or undecodable chunk raises a
-ChunkError that names it. The format on disk is plain Zarr version 2: zarr, ome-zarr and copick open it, and the tests
-hold it to that.
+Every chunk is read by a call of its own, so that an absent, truncated or undecodable chunk raises a ChunkError that
+names it, and so that a read holds only a few chunks beside its result.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
-import json
 import math
-import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numcodecs
 import numpy as np
+import zarr
+from zarr.buffer.cpu import NDBuffer
+from zarr.storage import StorePath
 
-from membrain_cloud.errors import ChunkError, StorageError, TomogramError
+from membrain_cloud.errors import ChunkError, MembrainCloudError
 from membrain_cloud.geometry import Box, Zyx
+from membrain_cloud.store.volumes.array_format import COPY_AGAIN, METADATA_NAMES, ArrayFormat
+from membrain_cloud.store.volumes.checked_codecs import TruncatedError
+from membrain_cloud.store.volumes.files_store import FilesStore, ShardReadStore, WholeWriteStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,120 +30,10 @@ if TYPE_CHECKING:
 
     from membrain_cloud.store.objects.object_store import Files
 
-BLOSC = {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1, "blocksize": 0}
-_BLOSC_HEADER = 16
 # An object store answers in tens of milliseconds: a few requests at a time hide that, and bound the memory.
 _CONCURRENT_REQUESTS = 6
-# A chunk that is listed, but answered as absent, is requested again: some stores need a moment.
-_LISTED_ATTEMPTS = 3
-_LISTED_BACK_OFF_SECONDS = 0.2
-
-_COPY_AGAIN = "copy the volume again from its source: a block of zeros in its place would look like data"
-
-
-@dataclass(frozen=True)
-class ArrayFormat:
-    """The content of `.zarray`.
-
-    Attributes
-    ----------
-    shape, chunk : tuple of 3 ints
-        Shape of the array and of its chunks, zyx.
-    dtype : numpy.dtype
-        Data type as stored.
-    order : {"C", "F"}
-        Order of the voxels in a chunk.
-    fill_value : float
-        Value of absent chunks.
-    compressor : dict or None
-        The codec that compresses chunks, as numcodecs' configuration.
-    filters : tuple of dict
-        The codecs before it.
-    separator : str
-        Between the indices in a chunk's name.
-    lead : int
-        Number of axes of length 1 before zyx (time, channel), which are skipped.
-    """
-
-    shape: Zyx
-    chunk: Zyx
-    dtype: np.dtype[Any]
-    order: str
-    fill_value: float
-    compressor: dict[str, Any] | None
-    filters: tuple[dict[str, Any], ...]
-    separator: str
-    lead: int
-
-    @classmethod
-    def parse(cls, text: bytes, what: str) -> ArrayFormat:
-        """Parse the content of `.zarray`.
-
-        Parameters
-        ----------
-        text : bytes
-            JSON.
-        what : str
-            The array, for error messages.
-
-        Raises
-        ------
-        ChunkError
-            If the metadata are torn.
-        TomogramError
-            If the array is not a volume of numbers.
-        """
-        try:
-            meta = json.loads(text)
-            shape, chunks = tuple(map(int, meta["shape"])), tuple(map(int, meta["chunks"]))
-            dtype = np.dtype(meta["dtype"])
-            filters = tuple(meta.get("filters") or ())
-            fields = (meta["order"], _fill_value(meta.get("fill_value")), meta["compressor"], filters)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ChunkError(f"{what}: the array's metadata cannot be read ({error!r})", _COPY_AGAIN) from error
-        lead = len(shape) - 3
-        if lead < 0 or any(n != 1 for n in shape[:lead]):
-            raise TomogramError(f"{what}: shape {shape} is not a volume", "give an array with the axes z, y, x")
-        if dtype.kind not in "biuf":
-            raise TomogramError(f"{what}: data type {dtype} cannot be read", "convert it to float32 or an integer type")
-        if any(n <= 0 for n in shape):
-            raise TomogramError(f"{what}: the volume is empty (shape {shape})", "reconstruct or convert it again")
-        z, y, x = shape[lead:]
-        cz, cy, cx = chunks[lead:]
-        separator = str(meta.get("dimension_separator", "."))
-        return cls((z, y, x), (cz, cy, cx), dtype, fields[0], fields[1], fields[2], fields[3], separator, lead)
-
-    @classmethod
-    def plain(cls, shape: Zyx, chunk: Zyx, dtype: np.dtype[Any]) -> ArrayFormat:
-        """Return the format that this package writes: Blosc-lz4, separator "/", little endian.
-
-        Parameters
-        ----------
-        shape, chunk : tuple of 3 ints
-            Shape of the array and of its chunks, zyx.
-        dtype : numpy.dtype
-            Data type.
-        """
-        return cls(shape, chunk, np.dtype(dtype).newbyteorder("<"), "C", 0, dict(BLOSC), (), "/", 0)
-
-    def as_json(self) -> bytes:
-        """Return the content of `.zarray`."""
-        meta = {
-            "chunks": list(self.chunk),
-            "compressor": self.compressor,
-            "dimension_separator": self.separator,
-            "dtype": self.dtype.str,
-            "fill_value": self.fill_value,
-            "filters": None,
-            "order": self.order,
-            "shape": list(self.shape),
-            "zarr_format": 2,
-        }
-        return json.dumps(meta, indent=4).encode()
-
-
-def _fill_value(value: Any) -> float:
-    return 0 if value is None else float(value) if isinstance(value, str) else value
+# Chunks of nothing but the fill value are written, so that an absent chunk means "not computed".
+_CONFIG = {"write_empty_chunks": True, "order": "C"}
 
 
 class ChunkedArray:
@@ -154,9 +44,9 @@ class ChunkedArray:
     files : Files
         The store.
     path : str
-        Path of the array, the folder of its `.zarray`.
+        Path of the array, the folder of its metadata.
     array_format : ArrayFormat
-        The content of `.zarray`.
+        Its shape, chunks and data type.
     sparse : bool
         Whether an absent chunk means the fill value, as Zarr allows, rather than an error. Default: False.
     """
@@ -166,9 +56,11 @@ class ChunkedArray:
         self.path = path
         self.format = array_format
         self.sparse = sparse
+        objects = math.prod(-(-n // c) for n, c in zip(array_format.shape, array_format.shard, strict=True))
+        self._store = FilesStore(files, path, strict=not sparse, chunks=objects)
 
     @classmethod
-    def open(cls, files: Files, path: str, *, sparse: bool = False) -> ChunkedArray:
+    def open(cls, files: Files, path: str, *, sparse: bool = False, zarr_format: int | None = None) -> ChunkedArray:
         """Open an array.
 
         Parameters
@@ -179,6 +71,8 @@ class ChunkedArray:
             Path of the array.
         sparse : bool
             Whether an absent chunk means the fill value. Default: False.
+        zarr_format : {2, 3}, optional
+            Version of Zarr. Default: 2 if there is such an array, else 3.
 
         Raises
         ------
@@ -187,7 +81,7 @@ class ChunkedArray:
         ChunkError, TomogramError
             As `ArrayFormat.parse`.
         """
-        text = files.read(f"{path}/.zarray")
+        text = _read_metadata(files, path, zarr_format)
         return cls(files, path, ArrayFormat.parse(text, f"{files.url}/{path}"), sparse=sparse)
 
     @classmethod
@@ -203,13 +97,22 @@ class ChunkedArray:
         array_format : ArrayFormat
             Its shape, chunks and data type.
         """
-        files.write(f"{path}/.zarray", array_format.as_json())
+        for name, content in array_format.documents().items():
+            files.write(f"{path}/{name}".lstrip("/"), content)
         return cls(files, path, array_format)
 
     @property
     def box(self) -> Box:
         """All voxels of the array."""
         return Box((0, 0, 0), self.format.shape)
+
+    @functools.cached_property
+    def zarr(self) -> Any:
+        """The array as zarr's, over a store with the same rule for absent chunks."""
+        return self._through(self._store)
+
+    def _through(self, store: FilesStore) -> Any:
+        return zarr.Array(zarr.AsyncArray(self.format.metadata, StorePath(store), config=_CONFIG))
 
     def read(self, box: Box) -> NDArray[Any]:
         """Return the voxels of a box.
@@ -232,13 +135,23 @@ class ChunkedArray:
             If the box is not inside the array.
         """
         out = np.empty(box.shape, self.format.dtype.newbyteorder("="))
-        cells = list(self._cells(box))
+        cells = list(self._cells(box, self.format.chunk))
+        array = self.zarr
+        if self.format.is_sharded:
+            array = self._through(ShardReadStore(self._store, index_at_start=self.format.has_index_at_start))
+        lead = (slice(0, 1),) * self.format.lead
 
         def fetch(cell: tuple[Zyx, Box]) -> None:
             index, chunk_box = cell
             part = chunk_box.intersection(box)
             if part is not None:
-                out[part.within(box)] = self._read_chunk(index)[part.within(chunk_box)]
+                target = out[part.within(box)][(None,) * self.format.lead]
+                try:
+                    array.get_basic_selection(lead + part.slices, out=NDBuffer.from_numpy_array(target))
+                except MembrainCloudError:
+                    raise
+                except Exception as error:  # each codec has its own kinds
+                    raise self._undecodable(index, error) from error
 
         if self.files.local or len(cells) == 1:
             for cell in cells:
@@ -248,8 +161,17 @@ class ChunkedArray:
                 list(pool.map(fetch, cells))
         return out
 
+    def _undecodable(self, index: Zyx, error: Exception) -> ChunkError:
+        name = self.chunk_name(index)
+        what = self._store.describe(name)
+        if self.format.is_sharded:
+            what = f"{what} (its chunk {'/'.join(map(str, index))})"
+        if isinstance(error, TruncatedError):
+            return ChunkError(f"{what} is truncated: {error}", COPY_AGAIN)
+        return ChunkError(f"{what} cannot be decoded ({error})", COPY_AGAIN)
+
     def write(self, box: Box, array: NDArray[Any]) -> None:
-        """Write whole chunks, each by one atomic write.
+        """Write whole chunks, or whole shards where there are some, each by one atomic write.
 
         Chunks of nothing but the fill value are written too, so that an absent chunk means "not computed".
 
@@ -263,91 +185,52 @@ class ChunkedArray:
         Raises
         ------
         ValueError
-            If `box` cuts a chunk, or the dtype is not the array's.
+            If `box` cuts a chunk or a shard, or the dtype is not the array's.
         StorageError
             If a chunk cannot be written.
         """
         if array.shape != box.shape or array.dtype != self.format.dtype.newbyteorder("="):
             raise ValueError(f"{box} asks for {box.shape} {self.format.dtype}, got {array.shape} {array.dtype}")
+        unit = "shards" if self.format.is_sharded else "chunks"
         for axis, (start, stop) in enumerate(zip(box.start, box.stop, strict=True)):
-            edge, length = self.format.chunk[axis], self.format.shape[axis]
+            edge, length = self.format.shard[axis], self.format.shape[axis]
             if start % edge or (stop % edge and stop != length) or not 0 <= start < stop <= length:
                 raise ValueError(
-                    f"{box} does not consist of whole chunks of {self.format.chunk} in {self.format.shape}"
+                    f"{box} does not consist of whole {unit} of {self.format.shard} in {self.format.shape}"
                 )
-        for index, chunk_box in self._cells(box):
-            self.files.write(f"{self.path}/{self.chunk_name(index)}", self._encode(array[chunk_box.within(box)]))
+        array_to_write = self._through(WholeWriteStore(self.files, self.path))
+        lead = (slice(0, 1),) * self.format.lead
+        for _, part in self._cells(box, self.format.shard):
+            value = array[part.within(box)][(None,) * self.format.lead]
+            array_to_write.set_basic_selection(lead + part.slices, value)
 
     def chunk_name(self, index: Zyx) -> str:
-        """Return the name of a chunk, relative to the array, by its index, zyx."""
-        return self.format.separator.join(["0"] * self.format.lead + [str(i) for i in index])
+        """Return the name of the object that holds a chunk, relative to the array.
 
-    def _cells(self, box: Box) -> Iterator[tuple[Zyx, Box]]:
-        """Iterate over index and clipped box of each chunk that `box` touches."""
+        Parameters
+        ----------
+        index : tuple of 3 ints
+            Index of the chunk along z, y and x.
+        """
+        z, y, x = (i * c // s for i, c, s in zip(index, self.format.chunk, self.format.shard, strict=True))
+        return self.format.object_name((z, y, x))
+
+    def _cells(self, box: Box, edges: Zyx) -> Iterator[tuple[Zyx, Box]]:
+        """Iterate over index and clipped box of each cell of a regular grid that `box` touches."""
         outer = self.box.intersection(box)
         if outer != box:
             raise ValueError(f"{box} is not inside the volume of shape {self.format.shape}")
-        ranges = [range(a // c, -(-b // c)) for a, b, c in zip(box.start, box.stop, self.format.chunk, strict=True)]
+        ranges = [range(a // c, -(-b // c)) for a, b, c in zip(box.start, box.stop, edges, strict=True)]
         for index in itertools.product(*ranges):
-            start = tuple(i * c for i, c in zip(index, self.format.chunk, strict=True))
-            stop = tuple(min(s + c, n) for s, c, n in zip(start, self.format.chunk, self.format.shape, strict=True))
+            start = tuple(i * c for i, c in zip(index, edges, strict=True))
+            stop = tuple(min(s + c, n) for s, c, n in zip(start, edges, self.format.shape, strict=True))
             yield index, Box(start, stop)  # type: ignore[misc,arg-type]
 
-    def _read_chunk(self, index: Zyx) -> NDArray[Any]:
-        """Return a chunk; raise ChunkError if it is absent, unless the array is sparse."""
-        name = self.chunk_name(index)
-        what = f"chunk {name} of {self.files.url}/{self.path}"
-        for attempt in range(1, _LISTED_ATTEMPTS + 1):
-            try:
-                return self._decode(self.files.read(f"{self.path}/{name}"), what)
-            except FileNotFoundError:
-                if not self._is_listed(name, what):
-                    return np.full(self.format.chunk, self.format.fill_value, self.format.dtype)
-            except StorageError as error:
-                raise ChunkError(f"{what} cannot be read ({error.message})", error.next_step) from error
-            time.sleep(_LISTED_BACK_OFF_SECONDS * attempt)
-        raise ChunkError(f"{what} is listed, but the store answers that it is absent", "run again; check the store")
 
-    def _is_listed(self, name: str, what: str) -> bool:
-        """Return whether the store lists a chunk that it answers as absent; ChunkError if it must not be absent."""
-        if not self.files.can_list:
-            if self.sparse:
-                return False
-            raise ChunkError(f"{what} is missing (the server answers that it is absent)", _COPY_AGAIN)
-        present = self.files.listing(self.path)
-        if name in present or self.sparse:
-            return name in present
-        chunks = [key for key in present if not key.rsplit("/", 1)[-1].startswith(".")]
-        if not chunks:
-            raise ChunkError(
-                f"{self.files.url}/{self.path}: the volume is empty (created, but no chunk was ever written)",
-                "write it again, or remove it",
-            )
-        total = math.prod(-(-n // c) for n, c in zip(self.format.shape, self.format.chunk, strict=True))
-        raise ChunkError(f"{what} is missing ({len(chunks)} of {total} chunks are there)", _COPY_AGAIN)
-
-    def _decode(self, raw: bytes, what: str) -> NDArray[Any]:
-        """Return the voxels of a stored chunk, which is always whole, also at the border of the volume."""
-        form = self.format
-        expected = math.prod(form.chunk) * form.dtype.itemsize
-        if form.compressor and form.compressor.get("id") == "blosc":
-            # Blosc trusts the length in its header and would read past the end of a shorter buffer.
-            length = int.from_bytes(raw[12:16], "little") if len(raw) >= _BLOSC_HEADER else _BLOSC_HEADER
-            if length != len(raw):
-                raise ChunkError(f"{what} is truncated: {len(raw)} bytes, its header says {length}", _COPY_AGAIN)
-        try:
-            data: Any = numcodecs.get_codec(form.compressor).decode(raw) if form.compressor else raw
-            for codec in reversed(form.filters):
-                data = numcodecs.get_codec(codec).decode(data)
-            flat = np.frombuffer(data, form.dtype)
-        except Exception as error:  # each codec has its own kinds
-            raise ChunkError(f"{what} cannot be decoded ({error})", _COPY_AGAIN) from error
-        if flat.nbytes != expected:
-            raise ChunkError(f"{what} is truncated: {flat.nbytes} bytes decoded of {expected}", _COPY_AGAIN)
-        return flat.reshape(form.chunk, order="F" if form.order == "F" else "C")
-
-    def _encode(self, part: NDArray[Any]) -> bytes:
-        """Return a chunk as stored. At the border of the volume, the part outside holds the fill value."""
-        chunk = np.full(self.format.chunk, self.format.fill_value, self.format.dtype)
-        chunk[tuple(slice(0, n) for n in part.shape)] = part
-        return bytes(numcodecs.get_codec(self.format.compressor).encode(chunk))
+def _read_metadata(files: Files, path: str, zarr_format: int | None) -> bytes:
+    if zarr_format is not None:
+        return files.read(f"{path}/{METADATA_NAMES[zarr_format]}".lstrip("/"))
+    try:
+        return files.read(f"{path}/{METADATA_NAMES[2]}".lstrip("/"))
+    except FileNotFoundError:
+        return files.read(f"{path}/{METADATA_NAMES[3]}".lstrip("/"))

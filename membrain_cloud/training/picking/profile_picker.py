@@ -21,10 +21,11 @@ from membrain_cloud.networks.picking.diffusion_net import (
 )
 from membrain_cloud.networks.picking.picker import AnyPicker, Picker, normalise_profiles, surface_tensors
 from membrain_cloud.picking.mesh_patches import cut_into_patches
+from membrain_cloud.picking.vertex_scores import FAR_SCORE
 from membrain_cloud.training.picking.epoch_loop import Anchor, EpochPlan, run_epochs
 from membrain_cloud.training.picking.examples import PickingExample, content_digest
 from membrain_cloud.training.picking.profile_augmentation import augment_profiles, averaging_matrix
-from membrain_cloud.training.picking.targets import FAR_SCORE, ParticleShape, class_targets
+from membrain_cloud.training.picking.targets import ParticleShape, class_targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

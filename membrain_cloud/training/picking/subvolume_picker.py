@@ -14,10 +14,10 @@ from torch.nn import functional
 from membrain_cloud.errors import InputError
 from membrain_cloud.networks.picking.subvolume_net import EDGE, SubvolumeNet
 from membrain_cloud.networks.picking.subvolume_picker import SubvolumePicker
-from membrain_cloud.picking.vertex_scores import scale_of_boxes
+from membrain_cloud.picking.vertex_scores import FAR_SCORE, scale_of_boxes
 from membrain_cloud.training.picking.epoch_loop import EpochPlan, run_epochs
 from membrain_cloud.training.picking.examples import SubvolumeExample, content_digest
-from membrain_cloud.training.picking.targets import FAR_SCORE, ParticleShape, class_targets
+from membrain_cloud.training.picking.targets import ParticleShape, class_targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.spatial import cKDTree
 
+from membrain_cloud.picking.vertex_scores import FAR_SCORE
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
     from membrain_cloud.geometry import Mesh, Picks
-
-FAR_SCORE = 10.0
-"""Target of vertices that are far from all particles."""
 
 WRONG_SIDE_SCORE = 10.05
 """Target of vertices that are near particles of the other side only."""

@@ -187,7 +187,13 @@ class SegmentationTraining:
         return SegmentationLoss(self.surface_dice, self.smooth, self.heads)
 
     def rate(self, step: int) -> float:
-        """Return the learning rate of step number `step`, counted from 0."""
+        """Return the learning rate of step number `step`, counted from 0.
+
+        Parameters
+        ----------
+        step : int
+            Index of the step, from 0.
+        """
         if self.schedule == "polynomial":
             epochs = max(1, -(-self.steps // self.epoch_steps))
             return float(self.learning_rate * float(1 - step // self.epoch_steps / epochs) ** 0.9)

@@ -180,13 +180,25 @@ def _make_and_save(job: tuple[Path, int, int]) -> None:
 
 
 def load_specimen(path: Path) -> Specimen:
-    """Read a specimen of a pool."""
+    """Read a specimen of a pool.
+
+    Parameters
+    ----------
+    path : Path
+        File of the pool.
+    """
     with np.load(path, allow_pickle=False) as stored:
         return Specimen(stored["density"], stored["label"], _spacing(stored))
 
 
 def voxel_spacing(path: Path) -> float:
-    """Return the voxel spacing of a specimen of a pool, in Å, without reading its voxels."""
+    """Return the voxel spacing of a specimen of a pool, in Å, without reading its voxels.
+
+    Parameters
+    ----------
+    path : Path
+        File of the pool.
+    """
     with np.load(path, allow_pickle=False) as stored:
         return _spacing(stored)
 

@@ -94,7 +94,13 @@ class Trainer:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Restore what `state` returned. Other entries of `state` are left alone."""
+        """Restore what `state` returned. Other entries of `state` are left alone.
+
+        Parameters
+        ----------
+        state : dict
+            Weights, averages, optimiser, step and random state, by name.
+        """
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])

@@ -111,7 +111,7 @@ def test_the_portal_reads_the_copies(project: Project, tmp_path: Path) -> None:
     assert [p["location"]["x"] for p in points] == [17.0, 47.0]
     assert [p["transformation_"][0][3] for p in points] == [0.0, 0.0]
     ref = SegmentationRef("TS_1", "membrane", "membrain", "1a2b", 10.0, True)
-    np.testing.assert_array_equal(zarr.open(str(target / "copick" / ref.path), "r")["0"][:], LABELS)
+    np.testing.assert_array_equal(zarr.open(str(target / "copick" / ref.path), mode="r")["0"][:], LABELS)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ BOBS = ("-r", "TS_1", "--object", "psii", "--user", "bob")
 def output_of(group: click.Group, *arguments: str) -> str:
     result = CliRunner().invoke(group, list(arguments))
     assert result.exit_code == 0, result.output
-    return result.output.strip()
+    return result.stdout.strip()
 
 
 def assert_same(picks: Picks, expected: Picks, atol: float = 1e-4) -> None:

@@ -22,7 +22,7 @@ OPTIONS = ("-r", "TS_1", "--object", "psii", "--user", "bob")
 
 def test_a_star_file_without_angles_or_units(spheres: Project, tmp_path: Path) -> None:
     columns = "".join(f"_rlnCoordinate{axis} #{n}\n" for n, axis in enumerate("XYZ", 1))
-    (tmp_path / "p.star").write_text(f"data_\n\nloop_\n{columns}10 20 30\n11 21 31\n")
+    (tmp_path / "p.star").write_text(f"data_\n\nloop_\n{columns}10 20 3\n11 21 4\n")
     (tmp_path / "q.star").write_text("data_\n\nloop_\n_rlnAngleRot #1\n10\n")
     refused = call("import", "picks", spheres.config, "p.star", *OPTIONS)
     assert refused.exit_code == 2
@@ -31,8 +31,8 @@ def test_a_star_file_without_angles_or_units(spheres: Project, tmp_path: Path) -
     assert refused.exit_code == 2
     assert "no coordinates" in refused.output
     imported = call("import", "picks", spheres.config, "p.star", *OPTIONS, "--voxel-spacing", "8")
-    picks = spheres.read_picks(spheres.object("TS_1", imported.output.strip()))
-    np.testing.assert_allclose(picks.positions, [[80, 160, 240], [88, 168, 248]])
+    picks = spheres.read_picks(spheres.object("TS_1", imported.stdout.strip()))
+    np.testing.assert_allclose(picks.positions, [[80, 160, 24], [88, 168, 32]])
     assert picks.orientations is None
 
 
@@ -40,7 +40,7 @@ def test_an_origin_is_subtracted(spheres: Project, tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text("x,y,z\n1,2,3\n")
     words = ("--voxel-spacing", "8", "--origin", "1", "2", "3")
     imported = call("import", "picks", spheres.config, "p.csv", *OPTIONS, *words)
-    picks = spheres.read_picks(spheres.object("TS_1", imported.output.strip()))
+    picks = spheres.read_picks(spheres.object("TS_1", imported.stdout.strip()))
     np.testing.assert_allclose(picks.positions, [[7, 14, 21]])
 
 

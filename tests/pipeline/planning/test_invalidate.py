@@ -50,6 +50,13 @@ def test_annotations_of_others_are_found_before_they_are_overwritten(project: Pr
     assert invalidate.foreign_annotations(project, settings, made) == ["TS_1/voxels:membrain/mine"]
 
 
+def test_our_own_picks_have_a_receipt_of_the_stage(project: Project, registry: Registry) -> None:
+    settings, made = named_plan(project, registry)
+    execute_plan(project, settings, made, InProcessRunner(), registry)
+    assert project.has(ObjectRef("TS_1", "voxels", "membrain", "mine"))
+    assert invalidate.foreign_annotations(project, settings, made) == []
+
+
 def test_our_own_masks_carry_a_mark(project: Project, registry: Registry) -> None:
     settings, made = named_plan(project, registry)
     project.write_segmentation(

@@ -260,7 +260,9 @@ def test_picks_are_joined_in_order() -> None:
     assert len(Picks.concatenate([])) == 0
 
 
-def test_defaults_choose_every_stage() -> None:
+def test_defaults_choose_every_stage_that_has_its_input() -> None:
     from membrain_cloud.pipeline.planning.digests import choose_stages
 
-    assert choose_stages(None, Settings(), STAGES) == tuple(STAGES)
+    assert choose_stages(None, Settings(), STAGES) == tuple(name for name in STAGES if name != "context")
+    given = load_settings(None, ["context.picks=ribosome:alice/1"])
+    assert choose_stages(None, given, STAGES) == tuple(STAGES)

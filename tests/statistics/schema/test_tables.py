@@ -5,14 +5,14 @@ from __future__ import annotations
 from standins.membranes import measure, random_picks, slab
 
 from membrain_cloud.statistics.schema.particles import NEIGHBORS
-from membrain_cloud.statistics.schema.tables import MEMBRANE_KEYS, PARENTS, ROW_KEYS, TABLES
+from membrain_cloud.statistics.schema.tables import ALL_TABLES, MEMBRANE_KEYS, PARENTS, ROW_KEYS, TABLES
 from membrain_cloud.statistics.spatial.chains import ChainRules
 
 
 def test_row_keys_are_columns_of_every_table() -> None:
-    assert list(ROW_KEYS) == list(TABLES)
+    assert list(ROW_KEYS) == list(ALL_TABLES)
     for table, keys in ROW_KEYS.items():
-        assert set(keys) <= {column.name for column in TABLES[table]}, table
+        assert set(keys) <= {column.name for column in ALL_TABLES[table]}, table
     assert TABLES["neighbors"] == (*MEMBRANE_KEYS, *NEIGHBORS)
 
 

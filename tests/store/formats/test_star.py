@@ -224,7 +224,7 @@ def test_rows_of_one_tomogram_keep_all_their_columns(tmp_path: Path) -> None:
         "A 1 2 3 7\nB 4 5 6 8\n"
     )
     table = star_particles(str(path), "B")
-    assert table["rlnClassNumber"].tolist() == [8]
+    assert table["rlnClassNumber"].tolist() == ["8"]
     with pytest.raises(UsageError, match="2 tomograms"):
         star_particles(str(path))
 

@@ -41,7 +41,7 @@ def init(folder: Path, *files: Path, spacing: float | None = None) -> tuple[Proj
 def test_files_become_runs(tmp_path: Path) -> None:
     write_mrc(str(tmp_path / "TS_1.mrc"), VALUES, 10.0)
     (tmp_path / "my tomo.rec.gz").write_bytes(gzip.compress((tmp_path / "TS_1.mrc").read_bytes()))
-    zarr.save(str(tmp_path / "plain.zarr"), VALUES)
+    zarr.save(str(tmp_path / "plain.zarr"), VALUES, zarr_format=2)
     files = [tmp_path / name for name in ("TS_1.mrc", "my tomo.rec.gz")]
     project, notes = init(tmp_path, *files)
     assert [ref.key for ref in project.tomograms(None, None, None)] == ["TS_1/wbp@10.000", "my-tomo/wbp@10.000"]
@@ -100,7 +100,7 @@ def test_damaged_sources_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.mrc").write_bytes((tmp_path / "x.mrc").read_bytes()[:-5])
     with pytest.raises(TomogramError, match="truncated"):
         init(tmp_path, tmp_path / "x.mrc")
-    zarr.save_array(str(tmp_path / "y.zarr"), VALUES, chunks=(10, 10, 10))
+    zarr.create_array(str(tmp_path / "y.zarr"), data=VALUES, chunks=(10, 10, 10), zarr_format=2)
     (tmp_path / "y.zarr/1.1.1").unlink()
     with pytest.raises(ChunkError, match=r"1\.1\.1"):
         init(tmp_path, tmp_path / "y.zarr", spacing=10.0)

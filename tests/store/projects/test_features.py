@@ -58,7 +58,7 @@ def test_we_read_what_copick_writes(project: Project, tomogram: TomogramRef, den
 
     theirs = in_copick(project).get_run("TS_1").get_voxel_spacing(10.0).get_tomograms("wbp")[0]
     features = theirs.new_features("membrane-scores")
-    zarr.open_group(features.zarr()).create_dataset("0", data=density, chunks=(16, 16, 16))
+    zarr.open_group(features.zarr()).create_array("0", data=density, chunks=(16, 16, 16))
     assert project.features(tomogram) == [SCORES]
     np.testing.assert_array_equal(project.read_features(SCORES), density)
     assert project.grid(SCORES) == Grid(density.shape, 10.0)  # type: ignore[arg-type]

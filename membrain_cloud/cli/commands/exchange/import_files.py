@@ -95,6 +95,16 @@ def segmentation(
     metavar="NAME",
     help="Tomogram to take from a file: its name in a STAR file, its number in a motive list (default: the only one).",
 )
+@click.option(
+    "--inverse-angles",
+    is_flag=True,
+    help="Angles rotate the particle into the tomogram (default: the inverse, as RELION's do).",
+)
+@click.option(
+    "--keep-outside",
+    is_flag=True,
+    help="Import particles although most lie outside of the tomogram (default: they are refused).",
+)
 def picks(
     target: AnnotationOptions,
     config: str,
@@ -103,6 +113,8 @@ def picks(
     object_name: str,
     origin: tuple[float, float, float],
     tomogram: str | None,
+    inverse_angles: bool,
+    keep_outside: bool,
 ) -> None:
     """Import particles as picks.
 
@@ -123,6 +135,9 @@ def picks(
         voxel_spacing_angstrom=target.voxel_spacing,
         origin_angstrom=origin,
         tomogram=tomogram,
+        inverse_angles=inverse_angles,
+        keep_outside=keep_outside,
+        report=say,
     )
     click.echo(ref.uri)
 

@@ -43,7 +43,13 @@ class UNetArchitecture:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> UNetArchitecture:
-        """Return the architecture that `as_dict` described."""
+        """Return the architecture that `as_dict` described.
+
+        Parameters
+        ----------
+        values : dict
+            What `as_dict` returned, also after a round trip through JSON.
+        """
         return cls(tuple(int(c) for c in values["channels"]), bool(values["residual"]))
 
 

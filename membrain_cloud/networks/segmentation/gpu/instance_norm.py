@@ -25,7 +25,13 @@ _MERGED_SPANS, _MERGED_CHANNELS = 1024, 4
 
 @triton.jit
 def leaky(value: tl.tensor) -> tl.tensor:
-    """Compute the leaky ReLU."""
+    """Compute the leaky ReLU.
+
+    Parameters
+    ----------
+    value : tensor
+        Values of a block, of any shape, float32.
+    """
     return tl.where(value > 0, value, value * _SLOPE)
 
 
@@ -35,7 +41,20 @@ def store_moments(
 ) -> None:
     """Store mean and sum of squared deviations of a span that is held whole.
 
-    `value` is (rows, channels), `held` rows of it are valid. `at` are the addresses of the span's mean, by channel.
+    Parameters
+    ----------
+    at : tensor
+        Addresses of the span's mean, one a channel; the sums follow after `channels` values.
+    value : tensor
+        Values of the span, (rows, channels), float32.
+    mask : tensor
+        Which values are valid, (rows, channels), bool.
+    inside : tensor
+        Which channels exist, (channels,), bool.
+    held : tensor
+        Number of valid rows.
+    channels : tensor
+        Number of channels of the whole map.
     """
     mean = tl.sum(tl.where(mask, value, 0.0), 0) / held
     away = tl.where(mask, value - mean[None, :], 0.0)
