@@ -36,9 +36,9 @@ from membrain_cloud.simulation.phantom import PhantomSettings
 from membrain_cloud.store.projects.stored_project import CopickProject
 
 if TYPE_CHECKING:
-    from membrain_cloud.pipeline.execution.runner import Runner
     from collections.abc import Callable, Sequence
 
+    from membrain_cloud.pipeline.execution.runner import Runner
     from membrain_cloud.store.projects.project import Project
 
 CHOSEN = ("segment", "separate", "mesh")

@@ -94,7 +94,7 @@ class Job:
         return float(self.settings["run"][name])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Task:
     """One stage on one tomogram, or a part of it.
 
@@ -150,7 +150,7 @@ class Task:
     memory_bytes: int = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Without this each task of a plan would keep a dictionary of its own for good once it was sent.
+        # Without this each task would be pickled with the names of its fields.
         return Task, tuple(getattr(self, name) for name in Task.__dataclass_fields__)
 
     @property

@@ -154,6 +154,7 @@ class PlanBuilder:
                 address = _address(stage_plan.stage, context, place, output)
                 parts = self._cut(stage_plan, context, grid)
                 whole = replace(whole, memory_bytes=stage_plan.memory_bytes)
+                stage_plan.n_parts = len(parts)
                 stage_plan.tasks += [_task_of_part(whole, part, address) for part in parts]
             except MembrainCloudError as error:
                 stage_plan.refusal = error
@@ -272,7 +273,9 @@ class PlanBuilder:
             left = [task for task in left if not receipts.is_done(stage_plan.stage, task)]
         keys = {task.key for task in left}
         before = tuple(run_plan.stages[other].tasks[-1].key for other, state in upstream.items() if state == "planned")
-        return [replace(task, needs=tuple(key for key in task.needs if key in keys) or before) for task in left]
+        tasks = [replace(task, needs=tuple(key for key in task.needs if key in keys) or before) for task in left]
+        stage_plan.tasks = tasks  # a plan of a million tasks holds none of them twice
+        return tasks
 
     def ordered_tasks(self) -> tuple[Task, ...]:
         """Return all tasks that are left: begun runs first, then large tomograms before small ones, then by name."""

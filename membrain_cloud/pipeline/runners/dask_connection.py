@@ -150,13 +150,20 @@ class DaskConnection:
         """
         return cluster.workers_of(self._client)
 
-    def announce_leaving(self, names: Sequence[str]) -> None:
+    def announce_leaving(self, names: Sequence[str], *, even_busy: bool = False) -> list[str]:
         """Announce to the scheduler which workers the Dask operator may remove.
 
         Parameters
         ----------
         names : sequence of str
             Names of workers; they replace earlier ones.
+        even_busy : bool
+            Whether those that execute a task, of any driver, are announced too. Default: they are left out.
+
+        Returns
+        -------
+        list of str
+            The names that are announced.
 
         Raises
         ------
@@ -164,7 +171,8 @@ class DaskConnection:
             If the scheduler does not answer.
         """
         with cluster.scheduler_faults(self._client):
-            self._client.run_on_scheduler(operator_endpoint.announce, list(names))
+            accepted: list[str] = self._client.run_on_scheduler(operator_endpoint.announce, list(names), even_busy)
+        return accepted
 
     def operator_contact(self) -> Mapping[str, bool]:
         """Return whether the scheduler serves the operator's endpoint ("served") and was asked there ("asked").

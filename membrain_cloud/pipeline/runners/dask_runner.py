@@ -30,9 +30,8 @@ from membrain_cloud.pipeline.runners.placement import Patience
 from membrain_cloud.pipeline.runners.task_exchange import TaskExchange
 from membrain_cloud.pipeline.runners.worker_monitor import WorkerMonitor
 from membrain_cloud.pipeline.runners.worker_registry import WorkerRegistry
-from membrain_cloud.pipeline.tasks import Outcome
+from membrain_cloud.pipeline.tasks import Kind, Outcome
 from membrain_cloud.units import GIB
-from membrain_cloud.pipeline.tasks import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -37,7 +37,7 @@ class InProcessRunner:
     """
 
     def __init__(self) -> None:
-        self.memory_limits: Mapping[Kind, int] = dict.fromkeys(KINDS, worker_memory_bytes())
+        self.memory_limits: Mapping[Kind, int] | None = dict.fromkeys(KINDS, worker_memory_bytes())
         self._id = uuid.uuid4().hex[:12]
         self._task: tuple[Task, Registry, str] | None = None
         self._ready: Mapping[Demand, int] = {}

@@ -126,8 +126,8 @@ class WorkerRegistry:
         Returns
         -------
         list of (WorkerDeath, bool)
-            Each death, and whether the worker came back under its name or its nanny: then its process died by itself.
-            Otherwise its machine was lost (preempted, most likely), and no task is the cause.
+            Each death, and whether the worker came back on its machine, under its name or its nanny: then its process
+            died by itself. Otherwise its machine was lost (preempted, most likely), and no task is the cause.
         """
         resolved, open_deaths = [], []
         for death in self.deaths:
@@ -140,9 +140,12 @@ class WorkerRegistry:
         return resolved
 
     def _has_come_back(self, dead: WorkerFacts) -> bool:
-        """Return whether a process has been started in place of a dead worker's: same name or nanny, other address."""
+        """Return whether a process has been started in place of a dead worker's, on the same machine.
+
+        It has the same name or nanny, and another port. On Kubernetes a pod on another node has the same name too.
+        """
         addresses = (self._reached_by.get(label, dead.address) for label in filter(None, (dead.name, dead.nanny)))
-        return any(address != dead.address for address in addresses)
+        return any(address != dead.address and host_of(address) == host_of(dead.address) for address in addresses)
 
     def silent_workers(self, now: float) -> list[Worker]:
         """Return the workers with tasks whose heartbeat has not changed for `run.silent_minutes`, by our own clock.

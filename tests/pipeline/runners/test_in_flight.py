@@ -14,7 +14,7 @@ from membrain_cloud.pipeline.runners.dask_connection import BundleEnded, TaskEve
 from membrain_cloud.pipeline.runners.in_flight import STATISTICS_SECONDS, Attempt, InFlightTasks, RunStatistics
 from membrain_cloud.pipeline.runners.task_bundles import Bundle
 from membrain_cloud.pipeline.runners.task_exchange import TaskExchange
-from membrain_cloud.pipeline.runners.worker_monitor import OVERDUE_SECONDS, RESTART_SECONDS, WorkerMonitor
+from membrain_cloud.pipeline.runners.worker_monitor import OVERDUE_SECONDS, POLL_PAUSE, RESTART_SECONDS, WorkerMonitor
 from membrain_cloud.pipeline.runners.worker_registry import WorkerRegistry
 from membrain_cloud.pipeline.runners.worker_state import WorkerFacts
 from membrain_cloud.pipeline.settings import Settings
@@ -82,8 +82,8 @@ class Parts:
         assert outcome is not None
         self.retried.append(f"{task.key} {outcome.message}")
 
-    def join(self, number: int, slots: int = 1, name: str = "") -> str:
-        address = f"tcp://10.0.0.{number}:4000"
+    def join(self, number: int, slots: int = 1, name: str = "", port: int = 4000, host: int = 0) -> str:
+        address = f"tcp://10.0.0.{host or number}:{port}"
         self.connection.connected[address] = WorkerFacts(address, name or f"w{number}", None, None, slots, 2**33)
         return address
 
@@ -164,7 +164,7 @@ def test_a_task_that_crashes_three_workers_fails(masks: tuple[Task, ...]) -> Non
     for attempt in (1, 2, 3):
         parts.began(f"run-{attempt}")
         parts.connection.connected.clear()
-        parts.join(attempt + 1, name="w1")
+        parts.join(attempt, name="w1", host=1, port=4000 + attempt)
         parts.monitor.poll(float(attempt))
         parts.tasks.resolve_deaths(float(attempt))
         parts.tasks.assign_waiting(float(attempt))
@@ -176,7 +176,7 @@ def test_a_task_that_crashes_three_workers_fails(masks: tuple[Task, ...]) -> Non
     assert parts.tasks.deaths == 3
     assert parts.retried == [f"{masks[0].key} worker_died"] * 2
     (outcome,) = parts.tasks.take_outcomes()
-    assert (outcome.state, outcome.worker) == ("failed", "tcp://10.0.0.3:4000")
+    assert (outcome.state, outcome.worker) == ("failed", "tcp://10.0.0.1:4002")
     assert "died 3 times" in outcome.message
 
 
@@ -220,6 +220,29 @@ def test_polls_are_due_at_intervals_or_on_request() -> None:
     parts.monitor.request_poll()
     parts.monitor.poll_if_due(1.1)
     assert len(parts.workers.workers) == 2
+
+
+def test_a_list_that_takes_long_is_asked_for_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = Parts(1)
+    clock = iter((10.0, 10.5, 20.0, 20.0))
+    monkeypatch.setattr("membrain_cloud.pipeline.runners.worker_monitor.time.perf_counter", lambda: next(clock))
+    parts.monitor.poll(1.0)
+    parts.join(2)
+    parts.monitor.request_poll()
+    parts.monitor.poll_if_due(1.0 + 0.9 * POLL_PAUSE * 0.5)
+    assert len(parts.workers.workers) == 1, "the scheduler needs its time for other things"
+    parts.monitor.poll_if_due(1.0 + POLL_PAUSE * 0.5)
+    assert len(parts.workers.workers) == 2
+
+
+def test_attempts_that_no_worker_takes_end(masks: tuple[Task, ...]) -> None:
+    parts = Parts(1)
+    parts.start(*masks)
+    assert len(parts.tasks.waiting()) == 2
+    failure = Outcome("mask", masks[1].run, "whole", "failed", "too large")
+    parts.tasks.refuse_waiting(lambda task, kind: failure if task is masks[1] else None)
+    assert [attempt.task for attempt in parts.tasks.waiting()] == [masks[2]]
+    assert parts.tasks.take_outcomes() == [failure]
 
 
 class FakeScaler:

@@ -24,9 +24,9 @@ from membrain_cloud.pipeline.runners.dask_runner import DaskRunner
 from membrain_cloud.pipeline.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from membrain_cloud.pipeline.execution.runner import Runner
     from collections.abc import Iterator, Sequence
 
+    from membrain_cloud.pipeline.execution.runner import Runner
     from membrain_cloud.pipeline.planning.digests import Registry
     from membrain_cloud.pipeline.tasks import Outcome, Task
     from membrain_cloud.store.projects.project import Project

@@ -89,7 +89,12 @@ def test_a_death_is_a_crash_when_the_worker_comes_back(tasks: tuple[Task, ...]) 
     assert [len(worker.assignments) for worker in workers.workers.values()] == [2, 1]
     assert workers.update(by_address(facts(2, slots=2)), 10.0) == []
     assert workers.resolve_deaths(10.0) == []
-    workers.update(by_address(facts(2, slots=2), replace(facts(3, slots=2), name="w1")), 12.0)
+    elsewhere = replace(facts(3, slots=2), name="w1")
+    workers.update(by_address(facts(2, slots=2), elsewhere), 11.0)
+    assert workers.resolve_deaths(11.0) == [], "a pod on another node has its name"
+    workers.update(by_address(facts(2, slots=2)), 11.5)
+    here = replace(facts(1, slots=2), address="tcp://10.0.0.1:4001")
+    workers.update(by_address(facts(2, slots=2), here), 12.0)
     ((death, came_back),) = workers.resolve_deaths(12.0)
     assert came_back
     assert not death.alone

@@ -6,12 +6,12 @@ sets nothing but the number of replicas, and to read the names of Deployments.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from dask.utils import parse_bytes
 
 from membrain_cloud.errors import TransientError, UsageError
-import itertools
 
 if TYPE_CHECKING:
     from membrain_cloud.pipeline.runners.kubernetes.groups import WorkerGroup

@@ -20,17 +20,17 @@ from membrain_cloud.errors import UsageError
 from membrain_cloud.pipeline.execution.runner import KINDS
 
 if TYPE_CHECKING:
-    from membrain_cloud.pipeline.tasks import Kind
     from collections.abc import Collection, Mapping, Sequence
 
     from membrain_cloud.pipeline.execution.runner import Demand
+    from membrain_cloud.pipeline.tasks import Kind
 
 # Least time between two changes of a group's size.
 CHANGE_SECONDS = 30.0
 # A group shrinks to what was wanted at most in this time.
-WINDOW_SECONDS = 420.0
+WINDOW_SECONDS = 600.0
 # Sizes are rounded up to this share of the largest size, so that small changes of the work change nothing.
-STEP_SHARE = 1 / 16
+STEP_SHARE = 1 / 12
 # A group whose workers have been missing for this time has no machines to get: the next group stands in.
 FALLBACK_SECONDS = 600.0
 _GROUP = re.compile(r"(gpu|cpu)=([a-z0-9]([-a-z0-9.]*[a-z0-9])?):([1-9]\d*)")

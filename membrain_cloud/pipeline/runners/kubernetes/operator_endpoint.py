@@ -107,20 +107,29 @@ def workers_to_remove(scheduler: Any, count: int, now: float) -> list[str] | Non
     return names
 
 
-def announce(names: Sequence[str], dask_scheduler: Any = None) -> None:
+def announce(names: Sequence[str], even_busy: bool = False, dask_scheduler: Any = None) -> list[str]:
     """Announce the workers that the operator may remove; for `Client.run_on_scheduler`.
 
     Parameters
     ----------
     names : sequence of str
         Their names, which are those of their Deployments. They replace earlier ones.
+    even_busy : bool
+        Whether workers that execute a task, of any driver, may be removed too. Default: they are left out.
     dask_scheduler : distributed.Scheduler
         The scheduler, given by Dask.
+
+    Returns
+    -------
+    list of str
+        The names that are announced.
     """
-    leaving = _record(dask_scheduler).leaving
-    kept = {name: named_at for name, named_at in leaving.items() if name in set(names)}
+    accepted = [name for name in names if even_busy or not _is_busy(dask_scheduler, name)]
+    leaving, chosen = _record(dask_scheduler).leaving, set(accepted)
+    kept = {name: named_at for name, named_at in leaving.items() if name in chosen}
     leaving.clear()
-    leaving.update(dict.fromkeys(names, 0.0) | kept)
+    leaving.update(dict.fromkeys(accepted, 0.0) | kept)
+    return accepted
 
 
 def operator_contact(dask_scheduler: Any = None) -> dict[str, Any]:
@@ -146,6 +155,11 @@ def _record(scheduler: Any) -> SchedulerRecord:
     if record is None:
         record = _RECORDS[scheduler] = SchedulerRecord()
     return record
+
+
+def _is_busy(scheduler: Any, name: str) -> bool:
+    worker = scheduler.workers.get(scheduler.aliases.get(name))
+    return worker is not None and bool(worker.processing)
 
 
 def _has_driver(scheduler: Any) -> bool:

@@ -58,8 +58,8 @@ class Groups(Protocol):
 class Scheduler(Protocol):
     """What the scaler asks of the connection to the scheduler; see `DaskConnection`."""
 
-    def announce_leaving(self, names: Sequence[str]) -> None:
-        """Announce the workers that the operator may remove."""
+    def announce_leaving(self, names: Sequence[str], *, even_busy: bool = False) -> Sequence[str]:
+        """Announce the workers that the operator may remove, and return those which it may."""
 
     def operator_contact(self) -> Mapping[str, bool]:
         """Return whether the scheduler serves the operator's endpoint, and whether the operator has used it."""
@@ -244,7 +244,7 @@ class Scaler:
                 self._complain(f"listing the workers of {group.name}: {error}")
         if self._scheduler is not None:
             try:
-                self._scheduler.announce_leaving(sorted(left))
+                self._scheduler.announce_leaving(sorted(left), even_busy=True)
             except Exception as error:  # a lost scheduler: without one the operator chooses by itself
                 self._complain(f"announcing the end: {error}")
         for group in self.groups:
@@ -290,7 +290,9 @@ class Scaler:
             leaving = [*missing, *(name for name in names if name in idle)][: group.replicas - size]
             if len(leaving) < least:
                 return
-            self._scheduler.announce_leaving(leaving)
+            leaving = list(self._scheduler.announce_leaving(leaving))  # without those that other drivers use
+            if not leaving:
+                return
         except Exception as error:  # of kr8s, httpx, ssl, Dask: the run goes on with the workers that there are
             self._complain(f"removing workers of {group.name}: {error}")
             return

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import time
 import urllib.error
 import urllib.request
@@ -85,16 +87,40 @@ def test_only_announced_workers_are_named(cluster: LocalCluster) -> None:
         assert len(client.scheduler_info()["workers"]) == 1
 
 
+def test_the_operators_own_functions_get_idle_time_and_names(
+    cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controller = pytest.importorskip("dask_kubernetes.operator.controller.controller")
+    url = f"http://127.0.0.1:{cluster.scheduler.http_server.port}"
+
+    async def address(*_: Any, **__: Any) -> str:
+        return url
+
+    monkeypatch.setattr(controller, "get_scheduler_address", address)
+    logger = logging.getLogger("operator")
+
+    async def both() -> tuple[float, list[str]]:
+        since = await controller.check_scheduler_idle("s", "cryo", logger)
+        return since, await controller.retire_workers(2, "s", "r1-gpu", "cryo", logger)
+
+    with Client(cluster.scheduler_address, set_as_default=False) as client:
+        client.run_on_scheduler(announce, ["r1-gpu-worker-a", "r1-gpu-worker-b", "r1-gpu-worker-c"])
+        before = time.time()
+        since, names = asyncio.run(both())
+    assert since >= before
+    assert names == ["r1-gpu-worker-a", "r1-gpu-worker-b"]
+
+
 def test_a_worker_that_was_not_removed_is_named_again() -> None:
     scheduler = _Scheduler()
-    announce(["a", "b"], scheduler)
+    announce(["a", "b"], dask_scheduler=scheduler)
     assert workers_to_remove(scheduler, 1, 100.0) == ["a"]
     assert workers_to_remove(scheduler, 9, 101.0) == ["b"]
     assert workers_to_remove(scheduler, 9, 102.0) == []
-    announce(["b", "c"], scheduler)
+    announce(["b", "c"], dask_scheduler=scheduler)
     assert workers_to_remove(scheduler, 9, 103.0) == ["c"], "b was named a moment ago"
     assert workers_to_remove(scheduler, 9, 103.0 + RENAME_SECONDS) == ["b", "c"]
-    announce([], scheduler)
+    announce([], dask_scheduler=scheduler)
     assert workers_to_remove(scheduler, 9, 999.0) == []
 
 
@@ -104,7 +130,18 @@ class _Scheduler(SimpleNamespace):
     __hash__ = object.__hash__
 
     def __init__(self) -> None:
-        super().__init__(clients={"driver": None}, workers={})
+        super().__init__(
+            clients={"driver": None},
+            aliases={"busy": "tcp://b", "idle": "tcp://i"},
+            workers={"tcp://b": SimpleNamespace(processing={"task": 1}), "tcp://i": SimpleNamespace(processing={})},
+        )
+
+
+def test_busy_workers_of_any_driver_are_left_out() -> None:
+    scheduler = _Scheduler()
+    assert announce(["busy", "idle", "missing"], dask_scheduler=scheduler) == ["idle", "missing"]
+    assert workers_to_remove(scheduler, 3, 1e3) == ["idle", "missing"]
+    assert announce(["busy"], even_busy=True, dask_scheduler=scheduler) == ["busy"]
 
 
 def test_the_old_name_serves_the_same_routes() -> None:

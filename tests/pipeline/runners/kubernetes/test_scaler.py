@@ -1,155 +1,206 @@
-"""Worker groups follow the work: decisions, and requests to a small stand-in of a Kubernetes API server."""
+"""The scaler with a simulated operator and clock: whole runs on groups of all shapes, and what goes wrong."""
 
 from __future__ import annotations
 
-import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import yaml
-from membrain_cloud.pipeline.runners.kubernetes_scaling import PATCH_SECONDS, SHRINK_SECONDS, Scaler, WorkerGroup
 
+from benchmarks.portal_run import World
+from benchmarks.scaled_run import simulate
 from membrain_cloud.errors import TransientError, UsageError
+from membrain_cloud.pipeline.runners.kubernetes.groups import CHANGE_SECONDS, WINDOW_SECONDS, WorkerGroup
+from membrain_cloud.pipeline.runners.kubernetes.scaler import (
+    CONTACT_SECONDS,
+    FOLLOW_SECONDS,
+    LOOK_SECONDS,
+    REMOVAL_SECONDS,
+    Scaler,
+)
+from membrain_cloud.pipeline.runners.worker_registry import WorkerRegistry
+from membrain_cloud.pipeline.runners.worker_state import Assignment, WorkerFacts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
-GROUPS = "/apis/kubernetes.dask.org/v1/namespaces/cryo/daskworkergroups"
-
-
-class ApiServer:
-    """An API server with the DaskWorkerGroups of one namespace; it can forbid patches."""
-
-    def __init__(self) -> None:
-        self.replicas = {"membrain-gpu": 0, "membrain-cpu": 3}
-        self.requests: list[str] = []
-        self.forbids = False
-        api = self
-
-        class Handler(BaseHTTPRequestHandler):
-            # HTTP/1.0: no connection stays open, which kr8s would leave to the garbage collector.
-
-            def do_GET(self) -> None:
-                path, _, query = self.path.partition("?")
-                path = path.rstrip("/")
-                api.requests.append(f"GET {path}")
-                items = [api.group(name) for name in api.replicas]
-                if path == "/version":
-                    self.reply({"major": "1", "minor": "33", "gitVersion": "v1.33.0"})
-                elif path == GROUPS:
-                    wanted = [item for item in items if f"metadata.name%3D{item['metadata']['name']}" in query]
-                    self.reply({"kind": "DaskWorkerGroupList", "items": wanted if "fieldSelector" in query else items})
-                elif path.startswith(f"{GROUPS}/") and path.rpartition("/")[2] in api.replicas:
-                    self.reply(api.group(path.rpartition("/")[2]))
-                else:
-                    self.reply({"kind": "Status", "message": "not found"}, 404)
-
-            def do_PATCH(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                name = self.path.partition("?")[0].rpartition("/")[2]
-                api.requests.append(f"PATCH {name} {json.dumps(body)}")
-                if api.forbids:
-                    self.reply({"kind": "Status", "message": "forbidden", "code": 403}, 403)
-                    return
-                api.replicas[name] = body["spec"]["worker"]["replicas"]
-                self.reply(api.group(name))
-
-            def reply(self, content: dict[str, Any], status: int = 200) -> None:
-                data = json.dumps(content).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def group(self, name: str) -> dict[str, Any]:
-        return {
-            "apiVersion": "kubernetes.dask.org/v1",
-            "kind": "DaskWorkerGroup",
-            "metadata": {"name": name, "namespace": "cryo", "uid": name},
-            "spec": {"cluster": "membrain", "worker": {"replicas": self.replicas[name]}},
-        }
+GIB = 2**30
+WORLD = World(
+    **{"tomograms": 60, "gpu_workers": 8, "cpu_workers": 24, "losses": 0.2, "replaced_minutes": 2.0, "seed": 1},
+    **{"segment": 2.4, "separate": 1.0, "mesh": 2.0, "pick": 0.1, "measure": 1.0},
+    **{"read_mb": 200.0, "gpu_price": 1.0, "cpu_price": 0.02},
+)
+SHAPES = {
+    "GPU and CPU": [WorkerGroup("gpu", "r1-gpu", 8), WorkerGroup("cpu", "r1-cpu", 24)],
+    "CPU only": [WorkerGroup("cpu", "r1-cpu", 24)],
+    "GPU only": [WorkerGroup("gpu", "r1-gpu", 8)],
+    "two GPU types": [WorkerGroup("gpu", "l4", 4), WorkerGroup("gpu", "a100", 4), WorkerGroup("cpu", "r1-cpu", 24)],
+}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    """Start one server for all tests: kr8s keeps its first client."""
-    pytest.importorskip("kr8s")
-    server = ApiServer()
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "here",
-        "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me", "namespace": "cryo"}}],
-        "clusters": [{"name": "here", "cluster": {"server": server.url}}],
-        "users": [{"name": "me", "user": {}}],
-    }
-    file = tmp_path_factory.mktemp("kube") / "config"
-    file.write_text(yaml.safe_dump(config))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KUBECONFIG", str(file))
-        yield server
-    server.server.shutdown()
-    server.server.server_close()
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_run_ends_on_groups_of_every_shape(shape: str) -> None:
+    cluster = simulate(WORLD, [replace(group) for group in SHAPES[shape]])
+    assert cluster.counts["busy gpu"] == cluster.counts["busy cpu"] == 0, "only idle workers are removed"
+    assert cluster.lost > 0
+    assert cluster.counts["removed"] > 0
+    cluster.scaler.groups[0].changed_at = 0.0
+    assert cluster.scaler.complaint == ""
 
 
-@pytest.fixture
-def api(server: ApiServer) -> ApiServer:
-    server.replicas, server.requests, server.forbids = {"membrain-gpu": 0, "membrain-cpu": 3}, [], False
-    return server
+def test_on_demand_machines_stand_in_for_spot_machines() -> None:
+    spot, demand = WorkerGroup("gpu", "spot", 8), WorkerGroup("gpu", "demand", 8)
+    groups = [spot, demand, WorkerGroup("cpu", "r1-cpu", 24)]
+    cluster = simulate(WORLD, groups, available={"spot": 2})
+    names = {name.rpartition("-worker-")[0] for name in cluster.born_names}
+    assert names == {"spot", "demand", "r1-cpu"}
 
 
-def test_replicas_follow_the_work_and_end_at_none(api: ApiServer) -> None:
-    scaler = Scaler([WorkerGroup.parse("gpu=membrain-gpu:8"), WorkerGroup.parse("cpu=membrain-cpu:4")])
-    assert scaler.kinds == ("gpu", "cpu")
-    scaler.start()
-    assert api.replicas == {"membrain-gpu": 1, "membrain-cpu": 3}
-    slots = {"gpu": 2, "cpu": 1}
-    scaler.follow({"gpu": 100, "cpu": 2}, slots, 100.0)
-    assert api.replicas == {"membrain-gpu": 8, "membrain-cpu": 2}
-    scaler.follow({"gpu": 3, "cpu": 4}, slots, 100.0 + PATCH_SECONDS)
-    assert api.replicas == {"membrain-gpu": 8, "membrain-cpu": 4}, (
-        "the group grows at once and shrinks when less work lasts"
-    )
-    scaler.follow({"gpu": 3, "cpu": 4}, slots, 100.0 + PATCH_SECONDS + SHRINK_SECONDS)
-    assert api.replicas == {"membrain-gpu": 2, "membrain-cpu": 4}
+class Api:
+    """An API server with the Deployments of groups; the operator acts when the test lets it."""
+
+    def __init__(self, **deployments: int) -> None:
+        self.deployments = {name: [f"{name}-worker-{n}" for n in range(count)] for name, count in deployments.items()}
+        self.asked: list[tuple[str, int]] = []
+        self.announced: list[str] = []
+        self.used_by_others: set[str] = set()
+        self.error: Exception | None = None
+        self.contact = {"served": True, "asked": True}
+
+    def read(self, group: WorkerGroup) -> None:
+        group.replicas, group.memory_bytes = len(self.deployments[group.name]), 12 * GIB
+
+    def set_replicas(self, group: WorkerGroup, replicas: int) -> None:
+        if self.error is not None:
+            raise self.error
+        self.asked.append((group.name, replicas))
+
+    def worker_names(self, group: WorkerGroup) -> list[str]:
+        return list(self.deployments[group.name])
+
+    def announce_leaving(self, names: Sequence[str], *, even_busy: bool = False) -> Sequence[str]:
+        self.announced = [name for name in names if even_busy or name not in self.used_by_others]
+        return self.announced
+
+    def operator_contact(self) -> dict[str, bool]:
+        return self.contact
+
+
+def started(api: Api, *groups: WorkerGroup) -> Scaler:
+    scaler = Scaler(groups, api)
+    scaler.start(api, sleep=lambda _: None)
+    api.asked.clear()
+    return scaler
+
+
+def registry_of(api: Api, *, busy: Sequence[str] = (), missing: Sequence[str] = ()) -> WorkerRegistry:
+    """Return the registry of all workers that have Deployments, without the missing ones."""
+    workers = WorkerRegistry(("cpu",))
+    names = [name for names in api.deployments.values() for name in names if name not in missing]
+    connected = [WorkerFacts(f"tcp://{name}:1", name, None, "cpu", 1, 12 * GIB) for name in names]
+    workers.update({facts.address: facts for facts in connected}, 0.0)
+    task: Any = SimpleNamespace(key="mesh/TS_1/whole", stage="mesh", memory_bytes=0)
+    for number, name in enumerate(busy):
+        workers.assign(workers.workers[f"tcp://{name}:1"], Assignment(task, str(number), "cpu"))
+    return workers
+
+
+def test_missing_workers_go_first_then_idle_ones_never_busy_ones() -> None:
+    api = Api(c=6)
+    scaler = started(api, WorkerGroup("cpu", "c", 6))
+    workers = registry_of(api, busy=["c-worker-1", "c-worker-4"], missing=["c-worker-5"])
+    now = 0.0
+    while not api.asked:
+        scaler.follow({}, workers, now)
+        now += FOLLOW_SECONDS
+    assert api.announced == ["c-worker-5", "c-worker-0", "c-worker-2", "c-worker-3"]
+    assert api.asked == [("c", 2)]
+    assert now >= CHANGE_SECONDS
+    idle = workers.workers["tcp://c-worker-0:1"]
+    assert idle.leaving, "it gets no more tasks"
+    api.deployments["c"] = ["c-worker-1", "c-worker-4"]
+    for _ in range(4):
+        now += LOOK_SECONDS
+        scaler.follow({}, workers, now)
+    assert api.announced == []
+    assert api.asked == [("c", 2)], "the others are busy"
+
+
+def test_workers_of_another_driver_stay() -> None:
+    api = Api(c=2)
+    scaler = started(api, WorkerGroup("cpu", "c", 2))
+    api.used_by_others = {"c-worker-0"}
+    workers = registry_of(api)
+    for step in range(40):
+        scaler.follow({}, workers, step * FOLLOW_SECONDS)
+    assert api.asked[0] == ("c", 1)
+    assert not workers.workers["tcp://c-worker-0:1"].leaving
+
+
+def test_one_group_shrinks_at_a_time() -> None:
+    api = Api(c=2, d=2)
+    scaler = started(api, WorkerGroup("cpu", "c", 2), WorkerGroup("cpu", "d", 2))
+    workers = registry_of(api)
+    for step in range(20):
+        scaler.follow({}, workers, step * LOOK_SECONDS)
+    assert {name for name, _ in api.asked} == {"c"}, "the operator asks for a number, of no group"
+    api.deployments["c"] = []
+    for step in range(20, 40):
+        scaler.follow({}, workers, step * LOOK_SECONDS)
+    assert {name for name, _ in api.asked} == {"c", "d"}
+
+
+def test_workers_that_are_not_removed_get_tasks_again() -> None:
+    api = Api(c=2)
+    scaler = started(api, WorkerGroup("cpu", "c", 2))
+    workers = registry_of(api)
+    now = 0.0
+    while not scaler.complaint:
+        scaler.follow({}, workers, now)
+        now += FOLLOW_SECONDS
+        assert now < WINDOW_SECONDS + 2 * REMOVAL_SECONDS
+    assert "networkPolicy.operatorNamespace" in scaler.complaint or "not removed" in scaler.complaint
+    assert api.asked[-1] == ("c", 2)
+    assert not any(worker.leaving for worker in workers.workers.values())
+
+
+def test_a_refused_request_is_reported_and_ends_no_run() -> None:
+    api = Api(c=0)
+    scaler = started(api, WorkerGroup("cpu", "c", 8))
+    api.error = PermissionError("forbidden")
+    scaler.follow({("cpu", 0): 5}, WorkerRegistry(), 100.0)
+    assert "scaling c to 5: forbidden" in scaler.complaint
+    api.error = None
+    scaler.follow({("cpu", 0): 5}, WorkerRegistry(), 100.0 + CHANGE_SECONDS)
+    assert (api.asked, scaler.complaint) == ([("c", 5)], "")
+    assert scaler.describe("cpu") == "worker group c: 5 asked for, 0 connected"
+
+
+def test_what_cannot_be_scaled_is_found_at_the_start() -> None:
+    api = Api(c=0)
+    with pytest.raises(UsageError, match="c is given twice"):
+        Scaler([WorkerGroup("cpu", "c", 8), WorkerGroup("gpu", "c", 8)], api)
+    scaler = Scaler([WorkerGroup("cpu", "c", 8)], api)
+    api.contact = {"served": False, "asked": False}
+    with pytest.raises(UsageError, match="does not serve the endpoint"):
+        scaler.start(api)
+    api.contact = {"served": True, "asked": False}
+    times = iter(range(0, 10**6, int(CONTACT_SECONDS)))
+    with pytest.raises(TransientError, match="has not asked the scheduler") as caught:
+        scaler.start(api, sleep=lambda _: None, clock=lambda: float(next(times)))
+    assert "networkPolicy.operatorNamespace" in caught.value.next_step
+    api.error = PermissionError("forbidden")
+    with pytest.raises(TransientError, match="forbidden") as caught:
+        scaler.start(api)
+    assert "daskworkergroups/scale" in caught.value.next_step
+
+
+def test_the_end_removes_all_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = Api(c=2, d=1)
+    scaler = started(api, WorkerGroup("cpu", "c", 2), WorkerGroup("gpu", "d", 2))
+    monkeypatch.setattr(api, "worker_names", lambda group: api.deployments[group.name] if not api.asked else [])
+    monkeypatch.setattr("membrain_cloud.pipeline.runners.kubernetes.scaler.time.sleep", lambda _: None)
     scaler.end()
-    assert api.replicas == {"membrain-gpu": 0, "membrain-cpu": 0}
-    assert scaler.complaint == ""
-    patches = [json.loads(line.split(" ", 2)[2]) for line in api.requests if line.startswith("PATCH")]
-    assert all(list(patch) == ["spec"] and list(patch["spec"]["worker"]) == ["replicas"] for patch in patches)
-    assert {line for line in api.requests if line.startswith("GET")} <= {"GET /version", f"GET {GROUPS}"} | {
-        f"GET {GROUPS}/{name}" for name in api.replicas
-    }, "requests that the driver's role does not allow"
-
-
-def test_a_refused_patch_is_reported_and_ends_no_run(api: ApiServer) -> None:
-    scaler = Scaler([WorkerGroup.parse("gpu=membrain-gpu:8")])
-    api.forbids = True
-    scaler.follow({"gpu": 5, "cpu": 0}, {"gpu": 1, "cpu": 1}, 100.0)
-    assert "membrain-gpu to 5" in scaler.complaint
-    with pytest.raises(TransientError, match="membrain-gpu"):
-        scaler.start()
-    api.forbids = False
-    scaler.follow({"gpu": 5, "cpu": 0}, {"gpu": 1, "cpu": 1}, 100.0 + PATCH_SECONDS)
-    assert (api.replicas["membrain-gpu"], scaler.complaint) == (5, "")
-
-
-def test_an_unknown_group_is_refused(api: ApiServer) -> None:
-    with pytest.raises(UsageError, match="no DaskWorkerGroup unknown in namespace cryo"):
-        Scaler([WorkerGroup.parse("gpu=unknown:8")])
-
-
-@pytest.mark.parametrize("text", ["gpu", "gpu=x", "tpu=x:3", "gpu=x:0", "gpu=X_y:3", "gpu=../x:3"])
-def test_bad_groups_are_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="KIND=WORKERGROUP:MAX"):
-        WorkerGroup.parse(text)
+    assert api.announced == ["c-worker-0", "c-worker-1", "d-worker-0"]
+    assert api.asked == [("c", 0), ("d", 0)]
