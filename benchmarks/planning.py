@@ -70,8 +70,9 @@ def main() -> None:
         made = plan(project, Settings(), STAGES)
         seconds = time.monotonic() - started
         sys.stdout.write(
-            f"{tomograms} tomograms, {len(made.tasks)} tasks, {len(made.outcomes)} refused: planned in {seconds:.0f} s, "
-            f"{1e3 * seconds / tomograms:.2f} ms a tomogram; peak memory {peak_gib():.2f} GiB ({before:.2f} before)\n"
+            f"{tomograms} tomograms, {len(made.tasks)} tasks, {len(made.outcomes)} refused: planned in "
+            f"{seconds:.0f} s, {1e3 * seconds / tomograms:.2f} ms a tomogram; peak memory {peak_gib():.2f} GiB "
+            f"({before:.2f} before)\n"
         )
 
 

@@ -141,7 +141,7 @@ def test_a_worker_has_the_time_of_its_pod_to_end_its_tasks(rendered: Render) -> 
     dask = yaml.safe_load(one(rendered("base"), "ConfigMap", "-dask")["data"]["dask.yaml"])
     (pod,) = pods_of(one(rendered("base"), "DaskWorkerGroup", "-gpu"))
     assert 0 < pod["terminationGracePeriodSeconds"] - dask["membrain-cloud"]["grace-seconds"] <= 10
-    (preload,) = dask["distributed"]["nanny"]["preload"]
+    preload = dict(itertools.pairwise(pod["containers"][0]["args"]))["--preload-nanny"]
     assert callable(importlib.import_module(preload).dask_teardown)
     for route in dask["distributed"]["scheduler"]["http"]["routes"]:
         assert importlib.import_module(route).routes

@@ -8,7 +8,7 @@ in_process : one task after the other in this process.
 dask_runner : tasks on a Dask cluster, over dask_cluster, dask_connection, task_exchange, in_flight, worker_monitor.
 worker_registry, worker_state, placement : workers, their assignments, the choice of a worker; without Dask.
 dask_worker, task_bundles : what executes on a worker, and how tasks travel to it.
-worker_grace : the time that a worker has when it is told to go; named in Dask's configuration.
+worker_grace : the time that a worker has when it is told to go; a preload of nannies.
 kubernetes : worker groups on Kubernetes that follow the work.
 job_pool : a few long jobs, such as the folds of a cross-validation.
 host_resources : cores and memory of this machine, and the local workers made of them.

@@ -54,6 +54,9 @@ class _Pool:
         worker.version += 1
         if worker.is_open:
             heapq.heappush(self._heap, (len(worker.assignments), next(self._numbers), worker.version, worker))
+        if len(self._heap) > 4 * len(self.workers) + 64:  # outdated entries of busy workers stay at the bottom
+            self._heap = [entry for entry in self._heap if entry[2] == entry[3].version]
+            heapq.heapify(self._heap)
 
     def discard(self, worker: Worker) -> None:
         """Remove a worker."""
@@ -301,13 +304,12 @@ class Placement:
         facts = worker.facts
         key: _PoolKey = facts.kind, facts.slots, facts.memory_bytes
         if worker.pool != key:
-            if worker.pool is not None and worker.pool in self._pools:  # it reports other facts than before
-                self._pools[worker.pool].discard(worker)
-            worker.pool = key
-        if key not in self._pools:
-            self._pools[key] = _Pool(*key)
-        pool = self._pools[key]
-        return pool
+            before, worker.pool = worker.pool, key
+            pool = self._pools.setdefault(key, _Pool(*key))
+            if before is not None:  # it reports other facts than before
+                self._pools[before].discard(worker)
+                pool.workers[facts.address] = worker
+        return self._pools[key]
 
 
 class Patience:

@@ -2,10 +2,11 @@
 
 `dask worker` gives its worker process 8 s after a SIGTERM. A nanny first waits for its preloaded modules, so this one
 hands the signal on to the worker process, which starts no further task (`dask_worker.LeaveNotice`), and waits until it
-has ended, for the time in Dask's configuration:
+has ended, for the time in Dask's configuration, `membrain-cloud.grace-seconds`:
 
-    distributed.nanny.preload: [membrain_cloud.pipeline.runners.worker_grace]
-    membrain-cloud.grace-seconds: 110
+    DASK_MEMBRAIN_CLOUD__GRACE_SECONDS=110 dask worker --preload-nanny membrain_cloud.pipeline.runners.worker_grace ...
+
+The command does not read `distributed.nanny.preload` of the configuration.
 """
 
 from __future__ import annotations

@@ -113,3 +113,25 @@ def test_patience_begins_anew_with_other_workers() -> None:
     assert patience.waited("gpu", 2**30, 60.0) == 0.0, "a worker has connected"
     assert patience.waited("gpu", 2**30, 90.0) == 30.0
     assert patience.waited("gpu", 2**30, 90.0 + GAP_SECONDS + 1) == 0.0, "no task waited meanwhile"
+
+
+def test_the_heap_does_not_grow_with_the_tasks() -> None:
+    made, one = placement(worker(1), worker(2)), worker(3)
+    made.add(one)
+    for step in range(2000):
+        put(made, one, str(step))
+        one.assignments.clear()
+        made.touch(one)
+    assert all(len(pool._heap) < 200 for pool in made._pools.values())
+    assert made.choose("cpu", "mesh", 0.0) is not None
+
+
+def test_a_worker_that_reports_other_memory_changes_its_pool() -> None:
+    one = worker(1, memory=4)
+    made = placement(one)
+    one.facts = worker(1, memory=16).facts
+    made.touch(one)
+    assert made.choose("cpu", "mesh", 0.0, memory_bytes=9 * GIB) is one
+    assert made.largest_memory("cpu", 0.0) == 16 * GIB
+    made.discard(one)
+    assert made.choose("cpu", "mesh", 0.0) is None

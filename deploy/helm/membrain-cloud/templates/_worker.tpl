@@ -46,6 +46,9 @@ containers:
       - "8789"
       - --dashboard-address
       - ":8790"
+      # It lets the worker end its tasks, within the pod's own time. Without it a nanny waits for 8 s.
+      - --preload-nanny
+      - membrain_cloud.pipeline.runners.worker_grace
       - --local-directory
       - /scratch
       - --death-timeout

@@ -47,6 +47,7 @@ class GroupApi:
             self._names_class = kr8s.objects.new_class(
                 "PartialObjectMetadataList", version="meta.k8s.io/v1", asyncio=False
             )
+            self._deployment_class = kr8s.objects.Deployment
             self._group_class = kr8s.objects.new_class("DaskWorkerGroup", version=_VERSION, asyncio=False)
         except Exception as error:  # of kr8s, httpx, ssl, the kubeconfig's own
             raise _no_answer(error) from None
@@ -117,7 +118,7 @@ class GroupApi:
             Of kr8s, httpx or ssl.
         """
         found = self._api.get(
-            "deployments",
+            self._deployment_class,  # by its class: a name would be looked up in the server's list of all kinds
             namespace=self._api.namespace,
             label_selector=f"dask.org/workergroup-name={group.name}",
             as_object=self._names_class,

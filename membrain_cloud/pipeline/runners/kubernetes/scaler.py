@@ -38,6 +38,8 @@ REMOVAL_SECONDS = 180.0
 CONTACT_SECONDS = 90.0
 # Least time between two reads of a group that shrinks, or of one whose workers are not all made yet.
 LOOK_SECONDS = 10.0
+# A worker without a connection goes if it has been missing for this time: after a scheduler's loss all are missing.
+MISSING_SECONDS = 60.0
 # Time that the end of a run waits for the removal of the last workers.
 END_SECONDS = 20.0
 
@@ -123,6 +125,7 @@ class Scaler:
         self._removal: _Removal | None = None
         self._followed_at: float | None = None
         self._looked_at: dict[str, float] = {}
+        self._missing_since: dict[str, float] = {}
         self._connected: Counter[str] = Counter()
 
     @property
@@ -285,8 +288,7 @@ class Scaler:
             names = self._api.worker_names(group)
             if len(names) != group.replicas:
                 return  # the operator is still at it
-            connected = {worker.facts.name for worker in members}
-            missing = [name for name in names if name not in connected]
+            missing = self._long_missing(set(names) - {worker.facts.name for worker in members}, now)
             leaving = [*missing, *(name for name in names if name in idle)][: group.replicas - size]
             if len(leaving) < least:
                 return
@@ -301,6 +303,11 @@ class Scaler:
                 workers.mark_leaving(idle[name].facts.address)
         self._removal = _Removal(group, set(leaving), now, now)
         self._set(group, group.replicas - len(leaving), now)
+
+    def _long_missing(self, missing: set[str], now: float) -> list[str]:
+        """Return the names of workers that have been without a connection for `MISSING_SECONDS`."""
+        self._missing_since = {name: self._missing_since.get(name, now) for name in missing}
+        return sorted(name for name, since in self._missing_since.items() if now - since >= MISSING_SECONDS)
 
     def _check_removal(self, removal: _Removal, workers: WorkerRegistry, now: float) -> None:
         """End a removal once its workers are gone, or give it up when its time is over."""
@@ -320,14 +327,14 @@ class Scaler:
             left = removal.names
         self._removal = None
         if left:
-            self._complain(
-                f"the Dask operator has not removed {len(left)} workers of {removal.group.name} in "
-                f"{REMOVAL_SECONDS:.0f} s -> see its log, and check networkPolicy.operatorNamespace"
-            )
             for worker in list(workers.workers.values()):
                 if worker.facts.name in left:
                     workers.mark_staying(worker.facts.address)
             self._set(removal.group, removal.group.replicas + len(left), now)
+            self._complain(
+                f"the Dask operator has not removed {len(left)} workers of {removal.group.name} in "
+                f"{REMOVAL_SECONDS:.0f} s -> see its log, and check networkPolicy.operatorNamespace"
+            )
 
     def _set(self, group: WorkerGroup, replicas: int, now: float) -> None:
         try:

@@ -44,8 +44,7 @@ def test_a_run_ends_on_groups_of_every_shape(shape: str) -> None:
     cluster = simulate(WORLD, [replace(group) for group in SHAPES[shape]])
     assert cluster.counts["busy gpu"] == cluster.counts["busy cpu"] == 0, "only idle workers are removed"
     assert cluster.lost > 0
-    assert cluster.counts["removed"] > 0
-    cluster.scaler.groups[0].changed_at = 0.0
+    assert cluster.counts["removed"] > 0 or shape.endswith("only"), "of a single kind all workers have work to the end"
     assert cluster.scaler.complaint == ""
 
 
@@ -106,7 +105,7 @@ def registry_of(api: Api, *, busy: Sequence[str] = (), missing: Sequence[str] = 
     return workers
 
 
-def test_missing_workers_go_first_then_idle_ones_never_busy_ones() -> None:
+def test_idle_and_missing_workers_go_and_never_busy_ones() -> None:
     api = Api(c=6)
     scaler = started(api, WorkerGroup("cpu", "c", 6))
     workers = registry_of(api, busy=["c-worker-1", "c-worker-4"], missing=["c-worker-5"])
@@ -114,17 +113,18 @@ def test_missing_workers_go_first_then_idle_ones_never_busy_ones() -> None:
     while not api.asked:
         scaler.follow({}, workers, now)
         now += FOLLOW_SECONDS
-    assert api.announced == ["c-worker-5", "c-worker-0", "c-worker-2", "c-worker-3"]
-    assert api.asked == [("c", 2)]
-    assert now >= CHANGE_SECONDS
+    assert api.announced == ["c-worker-0", "c-worker-2", "c-worker-3"]
+    assert api.asked == [("c", 3)]
     idle = workers.workers["tcp://c-worker-0:1"]
     assert idle.leaving, "it gets no more tasks"
-    api.deployments["c"] = ["c-worker-1", "c-worker-4"]
-    for _ in range(4):
+    api.deployments["c"] = ["c-worker-1", "c-worker-4", "c-worker-5"]
+    gone = {f"tcp://c-worker-{n}:1" for n in (0, 2, 3)}
+    workers.update({address: one.facts for address, one in workers.workers.items() if address not in gone}, now)
+    for _ in range(20):
         now += LOOK_SECONDS
         scaler.follow({}, workers, now)
-    assert api.announced == []
-    assert api.asked == [("c", 2)], "the others are busy"
+    assert api.asked == [("c", 3), ("c", 2)]
+    assert api.announced == ["c-worker-5"], "it has been missing for long; the others are busy"
 
 
 def test_workers_of_another_driver_stay() -> None:
@@ -142,11 +142,11 @@ def test_one_group_shrinks_at_a_time() -> None:
     api = Api(c=2, d=2)
     scaler = started(api, WorkerGroup("cpu", "c", 2), WorkerGroup("cpu", "d", 2))
     workers = registry_of(api)
-    for step in range(20):
+    for step in range(12):
         scaler.follow({}, workers, step * LOOK_SECONDS)
     assert {name for name, _ in api.asked} == {"c"}, "the operator asks for a number, of no group"
     api.deployments["c"] = []
-    for step in range(20, 40):
+    for step in range(12, 40):
         scaler.follow({}, workers, step * LOOK_SECONDS)
     assert {name for name, _ in api.asked} == {"c", "d"}
 
