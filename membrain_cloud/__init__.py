@@ -23,8 +23,10 @@ from membrain_cloud.version import __version__
 if TYPE_CHECKING:
     from membrain_cloud import tables
     from membrain_cloud.api.arrays import measure, mesh, pick, segment, separate
+    from membrain_cloud.api.context import measure_picks, particle_context
     from membrain_cloud.api.phantoms import simulate
     from membrain_cloud.api.projects import open_project, plan, run
+    from membrain_cloud.api.tomograms import open_tomogram
     from membrain_cloud.api.volumes import Volume, read_volume
     from membrain_cloud.errors import MembrainCloudError
     from membrain_cloud.geometry import Mesh, Picks
@@ -38,8 +40,11 @@ __all__ = [
     "Volume",
     "__version__",
     "measure",
+    "measure_picks",
     "mesh",
     "open_project",
+    "open_tomogram",
+    "particle_context",
     "pick",
     "plan",
     "read_volume",
@@ -58,7 +63,10 @@ _MODULES = {
     "Settings": "pipeline.settings",
     "Volume": "api.volumes",
     "measure": "api.arrays",
+    "measure_picks": "api.context",
     "open_project": "api.projects",
+    "open_tomogram": "api.tomograms",
+    "particle_context": "api.context",
     "pick": "api.arrays",
     "plan": "api.projects",
     "read_volume": "api.volumes",

@@ -10,7 +10,7 @@ from membrain_cloud.errors import UsageError
 
 EXTRAS: dict[str, tuple[str, ...]] = {
     "s3": ("s3fs",),
-    "portal": ("cryoet_data_portal", "s3fs"),
+    "portal": ("s3fs",),
     "view": ("neuroglancer",),
     "exchange": ("h5py",),
     "kubernetes": ("kr8s",),
@@ -21,7 +21,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 
 _PURPOSES = {
     "s3": "s3:// URLs",
-    "portal": "the CryoET Data Portal",
+    "portal": "tomograms of the CryoET Data Portal",
     "view": "the command view",
     "exchange": "HDF5 files",
     "kubernetes": "scaling on Kubernetes",

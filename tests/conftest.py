@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
+# The networks of the tests are tiny: threads that wait for each other cost more than they compute, most on a busy
+# machine. Libraries read this when they are loaded; processes that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import logging
 from dataclasses import fields, replace
 from pathlib import Path

@@ -5,10 +5,11 @@ It may import every layer but `cli`. Nothing else may import it.
 Modules
 -------
 arrays : segment, separate, mesh, pick and measure, in memory.
+context : particle_context and measure_picks.
 inputs : checks of arrays, voxel spacings and labels.
 projects : open_project, plan and run, as the command line does them.
 volumes : read_volume.
 phantoms : simulate.
 """
 
-__all__ = ["arrays", "inputs", "phantoms", "projects", "volumes"]
+__all__ = ["arrays", "context", "inputs", "phantoms", "projects", "volumes"]

@@ -145,17 +145,6 @@ def absolute_path(_ctx: click.Context, _param: click.Parameter, value: str | Non
     return absolute(value) if value else value
 
 
-def config_argument(function: Function) -> Function:
-    """Add the argument CONFIG: a copick config, a folder that holds one, or a manifest; a path or URL."""
-    return click.argument("config", metavar="CONFIG", callback=absolute_path)(function)
-
-
-def runs_option(function: Function) -> Function:
-    """Add `--run`, which limits a command to some runs of the project."""
-    text = "Only this run (tomogram) of the project (repeatable; default: all runs)."
-    return click.option("-r", "--run", "runs", multiple=True, metavar="RUN", help=text)(function)
-
-
 def json_option(function: Function) -> Function:
     """Add `--json`, which prints the result for scripts."""
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, for scripts.")(function)
@@ -232,7 +221,7 @@ class PlanOptions(TablesOptions, SettingsOptions):
     stages: str | None = option(
         "--stages",
         metavar="A,B,...",
-        help="Only these stages of segment,separate,mesh,pick,measure,context (default: all that apply).",
+        help="Only these stages of segment,separate,mesh,pick,measure,context,organelle (default: all that apply).",
     )
 
     def load(self, *more: str) -> Settings:

@@ -8,6 +8,7 @@ from membrain_cloud.cli.commands import (
     doctor,
     evaluate,
     inspect,
+    measure,
     models,
     patches,
     portal,
@@ -44,7 +45,7 @@ for subcommand in (
     group.train.add_command(subcommand)
 export_files.export.add_command(export_deposition.deposition)
 
-main.add_section("Run", project.demo, project.project, portal.portal, inspect.plan, run.run)
+main.add_section("Run", project.demo, project.project, portal.portal, inspect.plan, run.run, measure.measure)
 main.add_section("Look", inspect.status, inspect.failures, inspect.report, view.view, tables.tables)
 main.add_section("Compare", evaluate.evaluate, diff.diff)
 main.add_section("Annotations", import_files.import_, export_files.export, patches.patches, segment.thresholds)

@@ -31,8 +31,9 @@ def test_the_promised_commands_exist() -> None:
         "export motl; export meshes; export deposition; import segmentation; import picks; import meshes; "
         "import statistics; patches propose; patches extract; patches merge; patches list; train cross-validate; "
         "train rounds; models list; models info; models verify; models convert; models fetch; report; view; sbom; "
-        "doctor; diff; project manifest; portal select; tables check; tables compact; preprocess match-pixel-size; "
-        "preprocess match-segmentation; preprocess extract-spectrum; preprocess match-spectrum; preprocess deconvolve"
+        "doctor; diff; measure picks; project manifest; portal select; tables check; tables compact; "
+        "preprocess match-pixel-size; preprocess match-segmentation; preprocess extract-spectrum; "
+        "preprocess match-spectrum; preprocess deconvolve"
     )
     assert set(promised.split("; ")) == set(ALL)
 

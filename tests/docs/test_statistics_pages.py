@@ -10,13 +10,13 @@ import pytest
 from standins.pages import ROOT, blocks
 
 from membrain_cloud.statistics.membrane.surface_properties import PROPERTY_NAMES
-from membrain_cloud.statistics.schema.tables import TABLES
+from membrain_cloud.statistics.schema.tables import ALL_TABLES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 PAGES = sorted((ROOT / "docs" / "statistics").glob("*.md"))
-COLUMNS = {column.name for columns in TABLES.values() for column in columns} | set(PROPERTY_NAMES)
+COLUMNS = {column.name for columns in ALL_TABLES.values() for column in columns} | set(PROPERTY_NAMES)
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def project_folder(measured_project: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 def test_every_table_has_a_page() -> None:
     text = " ".join(page.read_text(encoding="utf-8") for page in PAGES)
-    assert [table for table in TABLES if f"`{table}`" not in text and f"/{table}/" not in text] == []
+    assert [table for table in ALL_TABLES if f"`{table}`" not in text and f"/{table}/" not in text] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -53,5 +53,5 @@ def test_explained_columns_exist(page: Path) -> None:
     for line in page.read_text(encoding="utf-8").splitlines():
         cell = re.match(r"\| ((?:`\w+`(?:, )?)+) \|", line)
         for name in re.findall(r"`(\w+)`", cell[1]) if cell else ():
-            exists = name in COLUMNS or name in TABLES or page.stem == "from-membrain-stats"
+            exists = name in COLUMNS or name in ALL_TABLES or page.stem == "from-membrain-stats"
             assert exists, f"{page.name} explains {name}, which is no column"

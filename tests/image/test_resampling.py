@@ -86,4 +86,4 @@ def test_fractions_are_no_labels() -> None:
     density = np.full((4, 4, 4), 0.5, np.float32)
     with pytest.raises(UsageError, match="fractions") as caught:
         list(resampled_labels(lambda box: density[box.slices], (4, 4, 4), (8, 8, 8), planes=8, advance=lambda _: None))
-    assert "match-pixel-size" in caught.value.next_step
+    assert "density" in caught.value.next_step

@@ -85,7 +85,7 @@ def test_two_picks_on_one_particle_meet_in_its_middle() -> None:
 
 @pytest.mark.parametrize("thickness", [40.0, 60.0])
 def test_picks_lie_in_the_middle_of_the_slab(thickness: float) -> None:
-    outer, inner = sphere(500.0 + thickness / 2, 5), sphere(500.0 - thickness / 2, 5)
+    outer, inner = sphere(500.0 + thickness / 2, 4), sphere(500.0 - thickness / 2, 4)
     shell = together(outer, Mesh(inner.vertices, inner.faces[:, ::-1]))
     center = np.array([[0.0, 0.0, 500.0 + thickness / 2]])
     scores = perfect_scores(shell, center)

@@ -13,6 +13,8 @@ import numpy as np
 from membrain_cloud.geometry import Box, Grid, Mesh, Picks, orientations_from_normals
 from membrain_cloud.mesh.conversion.mask_to_mesh import mesh_membrane
 from membrain_cloud.pipeline.settings import MeasureSettings
+from membrain_cloud.statistics.context.organelles import LabelVolume, OrganelleRules, assign_organelles
+from membrain_cloud.statistics.context.particle_context import membranes_around, particle_context_rows
 from membrain_cloud.statistics.measure import Density, Membrane, measure_tomogram, tomogram_row
 from membrain_cloud.store.projects.create import MEMBRANE_OBJECT, create_project
 from membrain_cloud.store.run_state.receipts import receipt_name
@@ -112,6 +114,20 @@ def fill(tables: Tables, dataset: str = "d") -> None:
         for table, rows in (measured | {"tomograms": [row]}).items():
             tables.write_part(table, dataset, f"{run}/wbp", [keys | one for one in rows])
         tables.receipts.write(receipt_name(f"measure/{dataset}/{run}/wbp", "complete", "0" * 64), {"digest": "x"})
+        around = membranes_around(membranes, grid=GRID, options=OPTIONS)
+        ribosomes = Picks(np.random.default_rng(0).uniform(0.0, 1.0, (40, 3)) * GRID.size_angstrom)
+        context = particle_context_rows(
+            around, ribosomes, reach_nm=100.0, grid=GRID, object_names="ribosome", picks_uri="ribosome:a/1"
+        )
+        x = np.indices(GRID.shape)[2]
+        organelles = LabelVolume(1 + (x > 46).astype(np.uint8), GRID, {1: "mitochondrion", 2: "endosome"})
+        of_membranes, shares = assign_organelles(membranes, [organelles], OrganelleRules(8.0, 0.5, 0.2, 0.9))
+        for table, rows in (("membrane_organelles", of_membranes), ("organelle_shares", shares)):
+            tables.write_part(table, dataset, f"{run}/wbp", [keys | row for row in rows])
+        tables.receipts.write(receipt_name(f"organelle/{dataset}/{run}/wbp", "complete", "0" * 64), {"digest": "x"})
+        part = f"{run}/wbp/ribosome_a_1"
+        tables.write_part("particle_context", dataset, part, [keys | row for row in context])
+        tables.receipts.write(receipt_name(f"context/{dataset}/{part}", "complete", "0" * 64), {"digest": "x"})
 
 
 def write_project(folder: Path) -> str:

@@ -4,6 +4,7 @@
 - `evaluate`: scores against true annotations
 - `exchange`: import from and export to files of other programs, and depositions for the portal
 - `inspect`: plan, status, failures, verify, clean, report
+- `measure`: particles of any program in the context of membranes
 - `models`: model files
 - `patches`: patches for annotators to correct
 - `portal`: tomograms of the CryoET Data Portal
@@ -22,6 +23,7 @@ __all__ = [
     "evaluate",
     "exchange",
     "inspect",
+    "measure",
     "models",
     "patches",
     "portal",

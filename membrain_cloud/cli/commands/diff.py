@@ -8,7 +8,8 @@ import click
 
 from membrain_cloud.cli import display
 from membrain_cloud.cli.app import Command, print_json
-from membrain_cloud.cli.options import config_argument, json_option, runs_option
+from membrain_cloud.cli.options import json_option
+from membrain_cloud.cli.project_options import config_argument, runs_option
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

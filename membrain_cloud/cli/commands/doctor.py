@@ -9,7 +9,8 @@ import click
 
 from membrain_cloud.cli import display
 from membrain_cloud.cli.app import Command, exit_failed, print_json, say
-from membrain_cloud.cli.options import SettingsOptions, absolute_path, json_option, takes
+from membrain_cloud.cli.options import SettingsOptions, json_option, takes
+from membrain_cloud.cli.project_options import config_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command)
-@click.argument("config", metavar="[CONFIG]", required=False, callback=absolute_path)
+@click.argument("config", metavar="[CONFIG]", required=False, callback=config_path)
 @takes(SettingsOptions)
 @click.option("--scheduler", metavar="ADDRESS", help="Check this Dask scheduler and its workers (default: none).")
 @json_option

@@ -10,16 +10,8 @@ import click
 
 from membrain_cloud.cli import display
 from membrain_cloud.cli.app import Command, print_json, say
-from membrain_cloud.cli.options import (
-    PlanOptions,
-    config_argument,
-    json_option,
-    option,
-    option_group,
-    output_exists,
-    runs_option,
-    takes,
-)
+from membrain_cloud.cli.options import PlanOptions, json_option, option, option_group, output_exists, takes
+from membrain_cloud.cli.project_options import config_argument, runs_option
 from membrain_cloud.errors import UsageError
 
 if TYPE_CHECKING:

@@ -8,17 +8,8 @@ import click
 
 from membrain_cloud.cli import display
 from membrain_cloud.cli.app import Command, debugging, exit_failed, print_json, say
-from membrain_cloud.cli.options import (
-    PlanOptions,
-    TablesOptions,
-    absolute,
-    config_argument,
-    json_option,
-    option,
-    option_group,
-    runs_option,
-    takes,
-)
+from membrain_cloud.cli.options import PlanOptions, TablesOptions, absolute, json_option, option, option_group, takes
+from membrain_cloud.cli.project_options import config_argument, runs_option
 
 if TYPE_CHECKING:
     from membrain_cloud.store.projects.project import Project

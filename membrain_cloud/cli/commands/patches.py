@@ -8,16 +8,8 @@ import click
 
 from membrain_cloud.cli import display
 from membrain_cloud.cli.app import Command, print_json, say
-from membrain_cloud.cli.options import (
-    Function,
-    SettingsOptions,
-    config_argument,
-    json_option,
-    option,
-    option_group,
-    runs_option,
-    takes,
-)
+from membrain_cloud.cli.options import Function, SettingsOptions, json_option, option, option_group, takes
+from membrain_cloud.cli.project_options import config_argument, runs_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

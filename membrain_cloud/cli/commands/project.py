@@ -9,15 +9,8 @@ import click
 
 from membrain_cloud.cli import display
 from membrain_cloud.cli.app import Command, exit_failed, print_json, say
-from membrain_cloud.cli.options import (
-    WorkersOptions,
-    absolute,
-    absolute_path,
-    config_argument,
-    json_option,
-    runs_option,
-    takes,
-)
+from membrain_cloud.cli.options import WorkersOptions, absolute, absolute_path, json_option, takes
+from membrain_cloud.cli.project_options import config_argument, runs_option
 from membrain_cloud.errors import UsageError
 
 

@@ -8,16 +8,8 @@ import click
 
 from membrain_cloud.cli import display
 from membrain_cloud.cli.app import INTERRUPTED, Command, exit_failed, print_json, say
-from membrain_cloud.cli.options import (
-    PlacementOptions,
-    PlanOptions,
-    config_argument,
-    json_option,
-    option,
-    option_group,
-    runs_option,
-    takes,
-)
+from membrain_cloud.cli.options import PlacementOptions, PlanOptions, json_option, option, option_group, takes
+from membrain_cloud.cli.project_options import config_argument, runs_option
 from membrain_cloud.errors import UsageError
 
 if TYPE_CHECKING:

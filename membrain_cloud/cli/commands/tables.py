@@ -9,6 +9,7 @@ import click
 from membrain_cloud.cli import display
 from membrain_cloud.cli.app import Command, exit_failed, print_json
 from membrain_cloud.cli.options import absolute_path, json_option
+from membrain_cloud.cli.project_options import config_path
 from membrain_cloud.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def tables() -> None:
     """List, explain, check and compact the tables of a run."""
 
 
-url_argument = click.argument("url", metavar="URL", callback=absolute_path)
+url_argument = click.argument("url", metavar="URL", callback=config_path)
 
 
 @tables.command("list", cls=Command)
@@ -132,11 +133,12 @@ def compact(url: str, *, target: str | None, as_json: bool) -> None:
 
 
 def _open(url: str) -> Tables:
-    """Open the tables of a project's config, or those below a URL."""
+    """Open the tables of a project's config, or those below a URL; raise UsageError where there is none."""
     from membrain_cloud.store.projects.open import is_config, open_project
     from membrain_cloud.store.tables.open import open_tables
     from membrain_cloud.store.tables.parquet_tables import Tables
 
-    if is_config(url):
-        return open_tables(open_project(url))
-    return Tables(url)
+    tables = open_tables(open_project(url)) if is_config(url) else Tables(url)
+    if not tables.names():
+        raise UsageError(f"no tables below {tables.url}", "run the stage measure first, or give another folder")
+    return tables

@@ -7,7 +7,8 @@ import time
 import click
 
 from membrain_cloud.cli.app import Command, say
-from membrain_cloud.cli.options import PlanOptions, config_argument, option, option_group, takes
+from membrain_cloud.cli.options import PlanOptions, option, option_group, takes
+from membrain_cloud.cli.project_options import config_argument
 
 
 @option_group

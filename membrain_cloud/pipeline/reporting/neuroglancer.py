@@ -9,6 +9,7 @@ import numpy as np
 from membrain_cloud.errors import ProjectError
 from membrain_cloud.geometry import Box, iterate_chunks
 from membrain_cloud.report.viewer_state import View, ViewedSegmentation, viewer_state
+from membrain_cloud.store.projects.resolve import require_one
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def state_of_run(
     segmentations = {role: ref for role, ref in present.items() if isinstance(ref, SegmentationRef)}
     objects = [ref for role, ref in present.items() if role == "picks" and isinstance(ref, ObjectRef)]
     for uri in extra:
-        ref = _resolve(project, run, uri)
+        ref = require_one(project, run, uri, ("segmentation", "instances", "picks"))
         # Two layers of one name would stop the page.
         if isinstance(ref, SegmentationRef):
             segmentations |= {uri: ref} if ref not in segmentations.values() else {}
@@ -76,16 +77,6 @@ def state_of_run(
         picks={f"picks {ref.uri}": project.read_picks(ref) for ref in objects},
     )
     return viewer_state(view)
-
-
-def _resolve(project: Project, run: str, uri: str) -> SegmentationRef | ObjectRef:
-    """Return the segmentation that a URI names, or else the picks; a URI with @ or ? names a segmentation."""
-    try:
-        return project.segmentation(run, uri)
-    except ProjectError:
-        if "@" in uri or "?" in uri:
-            raise
-        return project.object(run, uri)
 
 
 def _serve(project: Project, ref: TomogramRef | SegmentationRef, layer: str, server: LayerServer) -> str:

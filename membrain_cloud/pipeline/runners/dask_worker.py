@@ -25,6 +25,7 @@ from membrain_cloud.pipeline.execution.execute_task import Claim, execute_task
 from membrain_cloud.pipeline.runners.host_resources import LIBRARY_THREADS, usable_cores
 from membrain_cloud.pipeline.runners.task_bundles import Bundle, Order, unpacked_registry
 from membrain_cloud.pipeline.runners.worker_grace import grace_seconds
+from membrain_cloud.store.volumes.files_store import limit_codec_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -150,6 +151,7 @@ def _limit_threads(neighbours: int) -> None:
     if "numba" in sys.modules:
         numba = sys.modules["numba"]
         numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    limit_codec_threads(threads)
 
 
 class LeaveNotice(WorkerPlugin):  # type: ignore[misc]  # distributed is not type-checked

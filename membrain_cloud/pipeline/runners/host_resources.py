@@ -25,7 +25,15 @@ LEAST_WORKER_BYTES = 3 * GIB
 # Tasks of a GPU worker: while one computes, the next one reads ahead (stages/gpu_turn.py).
 GPU_SLOTS = 2
 # Environment variables that limit the threads of torch, BLAS and numba.
-LIBRARY_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+LIBRARY_THREADS = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    # zarr's, which otherwise follow the cores of the machine: for codecs, and for what its event loop waits for.
+    "ZARR_CODEC_PIPELINE__MAX_WORKERS",
+    "ZARR_THREADING__MAX_WORKERS",
+)
 # Share of the memory that tasks may plan with; the rest is for the system and the driver.
 _USABLE_MEMORY = 0.9
 

@@ -222,7 +222,8 @@ class Segment(Stage):
         cache, grids = ScoreCache.for_task(context, self.data_version), _grids(context, context.tomogram("density"))
         # What was written there is about to be wiped, so no receipt of it may stay.
         context.receipts.forget(context.task.address)
-        context.project.create_labels(labels, grids.output, "uint8", context.settings.output.chunk)
+        output = context.settings.output
+        context.project.create_labels(labels, grids.output, "uint8", output.chunk, output.format)
         if cache.is_complete(context):
             return {"scores": "stored"}
         cache.create(context, grids.output)

@@ -19,7 +19,7 @@ from membrain_cloud.pipeline.stages.base import (
 )
 from membrain_cloud.pipeline.stages.output_grid import mask_grid
 from membrain_cloud.pipeline.stages.segment import SEGMENT
-from membrain_cloud.store.projects.resolve import resolve
+from membrain_cloud.store.projects.resolve import require_one
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef
 from membrain_cloud.store.volumes.scratch_array import ScratchSpace
 from membrain_cloud.units import GIB
@@ -125,7 +125,7 @@ class Separate(Stage):
 
         source, target = context.segmentation("labels"), context.written_segmentation()
         project, grid, settings = context.project, context.project.grid(source), context.settings.separate
-        inside = _region_mask(context, grid)
+        inside, output = _region_mask(context, grid), context.settings.output
 
         def read(box: Box) -> NDArray[Any]:
             labels: NDArray[Any] = project.read_labels(source, box)
@@ -142,8 +142,8 @@ class Separate(Stage):
                 drop_border=settings.drop_border,
                 split_voxels=settings.split_voxels,
             )
-            project.create_labels(target, grid, str(separation.numbers.dtype), context.settings.output.chunk)
-            for box in iterate_chunks(grid.shape, project.label_chunk(grid, context.settings.output.chunk)):
+            project.create_labels(target, grid, str(separation.numbers.dtype), output.chunk, output.format)
+            for box in iterate_chunks(grid.shape, project.label_chunk(grid, output.chunk)):
                 project.write_labels(target, box, separation.numbers[scratch.read(box)])
         project.finish_labels(target)
         counts = {"membranes": separation.count}
@@ -212,9 +212,7 @@ def instances_grid(grid: Grid, settings: Settings) -> Grid:
 
 def _region_ref(context: RunContext, uri: str) -> Ref:
     """Return the segmentation, or else the meshes, that a URI names in the run."""
-    named = resolve(context.project, context.run, uri)
-    ref = named.get("segmentation") or named.get("instances") or named.get("mesh")
-    return ref or context.project.segmentation(context.run, uri)  # raises, and lists what the run has
+    return require_one(context.project, context.run, uri, ("segmentation", "instances", "mesh"))
 
 
 def _region_mask(context: TaskContext, grid: Grid) -> Callable[[Box], NDArray[np.bool_]] | None:

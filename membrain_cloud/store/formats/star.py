@@ -229,7 +229,12 @@ def write_star(
 
 
 def star_text(
-    picks: Picks, *, voxel_spacing_angstrom: float, tomogram: str, flavour: str = "plain", grid: Grid | None = None
+    picks: Picks,
+    *,
+    voxel_spacing_angstrom: float,
+    tomogram: str | Sequence[str],
+    flavour: str = "plain",
+    grid: Grid | None = None,
 ) -> str:
     """Return particles as the text of a STAR file; equal picks give equal text, without a date.
 
@@ -242,8 +247,8 @@ def star_text(
         The particles.
     voxel_spacing_angstrom : float
         Å, of the voxels that coordinates count.
-    tomogram : str
-        The tomogram's name.
+    tomogram : str or sequence of str
+        The tomogram's name, or that of each pick.
     flavour : str
         One of FLAVOURS, the program that it is for. "plain" is one table. "relion3.1" and "relion4" have an optics
         table with the pixel size. "relion5" counts positions in Å from the tomogram's centre. "surforama" has three
@@ -274,11 +279,15 @@ def star_text(
     return _table("optics", optics) + _table("particles", columns)
 
 
-def _particle_columns(picks: Picks, spacing: float, tomogram: str, flavour: str, grid: Grid | None) -> dict[str, Any]:
+def _particle_columns(
+    picks: Picks, spacing: float, tomogram: str | Sequence[str], flavour: str, grid: Grid | None
+) -> dict[str, Any]:
     """Return the columns of the table of particles, in their order."""
     columns: dict[str, Any] = {}
     if flavour != "surforama":
-        columns["rlnMicrographName" if flavour == "relion3.1" else "rlnTomoName"] = [tomogram] * len(picks)
+        columns["rlnMicrographName" if flavour == "relion3.1" else "rlnTomoName"] = (
+            [tomogram] * len(picks) if isinstance(tomogram, str) else list(tomogram)
+        )
     if flavour == "relion5" and grid is not None:
         centred = picks.positions - np.array(grid.size_angstrom) / 2
         columns |= dict(zip(CENTRED, centred.T, strict=True))

@@ -1,31 +1,43 @@
-"""Requests to the CryoET Data Portal: plain GraphQL over POST, page by page, retried, and cached on disk.
+"""Requests to the CryoET Data Portal by its own client: plain records in windows of ids, retried, and cached on disk.
 
-The portal's own client asks for everything in one answer, which its server gives up on for large selections. Here a
-page has at most `page` records, and the first request also asks for their number, so a truncated answer is noticed.
+`find` of the portal's client asks for all records and all their fields in one answer, which its server gives up on for
+large selections, and makes objects that do not pickle. Here filters, schema and queries are the client's, but an answer
+has the wanted fields of at most `page` records above the last id. The first answer also says how many records there
+are, so a truncated answer is noticed.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import http.client
+import http
 import json
 import os
 import random
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import cryoet_data_portal
+from gql import Client as GraphQLClient
+from gql.dsl import DSLQuery, dsl_gql
+from gql.transport.exceptions import TransportError, TransportQueryError, TransportServerError
+from gql.transport.requests import RequestsHTTPTransport
+from graphql import GraphQLError
 
 from membrain_cloud.errors import InputError, ProjectError, TransientError
 from membrain_cloud.store.model_registry import CACHE_VARIABLE
 from membrain_cloud.store.objects.object_store import Files
 from membrain_cloud.version import __version__
 
+if TYPE_CHECKING:
+    from gql import GraphQLRequest
+
 Report = Callable[[str], None]
+Fields = Sequence["str | tuple[str, Fields]"]
+"""Names of a record's fields, as in the portal's schema; a relation is a pair of its name and the fields there."""
 
 # HTTP status codes after which a retry may succeed.
 _TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
@@ -68,114 +80,69 @@ class PortalClient:
     _jitter: random.Random = field(default_factory=random.Random, repr=False)
 
     def fetch(
-        self, records: str, fields: str, where: Mapping[str, Any], page: int | None = None
+        self, model: Any, fields: Fields, filters: Sequence[Any] = (), page: int | None = None
     ) -> list[dict[str, Any]]:
-        """Return all records of a kind that match a filter, sorted by id.
+        """Return all records of a kind that match filters, sorted by id.
 
         Parameters
         ----------
-        records : str
-            The kind, in the plural: `tomograms`.
-        fields : str
-            Fields of each record, in GraphQL.
-        where : Mapping
-            The filter.
+        model : subclass of the client's Model
+            The kind, such as `cryoet_data_portal.Tomogram`.
+        fields : Fields
+            Fields of each record, `id` among them.
+        filters : sequence of the client's expressions
+            Conditions that all hold, such as `Tomogram.voxel_spacing > 8`. Default: none.
         page : int, optional
             Records per request. Default: the client's.
 
+        Returns
+        -------
+        list of dict
+            The records, as the portal's interface returns them.
+
         Raises
         ------
         ProjectError
             If the portal refuses the query.
+        InputError
+            If it refuses the request.
         TransientError
             If it does not answer, or changes during the requests.
         """
-        kind = records[0].upper() + records[1:-1]
-        first = (
-            f"query Count($where: {kind}WhereClause, $page: LimitOffsetClause) {{"
-            f" total: {records}Aggregate(where: $where) {{ aggregate {{ count }} }}"
-            f" found: {records}(where: $where, orderBy: [{{id: asc}}], limitOffset: $page) {{ {fields} }} }}"
-        )
-        next_page = (
-            f"query Page($where: {kind}WhereClause, $page: LimitOffsetClause) {{"
-            f" found: {records}(where: $where, orderBy: [{{id: asc}}], limitOffset: $page) {{ {fields} }} }}"
-        )
-        answer = self.ask(first, {"where": where, "page": {"limit": page or self.page, "offset": 0}})
-        result = list(answer["found"])
-        total = sum(int(group["count"] or 0) for group in answer["total"]["aggregate"] or ())
+        window = _Window(self, fields, page or self.page, with_total=True)
+        answer: tuple[list[dict[str, Any]], int] = model.find(window, filters)
+        result, total = answer
+        what = model.__name__.lower() + "s"
         while len(result) < total:
-            part = {"limit": page or self.page, "offset": len(result)}
-            more = self.ask(next_page, {"where": where, "page": part})["found"]
+            window.with_total = False
+            more, _ = model.find(window, [*filters, model.id > result[-1]["id"]])
             if not more:
                 break
             result += more
-            self.report(f"{records}: {len(result)} of {total}")
+            self.report(f"{what}: {len(result)} of {total}")
         if len(result) != total or len({record["id"] for record in result}) != total:
             self.forget()
             raise TransientError(
-                f"{self.endpoint}: {total} {records} were announced, {len(result)} came",
+                f"{self.endpoint}: {total} {what} were announced, {len(result)} came",
                 "the portal changed while it was read: run again",
             )
         return result
-
-    def ask(self, query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
-        """Send one query, or take its answer from the disk.
-
-        Parameters
-        ----------
-        query : str
-            The query in GraphQL.
-        variables : Mapping
-            Its variables.
-
-        Returns
-        -------
-        dict
-            The `data` of the answer.
-
-        Raises
-        ------
-        ProjectError
-            If the portal refuses the query.
-        TransientError
-            If it does not answer.
-        """
-        body = json.dumps({"query": query, "variables": variables}, sort_keys=True).encode()
-        name = hashlib.sha256(self.endpoint.encode() + b"\n" + body).hexdigest() + ".json"
-        cached = self._cached(name)
-        if cached is not None:
-            return cached
-        answer = self._post_with_retries(body)
-        if answer.get("errors"):
-            complaint = "; ".join(str(error.get("message", error)) for error in answer["errors"])[:500]
-            raise ProjectError(
-                f"{self.endpoint} refuses the query: {complaint}",
-                "check the filters; the portal's schema may have changed (this one is of cryoet-data-portal 4.9)",
-            )
-        if not isinstance(answer.get("data"), dict):
-            raise TransientError(f"{self.endpoint}: the answer has no data", f"run again; {_CHECK}")
-        if self.cache_hours > 0:
-            _cache().write(name, json.dumps(answer["data"]).encode())
-        return dict(answer["data"])
 
     def forget(self) -> None:
         """Remove every cached answer."""
         for name in _cache().children():
             _cache().remove(name)
 
-    def _cached(self, name: str) -> dict[str, Any] | None:
-        path = cache_folder() / name
-        try:
-            if self.cache_hours > 0 and time.time() - path.stat().st_mtime < self.cache_hours * 3600:
-                return dict(json.loads(path.read_bytes()))
-        except (OSError, ValueError):
-            pass
-        return None
+    @property
+    def _portal(self) -> _Portal:
+        return _opened(self.endpoint, self.timeout_seconds)
 
-    def _post_with_retries(self, body: bytes) -> dict[str, Any]:
+    def _ask(self, query: GraphQLRequest) -> dict[str, Any]:
+        """Return the answer to a query, with retries."""
         for attempt in range(1, self.attempts + 1):
+            self.requests += 1
             try:
-                return self._post(body)
+                return self._portal.ask(query)
             except TransientError as error:
                 if attempt == self.attempts:
                     raise
@@ -185,35 +152,96 @@ class PortalClient:
                 time.sleep(wait)
         raise AssertionError("the last attempt returns or raises")
 
-    def _post(self, body: bytes) -> dict[str, Any]:
-        request = urllib.request.Request(self.endpoint, body, method="POST")
-        for key, value in (
-            ("Content-Type", "application/json"),
-            ("Accept", "application/json"),
-            ("Accept-Encoding", "gzip"),
-            ("User-Agent", f"membrain_cloud/{__version__}"),
-        ):
-            request.add_header(key, value)
-        self.requests += 1
+
+@dataclass
+class _Window:
+    """What the client's `Model.find` sends its filters to: one request for the first records that match.
+
+    Attributes
+    ----------
+    client : PortalClient
+        Sends the request.
+    fields : Fields
+        Fields of each record.
+    limit : int
+        Number of records at most.
+    with_total : bool
+        Whether the number of all matching records is asked for as well.
+    """
+
+    client: PortalClient
+    fields: Fields
+    limit: int
+    with_total: bool
+
+    def find(self, model: Any, where: dict[str, Any]) -> tuple[list[dict[str, Any]], int]:
+        """Return records sorted by id, from the disk or by a request, and how many match (0 if it was not asked)."""
+        asked = [self.client.endpoint, model.__name__, where, self.fields, self.limit, self.with_total]
+        name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest() + ".json"
+        answer = _cached(name, self.client.cache_hours)
+        if answer is None:
+            answer = self.client._ask(self._query(model, where))
+            if self.client.cache_hours > 0:
+                _cache().write(name, json.dumps(answer).encode())
+        groups = answer["total"]["aggregate"] or () if self.with_total else ()
+        return list(answer["records"]), sum(int(group["count"] or 0) for group in groups)
+
+    def _query(self, model: Any, where: dict[str, Any]) -> GraphQLRequest:
+        schema, records = self.client._portal.ds, model._get_gql_root_field()
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout_seconds) as response:
-                content = response.read()
-                if response.headers.get("Content-Encoding") == "gzip":
-                    content = gzip.decompress(content)
-            return dict(json.loads(content))
-        except urllib.error.HTTPError as error:
-            with error:
-                detail = error.read(300).decode(errors="replace").strip()
-            message = f"{self.endpoint} answers {error.code} {error.reason} {detail}".strip()
-            if error.code in _TRANSIENT_STATUS:
+            page = getattr(schema.Query, records)(
+                where=where, orderBy=[{"id": "asc"}], limitOffset={"limit": self.limit, "offset": 0}
+            ).select(*_selected(schema, getattr(schema, model._get_gql_type()), self.fields))
+            asked = {"records": page}
+            if self.with_total:
+                kind = getattr(schema, f"{model._get_gql_type()}Aggregate")
+                count = getattr(schema, f"{model._get_gql_type()}AggregateFunctions").count
+                total = getattr(schema.Query, f"{records}Aggregate")(where=where)
+                asked["total"] = total.select(kind.aggregate.select(count))
+            return dsl_gql(DSLQuery(**asked))
+        except (GraphQLError, AttributeError) as error:
+            raise _refused(self.client.endpoint, str(error)) from error
+
+
+class _Portal(cryoet_data_portal.Client):  # type: ignore[misc]  # it has no types
+    """The portal's client with a time limit, and without retries of its own, which would not be counted."""
+
+    def __init__(self, url: str, timeout_seconds: float) -> None:
+        super().__init__(url)
+        self._timeout_seconds = timeout_seconds
+
+    def get_client(self) -> GraphQLClient:
+        headers = {"User-Agent": f"membrain_cloud/{__version__}"}
+        transport = RequestsHTTPTransport(self.url, headers=headers, timeout=self._timeout_seconds)  # type: ignore[arg-type]
+        return GraphQLClient(transport=transport, schema=self.schema)
+
+    def ask(self, query: GraphQLRequest) -> dict[str, Any]:
+        """Send a query once and return the data of the answer."""
+        try:
+            return dict(self.get_client().execute(query))
+        except TransportServerError as error:
+            status = error.code or 0
+            reason = http.HTTPStatus(status).phrase if status in set(http.HTTPStatus) else ""
+            message = f"{self.url} answers {status} {reason}".strip()
+            if status in _TRANSIENT_STATUS:
                 raise TransientError(message, "run again later") from error
             raise InputError(message, _CHECK) from error
-        except (urllib.error.URLError, http.client.HTTPException, OSError, EOFError) as error:
+        except TransportQueryError as error:
+            complaints = (str(each.get("message", each)) for each in error.errors or [{"message": str(error)}])
+            raise _refused(self.url, "; ".join(complaints)) from error
+        except GraphQLError as error:
+            raise _refused(self.url, str(error)) from error
+        except (TransportError, OSError) as error:
             raise TransientError(
-                f"{self.endpoint} does not answer ({error})", "check the network, run again"
+                f"{self.url} does not answer as the portal ({str(error)[:300]})",
+                f"run again; check the network; {_CHECK}",
             ) from error
-        except ValueError as error:
-            raise TransientError(f"{self.endpoint}: the answer is no JSON ({error})", _CHECK) from error
+
+
+@lru_cache(maxsize=4)
+def _opened(endpoint: str, timeout_seconds: float) -> _Portal:
+    """Return the portal's client of an endpoint. It is kept, because it takes a second to parse the schema."""
+    return _Portal(endpoint, timeout_seconds)
 
 
 def cache_folder() -> Path:
@@ -224,3 +252,41 @@ def cache_folder() -> Path:
 
 def _cache() -> Files:
     return Files(str(cache_folder()))
+
+
+def _cached(name: str, hours: float) -> dict[str, Any] | None:
+    path = cache_folder() / name
+    try:
+        if hours > 0 and time.time() - path.stat().st_mtime < hours * 3600:
+            return dict(json.loads(path.read_bytes()))
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+def _selected(schema: Any, kind: Any, fields: Fields) -> list[Any]:
+    """Return fields as the client's schema has them, those of relations within their relation."""
+    selected = []
+    for name in fields:
+        if isinstance(name, str):
+            selected.append(getattr(kind, name))
+        else:
+            relation = getattr(kind, name[0])
+            related = getattr(schema, _named_type(relation.field.type))
+            selected.append(relation.select(*_selected(schema, related, name[1])))
+    return selected
+
+
+def _named_type(kind: Any) -> str:
+    """Return the name of a type of the schema, whether it is a list or may be null."""
+    while hasattr(kind, "of_type"):
+        kind = kind.of_type
+    return str(kind.name)
+
+
+def _refused(endpoint: str, complaint: str) -> ProjectError:
+    return ProjectError(
+        f"{endpoint} refuses the query: {complaint[:500]}",
+        "check the filters; the portal's schema may have changed (this one is of cryoet-data-portal "
+        f"{cryoet_data_portal.__version__})",
+    )

@@ -11,6 +11,7 @@ from membrain_cloud.errors import InputError, ProjectError, UsageError
 from membrain_cloud.store.formats.copick_files import picks_to_json
 from membrain_cloud.store.objects.object_store import Files
 from membrain_cloud.store.portal.deposition_schema import IngestionConfig, validated
+from membrain_cloud.store.projects import resolve
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, check_name, parse_uri
 
 if TYPE_CHECKING:
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 Kind = Literal["segmentation", "instances", "meshes", "picks"]
 """The kinds of annotations that can be deposited."""
 _COPIES = "copick"
+_RESOLVED: dict[Kind, resolve.Kind] = {
+    "segmentation": "segmentation",
+    "instances": "instances",
+    "meshes": "mesh",
+    "picks": "picks",
+}
 
 
 @dataclass(frozen=True)
@@ -143,7 +150,9 @@ def write_deposition(
     Raises
     ------
     UsageError
-        If the description breaks the portal's schema, or a URI is of another kind or ambiguous.
+        If the description breaks the portal's schema, or a URI is of another kind.
+    ProjectError
+        If a URI is ambiguous.
     InputError
         If no run has any of the annotations, or a mask has another shape than its tomogram.
     """
@@ -181,27 +190,13 @@ def write_deposition(
 
 
 def _find(project: Project, run: DepositedRun, annotation: DepositedAnnotation) -> SegmentationRef | ObjectRef | None:
-    """Return the annotation of a run, or None if it has none; UsageError for an ambiguous URI or one of other kind."""
-    wants_instances = annotation.kind == "instances"
+    """Return the annotation of a run, or None if it has none; UsageError for a URI of other kind."""
     if annotation.kind in ("segmentation", "instances"):
+        wants_instances = annotation.kind == "instances"
         if parse_uri(annotation.uri).instance != wants_instances:
             suffix = "with" if wants_instances else "without"
             raise UsageError(f"{annotation.uri} is given as {annotation.kind}", f"write it {suffix} ?instance=true")
-        segmentations = [ref for ref in project.segmentations(run.name) if ref.instance == wants_instances]
-        parsed = parse_uri(annotation.uri)
-        matching = [
-            ref
-            for ref in segmentations
-            if (ref.name, ref.user, ref.session) == (parsed.name, parsed.user, parsed.session)
-            and parsed.voxel_spacing_angstrom in (None, ref.voxel_spacing_angstrom)
-        ]
-        if len(matching) > 1:
-            raise UsageError(f"{run.name}: {annotation.uri} names {len(matching)} segmentations", "add the @spacing")
-        return matching[0] if matching else None
-    parsed = parse_uri(annotation.uri)
-    ref = ObjectRef(run.name, parsed.name, parsed.user, parsed.session)
-    objects = project.meshes(run.name) if annotation.kind == "meshes" else project.picks(run.name)
-    return ref if ref in objects else None
+    return resolve.resolve_one(project, run.name, annotation.uri, (_RESOLVED[annotation.kind],))
 
 
 def _is_rescaled(run: DepositedRun, ref: SegmentationRef) -> bool:

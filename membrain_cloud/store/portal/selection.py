@@ -15,14 +15,17 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import cryoet_data_portal
+
 from membrain_cloud.errors import InputError, UsageError
+from membrain_cloud.store.projects.copick_config import COPICK_VERSION, pickable_object
 from membrain_cloud.store.refs import clean_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from membrain_cloud.geometry import Zyx
-    from membrain_cloud.store.portal.client import PortalClient
+    from membrain_cloud.store.portal.client import Fields, PortalClient
 
 # The beginning of the portal's own URLs.
 _PORTAL_BUCKET = "s3://cryoet-data-portal-public"
@@ -33,11 +36,13 @@ RECONSTRUCTIONS = ("Fourier_Space", "SART", "SIRT", "Unknown", "WBP")
 MEMBRANE_IDENTIFIER = "GO:0016020"
 """The identifier of membranes in the Gene Ontology."""
 
-_FIELDS = (
-    "id runId depositionId sizeX sizeY sizeZ voxelSpacing processing processingSoftware reconstructionMethod"
-    " ctfCorrected isVisualizationDefault isPortalStandard isAuthorSubmitted s3OmezarrDir httpsOmezarrDir"
-    " fileSizeOmezarr scale0Dimensions scale1Dimensions scale2Dimensions lastModifiedDate"
-    " run { name datasetId dataset { organismName title } }"
+_FIELDS: Fields = (
+    *("id", "runId", "depositionId", "sizeX", "sizeY", "sizeZ", "voxelSpacing"),
+    *("processing", "processingSoftware", "reconstructionMethod", "ctfCorrected"),
+    *("isVisualizationDefault", "isPortalStandard", "isAuthorSubmitted"),
+    *("s3OmezarrDir", "httpsOmezarrDir", "fileSizeOmezarr"),
+    *("scale0Dimensions", "scale1Dimensions", "scale2Dimensions", "lastModifiedDate"),
+    ("run", ("name", "datasetId", ("dataset", ("organismName", "title")))),
 )
 
 
@@ -91,33 +96,38 @@ class PortalQuery:
         if (low is not None and low <= 0) or (low is not None and high is not None and low > high):
             raise UsageError(f"no voxel spacing is from {low} to {high} Å", "give the smaller one first, above 0")
 
-    def where(self) -> list[dict[str, Any]]:
-        """Return the portal's filters: one per organism and kind of run name, because the portal has no "or"."""
-        base: dict[str, Any] = {}
-        spacing = {"_gte": self.voxel_spacing_min_angstrom, "_lte": self.voxel_spacing_max_angstrom}
-        for field, filters in (
-            ("depositionId", {"_in": list(self.depositions)}),
-            ("processing", {"_in": list(self.processings)}),
-            ("reconstructionMethod", {"_in": list(self.reconstructions)}),
-            ("voxelSpacing", spacing),
-            ("isVisualizationDefault", {"_eq": True if self.visualization_default else None}),
-        ):
-            active = {key: value for key, value in filters.items() if value not in (None, [])}
-            if active:
-                base[field] = active
-        return [base | ({"run": run} if run else {}) for run in self.run_filters()]
+    def filters(self) -> list[list[Any]]:
+        """Return the client's filters of tomograms, each a list of conditions.
 
-    def run_filters(self) -> list[dict[str, Any]]:
-        """Return the filters on the run."""
-        common: dict[str, Any] = {"datasetId": {"_in": list(self.datasets)}} if self.datasets else {}
+        There is one per organism and kind of run name, because the portal has no "or".
+        """
+        kind = cryoet_data_portal.Tomogram
+        low, high = self.voxel_spacing_min_angstrom, self.voxel_spacing_max_angstrom
+        base = [
+            *([kind.deposition_id._in(list(self.depositions))] if self.depositions else []),
+            *([kind.processing._in(list(self.processings))] if self.processings else []),
+            *([kind.reconstruction_method._in(list(self.reconstructions))] if self.reconstructions else []),
+            *([kind.voxel_spacing >= low] if low is not None else []),
+            *([kind.voxel_spacing <= high] if high is not None else []),
+            *([kind.is_visualization_default == True] if self.visualization_default else []),  # noqa: E712 (a filter)
+        ]
+        return [base + run for run in self.run_filters(kind)]
+
+    def run_filters(self, kind: Any) -> list[list[Any]]:
+        """Return the filters on the run.
+
+        Parameters
+        ----------
+        kind : subclass of the client's Model
+            The kind of records that are searched; it has a relation `run`.
+        """
+        common = [kind.run.dataset_id._in(list(self.datasets))] if self.datasets else []
         ids = [int(run) for run in self.runs if run.isdigit()]
-        kinds: list[dict[str, Any]] = [{}]
+        names: list[list[Any]] = [[]]
         if self.runs:
-            kinds = [{"name": {"_in": list(self.runs)}}] + ([{"id": {"_in": ids}}] if ids else [])
-        organisms: list[dict[str, Any]] = [
-            {"dataset": {"organismName": {"_ilike": f"%{name}%"}}} for name in self.organisms
-        ] or [{}]
-        return [common | kind | organism for kind in kinds for organism in organisms]
+            names = [[kind.run.name._in(list(self.runs))]] + ([[kind.run.id._in(ids)]] if ids else [])
+        organisms = [[kind.run.dataset.organism_name.ilike(f"%{name}%")] for name in self.organisms] or [[]]
+        return [common + name + organism for name in names for organism in organisms]
 
 
 @dataclass(frozen=True)
@@ -255,7 +265,11 @@ def select(
     ProjectError, TransientError
         As `PortalClient.fetch`.
     """
-    records = {record["id"]: record for where in query.where() for record in client.fetch("tomograms", _FIELDS, where)}
+    records = {
+        record["id"]: record
+        for filters in query.filters()
+        for record in client.fetch(cryoet_data_portal.Tomogram, _FIELDS, filters)
+    }
     left_out: Counter[str] = Counter()
     annotated = _annotated_runs(client, query) if query.unannotated else set()
     runs: dict[int, list[tuple[tuple[Any, ...], Tomogram]]] = {}
@@ -311,33 +325,30 @@ def copick_config(selection: Selection, overlay: str, overlay_fs_args: Mapping[s
     name : str
         Name of the project.
     """
-    datasets = sorted({int(tomogram.dataset_id) for tomogram in selection.tomograms})
-    membrane = {
-        "name": "membrane",
-        "is_particle": False,
-        "identifier": MEMBRANE_IDENTIFIER,
-        "label": 1,
-        "color": [161, 221, 105, 255],
-    }
-    return {
-        "config_type": "cryoet_data_portal",
-        "name": name,
-        "description": "selected by membrain_cloud",
-        "version": "1.31.0",
-        "pickable_objects": [membrane],
-        "overlay_root": overlay if "://" in overlay else f"local://{overlay}",
-        "overlay_fs_args": dict(overlay_fs_args) or ({} if "://" in overlay else {"auto_mkdir": True}),
-        "dataset_ids": datasets,
-    }
+    from copick.impl.cryoet_data_portal import CopickConfigCDP
+
+    membrane = pickable_object([], "membrane", is_particle=False, identifier=MEMBRANE_IDENTIFIER)
+    config = CopickConfigCDP(
+        config_type="cryoet_data_portal",
+        name=name,
+        description="selected by membrain_cloud",
+        version=COPICK_VERSION,
+        pickable_objects=[membrane],
+        overlay_root=overlay if "://" in overlay else f"local://{overlay}",
+        overlay_fs_args=dict(overlay_fs_args) or ({} if "://" in overlay else {"auto_mkdir": True}),
+        dataset_ids=sorted({int(tomogram.dataset_id) for tomogram in selection.tomograms}),
+    )
+    return dict(config.model_dump(mode="json", exclude_unset=True))
 
 
 def _annotated_runs(client: PortalClient, query: PortalQuery) -> set[int]:
     """Return the ids of the runs that have an annotation of membranes."""
     runs: set[int] = set()
-    for run in query.run_filters():
-        where: dict[str, Any] = {"objectId": {"_eq": query.membrane_identifier}} | ({"run": run} if run else {})
+    kind = cryoet_data_portal.Annotation
+    for filters in query.run_filters(kind):
+        membranes = [kind.object_id == query.membrane_identifier, *filters]
         # Larger pages: two fields per record, and several records per run.
-        runs |= {record["runId"] for record in client.fetch("annotations", "id runId", where, 4 * client.page)}
+        runs |= {record["runId"] for record in client.fetch(kind, ("id", "runId"), membranes, 4 * client.page)}
     return runs
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import pytest
 from click.testing import CliRunner
 from standins.command_line import call, call_json
 
@@ -36,3 +37,10 @@ def test_an_unknown_table_is_refused(vesicles: Project, from_alice: list[str]) -
     assert result.exit_code == 2
     assert "no table 'cells'" in result.stderr
     assert "membranes" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["list", "describe", "check", "compact"])
+def test_a_place_without_tables_is_refused(tmp_path: Path, command: str) -> None:
+    result = call("tables", command, str(tmp_path / "nowhere"))
+    assert result.exit_code == 2
+    assert f"no tables below {tmp_path / 'nowhere'}" in result.stderr

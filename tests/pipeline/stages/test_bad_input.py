@@ -20,15 +20,17 @@ from membrain_cloud.store.projects.stored_project import CopickProject
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from click.testing import Result
+
 GOOD = {
     "int8": np.int8, "int16": np.int16, "uint16": np.uint16, "float16": np.float16, "float32": np.float32
 }  # fmt: skip
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tomograms of every type, one thinner than a window, one with NaN, one constant, one with a torn chunk."""
-    rng = np.random.default_rng(0)
+    tmp_path, rng = tmp_path_factory.mktemp("input"), np.random.default_rng(0)
     noise = rng.standard_normal((24, 40, 36)) * 20 + 60
     volumes = {f"good-{name}": noise.astype(dtype) for name, dtype in GOOD.items()}
     volumes["thin"] = noise[:9].astype(np.float32)
@@ -58,34 +60,38 @@ def project(tmp_path: Path) -> Path:
     return tmp_path / "p" / "config.json"
 
 
-def test_bad_tomograms_fail_alone_with_a_next_step(project: Path) -> None:
+def segment(project: Path) -> Result:
     model = project.parents[1] / "m.safetensors"
-    command = ["run", str(project), "--in-process", "--stages", "segment", "--set", f"segment.model={model}"]
-    first = CliRunner().invoke(main, command)
-    assert first.exit_code == 1
+    changed = [f"segment.model={model}", "segment.mode=fast"]
+    settings = [text for change in changed for text in ("--set", change)]
+    return CliRunner().invoke(main, ["run", str(project), "--in-process", "--stages", "segment", *settings])
+
+
+@pytest.fixture(scope="module")
+def first_run(project: Path) -> Result:
+    return segment(project)
+
+
+def test_bad_tomograms_fail_alone_with_a_next_step(project: Path, first_run: Result) -> None:
+    assert first_run.exit_code == 1, first_run.output
     listed = CliRunner().invoke(main, ["failures", str(project), "--json"])
     failures = {row["run"]: row for row in json.loads(listed.stdout)}
-    assert set(failures) == {"hole", "flat", "torn"}
+    assert set(failures) == {"hole", "flat", "torn"}, first_run.output
     assert "1 of" in failures["hole"]["message"]
     assert "NaN or infinite" in failures["hole"]["message"]
     assert "every voxel has the value 7" in failures["flat"]["message"]
     assert "chunk 0/0/0" in failures["torn"]["message"]
     assert all(row["next_step"] for row in failures.values())
-    again = CliRunner().invoke(main, command)
+    again = segment(project)
     assert again.exit_code == 1
     assert "0 done, 7 skipped, 3 failed" in again.stderr
 
 
-def test_every_data_type_gives_a_mask_of_the_tomograms_shape(project: Path) -> None:
-
-    model = project.parents[1] / "m.safetensors"
-    CliRunner().invoke(
-        main, ["run", str(project), "--in-process", "--stages", "segment", "--set", f"segment.model={model}"]
-    )
+def test_every_data_type_gives_a_mask_of_the_tomograms_shape(project: Path, first_run: Result) -> None:
     opened = CopickProject.open(str(project))
     for run in (*(f"good-{name}" for name in GOOD), "good-float64", "thin"):
-        (labels,) = opened.segmentations(run)
         (tomogram,) = opened.tomograms([run], None, None)
-        assert opened.grid(labels).shape == opened.grid(tomogram).shape
+        masks = [opened.grid(labels).shape for labels in opened.segmentations(run)]
+        assert masks == [opened.grid(tomogram).shape], f"{run}: {first_run.output}"
     same = [opened.read_labels(opened.segmentations(f"good-{name}")[0]) for name in ("float32", "float64")]
     np.testing.assert_array_equal(*same)

@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from membrain_cloud.cli.commands import portal as verbs
-from membrain_cloud.errors import InputError, ProjectError, TransientError, UsageError
+from membrain_cloud.errors import InputError, UsageError
 from membrain_cloud.store.portal import selection as portal
-from membrain_cloud.store.portal.client import PortalClient, cache_folder
+from membrain_cloud.store.portal.client import PortalClient
 from membrain_cloud.store.portal.selection import PortalQuery, Selection, select, tomogram_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-pytest.importorskip("cryoet_data_portal")
 
 
 @pytest.fixture(autouse=True)
@@ -183,63 +181,3 @@ def test_terms_are_those_of_the_schema() -> None:
 
     assert set(portal.PROCESSINGS) == values("tomogram_processing_enum") == set(verbs.PROCESSINGS)
     assert set(portal.RECONSTRUCTIONS) == values("tomogram_reconstruction_method_enum") == set(verbs.RECONSTRUCTIONS)
-
-
-def test_a_busy_portal_is_retried_and_a_refusal_is_not(stub: Any) -> None:
-    reports: list[str] = []
-    client = PortalClient(stub.url, wait_seconds=0.01, report=reports.append)
-    stub.faults[:] = [503, 502, 429]
-    assert len(select(client, PortalQuery(), spacing_near_angstrom=10.0).tomograms) == 6
-    assert client.requests == 4
-    assert len(reports) == 3
-    assert "503" in reports[0]
-    stub.faults[:] = [503] * 5
-    with pytest.raises(TransientError, match="503"):
-        select(client, PortalQuery(), spacing_near_angstrom=10.0)
-    stub.faults[:] = [403]
-    sent = client.requests
-    with pytest.raises(InputError, match="403"):
-        select(client, PortalQuery(), spacing_near_angstrom=10.0)
-    assert client.requests == sent + 1
-    with pytest.raises(ProjectError, match="noSuchField"):
-        client.fetch("tomograms", "id noSuchField", {})
-
-
-def test_an_absent_server_is_a_transient_error(tmp_path: Path) -> None:
-    client = PortalClient("http://127.0.0.1:9/graphql", attempts=2, wait_seconds=0.01)
-    with pytest.raises(TransientError, match="does not answer"):
-        client.ask("{ x }", {})
-
-
-def test_smaller_pages_than_requested_are_read_to_the_end(stub: Any, portal_stub: Any) -> None:
-    short = portal_stub.PortalStub(stub.records, cap=2).start()
-    try:
-        client = PortalClient(short.url)
-        assert ids(select(client, PortalQuery(), spacing_near_angstrom=10.0)) == ids(chosen(stub))
-        assert client.requests == 5
-    finally:
-        short.stop()
-
-
-def test_records_that_vanish_between_pages_are_noticed(stub: Any, portal_stub: Any) -> None:
-    records = {**stub.records, "Tomogram": list(stub.records["Tomogram"])}
-    moving = portal_stub.PortalStub(records).start()
-    try:
-        client = PortalClient(moving.url, page=4, report=lambda line: records["Tomogram"].clear())
-        with pytest.raises(TransientError, match="9 tomograms were announced, 8 came"):
-            select(client, PortalQuery(), spacing_near_angstrom=10.0)
-    finally:
-        moving.stop()
-
-
-def test_answers_are_cached(stub: Any) -> None:
-    def again(hours: float) -> int:
-        client = PortalClient(stub.url, cache_hours=hours)
-        assert len(select(client, PortalQuery(unannotated=True), spacing_near_angstrom=10.0).tomograms) == 5
-        return client.requests
-
-    assert [again(0), again(1), again(1), again(0)] == [2, 2, 0, 2]
-    next(cache_folder().iterdir()).write_text("{torn")
-    assert again(1) == 1
-    PortalClient(stub.url).forget()
-    assert again(1) == 2

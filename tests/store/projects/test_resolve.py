@@ -9,7 +9,14 @@ import pytest
 
 from membrain_cloud.errors import BadNameError, ProjectError
 from membrain_cloud.geometry import Mesh, Picks
-from membrain_cloud.store.projects.resolve import resolve
+from membrain_cloud.store.projects.resolve import (
+    names_instances,
+    parse_target_uri,
+    parse_tomogram_uri,
+    require_one,
+    resolve,
+    resolve_one,
+)
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef
 
 if TYPE_CHECKING:
@@ -83,3 +90,58 @@ def test_an_absent_run_has_no_annotations(annotated: Project) -> None:
         resolve(annotated, "../TS_1", "membrane:alice/1")
     with pytest.raises(ProjectError, match="does not name one annotation"):
         resolve(annotated, "TS_1", "membrane")
+
+
+def test_only_the_wanted_kinds_are_searched(annotated: Project) -> None:
+    assert resolve(annotated, "TS_1", "membrane:alice/1", ("mesh",)) == {"mesh": OBJECT}
+    assert resolve_one(annotated, "TS_1", "membrane:alice/1", ("picks", "segmentation")) == OBJECT
+    assert resolve_one(annotated, "TS_1", "membrane:alice/1", ("segmentation", "picks")) == MASK
+    assert resolve_one(annotated, "TS_1", "membrane:alice/1", ("instances",)) is None
+    assert resolve_one(annotated, "TS_1", "membrane:alice/1?instance=true", ("segmentation", "instances")) == INSTANCES
+    assert resolve_one(annotated, "TS_1", "membrane:bob/1", ("mesh",)) is None
+
+
+def test_an_ambiguous_uri_is_refused_with_the_spacings(annotated: Project) -> None:
+    annotated.write_segmentation(SegmentationRef("TS_1", "membrane", "alice", "1", 20.0), LABELS)
+    with pytest.raises(ProjectError, match=r"2 segmentations -> add the @spacing: .*@10\.000, .*@20\.000"):
+        resolve_one(annotated, "TS_1", "membrane:alice/1", ("segmentation",))
+    assert resolve_one(annotated, "TS_1", "membrane:alice/1@20", ("segmentation",)) is not None
+    assert resolve_one(annotated, "TS_1", "membrane:alice/1", ("mesh",)) == OBJECT
+
+
+def test_an_absent_annotation_is_refused_with_what_there_is(annotated: Project) -> None:
+    with pytest.raises(ProjectError, match=r"names no mask and no meshes -> there are: .*cell:alice"):
+        require_one(annotated, "TS_1", "membrane:bob/1", ("segmentation", "mesh"))
+    with pytest.raises(ProjectError, match="the run has none"):
+        require_one(annotated, "TS_9", "membrane:bob/1", ("mesh",))
+
+
+@pytest.mark.parametrize(
+    ("uri", "parts"),
+    [("wbp@10.0", ("wbp", "10.0")), ("wbp", ("wbp", None)), ("*@7.84", (None, "7.84")), ("@7.84", (None, "7.84"))],
+)
+def test_parts_of_a_tomogram_may_be_left_open(uri: str, parts: tuple[str | None, str | None]) -> None:
+    assert parse_tomogram_uri(uri) == parts
+
+
+@pytest.mark.parametrize("uri", ["wbp*@10", "re:wb.@10", "wbp@1*"])
+def test_patterns_of_tomograms_are_refused(uri: str) -> None:
+    with pytest.raises(ProjectError, match="is a pattern"):
+        parse_tomogram_uri(uri)
+
+
+@pytest.mark.parametrize("uri", ["membrane:alice/3", "membrane:alice/3@10.0", "membrane:alice/3@10.0?instance=true"])
+def test_a_target_has_name_user_and_session(uri: str) -> None:
+    assert parse_target_uri(uri) == ("membrane", "alice", "3")
+    assert names_instances(uri) == ("instance" in uri)
+
+
+@pytest.mark.parametrize("uri", ["membrane", "membrane:alice", "membrane:a*/3", ":a/b", "a:b:c/d", "re:a:b/c"])
+def test_targets_that_are_open_are_refused(uri: str) -> None:
+    with pytest.raises(ProjectError):
+        parse_target_uri(uri)
+
+
+def test_one_type_at_most() -> None:
+    with pytest.raises(ProjectError, match="one type"):
+        names_instances("a:b/c?instance=true&multilabel=true")

@@ -9,15 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from membrain_cloud.cli.app import Command, print_json, say
-from membrain_cloud.cli.options import (
-    absolute_path,
-    config_argument,
-    json_option,
-    option,
-    option_group,
-    runs_option,
-    takes,
-)
+from membrain_cloud.cli.options import absolute_path, json_option, option, option_group, takes
+from membrain_cloud.cli.project_options import config_argument, runs_option
 from membrain_cloud.errors import UsageError
 from membrain_cloud.version import __version__
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from membrain_cloud.cli.app import Command
-from membrain_cloud.cli.options import Function, absolute_path, config_argument
+from membrain_cloud.cli.options import Function, absolute_path
+from membrain_cloud.cli.project_options import config_argument
 from membrain_cloud.errors import VoxelSpacingError
 
 if TYPE_CHECKING:

@@ -7,15 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from membrain_cloud.cli.app import Command, exit_failed, print_json, say
-from membrain_cloud.cli.options import (
-    SettingsOptions,
-    absolute,
-    config_argument,
-    json_option,
-    option,
-    option_group,
-    takes,
-)
+from membrain_cloud.cli.options import SettingsOptions, absolute, json_option, option, option_group, takes
+from membrain_cloud.cli.project_options import config_argument
 
 if TYPE_CHECKING:
     from membrain_cloud.pipeline.projects.measure_folder import FolderOptions, MeasuredRun

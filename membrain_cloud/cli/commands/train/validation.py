@@ -12,13 +12,12 @@ from membrain_cloud.cli.options import (
     NetworkTrainingOptions,
     PlacementOptions,
     absolute,
-    config_argument,
     json_option,
     option,
     option_group,
-    runs_option,
     takes,
 )
+from membrain_cloud.cli.project_options import config_argument, runs_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
