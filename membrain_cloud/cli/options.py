@@ -218,7 +218,7 @@ class PlanOptions(TablesOptions, SettingsOptions):
     stages: str | None = option(
         "--stages",
         metavar="A,B,...",
-        help="Only these stages of segment,separate,mesh,pick,measure,context (default: all that apply).",
+        help="Only these stages of segment,separate,mesh,pick,measure,context,organelle (default: all that apply).",
     )
 
     def load(self, *more: str) -> Settings:

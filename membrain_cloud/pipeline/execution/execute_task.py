@@ -203,7 +203,7 @@ class _Execution:
         started = time.monotonic()
         task, stage = self.task, self.stage
         self.meters = {"project": Meter(late=True), "tables": Meter()}
-        plain_project = open_project(task.job.config)
+        plain_project = open_project(task.job.config, checked=True)
         project = plain_project.metered(self.meters["project"])
         tables = open_tables(plain_project, self.settings.output.tables).metered(self.meters["tables"])
         receipts = tables.receipts if stage.keeps_receipts_in == "tables" else plain_project.receipts

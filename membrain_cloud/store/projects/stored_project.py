@@ -1,9 +1,10 @@
 """The two kinds of projects: one that a copick config describes, and one whose tomograms a manifest lists.
 
 Both are composed of the same parts and differ in which catalog, volume reader and objects they are given. On disk they
-have copick's layout (version 1.31, file system projects). It is read and written without copick: copick's listings
-stop at the first foreign file, its import takes seconds in every worker, and its objects cannot be pickled. The tests
-open everything that is written with copick itself.
+have copick's layout, which copick 1.31 and copick 2 share. Copick's models check and make configs and objects, where a
+run is planned. Folders are listed and files are read without copick: its listings stop at the first foreign file and
+take 6 to 10 times the requests, and workers, which get names and URLs, need not import it. The tests open everything
+that is written with both versions of copick, and everything that they write here.
 """
 
 from __future__ import annotations
@@ -303,13 +304,15 @@ class CopickProject(_StoredProject):
     """
 
     @classmethod
-    def open(cls, config: str) -> Self:
+    def open(cls, config: str, checked: bool = False) -> Self:
         """Open a copick config.
 
         Parameters
         ----------
         config : str
             Path or fsspec URL of the config.
+        checked : bool
+            Whether the process that planned has checked it before, as for a worker. Default: False.
 
         Raises
         ------
@@ -317,7 +320,7 @@ class CopickProject(_StoredProject):
             If there is no config that can be opened, or its overlay does not exist.
         """
         config = str(config)
-        settings = read_config(config)
+        settings = read_config(config, checked=checked)
         overlay = Files(settings["overlay_root"], settings.get("overlay_fs_args"))
         static: Layer | None = None
         if settings.get("config_type") == "mlcroissant":
@@ -343,7 +346,7 @@ class CopickProject(_StoredProject):
         return CopickProject(self.config, self._parts.metered(meter), self.storage_options)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CopickProject.open, (self.config,)
+        return CopickProject.open, (self.config, True)
 
 
 class ManifestProject(_StoredProject):
