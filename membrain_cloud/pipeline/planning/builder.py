@@ -329,14 +329,24 @@ def _address(stage: Stage, context: RunContext, place: str, output: Ref | None) 
 
     Rows of tables belong to the tomogram, whatever the session.
     """
-    if isinstance(output, SegmentationRef):
-        name = f"{output.name}@{output.voxel_spacing_angstrom:.3f}"
-    elif isinstance(output, ObjectRef):
-        name = output.name
-    else:
-        parts = (stage.name, context.dataset, context.run, place, stage.rows_name(context.settings))
-        return "/".join(part for part in parts if part)
-    return f"{stage.name}/{output.user}_{output.session}/{context.run}/{name}"
+    if isinstance(output, SegmentationRef | ObjectRef):
+        return output_address(stage.name, output)
+    parts = (stage.name, context.dataset, context.run, place, stage.rows_name(context.settings))
+    return "/".join(part for part in parts if part)
+
+
+def output_address(stage: str, output: SegmentationRef | ObjectRef) -> str:
+    """Return the address of a stage's annotation, with which its receipts' names begin.
+
+    Parameters
+    ----------
+    stage : str
+        Name of the stage.
+    output : SegmentationRef or ObjectRef
+        The annotation.
+    """
+    spacing = f"@{output.voxel_spacing_angstrom:.3f}" if isinstance(output, SegmentationRef) else ""
+    return f"{stage}/{output.user}_{output.session}/{output.run}/{output.name}{spacing}"
 
 
 def _place(tomogram: TomogramRef | None, inputs: Mapping[str, Ref]) -> str:
