@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 
 from membrain_cloud.atomic import replace_atomically
 from membrain_cloud.errors import ModelError
-from membrain_cloud.networks.model_file import resolve_model
+from membrain_cloud.networks.model_file import require_finite_weights, resolve_model
 from membrain_cloud.networks.picking.diffusion_net import Architecture, DiffusionNet, SurfaceTensors
 from membrain_cloud.networks.picking.subvolume_net import SubvolumeNet
 from membrain_cloud.networks.picking.subvolume_picker import SubvolumePicker, class_names
@@ -222,12 +222,15 @@ def load_picker(source: str | os.PathLike[str], *, device: str = "cpu") -> AnyPi
     read = _from_lightning if path.suffix == ".ckpt" else _from_safetensors
     try:
         picker = read(path.read_bytes(), path.stem)
+    except OSError as error:
+        raise ModelError(f"picker {source}: cannot be read ({error.strerror})", "check its permissions") from error
     except (KeyError, ValueError, TypeError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
             f"picker {source}: not a picker model ({reason})",
             "give a .safetensors written by `membrain-cloud train picking` or a MemBrain-pick .ckpt",
         ) from error
+    require_finite_weights(picker.network.state_dict(), str(source))
     picker.network.to(torch.device(device)).eval().requires_grad_(False)
     return picker
 

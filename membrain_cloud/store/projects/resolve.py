@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from membrain_cloud.errors import ProjectError
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, parse_uri
+from membrain_cloud.store.volumes.labels import check_extent
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -155,6 +156,25 @@ def _existing(project: Project, run: str, kinds: Collection[Kind]) -> list[Segme
         *(project.picks(run) if "picks" in kinds else ()),
         *(project.meshes(run) if "mesh" in kinds else ()),
     ]
+
+
+def check_segmentation_extent(project: Project, ref: SegmentationRef) -> None:
+    """Refuse a segmentation whose physical size is that of none of its run's tomograms.
+
+    Parameters
+    ----------
+    project : Project
+        The project.
+    ref : SegmentationRef
+        The segmentation.
+
+    Raises
+    ------
+    InputError
+        If it ends elsewhere. A run without tomograms is not checked.
+    """
+    grids = {tomogram.key: project.grid(tomogram) for tomogram in project.all_tomograms(ref.run)}
+    check_extent(project.grid(ref), ref.key, grids)
 
 
 def _find_segmentation(project: Project, run: str, uri: str) -> SegmentationRef | None:

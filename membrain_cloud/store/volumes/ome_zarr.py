@@ -40,6 +40,8 @@ SMALLEST_SPACING_ANGSTROM, LARGEST_SPACING_ANGSTROM = 0.5, 100.0
 # How far the spacing in the metadata may be from the one in the volume's name (three decimals, often rounded).
 _SPACING_TOLERANCE = 0.005
 _ANGSTROM = {"angstrom": 1.0, "nanometer": ANGSTROM_PER_NM, "micrometer": 1e4, "picometer": 0.01, "meter": 1e10}
+_ANGSTROM |= {"millimeter": 1e7, "Å": 1.0, "A": 1.0, "angstroms": 1.0, "ångström": 1.0, "nm": ANGSTROM_PER_NM}
+_ANGSTROM |= {"nanometers": ANGSTROM_PER_NM, "um": 1e4, "µm": 1e4, "μm": 1e4, "micron": 1e4, "pm": 0.01, "mm": 1e7}
 
 
 def chunk_shape(shape: Zyx, edge: int = DEFAULT_CHUNK) -> Zyx:

@@ -9,6 +9,7 @@ import click
 from membrain_cloud.cli.app import Command, exit_failed, print_json, say
 from membrain_cloud.cli.options import SettingsOptions, absolute, json_option, option, option_group, takes
 from membrain_cloud.cli.project_options import config_argument
+from membrain_cloud.cli.read_options import empty_chunks_option, label_threshold_option
 
 if TYPE_CHECKING:
     from membrain_cloud.pipeline.projects.measure_folder import FolderOptions, MeasuredRun
@@ -44,8 +45,18 @@ class AnnotationOptions:
 @click.option(
     "--label", type=int, metavar="N", help="Label of membrane in a file of several labels (default: its only label)."
 )
+@label_threshold_option
+@empty_chunks_option
 def segmentation(
-    target: AnnotationOptions, config: str, file: str, *, name: str, instances: bool, label: int | None
+    target: AnnotationOptions,
+    config: str,
+    file: str,
+    *,
+    name: str,
+    instances: bool,
+    label: int | None,
+    label_threshold: float | None,
+    empty_chunks: str,
 ) -> None:
     """Import a label volume as a segmentation.
 
@@ -63,6 +74,8 @@ def segmentation(
         ObjectRef(target.run, name, target.user, target.session),
         instance=instances,
         label=label,
+        label_threshold=label_threshold,
+        fill_empty_chunks=empty_chunks == "fill",
         voxel_spacing_angstrom=target.voxel_spacing,
         report=say,
     )
@@ -159,6 +172,7 @@ def meshes(target: AnnotationOptions, config: str, files: tuple[str, ...]) -> No
         list(files),
         ObjectRef(target.run, MEMBRANE_OBJECT[0], target.user, target.session),
         voxel_spacing_angstrom=target.voxel_spacing,
+        report=say,
     )
     click.echo(ref.uri)
 
