@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -238,27 +239,26 @@ class Scaler:
         )
 
     def end(self) -> None:
-        """Ask for no workers at all, and wait a little until the operator has removed them."""
-        left: set[str] = set()
+        """Ask for no workers at all, one group after the other, and wait a little for the removal of each.
+
+        Names of two groups announced together would be removed for whichever group the operator asks for first.
+        """
         for group in self.groups:
             try:
-                left |= set(self._api.worker_names(group))
-            except Exception as error:
-                self._complain(f"listing the workers of {group.name}: {error}")
+                left = set(self._api.worker_names(group))
+                if self._scheduler is not None:
+                    self._scheduler.announce_leaving(sorted(left), even_busy=True)
+                self._set(group, 0, 0.0)
+                deadline = time.monotonic() + END_SECONDS
+                while left and not self.complaint and time.monotonic() < deadline:
+                    time.sleep(0.5)
+                    left = set(self._api.worker_names(group))
+            except Exception as error:  # a lost scheduler or API server
+                self._set(group, 0, 0.0)
+                self._complain(f"removing the workers of {group.name}: {error}")
         if self._scheduler is not None:
-            try:
-                self._scheduler.announce_leaving(sorted(left), even_busy=True)
-            except Exception as error:  # a lost scheduler: without one the operator chooses by itself
-                self._complain(f"announcing the end: {error}")
-        for group in self.groups:
-            self._set(group, 0, 0.0)
-        deadline = time.monotonic() + END_SECONDS
-        while left and not self.complaint and time.monotonic() < deadline:
-            time.sleep(1.0)
-            try:
-                left = {name for group in self.groups for name in self._api.worker_names(group)}
-            except Exception as error:
-                self._complain(f"listing workers: {error}")
+            with suppress(Exception):  # without names and without a driver the operator removes what is left
+                self._scheduler.announce_leaving([])
 
     def _by_group(self, workers: WorkerRegistry) -> tuple[dict[str, list[Worker]], set[Kind]]:
         """Return the connected workers of each group, and the kinds of those beside them."""

@@ -196,11 +196,21 @@ def test_what_cannot_be_scaled_is_found_at_the_start() -> None:
     assert "daskworkergroups/scale" in caught.value.next_step
 
 
-def test_the_end_removes_all_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_removes_all_workers_one_group_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the operator: it asks for a number of workers, and counts a group's own before it does."""
     api = Api(c=2, d=1)
     scaler = started(api, WorkerGroup("cpu", "c", 2), WorkerGroup("gpu", "d", 2))
-    monkeypatch.setattr(api, "worker_names", lambda group: api.deployments[group.name] if not api.asked else [])
-    monkeypatch.setattr("membrain_cloud.pipeline.runners.kubernetes.scaler.time.sleep", lambda _: None)
+
+    def operate(_: float) -> None:
+        for name, replicas in api.asked:
+            needed = len(api.deployments[name]) - replicas
+            removed = api.announced[:needed] if needed > 0 else []
+            for names in api.deployments.values():
+                names[:] = [one for one in names if one not in removed]
+
+    monkeypatch.setattr("membrain_cloud.pipeline.runners.kubernetes.scaler.time.sleep", operate)
     scaler.end()
-    assert api.announced == ["c-worker-0", "c-worker-1", "d-worker-0"]
     assert api.asked == [("c", 0), ("d", 0)]
+    assert api.deployments == {"c": [], "d": []}
+    assert api.announced == []
+    assert scaler.complaint == ""
