@@ -34,8 +34,8 @@ def demo(options: WorkersOptions, folder: str, *, small: bool, as_json: bool) ->
 
     count = options.workers or default_workers()
     project = steps.simulate_demo(folder, small=small, processes=count, report=say)
-    with open_runner(workers=count, scheduler=None, in_process=False) as runner:
-        plan = steps.plan_demo(project, runner.memory_bytes)
+    with open_runner(workers=options.workers, scheduler=None, in_process=False) as runner:
+        plan = steps.plan_demo(project, runner.memory_limits)
         with display.Progress(plan) as progress:
             outcomes = steps.run_demo(project, plan, runner, progress.observe)
         failed = any(outcome.state in ("failed", "blocked") for outcome in outcomes)

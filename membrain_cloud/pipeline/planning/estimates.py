@@ -154,7 +154,7 @@ def estimates(
             count, stage_plan = left[name][run_plan.run], run_plan.stages.get(name)
             if not count or stage_plan is None or run_plan.grid is None:
                 continue
-            share = count / len(stage_plan.tasks)  # of a tomogram cut into blocks, the blocks that are left
+            share = count / stage_plan.n_parts  # of a tomogram cut into blocks, the blocks that are left
             voxels += run_plan.grid.voxels * share
             read += _stored_bytes(project, stage_plan.tasks[0]) * stage.tomogram_reads * share
             operations += operations_on.flops(run_plan.grid) * share

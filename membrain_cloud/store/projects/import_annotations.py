@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from membrain_cloud.errors import ProjectError, TomogramError, UsageError
+from membrain_cloud.errors import BadNameError, ProjectError, TomogramError, UsageError
 from membrain_cloud.geometry import Grid, iterate_chunks
 from membrain_cloud.store.formats.label_volume import check_labels
 from membrain_cloud.store.formats.meshes import read_h5, read_meshes
@@ -16,7 +16,7 @@ from membrain_cloud.store.formats.pick_units import check_positions
 from membrain_cloud.store.formats.star import read_csv_picks, read_star_picks
 from membrain_cloud.store.formats.volume_reader import open_volume_file
 from membrain_cloud.store.projects.create import MEMBRANE_OBJECT, Report, scratch_folder, spacing_of_file
-from membrain_cloud.store.refs import ObjectRef, SegmentationRef
+from membrain_cloud.store.refs import ObjectRef, SegmentationRef, parse_uri
 from membrain_cloud.store.volumes.labels import check_extent
 from membrain_cloud.store.volumes.ome_zarr import DEFAULT_CHUNK
 
@@ -81,6 +81,7 @@ def import_segmentation(  # noqa: PLR0913 - all but three are keywords of one co
     VoxelSpacingError
         Without a plausible voxel spacing.
     """
+    _check_uri(target)
     run = target.run
     scratch = scratch_folder(project.root_url)
     with open_volume_file(file, scratch, fill_empty_chunks=fill_empty_chunks) as volume:
@@ -159,6 +160,7 @@ def import_picks(  # noqa: PLR0913 - all but three are keywords of one command
     UsageError
         If a motive list's tomogram is not given by its number.
     """
+    _check_uri(ref)
     name = file.lower()
     tomograms = project.all_tomograms(ref.run)
     grid = project.grid(tomograms[0]) if tomograms else None
@@ -225,6 +227,7 @@ def import_meshes(
     UsageError
         If the files hold no mesh.
     """
+    _check_uri(ref)
     membranes = [read_meshes(file, voxel_spacing_angstrom=voxel_spacing_angstrom, report=report) for file in files]
     if not any(membranes):
         raise UsageError(f"no meshes in {', '.join(files) or 'no files'}", "give .glb, .obj or .h5 files with faces")
@@ -234,6 +237,20 @@ def import_meshes(
     project.ensure_object(ref.name, is_particle=False, identifier=identifier)
     project.write_meshes(ref, dict(zip(numbers, meshes, strict=True)))
     return ref
+
+
+def _check_uri(ref: ObjectRef) -> None:
+    """Refuse names with which the annotation's URI would not name it: `a:b@c/1` has a spacing and no session."""
+    try:
+        parsed = parse_uri(ref.uri)
+        named = (parsed.name, parsed.user, parsed.session) == (ref.name, ref.user, ref.session)
+    except ProjectError:
+        named = False
+    if not named:
+        raise BadNameError(
+            f"{ref.uri}: object {ref.name!r}, user {ref.user!r} and session {ref.session!r} make no URI",
+            'take names without "@", ":", "/" and "?"',
+        )
 
 
 def _motive_list(file: str, voxel_spacing_angstrom: float | None, tomogram: str | None, report: Report) -> Picks:

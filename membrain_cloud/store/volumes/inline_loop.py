@@ -10,7 +10,6 @@ import asyncio
 import atexit
 import os
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from zarr.core.sync import sync
@@ -21,25 +20,23 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-class _CallingThread(ThreadPoolExecutor):
-    """An executor that calls at once; asyncio accepts only subclasses of ThreadPoolExecutor as its default."""
-
-    def submit(self, call: Callable[..., _T], /, *arguments: Any, **keywords: Any) -> Future[_T]:
-        future: Future[_T] = Future()
-        try:
-            future.set_result(call(*arguments, **keywords))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-
 class InlineLoop(asyncio.SelectorEventLoop):
     """An event loop that does the work for other threads itself."""
 
     def __init__(self) -> None:
         super().__init__()
         self.process = os.getpid()
-        self.set_default_executor(_CallingThread(1))
+
+    def run_in_executor(  # type: ignore[override]  # the same for whoever awaits it
+        self, executor: Any, func: Callable[..., _T], *args: Any
+    ) -> asyncio.Future[_T]:
+        """Call at once, and return a future that is done."""
+        future: asyncio.Future[_T] = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except Exception as error:
+            future.set_exception(error)
+        return future
 
 
 # Loops that wait for the next call; a thread takes one and brings it back.
