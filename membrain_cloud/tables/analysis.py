@@ -11,7 +11,7 @@ from membrain_cloud.errors import UsageError
 from membrain_cloud.statistics.membrane.surface_properties import scale_of
 from membrain_cloud.statistics.spatial.correlation_peaks import pair_correlation_peaks
 from membrain_cloud.tables import against, membranes, neighbors
-from membrain_cloud.tables.curves import Curve, RandomCurves, significance
+from membrain_cloud.tables.curves import Curve, RandomCurves, significance, with_simulation_counts
 from membrain_cloud.tables.datasets import curves_as_dataset
 from membrain_cloud.tables.grouping import PAIR, By, Group, group_columns, groups, joined, require_columns, with_group
 from membrain_cloud.tables.organelles import organelle_contacts, organelles_of_membranes, where_with_organelles
@@ -215,10 +215,9 @@ class Analysis(TableReader):
         Returns
         -------
         DataFrame
-            One row a group: `n_simulations`; `p` of the largest |L - mean L| over all distances in the range, so that
-            no distance is chosen afterwards; `p_conservative`, the same with all ties counted against the observation,
-            where `p` breaks them at random; `direction`, "clustered" or "spaced", and `r_nm`, where the difference is
-            largest. NaN without simulations.
+            One row a group: `n_simulations`; `p` of the largest |L - mean L| over all distances in the range, ties broken
+            at random; `p_conservative` with ties counted against the observation; `direction`, "clustered" or
+            "spaced", and `r_nm`, where the difference is largest. NaN without simulations.
 
         References
         ----------
@@ -445,10 +444,7 @@ class Analysis(TableReader):
         observed = require_columns(self.frame("pair_counts"), names, "pair_counts")
         random = self.frame("random_pair_counts") if "random_pair_counts" in self.names() else None
         random_of = {} if random is None else dict(groups(random, names))
-        if random is not None:  # rows of an older version do not tell how many simulations there were
-            highest = int(random["simulation"].max()) + 1 if len(random) else 0
-            told = observed["n_simulations"] if "n_simulations" in observed else pd.Series(np.nan, observed.index)
-            observed = observed.assign(n_simulations=told.fillna(highest))
+        observed = observed if random is None else with_simulation_counts(observed, random)
         for group, rows in groups(observed, names):
             curve = Curve(rows)
             yield group, curve, RandomCurves(curve, random_of.get(group))

@@ -237,3 +237,23 @@ def _quantile(values: Floats, share: float) -> Floats:
     below = int(rank)
     above = min(below + 1, len(values) - 1)
     return np.asarray(ordered[below] + (rank - below) * (ordered[above] - ordered[below]))
+
+
+def with_simulation_counts(observed: pd.DataFrame, random: pd.DataFrame) -> pd.DataFrame:
+    """Return observed pair counts with `n_simulations`, which rows of an older version lack.
+
+    Parameters
+    ----------
+    observed : DataFrame
+        Rows of `pair_counts`.
+    random : DataFrame
+        Rows of `random_pair_counts`; their highest simulation gives the number for rows without one.
+
+    Returns
+    -------
+    DataFrame
+        A copy of `observed` without gaps in `n_simulations`.
+    """
+    highest = int(random["simulation"].max()) + 1 if len(random) else 0
+    stored = observed["n_simulations"] if "n_simulations" in observed else pd.Series(np.nan, observed.index)
+    return observed.assign(n_simulations=stored.fillna(highest))
