@@ -215,8 +215,8 @@ class Analysis(TableReader):
         Returns
         -------
         DataFrame
-            One row a group: `n_simulations`; `p` of the largest |L - mean L| over all distances in the range, ties broken
-            at random; `p_conservative` with ties counted against the observation; `direction`, "clustered" or
+            One row a group: `n_simulations`; `p` of the largest |L - mean L| over all distances in the range, ties
+            broken at random; `p_conservative` with ties counted against the observation; `direction`, "clustered" or
             "spaced", and `r_nm`, where the difference is largest. NaN without simulations.
 
         References
