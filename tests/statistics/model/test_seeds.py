@@ -9,8 +9,10 @@ from standins.membranes import GRID, random_picks, sphere
 from standins.shapes import OPTIONS
 
 from membrain_cloud.geometry import Mesh, Picks
+from membrain_cloud.mesh.surface import Surface
 from membrain_cloud.statistics.measure import Membrane, Options, measure_tomogram
 from membrain_cloud.statistics.model.prepare import prepare_membrane
+from membrain_cloud.statistics.model.seeds import SEED_BITS, membrane_seed
 
 SMALL = replace(OPTIONS, n_simulations=19, cutoff_nm=20.0, bin_width_nm=2.0, gap_nm=0.0, chains=None)
 
@@ -55,3 +57,19 @@ def test_simulations_of_equal_membranes_do_not_correlate() -> None:
     assert alone["random_pair_counts"] == [row for row in rows if row["membrane_id"] == 2]
     assert {row["n_simulations"] for row in tables["pair_counts"]} == {199}
     assert [row["random_seed"] for row in tables["membranes"]][1] == alone["membranes"][0]["random_seed"]
+
+
+def test_seeds_of_many_membranes_differ_and_fit_a_table() -> None:
+    surface = Surface(sphere(300, 200.0))
+    positions = np.zeros((1, 3))
+    seeds = {membrane_seed(f"TS_{number}", surface, positions, ["psii"], OPTIONS) for number in range(200)}
+    assert len(seeds) == 200
+    assert all(0 <= seed < 2**SEED_BITS for seed in seeds)
+    assert len({seed >> (SEED_BITS - 1) for seed in seeds}) == 2
+
+
+def test_names_that_join_to_the_same_text_give_different_seeds() -> None:
+    surface = Surface(sphere(300, 200.0))
+    positions = np.zeros((2, 3))
+    first, second = (membrane_seed("TS", surface, positions, names, OPTIONS) for names in (["a", "bc"], ["ab", "c"]))
+    assert first != second
