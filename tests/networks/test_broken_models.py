@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,3 +71,17 @@ def test_a_model_of_an_impossible_name_is_no_bug() -> None:
     for name in ("x" * 300, "a\0b"):
         with pytest.raises(ModelError):
             resolve_model(name)
+
+
+@pytest.mark.parametrize(
+    "damaged", [b"\x80\x02.", b"", b"\x80\x02]q\x00K\x01s."], ids=["empty-stack", "empty", "wrong-type"]
+)
+def test_a_damaged_picker_checkpoint_is_no_picker(tmp_path: Path, damaged: bytes) -> None:
+    """The pickle within a checkpoint of torch ends early, or sets an item of a list."""
+    whole, path = tmp_path / "whole.ckpt", tmp_path / "damaged.ckpt"
+    torch.save({"state_dict": {}}, whole)
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(path, "w") as target:
+        for name in source.namelist():
+            target.writestr(name, damaged if name.endswith("data.pkl") else source.read(name))
+    with pytest.raises(ModelError, match="not a picker model"):
+        load_picker(path)

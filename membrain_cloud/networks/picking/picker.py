@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import pickle
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 
 from membrain_cloud.atomic import replace_atomically
 from membrain_cloud.errors import ModelError
@@ -222,6 +220,8 @@ def load_picker(source: str | os.PathLike[str], *, device: str = "cpu") -> AnyPi
     read = _from_lightning if path.suffix == ".ckpt" else _from_safetensors
     try:
         picker = read(path.read_bytes(), path.stem)
+    except ModelError:
+        raise
     except OSError as error:
         raise ModelError(f"picker {source}: cannot be read ({error.strerror})", "check its permissions") from error
     except Exception as error:  # torch raises many kinds for a damaged pickle

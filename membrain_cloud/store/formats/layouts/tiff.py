@@ -46,6 +46,7 @@ def tiff_layout(file: BinaryIO, path: str) -> VolumeLayout:
     notes: list[str] = []
     try:
         with tifffile.TiffFile(file) as tiff:
+            _count_pages(tiff)
             series, dtype = tiff.series[0], np.dtype(tiff.series[0].dtype)
             z, y, x = _stack(tiff, path)
             if len(tiff.series) > 1:
@@ -58,6 +59,11 @@ def tiff_layout(file: BinaryIO, path: str) -> VolumeLayout:
         raise
     except Exception as error:  # tifffile raises many kinds for a damaged file
         raise _unreadable(path, error) from error
+
+
+def _count_pages(tiff: Any) -> None:
+    """Have tifffile follow the chain of pages to its end: going through an uncounted damaged chain may not end."""
+    len(tiff.pages)
 
 
 def _stack(tiff: Any, path: str) -> Zyx:
@@ -88,6 +94,7 @@ def _decode(path: str, file: BinaryIO) -> NDArray[Any]:
     try:
         file.seek(0)
         with tifffile.TiffFile(file) as tiff:
+            _count_pages(tiff)
             return np.asarray(tiff.series[0].asarray()).reshape(_stack(tiff, path))
     except InputError:
         raise
