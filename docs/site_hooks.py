@@ -38,7 +38,10 @@ SECTIONS: list[tuple[str, list[str]]] = [
     ("Reference", ["python.md", "commands.md", "settings.md", "tables.md"]),
     (
         "Explanation",
-        ["limits.md", "segmentation.md", "architecture.md", "benchmarks.md", "contributing.md", "changelog.md"],
+        [
+            *("limits.md", "segmentation.md", "design.md", "architecture.md", "benchmarks.md"),
+            *("contributing.md", "changelog.md"),
+        ],
     ),
 ]
 
