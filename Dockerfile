@@ -11,7 +11,7 @@ ARG BASE=docker.io/library/python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
 ARG VARIANT=cpu
-ARG EXTRAS=s3,exchange,kubernetes
+ARG EXTRAS=s3,gcs,azure,exchange,kubernetes
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1
 RUN python3 -m venv /opt/membrain-cloud
 WORKDIR /source
