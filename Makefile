@@ -98,4 +98,6 @@ $(TEST_READY): pyproject.toml constraints.txt $(RUN_READY) | $(BIN)/python
 	@echo "installing the tools for the tests"
 	$(PIP_INSTALL) -c constraints.txt -e '.[test,deploy]'
 	deploy/get-tools.sh
+	@echo "installing copick 1.31, which needs an environment of its own"
+	benchmarks/readers.sh copick1 || echo "copick 1.31 could not be installed: its tests are skipped"
 	@touch $@

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from membrain_cloud.pipeline.execution.driver import Runner, run_tasks
+from membrain_cloud.pipeline.execution.driver import run_tasks
 from membrain_cloud.pipeline.planning.plan import plan
 from membrain_cloud.pipeline.projects.simulate import SimulatedTomogram, simulate_project
 from membrain_cloud.pipeline.runners import open_runner
@@ -38,6 +38,7 @@ from membrain_cloud.store.projects.stored_project import CopickProject
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from membrain_cloud.pipeline.execution.runner import Runner
     from membrain_cloud.store.projects.project import Project
 
 CHOSEN = ("segment", "separate", "mesh")

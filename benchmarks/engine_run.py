@@ -73,7 +73,7 @@ def trivial_plan(folder: str, tomograms: int) -> Plan:
             receipt = receipt_name(f"{stage}/membrain_0/{run}/nothing", "complete", digest)
             tasks.append(Task(job, stage, run, "whole", digest, {}, None, receipt, "", "link", needs=before))
             before = (tasks[-1].key,)
-    return Plan(job, STAGES, tuple(dict.fromkeys(t.run for t in tasks)), {}, tuple(tasks), (), {}, {})
+    return Plan(job, STAGES, tuple(dict.fromkeys(t.run for t in tasks)), {}, tuple(tasks), (), {})
 
 
 class Memory:

@@ -14,6 +14,7 @@ import argparse
 import dataclasses
 import heapq
 import random
+import resource
 import sys
 import time
 from collections import Counter
@@ -21,7 +22,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from membrain_cloud.pipeline.digest import digest_of
-from membrain_cloud.pipeline.execution.driver import Observer, run_tasks
+from membrain_cloud.pipeline.execution.driver import run_tasks
 from membrain_cloud.pipeline.planning.plan import Plan
 from membrain_cloud.pipeline.runners.worker_registry import WorkerRegistry
 from membrain_cloud.pipeline.runners.worker_state import Assignment, Worker, WorkerFacts
@@ -30,9 +31,10 @@ from membrain_cloud.pipeline.stages.registry import STAGES
 from membrain_cloud.pipeline.tasks import Job, Kind, Outcome, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from membrain_cloud.pipeline.execution.crash_records import CrashRecords
+    from membrain_cloud.pipeline.execution.runner import Demand, Observer
     from membrain_cloud.pipeline.planning.digests import Registry
 
 ORDER = ("segment", "separate", "mesh", "pick", "measure")
@@ -83,17 +85,17 @@ def portal_plan(world: World) -> Plan:
             digest = digest_of(stage, run)
             voxels = int(megavoxels * 1e6)
             tasks.append(Task(job, stage, run, "whole", digest, {}, None, receipt, "", "", needs, voxels=voxels))
-    return Plan(job, ORDER, tuple(f"TS_{n:05d}" for n in range(world.tomograms)), {}, tuple(tasks), (), {}, {})
+    return Plan(job, ORDER, tuple(f"TS_{n:05d}" for n in range(world.tomograms)), {}, tuple(tasks), (), {})
 
 
 class Simulated:
     """A runner whose workers and time are simulated; who works on what is kept by the real registry."""
 
-    memory_bytes = 2**40
+    memory_limits: Mapping[Kind, int] | None = None
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, expected: Collection[Kind] = ()) -> None:
         self.world, self.time = world, 0.0
-        self.registry = WorkerRegistry(("gpu", "cpu"))
+        self.registry = WorkerRegistry(expected or ("gpu", "cpu"))
         self.there: dict[str, WorkerFacts] = {}
         self.events: list[tuple[float, int, str, Any]] = []
         self.again: list[tuple[Task, Kind]] = []
@@ -107,38 +109,43 @@ class Simulated:
         self.idle: Counter[str] = Counter()
         self.random = random.Random(world.seed)
         counts: dict[Kind, int] = {"gpu": world.gpu_workers, "cpu": world.cpu_workers}
-        for kind, count in counts.items():
+        for kind, count in ({} if expected else counts).items():
             for _ in range(count):
                 self._join(kind)
         self.registry.update(self.there, 0.0)
+        self.handing_out = 0.0
 
     # -- what run_tasks() asks for
 
+    def prepare(self, tasks: Sequence[Task], registry: Registry) -> None: ...
+
     def bind(self, attempts: CrashRecords, note: Observer) -> None: ...
+
+    def refusal(self, task: Task, kind: Kind) -> Outcome | None:
+        return None
 
     def now(self) -> float:
         return self.time
 
     def has_slot(self, task: Task, kind: Kind) -> bool:
-        return self.registry.choose(kind, task.stage, self.time) is not None
+        began = time.perf_counter()
+        has_slot = self.registry.has_slot(task, kind, self.time)
+        self.handing_out += time.perf_counter() - began
+        return has_slot
 
     def start(self, task: Task, registry: Registry, kind: Kind, *, take_over: str = "") -> None:
+        began = time.perf_counter()
         worker = self.registry.choose(kind, task.stage, self.time)
+        self.handing_out += time.perf_counter() - began
         assert worker is not None
         self._send(worker, task, kind)
 
     def finished(self, seconds: float) -> list[Outcome]:
         """Go on to the next end of a task; nothing else happens until then that run_tasks() would have to know."""
-        until, ended = self.time + (seconds if self.again or self.registry.deaths else 3600.0), []
+        until, ended = self.time + self.step_seconds(), []
         while self.events and self.events[0][0] <= until:
             self.time, _, what, subject = heapq.heappop(self.events)
-            if what == "end":
-                ended += self._end(subject)
-            elif what == "lose":
-                self._lose(subject)
-            elif what == "join":
-                self._join(subject)
-                self.registry.update(self.there, self.time)
+            ended += self.happen(what, subject)
             if ended:
                 break
         else:
@@ -154,7 +161,7 @@ class Simulated:
                 self._send(worker, task, kind)
         return ended
 
-    def backlog(self, ready: Mapping[Kind, int]) -> None: ...
+    def backlog(self, ready: Mapping[Demand, int]) -> None: ...
 
     def snapshot(self) -> Mapping[str, Any]:
         return {}
@@ -166,6 +173,21 @@ class Simulated:
 
     # -- what happens
 
+    def step_seconds(self) -> float:
+        """Return the time until something has to be looked at, if no task ends before."""
+        return 1.0 if self.again or self.registry.deaths else 3600.0
+
+    def happen(self, what: str, subject: Any) -> list[Outcome]:
+        """Let one event happen."""
+        if what == "end":
+            return self._end(subject)
+        if what == "lose":
+            self._lose(subject)
+        elif what == "join":
+            self._join(subject)
+            self.registry.update(self.there, self.time)
+        return []
+
     def _at(self, when: float, what: str, subject: Any) -> None:
         self.number += 1
         heapq.heappush(self.events, (when, self.number, what, subject))
@@ -174,23 +196,33 @@ class Simulated:
         self.number += 1
         name = f"{kind}-{self.number}"
         address = f"tcp://{name}:1"
-        self.there[address] = WorkerFacts(address, name, None, kind, 2 if kind == "gpu" else 1, 2**40)
+        self.admit(WorkerFacts(address, name, None, kind, 2 if kind == "gpu" else 1, 2**40))
+
+    def admit(self, facts: WorkerFacts) -> None:
+        """Let a worker connect; it is lost some time later."""
+        address = facts.address
+        self.there[address] = facts
         self.born[address] = self.gpu_free[address] = self.time
         if self.world.losses:
             self._at(self.time + self.random.expovariate(self.world.losses) * 3600, "lose", address)
 
     def _lose(self, address: str) -> None:
-        facts = self.there.pop(address)
         self.lost += 1
-        self._count_held(facts, self.time)
+        kind = self.there[address].kind
+        self._vanish(address)
+        self._at(self.time + 60 * self.world.replaced_minutes, "join", kind)
+
+    def _vanish(self, address: str) -> None:
+        """End a worker with what it has in hand."""
+        facts = self.there.pop(address)
+        self.count_held(facts, self.time)
         for token, (where, begin, end) in list(self.busy.items()):
             if where == address:
                 self.spent["lost"] += max(0.0, min(end, self.time) - begin)
                 del self.busy[token]
         self.again += [(lost.task, lost.kind) for lost in self.registry.update(self.there, self.time)]
-        self._at(self.time + 60 * self.world.replaced_minutes, "join", facts.kind)
 
-    def _count_held(self, facts: WorkerFacts, until: float) -> None:
+    def count_held(self, facts: WorkerFacts, until: float) -> None:
         self.held[facts.kind or "cpu"] += until - self.born[facts.address]
 
     def _send(self, worker: Worker, task: Task, kind: Kind) -> None:
@@ -220,12 +252,12 @@ class Simulated:
 
 
 def main() -> None:
-    world = World(**vars(_arguments().parse_args()))
+    world = World(**vars(world_parser(__doc__).parse_args()))
     made, runner, started = portal_plan(world), Simulated(world), time.monotonic()
     outcomes = run_tasks(made, runner, STAGES)
     assert len(outcomes) == len(made.tasks)
     for facts in runner.there.values():
-        runner._count_held(facts, runner.gpu_done if facts.kind == "gpu" else runner.time)
+        runner.count_held(facts, runner.gpu_done if facts.kind == "gpu" else runner.time)
     report(world, made, runner, time.monotonic() - started)
 
 
@@ -255,15 +287,19 @@ def report(world: World, made: Plan, runner: Simulated, seconds: float) -> None:
         f"= {cost:.0f}",
         f"bound by {'GPUs' if bound['gpu'] > bound['cpu'] else 'CPU workers'}: without a loss or a wait the GPUs would "
         f"need {bound['gpu']:.1f} h, the CPU workers {bound['cpu']:.1f} h",
-        f"simulated in {seconds:.1f} s with the engine's run_tasks() and registry",
+        f"choosing workers took {runner.handing_out:.1f} s, {100 * runner.handing_out / runner.time:.3f} % of the run "
+        f"({1e3 * runner.handing_out / len(made.tasks):.3f} ms a task)",
+        f"simulated in {seconds:.1f} s with the engine's run_tasks() and registry; this process had at most "
+        f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB",
     ]
     sys.stdout.write("\n".join(rows) + "\n")
 
 
-def _arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def world_parser(description: str | None, tomograms: int = 20_000) -> argparse.ArgumentParser:
+    """Return the parser of the numbers of a `World`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     numbers: list[tuple[str, type, float, str]] = [
-        ("tomograms", int, 20_000, "how many"),
+        ("tomograms", int, tomograms, "how many"),
         ("gpu-workers", int, 64, "with one GPU and two slots each"),
         ("cpu-workers", int, 320, "with one core each"),
         ("losses", float, 0.05, "of workers, an hour"),

@@ -223,7 +223,7 @@ def scaled_groups_are_allowed(objects: list[Manifest]) -> Iterator[str]:
         for one in objects
         if one["kind"] == "Role"
         for rule in one.get("rules") or ()
-        if "daskworkergroups" in rule.get("resources", ()) and "patch" in rule.get("verbs", ())
+        if "daskworkergroups/scale" in rule.get("resources", ()) and "patch" in rule.get("verbs", ())
         for name in rule.get("resourceNames", ())
     }
     for where, _, container in _containers(objects):

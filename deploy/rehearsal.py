@@ -1,13 +1,15 @@
 """Rehearse a run on a cluster on one machine: the containers' own commands as processes, with real TLS.
 
-python deploy/rehearsal.py [--network auto|namespaces|loopback] [--folder DIR] [--tomograms N] [--keep]
+python deploy/rehearsal.py [--network auto|namespaces|loopback] [--scale both|gpu|cpu] [--folder DIR] [--keep]
 
 The processes run the commands of deploy/k8s/base: the scheduler, two workers with a simulated GPU, one CPU worker, and
 the driver, restarted as Kubernetes would restart them. Results go to an S3 server (moto). Where this machine allows
 network namespaces, each process has an address of its own there and the cluster's names and ports; otherwise all are on
-loopback with other ports. The cluster's folders are replaced, and options that need a cluster (--scale) are left out.
-During the run a worker's node is cut off (on loopback: the worker gets SIGKILL), another worker gets SIGTERM, and the
-scheduler is killed. Afterwards these must hold:
+loopback with other ports. The cluster's folders are replaced. Python believes that the node has 32 cores.
+With --scale the driver scales its worker groups (rehearsal_operator.py): of both kinds, or of one. Each must end.
+Without it the option is left out, and during the run a worker's node is cut off (on loopback: the worker gets SIGKILL),
+another worker gets SIGTERM, and the scheduler is killed.
+Afterwards these must hold:
 - every task is done, and `verify` finds no error,
 - the tables are those of an undisturbed run in one process,
 - no client without a certificate of this authority reaches the scheduler,
@@ -18,6 +20,7 @@ Exit code 0 with a line for each of these, or 1 with what failed.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import secrets
@@ -33,10 +36,20 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 from rehearsal_network import Loopback, Namespaces, choose
-from rehearsal_parts import Pod, certificates, strangers_are_refused, with_options, without_options
+from rehearsal_parts import (
+    Pod,
+    certificates,
+    large_node,
+    shortened_driver,
+    strangers_are_refused,
+    with_options,
+    without_options,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from rehearsal_operator import Operator
 
 ROOT = Path(__file__).parents[1]
 BASE = ROOT / "deploy" / "k8s" / "base"
@@ -46,6 +59,7 @@ DRAIN_SECONDS = 25
 SILENCE_SECONDS = 240
 # Options that need an API server, which a rehearsal lacks.
 NEEDS_A_CLUSTER = ("--scale",)
+KINDS = {"both": ("gpu", "cpu"), "gpu": ("gpu",), "cpu": ("cpu",)}
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 PODS = ("s3", "scheduler", "gpu-a", "gpu-b", "cpu-a", "driver")
 SCHEDULER_HOST = "membrain-cloud-r1-scheduler.membrain.svc"
@@ -65,7 +79,7 @@ class Rehearsal:
         self.log.mkdir(parents=True)
         self.environment = {
             **os.environ,
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": f"{large_node(folder)}:{ROOT}",
             "AWS_ACCESS_KEY_ID": "rehearsal",
             "AWS_SECRET_ACCESS_KEY": self.secret,
             "AWS_ENDPOINT_URL": f"http://{self.addresses['s3']}:{self.ports['s3']}",
@@ -77,6 +91,9 @@ class Rehearsal:
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
         self.pods: dict[str, Pod] = {}
+        self.hosts: dict[str, str] = {}
+        self.operator: Operator | None = None
+        self.scales: tuple[str, ...] = ()
 
     def prepare(self) -> None:
         """Start an S3 server, and make a project whose results go there, certificates and Dask's configuration."""
@@ -95,13 +112,41 @@ class Rehearsal:
         (self.folder / "settings").mkdir()
         (self.folder / "settings" / "settings.yaml").write_text(settings["settings.yaml"])
 
-    def start_cluster(self) -> None:
+    def start_scheduler(self) -> None:
         cluster = yaml.safe_load((BASE / "daskcluster-membrain-cloud-r1.yaml").read_text())
         self._start("scheduler", cluster["spec"]["scheduler"]["spec"]["containers"][0])
         _wait_for_port(self.addresses["scheduler"], self.ports["scheduler"])
+
+    def start_cluster(self) -> None:
+        self.start_scheduler()
         for name, kind in (("gpu-a", "gpu"), ("gpu-b", "gpu"), ("cpu-a", "cpu")):
             group = yaml.safe_load((BASE / f"daskworkergroup-membrain-cloud-r1-{kind}.yaml").read_text())
             self._start(name, group["spec"]["worker"]["spec"]["containers"][0])
+
+    def start_groups(self, kinds: tuple[str, ...]) -> Operator:
+        """Start an operator with the worker groups of these kinds, none of which has a worker yet."""
+        from rehearsal_operator import Operator
+
+        manifests = [
+            yaml.safe_load((BASE / f"daskworkergroup-membrain-cloud-r1-{kind}.yaml").read_text()) for kind in kinds
+        ]
+        containers = {one["metadata"]["name"]: one["spec"]["worker"]["spec"]["containers"][0] for one in manifests}
+
+        def start(group: str, worker: str) -> None:
+            number = len(self.addresses)
+            self.hosts[worker] = f"w{number}"  # names of network interfaces are short
+            self.addresses[worker] = self.network.add(self.hosts[worker])
+            self._start(worker, containers[group])
+
+        def stop(worker: str) -> None:
+            self.pods.pop(worker).stop()
+
+        host = "10.244.0.1" if self.network.own_addresses else "127.0.0.1"
+        dashboard = f"http://{self.addresses['scheduler']}:{self.ports['dashboard']}"
+        self.operator = Operator(manifests, start, stop, dashboard)
+        self.scales = kinds
+        self.environment["KUBECONFIG"] = self.operator.serve(host, self.folder)
+        return self.operator
 
     def start_driver(self) -> None:
         job = yaml.safe_load((BASE / "job-membrain-cloud-r1-driver.yaml").read_text())["spec"]
@@ -121,8 +166,12 @@ class Rehearsal:
             # All workers have one address, so each takes any free port.
             command = with_options(command, {"--worker-port": "0", "--nanny-port": "0"})
         if name == "driver":
-            command = without_options(command, (*NEEDS_A_CLUSTER, *_unknown_options(command)))
-        self.pods[name] = Pod(name, self.network.command(name, command), environment, self.log, **options)
+            left_out = () if self.scales else NEEDS_A_CLUSTER
+            command = without_options(command, (*left_out, *_unknown_options(command)))
+        if name == "driver" and self.scales:
+            command = shortened_driver(command, self.scales)
+        host = self.hosts.get(name, name)
+        self.pods[name] = Pod(name, self.network.command(host, command), environment, self.log, **options)
         self.pods[name].start()
 
     def _localize(self, text: str) -> str:
@@ -166,12 +215,16 @@ class Rehearsal:
         while time.monotonic() < end:
             for pod in self.pods.values():
                 pod.restart_if_ended()
+            if self.operator is not None:
+                self.operator.act()
             if until():
                 return True
             time.sleep(0.3)
         return False
 
     def close(self) -> None:
+        if self.operator is not None:
+            self.operator.close()
         for pod in reversed(self.pods.values()):
             pod.stop()
 
@@ -230,13 +283,33 @@ def _lose(rehearsal: Rehearsal, name: str) -> Iterator[str]:
     yield f"the scheduler gave it up after {time.monotonic() - start:.0f} s"
 
 
+def scaling_checks(rehearsal: Rehearsal) -> Iterator[tuple[str, bool]]:
+    """Yield what must hold after a run with scaling, and whether it does."""
+    operator = rehearsal.operator
+    assert operator is not None
+    yield "the driver asked the API for nothing that its role forbids", not operator.refused
+    yield "groups have grown and shrunk", any(count for _, count in operator.changes) and bool(operator.removed)
+    left = {name: group.workers for name, group in operator.groups.items() if group.workers}
+    yield f"no worker is left {left or ''}".rstrip(), not left
+    log = (rehearsal.log / "driver.txt").read_text()
+    yield "no worker was stopped with a task", "worker_left" not in log and "worker_died" not in log
+    logs = "".join(path.read_text() for path in rehearsal.log.glob("*-worker-*.txt"))
+    memory = {f"{limit} GiB" for limit in ("16.00", "12.00")}
+    yield "workers know all their memory", any(text in logs for text in memory) and "384.00 MiB" not in logs
+
+
 def final_checks(rehearsal: Rehearsal) -> Iterator[tuple[str, bool]]:
     """Yield what must hold afterwards, and whether it does."""
     driver = rehearsal.pods["driver"]
     yield f"the driver ended with exit code 0 (after {driver.restarts} restarts)", driver.returncode == 0
     config = str(rehearsal.config)
-    plan = json.loads(rehearsal.membrain_cloud("plan", config, "--json").stdout or "{}")
-    yield "no task is left", plan.get("tasks") == []
+    planned = rehearsal.membrain_cloud("plan", config, "--json")
+    # Beside the plan, standard output may have lines of libraries.
+    text = planned.stdout[planned.stdout.find("{\n") :] if planned.returncode == 0 else "{}"
+    yield (
+        f"no task is left {planned.stderr[-300:] if planned.returncode else ''}".rstrip(),
+        (json.loads(text).get("tasks") == []),
+    )
     checked = rehearsal.membrain_cloud("verify", config)
     yield "verify finds all results complete", checked.returncode == 0
     alone = str(rehearsal.folder / "alone.json")
@@ -266,6 +339,7 @@ def main() -> int:
     parser.add_argument(
         "--network", choices=networks, default="auto", help="default: namespaces where this machine allows them"
     )
+    parser.add_argument("--scale", choices=tuple(KINDS), help="the driver scales these groups (default: not scaled)")
     parser.add_argument("--folder", help="working folder (default: a temporary one)")
     parser.add_argument("--tomograms", type=int, default=3, help="number of tomograms (default: 3)")
     parser.add_argument("--keep", action="store_true", help="keep the folder")
@@ -278,17 +352,25 @@ def main() -> int:
     good = True
     try:
         rehearsal.prepare()
-        rehearsal.start_cluster()
+        if arguments.scale:
+            rehearsal.start_scheduler()
+            operator = rehearsal.start_groups(KINDS[arguments.scale])
+        else:
+            rehearsal.start_cluster()
         for what, held in strangers_are_refused(rehearsal.addresses["scheduler"], rehearsal.ports["scheduler"], folder):
             print(f"{'ok' if held else 'FAILED'}: {what}")
             good &= held
         rehearsal.start_driver()
-        for what in disturb(rehearsal):
+        for what in () if arguments.scale else disturb(rehearsal):
             print(what, flush=True)
         ended = rehearsal.watch(lambda: rehearsal.pods["driver"].over, RUN_SECONDS)
         print(f"{'ok' if ended else 'FAILED'}: the driver has ended")
         good &= ended
-        for what, held in final_checks(rehearsal):
+        if arguments.scale:
+            rehearsal.watch(lambda: False, 2.0)  # what the operator still has to do
+            print(f"replicas: {', '.join(f'{name} {count}' for name, count in operator.changes)}")
+        scaled = scaling_checks(rehearsal) if arguments.scale else ()
+        for what, held in itertools.chain(scaled, final_checks(rehearsal)):
             print(f"{'ok' if held else 'FAILED'}: {what}", flush=True)
             good &= held
     finally:

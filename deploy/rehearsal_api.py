@@ -130,18 +130,23 @@ def _uninstalled(server: Server) -> Iterator[tuple[str, bool]]:
 
 
 def _rights(server: Server) -> Iterator[tuple[str, bool]]:
-    def may(account: str, verb: str, what: str) -> bool:
-        return server.kubectl("auth", "can-i", verb, what, "--as", ACCOUNT + account).stdout.strip() == "yes"
+    def may(account: str, verb: str, *what: str) -> bool:
+        return server.kubectl("auth", "can-i", verb, *what, "--as", ACCOUNT + account).stdout.strip() == "yes"
 
     group = f"daskworkergroups.kubernetes.dask.org/{RUN}-gpu"
-    yield "the driver may patch its groups", may("driver", "patch", group)
-    yield "workers may not", not may("workers", "patch", group)
+    scale = ("daskworkergroups.kubernetes.dask.org", f"{RUN}-gpu", "--subresource=scale")
+    yield "the driver may set the replicas of its groups", may("driver", "patch", *scale)
+    yield "workers may not", not may("workers", "patch", *scale)
+    yield "the driver may list the names of workers", may("driver", "list", "deployments.apps")
     for verb, what in (
+        ("patch", group),
         ("patch", "daskworkergroups.kubernetes.dask.org/another"),
         ("list", "daskworkergroups.kubernetes.dask.org"),
         ("delete", group),
         ("get", "secrets"),
         ("create", "pods"),
+        ("delete", "deployments.apps"),
+        ("patch", "deployments.apps"),
         ("patch", f"daskclusters.kubernetes.dask.org/{RUN}"),
     ):
         yield f"the driver may not {verb} {what}", not may("driver", verb, what)
@@ -150,10 +155,13 @@ def _rights(server: Server) -> Iterator[tuple[str, bool]]:
 def _scaling(server: Server) -> Iterator[tuple[str, bool]]:
     # The driver's own code with the rights of its service account.
     code = (
-        "from membrain_cloud.pipeline.runners.kubernetes_scaling import Scaler, WorkerGroup\n"
-        f"scaler = Scaler([WorkerGroup.parse('gpu={RUN}-gpu:3')], {NAMESPACE!r})\n"
-        "scaler.start()\n"
-        "scaler.follow({'gpu': 10, 'cpu': 0}, {'gpu': 2, 'cpu': 1}, 1e9)\n"
+        "from membrain_cloud.pipeline.runners.kubernetes.api import GroupApi\n"
+        "from membrain_cloud.pipeline.runners.kubernetes.groups import WorkerGroup\n"
+        "from membrain_cloud.pipeline.runners.kubernetes.scaler import Scaler\n"
+        "from membrain_cloud.pipeline.runners.worker_registry import WorkerRegistry\n"
+        f"scaler = Scaler([WorkerGroup.parse('gpu={RUN}-gpu:3')], GroupApi({NAMESPACE!r}))\n"
+        "assert (scaler.groups[0].slots, scaler.groups[0].memory_bytes) == (2, 2**34)\n"
+        "scaler.follow({('gpu', 0): 10}, WorkerRegistry(), 1e9)\n"
         "assert not scaler.complaint, scaler.complaint\n"
     )
     environment = {**os.environ, "KUBECONFIG": str(server.folder / "kubeconfig-driver"), "PYTHONPATH": str(ROOT)}

@@ -9,6 +9,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -119,6 +120,42 @@ def without_options(command: list[str], options: tuple[str, ...]) -> list[str]:
 def with_options(command: list[str], values: dict[str, str]) -> list[str]:
     """Return a command line with other values of these options."""
     return [values.get(before, word) for before, word in zip(["", *command], command, strict=False)]
+
+
+def large_node(folder: Path) -> str:
+    """Return a folder for PYTHONPATH, by which Python believes that this machine has 32 cores, and much memory."""
+    path = folder / "node"
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "sitecustomize.py").write_text(
+        "import os\n"
+        "import psutil\n"
+        "os.cpu_count = lambda: 32\n"
+        "os.sched_getaffinity = lambda pid: set(range(32))\n"
+        "psutil.cpu_count = lambda logical=True: 32\n"
+        "psutil.Process.cpu_affinity = lambda self, cpus=None: list(range(32))\n"
+        "real = psutil.virtual_memory\n"
+        "psutil.virtual_memory = lambda: real()._replace(total=128 * 2**30)\n"
+    )
+    return str(path)
+
+
+def shortened_driver(command: list[str], kinds: Sequence[str]) -> list[str]:
+    """Return the driver's command with at most two workers of these kinds, and with shorter times for scaling."""
+    words = iter(command[command.index("run") :])
+    kept: list[str] = []
+    for word in words:
+        value = next(words) if word == "--scale" else None
+        if value is None:
+            kept.append(word)
+        elif value.partition("=")[0] in kinds:
+            kept += [word, value.rpartition(":")[0] + ":2"]
+    code = (
+        "from membrain_cloud.pipeline.runners.kubernetes import groups\n"
+        "groups.WINDOW_SECONDS, groups.CHANGE_SECONDS = 15.0, 2.0\n"
+        "from membrain_cloud.cli import main\n"
+        "main()\n"
+    )
+    return [sys.executable, "-c", code, *kept]
 
 
 def free_port() -> int:

@@ -21,7 +21,17 @@ FROM_ROOT = {
 SECTIONS: list[tuple[str, list[str]]] = [
     ("Tutorials", ["tutorials/one-tomogram.md", "tutorials/portal-dataset.md"]),
     ("", ["tutorials/annotate-together.md", "tutorials/query-the-tables.md"]),
-    ("How to", ["how-to/run.md", "how-to/copick.md", "copick-tools.md", "how-to/look.md", "how-to/give-back.md"]),
+    (
+        "How to",
+        [
+            "how-to/run.md",
+            "how-to/copick.md",
+            "copick-tools.md",
+            "how-to/look.md",
+            "how-to/xarray.md",
+            "how-to/give-back.md",
+        ],
+    ),
     ("", ["how-to/train-segmentation.md", "how-to/train-a-picker.md", "models.md"]),
     ("Statistics", ["statistics/*"]),
     ("Deployment", ["deploy/*"]),

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from membrain_cloud.api.context import measure_picks, particle_context
     from membrain_cloud.api.phantoms import simulate
     from membrain_cloud.api.projects import open_project, plan, run
+    from membrain_cloud.api.tomograms import open_tomogram
     from membrain_cloud.api.volumes import Volume, read_volume
     from membrain_cloud.errors import MembrainCloudError
     from membrain_cloud.geometry import Mesh, Picks
@@ -42,6 +43,7 @@ __all__ = [
     "measure_picks",
     "mesh",
     "open_project",
+    "open_tomogram",
     "particle_context",
     "pick",
     "plan",
@@ -63,6 +65,7 @@ _MODULES = {
     "measure": "api.arrays",
     "measure_picks": "api.context",
     "open_project": "api.projects",
+    "open_tomogram": "api.tomograms",
     "particle_context": "api.context",
     "pick": "api.arrays",
     "plan": "api.projects",

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -189,6 +189,12 @@ class Block:
     halo: Box
 
 
+MeshSurface = Literal["shell", "side", "midsurface"]
+"""What a mesh is of: a closed shell around a slab, one side of it, or the surface midway between its sides."""
+
+MESH_SURFACES: tuple[MeshSurface, ...] = ("shell", "side", "midsurface")
+
+
 @dataclass(frozen=True, eq=False)
 class Mesh:
     """A triangle mesh.
@@ -199,10 +205,17 @@ class Mesh:
         Positions, xyz in Å.
     faces : ndarray, shape (F, 3), int32
         Indices of vertices, wound so that normals point out of the membrane (out of the slab, for a closed shell).
+    surface : {"shell", "side", "midsurface"} or None
+        What the mesh is of: the closed shell around a slab, one side of it, or the surface midway between its sides.
+        None if that is unknown.
+    thickness_angstrom : float or None
+        Thickness of the slab that a side or a mid-surface is of, Å; None if that is unknown.
     """
 
     vertices: NDArray[np.float64]
     faces: NDArray[np.int32]
+    surface: MeshSurface | None = None
+    thickness_angstrom: float | None = None
 
     def face_areas_angstrom2(self) -> NDArray[np.float64]:
         """Return the area of each face, (F,) float64, in Å²."""

@@ -174,7 +174,7 @@ def run(
                 progress(done, total)
 
     with open_runner(workers=workers, scheduler=scheduler, in_process=in_process) as runner:
-        memory = runner.memory_bytes
+        memory = runner.memory_limits
         planned = plan_run(project, chosen, STAGES, runs=runs, stages=stages, worker_memory_bytes=memory)
         total = len(planned.tasks)
         return list(execute_plan(project, chosen, planned, runner, STAGES, observe))

@@ -99,6 +99,9 @@ class Program(click.Group):
             ctx.exit(BAD_INPUT)
         except BrokenPipeError:
             ctx.exit(FAILED)
+        except OSError as error:  # the system's, not a bug of ours
+            _print_error(ctx, f"{_system_error(error)} -> check the path, its permissions and the disk")
+            ctx.exit(BAD_INPUT)
         except Exception as error:
             self._report_bug(ctx, error)
 
@@ -108,6 +111,12 @@ class Program(click.Group):
         next_step = "this is a bug: please report it, with the output of --debug"
         _print_error(ctx, f"{type(error).__name__}: {message} -> {next_step}")
         ctx.exit(FAILED)
+
+
+def _system_error(error: OSError) -> str:
+    """Return an error of the system in words: the file, and why."""
+    words = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    return f"{error.filename}: {words}" if error.filename else words
 
 
 class Command(click.Command):

@@ -6,7 +6,7 @@ copick imports this module at every call, so nothing heavy is imported at the to
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -24,6 +24,7 @@ from membrain_cloud.cli.options import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+Parsed = TypeVar("Parsed")
 # Settings of CZII's MemBrain-seg runs on the portal: where they put their results, and how they were made.
 PRESETS = {
     "czii": ("output.user=membrain-seg", "output.session=0", "segment.mode=exact", "segment.rescale=false"),
@@ -236,27 +237,42 @@ train_picker = _train("picker", "picking")
 
 def _stages(stages: str, source: str) -> str:
     """Return the stages for a source: a mask is separated first, instances are taken as they are."""
-    return stages if "instance=true" in source.lower() else f"separate,{stages}"
+    from membrain_cloud.store.projects.resolve import names_instances
+
+    return stages if _parsed(names_instances, source, "-i") else f"separate,{stages}"
 
 
 def _tomogram(uri: str | None) -> list[str]:
     """Return the URI `type@spacing` or `type` as settings."""
+    from membrain_cloud.store.projects.resolve import parse_tomogram_uri
+
     if not uri:
         return []
-    kind, _, spacing = uri.partition("@")
-    pairs = [f"input.tomogram_type={kind}"] if kind not in ("", "*") else []
-    return pairs + ([f"input.voxel_spacing_angstrom={spacing}"] if spacing else [])
+    tomogram = _parsed(parse_tomogram_uri, uri, "-i")
+    keys = {"input.tomogram_type": tomogram.tomogram_type, "input.voxel_spacing_angstrom": tomogram[1]}
+    return [f"{key}={value}" for key, value in keys.items() if value]
 
 
 def _target(uri: str | None, name: str | None) -> list[str]:
     """Return user and session of an output URI as settings; BadParameter for another name than the one written."""
+    from membrain_cloud.store.projects.resolve import parse_target_uri
+
     if not uri:
         return []
-    uri_name, _, rest = uri.partition(":")
-    user, slash, session = rest.partition("@")[0].partition("/")
-    if not uri_name or not user or not slash or not session or (name is not None and uri_name != name):
-        raise click.BadParameter(f"{uri!r}: write {name or 'object'}:user/session", param_hint="-o")
-    return [f"output.user={user}", f"output.session={session}"]
+    target = _parsed(parse_target_uri, uri, "-o")
+    if name is not None and target.name != name:
+        raise click.BadParameter(f"{uri!r}: write {name}:user/session", param_hint="-o")
+    return [f"output.user={target.user}", f"output.session={target.session}"]
+
+
+def _parsed(parse: Callable[[str], Parsed], uri: str, option_name: str) -> Parsed:
+    """Return what a parser of URIs returns; BadParameter in place of its error."""
+    from membrain_cloud.errors import ProjectError
+
+    try:
+        return parse(uri)
+    except ProjectError as error:
+        raise click.BadParameter(str(error), param_hint=option_name) from None
 
 
 def _run(

@@ -28,8 +28,11 @@ import click
 from membrain_cloud.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from membrain_cloud.pipeline.planning.plan import Plan
     from membrain_cloud.pipeline.settings import Settings
+    from membrain_cloud.pipeline.tasks import Kind
     from membrain_cloud.store.projects.project import Project
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -218,7 +221,7 @@ class PlanOptions(TablesOptions, SettingsOptions):
     stages: str | None = option(
         "--stages",
         metavar="A,B,...",
-        help="Only these stages of segment,separate,mesh,pick,measure,context (default: all that apply).",
+        help="Only these stages of segment,separate,mesh,pick,measure,context,organelle (default: all that apply).",
     )
 
     def load(self, *more: str) -> Settings:
@@ -237,7 +240,11 @@ class PlanOptions(TablesOptions, SettingsOptions):
         return super().load(*more, *self.tables_setting())
 
     def plan(
-        self, project: Project, settings: Settings, runs: tuple[str, ...], worker_memory_bytes: int | None = None
+        self,
+        project: Project,
+        settings: Settings,
+        runs: tuple[str, ...],
+        worker_memory_bytes: Mapping[Kind, int] | None = None,
     ) -> Plan:
         """Return the plan: what a run of these stages has left to do. Nothing is written.
 
@@ -249,8 +256,9 @@ class PlanOptions(TablesOptions, SettingsOptions):
             The settings that `load` returned.
         runs : tuple of str
             Names of runs; empty for all.
-        worker_memory_bytes : int, optional
-            Memory of a worker; tasks that need more are refused. By default no task is refused for its memory.
+        worker_memory_bytes : mapping of str to int, optional
+            Memory in bytes of the largest worker for GPU and for CPU tasks; tasks that need more are refused. By
+            default no task is refused for its memory.
 
         Returns
         -------

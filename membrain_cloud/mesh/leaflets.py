@@ -46,6 +46,24 @@ def split_leaflets(shell: Surface) -> NDArray[np.int64] | None:
     ----------
     Kunegis et al., Spectral analysis of signed graphs, SDM 2010.
     """
+    sides = leaflet_sides(shell)
+    return None if sides is None else sides[0]
+
+
+def leaflet_sides(shell: Surface) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
+    """Split a shell into its two leaflets, and tell how far each vertex lies from the rim between them.
+
+    Parameters
+    ----------
+    shell : Surface
+        A closed shell of V vertices and F faces, as for `split_leaflets`.
+
+    Returns
+    -------
+    tuple of (F,) int64 array and (V,) float64 array, or None
+        The leaflets as `split_leaflets` returns them, and a value of the vertices that is 0 in the middle of the rim
+        and has another sign on either leaflet; 0 for vertices that no face uses. None as in `split_leaflets`.
+    """
     if not shell.is_closed or shell.volume <= 0.0:
         return None
     used, number = np.unique(shell.faces, return_inverse=True)
@@ -61,7 +79,9 @@ def split_leaflets(shell: Surface) -> NDArray[np.int64] | None:
     if areas.min() < LEAST_SHARE * areas.sum():
         return None
     leaflets: NDArray[np.int64] = groups if areas[0] >= areas[1] else 1 - groups
-    return leaflets
+    at_vertices = np.zeros(len(shell.vertices))
+    at_vertices[used] = vector
+    return leaflets, at_vertices
 
 
 def _opposite(vertices: NDArray[np.float64], normals: NDArray[np.float64], thickness: float) -> NDArray[np.int64]:

@@ -12,6 +12,9 @@ from membrain_cloud.mesh.topology import twin_halfedges
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+# Share of vertices that repeat the place of another one, from which a mesh is taken as unmerged.
+_LEAST_REPEATED = 0.1
+
 
 def repaired(mesh: Mesh) -> Mesh:
     """Remove faces that name a vertex twice and copies of faces; wind a closed mesh outwards.
@@ -49,6 +52,32 @@ def repaired(mesh: Mesh) -> Mesh:
     if not area > 0.0 or not np.isfinite(area):
         raise ValueError("the mesh has no area")
     return _outwards(cleaned)
+
+
+def merge_vertices(mesh: Mesh) -> Mesh:
+    """Merge vertices at one place, as triangle soup has them: without it no two faces share an edge.
+
+    Parameters
+    ----------
+    mesh : Mesh
+        Vertices in Å.
+
+    Returns
+    -------
+    Mesh
+        The same object where fewer than a tenth of the vertices repeat others; else with each place once, in the order
+        of first use, and without faces that became lines.
+    """
+    vertices = np.asarray(mesh.vertices)
+    _, first, inverse = np.unique(vertices, axis=0, return_index=True, return_inverse=True)
+    if len(vertices) - len(first) < _LEAST_REPEATED * len(vertices):
+        return mesh
+    order = np.argsort(first)
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    faces = rank[inverse.reshape(-1)][mesh.faces]
+    faces = faces[(faces != np.roll(faces, 1, axis=1)).all(axis=1)]
+    return Mesh(vertices[first[order]], np.ascontiguousarray(faces, np.int32))
 
 
 def _first_copies(faces: NDArray[np.int32]) -> NDArray[np.int64]:

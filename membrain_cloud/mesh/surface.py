@@ -33,6 +33,8 @@ class Surface:
     groups : (F,) integer or None
         Faces of different groups are no neighbours: the surface is cut along the seams between them. None for one
         group.
+    rims : (3F,) bool or None
+        Halfedges without a second face that count as seams: there the faces of a rim have been left out. None for none.
     threads : int or None
         Number of threads for geodesics; None for as many as numba may use. Results do not depend on it.
 
@@ -48,8 +50,16 @@ class Surface:
         The groups.
     """
 
-    def __init__(self, mesh: Mesh, groups: NDArray[np.integer] | None = None, *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        mesh: Mesh,
+        groups: NDArray[np.integer] | None = None,
+        *,
+        rims: NDArray[np.bool_] | None = None,
+        threads: int | None = None,
+    ) -> None:
         self.mesh = mesh
+        self._rims = rims
         self.vertices = np.ascontiguousarray(mesh.vertices, np.float64)
         self.faces = np.ascontiguousarray(mesh.faces, np.int32)
         self.groups = None if groups is None else np.asarray(groups, np.int64)
@@ -69,13 +79,16 @@ class Surface:
 
     @cached_property
     def _is_seam(self) -> NDArray[np.bool_]:
-        """Mask (3F,) of the halfedges whose neighbour is of another group."""
-        if self.groups is None:
-            return np.zeros(3 * len(self.faces), bool)
-        group = np.repeat(self.groups, 3)
+        """Mask (3F,) of the halfedges whose neighbour is of another group, and of those at a rim that was left out."""
         twins = self._uncut_twins
-        seams: NDArray[np.bool_] = (twins >= 0) & (group != group[twins])
-        return seams
+        seams: NDArray[np.bool_] = (
+            np.zeros(3 * len(self.faces), bool) if self._rims is None else self._rims & (twins < 0)
+        )
+        if self.groups is None:
+            return seams
+        group = np.repeat(self.groups, 3)
+        cut: NDArray[np.bool_] = seams | ((twins >= 0) & (group != group[twins]))
+        return cut
 
     @cached_property
     def boundary_edges(self) -> NDArray[np.int32]:

@@ -6,8 +6,14 @@ import hashlib
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from membrain_cloud.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
 
 MODELS = Path(str(files("membrain_cloud"))) / "models"
 
@@ -36,10 +42,41 @@ def resolve_model(source: str) -> Path:
         If `source` is neither.
     """
     for candidate in (MODELS / f"{source}.safetensors", Path(source)):
-        if candidate.is_file():
-            return candidate
+        try:
+            if candidate.is_file():
+                return candidate
+        except (OSError, ValueError) as error:  # no permission, or a name that is too long
+            words = getattr(error, "strerror", None) or error
+            raise ModelError(
+                f"model {source!r}: cannot be read ({words})", "check the path and its permissions"
+            ) from None
     names = ", ".join(built_in_models()) or "none"
     raise ModelError(f"model {source!r}: no such file or built-in model", f"give a path, or one of: {names}")
+
+
+def require_finite_weights(weights: Mapping[str, Tensor], source: str) -> None:
+    """Refuse weights that are NaN or infinite: every result would be, and a mask would be empty.
+
+    Parameters
+    ----------
+    weights : mapping of str to Tensor, any shape and dtype
+        Name to weight.
+    source : str
+        The model, for the error message.
+
+    Raises
+    ------
+    ModelError
+        If a weight is not finite.
+    """
+    bad = {name: int((~value.isfinite()).sum()) for name, value in weights.items() if not value.isfinite().all()}
+    if bad:
+        first = next(iter(bad))
+        total = sum(value.numel() for value in weights.values())
+        raise ModelError(
+            f"model {source!r}: {sum(bad.values())} of {total} weights are NaN or infinite (first in {first})",
+            "its training diverged or the file is damaged: take an earlier checkpoint",
+        )
 
 
 def model_sha256(source: str) -> str:

@@ -1,5 +1,5 @@
-"""Old name of `runners.idle_endpoint`, until release 0.3: schedulers that run name it in their configuration."""
+"""Old name of `runners.kubernetes.operator_endpoint`, until release 0.3: configurations of schedulers name it."""
 
-from membrain_cloud.pipeline.runners.idle_endpoint import routes
+from membrain_cloud.pipeline.runners.kubernetes.operator_endpoint import routes
 
 __all__ = ["routes"]

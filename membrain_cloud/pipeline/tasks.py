@@ -94,7 +94,7 @@ class Job:
         return float(self.settings["run"][name])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Task:
     """One stage on one tomogram, or a part of it.
 
@@ -129,6 +129,8 @@ class Task:
         makes it.
     voxels : int
         Voxels of the tomogram.
+    memory_bytes : int
+        Peak memory of the task in bytes, as planned; 0 where it is unknown.
     """
 
     job: Job
@@ -145,9 +147,10 @@ class Task:
     model_sha256: str = ""
     identities: Mapping[str, str] = field(default_factory=dict)
     voxels: int = 0
+    memory_bytes: int = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Without this each task of a plan would keep a dictionary of its own for good once it was sent.
+        # Without this each task would be pickled with the names of its fields.
         return Task, tuple(getattr(self, name) for name in Task.__dataclass_fields__)
 
     @property
@@ -167,7 +170,7 @@ class Task:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the task as values for JSON."""
-        names = ("stage", "run", "part", "digest", "receipt", "place", "model_sha256", "voxels")
+        names = ("stage", "run", "part", "digest", "receipt", "place", "model_sha256", "voxels", "memory_bytes")
         return {name: getattr(self, name) for name in names} | {
             "link": self.stage_digest,
             "job": {"config": self.job.config, "tables": self.job.tables, "settings": dict(self.job.settings)},

@@ -4,6 +4,7 @@ It may import `image`, `geometry`, `tiling`, `errors` and `jit`; no storage, no 
 
 Modules
 -------
+density_statistics : mean and standard deviation of a tomogram, without outliers and padding.
 sliding_window : windows over a volume, averaged plane by plane.
 regridding : scores on another voxel grid.
 score_encoding : scores in one or two bytes.
@@ -14,6 +15,7 @@ split_touching : membranes that touch or cross.
 """
 
 __all__ = [
+    "density_statistics",
     "instances",
     "regridding",
     "score_encoding",

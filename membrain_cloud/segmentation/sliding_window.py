@@ -8,8 +8,7 @@ volume was cut. Planes are read when a window needs them, and returned as soon a
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,78 +16,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from membrain_cloud.errors import TomogramError
 from membrain_cloud.geometry import Block, Box, Zyx
+from membrain_cloud.segmentation.density_statistics import Statistics, density_statistics
 
 if TYPE_CHECKING:
     from membrain_cloud.tiling import Tiling, Window
 
+__all__ = ["Slab", "Statistics", "WindowAverager", "density_statistics", "segment_slabs"]
+
 Float32 = NDArray[np.float32]
 Read = Callable[[Box], NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Mean and standard deviation (ddof 0) of a whole tomogram, by which its windows are normalised.
-
-    Attributes
-    ----------
-    mean, std : float
-        In the units of the tomogram.
-    voxels : int
-        Number of voxels.
-    """
-
-    mean: float
-    std: float
-    voxels: int
-
-
-def density_statistics(parts: Iterable[NDArray[np.generic]]) -> Statistics:
-    """Compute mean and standard deviation over parts of a tomogram, in one pass and float64.
-
-    Parameters
-    ----------
-    parts : iterable of ndarray, any shape, any real dtype
-        Parts that together are the tomogram. They are merged by the formula of Chan et al. (1983), so large offsets
-        lose no precision.
-
-    Returns
-    -------
-    Statistics
-        Of the whole tomogram.
-
-    Raises
-    ------
-    TomogramError
-        If there are NaN or infinite values, or the tomogram is constant or empty.
-    """
-    count, mean, squares = 0, 0.0, 0.0
-    for part in parts:
-        if part.size == 0:
-            continue
-        values = part.astype(np.float64)
-        part_mean = float(values.mean())
-        if not math.isfinite(part_mean):
-            bad = int(np.count_nonzero(~np.isfinite(values)))
-            raise TomogramError(
-                f"{bad} of {part.size} voxels in one part are NaN or infinite",
-                "repair the tomogram (for instance set such voxels to the mean) and run again",
-            )
-        values -= part_mean
-        part_squares = float(np.einsum("i,i->", values.ravel(), values.ravel()))
-        shift, total = part_mean - mean, count + part.size
-        mean += shift * part.size / total
-        squares += part_squares + shift * shift * count * part.size / total
-        count = total
-    if count == 0:
-        raise TomogramError("the tomogram is empty", "check how it was written")
-    std = math.sqrt(squares / count)
-    if not std > 1e-9 * max(abs(mean), 1e-30):
-        raise TomogramError(
-            f"every voxel has the value {mean:g}", "there is nothing to segment; check how it was written"
-        )
-    return Statistics(mean, std, count)
 
 
 class WindowAverager(Protocol):

@@ -101,6 +101,7 @@ def measure_membrane(
     kinds: Sequence[str] = (),
     density: Density | None = None,
     lamella: Lamella | None = None,
+    origin: str = "",
 ) -> Rows:
     """Compute all statistics of one membrane by itself.
 
@@ -121,6 +122,9 @@ def measure_membrane(
         Density around the membrane, for the bilayer; None measures no bilayer.
     lamella : Lamella or None
         Surfaces of the lamella; None if unknown.
+    origin : str
+        Run, tomogram and number of the membrane: seeds of random numbers depend on it. Default: on the mesh, the
+        particles and the options alone.
 
     Returns
     -------
@@ -133,10 +137,10 @@ def measure_membrane(
         If the mesh cannot be measured (see `mesh.repair.repaired`), or if the number of border flags or object names is
         wrong.
     """
-    measured = prepare_membrane(membrane, grid=grid, options=options, kinds=kinds)
+    measured = prepare_membrane(membrane, grid=grid, options=options, kinds=kinds, origin=origin)
     gaps = None
     if options.gap_nm > 0:
-        gaps = find_gaps({0: measured.surface.mesh}, reach_angstrom=options.gap_angstrom)[0]
+        gaps = find_gaps({0: measured.with_rims}, reach_angstrom=options.gap_angstrom)[0].of_faces(measured.in_rims)
     return _rows_of(replace(measured, gaps=gaps, density=density, lamella=lamella))
 
 
@@ -148,6 +152,7 @@ def measure_tomogram(
     kinds: Sequence[str] = (),
     density_about: Callable[[Mesh], Density | None] | None = None,
     lamella: Lamella | None = None,
+    origin: str = "",
     progress: Callable[[int], None] = lambda _: None,
 ) -> Rows:
     """Compute all statistics of a tomogram's membranes, and of the distances between them.
@@ -169,6 +174,9 @@ def measure_tomogram(
         measures no bilayers.
     lamella : Lamella or None
         Surfaces of the lamella; None if unknown.
+    origin : str
+        Name of the tomogram among all whose tables are pooled: seeds of random numbers depend on it. Default: seeds
+        depend on numbers of membranes, meshes, particles and options alone.
     progress : callable
         Called with numbers of membranes, as they are finished. Default: nothing is called.
 
@@ -181,14 +189,18 @@ def measure_tomogram(
     prepared: dict[int, MeasuredMembrane] = {}
     for number, membrane in sorted(membranes.items()):
         try:
-            prepared[number] = prepare_membrane(membrane, grid=grid, options=options, kinds=kinds)
+            prepared[number] = prepare_membrane(
+                membrane, grid=grid, options=options, kinds=kinds, origin=f"{origin}/{number}"
+            )
         except _MEASURE_ERRORS as error:
             rows["membranes"].append(_failed_row(number, error))
             progress(1)
-    meshes = {number: measured.surface.mesh for number, measured in prepared.items()}
+    meshes = {number: measured.with_rims for number, measured in prepared.items()}
     gaps = find_gaps(meshes, reach_angstrom=options.gap_angstrom) if options.gap_nm > 0 else {}
     for number in list(prepared):
-        measured = replace(prepared.pop(number), gaps=gaps.get(number), lamella=lamella)
+        measured = replace(prepared.pop(number), lamella=lamella)
+        if number in gaps:
+            measured = replace(measured, gaps=gaps[number].of_faces(measured.in_rims))
         try:
             density = None if density_about is None else density_about(measured.shell.mesh)
             own_rows = _rows_of(replace(measured, density=density))

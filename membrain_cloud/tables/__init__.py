@@ -1,6 +1,6 @@
 """Read the tables of a project as pandas frames, and compute curves and densities from them.
 
-May import `store` (reading tables), `statistics` (curves from counts) and `errors`; pandas and numpy, and no Dask.
+May import `store` (reading tables), `statistics` (curves from counts) and `errors`; pandas, numpy and xarray, no Dask.
 
     from membrain_cloud import tables
 
@@ -10,12 +10,15 @@ May import `store` (reading tables), `statistics` (curves from counts) and `erro
     analysis.concentration(by="dataset")              # particles per µm²
     analysis.nearest_neighbors(by="object_name")      # histogram and mean of distances
     analysis.ripley(by=["run_name"])                  # g, O, K, L with envelopes
+    analysis.ripley_dataset(by=["run_name", "membrane_id"])  # the same curves as an xarray.Dataset
     analysis.significance()                           # p-values against randomness
     analysis.peaks()                                  # preferred spacings, each with its error
     analysis.histogram("mean_curvature_per_nm")       # area in bins of a property
     analysis.density_against("distance_to_edge_nm")   # particles per µm² in bins of a property
     analysis.neighbors_against("mean_curvature_per_nm")  # distance to the nearest neighbour in bins of a property
     analysis.ripley_against("distance_to_edge_nm")    # g, O, K, L in bins of a property
+    tables.open("project/config.json", organelles=True)  # adds `organelle` to the columns to group by
+    analysis.organelle_contacts()                     # gaps and contact areas of pairs of organelles
     analysis.membrane_pairs(); analysis.chains(); analysis.in_plane_angles(); analysis.density_profile()
 
 `by` is one column or several: key columns (dataset, run_name, tomogram_id, membrane_id, ...), component_id where the

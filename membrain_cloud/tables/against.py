@@ -9,7 +9,7 @@ import pandas as pd
 
 from membrain_cloud.tables.curves import Curve
 from membrain_cloud.tables.grouping import groups, joined, ratio, sums, with_group
-from membrain_cloud.tables.membranes import n_sides
+from membrain_cloud.tables.membranes import membrane_areas
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,12 +36,11 @@ def density(areas: pd.DataFrame, counts: pd.DataFrame, names: Sequence[str]) -> 
     DataFrame
         The columns of `Analysis.density_against`.
     """
-    area = sums(areas, [*names, *_BIN], ["area_nm2"])
+    area = sums(membrane_areas(areas, names), [*names, *_BIN], ["area_um2"])
     kinds = pd.DataFrame({"object_name": sorted(set(counts["object_name"]))})
     counted = sums(counts, [*names, "object_name", "bin"], ["n_particles"])
     out = area.merge(kinds, how="cross").merge(counted, on=[*names, "object_name", "bin"], how="left")
     out["n_particles"] = out["n_particles"].fillna(0).astype(int)
-    out["area_um2"] = out.pop("area_nm2") / 1e6 / n_sides(names)
     out["per_um2"] = ratio(out["n_particles"], out["area_um2"])
     out["per_um2_error"] = ratio(np.sqrt(out["n_particles"]), out["area_um2"])
     whole = out.groupby([*names, "object_name"], dropna=False, observed=True)[["n_particles", "area_um2"]]

@@ -11,15 +11,19 @@ from membrain_cloud.errors import UsageError
 from membrain_cloud.statistics.membrane.surface_properties import scale_of
 from membrain_cloud.statistics.spatial.correlation_peaks import pair_correlation_peaks
 from membrain_cloud.tables import against, membranes, neighbors
-from membrain_cloud.tables.curves import Curve, RandomCurves, significance
+from membrain_cloud.tables.curves import Curve, RandomCurves, significance, with_simulation_counts
+from membrain_cloud.tables.datasets import curves_as_dataset
 from membrain_cloud.tables.grouping import PAIR, By, Group, group_columns, groups, joined, require_columns, with_group
+from membrain_cloud.tables.organelles import organelle_contacts, organelles_of_membranes, where_with_organelles
 from membrain_cloud.tables.reader import TableReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import xarray as xr
 
-def open(url: str, where: pd.DataFrame | None = None) -> Analysis:
+
+def open(url: str, where: pd.DataFrame | None = None, *, organelles: bool = False) -> Analysis:
     """Open the tables of a project.
 
     Parameters
@@ -28,6 +32,9 @@ def open(url: str, where: pd.DataFrame | None = None) -> Analysis:
         Config or manifest of a project, or the folder or URL of its tables.
     where : DataFrame or None
         Rows to keep, by any of the key columns it has; its other columns can be grouped by. None keeps all rows.
+    organelles : bool
+        Add `organelle` to the columns that membranes can be grouped by; the stage organelle must have been run.
+        Default: False.
 
     Returns
     -------
@@ -57,7 +64,7 @@ def open(url: str, where: pd.DataFrame | None = None) -> Analysis:
     from membrain_cloud.store.tables.parquet_tables import Tables
 
     tables = open_tables(open_project(url)) if is_config(url) else Tables(url)
-    return Analysis(tables, where)
+    return Analysis(tables, where_with_organelles(tables, where) if organelles else where)
 
 
 class Analysis(TableReader):
@@ -170,6 +177,31 @@ class Analysis(TableReader):
         ]
         return joined(parts, names)
 
+    def ripley_dataset(self, by: By = (), level: float = 0.95) -> xr.Dataset:
+        """Compute the curves of `ripley` as a data set of xarray.
+
+        Parameters
+        ----------
+        by : str or sequence of str
+            Columns to group by, beside the pair of kinds, such as `["run_name", "membrane_id"]`.
+        level : float
+            Share of random patterns inside the envelopes at each distance.
+
+        Returns
+        -------
+        Dataset
+            The variables `g`, `k_nm2`, `l_minus_r_nm` with `_low` and `_high`, and the other columns of `ripley`,
+            float64. Dimensions: the columns of `by`, `object_name`, `target_object_name`, and `r_nm`, the upper ends of
+            the bins. NaN where a combination of groups has no curve.
+
+        Raises
+        ------
+        UsageError
+            If two groups have different bins of distance.
+        """
+        names = group_columns(by, *PAIR)
+        return curves_as_dataset(self.ripley(by, level), names, level)
+
     def significance(self, by: By = (), r_min_nm: float = 0.0, r_max_nm: float = np.inf) -> pd.DataFrame:
         """Test each group and pair of kinds against complete spatial randomness on the same surfaces.
 
@@ -183,9 +215,9 @@ class Analysis(TableReader):
         Returns
         -------
         DataFrame
-            One row a group: `n_simulations`; `p` of the largest |L - mean L| over all distances in the range, so that
-            no distance is chosen afterwards; `direction`, "clustered" or "spaced", and `r_nm`, where the difference is
-            largest. NaN without simulations.
+            One row a group: `n_simulations`; `p` of the largest |L - mean L| over all distances in the range, ties
+            broken at random; `p_conservative` with ties counted against the observation; `direction`, "clustered" or
+            "spaced", and `r_nm`, where the difference is largest. NaN without simulations.
 
         References
         ----------
@@ -196,7 +228,7 @@ class Analysis(TableReader):
             dict(zip(names, group, strict=True)) | significance(curve, random, r_min_nm, r_max_nm)
             for group, curve, random in self._curves(names)
         ]
-        return pd.DataFrame(rows, columns=[*names, "n_simulations", "p", "direction", "r_nm"])
+        return pd.DataFrame(rows, columns=[*names, "n_simulations", "p", "p_conservative", "direction", "r_nm"])
 
     def peaks(self, by: By = (), half_width_nm: float | None = None, least_significance: float = 3.0) -> pd.DataFrame:
         """Find peaks of the pair correlation: preferred spacings, each with its error.
@@ -336,6 +368,29 @@ class Analysis(TableReader):
         table = require_columns(self.frame("membrane_pairs"), names, "membrane_pairs")
         return membranes.pair_summary(table, names, to_itself=to_itself)
 
+    def organelle_contacts(self, by: By = ()) -> pd.DataFrame:
+        """Summarise the distances between membranes by pairs of organelles.
+
+        Parameters
+        ----------
+        by : str or sequence of str
+            Columns to group by, beside the pair of organelles.
+
+        Returns
+        -------
+        DataFrame
+            One row a group and pair: `organelle`, `other_organelle` (None where it is unknown), then the columns of
+            `membrane_pairs`. Pairs are ordered: areas are those of membranes of `organelle`.
+
+        Raises
+        ------
+        UsageError
+            If membranes have not been assigned to organelles.
+        """
+        names = group_columns(by)
+        table = require_columns(self.frame("membrane_pairs"), names, "membrane_pairs")
+        return organelle_contacts(table, organelles_of_membranes(self._tables), names)
+
     def chains(self, by: By = ()) -> pd.DataFrame:
         """Count the chains of each kind of particle, and compare them with those of random orientations.
 
@@ -389,6 +444,7 @@ class Analysis(TableReader):
         observed = require_columns(self.frame("pair_counts"), names, "pair_counts")
         random = self.frame("random_pair_counts") if "random_pair_counts" in self.names() else None
         random_of = {} if random is None else dict(groups(random, names))
+        observed = observed if random is None else with_simulation_counts(observed, random)
         for group, rows in groups(observed, names):
             curve = Curve(rows)
             yield group, curve, RandomCurves(curve, random_of.get(group))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,8 @@ CURVES = ("g", "k_nm2", "l_minus_r_nm")
 """The curves that envelopes are computed of."""
 
 Floats = NDArray[np.float64]
+# Statistics of two patterns are tied if they differ by at most this share.
+TIE = 1e-9
 
 
 class Curve:
@@ -43,6 +46,8 @@ class Curve:
         √(K/π) less that at random, nm.
     counted, expected : (B,) float64 array
         Ordered pairs as observed, and expected at random.
+    n_simulations : int or None
+        Simulations that all rows have; None if the rows do not tell.
 
     Raises
     ------
@@ -61,6 +66,8 @@ class Curve:
         self.k, self.random_k, self.l_minus_r = ripley.k_nm2, ripley.random_k_nm2, ripley.l_minus_r_nm
         self.counted = total["n_pairs"].to_numpy(float)
         self.expected = total["expected_pairs"].to_numpy(float)
+        told = rows["n_simulations"] if "n_simulations" in rows else pd.Series(dtype=float)
+        self.n_simulations = int(told.min()) if len(told) and told.notna().all() else None
 
     @property
     def per_k(self) -> Floats:
@@ -95,7 +102,8 @@ class RandomCurves:
     curve : Curve
         The observed curve of B bins.
     rows : DataFrame or None
-        Rows of `random_pair_counts`; None if there are none.
+        Rows of `random_pair_counts`; None if there are none. The number of simulations is that of the curve; a
+        simulation without rows has no pairs. If the curve does not know it, it is the highest number in the rows.
 
     Attributes
     ----------
@@ -104,11 +112,17 @@ class RandomCurves:
     """
 
     def __init__(self, curve: Curve, rows: pd.DataFrame | None) -> None:
-        counts = np.zeros((0, len(curve.r)))
-        if rows is not None and len(rows):
-            simulation = rows["simulation"].to_numpy(int)
-            counts = np.zeros((simulation.max() + 1, len(curve.r)))
-            np.add.at(counts, (simulation, rows["bin"].to_numpy(int)), rows["n_pairs"].to_numpy(float))
+        n_rows = 0 if rows is None else len(rows)
+        simulation = rows["simulation"].to_numpy(int) if rows is not None and n_rows else np.zeros(0, int)
+        n_simulations = curve.n_simulations
+        if n_simulations is None:
+            n_simulations = int(simulation.max(initial=-1)) + 1
+        counts = np.zeros((n_simulations, len(curve.r)))
+        if rows is not None and n_rows:
+            # Of membranes with different numbers of simulations, only those count that all of them have.
+            used = simulation < n_simulations
+            places = (simulation[used], rows["bin"].to_numpy(int)[used])
+            np.add.at(counts, places, rows["n_pairs"].to_numpy(float)[used])
         self.g = counts / np.where(curve.expected > 0, curve.expected, np.nan)
         self.k_nm2 = np.cumsum(counts, axis=1) * curve.per_k
         self.l_minus_r_nm = np.sqrt(self.k_nm2 / np.pi) - np.sqrt(curve.random_k / np.pi)
@@ -140,6 +154,9 @@ def significance(curve: Curve, random: RandomCurves, r_min_nm: float, r_max_nm: 
     The statistic is the largest distance of L from the mean L of all other patterns, over a range of distances. It is
     computed for the observed pattern and for each simulation, so one p-value holds for all distances.
 
+    With few pairs several patterns have the same statistic. Ties are broken at random, so that p is uniform at random;
+    the random number follows from the counts, so the same rows give the same p.
+
     Parameters
     ----------
     curve : Curve
@@ -152,8 +169,9 @@ def significance(curve: Curve, random: RandomCurves, r_min_nm: float, r_max_nm: 
     Returns
     -------
     dict
-        `n_simulations`; `p`; `direction`, "clustered" or "spaced"; and `r_nm`, where the difference is largest. Without
-        simulations, p and r_nm are NaN and direction is None.
+        `n_simulations`; `p`; `p_conservative`, with all ties counted against the observation; `direction`, "clustered"
+        or "spaced"; and `r_nm`, where the difference is largest. Without simulations, the p-values and r_nm are NaN and
+        direction is None.
 
     References
     ----------
@@ -161,15 +179,25 @@ def significance(curve: Curve, random: RandomCurves, r_min_nm: float, r_max_nm: 
     """
     simulated = random.l_minus_r_nm
     in_range = (curve.r > r_min_nm) & (curve.r <= r_max_nm)
-    unknown = {"n_simulations": len(simulated), "p": np.nan, "direction": None, "r_nm": np.nan}
+    unknown = {
+        "n_simulations": len(simulated),
+        "p": np.nan,
+        "p_conservative": np.nan,
+        "direction": None,
+        "r_nm": np.nan,
+    }
     if not len(simulated) or not in_range.any():
         return unknown
     patterns = np.nan_to_num(np.vstack([curve.l_minus_r, simulated])[:, in_range])
     difference = patterns - (patterns.sum(axis=0) - patterns) / (len(patterns) - 1)
     largest = np.abs(difference).max(axis=1)
     at = int(np.abs(difference[0]).argmax())
+    larger = int((largest > largest[0] * (1.0 + TIE)).sum())
+    not_smaller = int((largest >= largest[0] * (1.0 - TIE)).sum())  # itself included
+    rng = np.random.default_rng(int.from_bytes(sha256(patterns.tobytes()).digest()[:8], "big"))
     return unknown | {
-        "p": float((largest >= largest[0] * (1.0 - 1e-12)).mean()),
+        "p": float(rng.integers(larger + 1, not_smaller + 1)) / len(largest),
+        "p_conservative": not_smaller / len(largest),
         "direction": "clustered" if difference[0, at] > 0.0 else "spaced",
         "r_nm": float(curve.r[in_range][at]),
     }
@@ -209,3 +237,23 @@ def _quantile(values: Floats, share: float) -> Floats:
     below = int(rank)
     above = min(below + 1, len(values) - 1)
     return np.asarray(ordered[below] + (rank - below) * (ordered[above] - ordered[below]))
+
+
+def with_simulation_counts(observed: pd.DataFrame, random: pd.DataFrame) -> pd.DataFrame:
+    """Return observed pair counts with `n_simulations`, which rows of an older version lack.
+
+    Parameters
+    ----------
+    observed : DataFrame
+        Rows of `pair_counts`.
+    random : DataFrame
+        Rows of `random_pair_counts`; their highest simulation gives the number for rows without one.
+
+    Returns
+    -------
+    DataFrame
+        A copy of `observed` without gaps in `n_simulations`.
+    """
+    highest = int(random["simulation"].max()) + 1 if len(random) else 0
+    stored = observed["n_simulations"] if "n_simulations" in observed else pd.Series(np.nan, observed.index)
+    return observed.assign(n_simulations=stored.fillna(highest))

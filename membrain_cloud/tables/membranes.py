@@ -13,6 +13,8 @@ from membrain_cloud.tables.grouping import groups, joined, ratio, sums
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from membrain_cloud.statistics.membrane.surface_properties import Scale
 
 
@@ -61,8 +63,7 @@ def area_histogram(table: pd.DataFrame, names: Sequence[str], scale: Scale) -> p
     DataFrame
         The columns of `Analysis.histogram`.
     """
-    out = sums(table, [*names, "bin", "bin_min", "bin_max"], ["area_nm2"])
-    out["area_um2"] = out.pop("area_nm2") / 1e6 / n_sides(names)
+    out = sums(membrane_areas(table, names), [*names, "bin", "bin_min", "bin_max"], ["area_um2"])
     whole = out.groupby(list(names), dropna=False, observed=True)["area_um2"].transform("sum") if names else None
     total = out["area_um2"].sum() if whole is None else whole
     out["share"] = out["area_um2"] / total
@@ -72,15 +73,27 @@ def area_histogram(table: pd.DataFrame, names: Sequence[str], scale: Scale) -> p
     return out.sort_values([*names, "bin"], ignore_index=True).drop(columns="bin")
 
 
-def n_sides(names: Sequence[str]) -> float:
-    """Return the number of sides that a sum of area is over: both, or one if leaflets are grouped by.
+def membrane_areas(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Add the area that rows of a histogram stand for.
 
     Parameters
     ----------
+    table : DataFrame
+        Rows of `membrane_histograms`.
     names : sequence of str
-        Columns that the rows are grouped by.
+        Columns to group by.
+
+    Returns
+    -------
+    DataFrame
+        The rows with `area_um2`: the leaflet's own area if leaflets are grouped by, else the one-sided area. Rows of an
+        older version have no one-sided area: it is half of their area.
     """
-    return 1.0 if "leaflet" in names else 2.0
+    if "leaflet" in names:
+        return table.assign(area_um2=table["area_nm2"] / 1e6)
+    half = table["area_nm2"] / 2.0
+    one_sided = table["one_sided_area_nm2"].fillna(half) if "one_sided_area_nm2" in table else half
+    return table.assign(area_um2=one_sided / 1e6)
 
 
 def pair_summary(table: pd.DataFrame, names: Sequence[str], *, to_itself: bool) -> pd.DataFrame:
@@ -149,9 +162,7 @@ def chain_summary(
         own = chains_of.get(group, chains.iloc[:0])
         members = int(own["n_members"].sum())
         simulated = random_of.get(group)
-        random_members = (
-            np.zeros(0) if simulated is None else simulated.groupby("simulation")["n_members"].sum().to_numpy(float)
-        )
+        random_members = np.zeros(0) if simulated is None else _members_of_experiments(simulated)
         parts.append(
             dict(zip(names, group, strict=True))
             | {
@@ -171,6 +182,13 @@ def chain_summary(
         "random_share_in_chains", "n_simulations", "p",
     ]  # fmt: skip
     return joined([pd.DataFrame(parts)] if parts else [], names, columns)
+
+
+def _members_of_experiments(simulated: pd.DataFrame) -> NDArray[np.float64]:
+    """Sum the particles in chains over membranes, (S,), for the S simulations that all membranes have."""
+    by_simulation = simulated.groupby("simulation")["n_members"].agg(["sum", "size"])
+    in_all = by_simulation["size"] == by_simulation["size"].max()
+    return np.asarray(by_simulation["sum"][in_all], np.float64)
 
 
 def profile(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import pytest
 import membrain_cloud
 
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-MODULES = ["", ".api.arrays", ".api.context", ".api.phantoms", ".api.projects", ".api.volumes"]
+MODULES = ["", ".api.arrays", ".api.context", ".api.phantoms", ".api.projects", ".api.tomograms", ".api.volumes"]
 
 
 @pytest.mark.parametrize("name", MODULES)

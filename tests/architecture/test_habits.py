@@ -17,7 +17,7 @@ PACKAGE, TESTS = ROOT / "membrain_cloud", ROOT / "tests"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name not in ("__init__.py", "__main__.py"))
 LONGEST_FILE, LARGEST_FOLDER, LONGEST_TEST_NAME = 450, 16, 70
 # Options of dask's own programs, which next steps quote.
-FOREIGN_OPTIONS = {"--nthreads", "--memory-limit", "--query-gpu", "--format"}
+FOREIGN_OPTIONS = {"--nthreads", "--memory-limit", "--resources", "--preload-nanny", "--query-gpu", "--format"}
 _ARRAY = re.compile(r"\b(NDArray|Float32|Float64|Floats|Ints|Tensor)\b")
 
 

@@ -47,6 +47,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     ),
     **dict.fromkeys(("torch", "monai", "safetensors"), ("networks", "training", "pipeline")),
     "triton": ("networks",),
+    "xarray": ("store", "tables", "api"),
     **dict.fromkeys(("matplotlib", "jinja2", "neuroglancer"), ("report",)),
 }
 # Libraries that `membrain-cloud --help` must not load.
@@ -57,6 +58,7 @@ HEAVY = (
     "distributed",
     "copick",
     "zarr",
+    "xarray",
     "pyarrow",
     "scipy",
     "numba",

@@ -27,6 +27,7 @@ ENTRY_POINTS = [
     EntryPoint(name, value, group)
     for group, entries in tomllib.loads(PYPROJECT.read_text())["project"]["entry-points"].items()
     for name, value in entries.items()
+    if group.startswith("copick.")
 ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import itertools
 import json
 import re
 import subprocess
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from dask.utils import parse_bytes
 from manifest_rules import pods_of
 from render import CHART, ROOT, helm_template
 
@@ -101,20 +104,67 @@ def test_spot_and_on_demand(rendered: Render) -> None:
         assert next(iter(pods_of(each)))["nodeSelector"] == demand
 
 
-def test_two_groups_of_a_kind_are_not_both_scaled(rendered: Render, render_with: RenderWith) -> None:
+def options(objects: list[Manifest], name: str) -> list[str]:
+    """Return the values of an option of the driver, in their order."""
+    return [value for option, value in itertools.pairwise(driver_arguments(objects)) if option == name]
+
+
+def test_spot_workers_are_asked_for_before_those_on_demand(render_with: RenderWith) -> None:
     group = yaml.safe_load((CHART / "values.yaml").read_text())["workers"]["gpu"]
-    with pytest.raises(subprocess.CalledProcessError) as caught:
-        render_with("base", {"workers": {"steady": group}})
-    assert "give one of them max: 0" in caught.value.stderr
-    steady = group | {"max": 0, "replicas": 2, "capacity": "onDemand"}
-    objects = render_with("base", {"workers": {"steady": steady}})
+    objects = render_with("base", {"workers": {"backup": group | {"capacity": "onDemand", "max": 4}}})
+    assert options(objects, "--scale") == [
+        "cpu=membrain-cloud-r1-cpu:8",
+        "gpu=membrain-cloud-r1-gpu:8",
+        "gpu=membrain-cloud-r1-backup:4",
+    ]
+    assert options(objects, "--expect") == []
+
+
+def test_workers_that_are_not_scaled_are_waited_for(rendered: Render, render_with: RenderWith) -> None:
+    assert options(rendered("on-premises"), "--scale") == ["cpu=membrain-cloud-r1-cpu:8"]
+    assert options(rendered("on-premises"), "--expect") == ["gpu"]
+    group = yaml.safe_load((CHART / "values.yaml").read_text())["workers"]["gpu"]
+    objects = render_with("base", {"workers": {"steady": group | {"max": 0, "replicas": 2}}})
     assert one(objects, "DaskWorkerGroup", "-steady")["spec"]["worker"]["replicas"] == 2
-    assert sum(word == "--scale" for word in driver_arguments(objects)) == 2
+    assert options(objects, "--expect") == ["gpu"]
+
+
+@pytest.mark.parametrize("kind", ["gpu", "cpu"])
+def test_workers_are_told_all_their_memory(rendered: Render, kind: str) -> None:
+    (pod,) = pods_of(one(rendered("base"), "DaskWorkerGroup", f"-{kind}"))
+    (container,) = pod["containers"]
+    given = dict(itertools.pairwise(container["args"]))
+    assert given["--memory-limit"] == str(parse_bytes(container["resources"]["limits"]["memory"]))
+
+
+def test_a_worker_has_the_time_of_its_pod_to_end_its_tasks(rendered: Render) -> None:
+    dask = yaml.safe_load(one(rendered("base"), "ConfigMap", "-dask")["data"]["dask.yaml"])
+    (pod,) = pods_of(one(rendered("base"), "DaskWorkerGroup", "-gpu"))
+    assert 0 < pod["terminationGracePeriodSeconds"] - dask["membrain-cloud"]["grace-seconds"] <= 10
+    preload = dict(itertools.pairwise(pod["containers"][0]["args"]))["--preload-nanny"]
+    assert callable(importlib.import_module(preload).dask_teardown)
+    for route in dask["distributed"]["scheduler"]["http"]["routes"]:
+        assert importlib.import_module(route).routes
+
+
+def test_the_driver_may_set_replicas_and_read_names(rendered: Render) -> None:
+    """A patch of the group itself would change its pods: any image, volume or account of the namespace."""
+    rules = one(rendered("base"), "Role")["rules"]
+    may = {(resource, verb) for rule in rules for resource in rule["resources"] for verb in rule["verbs"]}
+    assert may == {
+        ("daskworkergroups", "get"),
+        ("daskworkergroups", "list"),
+        ("daskworkergroups/scale", "get"),
+        ("daskworkergroups/scale", "patch"),
+        ("deployments", "list"),
+    }
+    for rule in rules[:2]:
+        assert rule["resourceNames"] == ["membrain-cloud-r1-cpu", "membrain-cloud-r1-gpu"]
 
 
 def test_a_nightly_run_keeps_its_cluster_and_never_runs_twice_at_once(rendered: Render) -> None:
     objects = rendered("gcp")
-    assert one(objects, "DaskCluster")["spec"]["idleTimeout"] == 0
+    assert one(objects, "DaskCluster")["spec"]["idleTimeout"] >= 10**8, "0 would keep the operator from asking"
     nightly = one(objects, "CronJob")["spec"]
     assert nightly["concurrencyPolicy"] == "Forbid"
     (pod,) = pods_of(one(objects, "CronJob"))

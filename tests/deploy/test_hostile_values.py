@@ -143,6 +143,26 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "schedule with a line break": (_schedule("0 1 * * *\n"), "cronJob.schedule"),
     "time zone of the node": ({"cronJob": {"timeZone": "Local"}}, "cronJob.timeZone"),
     "seconds beyond 32 bits": ({"driver": {"ttlSecondsAfterFinished": 10**12}}, "driver.ttlSecondsAfterFinished"),
+    "replicas above max": (_gpu(replicas=9), "workers.gpu.replicas: 9 is above max: 8"),
+    "memory in thousandths": (
+        _gpu(resources={"requests": {"memory": "16000m"}, "limits": {"memory": "16000m"}}),
+        "workers.gpu.resources.limits.memory: 16000m for slots: 2 is 0.00 GiB a task",
+    ),
+    "memory without a unit": (
+        {"driver": {"resources": {"requests": {"memory": "1"}, "limits": {"memory": "1"}}}},
+        "driver.resources.limits.memory: 1 is too little",
+    ),
+    "slots without memory": (_gpu(slots=16), "16Gi for slots: 16 is 1.00 GiB a task"),
+    "threads without cores": (_gpu(cpus=64), "workers.gpu.cpus: 64 threads share 4 cores"),
+    "no workers": (
+        {"workers": {"gpu": {"enabled": False}, "cpu": {"enabled": False}}},
+        "workers: no group has any worker",
+    ),
+    "groups of no workers": (
+        {"workers": {"gpu": {"max": 0}, "cpu": {"max": 0}}},
+        "workers: no group has any worker",
+    ),
+    "cluster deleted before its driver": ({"idleTimeoutSeconds": 5}, "idleTimeoutSeconds: after 5 s"),
     "negative time-out": ({"idleTimeoutSeconds": -1}, "idleTimeoutSeconds"),
     "one account for driver and workers": (
         {"serviceAccounts": {"driver": {"name": "one"}, "workers": {"name": "one"}}},

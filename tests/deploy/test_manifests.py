@@ -201,7 +201,7 @@ WRONG_TEMPLATES: dict[str, tuple[Callable[[list[Manifest]], None], str]] = {
     "no service account": (_drop("ServiceAccount", "-workers"), "service account"),
     "no cluster": (_drop("DaskCluster"), "DaskCluster membrain-cloud-r1 is not there"),
     "no group to scale": (_drop("DaskWorkerGroup", "-gpu"), "no such worker group"),
-    "no right to scale": (_edit("Role", "rules.0.resourceNames", ["another"]), "role does not let it"),
+    "no right to scale": (_edit("Role", "rules.1.resourceNames", ["another"]), "role does not let it"),
     "root user": (_edit("Job", "spec.template.spec.securityContext.runAsNonRoot", None), "runAsNonRoot"),
     "writable root": (_edit("DaskWorkerGroup", f"{WORKER}.securityContext.readOnlyRootFilesystem", False), "written"),
     "no limit of memory": (_edit("DaskWorkerGroup", f"{WORKER}.resources.limits.memory", None), "no limit of memory"),

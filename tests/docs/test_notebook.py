@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import warnings
@@ -12,6 +13,7 @@ import pytest
 
 NOTEBOOKS = Path(__file__).parents[2] / "docs" / "notebooks"
 NOTEBOOK, ONE_TOMOGRAM = NOTEBOOKS / "statistics.ipynb", NOTEBOOKS / "one-tomogram.ipynb"
+XARRAY = NOTEBOOKS / "xarray.ipynb"
 
 
 def execute(
@@ -20,7 +22,9 @@ def execute(
     from nbclient import NotebookClient
 
     monkeypatch.setenv("MEMBRAIN_PROJECT", str(project))
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    )
     monkeypatch.setenv("IPYTHONDIR", str(folder / "ipython"))
     notebook = nbformat.read(path, as_version=4)
     with warnings.catch_warnings():
@@ -48,7 +52,16 @@ def test_the_notebook_of_one_tomogram_runs(tmp_path: Path, monkeypatch: pytest.M
     assert images(notebook) == 3
 
 
-@pytest.mark.parametrize("path", [NOTEBOOK, ONE_TOMOGRAM], ids=lambda path: path.stem)
+def test_the_notebook_of_xarray_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import xarray
+
+    if "ome-zarr" not in xarray.backends.list_engines():
+        pytest.skip("the package was installed before it had the engine ome-zarr: install it again")
+    notebook = execute(tmp_path, tmp_path, monkeypatch, XARRAY)
+    assert images(notebook) == 3
+
+
+@pytest.mark.parametrize("path", [NOTEBOOK, ONE_TOMOGRAM, XARRAY], ids=lambda path: path.stem)
 def test_a_notebook_is_stored_with_figures_and_without_paths(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from membrain_cloud.store.volumes.ome_zarr import OmeVersion
+
 pytest.importorskip("s3fs")
 GIVEN = ["segment.mode=exact", "segment.block_voxels=40000", "mesh.vertex_area_angstrom2=1000", "measure.simulations=0"]
 # Processes are killed at random here: no task may be given up for it, however often it happens to be the same one.
@@ -35,14 +37,22 @@ FAULTS = {"503": 0.02, "500": 0.02, "reset": 0.01, "reset_after": 0.005, "trunca
 
 
 @pytest.mark.parametrize(
-    ("runs", "n_kills", "seed"),
-    [pytest.param(6, 2, 1, id="small"), pytest.param(40, 16, 2, id="whole", marks=pytest.mark.slow)],
+    ("runs", "n_kills", "seed", "version"),
+    [
+        pytest.param(6, 2, 1, "0.4", id="small"),
+        pytest.param(6, 2, 3, "0.5", id="sharded", marks=pytest.mark.slow),
+        pytest.param(40, 16, 2, "0.4", id="whole", marks=pytest.mark.slow),
+    ],
 )
-def test_chaos_changes_nothing(proxy: FaultProxy, tmp_path: Path, runs: int, n_kills: int, seed: int) -> None:
+def test_chaos_changes_nothing(
+    proxy: FaultProxy, tmp_path: Path, runs: int, n_kills: int, seed: int, version: OmeVersion
+) -> None:
     """The seed decides which process is killed when and how, and which requests fail."""
-    given = [word for line in (*GIVEN, *tiny_models(tmp_path)) for word in ("--set", line)]
-    alone = make_project(tmp_path, f"alone-{runs}", f"http://127.0.0.1:{proxy.port}", runs, tall_every=5)
-    project = make_project(tmp_path, f"chaos-{runs}", proxy.url, runs, tall_every=5)
+    given = [*GIVEN, *tiny_models(tmp_path), f"output.format={version}"]
+    given = [word for line in given for word in ("--set", line)]
+    direct, name = f"http://127.0.0.1:{proxy.port}", f"{runs}-{version}"
+    alone = make_project(tmp_path, f"alone-{name}", direct, runs, tall_every=5, version=version)
+    project = make_project(tmp_path, f"chaos-{name}", proxy.url, runs, tall_every=5, version=version)
     undisturbed = start("membrain_cloud", "run", alone.config, *given, "--in-process", errors=tmp_path / "alone.err")
     log_of_store = StoreLog()
     proxy.witness, proxy.faults = log_of_store.note, Faults(rates=FAULTS, seed=seed)

@@ -85,6 +85,9 @@ def receipts(project: Project) -> dict[str, bytes]:
     [
         pytest.param(["--workers", "2"], range(1, 3 * RUNS, 2), marks=pytest.mark.slow, id="dask"),
         pytest.param(["--in-process"], (2, 6), id="in_process"),
+        pytest.param(
+            ["--in-process", "--set", "output.format=0.5"], (2, 6), marks=pytest.mark.slow, id="in_process_sharded"
+        ),
     ],
 )
 def test_repeated_kills_do_not_change_the_results(tmp_path: Path, how: list[str], moments: Sequence[int]) -> None:

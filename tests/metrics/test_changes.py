@@ -55,6 +55,17 @@ def test_counts_add_up_over_parts() -> None:
         whole.add(first, second[:3])
 
 
+@pytest.mark.parametrize("largest", [2**16 - 1, 2**32 - 1, 2**63 - 1])
+def test_labels_of_any_size_are_counted_by_pairs(largest: int) -> None:
+    labels = np.array([0, 1, largest - 1, largest], np.uint64)
+    first, second = labels[np.random.default_rng(0).integers(0, 4, (2, 6, 7, 8))]
+    overlap = Overlap()
+    overlap.add(first, second)
+    for a in labels.tolist():
+        for b in labels.tolist():
+            assert overlap.counts[a, b] == (((first == a) & (second == b)).sum() if a or b else 0)
+
+
 def test_empty_volumes() -> None:
     empty = np.zeros((3, 3, 3), np.uint8)
     overlap = Overlap()

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from membrain_cloud.store.projects.project import Project
+    from membrain_cloud.store.volumes.ome_zarr import OmeVersion
 
 SHAPE, SPACING = (28, 30, 32), 10.0
 STAGES = 5
@@ -85,7 +86,9 @@ def tiny_models(folder: Path) -> list[str]:
     return [f"segment.model={folder / 'segmenter.safetensors'}", f"pick.model={folder / 'picker.safetensors'}"]
 
 
-def make_project(folder: Path, name: str, endpoint: str, runs: int, *, tall_every: int = 0) -> Project:
+def make_project(
+    folder: Path, name: str, endpoint: str, runs: int, *, tall_every: int = 0, version: OmeVersion = "0.4"
+) -> Project:
     """Write the same tomograms to a new bucket; each `tall_every`-th one is tall enough to be cut into blocks."""
     options = {"key": "x", "secret": "x", "endpoint_url": endpoint}
     Files(f"s3://{name}", options).filesystem.mkdir(name)
@@ -97,7 +100,7 @@ def make_project(folder: Path, name: str, endpoint: str, runs: int, *, tall_ever
     for number in range(runs):
         tall = tall_every and number % tall_every == tall_every - 1
         density, _ = vesicle(number, (56, *SHAPE[1:]) if tall else SHAPE)
-        project.write_tomogram(TomogramRef(f"TS_{number:02d}", "wbp", SPACING), density, chunk=16)
+        project.write_tomogram(TomogramRef(f"TS_{number:02d}", "wbp", SPACING), density, chunk=16, version=version)
     return project
 
 

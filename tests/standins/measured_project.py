@@ -13,6 +13,7 @@ import numpy as np
 from membrain_cloud.geometry import Box, Grid, Mesh, Picks, orientations_from_normals
 from membrain_cloud.mesh.conversion.mask_to_mesh import mesh_membrane
 from membrain_cloud.pipeline.settings import MeasureSettings
+from membrain_cloud.statistics.context.organelles import LabelVolume, OrganelleRules, assign_organelles
 from membrain_cloud.statistics.context.particle_context import membranes_around, particle_context_rows
 from membrain_cloud.statistics.measure import Density, Membrane, measure_tomogram, tomogram_row
 from membrain_cloud.store.projects.create import MEMBRANE_OBJECT, create_project
@@ -118,6 +119,12 @@ def fill(tables: Tables, dataset: str = "d") -> None:
         context = particle_context_rows(
             around, ribosomes, reach_nm=100.0, grid=GRID, object_names="ribosome", picks_uri="ribosome:a/1"
         )
+        x = np.indices(GRID.shape)[2]
+        organelles = LabelVolume(1 + (x > 46).astype(np.uint8), GRID, {1: "mitochondrion", 2: "endosome"})
+        of_membranes, shares = assign_organelles(membranes, [organelles], OrganelleRules(8.0, 0.5, 0.2, 0.9))
+        for table, rows in (("membrane_organelles", of_membranes), ("organelle_shares", shares)):
+            tables.write_part(table, dataset, f"{run}/wbp", [keys | row for row in rows])
+        tables.receipts.write(receipt_name(f"organelle/{dataset}/{run}/wbp", "complete", "0" * 64), {"digest": "x"})
         part = f"{run}/wbp/ribosome_a_1"
         tables.write_part("particle_context", dataset, part, [keys | row for row in context])
         tables.receipts.write(receipt_name(f"context/{dataset}/{part}", "complete", "0" * 64), {"digest": "x"})

@@ -42,7 +42,9 @@ def assert_same(one: list[dict[str, Any]], other: list[dict[str, Any]], rel: flo
     assert len(one) == len(other)
     for left, right in zip(one, other, strict=True):
         for name in left:
-            if name.startswith(("x_", "y_", "z_", "box_", "rot_", "tilt_", "psi_", "normal_", "verticality", *but)):
+            if name.startswith(
+                ("x_", "y_", "z_", "box_", "rot_", "tilt_", "psi_", "normal_", "verticality", "random_seed", *but)
+            ):
                 continue
             expected = right[name]
             if isinstance(expected, float):

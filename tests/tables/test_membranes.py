@@ -32,7 +32,9 @@ def test_a_leaflets_area_is_not_halved() -> None:
     whole = membranes.area_histogram(table, [], scale)
     assert whole["area_um2"].tolist() == [3.0]
     assert whole["holds_beyond"].tolist() == [True]
-    assert (membranes.n_sides(["run_name"]), membranes.n_sides(["leaflet"])) == (2.0, 1.0)
+    # rows that know their share of the one-sided area: that of one side is all of it
+    told = membranes.area_histogram(table.assign(one_sided_area_nm2=[2e6, None]), [], scale)
+    assert told["area_um2"].tolist() == [4.0]
 
 
 def test_gaps_are_weighted_by_facing_area() -> None:

@@ -186,7 +186,7 @@ def picks(
     settings = listed.settings(settings)
     open_placed = open_runner(workers=placement.workers, scheduler=placement.scheduler, in_process=placement.in_process)
     with open_placed as runner:
-        memory = runner.memory_bytes
+        memory = runner.memory_limits
         made = plan(project, settings, STAGES, runs=listed.runs, stages=["context"], worker_memory_bytes=memory)
         with display.Progress(made, runner.snapshot) as progress:
             outcomes = execute_plan(project, settings, made, runner, STAGES, progress.observe)

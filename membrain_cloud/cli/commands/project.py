@@ -11,7 +11,8 @@ from membrain_cloud.cli import display
 from membrain_cloud.cli.app import Command, exit_failed, print_json, say
 from membrain_cloud.cli.options import WorkersOptions, absolute, absolute_path, json_option, takes
 from membrain_cloud.cli.project_options import config_argument, runs_option
-from membrain_cloud.errors import UsageError
+from membrain_cloud.cli.read_options import empty_chunks_option
+from membrain_cloud.errors import MembrainCloudError, UsageError
 
 
 @click.command(cls=Command)
@@ -33,8 +34,8 @@ def demo(options: WorkersOptions, folder: str, *, small: bool, as_json: bool) ->
 
     count = options.workers or default_workers()
     project = steps.simulate_demo(folder, small=small, processes=count, report=say)
-    with open_runner(workers=count, scheduler=None, in_process=False) as runner:
-        plan = steps.plan_demo(project, runner.memory_bytes)
+    with open_runner(workers=options.workers, scheduler=None, in_process=False) as runner:
+        plan = steps.plan_demo(project, runner.memory_limits)
         with display.Progress(plan) as progress:
             outcomes = steps.run_demo(project, plan, runner, progress.observe)
         failed = any(outcome.state in ("failed", "blocked") for outcome in outcomes)
@@ -75,7 +76,10 @@ def project() -> None:
     metavar="TYPE",
     help="Tomogram type in the project, e.g. wbp or denoised.",
 )
-def init(folder: str, *, patterns: tuple[str, ...], voxel_spacing: float | None, tomogram_type: str) -> None:
+@empty_chunks_option
+def init(
+    folder: str, *, patterns: tuple[str, ...], voxel_spacing: float | None, tomogram_type: str, empty_chunks: str
+) -> None:
     """Make a copick project from tomogram files.
 
     The files are .mrc, .rec, .map, .tif, .npy or .zarr; each becomes a run of DIR/config.json. Without --tomograms the
@@ -92,8 +96,20 @@ def init(folder: str, *, patterns: tuple[str, ...], voxel_spacing: float | None,
         return
     # Path.glob refuses absolute patterns and matches hidden files.
     files = sorted({file for pattern in patterns for file in glob.glob(pattern)})  # noqa: PTH207 - see above
-    created = init_project(folder, files, voxel_spacing_angstrom=voxel_spacing, tomogram_type=tomogram_type, report=say)
+    failures: list[tuple[str, MembrainCloudError]] = []
+    created = init_project(
+        folder,
+        files,
+        voxel_spacing_angstrom=voxel_spacing,
+        tomogram_type=tomogram_type,
+        report=say,
+        fill_empty_chunks=empty_chunks == "fill",
+        on_failure=(lambda file, error: failures.append((file, error))) if len(files) > 1 else None,
+    )
     click.echo(created.config)
+    if failures:
+        display.show_failed_files(failures, len(files))
+        exit_failed()
 
 
 @project.command("manifest", cls=Command)

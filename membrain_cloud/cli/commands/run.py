@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from membrain_cloud.pipeline.planning.plan import Plan
-    from membrain_cloud.pipeline.runners.kubernetes_scaling import Scaler
-    from membrain_cloud.pipeline.tasks import Outcome
+    from membrain_cloud.pipeline.runners.kubernetes.scaler import Scaler
+    from membrain_cloud.pipeline.tasks import Kind, Outcome
 
 
 @option_group
@@ -29,7 +29,21 @@ class ClusterOptions(PlacementOptions):
         multiple=True,
         metavar="KIND=GROUP:MAX",
         help="Scale a DaskWorkerGroup on Kubernetes with the work, up to MAX workers of KIND gpu or cpu, e.g. "
-        "gpu=membrain-gpu:64 (repeatable).",
+        "gpu=membrain-gpu:64 (repeatable). Groups of one kind are filled in the order given.",
+    )
+    expect: tuple[str, ...] = option(
+        "--expect",
+        multiple=True,
+        type=click.Choice(("gpu", "cpu")),
+        help="Workers of this kind connect sooner or later: their stages wait for them and go to no others "
+        "(repeatable; default: the kinds of --scale).",
+    )
+    wait: float | None = option(
+        "--wait-for-workers",
+        type=click.FloatRange(0, min_open=True),
+        metavar="MINUTES",
+        help="Time that ready tasks wait for a worker which can take them, in minutes; then the run fails (default: 30 "
+        "with --scale or --expect, else 10).",
     )
     namespace: str | None = option(
         "--namespace",
@@ -48,12 +62,26 @@ class ClusterOptions(PlacementOptions):
         self.check()
         if not self.scale:
             return None
-        from membrain_cloud.pipeline.runners.kubernetes_scaling import Scaler, WorkerGroup
+        from membrain_cloud.pipeline.runners.kubernetes.api import GroupApi
+        from membrain_cloud.pipeline.runners.kubernetes.groups import WorkerGroup
+        from membrain_cloud.pipeline.runners.kubernetes.scaler import Scaler
 
         groups = [WorkerGroup.parse(text) for text in self.scale]
         if self.scheduler is None:
             raise UsageError("--scale is for the worker groups of a scheduler", "give --scheduler as well")
-        return Scaler(groups, self.namespace)
+        return Scaler(groups, GroupApi(self.namespace))
+
+    def expected(self) -> tuple[Kind, ...]:
+        """Return the kinds of workers that connect sooner or later.
+
+        Raises
+        ------
+        UsageError
+            There is no scheduler to which they could connect.
+        """
+        if self.expect and self.scheduler is None:
+            raise UsageError("--expect is for the workers of a scheduler", "give --scheduler as well")
+        return tuple("gpu" if kind == "gpu" else "cpu" for kind in self.expect)
 
 
 @option_group
@@ -130,10 +158,15 @@ def run(
     project = open_project(config)
     scaler = cluster.scaler()
     open_placed = open_runner(
-        workers=cluster.workers, scheduler=cluster.scheduler, in_process=cluster.in_process, scaler=scaler
+        workers=cluster.workers,
+        scheduler=cluster.scheduler,
+        in_process=cluster.in_process,
+        scaler=scaler,
+        expected=cluster.expected(),
+        wait_seconds=None if cluster.wait is None else 60 * cluster.wait,
     )
     with log_to(monitoring.log_file), stop_on_signals(monitoring.grace) as stop, open_placed as runner:
-        plan = options.plan(project, settings, runs, runner.memory_bytes)
+        plan = options.plan(project, settings, runs, runner.memory_limits)
         observers = observe_run(plan, runner, metrics_port=monitoring.metrics_port, dask_report=monitoring.dask_report)
         with observers as observer, display.Progress(plan, runner.snapshot) as progress:
             outcomes = execute_plan(

@@ -14,7 +14,8 @@ import click
 from membrain_cloud.cli import display
 from membrain_cloud.cli.app import FAILED, Command, error_line, print_json, say
 from membrain_cloud.cli.options import SettingsOptions, json_option, option, option_group, takes
-from membrain_cloud.errors import MembrainCloudError, UsageError
+from membrain_cloud.cli.read_options import label_threshold_option
+from membrain_cloud.errors import InputError, MembrainCloudError, UsageError
 
 if TYPE_CHECKING:
     from membrain_cloud.pipeline.files.postprocess import Derived
@@ -285,8 +286,16 @@ def thresholds(output: OutputOptions, files: tuple[str, ...], *, values: tuple[f
     metavar="N",
     help="Smallest component to keep, in voxels.",
 )
+@label_threshold_option
 @json_option
-def components(output: OutputOptions, files: tuple[str, ...], *, min_voxels: int, as_json: bool) -> None:
+def components(
+    output: OutputOptions,
+    files: tuple[str, ...],
+    *,
+    min_voxels: int,
+    label_threshold: float | None,
+    as_json: bool,
+) -> None:
     """Label the connected components of masks.
 
     This writes <stem>_components.mrc for each FILE, with the 26-connected components numbered 1 to N.
@@ -304,6 +313,7 @@ def components(output: OutputOptions, files: tuple[str, ...], *, min_voxels: int
             output=output.output,
             voxel_spacing_angstrom=output.voxel_spacing,
             overwrite=output.overwrite,
+            label_threshold=label_threshold,
         )
 
     process_files(files, process, as_json)
@@ -312,8 +322,9 @@ def components(output: OutputOptions, files: tuple[str, ...], *, min_voxels: int
 @click.command(cls=Command)
 @files_argument
 @takes(OutputOptions)
+@label_threshold_option
 @json_option
-def skeletonize(output: OutputOptions, files: tuple[str, ...], *, as_json: bool) -> None:
+def skeletonize(output: OutputOptions, files: tuple[str, ...], *, label_threshold: float | None, as_json: bool) -> None:
     """Thin masks to centred sheets, one voxel thick.
 
     This writes <stem>_skel.mrc for each FILE.
@@ -326,7 +337,11 @@ def skeletonize(output: OutputOptions, files: tuple[str, ...], *, as_json: bool)
 
     def process(file: str) -> Derived:
         return skeletonize_file(
-            file, output=output.output, voxel_spacing_angstrom=output.voxel_spacing, overwrite=output.overwrite
+            file,
+            output=output.output,
+            voxel_spacing_angstrom=output.voxel_spacing,
+            overwrite=output.overwrite,
+            label_threshold=label_threshold,
         )
 
     process_files(files, process, as_json)
@@ -365,17 +380,21 @@ def process_files(
         Some of several files failed; exit code 1.
     """
     from membrain_cloud.pipeline.files.postprocess import require_own_names
+    from membrain_cloud.store.formats.local_input import unreadable
 
     require_own_names(files)
     rows: list[dict[str, Any]] = []
+    failures: list[tuple[str, MembrainCloudError]] = []
     with _interrupt_on_sigterm(), _started(files, process, at_once) as results:
         for file, result in zip(files, results, strict=True):
             try:
                 derived = result()
-            except MembrainCloudError as error:
+            except (MembrainCloudError, OSError) as cause:
                 if len(files) == 1:
                     raise
+                error = cause if isinstance(cause, MembrainCloudError) else InputError(unreadable(file, cause))
                 say(f"error: {error_line(error)}")
+                failures.append((file, error))
                 rows.append({"file": file, "state": "failed", "message": error.message, "next_step": error.next_step})
                 continue
             rows.append({"state": "done", **vars(derived)})
@@ -388,7 +407,7 @@ def process_files(
         print_json(rows if len(files) > 1 else rows[0])
     failed = sum(row["state"] == "failed" for row in rows)
     if failed:
-        say(f"{failed} of {len(files)} files failed")
+        display.show_failed_files(failures, len(files))
         raise click.exceptions.Exit(FAILED)
 
 

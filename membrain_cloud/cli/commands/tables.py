@@ -133,12 +133,14 @@ def compact(url: str, *, target: str | None, as_json: bool) -> None:
 
 
 def _open(url: str) -> Tables:
-    """Open the tables of a project's config, or those below a URL; raise UsageError where there is none."""
+    """Open the tables of a project's config, or those below a URL, where there must be some."""
     from membrain_cloud.store.projects.open import is_config, open_project
     from membrain_cloud.store.tables.open import open_tables
     from membrain_cloud.store.tables.parquet_tables import Tables
 
-    tables = open_tables(open_project(url)) if is_config(url) else Tables(url)
+    if is_config(url):
+        return open_tables(open_project(url))
+    tables = Tables(url)
     if not tables.names():
-        raise UsageError(f"no tables below {tables.url}", "run the stage measure first, or give another folder")
+        raise UsageError(f"no tables below {url}", "run the stage measure first, or give another folder")
     return tables

@@ -12,7 +12,7 @@ from membrain_cloud.cli.display.outcomes import (
 )
 from membrain_cloud.cli.display.plan import plan_as_dict, show_plan
 from membrain_cloud.cli.display.progress import Bar, Bars, Progress
-from membrain_cloud.cli.display.tables import show_scores, show_table
+from membrain_cloud.cli.display.tables import show_failed_files, show_scores, show_table
 
 __all__ = [
     "Bar",
@@ -22,6 +22,7 @@ __all__ = [
     "run_as_dict",
     "show_activity",
     "show_check",
+    "show_failed_files",
     "show_failures",
     "show_findings",
     "show_plan",

@@ -42,7 +42,7 @@ def plan_as_dict(plan: Plan) -> dict[str, Any]:
                 "digest": task.digest,
                 "inputs": {role: ref.key for role, ref in task.inputs.items()},
                 "output": None if task.output is None else task.output.key,
-                "memory_bytes": plan.memory_bytes[task.key],
+                "memory_bytes": task.memory_bytes,
                 "voxels": task.voxels,
             }
             for order, task in enumerate(plan.tasks)
@@ -63,7 +63,7 @@ def show_plan(plan: Plan) -> None:
     tasks = Counter(task.stage for task in plan.tasks)
     memory: dict[str, int] = {}
     for task in plan.tasks:
-        memory[task.stage] = max(memory.get(task.stage, 0), plan.memory_bytes[task.key])
+        memory[task.stage] = max(memory.get(task.stage, 0), task.memory_bytes)
     rows = [
         (
             stage,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import pickle
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,11 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 
 from membrain_cloud.atomic import replace_atomically
 from membrain_cloud.errors import ModelError
-from membrain_cloud.networks.model_file import resolve_model
+from membrain_cloud.networks.model_file import require_finite_weights, resolve_model
 from membrain_cloud.networks.picking.diffusion_net import Architecture, DiffusionNet, SurfaceTensors
 from membrain_cloud.networks.picking.subvolume_net import SubvolumeNet
 from membrain_cloud.networks.picking.subvolume_picker import SubvolumePicker, class_names
@@ -222,12 +220,17 @@ def load_picker(source: str | os.PathLike[str], *, device: str = "cpu") -> AnyPi
     read = _from_lightning if path.suffix == ".ckpt" else _from_safetensors
     try:
         picker = read(path.read_bytes(), path.stem)
-    except (KeyError, ValueError, TypeError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
+    except ModelError:
+        raise
+    except OSError as error:
+        raise ModelError(f"picker {source}: cannot be read ({error.strerror})", "check its permissions") from error
+    except Exception as error:  # torch raises many kinds for a damaged pickle
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
             f"picker {source}: not a picker model ({reason})",
             "give a .safetensors written by `membrain-cloud train picking` or a MemBrain-pick .ckpt",
         ) from error
+    require_finite_weights(picker.network.state_dict(), str(source))
     picker.network.to(torch.device(device)).eval().requires_grad_(False)
     return picker
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from membrain_cloud.atomic import replace_atomically
 from membrain_cloud.errors import ModelError
-from membrain_cloud.networks.model_file import model_sha256, resolve_model
+from membrain_cloud.networks.model_file import model_sha256, require_finite_weights, resolve_model
 from membrain_cloud.networks.segmentation.architecture import membrain_seg_checkpoint as membrain_seg
 from membrain_cloud.networks.segmentation.architecture.mirror_symmetry import mirrors_are_tied
 from membrain_cloud.networks.segmentation.architecture.unet import (
@@ -60,7 +60,11 @@ def read_header(source: str) -> dict[str, Any]:
         If the file is no model or lacks these entries.
     """
     path = resolve_model(source)
-    if _is_checkpoint(path):
+    try:
+        is_checkpoint = _is_checkpoint(path)
+    except OSError as error:
+        raise ModelError(f"model {source!r}: cannot be read ({error.strerror})", "check its permissions") from None
+    if is_checkpoint:
         architecture, _ = membrain_seg.read_checkpoint(path)
         return _membrain_seg_header(architecture)
     try:
@@ -130,7 +134,7 @@ def load_network(source: str) -> tuple[nn.Module, dict[str, Any]]:
     Raises
     ------
     ModelError
-        If the file is no segmentation model, or its weights do not fit the architecture.
+        If the file is no segmentation model, or its weights do not fit the architecture or are not finite.
     """
     path, header = resolve_model(source), read_header(source)
     if header["task"] != "segmentation":
@@ -149,6 +153,7 @@ def load_network(source: str) -> tuple[nn.Module, dict[str, Any]]:
         load_own_state(network, {name: value.to(torch.float32, copy=True) for name, value in state.items()})
     except (KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"model {source!r}: weights do not fit its architecture ({error})", "get it again") from None
+    require_finite_weights(own_state(network), source)
     return network.eval(), header
 
 

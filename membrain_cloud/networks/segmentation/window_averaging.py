@@ -28,6 +28,8 @@ _SIGMA_FRACTION = 0.125
 _LEAST_WEIGHT = 1e-3
 # A window that varies less than this (in the tomogram's standard deviations) is void, and is not looked at.
 _VOID_STD = 1e-3
+# Standard deviations beyond which a voxel is no measurement; larger ones would decide on the norm of a whole window.
+_LARGEST = 100.0
 _VOID_LOGIT = -10.0
 # A window is looked at again while more than this part of its voxels is undecided: has a logit nearer to 0 than the
 # margin, each voxel counted by its share in the average, and all by how much one look more can still move it.
@@ -293,7 +295,8 @@ class WindowAverager:
             if part is not None:
                 z, y, x = part.within(self.halo)
                 z = slice(part.start[0] - plane, part.stop[0] - plane)
-                voxels[part.within(box)] = (planes[z, y, x].float() - self.mean) / self.std
+                normalised = (planes[z, y, x].float() - self.mean) / self.std
+                voxels[part.within(box)] = normalised.clamp(-_LARGEST, _LARGEST)
         return _Seen(window, voxels, self._most_looks)
 
     def _add(self, seen: _Seen) -> None:

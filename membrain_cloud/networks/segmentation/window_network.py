@@ -110,6 +110,11 @@ class WindowNetwork:
     ------
     ModelError
         If the device cannot compute in this precision.
+
+    Notes
+    -----
+    Where the logits of the first windows are not finite, since numbers overflow in half precision or eight bits, these
+    and all that follow are computed in float32, with a warning.
     """
 
     def __init__(
@@ -120,6 +125,9 @@ class WindowNetwork:
         if precision == "int8" and not (device.type == "cpu" and has_integer_kernels()):
             raise ModelError("int8 needs a CPU with AVX-512 VNNI", "take segment.precision=auto, or bfloat16 on a GPU")
         self.device, self.dtype = device, DTYPES[_precision_of_maps(precision)]
+        # Kept until the first window has shown that the arithmetic does not overflow.
+        self._unchecked: nn.Module | None = None if precision == "float32" else network
+        self._precision = precision
         self._forward: Callable[[Tensor], Tensor]
         if device.type == "cpu":
             self._streamed = StreamedUNet(network, self.dtype, integers=precision == "int8")
@@ -159,7 +167,28 @@ class WindowNetwork:
         with torch.inference_mode():
             edge = windows.shape[-1]
             seen = windows if window is None else fourier_resize(windows, window)
-            return trilinear_resize(self._in_parts(seen), edge)
+            logits = self._in_parts(seen)
+            if self._unchecked is not None and len(seen):
+                logits = self._checked(seen, logits, self._unchecked)
+            return trilinear_resize(logits, edge)
+
+    def _checked(self, windows: Tensor, logits: Tensor, network: nn.Module) -> Tensor:
+        """Return the first logits; compute them and all that follow in float32 if they are not finite."""
+        self._unchecked = None
+        if bool(logits.isfinite().all()):
+            return logits
+        _LOG.warning(
+            "the network's numbers overflow in %s: its results are computed in float32, which takes longer",
+            self._precision,
+        )
+        exact = WindowNetwork(network, self.device, "float32")
+        self.dtype, self._forward, self._precision = exact.dtype, exact._forward, "float32"
+        if hasattr(exact, "_module"):
+            self._module = exact._module
+        logits = self._in_parts(windows)
+        if not bool(logits.isfinite().all()):
+            raise ModelError("the network gives numbers that are not finite, in float32 too", "take another model")
+        return logits
 
     def _in_parts(self, windows: Tensor) -> Tensor:
         try:

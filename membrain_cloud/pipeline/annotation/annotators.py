@@ -18,7 +18,8 @@ from membrain_cloud.pipeline.annotation.extract import (
     patch_refs,
     prefill,
 )
-from membrain_cloud.store.formats.volume_reader import read_volume
+from membrain_cloud.store.formats.label_volume import check_labels
+from membrain_cloud.store.formats.volume_reader import open_volume_file
 from membrain_cloud.store.refs import SegmentationRef
 from membrain_cloud.training.corrections import Marks, apply_corrections, fill_unmarked, marks_from_masks
 
@@ -318,10 +319,12 @@ def _correction_files(patch_set: PatchSet, patch: AnnotationPatch, folder: str) 
 def _union_of_files(paths: Sequence[Path], patch: AnnotationPatch) -> NDArray[np.bool_]:
     union = np.zeros(patch.box.shape, np.bool_)
     for path in paths:
-        array, _ = read_volume(str(path))
-        if array.shape != union.shape:
-            raise InputError(f"{path} has {array.shape} voxels, not {union.shape}", f"correct {patch.patch} itself")
-        union |= array > 0
+        with open_volume_file(str(path)) as volume:
+            if volume.shape != union.shape:
+                raise InputError(
+                    f"{path} has {volume.shape} voxels, not {union.shape}", f"correct {patch.patch} itself"
+                )
+            union |= check_labels(volume).read(Box((0, 0, 0), volume.shape)) > 0
     return union
 
 

@@ -248,7 +248,7 @@ class _TomogramMerge:
         touched += [patch.patch.box for patch in self._merged if patch.patch.patch in self._changed]
         if anew:
             project.create_labels(self._ref, grid, "uint8", chunk)
-        for box in iterate_chunks(grid.shape, project.stored_chunk(self._ref)):
+        for box in iterate_chunks(grid.shape, project.stored_shard(self._ref)):
             if anew or any(box.intersection(other) for other in touched):
                 project.write_labels(self._ref, box, compose_patches(box, placed))
         project.finish_labels(self._ref)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from membrain_cloud.errors import InputError
-from membrain_cloud.geometry import Box, Zyx, iterate_chunks
+from membrain_cloud.geometry import Box, Grid, Zyx, iterate_chunks
 from membrain_cloud.image.skeleton import skeleton_blocks
 from membrain_cloud.metrics.overlap import (
     MaskCounts,
@@ -22,7 +22,9 @@ from membrain_cloud.metrics.overlap import (
 )
 from membrain_cloud.pipeline.evaluation.mesh_scores import MeshScores, mesh_scores
 from membrain_cloud.pipeline.evaluation.pairing import Pair, pairs_of_one_kind
+from membrain_cloud.store.projects.resolve import check_segmentation_extent
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef
+from membrain_cloud.store.volumes.labels import as_marks, check_extent
 from membrain_cloud.training.labels import IGNORE, MARKED_BACKGROUND, MEMBRANE, merge_labels
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ ALL_RUNS = "*"
 class Layers:
     """One or more segmentations of a run, read as training labels (`training.labels`): 0, 1, and 2 to be ignored.
 
-    Every label of an instance segmentation is membrane, and so are values beyond those of the marks.
+    Every label of an instance segmentation is membrane; a mask holds marks (`store.volumes.labels.as_marks`).
 
     Attributes
     ----------
@@ -69,6 +71,8 @@ class Layers:
         -------
         Layers
         """
+        for ref in refs:
+            check_segmentation_extent(project, ref)
         first = refs[0]
         boxes = () if first.instance else iterate_chunks(project.grid(first).shape, project.stored_chunk(first))
         return cls(project, tuple(refs), any((project.read_labels(first, b) == MARKED_BACKGROUND).any() for b in boxes))
@@ -77,6 +81,11 @@ class Layers:
     def key(self) -> str:
         """The names of the layers, for errors."""
         return " with ".join(ref.key for ref in self.refs)
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of the first layer."""
+        return self.project.grid(self.refs[0])
 
     @property
     def shape(self) -> Zyx:
@@ -103,8 +112,7 @@ class Layers:
 
     def _marks(self, ref: SegmentationRef, box: Box) -> NDArray[np.uint8]:
         labels = self.project.read_labels(ref, box)
-        other = (labels != 0) if ref.instance else (labels > MARKED_BACKGROUND)
-        return np.where(other, MEMBRANE, labels).astype(np.uint8)
+        return np.where(labels != 0, MEMBRANE, 0).astype(np.uint8) if ref.instance else as_marks(labels, ref.key)
 
     def membrane(self, box: Box) -> NDArray[np.bool_]:
         """Return where a box (Z, Y, X) is membrane.
@@ -152,6 +160,7 @@ def segmentation_counts(ours: Layers, true: Layers) -> tuple[MaskCounts, int]:
             f"{ours.key} has {shape} voxels, the truth {true.key} has {true.shape}",
             "compare segmentations of one voxel spacing",
         )
+    check_extent(ours.grid, ours.key, {true.key: true.grid})
     total, ignored_voxels = MaskCounts(), 0
     for box in skeleton_blocks(shape):
         ignored = ours.ignored(box) | true.ignored(box)

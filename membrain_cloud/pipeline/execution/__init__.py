@@ -1,12 +1,14 @@
 """Execution of a plan: the life of one task, the driver that hands tasks to a runner, and the records of failures.
 
 Execution may import planning, the stages, the store, and `pipeline.settings`, `tasks`, `models` and `digest`; it knows
-no Dask. The runners implement `driver.Runner`.
+no Dask. The runners implement `runner.Runner`.
 
 Modules
 -------
 driver
     `execute_plan` and `run_tasks`: which task starts next, what a failure blocks, when a task is retried.
+runner
+    The protocol `Runner`: what the driver asks of whatever executes tasks.
 execute_task
     The life of one task on a worker: lease, stage, receipt.
 outcome_store, failure_log, crash_records
@@ -27,5 +29,6 @@ __all__ = [
     "graceful_stop",
     "outcome_store",
     "provenance",
+    "runner",
     "stale_leases",
 ]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,12 +20,38 @@ from membrain_cloud.errors import MembrainCloudError
 from membrain_cloud.pipeline.tasks import Outcome, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from membrain_cloud.store.run_state.receipts import Receipts
 
 Cause = Literal["worker_died", "machine_lost", "driver_died"]
 _HISTORY_LENGTH = 20
+
+
+# Requests to the store at once.
+CONCURRENT_REQUESTS = 32
+
+
+@dataclass(frozen=True)
+class Crash:
+    """An attempt at a task that ended without an outcome.
+
+    Attributes
+    ----------
+    task : Task
+        The task.
+    cause : str
+        What ended the attempt.
+    alone : bool
+        Whether the worker did nothing else.
+    worker : str
+        Address of the worker.
+    """
+
+    task: Task
+    cause: Cause
+    alone: bool
+    worker: str
 
 
 @dataclass
@@ -108,25 +135,48 @@ class CrashRecords:
                     poisoned[task.key] = failure
         return poisoned
 
-    def record(self, task: Task, cause: Cause, *, alone: bool, worker: str) -> CrashRecord:
-        """Count an attempt that ended without an outcome, on top of the stored count: another run may have counted too.
+    def record_all(self, crashes: Sequence[Crash]) -> list[CrashRecord]:
+        """Count attempts that ended without an outcome, with concurrent requests to the store.
+
+        A count goes on top of the stored one: another run may have counted too.
 
         Parameters
         ----------
-        task : Task
-            The task.
-        cause : str
-            What ended the attempt.
-        alone : bool
-            Whether the worker did nothing else.
-        worker : str
-            Address of the worker.
+        crashes : sequence of Crash
+            The attempts, of any number of tasks: the loss of a zone ends thousands at once.
+
+        Returns
+        -------
+        list of CrashRecord
+            The records with these attempts, in the same order.
+        """
+        by_task: dict[str, list[int]] = {}
+        for index, crash in enumerate(crashes):
+            by_task.setdefault(_name(crash.task), []).append(index)
+
+        def record_task(indices: Sequence[int]) -> list[tuple[int, CrashRecord]]:
+            return [(index, self.record(crashes[index])) for index in indices]
+
+        if self._store is None or len(by_task) < 2:
+            return [self.record(crash) for crash in crashes]
+        with ThreadPoolExecutor(min(CONCURRENT_REQUESTS, len(by_task))) as threads:
+            records = dict(entry for entries in threads.map(record_task, by_task.values()) for entry in entries)
+        return [records[index] for index in range(len(crashes))]
+
+    def record(self, crash: Crash) -> CrashRecord:
+        """Count an attempt that ended without an outcome; see `record_all`.
+
+        Parameters
+        ----------
+        crash : Crash
+            The attempt.
 
         Returns
         -------
         CrashRecord
             The record with this attempt.
         """
+        task, cause, alone, worker = crash.task, crash.cause, crash.alone, crash.worker
         record = self._read(task) or self._records.get(_name(task)) or _new_record(task)
         if cause == "machine_lost":
             record.losses += 1

@@ -1,133 +1,38 @@
 """Drive a plan: which task is handed to the runner next, and what a failure blocks. Knows no Dask.
 
-Tasks that are ready wait in two queues, for GPU and for CPU stages, in the plan's order; a task that is retried goes
-behind the others. The runner says whether it has a free slot for the first task of a queue. What is in flight is
-bounded by these slots, so nothing in a scheduler grows with the number of tasks.
+Tasks that are ready wait in queues, for GPU and for CPU stages and by their memory, in the plan's order; a task that is
+retried goes behind the others. The runner says whether it has a free slot for the first task of a queue. What is in
+flight is bounded by these slots, so nothing in a scheduler grows with the number of tasks.
 """
 
 from __future__ import annotations
 
 import heapq
+import math
 import random
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from membrain_cloud.pipeline.execution.crash_records import CrashRecords
 from membrain_cloud.pipeline.execution.failure_log import FailureLog
 from membrain_cloud.pipeline.execution.outcome_store import OutcomeStore
+from membrain_cloud.pipeline.execution.runner import KINDS
 from membrain_cloud.pipeline.execution.stale_leases import remove_stale_leases
-from membrain_cloud.pipeline.tasks import Kind, Outcome, Task
+from membrain_cloud.pipeline.tasks import Outcome
 from membrain_cloud.store.tables.open import open_tables
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Iterator, Mapping
 
+    from membrain_cloud.pipeline.execution.runner import Observer, Runner
     from membrain_cloud.pipeline.planning.digests import Registry
     from membrain_cloud.pipeline.planning.plan import Plan
     from membrain_cloud.pipeline.settings import Settings
+    from membrain_cloud.pipeline.tasks import Kind, Task
     from membrain_cloud.store.projects.project import Project
 
-Observer = Callable[[str, Task, Outcome | None], None]
-"""Called with an event, its task and its outcome.
-
-Events: "started" (outcome None), "finished", "again" (retried later), "held" (another run has the task's lease).
-"""
-
-KINDS: tuple[Kind, ...] = ("gpu", "cpu")
-
-
-class Runner(Protocol):
-    """Executes tasks: in this process, or on workers.
-
-    Attributes
-    ----------
-    memory_bytes : int
-        Memory of its smallest worker in bytes.
-    """
-
-    memory_bytes: int
-
-    def bind(self, attempts: CrashRecords, note: Observer) -> None:
-        """Connect the runner to a run, before its first task.
-
-        Parameters
-        ----------
-        attempts : CrashRecords
-            Where attempts that killed their worker are counted.
-        note : callable
-            Observer of tasks that the runner itself retries.
-        """
-
-    def now(self) -> float:
-        """Return the time in seconds, by the clock on which the runner waits."""
-
-    def has_slot(self, task: Task, kind: Kind) -> bool:
-        """Return whether a task could start now.
-
-        Parameters
-        ----------
-        task : Task
-            The task.
-        kind : str
-            "gpu" or "cpu": the workers that it prefers.
-        """
-
-    def start(self, task: Task, registry: Registry, kind: Kind, *, take_over: str = "") -> None:
-        """Start a task.
-
-        Parameters
-        ----------
-        task : Task
-            The task.
-        registry : mapping of str to Stage
-            All stages.
-        kind : str
-            "gpu" or "cpu": the workers that it prefers.
-        take_over : str
-            State of another run's lease on the task that is no longer renewed. Default: none.
-        """
-
-    def finished(self, seconds: float) -> list[Outcome]:
-        """Return the outcomes of tasks that have ended.
-
-        Parameters
-        ----------
-        seconds : float
-            Time to wait for the first one.
-        """
-
-    def backlog(self, ready: Mapping[Kind, int]) -> None:
-        """Take the number of tasks of each kind that could start if there were slots.
-
-        Parameters
-        ----------
-        ready : mapping of str to int
-            "gpu" and "cpu" -> number of tasks.
-        """
-
-    def snapshot(self) -> Mapping[str, Any]:
-        """Return numbers for display, in any thread.
-
-        By kind: "workers", "in_flight", "pending"; in all: "deaths", "gpu_worker_seconds".
-        """
-
-    def report(self, file: str) -> AbstractContextManager[Any]:
-        """Return a context in which Dask's performance report is recorded, written to a file at its end.
-
-        Parameters
-        ----------
-        file : str
-            Path of the HTML file.
-
-        Raises
-        ------
-        UsageError
-            If the runner has no Dask.
-        """
-
-    def close(self) -> None:
-        """Release workers and connections."""
+# Tasks of a kind whose memory differs by less than this factor wait in one queue.
+_QUEUE_FACTOR = 1.25
 
 
 @dataclass(frozen=True)
@@ -248,7 +153,12 @@ class _Dispatcher:
         self._open_needs = [len(set(task.needs)) for task in plan.tasks]
         self._followers: dict[int, list[int]] = {}
         self._n_open = len(plan.tasks)
-        self._ready: dict[Kind, list[tuple[int, int]]] = {kind: [] for kind in KINDS}
+        # Heaps of (times requeued, index), by the logarithm of the tasks' memory: a large task that waits for a large
+        # worker does not keep small ones from the others.
+        self._ready: dict[Kind, dict[int, list[tuple[int, int]]]] = {kind: {} for kind in KINDS}
+        self._kinds: dict[str, Kind] = {
+            stage: "gpu" if registry[stage].needs_gpu else "cpu" for stage in {task.stage for task in plan.tasks}
+        }
         self._delayed = _DelayedTasks()
         self._jitter = random.Random(0)
         for index, task in enumerate(plan.tasks):
@@ -267,20 +177,41 @@ class _Dispatcher:
         for index in self._delayed.pop(self.runner.now()):
             self._make_ready(index)
         for kind in KINDS:
-            ready = self._ready[kind]
-            while ready:
-                index = ready[0][1]
-                task = self.tasks[index]
-                if self.outcomes.has(index):  # failed before it began
-                    heapq.heappop(ready)
-                    continue
-                if not self.runner.has_slot(task, kind):
-                    break
-                heapq.heappop(ready)
-                self.observe("started", task, None)
-                self.runner.start(task, self.registry, kind, take_over=self._delayed.take_over.pop(index, ""))
-                self.in_flight += 1
-        self.runner.backlog({kind: len(ready) for kind, ready in self._ready.items()})
+            queues = [queue for queue in self._ready[kind].values() if queue]
+            while queues:
+                queue = min(queues)
+                if not self._start_first(queue, kind):
+                    queues.remove(queue)
+                elif not queue:
+                    queues = [queue for queue in queues if queue]
+        self.runner.backlog(
+            {
+                (kind, self.tasks[queue[0][1]].memory_bytes): len(queue)
+                for kind in KINDS
+                for queue in self._ready[kind].values()
+                if queue
+            }
+        )
+
+    def _start_first(self, queue: list[tuple[int, int]], kind: Kind) -> bool:
+        """Start the first task of a queue; return False where it has to wait."""
+        index = queue[0][1]
+        task = self.tasks[index]
+        if self.outcomes.has(index):  # failed before it began
+            heapq.heappop(queue)
+            return True
+        if not self.runner.has_slot(task, kind):
+            failure = self.runner.refusal(task, kind)
+            if failure is None:
+                return False
+            heapq.heappop(queue)
+            self.fail(failure)
+            return True
+        heapq.heappop(queue)
+        self.observe("started", task, None)
+        self.runner.start(task, self.registry, kind, take_over=self._delayed.take_over.pop(index, ""))
+        self.in_flight += 1
+        return True
 
     def seconds_to_wait(self) -> float:
         """Return the seconds until the next retry is due, at most 1."""
@@ -315,8 +246,10 @@ class _Dispatcher:
             self._block_followers(index, outcome)
 
     def _make_ready(self, index: int) -> None:
-        kind: Kind = "gpu" if self.registry[self.tasks[index].stage].needs_gpu else "cpu"
-        heapq.heappush(self._ready[kind], (self._delayed.requeued.get(index, 0), index))
+        task = self.tasks[index]
+        size = int(math.log(max(1, task.memory_bytes), _QUEUE_FACTOR))
+        queue = self._ready[self._kinds[task.stage]].setdefault(size, [])
+        heapq.heappush(queue, (self._delayed.requeued.get(index, 0), index))
 
     def _close(self, index: int, outcome: Outcome) -> None:
         self.outcomes.put(index, outcome)
@@ -428,6 +361,7 @@ def execute_plan(  # noqa: PLR0913 (what is run, on what, and three options)
                 crashes.forget(task)
         observe(event, task, outcome)
 
+    runner.prepare(plan.tasks, registry)
     runner.bind(crashes, record)
     policy = RetryPolicy(
         requeues=settings.run.requeues,

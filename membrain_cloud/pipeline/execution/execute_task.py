@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from membrain_cloud.errors import ChunkError, MembrainCloudError, ProjectError, TransientError, storage_error
-from membrain_cloud.pipeline.execution.crash_records import Cause, CrashRecords
+from membrain_cloud.pipeline.execution.crash_records import Cause, Crash, CrashRecords
 from membrain_cloud.pipeline.execution.provenance import make_receipt
 from membrain_cloud.pipeline.planning.receipt_index import remove_earlier_receipts
 from membrain_cloud.pipeline.settings import Settings, settings_from
@@ -203,7 +203,7 @@ class _Execution:
         started = time.monotonic()
         task, stage = self.task, self.stage
         self.meters = {"project": Meter(late=True), "tables": Meter()}
-        plain_project = open_project(task.job.config)
+        plain_project = open_project(task.job.config, checked=True)
         project = plain_project.metered(self.meters["project"])
         tables = open_tables(plain_project, self.settings.output.tables).metered(self.meters["tables"])
         receipts = tables.receipts if stage.keeps_receipts_in == "tables" else plain_project.receipts
@@ -260,7 +260,7 @@ class _Execution:
         """Count the attempt of a holder that vanished together with its driver; return a failure at the limit."""
         alone = bool(previous.facts.get("alone")) and previous.is_dead()
         cause: Cause = "driver_died" if alone else "machine_lost"
-        record = records.record(self.task, cause, alone=alone, worker=str(previous.facts.get("worker", "")))
+        record = records.record(Crash(self.task, cause, alone, str(previous.facts.get("worker", ""))))
         return record.failure()
 
     def _forget_inherited(self) -> None:

@@ -21,6 +21,7 @@ from membrain_cloud.image.connected_components import SLAB_VOXELS, find_componen
 from membrain_cloud.image.skeleton import skeleton_blocks, skeletonize_box
 from membrain_cloud.segmentation.score_encoding import scores_above
 from membrain_cloud.segmentation.uncertainty import HALO, uncertainty_planes
+from membrain_cloud.store.formats.label_volume import check_labels
 from membrain_cloud.store.formats.volume_reader import VolumeFile, file_stem, open_volume_file
 from membrain_cloud.store.formats.volume_writer import VolumeFileWriter, check_output
 
@@ -247,22 +248,28 @@ def threshold_file(
 
 
 def components_file(
-    path: str, *, min_voxels: int, output: str, voxel_spacing_angstrom: float | None, overwrite: bool
+    path: str,
+    *,
+    min_voxels: int,
+    output: str,
+    voxel_spacing_angstrom: float | None,
+    overwrite: bool,
+    label_threshold: float | None = None,
 ) -> Derived:
     """Write the 26-connected components of a mask as 1..N into `<stem>_components.mrc`.
 
     Parameters
     ----------
     path : str
-        A file of a mask; voxels that are not 0 are membrane.
+        A file of a mask: labels above 0 are membrane (`store.formats.label_volume`).
     min_voxels : int
         Smaller components are left out.
     output : str
         Folder of the output.
-    voxel_spacing_angstrom : float or None
-        Å; None for the file's own.
-    overwrite : bool
-        Whether an existing file is replaced.
+    voxel_spacing_angstrom, overwrite
+        As in `threshold_file`.
+    label_threshold : float, optional
+        Values above it are membrane, for scores and masks that were resampled. Default: the values are labels.
 
     Returns
     -------
@@ -277,23 +284,25 @@ def components_file(
     _check_outputs([name], overwrite)
     with open_volume_file(path) as mask:
         frame = frame_of(mask, voxel_spacing_angstrom)
-        count = write_components(frame, name, mask.read, min_voxels=min_voxels, overwrite=overwrite)
-        return Derived(path, (name,), (count,), notes_of(mask))
+        labels = check_labels(mask, threshold=label_threshold)
+        count = write_components(frame, name, labels.read, min_voxels=min_voxels, overwrite=overwrite)
+        return Derived(path, (name,), (count,), (*notes_of(mask), *labels.notes))
 
 
-def skeletonize_file(path: str, *, output: str, voxel_spacing_angstrom: float | None, overwrite: bool) -> Derived:
+def skeletonize_file(
+    path: str,
+    *,
+    output: str,
+    voxel_spacing_angstrom: float | None,
+    overwrite: bool,
+    label_threshold: float | None = None,
+) -> Derived:
     """Write the skeleton of a mask, its centred sheets, into `<stem>_skel.mrc`.
 
     Parameters
     ----------
-    path : str
-        A file of a mask; voxels that are not 0 are membrane.
-    output : str
-        Folder of the output.
-    voxel_spacing_angstrom : float or None
-        Å; None for the file's own.
-    overwrite : bool
-        Whether an existing file is replaced.
+    path, output, voxel_spacing_angstrom, overwrite, label_threshold
+        As in `components_file`.
 
     Returns
     -------
@@ -308,7 +317,9 @@ def skeletonize_file(path: str, *, output: str, voxel_spacing_angstrom: float | 
     _check_outputs([name], overwrite)
     with open_volume_file(path) as mask:
         frame = frame_of(mask, voxel_spacing_angstrom)
-        return Derived(path, (name,), (write_skeleton(frame, name, mask.read, overwrite=overwrite),), notes_of(mask))
+        labels = check_labels(mask, threshold=label_threshold)
+        count = write_skeleton(frame, name, labels.read, overwrite=overwrite)
+        return Derived(path, (name,), (count,), (*notes_of(mask), *labels.notes))
 
 
 def write_mask(frame: Frame, path: str, read: Read, *, overwrite: bool) -> int:
@@ -344,16 +355,10 @@ def write_components(frame: Frame, path: str, read: Read, *, min_voxels: int, ov
 
     Parameters
     ----------
-    frame : Frame
-        Grid and origin.
-    path : str
-        The file to write.
-    read : callable
-        Returns the values (Z, Y, X) of a box; those that are not 0 are membrane.
+    frame, path, read, overwrite
+        As in `write_mask`.
     min_voxels : int
         Smaller components are left out.
-    overwrite : bool
-        Whether an existing file is replaced.
 
     Returns
     -------
@@ -374,14 +379,8 @@ def write_skeleton(frame: Frame, path: str, read: Read, *, overwrite: bool) -> i
 
     Parameters
     ----------
-    frame : Frame
-        Grid and origin.
-    path : str
-        The file to write.
-    read : callable
-        Returns the values (Z, Y, X) of a box; those that are not 0 are membrane.
-    overwrite : bool
-        Whether an existing file is replaced.
+    frame, path, read, overwrite
+        As in `write_mask`.
 
     Returns
     -------

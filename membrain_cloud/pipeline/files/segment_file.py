@@ -19,6 +19,7 @@ from membrain_cloud.pipeline.stages.inference import DensitySource, predict_slab
 from membrain_cloud.pipeline.stages.output_grid import GridChoice, choose_grids, output_blocks
 from membrain_cloud.segmentation.score_encoding import scores_above
 from membrain_cloud.segmentation.sliding_window import Slab, Statistics, density_statistics
+from membrain_cloud.store.formats.local_input import path_exists
 from membrain_cloud.store.formats.volume_reader import VolumeFile, open_volume_file
 from membrain_cloud.store.volumes.scratch_array import ScratchSpace
 
@@ -87,7 +88,7 @@ def expand(patterns: Sequence[str]) -> list[str]:
     files: dict[str, None] = {}
     for pattern in patterns:
         matches = [pattern]
-        if glob.has_magic(pattern) and not Path(pattern).exists():
+        if glob.has_magic(pattern) and not path_exists(pattern):
             # Not Path.glob: the names are shown as the pattern is written.
             matches = [path for path in sorted(glob.glob(pattern)) if not postprocess.is_output(path)]  # noqa: PTH207
             if not matches:
@@ -134,7 +135,7 @@ def segment_file(
         If `options.output` cannot be written.
     """
     path = path.removeprefix("file://")
-    if "://" not in path and not Path(path).exists():
+    if "://" not in path and not path_exists(path):
         raise UsageError(f"{path}: there is no such file", _NEXT_STEP)
     if "://" in options.output:
         raise UsageError(f"{options.output}: no local folder", "give a local output folder, and copy the files after")
@@ -152,8 +153,12 @@ def segment_file(
         with staging(options.output) as folder:
             staged = _in_folder(planned, folder)
             window_notes = sliding_window(settings, grids.source.voxel_spacing_angstrom).notes
-            finished = _write_outputs(source, grids, frame, settings, options, staged, progress=progress)
-            finished = replace(finished, notes=(*postprocess.notes_of(volume), *window_notes))
+            statistics = _statistics(source)
+            finished = _write_outputs(
+                source, grids, frame, settings, options, staged, statistics=statistics, progress=progress
+            )
+            notes = (*postprocess.notes_of(volume), *window_notes, *statistics.notes)
+            finished = replace(finished, notes=notes)
             return publish(finished, staged, planned, recipe)
 
 
@@ -197,6 +202,7 @@ def _write_outputs(
     options: FileOptions,
     names: SegmentedFile,
     *,
+    statistics: Statistics,
     progress: Callable[[int, int], None],
 ) -> SegmentedFile:
     """Predict, and write all outputs into the staging folder."""
@@ -208,7 +214,7 @@ def _write_outputs(
             scores = None
             if names.scores:
                 scores = stack.enter_context(frame.writer(names.scores, "float32", overwrite=False))
-            for slab in _slabs(volume, grids, settings, progress):
+            for slab in _slabs(volume, grids, settings, statistics, progress):
                 box = Box((slab.start, 0, 0), (slab.start + len(slab.logits), *frame.shape[1:]))
                 mask.write(box, scores_above(slab.logits, settings.threshold).astype(np.uint8))
                 if scores is not None:
@@ -242,6 +248,7 @@ def _slabs(
     volume: VolumeFile,
     grids: GridChoice,
     settings: SegmentSettings,
+    statistics: Statistics,
     progress: Callable[[int, int], None],
 ) -> Iterator[Slab]:
     """Predict the scores on the output's grid, from the first planes to the last."""
@@ -258,7 +265,7 @@ def _slabs(
         settings,
         windows,
         segmenter(settings.model, model_sha256(settings.model), settings.effective_precision, settings.compilation),
-        DensitySource(volume.read, shape, _statistics(volume), chunk_planes=max(volume.chunk[0], _CHUNK_PLANES)),
+        DensitySource(volume.read, shape, statistics, chunk_planes=max(volume.chunk[0], _CHUNK_PLANES)),
         part.block,
         progress=count,
     )
@@ -267,7 +274,7 @@ def _slabs(
 
 def _statistics(volume: VolumeFile) -> Statistics:
     try:
-        return density_statistics(volume.read(box) for box in _parts(volume))
+        return density_statistics(lambda: (volume.read(box) for box in _parts(volume)))
     except TomogramError as error:
         raise TomogramError(f"{volume.path}: {error.message}", error.next_step) from None
 

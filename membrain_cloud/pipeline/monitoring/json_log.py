@@ -46,7 +46,7 @@ class RunLog:
                 self._log("refused", logging.ERROR, **_fields(outcome), run=outcome.run, stage=outcome.stage)
 
     def observe(self, event: str, task: Task, outcome: Outcome | None) -> None:
-        """Log an event of a task; an `execution.driver.Observer`.
+        """Log an event of a task; an `execution.runner.Observer`.
 
         Parameters
         ----------

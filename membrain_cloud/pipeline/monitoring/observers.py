@@ -12,7 +12,7 @@ from membrain_cloud.pipeline.monitoring.progress import ProgressCounter
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from membrain_cloud.pipeline.execution.driver import Observer, Runner
+    from membrain_cloud.pipeline.execution.runner import Observer, Runner
     from membrain_cloud.pipeline.planning.plan import Plan
     from membrain_cloud.pipeline.tasks import Outcome, Task
 
@@ -28,7 +28,7 @@ class RunObservers:
     log : RunLog
         The log, written where `json_log.log_to` says.
     observers : tuple of callable
-        All of them, as `execution.driver.Observer`.
+        All of them, as `execution.runner.Observer`.
     """
 
     progress: ProgressCounter
@@ -93,6 +93,9 @@ def observe_run(
             stack.callback(metrics.serve(metrics_port))
             observers.append(metrics.observe)
         if dask_report is not None:
+            from membrain_cloud.pipeline.stages.registry import STAGES
+
+            runner.prepare(plan.tasks, STAGES)  # the report begins with the cluster
             stack.enter_context(runner.report(dask_report))
         yield RunObservers(progress, log, tuple(observers))
         log.end({state: int(count) for state, count in progress.tomograms.items()})

@@ -66,7 +66,7 @@ class ProgressCounter:
         self.tomograms: Counter[TomogramState] = Counter(self._states.values())
 
     def observe(self, event: str, task: Task, outcome: Outcome | None) -> None:
-        """Count an event of a task; an `execution.driver.Observer`.
+        """Count an event of a task; an `execution.runner.Observer`.
 
         Parameters
         ----------

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from membrain_cloud.errors import UsageError
-from membrain_cloud.pipeline.execution.driver import KINDS
+from membrain_cloud.pipeline.execution.runner import KINDS
 from membrain_cloud.pipeline.monitoring.progress import TOMOGRAM_STATES, ProgressCounter
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Metrics:
         self._last_end.set(time.time())
 
     def observe(self, event: str, task: Task, outcome: Outcome | None) -> None:
-        """Count an event of a task; an `execution.driver.Observer`.
+        """Count an event of a task; an `execution.runner.Observer`.
 
         Parameters
         ----------

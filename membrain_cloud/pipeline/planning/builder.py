@@ -12,7 +12,7 @@ from membrain_cloud.pipeline.planning.digests import Registry, StageDigests
 from membrain_cloud.pipeline.planning.receipt_index import CONCURRENT_REQUESTS, ReceiptIndex
 from membrain_cloud.pipeline.planning.records import RunPlan, StagePlan
 from membrain_cloud.pipeline.stages.base import RunContext, Stage, TaskPart
-from membrain_cloud.pipeline.tasks import Job, Outcome, Ref, State, Task
+from membrain_cloud.pipeline.tasks import Job, Kind, Outcome, Ref, State, Task
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, TomogramRef
 from membrain_cloud.store.run_state.receipts import receipt_name
 from membrain_cloud.units import GIB
@@ -46,8 +46,9 @@ class PlanBuilder:
         Names of the chosen stages.
     job : Job
         What all tasks share.
-    worker_memory_bytes : int or None
-        Memory of the smallest worker in bytes; None: no limit.
+    worker_memory_bytes : mapping of str to int, int or None
+        Memory in bytes of the largest worker for GPU tasks ("gpu") and for CPU tasks ("cpu"), or one number for both;
+        None: no limit.
 
     Attributes
     ----------
@@ -55,8 +56,6 @@ class PlanBuilder:
         Digests of the chosen stages and those upstream.
     outcomes : list of Outcome
         Stages that are skipped, refused or blocked.
-    memory_bytes : dict of str to int
-        Key of each task that is left -> its peak memory in bytes.
     """
 
     def __init__(
@@ -67,14 +66,13 @@ class PlanBuilder:
         *,
         stages: tuple[str, ...],
         job: Job,
-        worker_memory_bytes: int | None,
+        worker_memory_bytes: Mapping[Kind, int] | int | None,
     ) -> None:
         self.project, self.settings, self.registry, self.stages = project, settings, registry, stages
         self.worker_memory_bytes = worker_memory_bytes
         self.job = job
         self.digests = StageDigests.of(settings, registry, stages)
         self.outcomes: list[Outcome] = []
-        self.memory_bytes: dict[str, int] = {}
         self._upstream = {name: tuple(registry[name].after(settings)) for name in self.digests.digests}
         self._left: list[tuple[RunPlan, list[Task]]] = []
         self._parts: dict[tuple[str, Grid], tuple[Sequence[TaskPart], int]] = {}
@@ -155,6 +153,8 @@ class PlanBuilder:
                 )
                 address = _address(stage_plan.stage, context, place, output)
                 parts = self._cut(stage_plan, context, grid)
+                whole = replace(whole, memory_bytes=stage_plan.memory_bytes)
+                stage_plan.n_parts = len(parts)
                 stage_plan.tasks += [_task_of_part(whole, part, address) for part in parts]
             except MembrainCloudError as error:
                 stage_plan.refusal = error
@@ -251,12 +251,12 @@ class PlanBuilder:
 
     def _check_memory(self, name: str, stage_plan: StagePlan) -> InputError | None:
         limit = self.worker_memory_bytes
+        kind: Kind = "gpu" if stage_plan.stage.needs_gpu else "cpu"
+        if limit is not None and not isinstance(limit, int):
+            limit = limit.get(kind)
         if limit is None or stage_plan.memory_bytes <= limit:
             return None
-        return InputError(
-            f"{name} needs about {stage_plan.memory_bytes / GIB:.1f} GiB, a worker has {limit / GIB:.1f} GiB",
-            "take fewer workers, so that each has more memory, smaller windows or a coarser spacing",
-        )
+        return memory_refusal(name, stage_plan.memory_bytes, limit)
 
     def _tasks_left(
         self,
@@ -273,9 +273,9 @@ class PlanBuilder:
             left = [task for task in left if not receipts.is_done(stage_plan.stage, task)]
         keys = {task.key for task in left}
         before = tuple(run_plan.stages[other].tasks[-1].key for other, state in upstream.items() if state == "planned")
-        for task in left:
-            self.memory_bytes[task.key] = stage_plan.memory_bytes
-        return [replace(task, needs=tuple(key for key in task.needs if key in keys) or before) for task in left]
+        tasks = [replace(task, needs=tuple(key for key in task.needs if key in keys) or before) for task in left]
+        stage_plan.tasks = tasks  # a plan of a million tasks holds none of them twice
+        return tasks
 
     def ordered_tasks(self) -> tuple[Task, ...]:
         """Return all tasks that are left: begun runs first, then large tomograms before small ones, then by name."""
@@ -288,6 +288,27 @@ class PlanBuilder:
 
     def _add_outcome(self, run: str, stage: str, state: State, message: str = "", next_step: str = "") -> None:
         self.outcomes.append(Outcome(stage, run, "whole", state, message, next_step))
+
+
+def memory_refusal(stage: str, needed_bytes: int, limit_bytes: int) -> InputError:
+    """Return the error for a task that needs more memory than any worker for it has.
+
+    Parameters
+    ----------
+    stage : str
+        Name of the stage.
+    needed_bytes, limit_bytes : int
+        Memory of the task, and of the largest worker for it.
+
+    Returns
+    -------
+    InputError
+        The error.
+    """
+    return InputError(
+        f"{stage} needs about {needed_bytes / GIB:.1f} GiB, the largest worker for it has {limit_bytes / GIB:.1f} GiB",
+        "give a worker more memory, or take fewer on the same machine, smaller windows or a coarser spacing",
+    )
 
 
 def _task_of_part(whole: Task, part: TaskPart, address: str) -> Task:
@@ -308,14 +329,24 @@ def _address(stage: Stage, context: RunContext, place: str, output: Ref | None) 
 
     Rows of tables belong to the tomogram, whatever the session.
     """
-    if isinstance(output, SegmentationRef):
-        name = f"{output.name}@{output.voxel_spacing_angstrom:.3f}"
-    elif isinstance(output, ObjectRef):
-        name = output.name
-    else:
-        parts = (stage.name, context.dataset, context.run, place, stage.rows_name(context.settings))
-        return "/".join(part for part in parts if part)
-    return f"{stage.name}/{output.user}_{output.session}/{context.run}/{name}"
+    if isinstance(output, SegmentationRef | ObjectRef):
+        return output_address(stage.name, output)
+    parts = (stage.name, context.dataset, context.run, place, stage.rows_name(context.settings))
+    return "/".join(part for part in parts if part)
+
+
+def output_address(stage: str, output: SegmentationRef | ObjectRef) -> str:
+    """Return the address of a stage's annotation, with which its receipts' names begin.
+
+    Parameters
+    ----------
+    stage : str
+        Name of the stage.
+    output : SegmentationRef or ObjectRef
+        The annotation.
+    """
+    spacing = f"@{output.voxel_spacing_angstrom:.3f}" if isinstance(output, SegmentationRef) else ""
+    return f"{stage}/{output.user}_{output.session}/{output.run}/{output.name}{spacing}"
 
 
 def _place(tomogram: TomogramRef | None, inputs: Mapping[str, Ref]) -> str:

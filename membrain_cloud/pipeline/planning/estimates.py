@@ -30,7 +30,14 @@ if TYPE_CHECKING:
 STATED_TFLOPS = {"cpu": 0.5, "gpu": 40.0}
 # Seconds a million voxels on one core, start-up left out: measured on a phantom of 3 membranes a million voxels, which
 # is more than most tomograms have. Picking and measuring depend on the membranes' area rather than on voxels.
-STATED_SECONDS_PER_MEGAVOXEL = {"separate": 0.5, "mesh": 0.4, "pick": 2.5, "measure": 2.0, "context": 0.5}
+STATED_SECONDS_PER_MEGAVOXEL = {
+    "separate": 0.5,
+    "mesh": 0.4,
+    "pick": 2.5,
+    "measure": 2.0,
+    "context": 0.5,
+    "organelle": 0.2,
+}
 # Where a manifest does not state a tomogram's size in bytes: float32, not compressed.
 BYTES_PER_VOXEL = 4
 
@@ -147,7 +154,7 @@ def estimates(
             count, stage_plan = left[name][run_plan.run], run_plan.stages.get(name)
             if not count or stage_plan is None or run_plan.grid is None:
                 continue
-            share = count / len(stage_plan.tasks)  # of a tomogram cut into blocks, the blocks that are left
+            share = count / stage_plan.n_parts  # of a tomogram cut into blocks, the blocks that are left
             voxels += run_plan.grid.voxels * share
             read += _stored_bytes(project, stage_plan.tasks[0]) * stage.tomogram_reads * share
             operations += operations_on.flops(run_plan.grid) * share

@@ -20,7 +20,7 @@ from membrain_cloud.pipeline.planning.digests import Registry, choose_stages
 from membrain_cloud.pipeline.planning.estimates import Estimate, Total, estimates, total
 from membrain_cloud.pipeline.planning.receipt_index import ReceiptIndex
 from membrain_cloud.pipeline.settings import PlanSettings, Settings
-from membrain_cloud.pipeline.tasks import Job, Outcome, Ref, Task
+from membrain_cloud.pipeline.tasks import Job, Kind, Outcome, Ref, Task
 from membrain_cloud.store.tables.open import open_tables
 
 if TYPE_CHECKING:
@@ -47,8 +47,6 @@ class Plan:
         The tasks that are left, in the order in which they are started.
     outcomes : tuple of Outcome
         Stages on runs for which nothing is left to do: skipped (done before), failed (refused) or blocked.
-    memory_bytes : mapping of str to int
-        Key of each task -> its peak memory in bytes.
     refs : mapping of str to mapping
         Run -> what its stages read, by role: density, labels, instances, meshes, picks.
     estimates : mapping of str to Estimate
@@ -61,7 +59,6 @@ class Plan:
     sessions: Mapping[str, str]
     tasks: tuple[Task, ...]
     outcomes: tuple[Outcome, ...]
-    memory_bytes: Mapping[str, int]
     refs: Mapping[str, Mapping[str, Ref]]
     estimates: Mapping[str, Estimate] = field(default_factory=dict)
 
@@ -78,7 +75,7 @@ def plan(
     *,
     runs: Sequence[str] | None = None,
     stages: Sequence[str] | None = None,
-    worker_memory_bytes: int | None = None,
+    worker_memory_bytes: Mapping[Kind, int] | int | None = None,
 ) -> Plan:
     """Make the plan of a run. Nothing is written and no voxel is read.
 
@@ -96,8 +93,9 @@ def plan(
         Names of copick runs. Default: all.
     stages : sequence of str or None
         Names of stages. Default: all that no given annotation replaces.
-    worker_memory_bytes : int or None
-        Memory of the smallest worker in bytes; stages that need more are refused. Default: no limit.
+    worker_memory_bytes : mapping of str to int, int or None
+        Memory in bytes of the largest worker for GPU tasks ("gpu") and for CPU tasks ("cpu"), or one number for both;
+        stages that need more are refused. Default: no limit.
 
     Returns
     -------
@@ -142,7 +140,6 @@ def plan(
         {name: builder.digests.sessions[name] for name in stage_names},
         tasks,
         tuple(builder.outcomes),
-        builder.memory_bytes,
         {run_plan.run: run_plan.refs for run_plan in run_plans},
         estimates(project, settings, registry, stage_names, tasks=tasks, run_plans=run_plans, samples=receipts.samples),
     )

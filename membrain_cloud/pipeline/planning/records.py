@@ -21,7 +21,9 @@ class StagePlan:
     stage : Stage
         The stage.
     tasks : list of Task
-        All its tasks on this run, the completing one last.
+        All its tasks on this run, the completing one last; once it is decided which are left, those.
+    n_parts : int
+        Number of all its tasks on this run.
     memory_bytes : int
         Peak memory of one task.
     refusal : MembrainCloudError or None
@@ -30,6 +32,7 @@ class StagePlan:
 
     stage: Stage
     tasks: list[Task] = field(default_factory=list)
+    n_parts: int = 0
     memory_bytes: int = 0
     refusal: MembrainCloudError | None = None
 

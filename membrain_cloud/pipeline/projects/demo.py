@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from membrain_cloud.pipeline.execution.driver import Observer, Runner
-    from membrain_cloud.pipeline.tasks import Outcome
+    from membrain_cloud.pipeline.execution.runner import Observer, Runner
+    from membrain_cloud.pipeline.tasks import Kind, Outcome
     from membrain_cloud.store.projects.project import Project
 
 # Seeds that no training uses.
@@ -78,22 +78,22 @@ def simulate_demo(folder: str, *, small: bool, processes: int, report: Callable[
     return simulate_project(folder, tomograms, particle=particle, processes=processes, report=report)
 
 
-def plan_demo(project: Project, memory_bytes: int) -> Plan:
+def plan_demo(project: Project, memory_limits: Mapping[Kind, int] | None) -> Plan:
     """Plan all stages on all tomograms of the demo.
 
     Parameters
     ----------
     project : Project
         The demo's project.
-    memory_bytes : int
-        Memory of the smallest worker.
+    memory_limits : mapping of str to int, or None
+        Memory of the largest worker for GPU and for CPU tasks.
 
     Returns
     -------
     Plan
         The plan.
     """
-    return plan(project, demo_settings(), STAGES, worker_memory_bytes=memory_bytes)
+    return plan(project, demo_settings(), STAGES, worker_memory_bytes=memory_limits)
 
 
 def run_demo(project: Project, demo_plan: Plan, runner: Runner, observe: Observer) -> Sequence[Outcome]:

@@ -29,6 +29,7 @@ from membrain_cloud.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from membrain_cloud.geometry import MeshSurface
     from membrain_cloud.pipeline.settings import Settings
     from membrain_cloud.store.formats.membrain_stats import MembraneFile
     from membrain_cloud.store.tables.parquet_tables import Tables
@@ -63,6 +64,8 @@ class FolderOptions:
     inverse_angles : bool
         Whether the STAR files' angles turn the particle into the tomogram, the inverse of RELION's and membrain-stats'
         convention.
+    surface : {"shell", "side", "midsurface"} or None
+        What the meshes are of. None: told from each mesh; closed ones are taken for shells.
     """
 
     dataset: str
@@ -71,6 +74,7 @@ class FolderOptions:
     object_name: str = "particle"
     objects: Mapping[int, str] = field(default_factory=dict)
     inverse_angles: bool = False
+    surface: MeshSurface | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,9 @@ class MeasuredRun:
         The error of a run that failed.
     bad_membranes : int
         Number of membranes that could not be measured; the table `membranes` holds their errors.
+    assumed_shells : int
+        Number of closed meshes without two leaflets, of which no option tells what they are of. They may be shells or
+        single surfaces of vesicles; they are measured as shells, with half of their area.
     """
 
     run: str
@@ -103,6 +110,7 @@ class MeasuredRun:
     seconds: float
     message: str = ""
     bad_membranes: int = 0
+    assumed_shells: int = 0
 
 
 def measure_folder(
@@ -174,7 +182,13 @@ def _measure_run(
     for table, table_rows in rows.items():
         tables.write_part(table, options.dataset, f"{run}/{PLACE}", table_rows)
     bad = sum(row["error"] is not None for row in rows["membranes"])
-    counts = {"membranes": len(meshes), "particles": len(rows["particles"]), "left_out": left_out, "bad_membranes": bad}
+    counts = {
+        "membranes": len(meshes),
+        "particles": len(rows["particles"]),
+        "left_out": left_out,
+        "bad_membranes": bad,
+        "assumed_shells": sum(_is_ambiguous(mesh) for mesh in meshes.values()),
+    }
     receipts.write(
         receipt,
         {
@@ -196,7 +210,9 @@ def _measure_run(
 
 def _measured_run(run: str, state: str, counts: Mapping[str, int]) -> MeasuredRun:
     numbers = (counts["membranes"], counts["particles"], counts["left_out"])
-    return MeasuredRun(run, state, *numbers, 0.0, bad_membranes=counts["bad_membranes"])
+    return MeasuredRun(
+        run, state, *numbers, 0.0, bad_membranes=counts["bad_membranes"], assumed_shells=counts.get("assumed_shells", 0)
+    )
 
 
 def _meshes(files: Sequence[MembraneFile], options: FolderOptions) -> tuple[dict[int, Mesh], dict[int, str]]:
@@ -208,13 +224,23 @@ def _meshes(files: Sequence[MembraneFile], options: FolderOptions) -> tuple[dict
     unreadable: dict[int, str] = {}
     for file in files:
         try:
-            meshes[file.number] = read_mesh(file, options.units)
+            meshes[file.number] = replace(read_mesh(file, options.units), surface=options.surface)
         except ProjectError as error:
             if len(unreadable) == len(files) - 1:
                 raise
             meshes[file.number] = Mesh(np.zeros((0, 3)), np.zeros((0, 3), np.int32))
             unreadable[file.number] = error.message
     return meshes, unreadable
+
+
+def _is_ambiguous(mesh: Mesh) -> bool:
+    """Tell whether a mesh may be a shell or a vesicle's single surface; not for meshes that cannot be measured."""
+    from membrain_cloud.statistics.model.prepare import is_ambiguous
+
+    try:
+        return len(mesh.faces) > 0 and is_ambiguous(mesh)
+    except ValueError:
+        return False
 
 
 def _digest_options(options: FolderOptions) -> dict[str, Any]:
@@ -227,6 +253,7 @@ def _digest_options(options: FolderOptions) -> dict[str, Any]:
         "object_name": options.object_name,
         "objects": {str(number): name for number, name in sorted(options.objects.items())},
         "inverse_angles": options.inverse_angles,
+        "surface": options.surface,
     }
 
 
@@ -325,7 +352,13 @@ def measure_meshes(
             np.zeros(len(mesh.vertices), bool),
             "" if is_on_it is None else [name for name, on_it in zip(names, is_on_it, strict=True) if on_it],
         )
-    measured = measure_tomogram(membranes, grid=grid, options=settings.measure.options(), kinds=sorted(set(names)))
+    measured = measure_tomogram(
+        membranes,
+        grid=grid,
+        options=settings.measure.options(),
+        kinds=sorted(set(names)),
+        origin=f"{dataset}/{run}/{PLACE}",
+    )
     rows = {table: [keys | row for row in table_rows] for table, table_rows in measured.items()}
     summary = tomogram_row(
         grid,

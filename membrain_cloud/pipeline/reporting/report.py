@@ -8,6 +8,7 @@ import numpy as np
 
 from membrain_cloud.geometry import Box, Grid
 from membrain_cloud.pipeline.execution.failure_log import FailureLog
+from membrain_cloud.pipeline.planning.builder import output_address
 from membrain_cloud.pipeline.reporting.statistics import curves_by_run, measured_runs, statistics
 from membrain_cloud.report.data import (
     Column,
@@ -265,6 +266,7 @@ def tomogram_report(
     notes = [f"membrane {row['membrane_id']} could not be measured: {row['error']}" for row in failed]
     if not rows.get("membranes"):
         notes.append("it has not been measured with these settings yet")
+    notes += _segmentation_notes(project, refs.get("labels"))
     return TomogramReport(
         name=run,
         grid=grid,
@@ -281,6 +283,14 @@ def tomogram_report(
         curves=curves or Curves(),
         notes=tuple(notes),
     )
+
+
+def _segmentation_notes(project: Project, labels: Ref | None) -> list[str]:
+    """Return what the stage `segment` noted of the tomogram's values in its receipts."""
+    if not isinstance(labels, SegmentationRef):
+        return []
+    receipts = project.receipts.parts(output_address("segment", labels)).values()
+    return list(dict.fromkeys(note for receipt in receipts for note in receipt.get("counts", {}).get("notes", ())))
 
 
 def _slices(

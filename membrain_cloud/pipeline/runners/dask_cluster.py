@@ -12,18 +12,20 @@ from distributed import Client, Nanny, Scheduler, SpecCluster
 from distributed.comm import CommClosedError
 
 from membrain_cloud.errors import TransientError, UsageError
-from membrain_cloud.pipeline.runners.host_resources import LIBRARY_THREADS, worker_memory_bytes
+from membrain_cloud.pipeline.runners.host_resources import LIBRARY_THREADS, usable_cores, worker_memory_bytes
 from membrain_cloud.pipeline.runners.worker_state import WorkerFacts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
+    from membrain_cloud.pipeline.runners.host_resources import LocalWorker
     from membrain_cloud.pipeline.tasks import Kind
 
 CONNECT_SECONDS = 20
-# Tasks of a GPU worker: while one computes, the next one reads ahead (stages/gpu_turn.py).
-GPU_SLOTS = 2
+# How to start a worker of a scheduler. Without a limit Dask takes the share of the memory that its threads are of the
+# machine's cores.
+WORKER_COMMAND = "start some: `dask worker {} --nthreads 1 --memory-limit 12GiB`"
 # Entries that Dask's processes keep of messages, events and transitions: nothing reads them, and they take tens of MiB.
 _SHORT_LOGS = {"distributed.admin.low-level-log-length": 50}
 
@@ -39,17 +41,13 @@ def gpu_count() -> int:
     return torch.cuda.device_count()
 
 
-def local_cluster(workers: int, memory_bytes: int, gpus: int) -> SpecCluster:
+def local_cluster(workers: Sequence[LocalWorker]) -> SpecCluster:
     """Start a cluster of processes on this machine, within the context of `local_configuration`.
 
     Parameters
     ----------
-    workers : int
-        Number of worker processes, each with one slot, or two where it has a GPU.
-    memory_bytes : int
-        Memory limit of each worker; its nanny ends it at 95 %.
-    gpus : int
-        Number of GPUs. The first workers get one each, the others none.
+    workers : sequence of LocalWorker
+        The worker processes. A nanny ends its worker at 95 % of the memory limit.
 
     Returns
     -------
@@ -57,29 +55,29 @@ def local_cluster(workers: int, memory_bytes: int, gpus: int) -> SpecCluster:
         The running cluster; the caller closes it.
     """
     common = {
-        "memory_limit": memory_bytes,
         "host": "127.0.0.1",
         "silence_logs": logging.CRITICAL,
         # Workers keep logs of the usual length: Dask's own report is made of them.
         "config": {"distributed.admin.low-level-log-length": 1000},
     }
-    spec = {}
-    for number in range(workers):
-        resources = _worker_resources(number, min(gpus, workers))
-        spec[number] = {"cls": Nanny, "options": {**common, **resources}}
+    hides_gpus = any(worker.gpu is not None for worker in workers)
+    spec = {
+        number: {"cls": Nanny, "options": {**common, **_worker_options(worker, hides_gpus=hides_gpus)}}
+        for number, worker in enumerate(workers)
+    }
     # Any free port for the dashboard: several runs on one machine do not collide.
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}}
     return SpecCluster(workers=spec, scheduler=scheduler, silence_logs=logging.CRITICAL)
 
 
-def _worker_resources(number: int, gpus: int) -> dict[str, Any]:
-    """Return the slots, resources and environment of a local worker by its number."""
-    if not gpus:
-        return {"nthreads": 1}
-    if number < gpus:
-        env = {"CUDA_VISIBLE_DEVICES": _device_name(number)}
-        return {"nthreads": GPU_SLOTS, "resources": {"GPU": GPU_SLOTS}, "env": env}
-    return {"nthreads": 1, "resources": {"CPU": 1}, "env": {"CUDA_VISIBLE_DEVICES": ""}}
+def _worker_options(worker: LocalWorker, *, hides_gpus: bool) -> dict[str, Any]:
+    """Return a local worker's memory limit, slots, resources and environment, as Nanny takes them."""
+    options: dict[str, Any] = {"memory_limit": worker.memory_bytes, "nthreads": worker.slots}
+    if worker.kind is not None:
+        options["resources"] = {worker.kind.upper(): worker.slots}
+    if hides_gpus:
+        options["env"] = {"CUDA_VISIBLE_DEVICES": "" if worker.gpu is None else _device_name(worker.gpu)}
+    return options
 
 
 def _device_name(number: int) -> str:
@@ -101,7 +99,7 @@ def local_configuration(workers: int) -> AbstractContextManager[Any]:
     context manager
         The configuration is in effect from this call, and until the context is left.
     """
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, usable_cores() // workers)
     configuration = {
         # Long native calls may hold the GIL: a silent worker is not dead. The driver watches heartbeats itself.
         "distributed.scheduler.worker-ttl": None,
@@ -145,7 +143,7 @@ def connect(scheduler: str) -> Client:
             return Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
         cause = f"no Dask scheduler answers at {scheduler} ({error})"
-        next_step = f"start one with workers: `dask scheduler`, `dask worker {scheduler} --nthreads 1`"
+        next_step = f"start one: `dask scheduler`; {WORKER_COMMAND.format(scheduler)}"
         raise SchedulerLost(cause, next_step) from None
 
 
@@ -230,22 +228,6 @@ def performance_report(client: Client, file: str) -> Iterator[None]:
             yield
     except OSError as error:
         raise UsageError(f"Dask's report {file}: {error.strerror}", "choose a file that can be written") from None
-
-
-def host_of(address: str) -> str:
-    """Return the host name or IP address of a worker's address, e.g. 10.0.0.1 of ``tcp://10.0.0.1:4000``.
-
-    Parameters
-    ----------
-    address : str
-        Address of a worker, e.g. ``tcp://10.0.0.1:4000``.
-
-    Returns
-    -------
-    str
-        The part between ``://`` and the port.
-    """
-    return address.partition("://")[2].rpartition(":")[0]
 
 
 @contextmanager

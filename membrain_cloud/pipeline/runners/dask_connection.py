@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 from membrain_cloud.pipeline.runners import dask_cluster as cluster
 from membrain_cloud.pipeline.runners.dask_cluster import SchedulerLost
 from membrain_cloud.pipeline.runners.dask_worker import LeaveNotice, work_bundle
+from membrain_cloud.pipeline.runners.kubernetes import operator_endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
+    from membrain_cloud.pipeline.runners.host_resources import LocalWorker
     from membrain_cloud.pipeline.runners.worker_state import WorkerFacts
 
 # Time after which a lost scheduler ends the run.
@@ -65,8 +67,8 @@ class DaskConnection:
         Topic of the run's Dask events.
     scheduler : str or None
         Address of the scheduler; None for a local cluster, which is started by `open`.
-    workers, memory_bytes : int
-        Number of workers of a local cluster and the memory limit of each. Default: 0, for a scheduler with an address.
+    local_workers : callable, optional
+        Returns the workers of a local cluster when it starts. Default: none, for a scheduler with an address.
 
     Attributes
     ----------
@@ -74,10 +76,12 @@ class DaskConnection:
         Events in the order in which they arrived.
     """
 
-    def __init__(self, topic: str, *, scheduler: str | None, workers: int = 0, memory_bytes: int = 0) -> None:
+    def __init__(
+        self, topic: str, *, scheduler: str | None, local_workers: Callable[[], Sequence[LocalWorker]] = tuple
+    ) -> None:
         self.topic, self.scheduler = topic, scheduler
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._workers, self._memory_bytes = workers, memory_bytes
+        self._local_workers = local_workers
         self._client: Any = None
         self._cluster: Any = None
         self._configuration: ExitStack | None = None
@@ -145,6 +149,42 @@ class DaskConnection:
             If the scheduler does not answer.
         """
         return cluster.workers_of(self._client)
+
+    def announce_leaving(self, names: Sequence[str], *, even_busy: bool = False) -> list[str]:
+        """Announce to the scheduler which workers the Dask operator may remove.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Names of workers; they replace earlier ones.
+        even_busy : bool
+            Whether those that execute a task, of any driver, are announced too. Default: they are left out.
+
+        Returns
+        -------
+        list of str
+            The names that are announced.
+
+        Raises
+        ------
+        SchedulerLost
+            If the scheduler does not answer.
+        """
+        with cluster.scheduler_faults(self._client):
+            accepted: list[str] = self._client.run_on_scheduler(operator_endpoint.announce, list(names), even_busy)
+        return accepted
+
+    def operator_contact(self) -> Mapping[str, bool]:
+        """Return whether the scheduler serves the operator's endpoint ("served") and was asked there ("asked").
+
+        Raises
+        ------
+        SchedulerLost
+            If the scheduler does not answer.
+        """
+        with cluster.scheduler_faults(self._client):
+            contact: Mapping[str, bool] = self._client.run_on_scheduler(operator_endpoint.operator_contact)
+        return contact
 
     def restart_worker(self, address: str) -> None:
         """Ask a worker's nanny for another process, without waiting for it; without a nanny nothing happens.
@@ -226,10 +266,11 @@ class DaskConnection:
     def _start_local_cluster(self) -> None:
         from distributed import Client
 
+        workers = self._local_workers()
         if self._configuration is None:
             self._configuration = ExitStack()
-            self._configuration.enter_context(cluster.local_configuration(self._workers))
-        self._cluster = cluster.local_cluster(self._workers, self._memory_bytes, cluster.gpu_count())
+            self._configuration.enter_context(cluster.local_configuration(len(workers)))
+        self._cluster = cluster.local_cluster(workers)
         self._client = Client(self._cluster, set_as_default=False)
 
     def _receive_scheduler_event(self, event: tuple[float, Any]) -> None:

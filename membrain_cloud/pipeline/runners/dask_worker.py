@@ -18,21 +18,20 @@ from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from dask.system import CPU_COUNT
 from distributed import WorkerPlugin, get_worker
 from distributed.core import Status
 
 from membrain_cloud.pipeline.execution.execute_task import Claim, execute_task
-from membrain_cloud.pipeline.runners.host_resources import LIBRARY_THREADS
+from membrain_cloud.pipeline.runners.host_resources import LIBRARY_THREADS, usable_cores
 from membrain_cloud.pipeline.runners.task_bundles import Bundle, Order, unpacked_registry
+from membrain_cloud.pipeline.runners.worker_grace import grace_seconds
+from membrain_cloud.store.volumes.files_store import limit_codec_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from membrain_cloud.pipeline.stages.base import Stage
 
-# Time that a worker which shuts down by request has to finish its task; a nanny ends it after 8 s.
-DRAIN_SECONDS = 7.0
 _threads_limited = threading.Lock()
 
 
@@ -144,7 +143,7 @@ def _limit_threads(neighbours: int) -> None:
     """Share the machine's cores with the other workers on it, unless OMP_NUM_THREADS is set. Acts once a process."""
     if "OMP_NUM_THREADS" in os.environ or not _threads_limited.acquire(blocking=False):
         return  # set from outside, or by an earlier task: the lock is never released
-    threads = max(1, CPU_COUNT // max(1, neighbours))
+    threads = max(1, usable_cores() // max(1, neighbours))
     for name in LIBRARY_THREADS:
         os.environ.setdefault(name, str(threads))  # for libraries imported later
     if "torch" in sys.modules:
@@ -152,6 +151,7 @@ def _limit_threads(neighbours: int) -> None:
     if "numba" in sys.modules:
         numba = sys.modules["numba"]
         numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    limit_codec_threads(threads)
 
 
 class LeaveNotice(WorkerPlugin):  # type: ignore[misc]  # distributed is not type-checked
@@ -205,11 +205,11 @@ async def _close(worker: Any) -> None:
 
 
 async def _drain(worker: Any) -> None:
-    """Tell all drivers that the worker leaves, and wait up to `DRAIN_SECONDS` for its current tasks."""
+    """Tell all drivers that the worker leaves, and wait as long as it may for its current tasks."""
     _LEAVING.add(worker)
     for topic in _TOPICS.get(worker, ()):
         worker.log_event(topic, {"what": "leaving", "worker": worker.address})
-    deadline = time.monotonic() + DRAIN_SECONDS
+    deadline = time.monotonic() + grace_seconds()
     while worker.state.executing_count and time.monotonic() < deadline:
         await asyncio.sleep(0.05)
     await asyncio.sleep(0.1)  # for the last events to be sent

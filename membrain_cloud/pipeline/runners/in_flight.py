@@ -6,16 +6,16 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from membrain_cloud.pipeline.execution.crash_records import Cause, CrashRecords
-from membrain_cloud.pipeline.execution.driver import KINDS
+from membrain_cloud.pipeline.execution.crash_records import Cause, Crash, CrashRecords
+from membrain_cloud.pipeline.execution.runner import KINDS
 from membrain_cloud.pipeline.runners.worker_state import Assignment
 from membrain_cloud.pipeline.tasks import Outcome, timeout_outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from membrain_cloud.pipeline.execution.driver import Observer
-    from membrain_cloud.pipeline.runners.kubernetes_scaling import Scaler
+    from membrain_cloud.pipeline.execution.runner import Demand, Observer
+    from membrain_cloud.pipeline.runners.kubernetes.scaler import Scaler
     from membrain_cloud.pipeline.runners.task_exchange import TaskExchange
     from membrain_cloud.pipeline.runners.worker_registry import WorkerRegistry
     from membrain_cloud.pipeline.runners.worker_state import WorkerDeath
@@ -105,12 +105,34 @@ class InFlightTasks:
             The time in seconds, by our own clock.
         """
         waiting, self._waiting = self._waiting, []
+        without_slot: set[tuple[Kind, str, int]] = set()
         for attempt in waiting:
-            self.start(attempt, now)
+            like = attempt.kind, attempt.task.stage, attempt.task.memory_bytes
+            if attempt.alone or like not in without_slot:
+                if self._assign(attempt, now):
+                    continue
+                without_slot.add(like)
+            self._waiting.append(attempt)
 
-    def waiting(self) -> Counter[Kind]:
-        """Return the number of tasks that wait for another attempt, by kind."""
-        return Counter(attempt.kind for attempt in self._waiting)
+    def waiting(self) -> Sequence[Attempt]:
+        """Return the attempts that wait for a worker."""
+        return self._waiting
+
+    def refuse_waiting(self, refusal: Callable[[Task, Kind], Outcome | None]) -> None:
+        """End the attempts that no worker will take.
+
+        Parameters
+        ----------
+        refusal : callable
+            Returns the failure of a task that no worker takes, or None while there is one or one may come.
+        """
+        waiting, self._waiting = self._waiting, []
+        for attempt in waiting:
+            failure = refusal(attempt.task, attempt.kind)
+            if failure is None:
+                self._waiting.append(attempt)
+            else:
+                self._outcomes.append(failure)
 
     def has_outcomes(self) -> bool:
         """Return whether `take_outcomes` has something to return."""
@@ -186,7 +208,7 @@ class InFlightTasks:
         entry = self._workers.remove(token)
         if entry is not None:
             worker, assignment = entry
-            worker.leaving = True
+            self._workers.mark_leaving(worker.facts.address)
             self._exchange.forget(token)
             limit_hours = assignment.task.job.limit("task_hours")
             self._outcomes.append(timeout_outcome(assignment.task, limit_hours).at(worker.facts.address))
@@ -230,29 +252,34 @@ class InFlightTasks:
         now : float
             The time in seconds, by our own clock.
         """
-        for death, came_back in self._workers.resolve_deaths(now):
-            self.deaths += 1
-            for assignment in death.assignments:
-                self._resolve(death, assignment, crashed=came_back and death.certain)
-
-    def _resolve(self, death: WorkerDeath, assignment: Assignment, *, crashed: bool) -> None:
-        cause: Cause = "worker_died" if crashed else "machine_lost"
-        address = death.worker.address
-        record = self._crashes.record(assignment.task, cause, alone=death.alone, worker=address)
-        failure = record.failure()
-        if failure is None:
-            self.retry(assignment, cause, alone=crashed, take_over=assignment.token)
+        resolved = self._workers.resolve_deaths(now)
+        if not resolved:
             return
-        self._exchange.forget(assignment.token)
-        self._outcomes.append(failure.at(address))
+        self.deaths += len(resolved)
+        lost = [
+            (assignment, Crash(assignment.task, _cause(death, came_back), death.alone, death.worker.address))
+            for death, came_back in resolved
+            for assignment in death.assignments
+        ]
+        records = self._crashes.record_all([crash for _, crash in lost])
+        for (assignment, crash), record in zip(lost, records, strict=True):
+            failure = record.failure()
+            if failure is None:
+                alone = crash.cause == "worker_died"
+                self.retry(assignment, crash.cause, alone=alone, take_over=assignment.token)
+            else:
+                self._exchange.forget(assignment.token)
+                self._outcomes.append(failure.at(crash.worker))
 
     def _assign(self, attempt: Attempt, now: float) -> bool:
         """Assign a task to the worker that accepts it; return whether there was one."""
         task = attempt.task
-        worker = self._workers.choose(attempt.kind, task.stage, now, alone=task.key if attempt.alone else None)
+        alone = attempt.alone or self._workers.must_be_alone(task, attempt.kind, now)
+        key = task.key if alone else None
+        worker = self._workers.choose(attempt.kind, task.stage, now, alone=key, memory_bytes=task.memory_bytes)
         if worker is None:
             return False
-        assignment = Assignment(task, self._exchange.new_token(), attempt.kind, attempt.alone)
+        assignment = Assignment(task, self._exchange.new_token(), attempt.kind, alone)
         self._workers.assign(worker, assignment)
         self._exchange.put(worker, assignment, attempt.take_over)
         return True
@@ -262,6 +289,10 @@ class InFlightTasks:
         entry = self._workers.remove(token, outcome.seconds if outcome.state == "done" else None)
         if entry is not None:  # otherwise its worker was given up, and the task is retried
             self._outcomes.append(outcome.at(entry[0].facts.address))
+
+
+def _cause(death: WorkerDeath, came_back: bool) -> Cause:
+    return "worker_died" if came_back and death.certain else "machine_lost"
 
 
 class RunStatistics:
@@ -279,7 +310,7 @@ class RunStatistics:
     Attributes
     ----------
     snapshot : mapping of str to Any
-        The latest counts, as `execution.driver.Runner.snapshot` returns them; replaced, never changed.
+        The latest counts, as `execution.runner.Runner.snapshot` returns them; replaced, never changed.
     """
 
     def __init__(self, workers: WorkerRegistry, tasks: InFlightTasks, scaler: Scaler | None) -> None:
@@ -292,30 +323,33 @@ class RunStatistics:
             "gpu_worker_seconds": 0.0,
         }
 
-    def update(self, ready: Mapping[Kind, int], now: float) -> None:
+    def update(self, ready: Mapping[Demand, int], now: float) -> None:
         """Count and scale anew, at most every `STATISTICS_SECONDS`.
 
         Parameters
         ----------
-        ready : mapping of {"gpu", "cpu"} to int
-            Number of tasks of each kind that wait for a worker.
+        ready : mapping of (kind, int) to int
+            Number of tasks that wait for a worker, by kind and memory in bytes.
         now : float
             The time in seconds, by our own clock.
         """
         if self._updated_at is not None and now - self._updated_at < STATISTICS_SECONDS:
             return
         in_flight = Counter(assignment.kind for assignment in self._workers.assignments())
-        waiting = self._tasks.waiting()
+        demand = Counter(dict(ready))
+        demand.update((attempt.kind, attempt.task.memory_bytes) for attempt in self._tasks.waiting())
+        pending: Counter[Kind] = Counter()
+        for (kind, _), count in demand.items():
+            pending[kind] += count
         gpu_workers = self._workers.count("gpu")
         self._gpu_worker_seconds += 0.0 if self._updated_at is None else gpu_workers * (now - self._updated_at)
         self._updated_at = now
         self.snapshot = {
             "workers": {kind: self._workers.count(kind) for kind in KINDS},
             "in_flight": {kind: in_flight[kind] for kind in KINDS},
-            "pending": {kind: ready[kind] + waiting[kind] for kind in KINDS},
+            "pending": {kind: pending[kind] for kind in KINDS},
             "deaths": self._tasks.deaths,
             "gpu_worker_seconds": self._gpu_worker_seconds,
         }
         if self._scaler is not None:
-            tasks = {kind: ready[kind] + waiting[kind] + in_flight[kind] for kind in KINDS}
-            self._scaler.follow(tasks, {kind: self._workers.slots(kind) for kind in KINDS}, now)
+            self._scaler.follow(demand, self._workers, now)

@@ -12,34 +12,35 @@ from typing import TYPE_CHECKING, Any, Self
 
 from membrain_cloud.errors import UsageError
 from membrain_cloud.pipeline.execution.execute_task import Claim, execute_task
+from membrain_cloud.pipeline.execution.runner import KINDS
 from membrain_cloud.pipeline.runners.host_resources import worker_memory_bytes
 from membrain_cloud.pipeline.tasks import Kind, Outcome, Task, timeout_outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from types import FrameType
 
     from membrain_cloud.pipeline.execution.crash_records import CrashRecords
-    from membrain_cloud.pipeline.execution.driver import Observer
+    from membrain_cloud.pipeline.execution.runner import Demand, Observer
     from membrain_cloud.pipeline.planning.digests import Registry
 
 
 class InProcessRunner:
-    """A runner without workers, for a single process; implements `execution.driver.Runner`.
+    """A runner without workers, for a single process; implements `execution.runner.Runner`.
 
     A task that kills the process leaves its lease behind, from which the next run learns of the crash.
 
     Attributes
     ----------
-    memory_bytes : int
+    memory_limits : mapping of str to int
         Memory that a task may plan with: 90 % of the machine's or the container's.
     """
 
     def __init__(self) -> None:
-        self.memory_bytes = worker_memory_bytes()
+        self.memory_limits: Mapping[Kind, int] | None = dict.fromkeys(KINDS, worker_memory_bytes())
         self._id = uuid.uuid4().hex[:12]
         self._task: tuple[Task, Registry, str] | None = None
-        self._ready: Mapping[Kind, int] = {"gpu": 0, "cpu": 0}
+        self._ready: Mapping[Demand, int] = {}
 
     def __enter__(self) -> Self:
         """Return the runner itself."""
@@ -48,6 +49,17 @@ class InProcessRunner:
     def __exit__(self, *_: object) -> None:
         """Close the runner."""
         self.close()
+
+    def prepare(self, tasks: Sequence[Task], registry: Registry) -> None:
+        """Do nothing: there are no workers to make.
+
+        Parameters
+        ----------
+        tasks : sequence of Task
+            The tasks, not used.
+        registry : mapping of str to Stage
+            The stages, not used.
+        """
 
     def bind(self, attempts: CrashRecords, note: Observer) -> None:
         """Do nothing: a crash ends this process, so no crash is recorded by it.
@@ -75,6 +87,18 @@ class InProcessRunner:
             What it needs.
         """
         return self._task is None
+
+    def refusal(self, task: Task, kind: Kind) -> Outcome | None:
+        """Return None: this process takes all tasks.
+
+        Parameters
+        ----------
+        task : Task
+            The task, not used.
+        kind : {"gpu", "cpu"}
+            What it needs, not used.
+        """
+        return None
 
     def start(self, task: Task, registry: Registry, kind: Kind, *, take_over: str = "") -> None:
         """Keep a task for the next call of `finished`, which executes it.
@@ -117,13 +141,13 @@ class InProcessRunner:
         except _Overdue:
             return [timeout_outcome(task, limit_hours)]
 
-    def backlog(self, ready: Mapping[Kind, int]) -> None:
-        """Record the number of tasks of each kind that wait, for `snapshot`.
+    def backlog(self, ready: Mapping[Demand, int]) -> None:
+        """Record the numbers of tasks that wait, for `snapshot`.
 
         Parameters
         ----------
-        ready : mapping of str to int
-            "gpu" and "cpu" -> number of tasks.
+        ready : mapping of (kind, int) to int
+            Number of tasks that wait, by kind and memory in bytes.
         """
         self._ready = ready
 
@@ -132,7 +156,9 @@ class InProcessRunner:
         return {
             "workers": {"gpu": 0, "cpu": 0},
             "in_flight": {"gpu": 0, "cpu": int(self._task is not None)},
-            "pending": dict(self._ready),
+            "pending": {
+                kind: sum(count for (other, _), count in self._ready.items() if other == kind) for kind in KINDS
+            },
             "deaths": 0,
             "gpu_worker_seconds": 0.0,
         }

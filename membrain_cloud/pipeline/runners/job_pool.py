@@ -18,7 +18,7 @@ from distributed.scheduler import KilledWorker
 
 from membrain_cloud.errors import TransientError
 from membrain_cloud.pipeline.runners import dask_cluster as cluster
-from membrain_cloud.pipeline.runners.host_resources import default_workers, worker_memory_bytes
+from membrain_cloud.pipeline.runners.host_resources import default_workers, equal_workers
 
 Job = Mapping[str, Any]
 Work = Callable[[Job], dict[str, Any]]
@@ -115,7 +115,7 @@ class _JobPool:
         except TimeoutError:
             raise TransientError(
                 f"no worker has connected to {self._client.scheduler.address} in {WORKER_WAIT_SECONDS:g} s",
-                "start workers there: dask worker ADDRESS --nthreads 1; finished jobs are kept",
+                f"{cluster.WORKER_COMMAND.format(self._client.scheduler.address)}; finished jobs are kept",
             ) from None
 
     def _assign(self) -> None:
@@ -172,7 +172,7 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
             # Trainings start processes that prepare patches, which daemons may not.
             stack.enter_context(dask.config.set({"distributed.worker.daemon": False}))
             stack.enter_context(cluster.local_configuration(workers))
-            local = cluster.local_cluster(workers, worker_memory_bytes(workers), cluster.gpu_count())
+            local = cluster.local_cluster(equal_workers(workers, cluster.gpu_count()))
             stack.callback(_close, local)
             client = Client(local, set_as_default=False)
         stack.callback(_close, client)

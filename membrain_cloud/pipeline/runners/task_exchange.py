@@ -7,8 +7,9 @@ import queue
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from membrain_cloud.pipeline.runners.dask_cluster import SchedulerLost, host_of
+from membrain_cloud.pipeline.runners.dask_cluster import SchedulerLost
 from membrain_cloud.pipeline.runners.task_bundles import Bundle, Outbox, packed_registry
+from membrain_cloud.pipeline.runners.worker_registry import host_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

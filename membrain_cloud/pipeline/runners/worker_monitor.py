@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
 
 # Time between two requests for the list of workers; notices of changes cause one at once.
 POLL_SECONDS = 2.0
+# The list takes the scheduler 0.15 ms a worker, in which it does nothing else: requests are so far apart that it spends
+# at most one part in so many on them.
+POLL_PAUSE = 20.0
 # A worker ends itself when its task's time is up. If it has not after this time, it is restarted from here.
 OVERDUE_SECONDS = 60.0
 # A worker that is still there after this time has no nanny that restarts it.
@@ -34,22 +38,27 @@ class WorkerMonitor:
     def __init__(self, connection: DaskConnection, workers: WorkerRegistry, tasks: InFlightTasks) -> None:
         self._connection, self._workers, self._tasks = connection, workers, tasks
         self._polled_at: float | None = None
+        self._is_requested = False
+        self._duration = 0.0
         self._restarted_at: dict[str, float] = {}
         self._given_up: dict[str, float] = {}
 
     def request_poll(self) -> None:
-        """Make the next call of `poll_if_due` poll."""
-        self._polled_at = None
+        """Make the next call of `poll_if_due` poll, if the last one was long enough ago for its own duration."""
+        self._is_requested = True
 
     def poll_if_due(self, now: float) -> None:
-        """Poll if the last poll was `POLL_SECONDS` ago; see `poll`.
+        """Poll if the last poll was `POLL_SECONDS` ago, or one is requested; see `poll`.
+
+        A poll that took long is followed by a longer pause, of `POLL_PAUSE` times its duration.
 
         Parameters
         ----------
         now : float
             The time in seconds, by our own clock.
         """
-        if self._polled_at is None or now - self._polled_at >= POLL_SECONDS:
+        pause = max(0.0 if self._is_requested else POLL_SECONDS, POLL_PAUSE * self._duration)
+        if self._polled_at is None or now - self._polled_at >= pause:
             self.poll(now)
 
     def poll(self, now: float) -> None:
@@ -65,8 +74,10 @@ class WorkerMonitor:
         SchedulerLost
             If the scheduler does not answer.
         """
-        self._polled_at = now
+        self._polled_at, self._is_requested = now, False
+        began = time.perf_counter()
         connected = self._connection.workers()
+        self._duration = time.perf_counter() - began
         self._given_up = {address: seen for address, seen in self._given_up.items() if address in connected}
         for address, last_seen in self._given_up.items():
             if connected[address].last_seen == last_seen:  # still silent

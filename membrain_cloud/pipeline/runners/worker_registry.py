@@ -11,8 +11,10 @@ suspects: each is executed again alone, on a worker that executes nothing else m
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
+from membrain_cloud.pipeline.runners.placement import Placement
 from membrain_cloud.pipeline.runners.worker_state import Worker, WorkerDeath
 
 if TYPE_CHECKING:
@@ -21,128 +23,8 @@ if TYPE_CHECKING:
     from membrain_cloud.pipeline.runners.worker_state import Assignment, WorkerFacts
     from membrain_cloud.pipeline.tasks import Kind, Task
 
-# Tasks shorter than this are prefetched: a worker would wait longer for the next message than it computes.
-PREFETCH_SECONDS = 0.1
-MAX_PREFETCH = 16
-# One task is queued at a worker behind tasks up to this duration: otherwise the worker idles for some 10 ms between
-# two of them. A queued task is bound to its worker, so only while there are enough for all the others.
-QUEUE_NEXT_SECONDS = 5.0
-# Tasks of a kind wait this long for workers of that kind to come back, then they go to the other kind.
-ABSENCE_SECONDS = 600.0
 # A dead worker that is not back within this time, under its name or its nanny, has lost its machine.
 COMEBACK_SECONDS = 45.0
-
-
-class PlacementPolicy:
-    """The choice of a worker for a task.
-
-    Parameters
-    ----------
-    expected : iterable of {"gpu", "cpu"}
-        Kinds of workers that exist even while no such worker is connected, because they are scaled up when needed.
-    """
-
-    def __init__(self, expected: Iterable[Kind] = ()) -> None:
-        self._expected: frozenset[Kind] = frozenset(expected)
-        self._last_present: dict[Kind, float] = {}
-        self._mean_seconds: dict[str, float] = {}
-        self._ready: Mapping[Kind, int] = {}
-
-    def choose(
-        self, workers: Mapping[str, Worker], kind: Kind, stage: str, now: float, *, alone: str | None = None
-    ) -> Worker | None:
-        """Return the least loaded worker that may take a task, or None; see `WorkerRegistry.choose`.
-
-        Parameters
-        ----------
-        workers : mapping of str to Worker
-            The connected workers by address.
-        kind : {"gpu", "cpu"}
-            What the task needs.
-        stage : str
-            The task's stage.
-        now : float
-            The time in seconds, by our own clock.
-        alone : str, optional
-            Key of a task that needs a worker for itself. Default: the task shares a worker.
-        """
-        candidates = [worker for worker in self._candidates(workers, kind, now) if not worker.leaving]
-        if alone is not None:
-            return _reserve(candidates, alone)
-        prefetch = self._prefetch(kind, stage, len(workers))
-        best: Worker | None = None
-        for worker in candidates:
-            if worker.accepts(prefetch) and (best is None or worker.load < best.load):
-                best = worker
-        return best
-
-    def note_present(self, workers: Mapping[str, Worker], now: float) -> None:
-        """Record which kinds of workers are connected at `now`.
-
-        Parameters
-        ----------
-        workers : mapping of str to Worker
-            The connected workers by address.
-        now : float
-            The time in seconds, by our own clock.
-        """
-        for kind in ("gpu", "cpu"):
-            if any(worker.facts.kind == kind for worker in workers.values()):
-                self._last_present[kind] = now
-
-    def note_duration(self, stage: str, seconds: float) -> None:
-        """Update the running mean of a stage's task duration.
-
-        Parameters
-        ----------
-        stage : str
-            Name of the stage.
-        seconds : float
-            Duration of a task that succeeded.
-        """
-        mean = self._mean_seconds.get(stage, seconds)
-        self._mean_seconds[stage] = 0.8 * mean + 0.2 * seconds
-
-    def note_ready(self, ready: Mapping[Kind, int]) -> None:
-        """Record the number of tasks of each kind that wait for a worker.
-
-        Parameters
-        ----------
-        ready : mapping of {"gpu", "cpu"} to int
-            Number of tasks of each kind that wait for a worker.
-        """
-        self._ready = ready
-
-    def _candidates(self, workers: Mapping[str, Worker], kind: Kind, now: float) -> list[Worker]:
-        other: Kind = "cpu" if kind == "gpu" else "gpu"
-        fitting = [worker for worker in workers.values() if worker.facts.kind in (kind, None)]
-        # GPU stages run on CPU workers where there is no GPU, CPU stages on GPU workers where there is no CPU worker.
-        last_present = self._last_present.get(kind, -ABSENCE_SECONDS)
-        is_absent_for_now = kind in self._expected or now - last_present < ABSENCE_SECONDS
-        if fitting or is_absent_for_now:
-            return fitting
-        return [worker for worker in workers.values() if worker.facts.kind == other]
-
-    def _prefetch(self, kind: Kind, stage: str, workers: int) -> int:
-        """Return the number of tasks to queue at a worker beyond its slots."""
-        seconds = self._mean_seconds.get(stage)
-        if seconds is None:
-            return 0
-        by_message = min(MAX_PREFETCH, int(PREFETCH_SECONDS / max(seconds, 1e-3)))
-        are_enough_for_all = self._ready.get(kind, 0) > workers
-        return max(by_message, int(seconds <= QUEUE_NEXT_SECONDS and are_enough_for_all))
-
-
-def _reserve(candidates: list[Worker], key: str) -> Worker | None:
-    """Return the worker reserved for the task with this key once it is empty; reserve one where none is."""
-    reserved = next((worker for worker in candidates if worker.reserved_for == key), None)
-    if reserved is None:
-        unreserved = [worker for worker in candidates if worker.reserved_for is None]
-        if not unreserved:
-            return None
-        reserved = min(unreserved, key=lambda worker: worker.load)
-        reserved.reserved_for = key
-    return None if reserved.assignments else reserved
 
 
 class WorkerRegistry:
@@ -155,6 +37,8 @@ class WorkerRegistry:
 
     Attributes
     ----------
+    expected : frozenset of {"gpu", "cpu"}
+        The same.
     workers : dict of str to Worker
         Connected workers by address.
     deaths : list of WorkerDeath
@@ -162,10 +46,14 @@ class WorkerRegistry:
     """
 
     def __init__(self, expected: Iterable[Kind] = ()) -> None:
+        self.expected = frozenset(expected)
         self.workers: dict[str, Worker] = {}
         self.deaths: list[WorkerDeath] = []
-        self._placement = PlacementPolicy(expected)
+        self._placement = Placement(self.expected)
         self._address_of: dict[str, str] = {}
+        self._on_host: Counter[str] = Counter()
+        # Addresses of connected workers by their name and by their nanny's address.
+        self._reached_by: dict[str, str] = {}
 
     # -- workers
 
@@ -191,14 +79,31 @@ class WorkerRegistry:
         for address, facts in connected.items():
             worker = self.workers.get(address)
             if worker is None:
-                worker = self.workers[address] = Worker(facts, heartbeat_at=now)
-            elif worker.facts.last_seen != facts.last_seen:
+                self._add(Worker(facts, heartbeat_at=now))
+                continue
+            if worker.facts.last_seen != facts.last_seen:
                 worker.heartbeat_at = now
             worker.facts = facts
         for address in [address for address in self.workers if address not in connected]:
-            returned += self._remove_lost(self.workers.pop(address), now)
-        self._placement.note_present(self.workers, now)
+            returned += self._remove_lost(self._discard(address), now)
+        self._placement.note_present(now)
         return returned
+
+    def _add(self, worker: Worker) -> None:
+        facts = worker.facts
+        self.workers[facts.address] = worker
+        self._placement.add(worker)
+        self._on_host[host_of(facts.address)] += 1
+        self._reached_by |= dict.fromkeys(filter(None, (facts.name, facts.nanny)), facts.address)
+
+    def _discard(self, address: str) -> Worker:
+        worker = self.workers.pop(address)
+        self._placement.discard(worker)
+        self._on_host[host_of(address)] -= 1
+        for label in filter(None, (worker.facts.name, worker.facts.nanny)):
+            if self._reached_by.get(label) == address:
+                del self._reached_by[label]
+        return worker
 
     def _remove_lost(self, worker: Worker, now: float) -> list[Assignment]:
         """Record the death of a worker that had tasks; return the assignments that are not suspects."""
@@ -221,16 +126,26 @@ class WorkerRegistry:
         Returns
         -------
         list of (WorkerDeath, bool)
-            Each death, and whether the worker came back under its name or its nanny: then its process died by itself.
-            Otherwise its machine was lost (preempted, most likely), and no task is the cause.
+            Each death, and whether the worker came back on its machine, under its name or its nanny: then its process
+            died by itself. Otherwise its machine was lost (preempted, most likely), and no task is the cause.
         """
-        resolved = []
-        for death in list(self.deaths):
-            came_back = any(_replaces(worker.facts, death.worker) for worker in self.workers.values())
+        resolved, open_deaths = [], []
+        for death in self.deaths:
+            came_back = self._has_come_back(death.worker)
             if came_back or now - death.when > COMEBACK_SECONDS:
-                self.deaths.remove(death)
                 resolved.append((death, came_back))
+            else:
+                open_deaths.append(death)
+        self.deaths = open_deaths
         return resolved
+
+    def _has_come_back(self, dead: WorkerFacts) -> bool:
+        """Return whether a process has been started in place of a dead worker's, on the same machine.
+
+        It has the same name or nanny, and another port. On Kubernetes a pod on another node has the same name too.
+        """
+        addresses = (self._reached_by.get(label, dead.address) for label in filter(None, (dead.name, dead.nanny)))
+        return any(address != dead.address and host_of(address) == host_of(dead.address) for address in addresses)
 
     def silent_workers(self, now: float) -> list[Worker]:
         """Return the workers with tasks whose heartbeat has not changed for `run.silent_minutes`, by our own clock.
@@ -262,8 +177,23 @@ class WorkerRegistry:
         address : str
             Address of the worker; an unknown one is ignored.
         """
-        if address in self.workers:
-            self.workers[address].leaving = True
+        worker = self.workers.get(address)
+        if worker is not None:
+            worker.leaving = True
+            self._placement.touch(worker)
+
+    def mark_staying(self, address: str) -> None:
+        """Record that a worker which was to leave stays, and gets tasks again.
+
+        Parameters
+        ----------
+        address : str
+            Address of the worker; an unknown one is ignored.
+        """
+        worker = self.workers.get(address)
+        if worker is not None:
+            worker.leaving = False
+            self._placement.touch(worker)
 
     def count(self, kind: Kind) -> int:
         """Return the number of workers of a kind; workers for all tasks count as CPU workers.
@@ -275,24 +205,15 @@ class WorkerRegistry:
         """
         return sum((worker.facts.kind or "cpu") == kind for worker in self.workers.values())
 
-    def slots(self, kind: Kind) -> int:
-        """Return the largest number of slots of a worker of a kind; 1 while there is no such worker.
-
-        Parameters
-        ----------
-        kind : {"gpu", "cpu"}
-            The kind of workers.
-        """
-        slots = [worker.facts.slots for worker in self.workers.values() if (worker.facts.kind or "cpu") == kind]
-        return max(slots, default=1)
-
     def count_on_host(self, host: str) -> int:
         """Return the number of workers on the machine with this host name or IP address."""
-        return sum(f"://{host}:" in address for address in self.workers)
+        return self._on_host[host]
 
     # -- assignments
 
-    def choose(self, kind: Kind, stage: str, now: float, *, alone: str | None = None) -> Worker | None:
+    def choose(
+        self, kind: Kind, stage: str, now: float, *, alone: str | None = None, memory_bytes: int = 0
+    ) -> Worker | None:
         """Choose the worker for a task: the one with the fewest assignments for each of its slots.
 
         Parameters
@@ -306,13 +227,60 @@ class WorkerRegistry:
         alone : str, optional
             Key of a task that needs a worker for itself. A worker is then reserved for that key and returned once it
             has finished everything else. Default: any worker that is not reserved.
+        memory_bytes : int
+            Memory of the task: at most a slot's share of the worker's, or all of it where the task is alone. Default:
+            0, which fits everywhere.
 
         Returns
         -------
         Worker or None
             The worker, or None while no worker accepts the task.
         """
-        return self._placement.choose(self.workers, kind, stage, now, alone=alone)
+        return self._placement.choose(kind, stage, now, alone=alone, memory_bytes=memory_bytes)
+
+    def has_slot(self, task: Task, kind: Kind, now: float) -> bool:
+        """Return whether a task can be assigned now, or a worker reserved for it where it needs all its memory.
+
+        Parameters
+        ----------
+        task : Task
+            The task.
+        kind : {"gpu", "cpu"}
+            What it needs.
+        now : float
+            The time in seconds, by our own clock.
+        """
+        memory_bytes = task.memory_bytes
+        if self._placement.choose(kind, task.stage, now, memory_bytes=memory_bytes) is not None:
+            return True
+        must_be_alone = self._placement.must_be_alone(kind, now, memory_bytes)
+        return must_be_alone and self._placement.can_reserve(kind, now, memory_bytes)
+
+    def must_be_alone(self, task: Task, kind: Kind, now: float) -> bool:
+        """Return whether a task needs more memory than a slot's share of any worker, but no more than a whole worker's.
+
+        Parameters
+        ----------
+        task : Task
+            The task.
+        kind : {"gpu", "cpu"}
+            What it needs.
+        now : float
+            The time in seconds, by our own clock.
+        """
+        return self._placement.must_be_alone(kind, now, task.memory_bytes)
+
+    def largest_memory(self, kind: Kind, now: float) -> int | None:
+        """Return the memory in bytes of the largest connected worker that takes tasks of a kind; None without one.
+
+        Parameters
+        ----------
+        kind : {"gpu", "cpu"}
+            What the tasks need.
+        now : float
+            The time in seconds, by our own clock.
+        """
+        return self._placement.largest_memory(kind, now)
 
     def note_ready(self, ready: Mapping[Kind, int]) -> None:
         """Record the number of tasks of each kind that wait for a worker; tasks are queued only where many wait.
@@ -337,7 +305,9 @@ class WorkerRegistry:
         worker.assignments[assignment.token] = assignment
         self._address_of[assignment.token] = worker.facts.address
         if assignment.alone:
-            worker.reserved_for = assignment.task.key
+            self._placement.reserve(worker, assignment.task.key)
+        else:
+            self._placement.touch(worker)
 
     def mark_started(self, token: str, now: float) -> None:
         """Record that the worker reported the beginning of a task; an unknown token is ignored.
@@ -374,7 +344,9 @@ class WorkerRegistry:
         worker, assignment = entry
         del worker.assignments[token], self._address_of[token]
         if worker.reserved_for == assignment.task.key:
-            worker.reserved_for = None
+            self._placement.reserve(worker, None)
+        else:
+            self._placement.touch(worker)
         if seconds is not None:
             self._placement.note_duration(assignment.task.stage, seconds)
         return entry
@@ -432,7 +404,9 @@ class WorkerRegistry:
     def clear(self) -> list[Assignment]:
         """Forget all workers and return all assignments: after a lost scheduler their state is unknown."""
         assignments = self.assignments()
-        self.workers, self.deaths, self._address_of = {}, [], {}
+        for address in list(self.workers):
+            self._discard(address)
+        self.deaths, self._address_of = [], {}
         return assignments
 
     def _find(self, token: str) -> tuple[Worker, Assignment] | None:
@@ -441,8 +415,17 @@ class WorkerRegistry:
         return None if worker is None else (worker, worker.assignments[token])
 
 
-def _replaces(worker: WorkerFacts, dead: WorkerFacts) -> bool:
-    """Return whether a worker is the process that was started in place of a dead one."""
-    if worker.address == dead.address:
-        return False
-    return worker.name == dead.name or (worker.nanny is not None and worker.nanny == dead.nanny)
+def host_of(address: str) -> str:
+    """Return the host name or IP address of a worker's address, e.g. 10.0.0.1 of ``tcp://10.0.0.1:4000``.
+
+    Parameters
+    ----------
+    address : str
+        Address of a worker, e.g. ``tcp://10.0.0.1:4000``.
+
+    Returns
+    -------
+    str
+        The part between ``://`` and the port.
+    """
+    return address.partition("://")[2].rpartition(":")[0]

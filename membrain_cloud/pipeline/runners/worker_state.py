@@ -83,6 +83,10 @@ class Worker:
         When a new heartbeat was last noticed, by our own clock.
     full : bool
         Whether the worker takes no more tasks until it has fewer.
+    version : int
+        Number of changes so far, by which `placement` knows outdated entries.
+    pool : tuple or None
+        The pool of `placement` that the worker is in.
     """
 
     facts: WorkerFacts
@@ -91,6 +95,13 @@ class Worker:
     reserved_for: str | None = None
     heartbeat_at: float = 0.0
     full: bool = False
+    version: int = 0
+    pool: tuple[Kind | None, int, int] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the worker may get tasks of any sort: it neither leaves nor is reserved."""
+        return not self.leaving and self.reserved_for is None
 
     @property
     def load(self) -> float:

@@ -7,7 +7,7 @@ Modules
 -------
 section
     The base class of all sections, and the types of fields.
-segment, membranes, pick, measure, context
+segment, membranes, pick, measure, context, organelle
     What the stages take.
 run
     Names of results, limits of a run, prices, the CryoET Data Portal.
@@ -19,6 +19,7 @@ from membrain_cloud.pipeline.settings.context import ContextSettings
 from membrain_cloud.pipeline.settings.load import Settings, load_settings, settings_from
 from membrain_cloud.pipeline.settings.measure import MeasureSettings
 from membrain_cloud.pipeline.settings.membranes import MeshSettings, SeparateSettings
+from membrain_cloud.pipeline.settings.organelle import OrganelleSettings
 from membrain_cloud.pipeline.settings.pick import PickSettings
 from membrain_cloud.pipeline.settings.run import OutputSettings, PlanSettings, PortalSettings, RunSettings
 from membrain_cloud.pipeline.settings.section import Section
@@ -29,6 +30,7 @@ __all__ = [
     "InputSettings",
     "MeasureSettings",
     "MeshSettings",
+    "OrganelleSettings",
     "OutputSettings",
     "PickSettings",
     "PlanSettings",

@@ -13,6 +13,7 @@ from membrain_cloud.errors import UsageError
 from membrain_cloud.pipeline.settings.context import ContextSettings
 from membrain_cloud.pipeline.settings.measure import MeasureSettings
 from membrain_cloud.pipeline.settings.membranes import MeshSettings, SeparateSettings
+from membrain_cloud.pipeline.settings.organelle import OrganelleSettings
 from membrain_cloud.pipeline.settings.pick import PickSettings
 from membrain_cloud.pipeline.settings.run import OutputSettings, PlanSettings, PortalSettings, RunSettings
 from membrain_cloud.pipeline.settings.section import Section
@@ -30,6 +31,7 @@ class Settings(Section):
     pick: PickSettings = PickSettings()
     measure: MeasureSettings = MeasureSettings()
     context: ContextSettings = ContextSettings()
+    organelle: OrganelleSettings = OrganelleSettings()
     output: OutputSettings = OutputSettings()
     run: RunSettings = RunSettings()
     plan: PlanSettings = PlanSettings()

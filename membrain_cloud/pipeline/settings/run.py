@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from membrain_cloud.pipeline.settings.section import Name, OptionalText, Section
@@ -25,6 +27,11 @@ class OutputSettings(Section):
     )
     chunk: int = Field(
         256, ge=8, description="Edge of the chunks of segmentations in voxels. Blocks are made of whole chunks."
+    )
+    format: Literal["0.4", "0.5"] = Field(
+        "0.4",
+        description="OME-Zarr version of segmentations and score maps. `0.4` (Zarr 2) is read by every copick and by "
+        "the portal. `0.5` (Zarr 3) stores chunks of at most 128 voxels in shards of `output.chunk`, with checksums.",
     )
     tables: OptionalText = Field(
         None,

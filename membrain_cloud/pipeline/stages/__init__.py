@@ -1,7 +1,7 @@
 """The stages of the pipeline: each reads its inputs, calls one function of the science, and writes its output.
 
 A stage may import the science, the store, and `pipeline.settings`, `tasks`, `models` and `digest`; it decides nothing
-about when it runs. segment -> separate -> mesh -> pick -> measure -> context
+about when it runs. segment -> separate -> mesh -> pick -> measure -> context, organelle
 
 To add a stage:
 
@@ -19,7 +19,7 @@ base
     The interface `Stage`, and the contexts in which a stage plans and works.
 registry
     All stages, by name.
-segment, separate, mesh, pick, measure, context
+segment, separate, mesh, pick, measure, context, organelle
     The stages.
 inference, output_grid, score_cache, gpu_turn
     Parts of `segment`: sliding window, voxel grids, stored scores, turns at the GPU.
@@ -32,6 +32,7 @@ __all__ = [
     "inference",
     "measure",
     "mesh",
+    "organelle",
     "output_grid",
     "pick",
     "registry",

@@ -38,7 +38,7 @@ class Measure(Stage):
     """Meshes and particles -> rows of the tables, which hold the latest rows of each tomogram."""
 
     name = "measure"
-    data_version = 5
+    data_version = 6
     keeps_receipts_in = "tables"
 
     def after(self, settings: Settings) -> Sequence[str]:
@@ -146,14 +146,15 @@ class Measure(Stage):
             kinds=sorted({ref.name for ref in sources}),
             density_about=tomogram_density(context.project, density) if isinstance(density, TomogramRef) else None,
             lamella=_lamella(context),
+            origin=f"{context.dataset}/{task.run}/{task.place}",
         )
-        rows = {table: [keys | row for row in some] for table, some in rows_of_tables.items()}
-        failed = sum(row["error"] is not None for row in rows["membranes"])
+        counts = {table: len(some) for table, some in rows_of_tables.items()} | {"tomograms": 1}
+        failed = sum(row["error"] is not None for row in rows_of_tables["membranes"])
         summary = tomogram_row(
             grid,
             n_membranes=len(meshes),
             n_failed_membranes=failed,
-            n_particles=None if picks is None else len(rows["particles"]),
+            n_particles=None if picks is None else counts["particles"],
             mesh_uri=context.object("meshes").uri,
             picks_uri=", ".join(ref.uri for ref in sources) or None,
             density_uri=density.key if isinstance(density, TomogramRef) else None,
@@ -161,11 +162,12 @@ class Measure(Stage):
             package_version=__version__,
             data_version=str(self.data_version),
         )
-        rows["tomograms"] = [keys | summary]
+        rows_of_tables["tomograms"] = [summary]
         for table in TABLES:
-            context.tables.write_part(table, context.dataset, f"{task.run}/{task.place}", rows[table])
-        left_out = 0 if picks is None else len(picks) - len(rows["particles"])
-        counts = {table: len(some) for table, some in rows.items()}
+            # one table at a time: that of the simulations is large
+            rows = [keys | row for row in rows_of_tables.pop(table)]
+            context.tables.write_part(table, context.dataset, f"{task.run}/{task.place}", rows)
+        left_out = 0 if picks is None else len(picks) - counts["particles"]
         return counts | {"particles_on_no_membrane": left_out, "membranes_failed": failed}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,7 +36,7 @@ class MakeMeshes(Stage):
     """Numbered membranes -> one mesh each: a closed shell, one side of it, or the surface midway."""
 
     name = "mesh"
-    data_version = 2
+    data_version = 3
 
     def after(self, settings: Settings) -> Sequence[str]:
         """Return separate, unless instances are given."""
@@ -168,9 +169,13 @@ def select_surface(shell: Mesh, settings: MeshSettings) -> Mesh | None:
     from membrain_cloud.mesh.shell_sides import membrane_sides, middle_surface, one_side, side_of
 
     if settings.surface == "shell":
-        return shell
+        return replace(shell, surface="shell")
     sides = membrane_sides(shell, reach_angstrom=settings.thickest_angstrom)
     seed = settings.seed_point
     side = (side_of(shell, sides, np.array(seed)) if seed is not None else 0) or 1
     mesh = one_side(shell, sides, side) if settings.surface == "side" else middle_surface(shell, sides, side)
-    return mesh if len(mesh.faces) else None
+    if not len(mesh.faces):
+        return None
+    on_side = sides.side == side
+    thickness = float(np.median(sides.thickness[on_side])) if on_side.any() else None
+    return replace(mesh, surface=settings.surface, thickness_angstrom=thickness)

@@ -39,7 +39,7 @@ class Pick(Stage):
 
     name = "pick"
     needs_gpu = True
-    data_version = 6
+    data_version = 7
     model_task = "picking"
     tomogram_reads = 2  # once for its mean, where samples lie outside; then around the membranes, at most all of it
 
@@ -330,7 +330,7 @@ def _stored_defaults(network: AnyPicker) -> tuple[float, float]:
 def _mean(project: Project, density: TomogramRef, grid: Grid) -> float:
     from membrain_cloud.segmentation.sliding_window import density_statistics
 
-    return float(density_statistics(tomogram_chunks(project, density, grid)).mean)
+    return float(density_statistics(lambda: tomogram_chunks(project, density, grid)).mean)
 
 
 def _usable_meshes(

@@ -167,10 +167,11 @@ class ScoreCache:
         """
         if self.first is not None:
             context.receipts.forget(self._address)
+        output = context.settings.output
         if self.scores is not None:
-            context.project.create_features(self.scores, grid, self.dtype, context.settings.output.chunk)
+            context.project.create_features(self.scores, grid, self.dtype, output.chunk, output.format)
         if self.variance is not None:
-            context.project.create_features(self.variance, grid, "float16", context.settings.output.chunk)
+            context.project.create_features(self.variance, grid, "float16", output.chunk, output.format)
 
     def finish(self, context: TaskContext, parts: Sequence[Mapping[str, Any]]) -> None:
         """Add the pyramids, and the receipt last.

@@ -63,7 +63,7 @@ class Segment(Stage):
     """
 
     name = "segment"
-    data_version = 3
+    data_version = 4
     model_task = "segmentation"
     needs_gpu = True
     tomogram_reads = 2  # once for its statistics
@@ -200,7 +200,8 @@ class Segment(Stage):
         Returns
         -------
         mapping of str to Any
-            Number of membrane voxels; of the part `prepare` the statistics of the tomogram.
+            Number of membrane voxels, and what was left out of the tomogram's statistics; of the part `prepare` the
+            statistics.
         """
         part = context.task.part
         if part == "prepare":
@@ -222,12 +223,16 @@ class Segment(Stage):
         cache, grids = ScoreCache.for_task(context, self.data_version), _grids(context, context.tomogram("density"))
         # What was written there is about to be wiped, so no receipt of it may stay.
         context.receipts.forget(context.task.address)
-        context.project.create_labels(labels, grids.output, "uint8", context.settings.output.chunk)
+        output = context.settings.output
+        context.project.create_labels(labels, grids.output, "uint8", output.chunk, output.format)
         if cache.is_complete(context):
             return {"scores": "stored"}
         cache.create(context, grids.output)
-        statistics = density_statistics(tomogram_chunks(context.project, density, grids.source, level=grids.level))
-        return {"scores": "new", "mean": statistics.mean, "std": statistics.std, "voxels": statistics.voxels}
+        statistics = density_statistics(
+            lambda: tomogram_chunks(context.project, density, grids.source, level=grids.level)
+        )
+        counts = {"scores": "new", "mean": statistics.mean, "std": statistics.std, "voxels": statistics.voxels}
+        return counts | ({"notes": list(statistics.notes)} if statistics.notes else {})
 
     def _block(self, context: TaskContext, block: OutputBlock, prepared: Mapping[str, Any]) -> dict[str, Any]:
         """Write the mask of one block, and its scores where they are new; count the membrane's voxels."""
@@ -279,7 +284,9 @@ class Segment(Stage):
         if not cache.is_complete(context):
             cache.finish(context, parts)
         count = sum(part["counts"].get("membrane_voxels", 0) for part in parts)
-        return {"membrane_voxels": count} | ({} if cache.first is None else {"kept": cache.first.key})
+        notes = [note for part in parts for note in part["counts"].get("notes", ())]
+        counts: dict[str, Any] = {"membrane_voxels": count} | ({"notes": notes} if notes else {})
+        return counts | ({} if cache.first is None else {"kept": cache.first.key})
 
 
 SEGMENT = Segment()

@@ -19,9 +19,11 @@ from membrain_cloud.pipeline.stages.base import (
 )
 from membrain_cloud.pipeline.stages.output_grid import mask_grid
 from membrain_cloud.pipeline.stages.segment import SEGMENT
-from membrain_cloud.store.projects.resolve import require_one
+from membrain_cloud.store.projects.resolve import check_segmentation_extent, require_one
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef
+from membrain_cloud.store.volumes.labels import as_marks
 from membrain_cloud.store.volumes.scratch_array import ScratchSpace
+from membrain_cloud.training.labels import MEMBRANE
 from membrain_cloud.units import GIB
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from membrain_cloud.pipeline.tasks import Ref
     from membrain_cloud.store.projects.project import Project
 
+# Raised when given masks are read by another rule; those that were segmented here hold 0 and 1 alone.
+_GIVEN_RULE = 2
 SCRATCH_BYTES = GIB // 2
 """Labels that take more than this are kept in a scratch file and not in memory."""
 
@@ -49,7 +53,9 @@ class Separate(Stage):
 
     def digest_settings(self, settings: Settings) -> Mapping[str, Any]:
         """Return the section `separate`, and the given segmentation."""
-        return settings.separate.digest_settings() | {"given": settings.separate.segmentation}
+        given = settings.separate.segmentation
+        rule = {} if given is None else {"given_rule": _GIVEN_RULE}
+        return settings.separate.digest_settings() | {"given": given} | rule
 
     def is_replaced(self, settings: Settings) -> bool:
         """Return whether `separate.segmentation` names instances."""
@@ -125,10 +131,12 @@ class Separate(Stage):
 
         source, target = context.segmentation("labels"), context.written_segmentation()
         project, grid, settings = context.project, context.project.grid(source), context.settings.separate
-        inside = _region_mask(context, grid)
+        inside, output = _region_mask(context, grid), context.settings.output
 
         def read(box: Box) -> NDArray[Any]:
             labels: NDArray[Any] = project.read_labels(source, box)
+            if not source.instance:
+                labels = (as_marks(labels, source.key) == MEMBRANE).astype(np.uint8)
             return labels if inside is None else np.where(inside(box), labels, 0)
 
         with ScratchSpace(None, memory_bytes=SCRATCH_BYTES, moved_by="the variable TMPDIR") as space:
@@ -142,8 +150,8 @@ class Separate(Stage):
                 drop_border=settings.drop_border,
                 split_voxels=settings.split_voxels,
             )
-            project.create_labels(target, grid, str(separation.numbers.dtype), context.settings.output.chunk)
-            for box in iterate_chunks(grid.shape, project.label_chunk(grid, context.settings.output.chunk)):
+            project.create_labels(target, grid, str(separation.numbers.dtype), output.chunk, output.format)
+            for box in iterate_chunks(grid.shape, project.label_chunk(grid, output.chunk)):
                 project.write_labels(target, box, separation.numbers[scratch.read(box)])
         project.finish_labels(target)
         counts = {"membranes": separation.count}
@@ -170,9 +178,15 @@ def input_segmentation(context: RunContext) -> SegmentationRef | None:
     ------
     ProjectError
         If the run has no such segmentation.
+    InputError
+        If its physical size is that of none of the run's tomograms.
     """
     uri = context.settings.separate.segmentation
-    return None if uri is None else context.project.segmentation(context.run, uri)
+    if uri is None:
+        return None
+    ref = context.project.segmentation(context.run, uri)
+    check_segmentation_extent(context.project, ref)
+    return ref
 
 
 def instances_ref(context: RunContext) -> SegmentationRef:

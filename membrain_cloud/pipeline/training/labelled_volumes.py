@@ -9,7 +9,9 @@ import numpy as np
 
 from membrain_cloud.errors import InputError, ProjectError, TomogramError, VoxelSpacingError
 from membrain_cloud.geometry import Box, Zyx
-from membrain_cloud.store.formats.volume_reader import file_stem, read_header, read_volume
+from membrain_cloud.store.formats.label_volume import check_labels
+from membrain_cloud.store.formats.volume_reader import file_stem, open_volume_file, read_header, read_volume
+from membrain_cloud.store.volumes.labels import as_marks, check_extent
 from membrain_cloud.training.labels import MARKED_BACKGROUND, merge_labels
 from membrain_cloud.training.segmentation.labelled_patches import CELL, LabelledVolume, PlanewiseVolume, prepare_volume
 
@@ -159,18 +161,12 @@ def is_partial(project: Project, layer: SegmentationRef) -> bool:
     )
 
 
-def _read_marks(project: Project, ref: SegmentationRef, box: Box) -> NDArray[np.integer[Any]]:
+def _read_marks(project: Project, ref: SegmentationRef, box: Box) -> NDArray[np.uint8]:
     values: NDArray[np.integer[Any]] = project.read_labels(ref, box)
     if ref.instance:
         mask: NDArray[np.uint8] = (values != 0).astype(np.uint8)
         return mask
-    if values.size and values.max() > MARKED_BACKGROUND:
-        raise InputError(
-            f"{ref.key} holds the value {values.max()}",
-            "marks are 0 unmarked, 1 membrane, 2 ignore, 3 background; numbered membranes must be imported as "
-            "instances, and are then read as URI?instance=true",
-        )
-    return values
+    return as_marks(values, ref.key)
 
 
 def _open_run(project: Project, tomogram: TomogramRef, layers: Sequence[SegmentationRef]) -> PlanewiseVolume:
@@ -181,6 +177,7 @@ def _open_run(project: Project, tomogram: TomogramRef, layers: Sequence[Segmenta
                 f"{ref.key} is of shape {project.grid(ref).shape}, its tomogram {grid.shape}",
                 "train on annotations that were made on this tomogram",
             )
+        check_extent(project.grid(ref), ref.key, {tomogram.key: grid})
     partial = is_partial(project, layers[0])
     return PlanewiseVolume(
         grid.shape,
@@ -302,7 +299,8 @@ def _open_files(image: Path, label: Path) -> PlanewiseVolume:
             f"{label} has voxels of {spacings[1]:g} Å, its image of {spacings[0]:g} Å", "correct the wrong header"
         )
     density, _ = read_volume(str(image))
-    values, _ = read_volume(str(label))
+    with open_volume_file(str(label)) as volume:
+        values = check_labels(volume).read(Box((0, 0, 0), volume.shape))
     z, y, x = image_header.shape
     if min(z, y, x) < 2:
         raise TomogramError(f"{image}: {image_header.shape} is no volume", "give volumes, not slices")

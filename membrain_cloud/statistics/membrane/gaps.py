@@ -48,6 +48,21 @@ class Gaps:
     to_itself: NDArray[np.float64]
     across: NDArray[np.float64]
 
+    def of_faces(self, faces: NDArray[np.int64]) -> Gaps:
+        """Return the gaps of some of the faces.
+
+        Parameters
+        ----------
+        faces : (N,) int64 array
+            Numbers of the faces.
+
+        Returns
+        -------
+        Gaps
+            The gaps of these N faces, in this order.
+        """
+        return Gaps(self.to_next[faces], self.next_id[faces], self.to_itself[faces], self.across[faces])
+
 
 def find_gaps(meshes: Mapping[int, Mesh], *, reach_angstrom: float) -> dict[int, Gaps]:
     """Cast rays along the normals of all faces, outwards and inwards.

@@ -3,7 +3,7 @@
 May import `mesh` and `statistics.membrane`, `spatial` and `schema`; `statistics.rows` builds on it.
 
 Modules: `options` (what to measure), `placement` (particles on the surface), `measured_membrane` (the class that the
-row functions read), `prepare` (from a mesh and picks to that class).
+row functions read), `prepare` (from a mesh and picks to that class), `seeds` (of the simulations).
 """
 
-__all__ = ["measured_membrane", "options", "placement", "prepare"]
+__all__ = ["measured_membrane", "options", "placement", "prepare", "seeds"]

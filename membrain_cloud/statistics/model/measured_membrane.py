@@ -18,6 +18,7 @@ from membrain_cloud.rotations import in_plane_angles_degrees
 from membrain_cloud.statistics.membrane import surface_properties as properties
 from membrain_cloud.statistics.membrane.bilayer_thickness import Bilayer, Density, measure_bilayer
 from membrain_cloud.statistics.model.placement import normals_at, place_on_leaflets
+from membrain_cloud.statistics.model.seeds import membrane_seed
 from membrain_cloud.statistics.spatial.chains import Linked, candidates, find_chains
 from membrain_cloud.statistics.spatial.neighbors import Pairs, count_pairs
 from membrain_cloud.units import ANGSTROM_PER_NM
@@ -25,7 +26,7 @@ from membrain_cloud.units import ANGSTROM_PER_NM
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from membrain_cloud.geometry import Grid, Picks
+    from membrain_cloud.geometry import Grid, Mesh, MeshSurface, Picks
     from membrain_cloud.mesh.surface import Surface, SurfacePoints
     from membrain_cloud.statistics.membrane.gaps import Gaps
     from membrain_cloud.statistics.membrane.lamella import Lamella
@@ -46,11 +47,23 @@ class MeasuredMembrane:
 
     Parameters
     ----------
+    kind : {"shell", "side", "midsurface"}
+        What the mesh is of: a closed shell around the membrane, one side of that, or the surface midway.
     shell : Surface
-        Closed surface around the membrane.
+        The whole mesh.
     surface : Surface
-        The shell without caps at the tomogram's border, V vertices and F faces, cut between leaflets. Particles are
-        placed on it and distances run along it.
+        The mesh without caps at the tomogram's border, cut between leaflets, and without rims between them; V vertices
+        and F faces. Particles are placed on it and distances run along it.
+    with_rims : Mesh
+        The mesh without caps at the tomogram's border, rims included.
+    in_rims : (F,) int64 array
+        Number of each face of `surface` in `with_rims`.
+    one_sided_areas : (F,) float64 array
+        Share of each face in the area of the membrane seen from one side, Å²: half of a face of a shell, 0 on a rim.
+    rim_length : float
+        Length of the rims between leaflets, Å.
+    thickness : float or None
+        Thickness of the slab that a side or mid-surface is of, Å; None if unknown, and for shells.
     leaflets : (F,) int64 array or None
         Leaflet of each face of `surface`, 0 for the larger one; None if the shell has no two or they are not told
         apart.
@@ -70,16 +83,24 @@ class MeasuredMembrane:
         The tomogram's border cuts the membrane.
     options : Options
         What to measure.
+    origin : str
+        Run, tomogram and number of the membrane, as far as they are known; random numbers depend on it.
     gaps : Gaps or None
-        Distances to other membranes; None if not measured.
+        Distances from the faces of `surface` to other membranes; None if not measured.
     density : Density or None
         Density around the membrane; None if unknown.
     lamella : Lamella or None
         Surfaces of the lamella; None if unknown.
     """
 
+    kind: MeshSurface
     shell: Surface
     surface: Surface
+    with_rims: Mesh
+    in_rims: NDArray[np.int64]
+    one_sided_areas: NDArray[np.float64]
+    rim_length: float
+    thickness: float | None
     leaflets: NDArray[np.int64] | None
     grid: Grid
     picks: Picks | None
@@ -89,6 +110,7 @@ class MeasuredMembrane:
     kind_names: tuple[str, ...]
     touches_border: bool
     options: Options
+    origin: str = ""
     gaps: Gaps | None = None
     density: Density | None = None
     lamella: Lamella | None = None
@@ -147,6 +169,11 @@ class MeasuredMembrane:
         """Whether each particle lies within the edge width of the surface's end, (N,)."""
         return self.edge_distances <= self.options.edge_width_angstrom
 
+    @cached_property
+    def seed(self) -> int:
+        """Seed of the membrane's simulations: independent of other membranes', the same in every run."""
+        return membrane_seed(self.origin, self.surface, self.positions, self.names, self.options)
+
     # ---------------------------------------------------------------- the surface
 
     @cached_property
@@ -161,9 +188,24 @@ class MeasuredMembrane:
 
     @cached_property
     def one_sided_area_nm2(self) -> float | None:
-        """Half the surface's area, nm²; None if the shell consists of border caps alone."""
-        only_caps = self.touches_border and len(self.surface.faces) == len(self.shell.faces)
-        return None if only_caps else float(self.surface.face_areas.sum()) / 2.0 / ANGSTROM_PER_NM**2
+        """Area of the membrane seen from one side, rims not counted, nm²; None if the shell is border caps alone."""
+        only_caps = self.touches_border and self.kind == "shell" and len(self.surface.faces) == len(self.shell.faces)
+        return None if only_caps else float(self.one_sided_areas.sum()) / ANGSTROM_PER_NM**2
+
+    @cached_property
+    def one_sided_shares(self) -> NDArray[np.float64]:
+        """Ratio of each face's one-sided area to its area, (F,); 0 for faces without area."""
+        areas = self.surface.face_areas
+        return np.divide(self.one_sided_areas, areas, out=np.zeros(len(areas)), where=areas > 0.0)
+
+    @cached_property
+    def across(self) -> NDArray[np.float64] | None:
+        """Distance from each face along its inward normal to the membrane's other side, (F,) Å; None if unknown."""
+        if self.kind == "shell":
+            return None if self.gaps is None else self.gaps.across
+        if self.kind == "midsurface":
+            return np.zeros(len(self.surface.faces))
+        return None if self.thickness is None else np.full(len(self.surface.faces), self.thickness)
 
     @cached_property
     def curvatures(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -194,10 +236,10 @@ class MeasuredMembrane:
 
     @cached_property
     def bilayer(self) -> Bilayer | None:
-        """Density profile and thickness of the bilayer; None without density or gaps."""
-        if self.density is None or self.gaps is None:
+        """Density profile and thickness of the bilayer; None without density, or if the other side is unknown."""
+        if self.density is None or self.across is None:
             return None
-        return measure_bilayer(self.surface, self.leaflets, self.gaps.across, self.density)
+        return measure_bilayer(self.surface, self.leaflets, self.across, self.density)
 
     @cached_property
     def properties(self) -> list[Values]:

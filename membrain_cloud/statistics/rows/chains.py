@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from membrain_cloud.statistics.rows.pair_counts import SEED
 from membrain_cloud.statistics.spatial.chains import find_chains, turns_degrees
 from membrain_cloud.units import ANGSTROM_PER_NM
 
@@ -15,6 +14,9 @@ if TYPE_CHECKING:
 
     from membrain_cloud.statistics.model.measured_membrane import MeasuredMembrane
     from membrain_cloud.statistics.schema.column import Row
+
+# Parts the random numbers of chains from those of pairs, which have the number of a component in this place.
+CHAINS_STREAM = 1 << 31
 
 
 def chain_rows(membrane: MeasuredMembrane) -> list[Row]:
@@ -108,7 +110,7 @@ def random_chain_rows(membrane: MeasuredMembrane) -> list[Row]:
     rules = membrane.options.chains
     for linked in membrane.linked:
         one, other = linked.links.one, linked.links.other
-        rng = np.random.default_rng([SEED, 1, linked.kind])
+        rng = np.random.default_rng([membrane.seed, CHAINS_STREAM, linked.kind])
         for simulation in range(membrane.options.n_simulations):
             rotation = rng.uniform(-180.0, 180.0, len(membrane.order))
             # The observed orientations are not needed: rotating either of two particles at random makes their angle

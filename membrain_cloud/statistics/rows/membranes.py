@@ -36,18 +36,25 @@ def membrane_rows(membrane: MeasuredMembrane) -> list[Row]:
     """
     shell, surface, area = membrane.shell, membrane.surface, membrane.one_sided_area_nm2
     used = shell.vertices[np.unique(shell.faces)]
-    volume = shell.volume / ANGSTROM_PER_NM**3 if shell.is_closed and shell.volume > 0.0 else None
-    lumen = None if membrane.touches_border else _lumen_nm3(shell)
+    is_shell = membrane.kind == "shell"
+    enclosed = shell.volume / ANGSTROM_PER_NM**3 if shell.is_closed and shell.volume > 0.0 else None
+    volume, lumen = (enclosed, _lumen_nm3(shell)) if is_shell else (None, enclosed)
+    lumen = None if membrane.touches_border else lumen
+    thickness = volume / area if volume is not None and area else None
+    if membrane.thickness is not None:
+        thickness = membrane.thickness / ANGSTROM_PER_NM
     count = None if membrane.picks is None else len(membrane.order)
     inner_area, inner_count = _without_edges(membrane)
     low, high = used.min(axis=0).tolist(), used.max(axis=0).tolist()
     return [
         {
             "error": None,
+            "random_seed": membrane.seed,
+            "mesh_surface": membrane.kind,
             "n_vertices": len(used),
             "n_faces": len(shell.faces),
             "n_components": surface.n_components,
-            "shell_area_nm2": float(shell.face_areas.sum()) / ANGSTROM_PER_NM**2,
+            "shell_area_nm2": float(shell.face_areas.sum()) / ANGSTROM_PER_NM**2 if is_shell else None,
             "one_sided_area_nm2": area,
             **_leaflet_areas(membrane),
             "area_without_edges_nm2": inner_area,
@@ -57,11 +64,11 @@ def membrane_rows(membrane: MeasuredMembrane) -> list[Row]:
             "touches_border": membrane.touches_border,
             "touches_lamella": _touches_lamella(membrane),
             "boundary_length_nm": surface.boundary_length / ANGSTROM_PER_NM,
-            "rim_length_nm": surface.seam_length / ANGSTROM_PER_NM,
+            "rim_length_nm": membrane.rim_length / ANGSTROM_PER_NM,
             "euler_characteristic": shell.euler_characteristic,
             "volume_nm3": volume,
             "lumen_volume_nm3": lumen,
-            "thickness_nm": volume / area if volume is not None and area else None,
+            "thickness_nm": thickness,
             **_bilayer(membrane),
             **{f"box_min_{axis}_angstrom": value for axis, value in zip("xyz", low, strict=True)},
             **{f"box_max_{axis}_angstrom": value for axis, value in zip("xyz", high, strict=True)},
@@ -129,12 +136,15 @@ def histogram_rows(membrane: MeasuredMembrane) -> list[Row]:
         for leaflet in np.unique(leaflets).tolist():
             here = of_sample == leaflet
             areas = prop.scale.histogram(prop.values[here], prop.areas[here]) / ANGSTROM_PER_NM**2
+            one_sided = prop.areas[here] * membrane.one_sided_shares[prop.faces[here]]
+            of_membrane = prop.scale.histogram(prop.values[here], one_sided) / ANGSTROM_PER_NM**2
             for number in np.flatnonzero(areas > 0.0).tolist():
                 rows.append(
                     {
                         "leaflet": None if membrane.leaflets is None else leaflet,
                         **prop.scale.bin_row(number),
                         "area_nm2": float(areas[number]),
+                        "one_sided_area_nm2": float(of_membrane[number]),
                     }
                 )
     return rows
@@ -183,7 +193,8 @@ def _without_edges(membrane: MeasuredMembrane) -> tuple[float | None, int | None
         return None, None
     (to_edge,) = (values for values in membrane.properties if values.scale.name == "distance_to_edge_nm")
     inner = to_edge.values > membrane.options.edge_width_nm
-    area = float(to_edge.areas[inner].sum()) / 2.0 / ANGSTROM_PER_NM**2
+    one_sided = to_edge.areas * membrane.one_sided_shares[to_edge.faces]
+    area = float(one_sided[inner].sum()) / ANGSTROM_PER_NM**2
     if membrane.picks is None:
         return area, None
     return area, int((~membrane.is_edge).sum()) if len(membrane.order) else 0

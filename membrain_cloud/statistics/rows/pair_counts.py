@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from membrain_cloud.statistics.model.measured_membrane import MeasuredMembrane
     from membrain_cloud.statistics.schema.column import Row
 
-# Seed of all simulations. It is constant, so that the same input gives the same tables.
-SEED = 20240801
-
 
 def pair_count_rows(membrane: MeasuredMembrane) -> list[Row]:
     """Return the rows of `pair_counts`: pairs of particles by distance along the surface.
@@ -34,7 +31,11 @@ def pair_count_rows(membrane: MeasuredMembrane) -> list[Row]:
     list of Row
         One row a component, pair of kinds and bin of distance; none where there is no particle to count around another.
     """
-    return [row for rows in _blocks(membrane, np.arange(len(membrane.order))) for row in rows]
+    return [
+        row | {"n_simulations": membrane.options.n_simulations}
+        for rows in _blocks(membrane, np.arange(len(membrane.order)))
+        for row in rows
+    ]
 
 
 def binned_pair_count_rows(membrane: MeasuredMembrane) -> list[Row]:
@@ -126,27 +127,28 @@ def random_pair_count_rows(membrane: MeasuredMembrane) -> list[Row]:
     Returns
     -------
     list of Row
-        One row a component, pair of kinds, simulation and bin of distance that has pairs.
+        One row a simulation and bin of distance, for every component and pair of kinds of `pair_counts`. Bins without
+        pairs have rows too: a sum over membranes has no gaps, and a quantile over simulations counts the zeros.
     """
-    if not len(membrane.order) or not membrane.options.n_simulations:
+    n_simulations = membrane.options.n_simulations
+    if not len(membrane.order) or not n_simulations:
         return []
     counts = simulate_pair_counts(
         membrane.surface,
         membrane.at,
         membrane.kinds,
         edges_angstrom=membrane.pairs.edges,
-        n_simulations=membrane.options.n_simulations,
-        seed=SEED,
+        n_simulations=n_simulations,
+        seed=membrane.seed,
     )
-    names = membrane.kind_names
-    return [
-        {
-            "component_id": component,
-            "object_name": names[one],
-            "target_object_name": names[other],
-            "simulation": simulation,
-            "bin": number,
-            "n_pairs": int(counts[component, one, other, simulation, number]),
-        }
-        for component, one, other, simulation, number in np.argwhere(counts > 0).tolist()
-    ]
+    rows: list[Row] = []
+    number_of = {name: kind for kind, name in enumerate(membrane.kind_names)}
+    for block in _blocks(membrane, np.arange(len(membrane.order))):
+        names = {name: block[0][name] for name in ("component_id", "object_name", "target_object_name")}
+        one, other = number_of[names["object_name"]], number_of[names["target_object_name"]]
+        for simulation, of_bins in enumerate(counts[names["component_id"], one, other].tolist()):
+            rows += [
+                {**names, "simulation": simulation, "bin": number, "n_pairs": n_pairs}
+                for number, n_pairs in enumerate(of_bins)
+            ]
+    return rows

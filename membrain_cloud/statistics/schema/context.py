@@ -1,4 +1,4 @@
-"""Columns of the table `particle_context`: any particles, on membranes or not, and the membranes around them."""
+"""Columns of the tables on context: the membranes around any particles, and the organelles of membranes."""
 
 from __future__ import annotations
 
@@ -55,7 +55,29 @@ PARTICLE_CONTEXT = (
     number("distance_to_border_nm", "nm", "from the centre straight to the tomogram's border"),
     count("n_failed_membranes", "membranes of the tomogram that could not be measured: one of them may be nearer"),
 )
-"""Columns behind the key columns of membranes; the key `membrane_id` is the nearest membrane's number."""
+"""Columns of `particle_context`, whose key `membrane_id` is the nearest membrane's number."""
 
 PLACED_COLUMNS = tuple(column.name for column in PARTICLE_CONTEXT[4:7])
 """Columns that are known of every particle with a position."""
+
+MEMBRANE_ORGANELLES = (
+    text("organelle", "that the membrane belongs to; NULL where it is unknown or ambiguous"),
+    count("organelle_number", "label of the object, where each object has one (numbered mitochondria); else NULL"),
+    text(
+        "rule", "`overlap`: by labels on the membrane; `enclosure`: by the organelle around it; NULL without organelle"
+    ),
+    number("share", "", "largest share of the membrane's area that lies on an organelle's labels"),
+    text("second_organelle", "that has the second largest share; NULL if none"),
+    number("second_share", "", "its share; 0 if none"),
+    number("enclosed_share", "", "share of area inside the organelle with its holes filled; NULL unless by enclosure"),
+    flag("is_ambiguous", "organelles have a share, and none of them enough"),
+    number("area_nm2", "nm²", "of the mesh without border caps, both sides of a shell: what the shares are of"),
+    text("organelles_uri", "URIs of the organelles, a comma between two"),
+)
+
+ORGANELLE_SHARES = (
+    text("organelle", "an organelle with a share of the membrane"),
+    number("share", "", "of the membrane's area on its labels"),
+    number("area_nm2", "nm²", "that area"),
+    number("enclosed_share", "", "of the area inside it with its holes filled; NULL where labels had decided"),
+)

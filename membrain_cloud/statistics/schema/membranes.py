@@ -24,21 +24,27 @@ TOMOGRAMS = (
 
 MEMBRANES = (
     text("error", "why the membrane could not be measured, all else is NULL then; NULL where it could be"),
+    count("random_seed", "of the membrane's simulations, from its run, number, mesh, particles and settings"),
+    text("mesh_surface", "what the mesh is of: shell around the membrane, side (one of its two), or midsurface"),
     count("n_vertices", "vertices of the mesh"),
     count("n_faces", "faces of the mesh, without those that name a vertex twice"),
     count("n_components", "connected parts of the surface without border caps"),
-    number("shell_area_nm2", "nm²", "area of the closed shell around the membrane, border caps included"),
+    number(
+        "shell_area_nm2",
+        "nm²",
+        "area of the closed shell around the membrane, border caps and rims included; NULL for other meshes",
+    ),
     number(
         "one_sided_area_nm2",
         "nm²",
-        "half the shell's area without border caps: the membrane's area, seen from one side",
+        "the membrane's area, seen from one side: half of the shell's without border caps and rims",
     ),
     number(
         "outer_leaflet_area_nm2",
         "nm²",
-        "of the larger leaflet, without border caps; NULL where they are not told apart",
+        "of the larger leaflet, without border caps and rims; NULL where they are not told apart",
     ),
-    number("inner_leaflet_area_nm2", "nm²", "of the smaller leaflet, without border caps"),
+    number("inner_leaflet_area_nm2", "nm²", "of the smaller leaflet, without border caps and rims"),
     number(
         "area_without_edges_nm2",
         "nm²",
@@ -56,7 +62,11 @@ MEMBRANES = (
     ),
     number("volume_nm3", "nm³", "of the membrane itself, inside its shell; NULL where the shell is not closed"),
     number("lumen_volume_nm3", "nm³", "inside the inner surface of a closed membrane"),
-    number("thickness_nm", "nm", "of the segmentation: volume / one-sided area; NULL where either is unknown"),
+    number(
+        "thickness_nm",
+        "nm",
+        "of the segmentation: volume / one-sided area, or as the mesh states it; NULL where unknown",
+    ),
     number(
         "bilayer_thickness_nm",
         "nm",
@@ -95,7 +105,12 @@ MEMBRANE_PARTICLES = (
     number("area_without_edges_nm2", "nm²", "the membrane's, as in `membranes`"),
 )
 
-MEMBRANE_HISTOGRAMS = (LEAFLET, *BIN, number("area_nm2", "nm²", "area of the surface in the bin, without border caps"))
+MEMBRANE_HISTOGRAMS = (
+    LEAFLET,
+    *BIN,
+    number("area_nm2", "nm²", "area of the surface in the bin, without border caps and rims"),
+    number("one_sided_area_nm2", "nm²", "its share of the membrane's one-sided area; sums over both leaflets"),
+)
 
 MEMBRANE_PAIRS = (
     count("other_membrane_id", "the other membrane; the same one for its distances to itself"),

@@ -70,7 +70,12 @@ _PAIR = (
     text("object_name", "what the particles in the centres are"),
     text("target_object_name", "what the counted particles are"),
 )
-PAIR_COUNTS = (*_PAIR, *_RADIUS_BIN, *_PAIR_COUNTS)
+PAIR_COUNTS = (
+    *_PAIR,
+    *_RADIUS_BIN,
+    *_PAIR_COUNTS,
+    count("n_simulations", "simulations in random_pair_counts of this component and pair of kinds"),
+)
 BINNED_PAIR_COUNTS = (
     *_PAIR,
     text("property", "of the particles in the centres, by which they are parted; its unit is in the name"),
@@ -82,9 +87,9 @@ BINNED_PAIR_COUNTS = (
 )
 RANDOM_PAIR_COUNTS = (
     *_PAIR,
-    count("simulation", "number of the simulation, from 0; sums over membranes keep it apart"),
+    count("simulation", "number of the simulation, from 0: simulation k of all membranes is one random experiment"),
     count("bin", "number of the bin of distances, as in pair_counts"),
-    count("n_pairs", "ordered pairs of particles at random in the bin; no row where there are none"),
+    count("n_pairs", "ordered pairs of particles at random in the bin; 0 where there are none"),
 )
 
 PARTICLE_HISTOGRAMS = (

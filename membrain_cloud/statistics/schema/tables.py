@@ -15,8 +15,10 @@ __all__ = [
     "ALL_TABLES",
     "CONTEXT_TABLES",
     "MEMBRANE_KEYS",
+    "ORGANELLE_TABLES",
     "PARENTS",
     "ROW_KEYS",
+    "STAGE_TABLES",
     "TABLES",
     "TOMOGRAM_KEYS",
     "Column",
@@ -47,7 +49,16 @@ CONTEXT_TABLES: dict[str, tuple[Column, ...]] = {
 }
 """Table of the stage `context` -> all its columns. A part holds one list of particles of a tomogram."""
 
-ALL_TABLES = TABLES | CONTEXT_TABLES
+ORGANELLE_TABLES: dict[str, tuple[Column, ...]] = {
+    "membrane_organelles": (*MEMBRANE_KEYS, *context.MEMBRANE_ORGANELLES),
+    "organelle_shares": (*MEMBRANE_KEYS, *context.ORGANELLE_SHARES),
+}
+"""Table of the stage `organelle` -> all its columns."""
+
+STAGE_TABLES = {"measure": TABLES, "context": CONTEXT_TABLES, "organelle": ORGANELLE_TABLES}
+"""Stage -> its tables."""
+
+ALL_TABLES = TABLES | CONTEXT_TABLES | ORGANELLE_TABLES
 """Every table -> all its columns."""
 
 _PAIR = ("component_id", "object_name", "target_object_name")
@@ -71,6 +82,8 @@ ROW_KEYS: dict[str, tuple[str, ...]] = {
     "chain_members": ("chain_id", "place"),
     "random_chains": ("object_name", "simulation"),
     "particle_context": ("picks", "particle_id"),
+    "membrane_organelles": (),
+    "organelle_shares": ("organelle",),
 }
 """Table -> the columns that, together with the key columns, identify a row: no two rows agree in all of them."""
 

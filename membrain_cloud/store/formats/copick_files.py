@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from membrain_cloud.errors import ProjectError
-from membrain_cloud.geometry import Mesh, Picks
+from membrain_cloud.geometry import MESH_SURFACES, Mesh, Picks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from membrain_cloud.geometry import MeshSurface
     from membrain_cloud.store.refs import ObjectRef
 
 _GLB_MAGIC, _GLB_JSON = 0x46546C67, 0x4E4F534A
@@ -35,7 +36,8 @@ def meshes_to_glb(meshes: Mapping[int, Mesh]) -> bytes:
     Returns
     -------
     bytes
-        Vertices as float32, xyz in Å; the geometries are named `membrane_{id}`, in the order of the ids.
+        Vertices as float32, xyz in Å; the geometries are named `membrane_{id}`, in the order of the ids. What a mesh is
+        of and the thickness of its slab are in its `extras`.
     """
     import trimesh
 
@@ -45,6 +47,7 @@ def meshes_to_glb(meshes: Mapping[int, Mesh]) -> bytes:
     for number in sorted(meshes):
         mesh, name = meshes[number], f"membrane_{number}"
         geometry = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False, validate=False)
+        geometry.metadata.update(_mesh_extras(mesh))
         scene.add_geometry(geometry, node_name=name, geom_name=name)
     return bytes(scene.export(file_type="glb"))
 
@@ -87,8 +90,23 @@ def meshes_from_glb(content: bytes, what: str) -> dict[int, Mesh]:
         vertices = np.array(mesh.vertices, np.float64)
         if not np.array_equal(transform, np.eye(4)):
             vertices = vertices @ transform[:3, :3].T + transform[:3, 3]
-        meshes[number] = Mesh(vertices, np.array(mesh.faces, np.int32))
+        meshes[number] = Mesh(vertices, np.array(mesh.faces, np.int32), *_of_extras(mesh.metadata))
     return dict(sorted(meshes.items()))
+
+
+def _mesh_extras(mesh: Mesh) -> dict[str, Any]:
+    """Return what is stored with a mesh beside its vertices and faces."""
+    extras = {"membrane_surface": mesh.surface, "membrane_thickness_angstrom": mesh.thickness_angstrom}
+    return {name: value for name, value in extras.items() if value is not None}
+
+
+def _of_extras(extras: Mapping[str, Any]) -> tuple[MeshSurface | None, float | None]:
+    """Return what a mesh is of and its thickness, Å; None for what is absent or not understood."""
+    surface = next((kind for kind in MESH_SURFACES if kind == extras.get("membrane_surface")), None)
+    thickness = extras.get("membrane_thickness_angstrom")
+    if not isinstance(thickness, int | float) or not 0.0 < thickness < np.inf:
+        return surface, None
+    return surface, float(thickness)
 
 
 def _numbers(names: list[str]) -> list[int]:

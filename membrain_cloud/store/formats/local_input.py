@@ -71,6 +71,24 @@ def unreadable(path: str | os.PathLike[str], cause: BaseException) -> str:
     return f"{path}: cannot be read ({words})"
 
 
+def path_exists(path: str | os.PathLike[str]) -> bool:
+    """Return whether something is at a path; what cannot be looked at is as if it were not there.
+
+    Parameters
+    ----------
+    path : str or path
+        A local path.
+
+    Returns
+    -------
+    bool
+    """
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
 def read_file(path: str | os.PathLike[str], error: type[InputError] = ProjectError) -> bytes:
     """Return the bytes of a local file.
 

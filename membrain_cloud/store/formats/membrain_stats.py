@@ -18,6 +18,8 @@ import numpy as np
 
 from membrain_cloud.errors import ProjectError, VoxelSpacingError
 from membrain_cloud.geometry import Mesh, Picks
+from membrain_cloud.mesh.repair import merge_vertices
+from membrain_cloud.store.formats.local_input import read_file
 from membrain_cloud.store.formats.meshes import read_h5, read_obj
 from membrain_cloud.store.formats.relion.columns import whole_numbers
 from membrain_cloud.store.formats.relion.particles import states_pixel_size
@@ -59,7 +61,7 @@ class MembraneFile:
         """Digest of the mesh's and the particles' files."""
         digest = hashlib.sha256()
         for path in (self.mesh, self.star):
-            digest.update(Path(path).read_bytes() if path else b"")
+            digest.update(read_file(path) if path else b"")
         return digest.hexdigest()
 
 
@@ -167,6 +169,7 @@ def read_mesh(file: MembraneFile, units: Units) -> Mesh:
                 f"{file.mesh}: points in voxels of unknown size", "give pixel_size_multiplier (1 for Å)"
             )
         mesh = Mesh(stored.mesh.vertices * unit, stored.mesh.faces)
+    mesh = merge_vertices(mesh)
     return replace(mesh, faces=mesh.faces[:, [0, 2, 1]]) if _signed_volume(mesh) < 0.0 else mesh
 
 

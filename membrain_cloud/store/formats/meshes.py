@@ -17,17 +17,22 @@ from pyarrow import compute, csv
 
 from membrain_cloud.errors import ProjectError, UsageError, VoxelSpacingError
 from membrain_cloud.geometry import Mesh, Picks
+from membrain_cloud.mesh.repair import merge_vertices
 from membrain_cloud.picking.vertex_scores import FAR_SCORE
 from membrain_cloud.store.formats.copick_files import meshes_from_glb, meshes_to_glb
+from membrain_cloud.store.formats.local_input import check_regular_file, read_file
 from membrain_cloud.store.formats.local_output import write_local_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
 KINDS = (".h5", ".obj", ".glb")
 """Endings of mesh files that can be read and written."""
+
+# Data sets of a file that announce more than this were not written: compressed zeros are no mesh.
+_LARGEST_RATIO, _SMALL_BYTES = 200, 1 << 26
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,16 +91,14 @@ def read_h5(path: str, *, voxel_spacing_angstrom: float | None = None) -> Stored
     unit = 1.0 if "scores" in values else voxel_spacing_angstrom
     if unit is None:
         raise VoxelSpacingError(f"{path}: points in voxels of unknown size", "give voxel_spacing_angstrom, e.g. 10")
-    mesh = Mesh(
-        _floats(values, "points", path) * unit,
-        np.asarray(values["faces"]).reshape(-1, 3)[:, [0, 2, 1]].astype(np.int32),
-    )
-    if len(mesh.faces) and not 0 <= mesh.faces.min() <= mesh.faces.max() < len(mesh.vertices):
-        raise ProjectError(f"{path}: faces name vertices that are not there", "write the file again")
+    points = _floats(values, "points", path, finite=False)
+    if points.ndim != 2 or points.shape[1] != 3:
+        raise ProjectError(f"{path}: points of shape {points.shape}, not (V, 3)", "write the file again")
+    mesh = _checked(points * unit, _triangles(values["faces"], path)[:, [0, 2, 1]], path)
     tomogram = values.get("tomo_file", b"")
     return StoredMesh(
         mesh,
-        normals=-_floats(values, "normals", path) if "normals" in values else None,
+        normals=_normals(values, path),
         profiles=_floats(values, "normal_values", path).astype(np.float32) if "normal_values" in values else None,
         scores=_floats(values, "scores", path) if "scores" in values else None,
         picks=_picks(values, path) if "cluster_centers" in values else None,
@@ -175,14 +178,14 @@ def read_obj(path: str, *, unit_angstrom: float) -> Mesh:
         If the file cannot be read, has no faces, or faces of vertices that are missing.
     """
     try:
-        content = Path(path).read_bytes()
+        content = read_file(path)
         vertices, faces = _obj_triangles(content) or _obj_polygons(content.decode("utf-8", "replace"))
         mesh = Mesh(vertices * unit_angstrom, faces)
-    except (ValueError, IndexError, OSError) as error:
+    except (ValueError, IndexError, OverflowError) as error:
         raise ProjectError(f"{path} cannot be read as OBJ ({error})", "write it again") from error
-    if not len(mesh.faces) or not 0 <= mesh.faces.min() <= mesh.faces.max() < len(mesh.vertices):
-        raise ProjectError(f"{path} has no faces, or faces of vertices that are not there", "give a triangle mesh")
-    return mesh
+    if not len(mesh.faces):
+        raise ProjectError(f"{path} has no faces", "give a triangle mesh")
+    return _checked(mesh.vertices, mesh.faces, path)
 
 
 def _obj_triangles(content: bytes) -> tuple[NDArray[np.float64], NDArray[np.int32]] | None:
@@ -266,8 +269,10 @@ def write_glb(path: str, meshes: Mapping[int, Mesh]) -> None:
     write_local_file(path, lambda temporary: temporary.write_bytes(content))
 
 
-def read_meshes(path: str, *, voxel_spacing_angstrom: float | None) -> dict[int, Mesh]:
-    """Read the membranes of a mesh file.
+def read_meshes(
+    path: str, *, voxel_spacing_angstrom: float | None, report: Callable[[str], None] = lambda note: None
+) -> dict[int, Mesh]:
+    """Read the membranes of a mesh file. Vertices at one place are merged where a mesh is triangle soup.
 
     Parameters
     ----------
@@ -275,6 +280,8 @@ def read_meshes(path: str, *, voxel_spacing_angstrom: float | None) -> dict[int,
         A .glb, .h5 or .obj file.
     voxel_spacing_angstrom : float or None
         Å, where the file counts voxels; None for an OBJ or GLB in Å.
+    report : callable
+        Called with one sentence on each mesh whose vertices were merged. Default: nothing is done with it.
 
     Returns
     -------
@@ -291,15 +298,25 @@ def read_meshes(path: str, *, voxel_spacing_angstrom: float | None) -> dict[int,
         If the unit of an .h5 is unknown.
     """
     kind = Path(path.lower()).suffix
+    if kind not in KINDS:
+        raise UsageError(f"{path}: the kind of this file is not known", f"give one of {', '.join(KINDS)}")
+    meshes = {}
+    for number, mesh in _meshes(path, kind, voxel_spacing_angstrom).items():
+        meshes[number] = merge_vertices(mesh)
+        if meshes[number] is not mesh:
+            count = f"{len(mesh.vertices)} vertices at {len(meshes[number].vertices)} places"
+            report(f"{path}: mesh {number} has {count}: they were merged")
+    return meshes
+
+
+def _meshes(path: str, kind: str, voxel_spacing_angstrom: float | None) -> dict[int, Mesh]:
     if kind == ".h5":
         return {1: read_h5(path, voxel_spacing_angstrom=voxel_spacing_angstrom).mesh}
     if kind == ".obj":
         return {1: read_obj(path, unit_angstrom=voxel_spacing_angstrom or 1.0)}
-    if kind == ".glb":
-        unit = voxel_spacing_angstrom or 1.0
-        meshes = meshes_from_glb(Path(path).read_bytes(), path)
-        return {number: Mesh(mesh.vertices * unit, mesh.faces) for number, mesh in meshes.items()}
-    raise UsageError(f"{path}: the kind of this file is not known", f"give one of {', '.join(KINDS)}")
+    unit = voxel_spacing_angstrom or 1.0
+    meshes = meshes_from_glb(read_file(path), path)
+    return {number: _checked(mesh.vertices * unit, mesh.faces, path) for number, mesh in meshes.items()}
 
 
 def write_membranes(
@@ -354,19 +371,66 @@ def write_membranes(
 def _datasets(path: str) -> dict[str, Any]:
     import h5py
 
+    size = check_regular_file(path)
     try:
         with h5py.File(path, "r") as file:
+            announced = sum(file[name].nbytes for name in file)
+            if announced > _LARGEST_RATIO * size + _SMALL_BYTES:
+                raise ValueError(f"it announces {announced} bytes in a file of {size}")
             return {name: file[name][()] for name in file}
-    except (OSError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise ProjectError(f"{path} cannot be read as HDF5 ({error})", "copy or write it again") from error
 
 
-def _floats(values: Mapping[str, Any], name: str, path: str) -> NDArray[np.float64]:
+def _checked(vertices: NDArray[np.float64], faces: NDArray[np.integer], path: str) -> Mesh:
+    """Return a mesh whose faces name vertices that are there and finite; other vertices are set to 0."""
+    if len(faces) and not 0 <= faces.min() <= faces.max() < len(vertices):
+        raise ProjectError(f"{path}: faces name vertices that are not there", "write the file again")
+    finite = np.asarray(np.isfinite(vertices).all(axis=1))
+    if not finite.all():
+        used = np.unique(faces)
+        bad = int((~finite[used]).sum())
+        if bad:
+            raise ProjectError(
+                f"{path}: {bad} of {len(used)} vertices in use are NaN or infinite", "repair or write the mesh again"
+            )
+        vertices = np.where(finite[:, None], vertices, 0.0)
+    return Mesh(np.asarray(vertices, np.float64), np.ascontiguousarray(faces, np.int32))
+
+
+def _triangles(stored: Any, path: str) -> NDArray[np.int64]:
+    """Return faces (F, 3) from triples, or from VTK's lists of a count and as many vertices, flat or in rows."""
+    try:
+        faces = np.asarray(stored)
+        if faces.dtype.kind not in "iu" and not (faces == np.floor(faces)).all():
+            raise ValueError(f"of type {faces.dtype}")
+        faces = faces.astype(np.int64)
+        if faces.ndim == 2 and faces.shape[1] == 3:
+            return faces
+        flat = faces.ravel()
+        if len(flat) % 4 == 0 and (flat[::4] == 3).all():
+            return flat.reshape(-1, 4)[:, 1:]
+        if faces.ndim == 1 and len(flat) % 3 == 0:
+            return flat.reshape(-1, 3)
+        raise ValueError(f"of shape {faces.shape}")
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ProjectError(f"{path}: faces are no triangles ({error})", "write triangles (F, 3)") from error
+
+
+def _normals(values: Mapping[str, Any], path: str) -> NDArray[np.float64] | None:
+    """Return the outward normals; None where the file has none, or some that are not finite: they follow from faces."""
+    if "normals" not in values:
+        return None
+    normals = -_floats(values, "normals", path, finite=False)
+    return normals if np.isfinite(normals).all() else None
+
+
+def _floats(values: Mapping[str, Any], name: str, path: str, *, finite: bool = True) -> NDArray[np.float64]:
     try:
         array = np.asarray(values[name], np.float64)
     except (ValueError, TypeError) as error:
         raise ProjectError(f"{path}: {name} are not numbers ({error})", "write the file again") from error
-    if not np.isfinite(array).all():
+    if finite and not np.isfinite(array).all():
         raise ProjectError(f"{path}: {name} have gaps", "write the file again")
     return array
 
@@ -377,4 +441,9 @@ def _picks(values: Mapping[str, Any], path: str) -> Picks:
     scores = _floats(values, "cluster_scores", path) if "cluster_scores" in values else np.ones(len(centers))
     membranes = np.asarray(values.get("cluster_membranes", np.zeros(len(centers))), np.int64)
     in_plane = np.asarray(values["cluster_in_plane"]) != 0 if "cluster_in_plane" in values else None
+    lengths = {len(scores), len(membranes), *(len(a) for a in (orientations, in_plane) if a is not None)}
+    if lengths != {len(centers)}:
+        raise ProjectError(
+            f"{path}: {len(centers)} cluster_centers, but {sorted(lengths)} scores", "write the file again"
+        )
     return Picks(centers, orientations, scores, membranes, in_plane)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from membrain_cloud.errors import InputError, UsageError, storage_error
+from membrain_cloud.store.formats.local_input import check_regular_file
 from membrain_cloud.store.formats.local_output import write_local_file
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def read_spectrum(path: str) -> dict[str, NDArray[np.float64]]:
     InputError
         If the file is missing, has no column `intensity`, or a value that is no number.
     """
+    check_regular_file(path, InputError)
     try:
         with Path(path).open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file, delimiter="\t"))

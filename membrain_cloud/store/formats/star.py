@@ -7,6 +7,7 @@ there is `inverse_angles`. How the columns become positions and orientations: `r
 
 from __future__ import annotations
 
+import csv
 import io
 from typing import TYPE_CHECKING, Any
 
@@ -168,16 +169,7 @@ def read_csv_picks(
     VoxelSpacingError
         If positions are in voxels and `voxel_spacing_angstrom` is None.
     """
-    import pandas as pd
-
-    try:
-        table = pd.read_csv(
-            io.BytesIO(read_file(path)), dtype=str, na_filter=False, encoding="utf-8-sig", skipinitialspace=True
-        )
-    except ValueError as error:
-        cause = " ".join(str(error).split())
-        raise ProjectError(f"{path} cannot be read as CSV ({cause})", "give a header line and commas") from error
-    table.columns = pd.Index([str(name).strip() for name in table.columns])
+    table = _csv_table(path)
     for columns in _CSV_ANGSTROM:
         if set(columns) <= set(table.columns):
             positions = required_numbers(table, columns, path)
@@ -195,6 +187,29 @@ def read_csv_picks(
             )
         positions = required_numbers(table, ("x", "y", "z"), path) * voxel_spacing_angstrom
     return picks_of_table(table, positions - np.asarray(origin_angstrom, np.float64), None, path, report)
+
+
+def _csv_table(path: str) -> pd.DataFrame:
+    """Return the rows of a CSV file as text; lines of another number of values than the header has are refused."""
+    import pandas as pd
+
+    try:
+        rows = [
+            row for row in csv.reader(io.StringIO(read_file(path).decode("utf-8-sig")), skipinitialspace=True) if row
+        ]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ProjectError(f"{path} cannot be read as CSV ({error})", "give a header line and commas") from error
+    if not rows:
+        raise ProjectError(f"{path} cannot be read as CSV (it is empty)", "give a header line and commas")
+    head = [name.strip() for name in rows[0]]
+    for number, row in enumerate(rows[1:], start=1):
+        if len(row) != len(head):
+            raise ProjectError(
+                f"{path}: row {number} has {len(row)} values for {len(head)} columns", "correct the incomplete lines"
+            )
+    if len(set(head)) < len(head):
+        raise ProjectError(f"{path} names a column twice ({', '.join(head[:6])})", "remove one of them")
+    return pd.DataFrame(rows[1:], columns=head, dtype=str)
 
 
 def write_star(

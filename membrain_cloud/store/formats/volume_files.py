@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, cast
 
 from membrain_cloud.errors import TomogramError, storage_error
+from membrain_cloud.store.formats.local_input import check_regular_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,9 +103,36 @@ def open_content(path: str) -> Iterator[IO[bytes]]:
     TomogramError
         If the compressed data are damaged, at any read; or if the file cannot be opened.
     """
+    check_regular_file(path, TomogramError)
     opener = next((opener for ending, opener in _COMPRESSED.items() if path.lower().endswith(ending)), Path.open)
     with _damage_is_named(path), opener(Path(path), "rb") as file:
         yield cast("IO[bytes]", file)
+
+
+def uncompressed_size(path: str) -> int:
+    """Return the number of bytes of a file's uncompressed content; a compressed file is read through, and so checked.
+
+    Parameters
+    ----------
+    path : str
+        Local file.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    TomogramError
+        If the compressed data are damaged; or if the file cannot be read.
+    """
+    if not is_compressed(path):
+        return check_regular_file(path, TomogramError)
+    size = 0
+    with open_content(path) as content:
+        while part := content.read(_COPY_BYTES):
+            size += len(part)
+    return size
 
 
 @contextlib.contextmanager

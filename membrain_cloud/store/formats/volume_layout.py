@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
@@ -48,6 +48,8 @@ class VolumeHeader:
         the origin, it must be subtracted.
     notes : tuple of str
         What was assumed about the file, as sentences.
+    imod_signed_bytes : bool
+        Whether IMOD stamped the file as one of signed bytes, which it stores shifted by 128.
     """
 
     shape: Zyx
@@ -55,6 +57,7 @@ class VolumeHeader:
     voxel_spacing_angstrom: float | None
     origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
     notes: tuple[str, ...] = ()
+    imod_signed_bytes: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ class VolumeLayout:
         For each of z, y, x the axis under which it is stored, 0 for the slowest one.
     scale : tuple of float or None
         Slope and intercept to apply to the stored values; None where there are none.
+    announced : int
+        Bytes of an extended header before the voxels that the file may lack, although its header announces them.
     decode : callable or None
         Reads all voxels, zyx, from the open file, where they are compressed inside of it; None where they are one run
         of bytes.
@@ -82,6 +87,7 @@ class VolumeLayout:
     offset: int = 0
     axes: Zyx = (0, 1, 2)
     scale: tuple[float, float] | None = None
+    announced: int = 0
     decode: Callable[[BinaryIO], NDArray[Any]] | None = None
 
     @property
@@ -107,6 +113,44 @@ class VoxelSource(Protocol):
         (Z, Y, X) array of the source's type
         """
         ...
+
+
+def fit_to_size(layout: VolumeLayout, size: int, path: str) -> VolumeLayout:
+    """Return a layout whose voxels lie within a file of a size.
+
+    Parameters
+    ----------
+    layout : VolumeLayout
+        What the header says.
+    size : int
+        Bytes of the uncompressed file.
+    path : str
+        The file's name for errors.
+
+    Returns
+    -------
+    VolumeLayout
+        The same; or with the voxels right behind the header where an extended header was announced and is not there.
+
+    Raises
+    ------
+    TomogramError
+        If the file is shorter than its header says.
+    """
+    if layout.decode is not None:
+        return layout
+    voxels = math.prod(layout.header.shape) * layout.stored.itemsize
+    end = layout.offset + voxels
+    if size >= end:
+        return layout
+    if layout.announced and size == end - layout.announced:
+        note = f"an extended header of {layout.announced} bytes is announced and not there: read without it"
+        header = replace(layout.header, notes=(*layout.header.notes, f"MRC header: {note}"))
+        return replace(layout, header=header, offset=layout.offset - layout.announced)
+    parts = f"{layout.offset} before the voxels, {voxels} of voxels"
+    raise TomogramError(
+        f"{path}: the file is truncated ({size} bytes, its header asks for {end}: {parts})", "copy it again"
+    )
 
 
 def open_voxels(layout: VolumeLayout, file: BinaryIO, path: str) -> VoxelSource:
@@ -135,10 +179,7 @@ def open_voxels(layout: VolumeLayout, file: BinaryIO, path: str) -> VoxelSource:
     """
     if layout.decode is not None:
         return _ArraySource(layout.decode(file))
-    size = os.fstat(file.fileno()).st_size
-    end = layout.offset + math.prod(layout.header.shape) * layout.stored.itemsize
-    if size < end:
-        raise TomogramError(f"{path}: the file is truncated ({size} bytes, its header asks for {end})", "copy it again")
+    layout = fit_to_size(layout, os.fstat(file.fileno()).st_size, path)
     lengths = dict(zip(layout.axes, layout.header.shape, strict=True))
     shape = lengths[0], lengths[1], lengths[2]
     source: VoxelSource = RawArray(file.fileno(), layout.offset, shape, layout.stored, path)

@@ -7,24 +7,36 @@ are asked for.
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 
-from membrain_cloud.errors import ChunkError, TomogramError
+from membrain_cloud.errors import ChunkError, InputError, ProjectError, TomogramError, VoxelSpacingError
 from membrain_cloud.geometry import Box, Grid, Zyx
 from membrain_cloud.store.formats.layouts.mrc import mrc_layout
 from membrain_cloud.store.formats.layouts.nifti import nifti_layout
 from membrain_cloud.store.formats.layouts.nrrd import nrrd_layout
 from membrain_cloud.store.formats.layouts.numpy_array import numpy_layout
 from membrain_cloud.store.formats.layouts.tiff import tiff_layout
-from membrain_cloud.store.formats.volume_files import Kind, file_stem, is_compressed, open_content, split_name, unpacked
+from membrain_cloud.store.formats.local_input import check_regular_file, path_exists, unreadable
+from membrain_cloud.store.formats.volume_files import (
+    Kind,
+    file_stem,
+    is_compressed,
+    open_content,
+    split_name,
+    uncompressed_size,
+    unpacked,
+)
 from membrain_cloud.store.formats.volume_layout import (
     VolumeHeader,
     VolumeLayout,
     VoxelSource,
     believable_spacing,
+    fit_to_size,
     open_voxels,
 )
 from membrain_cloud.store.objects.object_store import Files
@@ -40,6 +52,12 @@ if TYPE_CHECKING:
 
 __all__ = ["VolumeFile", "VolumeHeader", "file_stem", "open_volume_file", "read_header", "read_volume"]
 
+_MISSING = re.compile(r"is missing|no chunk was ever written")
+_EMPTY_CHUNKS = (
+    "a fault of copying, or chunks of the fill value that were never written (write_empty_chunks=False, the default of "
+    "zarr-python 3)"
+)
+_FILL = "where they were empty, set empty_chunks to fill, or write them with write_empty_chunks=True"
 _LAYOUTS: dict[Kind, Callable[[BinaryIO, str], VolumeLayout]] = {
     "mrc": mrc_layout,
     "tiff": tiff_layout,
@@ -191,7 +209,7 @@ class VolumeFile:
         self.close()
 
 
-def open_volume_file(path: str, scratch: str | None = None) -> VolumeFile:
+def open_volume_file(path: str, scratch: str | None = None, *, fill_empty_chunks: bool = False) -> VolumeFile:
     """Open a volume file of a known kind; its voxels are read where they are asked for.
 
     Parameters
@@ -201,6 +219,9 @@ def open_volume_file(path: str, scratch: str | None = None) -> VolumeFile:
         path or URL of a .zarr, whose finest level is read.
     scratch : str, optional
         Folder in which a compressed file is unpacked until it is closed. Default: the system's temporary folder.
+    fill_empty_chunks : bool
+        Whether chunks of a Zarr that are not there are read as its fill value: zarr-python 3 leaves out chunks that
+        are empty. Default: they are refused.
 
     Returns
     -------
@@ -210,30 +231,31 @@ def open_volume_file(path: str, scratch: str | None = None) -> VolumeFile:
     ------
     TomogramError
         If the file is missing, truncated, damaged, no volume, or of a type that no tomogram has.
-    VoxelSpacingError
-        If the axes of an OME-Zarr have an unknown unit or different spacings.
     StorageError
         If there is no room to unpack a compressed file.
     """
     path, kind = _checked_path(path)
     if kind == "zarr":
-        array, header = _open_zarr(path)
-        return VolumeFile(path, header, array, _chunk(array), contextlib.ExitStack())
+        array, header = _open_zarr(path, fill=fill_empty_chunks)
+        return VolumeFile(path, header, _ZarrSource(array), _chunk(array), contextlib.ExitStack())
     with contextlib.ExitStack() as stack:
         local = stack.enter_context(unpacked(path, scratch)) if is_compressed(path) else path
         file = cast("BinaryIO", stack.enter_context(open_content(local)))
-        layout = _LAYOUTS[kind](file, path)
+        layout = fit_to_size(_layout(kind, file, path), os.fstat(file.fileno()).st_size, path)
         source = open_voxels(layout, file, path)
         return VolumeFile(path, layout.header, source, layout.chunk, stack.pop_all())
 
 
-def read_header(path: str) -> VolumeHeader:
+def read_header(path: str, *, check_size: bool = False) -> VolumeHeader:
     """Read shape, type and voxel spacing of a volume file, and no voxels.
 
     Parameters
     ----------
     path : str
         As in `open_volume_file`.
+    check_size : bool
+        Whether the file is checked to hold all voxels that its header announces; compressed files are read through.
+        Default: False.
 
     Returns
     -------
@@ -242,15 +264,16 @@ def read_header(path: str) -> VolumeHeader:
     Raises
     ------
     TomogramError
-        If the file is missing, damaged, or no volume.
-    VoxelSpacingError
-        If the axes of an OME-Zarr have an unknown unit or different spacings.
+        If the file is missing, damaged, or no volume; with `check_size` also if it is truncated.
     """
     path, kind = _checked_path(path)
     if kind == "zarr":
         return _open_zarr(path)[1]
     with open_content(path) as file:
-        return _LAYOUTS[kind](cast("BinaryIO", file), path).header
+        layout = _layout(kind, cast("BinaryIO", file), path)
+        if check_size and layout.decode is not None:
+            open_voxels(layout, cast("BinaryIO", file), path)
+    return fit_to_size(layout, uncompressed_size(path), path).header if check_size else layout.header
 
 
 def read_volume(path: str) -> tuple[NDArray[Any], VolumeHeader]:
@@ -278,6 +301,19 @@ def read_volume(path: str) -> tuple[NDArray[Any], VolumeHeader]:
         return volume.read(Box((0, 0, 0), volume.shape)), volume.header
 
 
+def _layout(kind: Kind, file: BinaryIO, path: str) -> VolumeLayout:
+    """Read a header; whatever a damaged one makes the libraries raise is named as damage."""
+    try:
+        return _LAYOUTS[kind](file, path)
+    except InputError:
+        raise
+    except OSError as error:
+        raise TomogramError(unreadable(path, error), "check the path and its permissions") from error
+    except Exception as error:  # the libraries raise many kinds for a damaged header
+        words = " ".join(str(error).split())[:200]
+        raise TomogramError(f"{path}: the header is damaged ({words})", "copy or convert the file again") from error
+
+
 def _checked_path(path: str) -> tuple[str, Kind]:
     """Return the path of a file that exists, and its kind."""
     path = path.removeprefix("file://")
@@ -285,22 +321,48 @@ def _checked_path(path: str) -> tuple[str, Kind]:
     if "://" in path:
         if kind != "zarr":
             raise TomogramError(f"{path}: of remote files only .zarr can be read in parts", "copy the file here first")
-    elif not Path(path).exists():
-        raise TomogramError(f"{path}: there is no such file", "check the path")
+    elif kind == "zarr":
+        if not path_exists(path):
+            raise TomogramError(f"{path}: there is no such file", "check the path")
+        if not Path(path).is_dir():
+            raise TomogramError(f"{path}: it is no folder, as a Zarr volume is", "give the folder of the volume")
+    else:
+        check_regular_file(path, TomogramError)
     return path, kind
 
 
-def _open_zarr(path: str) -> tuple[ChunkedArray, VolumeHeader]:
+class _ZarrSource:
+    """The voxels of an array, whose missing chunks are named with their likely cause."""
+
+    def __init__(self, array: ChunkedArray) -> None:
+        self._array = array
+
+    def read(self, box: Box) -> NDArray[Any]:
+        try:
+            return self._array.read(box)
+        except ChunkError as error:
+            if self._array.sparse or not _MISSING.search(error.message):
+                raise
+            raise ChunkError(f"{error.message}: {_EMPTY_CHUNKS}", f"{error.next_step}; {_FILL}") from error
+
+
+def _open_zarr(path: str, *, fill: bool = False) -> tuple[ChunkedArray, VolumeHeader]:
     notes: list[str] = []
     try:
-        array, attributes = ome_zarr.open_volume(Files(path), "", sparse=False)
-    except ChunkError as error:
+        array, attributes = ome_zarr.open_volume(Files(path), "", sparse=fill)
+    except (ChunkError, ProjectError) as error:
         raise TomogramError(error.message, error.next_step) from error
-    spacing = ome_zarr.spacing_from_attributes(attributes, path)
-    if spacing is None:
-        notes.append("Zarr: no voxel spacing")
-    else:
+    try:
+        spacing = ome_zarr.spacing_from_attributes(attributes, path)
+    except VoxelSpacingError as error:  # one that is given takes its place
+        spacing = None
+        notes.append(f"Zarr: no voxel spacing ({error.message.removeprefix(f'{path}: ')})")
+    if fill:
+        notes.append("Zarr: chunks that are not there are read as the fill value")
+    if spacing is not None:
         spacing = believable_spacing(spacing, notes, "Zarr")
+    elif not any("spacing" in note for note in notes):
+        notes.append("Zarr: no voxel spacing")
     dtype = array.format.dtype.newbyteorder("=")
     return array, VolumeHeader(array.format.shape, dtype, spacing, notes=tuple(notes))
 

@@ -167,7 +167,7 @@ class VolumeFileWriter:
         """Make chunks and levels from the raw array, in a folder of a hidden name."""
         files = Files(str(self._temporary_zarr))
         array = ome_zarr.create_volume(files, "", self.grid, self.dtype.name)
-        for box in iterate_chunks(array.format.shape, array.format.chunk):
+        for box in iterate_chunks(array.format.shape, array.format.shard):
             array.write(box, self._array.read(box).astype(self.dtype, copy=False))
         finish_volume(files, "", self.grid.voxel_spacing_angstrom, mean=not self._labels)
         return self._temporary_zarr

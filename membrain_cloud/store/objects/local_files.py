@@ -6,6 +6,7 @@ import contextlib
 import errno
 import functools
 import os
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _CONCURRENT_FLUSHES = 4
+# What zarr's own store leaves beside a chunk when it is killed during a write.
+_PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial$")
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
 
 
@@ -48,7 +51,7 @@ def walk(base: str) -> Iterator[tuple[str, os.stat_result]]:
     for folder, folders, names in os.walk(base):
         folders[:] = [name for name in folders if not TEMPORARY.fullmatch(name)]
         for name in names:
-            if name.startswith(".") and name.endswith(".tmp"):
+            if (name.startswith(".") and name.endswith(".tmp")) or _PARTIAL.search(name):
                 continue
             path = Path(folder) / name
             with contextlib.suppress(FileNotFoundError):  # replaced or removed during the listing

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import cryoet_data_portal
 
 from membrain_cloud.errors import InputError, UsageError
+from membrain_cloud.store.projects.copick_config import COPICK_VERSION, pickable_object
 from membrain_cloud.store.refs import clean_name
 
 if TYPE_CHECKING:
@@ -324,24 +325,20 @@ def copick_config(selection: Selection, overlay: str, overlay_fs_args: Mapping[s
     name : str
         Name of the project.
     """
-    datasets = sorted({int(tomogram.dataset_id) for tomogram in selection.tomograms})
-    membrane = {
-        "name": "membrane",
-        "is_particle": False,
-        "identifier": MEMBRANE_IDENTIFIER,
-        "label": 1,
-        "color": [161, 221, 105, 255],
-    }
-    return {
-        "config_type": "cryoet_data_portal",
-        "name": name,
-        "description": "selected by membrain_cloud",
-        "version": "1.31.0",
-        "pickable_objects": [membrane],
-        "overlay_root": overlay if "://" in overlay else f"local://{overlay}",
-        "overlay_fs_args": dict(overlay_fs_args) or ({} if "://" in overlay else {"auto_mkdir": True}),
-        "dataset_ids": datasets,
-    }
+    from copick.impl.cryoet_data_portal import CopickConfigCDP
+
+    membrane = pickable_object([], "membrane", is_particle=False, identifier=MEMBRANE_IDENTIFIER)
+    config = CopickConfigCDP(
+        config_type="cryoet_data_portal",
+        name=name,
+        description="selected by membrain_cloud",
+        version=COPICK_VERSION,
+        pickable_objects=[membrane],
+        overlay_root=overlay if "://" in overlay else f"local://{overlay}",
+        overlay_fs_args=dict(overlay_fs_args) or ({} if "://" in overlay else {"auto_mkdir": True}),
+        dataset_ids=sorted({int(tomogram.dataset_id) for tomogram in selection.tomograms}),
+    )
+    return dict(config.model_dump(mode="json", exclude_unset=True))
 
 
 def _annotated_runs(client: PortalClient, query: PortalQuery) -> set[int]:

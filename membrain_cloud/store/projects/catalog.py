@@ -152,8 +152,11 @@ def choose_tomograms(
         If a name in `runs` is not safe as part of a path.
     """
     names = catalog.runs() if runs is None else catalog.check_runs(runs)
-    with ThreadPoolExecutor(1 if catalog.is_frozen else 16) as threads:
-        tomograms = list(threads.map(catalog.tomograms, names))
+    if catalog.is_frozen or len(names) == 1:  # without requests, or one: threads would cost more than they save
+        tomograms = [catalog.tomograms(name) for name in names]
+    else:
+        with ThreadPoolExecutor(16) as threads:
+            tomograms = list(threads.map(catalog.tomograms, names))
     matching = [[ref for ref in refs if _matches(ref, tomogram_type, voxel_spacing_angstrom)] for refs in tomograms]
     preferred = [min(refs, key=_preference) for refs in matching if refs]
     restricted = tomogram_type is not None or voxel_spacing_angstrom is not None

@@ -1,8 +1,13 @@
-"""Copick configs: reading and checking them, and the pickable objects that they list."""
+"""Copick configs: reading and checking them, and the pickable objects that they list.
+
+Configs are checked and made with copick's own models. Only the process that plans does so: a worker opens a config that
+was checked before, and does not import copick. Entries and keys that copick does not know are kept.
+"""
 
 from __future__ import annotations
 
 import json
+import warnings
 from typing import TYPE_CHECKING, Any, Protocol
 
 from membrain_cloud.errors import ProjectError
@@ -14,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 COPICK_VERSION = "1.31.0"
-"""The version of copick's format in which configs are written."""
+"""The version of copick whose format configs and results have; copick 2 reads it as well."""
+_MAKE_ONE = "give a copick config.json, or make one: membrain-cloud project init"
 
 
 class PickableObjects(Protocol):
@@ -84,13 +90,15 @@ class ConfigObjects:
         self.settings = {**self.settings, **config}
 
 
-def read_config(config: str) -> dict[str, Any]:
+def read_config(config: str, *, checked: bool = False) -> dict[str, Any]:
     """Return the content of a copick config.
 
     Parameters
     ----------
     config : str
         Path or fsspec URL of the config.
+    checked : bool
+        Whether the process that planned has checked it before, as for a worker. Default: False.
 
     Raises
     ------
@@ -103,11 +111,12 @@ def read_config(config: str) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise ProjectError(
             f"{config}: there is no such config",
-            "give a copick config.json, or make one: membrain-cloud project init",
+            _MAKE_ONE,
         ) from error
     except ValueError as error:
         raise ProjectError(f"{config} is not JSON ({error})", "give a copick config.json") from error
-    _check_settings(config, settings)
+    if not checked:
+        check_config(config, settings)
     return dict(settings)
 
 
@@ -152,17 +161,19 @@ def new_config(
     overlay_fs_args : Mapping, optional
         Arguments of fsspec for the overlay.
     """
-    settings = {
-        "config_type": "filesystem",
-        "name": name,
-        "description": description,
-        "version": COPICK_VERSION,
-        "pickable_objects": list(objects),
-        "user_id": "user",
-        "overlay_root": f"local://{overlay.url}" if overlay.local else overlay.url,
-        "overlay_fs_args": dict(overlay_fs_args or {}) | ({"auto_mkdir": True} if overlay.local else {}),
-    }
-    return json.dumps(settings, indent=4).encode()
+    from copick.impl.filesystem import CopickConfigFSSpec
+
+    settings = CopickConfigFSSpec(
+        config_type="filesystem",
+        name=name,
+        description=description,
+        version=COPICK_VERSION,
+        pickable_objects=list(objects),
+        user_id="user",
+        overlay_root=f"local://{overlay.url}" if overlay.local else overlay.url,
+        overlay_fs_args=dict(overlay_fs_args or {}) | ({"auto_mkdir": True} if overlay.local else {}),
+    )
+    return json.dumps(settings.model_dump(mode="json", exclude_unset=True), indent=4).encode()
 
 
 def pickable_object(
@@ -189,8 +200,11 @@ def pickable_object(
     taken = {other.get("label") for other in others}
     label = next(number for number in range(1, len(others) + 2) if number not in taken)
     colour = [64 + (97 * label) % 192, 64 + (157 * label) % 192, 64 + (41 * label) % 192, 255]
+    from copick.models import PickableObject
+
     entry = {"name": check_object_name(name, "object"), "is_particle": is_particle, "label": label, "color": colour}
-    return entry | ({"identifier": identifier} if identifier else {})
+    entry |= {"identifier": identifier} if identifier else {}
+    return dict(PickableObject(**entry).model_dump(mode="json", exclude_unset=True))
 
 
 def ensure_object(
@@ -271,28 +285,49 @@ def _config_file(config: str, options: Mapping[str, Any] | None = None) -> tuple
     return Files(folder or ("/" if config.startswith("/") else "."), options), name
 
 
-def _check_settings(config: str, settings: Any) -> None:
-    """Raise ProjectError for the content of a config that cannot be opened."""
-    kind = settings.get("config_type", "filesystem") if isinstance(settings, dict) else None
-    if kind == "mlcroissant" and not settings.get("overlay_root"):
-        raise ProjectError(
-            f"{config} has no overlay_root, and the data that a Croissant manifest lists are read only",
-            "give overlay_root in the config, a folder for results",
-        )
-    if kind == "mlcroissant":
-        return
-    if not isinstance(settings, dict) or "overlay_root" not in settings or "pickable_objects" not in settings:
-        raise ProjectError(
-            f"{config} is not a copick config (it has no overlay_root or no pickable_objects)",
-            "give a copick config.json, or make one: membrain-cloud project init",
-        )
+def check_config(config: str, settings: Any) -> None:
+    """Check the content of a config with copick's models.
+
+    Parameters
+    ----------
+    config : str
+        Path or URL of the config, for error messages.
+    settings : Any
+        Its content.
+
+    Raises
+    ------
+    ProjectError
+        If copick would refuse it, or it is of a type that cannot be opened here.
+    """
+    from copick.impl.filesystem import CopickConfigFSSpec
+    from copick.impl.mlcroissant import CopickConfigMLCroissant
+    from pydantic import ValidationError
+
+    kind = settings.get("config_type", "filesystem") if isinstance(settings, dict) else "filesystem"
+    models = {"filesystem": CopickConfigFSSpec, "mlcroissant": CopickConfigMLCroissant}
     if kind == "cryoet_data_portal":
         raise ProjectError(
             f"{config}: projects of type {kind!r} name whole datasets, and a run needs its tomograms named",
             "select them once, and give the manifest: membrain-cloud portal select",
         )
-    if kind != "filesystem":
+    if kind not in models:
         raise ProjectError(
             f"{config}: projects of type {kind!r} cannot be opened here",
             "copy what you need into a project of type 'filesystem': copick sync",
+        )
+    if kind == "mlcroissant":
+        # Copick takes the objects of the manifest where the config lists none.
+        settings = {"pickable_objects": [], **settings}
+    try:
+        with warnings.catch_warnings():  # it also warns of each name that it refuses
+            warnings.simplefilter("ignore", UserWarning)
+            models[kind].model_validate(settings)
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()[:5]]
+        raise ProjectError(f"{config} is not a copick config ({'; '.join(wrong)})", _MAKE_ONE) from error
+    if kind == "mlcroissant" and not settings.get("overlay_root"):
+        raise ProjectError(
+            f"{config} has no overlay_root, and the data that a Croissant manifest lists are read only",
+            "give overlay_root in the config, a folder for results",
         )

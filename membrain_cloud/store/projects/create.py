@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from membrain_cloud.errors import BadNameError, TomogramError, UsageError, VoxelSpacingError
+from membrain_cloud.errors import BadNameError, InputError, TomogramError, UsageError, VoxelSpacingError
+from membrain_cloud.store.formats.local_input import unreadable
 from membrain_cloud.store.formats.volume_reader import VolumeHeader, file_stem, open_volume_file, read_header
 from membrain_cloud.store.objects.local_files import absolute_path
 from membrain_cloud.store.objects.object_store import Files
@@ -20,6 +21,9 @@ MEMBRANE_OBJECT = ("membrane", False, "GO:0016020")
 
 Report = Callable[[str], None]
 """Takes one sentence on what was assumed or done."""
+
+OnFailure = Callable[[str, InputError], None]
+"""Takes a file that cannot be used, and why."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +74,14 @@ def init_project(
     voxel_spacing_angstrom: float | None,
     tomogram_type: str,
     report: Report,
+    fill_empty_chunks: bool = False,
+    on_failure: OnFailure | None = None,
 ) -> CopickProject:
     """Make a copick project of volume files, or add them to one.
 
-    Each file becomes a run that is named by its cleaned stem. All headers are checked before anything is written. A
-    tomogram that is complete in the project already is kept. Memory stays at a few chunks.
+    Each file becomes a run that is named by its cleaned stem. All headers, and the sizes that they announce, are
+    checked before anything is written. A tomogram that is complete in the project already is kept. Memory stays at a
+    few chunks.
 
     Parameters
     ----------
@@ -88,6 +95,10 @@ def init_project(
         Type of the tomograms in the project, such as wbp or denoised.
     report : callable
         Called with one sentence on each tomogram and on each assumption.
+    fill_empty_chunks : bool
+        Whether chunks of a Zarr that are not there are read as its fill value. Default: they are refused.
+    on_failure : callable, optional
+        Called with each bad file and its error, while the others are taken. Default: the first bad file is raised.
 
     Returns
     -------
@@ -107,7 +118,8 @@ def init_project(
     """
     if not files:
         raise UsageError("no files were given", "check the pattern of the volume files")
-    sources = _sources(files, voxel_spacing_angstrom, tomogram_type)
+    fail = on_failure or _raise
+    sources = _sources(files, voxel_spacing_angstrom, tomogram_type, fail)
     project = create_project(folder, objects=[MEMBRANE_OBJECT])
     scratch = scratch_folder(project.root_url)
     for source in sources:
@@ -121,9 +133,20 @@ def init_project(
         if project.is_complete(ref):
             report(f"{ref.run}: is in the project already and is kept; remove it to have it replaced")
             continue
-        with open_volume_file(source.path, scratch) as volume:
-            project.write_tomogram(ref, volume)
+        try:
+            with open_volume_file(source.path, scratch, fill_empty_chunks=fill_empty_chunks) as volume:
+                project.write_tomogram(ref, volume)
+        except InputError as error:
+            project.remove(ref)
+            fail(source.path, error)
+        except OSError as error:
+            project.remove(ref)
+            fail(source.path, TomogramError(unreadable(source.path, error), "check the file and its permissions"))
     return project
+
+
+def _raise(path: str, error: InputError) -> None:
+    raise error
 
 
 def scratch_folder(root_url: str) -> str | None:
@@ -158,23 +181,36 @@ def spacing_of_file(path: str, header: VolumeHeader, spacing_angstrom: float | N
         return ome_zarr.checked_spacing(spacing_angstrom, path, "the voxel spacing, such as 10")
     if header.voxel_spacing_angstrom is None:
         cause = "; ".join(note for note in header.notes if "spacing" in note or "cubes" in note)
-        raise VoxelSpacingError(f"{path}: no plausible voxel spacing ({cause})", "give the voxel spacing in Å")
+        raise VoxelSpacingError(
+            f"{path}: no plausible voxel spacing ({cause})", "give the voxel spacing: voxel_spacing_angstrom, e.g. 10"
+        )
     return header.voxel_spacing_angstrom
 
 
-def _sources(files: Sequence[str], spacing_angstrom: float | None, tomogram_type: str) -> list[_Source]:
-    """Read the headers of volume files and name a tomogram for each."""
+def _sources(
+    files: Sequence[str], spacing_angstrom: float | None, tomogram_type: str, fail: OnFailure
+) -> list[_Source]:
+    """Read the headers of volume files and name a tomogram for each; bad files are handed to `fail`."""
     check_name(tomogram_type, "tomogram type")
     paths: dict[str, str] = {}
     sources = []
     for path in sorted(map(str, files)):
-        run = clean_name(file_stem(path))
-        if run in paths:
-            raise BadNameError(f"{path} and {paths[run]} would both become run {run!r}", "rename one, or leave one out")
-        paths[run] = path
-        header = read_header(path)
-        if header.dtype.newbyteorder("=").name not in ome_zarr.DENSITY_TYPES:
-            raise TomogramError(f"{path}: data type {header.dtype} is not one of a tomogram", "convert it to float32")
-        ref = TomogramRef(run, tomogram_type, spacing_of_file(path, header, spacing_angstrom))
-        sources.append(_Source(path, ref, header))
+        try:
+            source = _source(path, spacing_angstrom, tomogram_type)
+            other = paths.setdefault(source.ref.run, path)
+            if other != path:
+                raise BadNameError(
+                    f"{path} and {other} would both become run {source.ref.run!r}", "rename one, or leave one out"
+                )
+            sources.append(source)
+        except InputError as error:
+            fail(path, error)
     return sources
+
+
+def _source(path: str, spacing_angstrom: float | None, tomogram_type: str) -> _Source:
+    run = clean_name(file_stem(path))
+    header = read_header(path, check_size=True)
+    if header.dtype.newbyteorder("=").name not in ome_zarr.DENSITY_TYPES:
+        raise TomogramError(f"{path}: data type {header.dtype} is not one of a tomogram", "convert it to float32")
+    return _Source(path, TomogramRef(run, tomogram_type, spacing_of_file(path, header, spacing_angstrom)), header)

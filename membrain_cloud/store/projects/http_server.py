@@ -14,7 +14,7 @@ import secrets
 import struct
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,25 @@ if TYPE_CHECKING:
     from membrain_cloud.store.objects.object_store import Files
 
 _NAME = re.compile(r"[A-Za-z0-9._:-]+(/[A-Za-z0-9._:-]+)*")
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+
+
+class Answer(NamedTuple):
+    """An answer to a request.
+
+    Attributes
+    ----------
+    status : int
+        HTTP's status.
+    body : bytes
+        The content.
+    content_range : str
+        Place of the content in the object, as the header `Content-Range`; empty for whole objects.
+    """
+
+    status: int
+    body: bytes
+    content_range: str = ""
 
 
 class LayerServer:
@@ -110,29 +129,42 @@ class LayerServer:
             self._objects[f"{layer}/{number}.mesh"] = precomputed_mesh(mesh)
         return f"{self.url}/{layer}"
 
-    def answer(self, path: str) -> tuple[int, bytes]:
-        """Return status and body for the path of a request."""
+    def answer(self, path: str, wanted: str = "") -> Answer:
+        """Return the answer to a request.
+
+        Parameters
+        ----------
+        path : str
+            Path of the request.
+        wanted : str
+            The request's header `Range`; a viewer reads chunks of shards by it. Default: the whole object.
+
+        Returns
+        -------
+        Answer
+            Status, body and the body's place in the object.
+        """
         token, _, name = path.lstrip("/").partition("/")
         if not secrets.compare_digest(token.encode(), self._token.encode()):
-            return 403, b"no such token"
+            return Answer(403, b"no such token")
         self.requests.append(name)
         if not _NAME.fullmatch(name) or ".." in name.split("/"):
-            return 404, b"no such object"
+            return Answer(404, b"no such object")
         if name in self._objects:
-            return 200, self._objects[name]
-        return self._volume_object(name)
+            return Answer(200, self._objects[name])
+        return self._volume_object(name, wanted)
 
-    def _volume_object(self, name: str) -> tuple[int, bytes]:
+    def _volume_object(self, name: str, wanted: str) -> Answer:
         layer, _, rest = name.partition("/")
         if layer not in self._volumes or not rest:
-            return 404, b"no such layer"
+            return Answer(404, b"no such layer")
         files, base = self._volumes[layer]
         try:
-            return 200, files.read(f"{base}/{rest}")
+            return _content(files, f"{base}/{rest}", wanted)
         except FileNotFoundError:
-            return 404, b"no such object"
+            return Answer(404, b"no such object")
         except MembrainCloudError as error:  # a viewer shows it; a 404 would be taken for an empty chunk
-            return 502, str(error).encode()
+            return Answer(502, str(error).encode())
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         server = self
@@ -141,22 +173,52 @@ class LayerServer:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                status, body = server.answer(self.path.split("?")[0])
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(body)))
+                answer = server.answer(self.path.split("?")[0], self.headers.get("Range", ""))
+                self.send_response(answer.status)
+                self.send_header("Content-Length", str(len(answer.body)))
                 self.send_header("Content-Type", "application/octet-stream")
-                self.send_header("Access-Control-Allow-Origin", "*")
-                self.send_header("Cache-Control", "no-store")
-                self.end_headers()
+                self.send_header("Accept-Ranges", "bytes")
+                if answer.content_range:
+                    self.send_header("Content-Range", answer.content_range)
+                self._finish_headers()
                 if self.command != "HEAD":
-                    self.wfile.write(body)
+                    self.wfile.write(answer.body)
 
             do_HEAD = do_GET
+
+            def do_OPTIONS(self) -> None:
+                """Let the page, which has another port, ask for the last bytes of an object."""
+                self.send_response(204)
+                self.send_header("Access-Control-Allow-Methods", "GET, HEAD")
+                self.send_header("Access-Control-Allow-Headers", "Range")
+                self._finish_headers()
+
+            def _finish_headers(self) -> None:
+                self.send_header("Access-Control-Allow-Origin", "*")
+                self.send_header("Access-Control-Expose-Headers", "Content-Range")
+                self.send_header("Cache-Control", "no-store")
+                self.end_headers()
 
             def log_message(self, *_: Any) -> None:
                 pass
 
         return Handler
+
+
+def _content(files: Files, name: str, wanted: str) -> Answer:
+    """Return an object, or the part of it that the header `Range` asks for."""
+    span = _RANGE.fullmatch(wanted)
+    if span is None or not any(span.groups()):
+        return Answer(200, files.read(name))
+    info = files.info(name)
+    if info is None:
+        raise FileNotFoundError(name)
+    first, last = span.groups()
+    start = int(first) if first else max(0, info.size - int(last))
+    stop = min(info.size, int(last) + 1) if first and last else info.size
+    if start >= stop:
+        return Answer(416, b"no such bytes", f"bytes */{info.size}")
+    return Answer(206, files.read(name, start, stop), f"bytes {start}-{stop - 1}/{info.size}")
 
 
 def precomputed_mesh(mesh: Mesh) -> bytes:

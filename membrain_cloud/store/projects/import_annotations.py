@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from membrain_cloud.errors import ProjectError, TomogramError, UsageError
+from membrain_cloud.errors import BadNameError, ProjectError, TomogramError, UsageError
 from membrain_cloud.geometry import Grid, iterate_chunks
+from membrain_cloud.store.formats.label_volume import check_labels
 from membrain_cloud.store.formats.meshes import read_h5, read_meshes
 from membrain_cloud.store.formats.motl import is_stopgap, read_motive_list, read_stopgap
 from membrain_cloud.store.formats.pick_units import check_positions
 from membrain_cloud.store.formats.star import read_csv_picks, read_star_picks
 from membrain_cloud.store.formats.volume_reader import open_volume_file
 from membrain_cloud.store.projects.create import MEMBRANE_OBJECT, Report, scratch_folder, spacing_of_file
-from membrain_cloud.store.refs import ObjectRef, SegmentationRef
-from membrain_cloud.store.volumes.labels import as_labels
+from membrain_cloud.store.refs import ObjectRef, SegmentationRef, parse_uri
+from membrain_cloud.store.volumes.labels import check_extent
 from membrain_cloud.store.volumes.ome_zarr import DEFAULT_CHUNK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from membrain_cloud.geometry import Box, Picks
+    from membrain_cloud.geometry import Picks
     from membrain_cloud.store.projects.project import Project
 
 
-def import_segmentation(
+def import_segmentation(  # noqa: PLR0913 - all but three are keywords of one command
     project: Project,
     file: str,
     target: ObjectRef,
@@ -34,6 +35,8 @@ def import_segmentation(
     instance: bool,
     voxel_spacing_angstrom: float | None = None,
     label: int | None = None,
+    label_threshold: float | None = None,
+    fill_empty_chunks: bool = False,
     report: Report = lambda note: None,
     chunk: int = DEFAULT_CHUNK,
 ) -> SegmentationRef:
@@ -55,6 +58,10 @@ def import_segmentation(
         Voxel spacing in Å. Default: the header's, else that of the run's tomogram of the same shape.
     label : int, optional
         The value that is membrane, for a mask of several labels.
+    label_threshold : float, optional
+        Values above it are membrane, for scores and masks that were resampled. Default: the values are labels.
+    fill_empty_chunks : bool
+        Whether chunks of a Zarr that are not there are read as its fill value. Default: they are refused.
     report : callable
         Called with one sentence on each assumption.
     chunk : int
@@ -69,11 +76,15 @@ def import_segmentation(
     ------
     TomogramError
         For values that are not labels, or a mask of several labels without `label`.
+    InputError
+        If its physical size is that of none of the run's tomograms.
     VoxelSpacingError
         Without a plausible voxel spacing.
     """
+    _check_uri(target)
     run = target.run
-    with open_volume_file(file, scratch_folder(project.root_url)) as volume:
+    scratch = scratch_folder(project.root_url)
+    with open_volume_file(file, scratch, fill_empty_chunks=fill_empty_chunks) as volume:
         header = volume.header
         spacing = (
             voxel_spacing_angstrom or header.voxel_spacing_angstrom or _tomogram_spacing(project, run, header.shape)
@@ -84,15 +95,18 @@ def import_segmentation(
             report(f"{run}: {note}")
         z, y, x = header.shape
         grid = Grid((z, y, x), ref.voxel_spacing_angstrom)
-        boxes = list(iterate_chunks(grid.shape, project.label_chunk(grid, chunk)))
-        mask_label = None if instance else _one_label(volume, boxes, label, file)
-        top = 1 if not instance else max(int(as_labels(np.asarray(volume[b.slices]), file).max()) for b in boxes)
-        dtype = np.min_scalar_type(top)
+        tomograms = {tomogram.key: project.grid(tomogram) for tomogram in project.all_tomograms(run)}
+        check_extent(grid, file, tomograms)
+        labels = check_labels(volume, threshold=label_threshold)
+        for note in labels.notes:
+            report(f"{run}: {note}")
+        mask_label = None if instance else _one_label(labels.values, label, file)
+        dtype = np.min_scalar_type(labels.top if instance else 1)
         project.ensure_object(target.name, is_particle=False, identifier=None)
         project.create_labels(ref, grid, dtype.name, chunk)
-        for box in boxes:
-            labels = as_labels(np.asarray(volume[box.slices]), file)
-            project.write_labels(ref, box, (labels if mask_label is None else labels == mask_label).astype(dtype))
+        for box in iterate_chunks(grid.shape, project.label_chunk(grid, chunk)):
+            part = labels.read(box)
+            project.write_labels(ref, box, (part if mask_label is None else part == mask_label).astype(dtype))
     project.finish_labels(ref)
     return ref
 
@@ -146,6 +160,7 @@ def import_picks(  # noqa: PLR0913 - all but three are keywords of one command
     UsageError
         If a motive list's tomogram is not given by its number.
     """
+    _check_uri(ref)
     name = file.lower()
     tomograms = project.all_tomograms(ref.run)
     grid = project.grid(tomograms[0]) if tomograms else None
@@ -184,6 +199,7 @@ def import_meshes(
     ref: ObjectRef,
     *,
     voxel_spacing_angstrom: float | None = None,
+    report: Report = lambda note: None,
 ) -> ObjectRef:
     """Bring meshes of membranes into a run, as one annotation.
 
@@ -198,6 +214,8 @@ def import_meshes(
         Run, name, user and session of the meshes.
     voxel_spacing_angstrom : float, optional
         Voxel spacing in Å, for files that count voxels.
+    report : callable
+        Called with one sentence on each mesh whose vertices were merged.
 
     Returns
     -------
@@ -209,7 +227,8 @@ def import_meshes(
     UsageError
         If the files hold no mesh.
     """
-    membranes = [read_meshes(file, voxel_spacing_angstrom=voxel_spacing_angstrom) for file in files]
+    _check_uri(ref)
+    membranes = [read_meshes(file, voxel_spacing_angstrom=voxel_spacing_angstrom, report=report) for file in files]
     if not any(membranes):
         raise UsageError(f"no meshes in {', '.join(files) or 'no files'}", "give .glb, .obj or .h5 files with faces")
     meshes = [mesh for of_file in membranes for mesh in of_file.values()]
@@ -218,6 +237,20 @@ def import_meshes(
     project.ensure_object(ref.name, is_particle=False, identifier=identifier)
     project.write_meshes(ref, dict(zip(numbers, meshes, strict=True)))
     return ref
+
+
+def _check_uri(ref: ObjectRef) -> None:
+    """Refuse names with which the annotation's URI would not name it: `a:b@c/1` has a spacing and no session."""
+    try:
+        parsed = parse_uri(ref.uri)
+        named = (parsed.name, parsed.user, parsed.session) == (ref.name, ref.user, ref.session)
+    except ProjectError:
+        named = False
+    if not named:
+        raise BadNameError(
+            f"{ref.uri}: object {ref.name!r}, user {ref.user!r} and session {ref.session!r} make no URI",
+            'take names without "@", ":", "/" and "?"',
+        )
 
 
 def _motive_list(file: str, voxel_spacing_angstrom: float | None, tomogram: str | None, report: Report) -> Picks:
@@ -240,15 +273,11 @@ def _tomogram_spacing(project: Project, run: str, shape: Sequence[int]) -> float
     return spacings.pop() if len(spacings) == 1 else None
 
 
-def _one_label(volume: Any, boxes: Sequence[Box], label: int | None, file: str) -> int:
+def _one_label(values: Sequence[int], label: int | None, file: str) -> int:
     """Return the value that is membrane in a mask: `label`, or the only value above 0."""
-    values: set[int] = set()
-    for box in boxes:
-        values |= set(np.unique(as_labels(np.asarray(volume[box.slices]), file)).tolist())
-    values.discard(0)
     if label is None and len(values) > 1:
-        listed = ", ".join(map(str, sorted(values)[:8]))
+        listed = ", ".join(map(str, values[:8]))
         raise TomogramError(f"{file} holds {len(values)} labels ({listed})", "say which one, or import it as instances")
     if label is not None and label not in values:
-        raise TomogramError(f"{file} has no label {label}", f"it has: {', '.join(map(str, sorted(values)[:8]))}")
+        raise TomogramError(f"{file} has no label {label}", f"it has: {', '.join(map(str, values[:8]))}")
     return label if label is not None else next(iter(values), 1)

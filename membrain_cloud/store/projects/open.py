@@ -30,7 +30,7 @@ def is_config(name: str) -> bool:
     return name.endswith((".json", SUFFIX))
 
 
-def open_project(config: str) -> Project:
+def open_project(config: str, *, checked: bool = False) -> Project:
     """Open the project that a copick config or a manifest describes.
 
     The last four projects are kept by the process and returned again until their file changes: a worker reads a
@@ -40,6 +40,8 @@ def open_project(config: str) -> Project:
     ----------
     config : str
         Path or fsspec URL of a copick config, or of a manifest (`*.parquet`).
+    checked : bool
+        Whether the process that planned has checked the config before, as for a worker. Default: False.
 
     Returns
     -------
@@ -59,7 +61,8 @@ def open_project(config: str) -> Project:
         if kept is not None and info is not None and kept[0] == info:
             _opened.move_to_end(config)
             return kept[1]
-    project: Project = ManifestProject.open(config) if config.endswith(SUFFIX) else CopickProject.open(config)
+    is_manifest = config.endswith(SUFFIX)
+    project: Project = ManifestProject.open(config) if is_manifest else CopickProject.open(config, checked)
     with _lock:
         _opened[config] = info, project
         while len(_opened) > _KEPT:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from membrain_cloud.store.volumes.ome_zarr import DEFAULT_CHUNK
+from membrain_cloud.store.volumes.ome_zarr import DEFAULT_CHUNK, OmeVersion
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,8 +49,6 @@ class Project(Protocol):
     root_url: str
     storage_options: Mapping[str, Any]
     is_frozen: bool
-
-    # --- the project itself ----------------------------------------------------------------------------------------
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -149,15 +147,8 @@ class Project(Protocol):
 
         Parameters
         ----------
-        run : str
-            Name of the run.
-        uri : str
-            `name:user/session`.
-
-        Raises
-        ------
-        ProjectError
-            If the run or the object is absent; the message lists those that exist.
+        run, uri : str
+            Name of the run, and `name:user/session`; errors as `segmentation`.
         """
 
     # --- what is stored --------------------------------------------------------------------------------------------
@@ -197,6 +188,9 @@ class Project(Protocol):
         level : int
             Index into `levels`. Default: 0, the finest.
         """
+
+    def stored_shard(self, ref: VolumeRef) -> Zyx:
+        """Return the shape of the objects of a volume (shards, or chunks); writes consist of whole ones."""
 
     def identity(self, ref: VolumeRef | ObjectRef) -> str:
         """Return a hash that changes when the stored data are replaced.
@@ -285,7 +279,9 @@ class Project(Protocol):
             If the data type is not one of a tomogram.
         """
 
-    def write_tomogram(self, ref: TomogramRef, array: Any, chunk: int = DEFAULT_CHUNK) -> None:
+    def write_tomogram(
+        self, ref: TomogramRef, array: Any, chunk: int = DEFAULT_CHUNK, version: OmeVersion = "0.4"
+    ) -> None:
         """Write a tomogram chunk by chunk, with a pyramid of local means.
 
         Parameters
@@ -294,8 +290,8 @@ class Project(Protocol):
             The tomogram.
         array : array-like, shape (Z, Y, X), dtype one of a tomogram
             Anything with shape, dtype and slicing: a memory-mapped file is never loaded whole.
-        chunk : int
-            Edge of the chunks in voxels. Default: 256.
+        chunk, version : int, str
+            As for `create_labels`.
 
         Raises
         ------
@@ -330,7 +326,9 @@ class Project(Protocol):
     def label_chunk(self, grid: Grid, chunk: int = DEFAULT_CHUNK) -> Zyx:
         """Return the chunk shape that `create_labels` uses; the cores of blocks must be multiples of it."""
 
-    def create_labels(self, ref: SegmentationRef, grid: Grid, dtype: str, chunk: int = DEFAULT_CHUNK) -> None:
+    def create_labels(
+        self, ref: SegmentationRef, grid: Grid, dtype: str, chunk: int = DEFAULT_CHUNK, version: OmeVersion = "0.4"
+    ) -> None:
         """Make an empty label volume in place of any earlier one; called once, before workers write chunks.
 
         Parameters
@@ -342,7 +340,9 @@ class Project(Protocol):
         dtype : str
             NumPy's name of an unsigned integer type.
         chunk : int
-            Edge of the chunks in voxels. Default: 256.
+            Edge of the chunks of 0.4, or of the shards of 0.5, in voxels. Default: 256.
+        version : {"0.4", "0.5"}
+            Version of OME-Zarr. Default: 0.4.
         """
 
     def write_labels(self, ref: SegmentationRef, box: Box, array: NDArray[Any]) -> None:
@@ -373,7 +373,9 @@ class Project(Protocol):
         Raises UnfinishedError if the volume or a chunk of it is absent.
         """
 
-    def write_segmentation(self, ref: SegmentationRef, array: NDArray[Any], chunk: int = DEFAULT_CHUNK) -> None:
+    def write_segmentation(
+        self, ref: SegmentationRef, array: NDArray[Any], chunk: int = DEFAULT_CHUNK, version: OmeVersion = "0.4"
+    ) -> None:
         """Write a whole label volume with its pyramid.
 
         Parameters
@@ -382,8 +384,8 @@ class Project(Protocol):
             The segmentation.
         array : ndarray, shape (Z, Y, X), an unsigned integer dtype
             Labels.
-        chunk : int
-            Edge of the chunks in voxels. Default: 256.
+        chunk, version : int, str
+            As for `create_labels`.
         """
 
     def read_features(self, ref: FeaturesRef, box: Box | None = None) -> NDArray[Any]:
@@ -402,7 +404,9 @@ class Project(Protocol):
             Values, zyx. An absent chunk raises ChunkError.
         """
 
-    def create_features(self, ref: FeaturesRef, grid: Grid, dtype: str, chunk: int = DEFAULT_CHUNK) -> None:
+    def create_features(
+        self, ref: FeaturesRef, grid: Grid, dtype: str, chunk: int = DEFAULT_CHUNK, version: OmeVersion = "0.4"
+    ) -> None:
         """Make an empty map beside its tomogram; parameters as `create_labels`, with the data type of a tomogram."""
 
     def write_features(self, ref: FeaturesRef, box: Box, array: NDArray[Any]) -> None:

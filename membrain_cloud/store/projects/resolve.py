@@ -1,11 +1,13 @@
-"""Find the annotations of a run that a copick URI names."""
+"""Find the annotations of a run that a copick URI names, and parse the URIs of command lines with copick's parser."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+import re
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from membrain_cloud.errors import ProjectError
 from membrain_cloud.store.refs import ObjectRef, SegmentationRef, parse_uri
+from membrain_cloud.store.volumes.labels import check_extent
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 Kind = Literal["segmentation", "instances", "multilabel", "picks", "mesh"]
 KINDS: tuple[Kind, ...] = ("segmentation", "instances", "multilabel", "picks", "mesh")
 """All kinds of annotations."""
+_PATTERN = re.compile(r"[*?\[\]]")
 _ONE_OF: dict[Kind, str] = {
     "segmentation": "mask",
     "instances": "instances",
@@ -155,8 +158,110 @@ def _existing(project: Project, run: str, kinds: Collection[Kind]) -> list[Segme
     ]
 
 
+def check_segmentation_extent(project: Project, ref: SegmentationRef) -> None:
+    """Refuse a segmentation whose physical size is that of none of its run's tomograms.
+
+    Parameters
+    ----------
+    project : Project
+        The project.
+    ref : SegmentationRef
+        The segmentation.
+
+    Raises
+    ------
+    InputError
+        If it ends elsewhere. A run without tomograms is not checked.
+    """
+    grids = {tomogram.key: project.grid(tomogram) for tomogram in project.all_tomograms(ref.run)}
+    check_extent(project.grid(ref), ref.key, grids)
+
+
 def _find_segmentation(project: Project, run: str, uri: str) -> SegmentationRef | None:
     try:
         return project.segmentation(run, uri)
     except ProjectError:
         return None
+
+
+class TomogramUri(NamedTuple):
+    """The parts of `type@spacing`; None for a part that is left open.
+
+    Attributes
+    ----------
+    tomogram_type : str or None
+        Copick's type.
+    voxel_spacing_angstrom : str or None
+        Voxel spacing in Å, as written.
+    """
+
+    tomogram_type: str | None
+    voxel_spacing_angstrom: str | None
+
+
+class TargetUri(NamedTuple):
+    """The parts of `name:user/session`.
+
+    Attributes
+    ----------
+    name, user, session : str
+        Object, user and session.
+    """
+
+    name: str
+    user: str
+    session: str
+
+
+def parse_tomogram_uri(uri: str) -> TomogramUri:
+    """Return the parts of a URI of tomograms.
+
+    Parameters
+    ----------
+    uri : str
+        `type@spacing`, or one of the two, such as `wbp` or `*@10.0`.
+
+    Raises
+    ------
+    ProjectError
+        For patterns that leave more open than a whole part.
+    """
+    parts = _parsed(uri, "tomogram")
+    named = [None if part in ("", "*") else str(part) for part in (parts["tomo_type"], parts["voxel_spacing"])]
+    if parts["pattern_type"] != "glob" or any(part and _PATTERN.search(part) for part in named):
+        raise ProjectError(f"{uri!r} is a pattern", "name one type of tomogram: type@spacing")
+    return TomogramUri(*named)
+
+
+def parse_target_uri(uri: str) -> TargetUri:
+    """Return the parts of a URI that results are written to; a spacing and a query are left to the results.
+
+    Parameters
+    ----------
+    uri : str
+        `name:user/session[@spacing][?query]`.
+
+    Raises
+    ------
+    ProjectError
+        If a part is absent or a pattern.
+    """
+    parts = _parsed(uri, "segmentation")
+    target = TargetUri(parts["name"], parts["user_id"], parts["session_id"])
+    if parts["pattern_type"] != "glob" or not all(target) or any(_PATTERN.search(part) for part in target):
+        raise ProjectError(f"{uri!r} does not name one target", "write name:user/session")
+    return target
+
+
+def names_instances(uri: str) -> bool:
+    """Return whether a URI of a segmentation has `?instance=true`."""
+    return bool(_parsed(uri, "segmentation")["instance"])
+
+
+def _parsed(uri: str, kind: str) -> dict[str, Any]:
+    from copick.util.uri import parse_copick_uri
+
+    try:
+        return dict(parse_copick_uri(uri, kind))
+    except ValueError as error:
+        raise ProjectError(f"{uri!r} is not a URI of copick ({error})", "write name:user/session@spacing") from error

@@ -1,9 +1,10 @@
 """The two kinds of projects: one that a copick config describes, and one whose tomograms a manifest lists.
 
 Both are composed of the same parts and differ in which catalog, volume reader and objects they are given. On disk they
-have copick's layout (version 1.31, file system projects). It is read and written without copick: copick's listings
-stop at the first foreign file, its import takes seconds in every worker, and its objects cannot be pickled. The tests
-open everything that is written with copick itself.
+have copick's layout, which copick 1.31 and copick 2 share. Copick's models check and make configs and objects, where a
+run is planned. Folders are listed and files are read without copick: its listings stop at the first foreign file and
+take 6 to 10 times the requests, and workers, which get names and URLs, need not import it. The tests open everything
+that is written with both versions of copick, and everything that they write here.
 """
 
 from __future__ import annotations
@@ -183,6 +184,9 @@ class _StoredProject(Project):
     def stored_chunk(self, ref: VolumeRef, *, level: int = 0) -> Zyx:
         return self._parts.reader.array(ref, level).format.chunk
 
+    def stored_shard(self, ref: VolumeRef) -> Zyx:
+        return self._parts.reader.array(ref).format.shard
+
     def identity(self, ref: VolumeRef | ObjectRef) -> str:
         return self._parts.annotations.identity(ref) if isinstance(ref, ObjectRef) else self._parts.reader.identity(ref)
 
@@ -208,8 +212,14 @@ class _StoredProject(Project):
         ome_zarr.check_density_type(array, ref.key)
         return array.read(box or array.box)
 
-    def write_tomogram(self, ref: TomogramRef, array: Any, chunk: int = ome_zarr.DEFAULT_CHUNK) -> None:
-        self._parts.writer.write_tomogram(ref, array, chunk)
+    def write_tomogram(
+        self,
+        ref: TomogramRef,
+        array: Any,
+        chunk: int = ome_zarr.DEFAULT_CHUNK,
+        version: ome_zarr.OmeVersion = "0.4",
+    ) -> None:
+        self._parts.writer.write_tomogram(ref, array, chunk, version)
 
     def read_labels(self, ref: SegmentationRef, box: Box | None = None) -> NDArray[Any]:
         array = self._parts.reader.array(ref)
@@ -218,8 +228,15 @@ class _StoredProject(Project):
     def label_chunk(self, grid: Grid, chunk: int = ome_zarr.DEFAULT_CHUNK) -> Zyx:
         return ome_zarr.chunk_shape(grid.shape, chunk)
 
-    def create_labels(self, ref: SegmentationRef, grid: Grid, dtype: str, chunk: int = ome_zarr.DEFAULT_CHUNK) -> None:
-        self._parts.writer.create(ref, grid, dtype, chunk)
+    def create_labels(
+        self,
+        ref: SegmentationRef,
+        grid: Grid,
+        dtype: str,
+        chunk: int = ome_zarr.DEFAULT_CHUNK,
+        version: ome_zarr.OmeVersion = "0.4",
+    ) -> None:
+        self._parts.writer.create(ref, grid, dtype, chunk, version)
 
     def write_labels(self, ref: SegmentationRef, box: Box, array: NDArray[Any]) -> None:
         self._parts.writer.write(ref, box, array)
@@ -228,10 +245,14 @@ class _StoredProject(Project):
         self._parts.writer.finish(ref, mean=False)
 
     def write_segmentation(
-        self, ref: SegmentationRef, array: NDArray[Any], chunk: int = ome_zarr.DEFAULT_CHUNK
+        self,
+        ref: SegmentationRef,
+        array: NDArray[Any],
+        chunk: int = ome_zarr.DEFAULT_CHUNK,
+        version: ome_zarr.OmeVersion = "0.4",
     ) -> None:
         grid = grid_of_array(array, ref)
-        self.create_labels(ref, grid, array.dtype.name, chunk)
+        self.create_labels(ref, grid, array.dtype.name, chunk, version)
         self.write_labels(ref, grid.box, array)
         self.finish_labels(ref)
 
@@ -240,10 +261,17 @@ class _StoredProject(Project):
         ome_zarr.check_density_type(array, ref.key)
         return array.read(box or array.box)
 
-    def create_features(self, ref: FeaturesRef, grid: Grid, dtype: str, chunk: int = ome_zarr.DEFAULT_CHUNK) -> None:
+    def create_features(
+        self,
+        ref: FeaturesRef,
+        grid: Grid,
+        dtype: str,
+        chunk: int = ome_zarr.DEFAULT_CHUNK,
+        version: ome_zarr.OmeVersion = "0.4",
+    ) -> None:
         if np.dtype(dtype).name not in ome_zarr.DENSITY_TYPES:
             raise ValueError(f"{dtype} is not one of {', '.join(ome_zarr.DENSITY_TYPES)}")
-        self._parts.writer.create(ref, grid, dtype, chunk)
+        self._parts.writer.create(ref, grid, dtype, chunk, version)
 
     def write_features(self, ref: FeaturesRef, box: Box, array: NDArray[Any]) -> None:
         self._parts.writer.write(ref, box, array)
@@ -276,13 +304,15 @@ class CopickProject(_StoredProject):
     """
 
     @classmethod
-    def open(cls, config: str) -> Self:
+    def open(cls, config: str, checked: bool = False) -> Self:
         """Open a copick config.
 
         Parameters
         ----------
         config : str
             Path or fsspec URL of the config.
+        checked : bool
+            Whether the process that planned has checked it before, as for a worker. Default: False.
 
         Raises
         ------
@@ -290,7 +320,7 @@ class CopickProject(_StoredProject):
             If there is no config that can be opened, or its overlay does not exist.
         """
         config = str(config)
-        settings = read_config(config)
+        settings = read_config(config, checked=checked)
         overlay = Files(settings["overlay_root"], settings.get("overlay_fs_args"))
         static: Layer | None = None
         if settings.get("config_type") == "mlcroissant":
@@ -316,7 +346,7 @@ class CopickProject(_StoredProject):
         return CopickProject(self.config, self._parts.metered(meter), self.storage_options)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CopickProject.open, (self.config,)
+        return CopickProject.open, (self.config, True)
 
 
 class ManifestProject(_StoredProject):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from membrain_cloud.store.objects.io_meter import Meter
     from membrain_cloud.store.objects.object_store import Files
     from membrain_cloud.store.projects.layers import Layers
+    from membrain_cloud.store.volumes.ome_zarr import OmeVersion
 
 _CREATE_FIRST = "create it, write every chunk, then finish it; where another run is making it anew, run again"
 
@@ -76,7 +77,19 @@ class VolumeLookup:
 
     def grid(self, ref: VolumeRef) -> Grid:
         """Return shape and voxel spacing of a volume from its metadata; errors as `Project.grid`."""
-        volume = self.open(ref)
+        return self.grid_of(ref, self.open(ref))
+
+    @staticmethod
+    def grid_of(ref: VolumeRef, volume: StoredVolume) -> Grid:
+        """Return the grid of a volume that is open; errors as `Project.grid`.
+
+        Parameters
+        ----------
+        ref : TomogramRef, FeaturesRef or SegmentationRef
+            The volume, for its voxel spacing.
+        volume : StoredVolume
+            Its array and attributes.
+        """
         return ome_zarr.grid_of(volume.array, volume.attributes, ref.voxel_spacing_angstrom, ref.key)
 
     def kept_in_overlay(self, ref: VolumeRef) -> ChunkedArray | None:
@@ -158,7 +171,7 @@ class CopickVolumes:
     def levels(self, ref: TomogramRef) -> list[Level]:
         """Return the levels of a tomogram's pyramid, the finest first."""
         volume = self._lookup.open(ref)
-        return pyramid(volume.files, ref.path, volume.attributes, self.grid(ref))
+        return pyramid(volume.files, ref.path, volume.attributes, self._lookup.grid_of(ref, volume))
 
     def array(self, ref: VolumeRef, level: int = 0) -> ChunkedArray:
         """Return the stored array of a level; see `VolumeReader.array`."""
@@ -173,7 +186,7 @@ class CopickVolumes:
         listing = volume.files.listing(volume.array.path)
         if not listing:
             raise ProjectError(f"{ref.key}: there is nothing to identify", "check the name, or write it first")
-        return listing_digest(listing, repr(self.grid(ref)))
+        return listing_digest(listing, repr(self._lookup.grid_of(ref, volume)))
 
     def stored_bytes(self, ref: VolumeRef) -> None:
         """Return None: the size is unknown without a request."""
@@ -191,7 +204,7 @@ class VolumeWriter:
     def __init__(self, lookup: VolumeLookup) -> None:
         self._lookup = lookup
 
-    def create(self, ref: VolumeRef, grid: Grid, dtype: str, chunk: int) -> ChunkedArray:
+    def create(self, ref: VolumeRef, grid: Grid, dtype: str, chunk: int, version: OmeVersion = "0.4") -> ChunkedArray:
         """Make an empty volume in place of any earlier one.
 
         Parameters
@@ -203,7 +216,9 @@ class VolumeWriter:
         dtype : str
             NumPy's name of its data type.
         chunk : int
-            Edge of the chunks in voxels.
+            Edge of the chunks, or of the shards of 0.5, in voxels.
+        version : {"0.4", "0.5"}
+            Version of OME-Zarr. Default: 0.4.
 
         Returns
         -------
@@ -211,7 +226,7 @@ class VolumeWriter:
             The empty finest level.
         """
         self._lookup.forget(ref)
-        return ome_zarr.create_volume(self._lookup.layers.overlay, ref.path, grid, dtype, chunk)
+        return ome_zarr.create_volume(self._lookup.layers.overlay, ref.path, grid, dtype, chunk, version)
 
     def write(self, ref: VolumeRef, box: Box, array: NDArray[Any]) -> None:
         """Write whole chunks of a volume that was created.
@@ -238,7 +253,7 @@ class VolumeWriter:
                 raise UnfinishedError(f"{ref.key} cannot be written to: it was not created", _CREATE_FIRST) from error
         stored.write(box, array)
 
-    def write_tomogram(self, ref: TomogramRef, array: Any, chunk: int) -> None:
+    def write_tomogram(self, ref: TomogramRef, array: Any, chunk: int, version: OmeVersion = "0.4") -> None:
         """Write a tomogram with its pyramid; errors as `Project.write_tomogram`.
 
         Parameters
@@ -248,14 +263,16 @@ class VolumeWriter:
         array : array-like, shape (Z, Y, X), dtype one of a tomogram
             Densities; anything with shape, dtype and slicing.
         chunk : int
-            Edge of the chunks in voxels.
+            Edge of the chunks, or of the shards of 0.5, in voxels.
+        version : {"0.4", "0.5"}
+            Version of OME-Zarr. Default: 0.4.
         """
         dtype = np.dtype(array.dtype).newbyteorder("=")
         if dtype.name not in ome_zarr.DENSITY_TYPES:
             raise TomogramError(f"{ref.key}: data type {dtype} is not one of a tomogram", "convert it to float32")
         grid = grid_of_array(array, ref)
-        stored = self.create(ref, grid, dtype.name, chunk)
-        for box in iterate_chunks(grid.shape, stored.format.chunk):
+        stored = self.create(ref, grid, dtype.name, chunk, version)
+        for box in iterate_chunks(grid.shape, stored.format.shard):
             stored.write(box, np.asarray(array[box.slices], dtype))
         self.finish(ref, spacing_angstrom=grid.voxel_spacing_angstrom, mean=True)
 

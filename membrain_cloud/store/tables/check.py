@@ -11,7 +11,14 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from membrain_cloud.errors import ChunkError
-from membrain_cloud.statistics.schema.tables import CONTEXT_TABLES, MEMBRANE_KEYS, PARENTS, ROW_KEYS, TOMOGRAM_KEYS
+from membrain_cloud.statistics.schema.tables import (
+    MEMBRANE_KEYS,
+    PARENTS,
+    ROW_KEYS,
+    STAGE_TABLES,
+    TABLES,
+    TOMOGRAM_KEYS,
+)
 from membrain_cloud.store.run_state.receipts import ReceiptName
 from membrain_cloud.store.tables.compaction import compact_files, compact_name, is_current, read_footer
 from membrain_cloud.store.tables.parquet_tables import Tables, part_name
@@ -89,10 +96,8 @@ def check_tables(tables: Tables) -> list[Problem]:
         if name not in supported
     ]
     overview = _Overview()
-    for stage, of_stage in (
-        ("measure", [table for table in supported if table not in CONTEXT_TABLES]),
-        ("context", [table for table in supported if table in CONTEXT_TABLES]),
-    ):
+    for stage, schemas in STAGE_TABLES.items():
+        of_stage = [table for table in supported if table in schemas]
         receipts = [ReceiptName.parse(name) for name in tables.receipts.names(stage)] if of_stage else []
         finished = {receipt.address for receipt in receipts if receipt is not None and receipt.part == "complete"}
         parts: dict[tuple[str, str], list[str]] = defaultdict(list)
@@ -131,7 +136,7 @@ def _check_part_set(
         frames[table] = frame.to_pandas()
         yield from _check_rows(where, table, dataset, frames[table])
     for table, frame in frames.items():
-        if table in CONTEXT_TABLES:  # particles in the context of membranes that need not be measured
+        if table not in TABLES:  # of membranes that need not be measured
             continue
         yield from _check_orphans(part_name(table, dataset, part), table, frame, frames)
     yield from _check_counts(dataset, part, frames)

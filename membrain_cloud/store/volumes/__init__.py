@@ -9,6 +9,7 @@ Imports of the store `objects` only.
 - `multiscales` : the metadata of OME-Zarr groups, 0.4 and 0.5
 - `ome_zarr` : OME-Zarr volumes: how they are opened and made
 - `pyramid` : the coarser levels of a volume
+- `inline_loop` : zarr's coroutines in the calling thread
 - `labels` : label arrays as unsigned integers
 - `scratch_array` : arrays in files that end with the process
 """
@@ -17,6 +18,7 @@ __all__ = [
     "array_format",
     "checked_codecs",
     "files_store",
+    "inline_loop",
     "labels",
     "multiscales",
     "ome_zarr",

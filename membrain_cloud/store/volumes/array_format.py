@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numcodecs.errors
 import numpy as np
-from zarr.codecs.sharding import ShardingCodec, ShardingCodecIndexLocation
+from zarr.codecs.sharding import ShardingCodec
 from zarr.core.metadata import ArrayV2Metadata, ArrayV3Metadata
 from zarr.errors import UnknownCodecError, ZarrUserWarning
 
@@ -166,7 +166,7 @@ class ArrayFormat:
     def has_index_at_start(self) -> bool:
         """Whether the index of a shard lies before its chunks."""
         return any(
-            isinstance(codec, ShardingCodec) and codec.index_location == ShardingCodecIndexLocation.start
+            isinstance(codec, ShardingCodec) and codec.to_dict()["configuration"]["index_location"] == "start"
             for codec in getattr(self.metadata, "codecs", ())
         )
 

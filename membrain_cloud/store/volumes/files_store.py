@@ -15,11 +15,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import zarr
 from zarr.abc.store import OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import default_buffer_prototype
 
-from membrain_cloud.errors import ChunkError, StorageError
+from membrain_cloud.errors import ChunkError, MembrainCloudError, StorageError
 from membrain_cloud.store.volumes.array_format import COPY_AGAIN
+from membrain_cloud.store.volumes.inline_loop import InlineLoop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -202,7 +204,7 @@ class FilesStore(Store):  # type: ignore[misc]  # zarr's types are not followed
     def set_sync(self, key: str, value: Buffer) -> None:
         """Write an object atomically; errors as `Files.write`."""
         self._check_writable()
-        self.files.write(self._name(key), value.to_bytes())
+        self.files.write(self._name(key), _content(value))
 
     async def set(self, key: str, value: Buffer) -> None:
         """Write an object as `set_sync`."""
@@ -263,7 +265,7 @@ class ShardReadStore(FilesStore):
     def __init__(self, store: FilesStore, *, index_at_start: bool) -> None:
         super().__init__(store.files, store.path, strict=store.strict, read_only=True, chunks=store.chunks)
         self._index_at_start = index_at_start
-        self._indexes: dict[str, bytes | None] = {}
+        self._indexes: dict[str, bytes | MembrainCloudError | None] = {}
         self._locks: dict[str, threading.Lock] = {}
 
     def _chunk(self, key: str, byte_range: ByteRequest | None) -> bytes | None:
@@ -271,13 +273,37 @@ class ShardReadStore(FilesStore):
             return super()._chunk(key, byte_range)
         with self._locks.setdefault(key, threading.Lock()):
             if key not in self._indexes:
-                self._indexes[key] = super()._chunk(key, byte_range)
-            return self._indexes[key]
+                try:
+                    self._indexes[key] = super()._chunk(key, byte_range)
+                except MembrainCloudError as error:  # for the other chunks of the shard, without more requests
+                    self._indexes[key] = error
+            index = self._indexes[key]
+        if isinstance(index, MembrainCloudError):
+            raise index
+        return index
 
     def _is_index(self, byte_range: ByteRequest | None) -> bool:
         if self._index_at_start:
             return isinstance(byte_range, RangeByteRequest) and byte_range.start == 0
         return isinstance(byte_range, SuffixByteRequest)
+
+
+def _content(value: Buffer) -> bytes:
+    """Return the bytes of a buffer, without a copy where it was made of bytes."""
+    array = value.as_numpy_array()
+    base = array.base
+    return base if isinstance(base, bytes) and len(base) == array.nbytes else array.tobytes()
+
+
+def limit_codec_threads(threads: int) -> None:
+    """Limit the threads in which zarr encodes and decodes chunks; of effect before the first array is read.
+
+    Parameters
+    ----------
+    threads : int
+        Number of threads: the cores that this process may use.
+    """
+    zarr.config.set({"threading.max_workers": threads, "codec_pipeline.max_workers": threads})
 
 
 def is_metadata(key: str) -> bool:
@@ -299,7 +325,10 @@ def _expected_bytes(byte_range: ByteRequest | None) -> int:
 
 
 async def _in_thread(call: functools.partial[Any]) -> Any:
-    return await asyncio.get_running_loop().run_in_executor(_waiting_threads(os.getpid()), call)
+    loop = asyncio.get_running_loop()
+    if isinstance(loop, InlineLoop):
+        return call()
+    return await loop.run_in_executor(_waiting_threads(os.getpid()), call)
 
 
 @functools.lru_cache(maxsize=1)

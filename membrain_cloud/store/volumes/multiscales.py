@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from membrain_cloud.errors import ChunkError
+from membrain_cloud.errors import ChunkError, VoxelSpacingError
+from membrain_cloud.store.volumes.array_format import DIMENSIONS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,6 +21,8 @@ LEVELS = 3
 
 # A key of the attributes of volumes that this package wrote: every chunk is written, so an absent one is a fault.
 _OURS = "membrain_cloud"
+# A key of groups whose images are in folders below, `0` the first.
+_FIRST_IMAGE = "bioformats2raw.layout"
 
 
 class Group(NamedTuple):
@@ -62,7 +66,18 @@ def read_group(files: Files, path: str) -> Group:
     for zarr_format, found in ((3, new), (2, old)):
         if "multiscales" in found:
             return Group(zarr_format, found)
+        if _FIRST_IMAGE in found:
+            return _first_image(read_group(files, f"{path}/0"))
     return Group(None, old)
+
+
+def _first_image(group: Group) -> Group:
+    """Return the metadata of the image in the folder `0` as those of the folder above it."""
+    multiscales = [
+        multiscale | {"datasets": [dataset | {"path": f"0/{dataset['path']}"} for dataset in multiscale["datasets"]]}
+        for multiscale in group.attributes.get("multiscales", ())
+    ]
+    return Group(group.zarr_format, group.attributes | {"multiscales": multiscales})
 
 
 def _read_json(files: Files, path: str, name: str) -> dict[str, Any]:
@@ -119,14 +134,18 @@ def write_attributes(
     zarr_format : {2, 3}
         Version of Zarr. Default: 2.
     """
-    axes = [{"name": name, "type": "space", "unit": "angstrom"} for name in "zyx"]
+    from ome_zarr_models.v04.axes import Axis
+    from ome_zarr_models.v04.multiscales import Dataset, Multiscale
+
     datasets = []
     for level in range(levels):
-        transforms: list[dict[str, Any]] = [{"type": "scale", "scale": [spacing_angstrom * 2**level] * 3}]
-        if centred and level:  # the mean of voxels 2i and 2i + 1 is centred between them
-            transforms.append({"type": "translation", "translation": [spacing_angstrom * (2**level - 1) / 2] * 3})
-        datasets.append({"path": str(level), "coordinateTransformations": transforms})
-    multiscale = {"name": "/", "axes": axes, "datasets": datasets}
+        # The mean of voxels 2i and 2i + 1 is centred between them.
+        shift = [spacing_angstrom * (2**level - 1) / 2] * 3 if centred and level else None
+        datasets.append(Dataset.build(path=str(level), scale=[spacing_angstrom * 2**level] * 3, translation=shift))
+    axes = [Axis(name=name, type="space", unit="angstrom") for name in DIMENSIONS]
+    described = Multiscale(axes=axes, datasets=tuple(datasets), name="/")
+    described_as = described if zarr_format == 2 else described.to_version("0.5")
+    multiscale = described_as.model_dump(mode="json", exclude_none=True)
     ours = {_OURS: {"every_chunk_written": True}}
     content: dict[str, Any]
     if zarr_format == 2:
@@ -207,31 +226,105 @@ def from_level(attributes: dict[str, Any], level: str) -> dict[str, Any] | None:
     return attributes | {"multiscales": [multiscale]}
 
 
-def scales(entry: dict[str, Any]) -> list[list[float]]:
-    """Return the scales among the coordinate transformations of a dataset or of a multiscale.
+class DescribedLevel(NamedTuple):
+    """What the metadata say of one level, in the unit of the axes.
+
+    Attributes
+    ----------
+    path : str
+        Its path in the volume.
+    scale, translation : tuple of 3 floats
+        Size of a voxel, and position of the centre of the first voxel, zyx.
+    """
+
+    path: str
+    scale: tuple[float, ...]
+    translation: tuple[float, ...]
+
+
+class Description(NamedTuple):
+    """The axes and levels that the metadata of a volume describe.
+
+    Attributes
+    ----------
+    units : tuple of str or None
+        Units of the axes zyx.
+    levels : tuple of DescribedLevel
+        The levels, the finest first; transformations of the whole volume are included.
+    """
+
+    units: tuple[str | None, ...]
+    levels: tuple[DescribedLevel, ...]
+
+
+def describe(attributes: dict[str, Any], what: str) -> Description | None:
+    """Return the axes, scales and translations of a volume, checked by the models of OME-Zarr.
 
     Parameters
     ----------
-    entry : dict
-        The dataset or multiscale, as OME-Zarr's metadata have it.
+    attributes : dict
+        Attributes of the volume's group.
+    what : str
+        The volume, for error messages.
+
+    Returns
+    -------
+    Description or None
+        None if the metadata give no scale.
+
+    Raises
+    ------
+    VoxelSpacingError
+        If they give scales, but are not valid OME-Zarr, or the volume has no three axes of space.
     """
-    return _transforms(entry, "scale")
+    multiscales = attributes.get("multiscales")
+    text = json.dumps(multiscales[0] if isinstance(multiscales, list) and multiscales else {}, sort_keys=True)
+    if '"coordinateTransformations"' not in text:
+        return None
+    try:
+        return _describe(text, str(attributes.get("version")) != "None")
+    except ValueError as error:
+        cause = "; ".join(_causes(error))
+        raise VoxelSpacingError(
+            f"{what}: its OME-Zarr metadata are not valid ({cause})",
+            "correct the multiscales in .zattrs (0.4) or zarr.json (0.5), or convert the volume again",
+        ) from error
 
 
-def translation(entry: dict[str, Any]) -> NDArray[np.float64]:
-    """Return the translation of a dataset, shape (3,), zyx; zeros if it has none.
+# Checking takes a millisecond, and most tomograms of a project have the same metadata.
+@functools.lru_cache(maxsize=1024)
+def _describe(text: str, is_new: bool) -> Description:
+    from ome_zarr_models.v04.multiscales import Multiscale as Multiscale04
+    from ome_zarr_models.v05.multiscales import Multiscale as Multiscale05
 
-    Parameters
-    ----------
-    entry : dict
-        The dataset, as OME-Zarr's metadata have it.
-    """
-    return np.array((_transforms(entry, "translation") or [[0.0] * 3])[0][-3:])
+    content = {key: value for key, value in json.loads(text).items() if key != "version"}
+    model = (Multiscale05 if is_new else Multiscale04).model_validate(content)
+    if len(model.axes) < 3 or any(axis.type != "space" for axis in model.axes[-3:]):
+        raise ValueError("there are no three axes of space")
+    whole_scale, whole_shift = _vectors(model.coordinateTransformations or ())
+    levels = []
+    for dataset in model.datasets:
+        scale, shift = _vectors(dataset.coordinateTransformations)
+        together = whole_scale * scale, whole_scale * shift + whole_shift
+        levels.append(DescribedLevel(dataset.path.strip("/"), *(tuple(map(float, vector)) for vector in together)))
+    units = tuple(None if axis.unit is None else str(axis.unit) for axis in model.axes[-3:])
+    return Description(units, tuple(levels))
 
 
-def _transforms(entry: dict[str, Any], kind: str) -> list[list[float]]:
-    return [
-        [float(s) for s in transform[kind]]
-        for transform in entry.get("coordinateTransformations", ())
-        if transform.get("type") == kind
-    ]
+def _vectors(transformations: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return scale and translation zyx of a chain of transformations."""
+    scale, shift = np.ones(3), np.zeros(3)
+    for transformation in transformations:
+        if isinstance(getattr(transformation, transformation.type, None), list | tuple):
+            vector = np.array(getattr(transformation, transformation.type)[-3:], float)
+            scale, shift = (vector, shift) if transformation.type == "scale" else (scale, vector)
+        elif transformation.type != "identity":
+            raise ValueError(f"the {transformation.type} is given by a path, not by values")
+    return scale, shift
+
+
+def _causes(error: ValueError) -> list[str]:
+    errors = getattr(error, "errors", None)
+    if errors is None:
+        return [str(error)]
+    return [f"{'.'.join(map(str, cause['loc']))}: {cause['msg']}" for cause in errors()[:2]]

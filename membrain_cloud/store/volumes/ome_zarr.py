@@ -7,7 +7,7 @@ their groups, `pyramid` makes the coarser levels.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -15,11 +15,11 @@ from membrain_cloud.errors import ProjectError, TomogramError, VoxelSpacingError
 from membrain_cloud.geometry import Grid, Zyx
 from membrain_cloud.store.volumes.array_format import METADATA_NAMES, ArrayFormat
 from membrain_cloud.store.volumes.multiscales import (
+    describe,
     has_every_chunk,
     level_paths,
     read_attributes,
     read_group,
-    scales,
     write_attributes,
 )
 from membrain_cloud.store.volumes.zarr_array import ChunkedArray
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 DEFAULT_CHUNK = 256
 """Edge of the chunks that are written, in voxels."""
+OmeVersion = Literal["0.4", "0.5"]
+"""Versions of OME-Zarr that are written: 0.4 as Zarr 2, 0.5 as Zarr 3 with shards."""
+_LARGEST_INNER_CHUNK = 128
 DENSITY_TYPES = ("int8", "int16", "uint8", "uint16", "float16", "float32", "float64")
 """Data types of tomograms."""
 SMALLEST_SPACING_ANGSTROM, LARGEST_SPACING_ANGSTROM = 0.5, 100.0
@@ -37,6 +40,8 @@ SMALLEST_SPACING_ANGSTROM, LARGEST_SPACING_ANGSTROM = 0.5, 100.0
 # How far the spacing in the metadata may be from the one in the volume's name (three decimals, often rounded).
 _SPACING_TOLERANCE = 0.005
 _ANGSTROM = {"angstrom": 1.0, "nanometer": ANGSTROM_PER_NM, "micrometer": 1e4, "picometer": 0.01, "meter": 1e10}
+_ANGSTROM |= {"millimeter": 1e7, "Å": 1.0, "A": 1.0, "angstroms": 1.0, "ångström": 1.0, "nm": ANGSTROM_PER_NM}
+_ANGSTROM |= {"nanometers": ANGSTROM_PER_NM, "um": 1e4, "µm": 1e4, "μm": 1e4, "micron": 1e4, "pm": 0.01, "mm": 1e7}
 
 
 def chunk_shape(shape: Zyx, edge: int = DEFAULT_CHUNK) -> Zyx:
@@ -51,6 +56,30 @@ def chunk_shape(shape: Zyx, edge: int = DEFAULT_CHUNK) -> Zyx:
     """
     z, y, x = (min(edge, n) for n in shape)
     return z, y, x
+
+
+def output_format(shape: Zyx, edge: int, dtype: np.dtype[Any], version: OmeVersion) -> ArrayFormat:
+    """Return the format of an array that this package writes, in objects of `edge` voxels along each axis.
+
+    Parameters
+    ----------
+    shape : tuple of 3 ints
+        Shape of the array, zyx.
+    edge : int
+        Edge of the stored objects in voxels, the unit of a task's write: chunks of 0.4, shards of 0.5.
+    dtype : numpy.dtype
+        Data type.
+    version : {"0.4", "0.5"}
+        Version of OME-Zarr.
+    """
+    if version == "0.4":
+        return ArrayFormat.plain(shape, chunk_shape(shape, edge), dtype)
+    inner = edge
+    while inner % 2 == 0 and (inner == edge or inner > _LARGEST_INNER_CHUNK):
+        inner //= 2
+    z, y, x = chunk_shape(shape, inner)
+    shard_z, shard_y, shard_x = (min(-(-n // inner) * inner, edge) if n > inner else n for n in shape)
+    return ArrayFormat.plain(shape, (z, y, x), dtype, zarr_format=3, shard=(shard_z, shard_y, shard_x))
 
 
 def open_volume(files: Files, path: str, *, sparse: bool) -> tuple[ChunkedArray, dict[str, Any]]:
@@ -98,7 +127,7 @@ def open_volume(files: Files, path: str, *, sparse: bool) -> tuple[ChunkedArray,
 
 
 def create_volume(
-    files: Files, path: str, grid: Grid, dtype: str, chunk: int = DEFAULT_CHUNK, *, zarr_format: int = 2
+    files: Files, path: str, grid: Grid, dtype: str, chunk: int = DEFAULT_CHUNK, version: OmeVersion = "0.4"
 ) -> ChunkedArray:
     """Create an empty volume in place of any earlier one, with level 0 announced.
 
@@ -116,9 +145,9 @@ def create_volume(
     dtype : str
         NumPy's name of the data type.
     chunk : int
-        Edge of the chunks in voxels. Default: 256.
-    zarr_format : {2, 3}
-        Version of Zarr: 2 for OME-Zarr 0.4, 3 for 0.5. Default: 2.
+        Edge of the chunks of 0.4, or of the shards of 0.5, in voxels. Default: 256.
+    version : {"0.4", "0.5"}
+        Version of OME-Zarr. Default: 0.4.
 
     Returns
     -------
@@ -128,9 +157,8 @@ def create_volume(
     for name in METADATA_NAMES.values():
         files.remove_object(f"{path}/0/{name}")
     files.remove(path)
-    array_format = ArrayFormat.plain(
-        grid.shape, chunk_shape(grid.shape, chunk), np.dtype(dtype), zarr_format=zarr_format
-    )
+    array_format = output_format(grid.shape, chunk, np.dtype(dtype), version)
+    zarr_format = array_format.zarr_format
     if zarr_format == 2:
         files.write(f"{path}/.zgroup", b'{\n    "zarr_format": 2\n}')
     write_attributes(files, path, grid.voxel_spacing_angstrom, levels=1, centred=False, zarr_format=zarr_format)
@@ -207,18 +235,14 @@ def spacing_from_attributes(attributes: dict[str, Any], what: str) -> float | No
     Raises
     ------
     VoxelSpacingError
-        If the voxels are not cubes, or the unit is unknown.
+        If the voxels are not cubes, the unit is unknown, or the metadata are not valid.
     """
-    try:
-        multiscale = attributes["multiscales"][0]
-        factors = scales(multiscale) + scales(multiscale["datasets"][0])
-        units = [axis.get("unit", "angstrom") for axis in multiscale["axes"]][-3:]
-    except (KeyError, IndexError, TypeError, AttributeError):
+    description = describe(attributes, what)
+    if description is None:
         return None
-    if not factors:
-        return None
+    units = [unit or "angstrom" for unit in description.units]
     in_angstrom = np.array([_ANGSTROM.get(unit, math.nan) for unit in units])
-    spacing = np.prod([factor[-3:] for factor in factors], axis=0) * in_angstrom
+    spacing = np.array(description.levels[0].scale) * in_angstrom
     if not np.isfinite(spacing).all():
         raise VoxelSpacingError(f"{what}: unit {units[0]!r} of its axes is not known", "write the axes in angstrom")
     if np.ptp(spacing) > _SPACING_TOLERANCE * spacing.max():

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from membrain_cloud.errors import VoxelSpacingError
 from membrain_cloud.geometry import Box, Grid, iterate_chunks
-from membrain_cloud.store.volumes.array_format import ArrayFormat
-from membrain_cloud.store.volumes.multiscales import LEVELS, level_paths, scales, translation, write_attributes
-from membrain_cloud.store.volumes.ome_zarr import chunk_shape
+from membrain_cloud.store.volumes.multiscales import LEVELS, describe, level_paths, write_attributes
+from membrain_cloud.store.volumes.ome_zarr import OmeVersion, output_format
 from membrain_cloud.store.volumes.zarr_array import ChunkedArray
 
 if TYPE_CHECKING:
@@ -67,19 +67,20 @@ def pyramid(files: Files, path: str, attributes: dict[str, Any], finest: Grid) -
         Coarser levels are listed up to the first that is absent, or whose metadata do not give its position.
     """
     levels = [Level((level_paths(attributes) or [""])[0], finest, 0.0)]
-    with contextlib.suppress(KeyError, IndexError, TypeError, AttributeError, FileNotFoundError):
-        datasets = attributes["multiscales"][0]["datasets"]
-        own, first = scales(datasets[0])[0][-3:], translation(datasets[0])
-        for dataset in datasets[1:]:
-            ratios = np.array(scales(dataset)[0][-3:]) / own
-            shift = (translation(dataset) - first) / own
+    with contextlib.suppress(VoxelSpacingError, FileNotFoundError):
+        description = describe(attributes, f"{files.url}/{path}")
+        described = () if description is None else description.levels
+        own, first = (np.array(described[0].scale), np.array(described[0].translation)) if described else (None, None)
+        for level in described[1:]:
+            ratios = np.array(level.scale) / own
+            shift = (np.array(level.translation) - first) / own
             tolerance = _RATIO_TOLERANCE * ratios.max()
             if np.ptp(ratios) > tolerance or np.ptp(shift) > tolerance or ratios[0] <= 1:
                 break
-            array = ChunkedArray.open(files, f"{path}/{str(dataset['path']).strip('/')}".lstrip("/"))
+            array = ChunkedArray.open(files, f"{path}/{level.path}".lstrip("/"))
             spacing = finest.voxel_spacing_angstrom
             grid = Grid(array.format.shape, round(spacing * float(ratios[0]), 6))
-            levels.append(Level(str(dataset["path"]).strip("/"), grid, spacing * float(shift[0])))
+            levels.append(Level(level.path, grid, spacing * float(shift[0])))
     return levels
 
 
@@ -106,14 +107,13 @@ def finish_volume(files: Files, path: str, spacing_angstrom: float, *, mean: boo
     """
     reduce = local_mean if mean else every_second
     source = ChunkedArray.open(files, f"{path}/0")
-    edge = max(source.format.chunk)
+    edge = max(source.format.shard)
+    version: OmeVersion = "0.4" if source.format.zarr_format == 2 else "0.5"
     for level in range(1, LEVELS):
         z, y, x = (-(-n // 2) for n in source.format.shape)
-        coarse = ArrayFormat.plain(
-            (z, y, x), chunk_shape((z, y, x), edge), source.format.dtype, zarr_format=source.format.zarr_format
-        )
+        coarse = output_format((z, y, x), edge, source.format.dtype, version)
         target = ChunkedArray.create(files, f"{path}/{level}", coarse)
-        for box in iterate_chunks(coarse.shape, coarse.chunk):
+        for box in iterate_chunks(coarse.shape, coarse.shard):
             target.write(box, _reduced(source, box, reduce))
         source = target
     zarr_format = source.format.zarr_format

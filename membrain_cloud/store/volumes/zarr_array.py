@@ -22,6 +22,7 @@ from membrain_cloud.geometry import Box, Zyx
 from membrain_cloud.store.volumes.array_format import COPY_AGAIN, METADATA_NAMES, ArrayFormat
 from membrain_cloud.store.volumes.checked_codecs import TruncatedError
 from membrain_cloud.store.volumes.files_store import FilesStore, ShardReadStore, WholeWriteStore
+from membrain_cloud.store.volumes.inline_loop import run_inline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,10 +110,10 @@ class ChunkedArray:
     @functools.cached_property
     def zarr(self) -> Any:
         """The array as zarr's, over a store with the same rule for absent chunks."""
-        return self._through(self._store)
+        return zarr.Array(self._through(self._store))
 
     def _through(self, store: FilesStore) -> Any:
-        return zarr.Array(zarr.AsyncArray(self.format.metadata, StorePath(store), config=_CONFIG))
+        return zarr.AsyncArray(self.format.metadata, StorePath(store), config=_CONFIG)
 
     def read(self, box: Box) -> NDArray[Any]:
         """Return the voxels of a box.
@@ -136,9 +137,10 @@ class ChunkedArray:
         """
         out = np.empty(box.shape, self.format.dtype.newbyteorder("="))
         cells = list(self._cells(box, self.format.chunk))
-        array = self.zarr
+        store = self._store
         if self.format.is_sharded:
-            array = self._through(ShardReadStore(self._store, index_at_start=self.format.has_index_at_start))
+            store = ShardReadStore(store, index_at_start=self.format.has_index_at_start)
+        array = self._through(store)
         lead = (slice(0, 1),) * self.format.lead
 
         def fetch(cell: tuple[Zyx, Box]) -> None:
@@ -147,7 +149,8 @@ class ChunkedArray:
             if part is not None:
                 target = out[part.within(box)][(None,) * self.format.lead]
                 try:
-                    array.get_basic_selection(lead + part.slices, out=NDBuffer.from_numpy_array(target))
+                    buffer = NDBuffer.from_numpy_array(target)
+                    run_inline(array.get_orthogonal_selection(lead + part.slices, out=buffer))
                 except MembrainCloudError:
                     raise
                 except Exception as error:  # each codec has its own kinds
@@ -202,7 +205,7 @@ class ChunkedArray:
         lead = (slice(0, 1),) * self.format.lead
         for _, part in self._cells(box, self.format.shard):
             value = array[part.within(box)][(None,) * self.format.lead]
-            array_to_write.set_basic_selection(lead + part.slices, value)
+            run_inline(array_to_write.setitem(lead + part.slices, value))
 
     def chunk_name(self, index: Zyx) -> str:
         """Return the name of the object that holds a chunk, relative to the array.

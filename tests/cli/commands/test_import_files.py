@@ -51,6 +51,16 @@ def test_a_file_that_cannot_be_read_is_named(spheres: Project, tmp_path: Path) -
     assert "bad.obj" in refused.output
 
 
+@pytest.mark.parametrize("name", ["a@b", "a:b", "a?b"])
+def test_names_that_make_no_uri_are_refused(spheres: Project, tmp_path: Path, name: str) -> None:
+    (tmp_path / "p.csv").write_text("x,y,z\n1,2,3\n")
+    words = ("-r", "TS_1", "--object", "psii", "--user", name, "--voxel-spacing", "8")
+    refused = call("import", "picks", spheres.config, "p.csv", *words)
+    assert refused.exit_code == 2
+    assert name in refused.output
+    assert len(spheres.picks("TS_1")) == 1
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [(("--label", "2"), {0, 1}), (("--instances",), {0, 1, 2}), ((), None)],

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from membrain_cloud.pipeline.execution.driver import Observer, RetryPolicy, run_tasks
+from membrain_cloud.pipeline.execution.driver import RetryPolicy, run_tasks
 from membrain_cloud.pipeline.planning.plan import Plan, plan
 from membrain_cloud.pipeline.settings import Settings
 from membrain_cloud.pipeline.tasks import Kind, Outcome, Task
 
 if TYPE_CHECKING:
     from membrain_cloud.pipeline.execution.crash_records import CrashRecords
+    from membrain_cloud.pipeline.execution.runner import Demand, Observer
     from membrain_cloud.pipeline.planning.digests import Registry
     from membrain_cloud.store.projects.project import Project
 
@@ -24,14 +26,19 @@ Answer = Callable[[Task, float, str], Outcome]
 class SimulatedRunner:
     """A runner with `slots` slots on which each task takes a second; `answer` gives the outcome."""
 
-    memory_bytes = 2**40
+    memory_limits: Mapping[Kind, int] | None = None
 
     def __init__(self, answer: Answer, slots: int = 1) -> None:
         self.answer, self.slots, self.time = answer, slots, 0.0
         self.log: list[tuple[str, float, str]] = []
         self._busy: list[tuple[Task, str]] = []
 
+    def prepare(self, tasks: Sequence[Task], registry: Registry) -> None: ...
+
     def bind(self, attempts: CrashRecords, note: Observer) -> None: ...
+
+    def refusal(self, task: Task, kind: Kind) -> Outcome | None:
+        return None
 
     def now(self) -> float:
         return self.time
@@ -49,7 +56,7 @@ class SimulatedRunner:
         self._busy = []
         return ended
 
-    def backlog(self, ready: Mapping[Kind, int]) -> None: ...
+    def backlog(self, ready: Mapping[Demand, int]) -> None: ...
 
     def snapshot(self) -> Mapping[str, Any]:
         return {}
@@ -127,3 +134,22 @@ def test_begun_tomograms_are_finished_first(made: Plan, registry: Registry) -> N
     runner = SimulatedRunner(lambda task, *_: outcome(task))
     run_tasks(made, runner, registry)
     assert [key.split("/")[1] for key, *_ in runner.log] == ["TS_1", "TS_1", "TS_2", "TS_2", "TS_3", "TS_3"]
+
+
+def test_a_large_task_that_waits_keeps_no_small_one_waiting(made: Plan, registry: Registry) -> None:
+    """A task without a worker of its size fails when the runner says so; the others have been done before."""
+    large = made.tasks[0].run
+    tasks = [replace(task, memory_bytes=2**40 if task.run == large else 2**30) for task in made.tasks]
+
+    class Small(SimulatedRunner):
+        def has_slot(self, task: Task, kind: Kind) -> bool:
+            return task.memory_bytes < 2**40 and super().has_slot(task, kind)
+
+        def refusal(self, task: Task, kind: Kind) -> Outcome | None:
+            return outcome(task, "failed", "too large") if task.memory_bytes == 2**40 and self.time > 50 else None
+
+    runner = Small(lambda task, *_: outcome(task))
+    outcomes = {each.key: each for each in run_tasks(replace(made, tasks=tuple(tasks)), runner, registry)}
+    assert {each.state for each in outcomes.values() if each.run != large} == {"done"}
+    assert [each.state for each in outcomes.values() if each.run == large] == ["failed", "blocked"]
+    assert max(when for _, when, _ in runner.log) < 50

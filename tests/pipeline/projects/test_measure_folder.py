@@ -138,6 +138,7 @@ def test_particles_within_the_h5(tmp_path: Path) -> None:
         file["scores"], file["cluster_centers"] = np.zeros(len(mesh.vertices)), mesh.vertices[:7]
     (run,) = measure_folder(str(tmp_path), Tables(str(tmp_path / "t")), FEW, FolderOptions("d"))
     assert (run.run, run.membranes, run.particles) == ("vesicle", 1, 7)
+    assert run.assumed_shells == 1  # one closed surface: a shell, or the mid-surface of a vesicle
     row = Tables(str(tmp_path / "t")).read("membranes").to_pylist()[0]
     assert row["volume_nm3"] > 0
     assert row["touches_border"] is None

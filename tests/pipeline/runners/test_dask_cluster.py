@@ -9,7 +9,8 @@ import pytest
 
 from membrain_cloud.errors import UsageError
 from membrain_cloud.pipeline.runners import dask_cluster
-from membrain_cloud.pipeline.runners.dask_cluster import SchedulerLost, host_of, scheduler_faults, workers_of
+from membrain_cloud.pipeline.runners.dask_cluster import SchedulerLost, scheduler_faults, workers_of
+from membrain_cloud.pipeline.runners.host_resources import LocalWorker
 
 
 def client(status: str = "running", **identities: dict[str, Any]) -> Any:
@@ -21,11 +22,15 @@ def client(status: str = "running", **identities: dict[str, Any]) -> Any:
 
 def test_the_first_local_workers_get_a_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
-    first, second, third = (dask_cluster._worker_resources(number, 2) for number in range(3))
-    assert first == {"nthreads": 2, "resources": {"GPU": 2}, "env": {"CUDA_VISIBLE_DEVICES": "GPU-a"}}
-    assert second["env"] == {"CUDA_VISIBLE_DEVICES": "GPU-b"}
-    assert third == {"nthreads": 1, "resources": {"CPU": 1}, "env": {"CUDA_VISIBLE_DEVICES": ""}}
-    assert dask_cluster._worker_resources(0, 0) == {"nthreads": 1}
+    workers = [LocalWorker("gpu", 9, 2, 0), LocalWorker("gpu", 9, 2, 1), LocalWorker("cpu", 7)]
+    first, second, third = (dask_cluster._worker_options(worker, hides_gpus=True) for worker in workers)
+    gpu = {"memory_limit": 9, "nthreads": 2, "resources": {"GPU": 2}}
+    assert first == {**gpu, "env": {"CUDA_VISIBLE_DEVICES": "GPU-a"}}
+    assert second == {**gpu, "env": {"CUDA_VISIBLE_DEVICES": "GPU-b"}}
+    cpu = {"memory_limit": 7, "nthreads": 1, "resources": {"CPU": 1}}
+    assert third == {**cpu, "env": {"CUDA_VISIBLE_DEVICES": ""}}
+    plain = dask_cluster._worker_options(LocalWorker(None, 7), hides_gpus=False)
+    assert plain == {"memory_limit": 7, "nthreads": 1}
 
 
 def test_a_workers_resources_name_its_kind() -> None:
@@ -65,8 +70,3 @@ def test_a_report_that_cannot_be_written_is_refused(monkeypatch: pytest.MonkeyPa
         dask_cluster.performance_report(connected, "/no/such/file"),
     ):
         pass
-
-
-def test_host_of_an_address() -> None:
-    assert host_of("tcp://10.0.0.1:4000") == "10.0.0.1"
-    assert host_of("tls://worker-3.cryo:4000") == "worker-3.cryo"

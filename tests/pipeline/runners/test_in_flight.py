@@ -14,7 +14,7 @@ from membrain_cloud.pipeline.runners.dask_connection import BundleEnded, TaskEve
 from membrain_cloud.pipeline.runners.in_flight import STATISTICS_SECONDS, Attempt, InFlightTasks, RunStatistics
 from membrain_cloud.pipeline.runners.task_bundles import Bundle
 from membrain_cloud.pipeline.runners.task_exchange import TaskExchange
-from membrain_cloud.pipeline.runners.worker_monitor import OVERDUE_SECONDS, RESTART_SECONDS, WorkerMonitor
+from membrain_cloud.pipeline.runners.worker_monitor import OVERDUE_SECONDS, POLL_PAUSE, RESTART_SECONDS, WorkerMonitor
 from membrain_cloud.pipeline.runners.worker_registry import WorkerRegistry
 from membrain_cloud.pipeline.runners.worker_state import WorkerFacts
 from membrain_cloud.pipeline.settings import Settings
@@ -82,8 +82,8 @@ class Parts:
         assert outcome is not None
         self.retried.append(f"{task.key} {outcome.message}")
 
-    def join(self, number: int, slots: int = 1, name: str = "") -> str:
-        address = f"tcp://10.0.0.{number}:4000"
+    def join(self, number: int, slots: int = 1, name: str = "", port: int = 4000, host: int = 0) -> str:
+        address = f"tcp://10.0.0.{host or number}:{port}"
         self.connection.connected[address] = WorkerFacts(address, name or f"w{number}", None, None, slots, 2**33)
         return address
 
@@ -127,7 +127,7 @@ def test_a_bundle_replaces_lost_events_and_returns_the_rest(masks: tuple[Task, .
     parts.tasks.end_bundle(("run-1", "run-2"))
     assert [outcome.key for outcome in parts.tasks.take_outcomes()] == [masks[0].key]
     assert parts.retried == [f"{masks[1].key} worker_left"]
-    assert parts.tasks.waiting() == {"cpu": 1}
+    assert len(parts.tasks.waiting()) == 1
     parts.tasks.assign_waiting(1.0)
     parts.exchange.post(parts.workers)
     assert [order.task.key for order in parts.connection.sent[-1][0].orders] == [masks[1].key]
@@ -155,7 +155,7 @@ def test_a_cancelled_bundle_means_a_lost_scheduler(masks: tuple[Task, ...]) -> N
     assert parts.retried == [f"{task.key} scheduler_lost" for task in masks[:2]]
     assert parts.workers.workers == {}
     parts.tasks.assign_waiting(1.0)
-    assert parts.tasks.waiting() == {"cpu": 2}, "there is no worker yet"
+    assert len(parts.tasks.waiting()) == 2, "there is no worker yet"
 
 
 def test_a_task_that_crashes_three_workers_fails(masks: tuple[Task, ...]) -> None:
@@ -164,7 +164,7 @@ def test_a_task_that_crashes_three_workers_fails(masks: tuple[Task, ...]) -> Non
     for attempt in (1, 2, 3):
         parts.began(f"run-{attempt}")
         parts.connection.connected.clear()
-        parts.join(attempt + 1, name="w1")
+        parts.join(attempt, name="w1", host=1, port=4000 + attempt)
         parts.monitor.poll(float(attempt))
         parts.tasks.resolve_deaths(float(attempt))
         parts.tasks.assign_waiting(float(attempt))
@@ -176,7 +176,7 @@ def test_a_task_that_crashes_three_workers_fails(masks: tuple[Task, ...]) -> Non
     assert parts.tasks.deaths == 3
     assert parts.retried == [f"{masks[0].key} worker_died"] * 2
     (outcome,) = parts.tasks.take_outcomes()
-    assert (outcome.state, outcome.worker) == ("failed", "tcp://10.0.0.3:4000")
+    assert (outcome.state, outcome.worker) == ("failed", "tcp://10.0.0.1:4002")
     assert "died 3 times" in outcome.message
 
 
@@ -222,14 +222,37 @@ def test_polls_are_due_at_intervals_or_on_request() -> None:
     assert len(parts.workers.workers) == 2
 
 
+def test_a_list_that_takes_long_is_asked_for_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = Parts(1)
+    clock = iter((10.0, 10.5, 20.0, 20.0))
+    monkeypatch.setattr("membrain_cloud.pipeline.runners.worker_monitor.time.perf_counter", lambda: next(clock))
+    parts.monitor.poll(1.0)
+    parts.join(2)
+    parts.monitor.request_poll()
+    parts.monitor.poll_if_due(1.0 + 0.9 * POLL_PAUSE * 0.5)
+    assert len(parts.workers.workers) == 1, "the scheduler needs its time for other things"
+    parts.monitor.poll_if_due(1.0 + POLL_PAUSE * 0.5)
+    assert len(parts.workers.workers) == 2
+
+
+def test_attempts_that_no_worker_takes_end(masks: tuple[Task, ...]) -> None:
+    parts = Parts(1)
+    parts.start(*masks)
+    assert len(parts.tasks.waiting()) == 2
+    failure = Outcome("mask", masks[1].run, "whole", "failed", "too large")
+    parts.tasks.refuse_waiting(lambda task, kind: failure if task is masks[1] else None)
+    assert [attempt.task for attempt in parts.tasks.waiting()] == [masks[2]]
+    assert parts.tasks.take_outcomes() == [failure]
+
+
 class FakeScaler:
     """Records the numbers that worker groups are scaled with."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, Any]] = []
 
-    def follow(self, tasks: Any, slots: Any, now: float) -> None:
-        self.calls.append((tasks, slots))
+    def follow(self, demand: Any, workers: Any, now: float) -> None:
+        self.calls.append((dict(demand), workers))
 
 
 def test_statistics_count_tasks_and_scale_workers(masks: tuple[Task, ...]) -> None:
@@ -237,14 +260,15 @@ def test_statistics_count_tasks_and_scale_workers(masks: tuple[Task, ...]) -> No
     statistics = RunStatistics(parts.workers, parts.tasks, scaler)  # type: ignore[arg-type]
     assert statistics.snapshot["workers"] == {"gpu": 0, "cpu": 0}
     parts.start(*masks)
-    statistics.update({"gpu": 1, "cpu": 4}, 10.0)
+    statistics.update({("gpu", 5): 1, ("cpu", 7): 4}, 10.0)
     assert statistics.snapshot["workers"] == {"gpu": 0, "cpu": 1}
     assert statistics.snapshot["in_flight"] == {"gpu": 0, "cpu": 2}
     assert statistics.snapshot["pending"] == {"gpu": 1, "cpu": 5}, "the third task waits for a slot"
-    assert scaler.calls == [({"gpu": 1, "cpu": 7}, {"gpu": 1, "cpu": 2})]
-    statistics.update({"gpu": 0, "cpu": 0}, 10.0 + STATISTICS_SECONDS / 2)
+    waiting = masks[2].memory_bytes
+    assert scaler.calls == [({("gpu", 5): 1, ("cpu", 7): 4, ("cpu", waiting): 1}, parts.workers)]
+    statistics.update({}, 10.0 + STATISTICS_SECONDS / 2)
     assert statistics.snapshot["pending"] == {"gpu": 1, "cpu": 5}, "it is counted anew at intervals only"
-    statistics.update({"gpu": 0, "cpu": 0}, 10.0 + STATISTICS_SECONDS)
+    statistics.update({}, 10.0 + STATISTICS_SECONDS)
     assert statistics.snapshot["pending"] == {"gpu": 0, "cpu": 1}
 
 

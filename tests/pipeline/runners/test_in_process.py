@@ -24,7 +24,7 @@ def test_one_task_is_in_flight_at_a_time(project: Project, registry: Registry) -
     with InProcessRunner() as runner:
         assert runner.has_slot(first, "cpu")
         runner.start(first, registry, "cpu")
-        runner.backlog({"gpu": 0, "cpu": 2})
+        runner.backlog({("cpu", 5): 1, ("cpu", 7): 1})
         assert not runner.has_slot(second, "cpu")
         assert runner.snapshot()["in_flight"] == {"gpu": 0, "cpu": 1}
         assert runner.snapshot()["pending"] == {"gpu": 0, "cpu": 2}

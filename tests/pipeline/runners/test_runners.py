@@ -16,7 +16,7 @@ import pytest
 
 from membrain_cloud.errors import TransientError, UsageError
 from membrain_cloud.pipeline.execution.crash_records import CrashRecords
-from membrain_cloud.pipeline.execution.driver import Runner, execute_plan
+from membrain_cloud.pipeline.execution.driver import execute_plan
 from membrain_cloud.pipeline.execution.failure_log import FailureLog
 from membrain_cloud.pipeline.planning.plan import plan
 from membrain_cloud.pipeline.runners import InProcessRunner, open_runner
@@ -26,6 +26,7 @@ from membrain_cloud.pipeline.settings import Settings, load_settings
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from membrain_cloud.pipeline.execution.runner import Runner
     from membrain_cloud.pipeline.planning.digests import Registry
     from membrain_cloud.pipeline.tasks import Outcome, Task
     from membrain_cloud.store.projects.project import Project

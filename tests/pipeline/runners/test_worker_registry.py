@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from membrain_cloud.pipeline.planning.plan import plan
-from membrain_cloud.pipeline.runners.worker_registry import (
+from membrain_cloud.pipeline.runners.placement import (
     ABSENCE_SECONDS,
-    COMEBACK_SECONDS,
     MAX_PREFETCH,
     PREFETCH_SECONDS,
     QUEUE_NEXT_SECONDS,
-    WorkerRegistry,
 )
+from membrain_cloud.pipeline.runners.worker_registry import COMEBACK_SECONDS, WorkerRegistry, host_of
 from membrain_cloud.pipeline.runners.worker_state import Assignment, WorkerFacts
 from membrain_cloud.pipeline.settings import Settings
 
@@ -90,7 +89,12 @@ def test_a_death_is_a_crash_when_the_worker_comes_back(tasks: tuple[Task, ...]) 
     assert [len(worker.assignments) for worker in workers.workers.values()] == [2, 1]
     assert workers.update(by_address(facts(2, slots=2)), 10.0) == []
     assert workers.resolve_deaths(10.0) == []
-    workers.update(by_address(facts(2, slots=2), replace(facts(3, slots=2), name="w1")), 12.0)
+    elsewhere = replace(facts(3, slots=2), name="w1")
+    workers.update(by_address(facts(2, slots=2), elsewhere), 11.0)
+    assert workers.resolve_deaths(11.0) == [], "a pod on another node has its name"
+    workers.update(by_address(facts(2, slots=2)), 11.5)
+    here = replace(facts(1, slots=2), address="tcp://10.0.0.1:4001")
+    workers.update(by_address(facts(2, slots=2), here), 12.0)
     ((death, came_back),) = workers.resolve_deaths(12.0)
     assert came_back
     assert not death.alone
@@ -197,3 +201,8 @@ def test_all_assignments_are_returned_when_the_scheduler_is_lost(tasks: tuple[Ta
     assert [assignment.token for assignment in workers.clear()] == ["b", "a"]
     assert (workers.workers, workers.deaths, workers.assignments()) == ({}, [], [])
     assert workers.remove("b") is None
+
+
+def test_host_of_an_address() -> None:
+    assert host_of("tcp://10.0.0.1:4000") == "10.0.0.1"
+    assert host_of("tls://worker-3.cryo:4000") == "worker-3.cryo"

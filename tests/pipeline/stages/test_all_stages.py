@@ -263,6 +263,8 @@ def test_picks_are_joined_in_order() -> None:
 def test_defaults_choose_every_stage_that_has_its_input() -> None:
     from membrain_cloud.pipeline.planning.digests import choose_stages
 
-    assert choose_stages(None, Settings(), STAGES) == tuple(name for name in STAGES if name != "context")
-    given = load_settings(None, ["context.picks=ribosome:alice/1"])
+    assert choose_stages(None, Settings(), STAGES) == tuple(
+        name for name in STAGES if name not in ("context", "organelle")
+    )
+    given = load_settings(None, ["context.picks=ribosome:alice/1", "organelle.segmentations=er:alice/1"])
     assert choose_stages(None, given, STAGES) == tuple(STAGES)

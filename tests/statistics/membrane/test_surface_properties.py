@@ -57,7 +57,7 @@ def test_the_area_without_edges_is_that_of_the_inner_square(shapes: Any, measure
     mesh = shapes.plane(41, 20.0)
     (row,) = measure(mesh, Picks(np.zeros((0, 3))), edge_width_nm=10.0)["membranes"]
     width = 800.0  # along both axes; two sides are jagged by half a step
-    inner = (width - 200.0) * (width * 1.0 - 200.0) / 2.0 / 100.0
+    inner = (width - 200.0) * (width * 1.0 - 200.0) / 100.0
     assert row["has_edge"] is True
     assert row["area_without_edges_nm2"] == pytest.approx(inner, rel=0.03)
     assert row["boundary_length_nm"] == pytest.approx(2 * 80.0 + 2 * 40 * np.hypot(20.0, 10.0) / 10.0, rel=0.01)

@@ -99,9 +99,9 @@ def test_leaflets_apart_have_no_common_neighbours_around_a_rim() -> None:
     sides = [row["leaflet"] for row in tables["particles"]]
     assert sides[1] == sides[2] == 1 - sides[0]
     (row,) = tables["membranes"]
-    # each leaflet has half of the walls
-    assert row["outer_leaflet_area_nm2"] == pytest.approx(60**2 + 4 * 60 * 2, rel=0.01)
-    assert row["inner_leaflet_area_nm2"] == pytest.approx(60**2 + 4 * 60 * 2, rel=0.01)
+    # the walls are rims, and no area
+    assert row["outer_leaflet_area_nm2"] == pytest.approx(60**2, rel=0.01)
+    assert row["inner_leaflet_area_nm2"] == pytest.approx(60**2, rel=0.01)
     # the rim is an edge: 2.5 nm beyond y = 2 nm the surface turns
     assert [row["is_edge"] for row in tables["particles"]] == [True, True, False]
     assert row["n_particles_without_edges"] == 1

@@ -8,6 +8,9 @@ import emfile
 import numpy as np
 import pytest
 import starfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from scipy.spatial.transform import Rotation
 from standins.oriented_picks import STRUCTURE, placed_structures, random_picks
 
@@ -113,3 +116,32 @@ def test_motive_lists_refused(tmp_path: Path) -> None:
     Path(path).write_bytes(b"no EM file")
     with pytest.raises(ProjectError, match="cannot be read"):
         read_motive_list(path, voxel_spacing_angstrom=8.0)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@given(
+    values=hnp.arrays(
+        np.float32,
+        st.tuples(st.integers(1, 4), st.just(20)),
+        elements=st.floats(width=32, allow_nan=False, allow_infinity=False),
+    )
+)
+def test_any_motive_list_of_emfile_is_read_equal_or_refused(tmp_path: Path, values: np.ndarray) -> None:
+    path = tmp_path / "x.em"
+    emfile.write(str(path), values[None], overwrite=True)
+    whole = (values[:, 4:6] % 1 == 0).all() and (np.abs(values[:, 4:6]) < 2**31).all()
+    if not whole or len(np.unique(values[:, 4])) > 1:
+        with pytest.raises((ProjectError, UsageError), match="tomograms"):
+            read_motive_list(str(path), voxel_spacing_angstrom=2.0)
+        return
+    picks = read_motive_list(str(path), voxel_spacing_angstrom=2.0)
+    kept = values[values[:, 19] > 0].astype(np.float64)
+    np.testing.assert_allclose(picks.positions, (kept[:, 7:10] - 1 + kept[:, 10:13]) * 2.0)
+    np.testing.assert_array_equal(picks.scores, kept[:, 0])
+
+
+def test_files_that_are_no_motive_list(tmp_path: Path) -> None:
+    emfile.write(str(tmp_path / "x.em"), np.zeros((1, 20, 3), np.float32))
+    for name in ("x.em", "gone.em"):
+        with pytest.raises(ProjectError):
+            read_motive_list(str(tmp_path / name), voxel_spacing_angstrom=1.0)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import starfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 from standins.oriented_picks import STRUCTURE, placed_structures, random_picks
 
@@ -237,3 +241,33 @@ def test_a_star_without_angles_has_no_orientations(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.positions, [[10, 20, 30], [40, 50, 60]])
     with pytest.raises(VoxelSpacingError, match="size of its pixels"):
         read_star_picks(str(path))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@given(
+    rows=st.lists(st.tuples(*[st.floats(-1e6, 1e6)] * 3, st.floats(-10, 10) | st.none()), max_size=4),
+    quote=st.booleans(),
+)
+def test_any_csv_of_pandas_is_read_equal(tmp_path: Path, rows: list[tuple[float, ...]], quote: bool) -> None:
+    table = pd.DataFrame(rows, columns=["x_A", "y_A", "z_A", "score"], dtype=float)
+    table.to_csv(tmp_path / "x.csv", index=quote, quoting=csv.QUOTE_ALL if quote else csv.QUOTE_MINIMAL)
+    picks = read_csv_picks(str(tmp_path / "x.csv"))
+    np.testing.assert_array_equal(picks.positions, table[["x_A", "y_A", "z_A"]].to_numpy())
+    np.testing.assert_array_equal(picks.scores, table["score"].fillna(1.0))
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("", "empty"),
+        ("x_A,y_A,z_A\n1,2\n", "row 1 has 2 values for 3 columns"),
+        ("x_A,y_A,z_A\n1,2,3\n1,2,3,4\n", "row 2 has 4 values"),
+        ("x_A;y_A;z_A\n1;2;3\n", "no columns of positions"),
+        ("x_A,y_A,z_A\n1,,3\n", "gaps in 1 of 1 rows"),
+        ("x_A,y_A,z_A,x_A\n1,2,3,4\n", "names a column twice"),
+    ],
+)
+def test_a_csv_that_does_not_fit_is_refused(tmp_path: Path, text: str, cause: str) -> None:
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(ProjectError, match=cause):
+        read_csv_picks(str(tmp_path / "x.csv"))

@@ -73,6 +73,23 @@ def test_a_chunk_costs_one_request(project: Project, proxy: FaultProxy) -> None:
     assert all(request.startswith("GET") for request in chunks)
 
 
+def test_an_identity_costs_few_requests(project: Project, proxy: FaultProxy) -> None:
+    """Planning asks for it once a tomogram: metadata of group and array, and a listing of the finest level."""
+    proxy.requests.clear()
+    project.identity(TOMOGRAM)
+    own = [request for request in proxy.requests if "/wbp.zarr" in request or request.endswith("/")]
+    assert len(own) <= 4, proxy.requests
+    attributes = json.loads(project.files.read(f"{TOMOGRAM.path}/.zattrs"))
+    del attributes["membrain_cloud"]
+    project.files.write(f"{TOMOGRAM.path}/.zattrs", json.dumps(attributes).encode())
+    identity = project.identity(TOMOGRAM)
+    proxy.requests.clear()
+    assert project.identity(TOMOGRAM) == identity
+    names = [request for request in proxy.requests if "/wbp.zarr" in request]
+    assert len([name for name in names if name.endswith("zarr.json")]) == 1, "the other version may describe it, too"
+    assert len(proxy.requests) <= 6, proxy.requests
+
+
 def test_a_forbidden_chunk_raises(project: Project, proxy: FaultProxy) -> None:
     proxy.rule("/0/1/0/1", "403")
     with pytest.raises(ChunkError, match=r"chunk 1/0/1 .* cannot be read") as caught:

@@ -139,7 +139,7 @@ def test_volumes_may_be_anywhere_but_not_out_of_their_root(source: Project, tmp_
     ("change", "why"),
     [
         ({"overlay_root": None}, "no overlay_root"),
-        ({"croissant_url": None}, "no croissant_url"),
+        ({"croissant_url": None}, "croissant_url: Field required"),
         ({"croissant_url": "/nowhere/metadata.json"}, "there is no /nowhere"),
     ],
 )

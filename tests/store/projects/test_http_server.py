@@ -45,6 +45,44 @@ def test_a_volume_as_it_is_stored(server: LayerServer, project: Project, tomogra
     assert server.requests[-1] == "tomogram/0/9/9/9"
 
 
+@pytest.mark.parametrize(
+    ("wanted", "status", "slices"),
+    [
+        ("bytes=3-9", 206, slice(3, 10)),
+        ("bytes=5-", 206, slice(5, None)),
+        ("bytes=-7", 206, slice(-7, None)),
+        ("bytes=5-999999999", 206, slice(5, None)),
+        ("bytes=-999999999", 206, slice(None)),
+        ("bytes=999999999-", 416, None),
+        ("bytes=-", 200, slice(None)),
+        ("lines=1-2", 200, slice(None)),
+    ],
+)
+def test_a_part_of_an_object(
+    server: LayerServer, project: Project, tomogram: TomogramRef, wanted: str, status: int, slices: slice | None
+) -> None:
+    files, path = project.stored(tomogram)
+    url = server.add_volume("tomogram", files, path)
+    request = urllib.request.Request(f"{url}/0/1/0/2", headers={"Range": wanted})
+    whole = files.read(f"{path}/0/1/0/2")
+    if slices is None:
+        with pytest.raises(urllib.error.HTTPError) as caught, urllib.request.urlopen(request, timeout=10):
+            pass
+        assert caught.value.code == status
+        assert caught.value.headers["Content-Range"] == f"bytes */{len(whole)}"
+        caught.value.close()
+        return
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert (answer.status, answer.read()) == (status, whole[slices])
+        if status == 206:
+            first = len(whole[: slices.start]) if slices.start else 0
+            last = len(whole) - 1 if slices.stop is None else slices.stop - 1
+            assert answer.headers["Content-Range"] == f"bytes {first}-{last}/{len(whole)}"
+    preflight = urllib.request.Request(f"{url}/0/1/0/2", method="OPTIONS")
+    with urllib.request.urlopen(preflight, timeout=10) as answer:
+        assert answer.headers["Access-Control-Allow-Headers"] == "Range"
+
+
 def test_ome_zarr_reads_what_is_served(
     server: LayerServer, project: Project, tomogram: TomogramRef, density: np.ndarray
 ) -> None:
@@ -60,7 +98,7 @@ def test_ome_zarr_reads_what_is_served(
 )
 def test_nothing_else_is_served(server: LayerServer, project: Project, tomogram: TomogramRef, name: str) -> None:
     server.add_volume("tomogram", *project.stored(tomogram))
-    status, body = server.answer("/" + server.url.rsplit("/", 1)[1] + "/" + name)
+    status, body, _ = server.answer("/" + server.url.rsplit("/", 1)[1] + "/" + name)
     assert status == 404
     assert b"membrane" not in body
 

@@ -312,9 +312,20 @@ def test_a_project_pickles_as_its_config(project: Project, tomogram: TomogramRef
         (None, "no such config"),
         ("{", "not JSON"),
         ("[]", "not a copick config"),
-        ('{"overlay_root": "/x"}', "not a copick config"),
+        ('{"overlay_root": "/x"}', "pickable_objects: Field required"),
+        ('{"pickable_objects": []}', "overlay_root: Field required"),
+        (
+            '{"overlay_root": "/x", "pickable_objects": [{"name": "a_b", "is_particle": true}]}',
+            "pickable_objects.0.name",
+        ),
+        ('{"overlay_root": "/x", "pickable_objects": [{"name": "a", "is_particle": true, "label": 0}]}', "background"),
+        ('{"overlay_root": "/x", "pickable_objects": [], "user_id": "a_b"}', "user_id"),
+        ('{"overlay_root": "/x", "pickable_objects": [], "config_type": "other"}', "copick sync"),
         ('{"overlay_root": "/nowhere/at/all", "pickable_objects": []}', "does not exist"),
-        ('{"overlay_root": "/x", "pickable_objects": [], "config_type": "mlcroissant"}', "no croissant_url"),
+        (
+            '{"overlay_root": "/x", "pickable_objects": [], "config_type": "mlcroissant"}',
+            "croissant_url: Field required",
+        ),
         ('{"overlay_root": "/x", "pickable_objects": [], "config_type": "cryoet_data_portal"}', "portal select"),
     ],
 )

@@ -7,6 +7,7 @@ import pickle
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import zarr
 from zarr.abc.store import OffsetByteRequest, RangeByteRequest, SuffixByteRequest
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
@@ -14,7 +15,7 @@ from zarr.core.sync import sync
 from membrain_cloud.errors import ChunkError
 from membrain_cloud.store.objects.io_meter import Meter
 from membrain_cloud.store.objects.object_store import Files
-from membrain_cloud.store.volumes.files_store import FilesStore, ShardReadStore, is_metadata
+from membrain_cloud.store.volumes.files_store import FilesStore, ShardReadStore, is_metadata, limit_codec_threads
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,3 +104,12 @@ def test_the_index_of_a_shard_is_read_once(store: FilesStore, at_start: bool) ->
         reader.get_sync("0/0/0", byte_range=index)
         reader.get_sync("0/0/0", byte_range=RangeByteRequest(5, 6))
     assert meter.bytes_read == 4 + 3
+
+
+def test_codec_threads_are_limited() -> None:
+    before = {name: zarr.config.get(name, None) for name in ("threading.max_workers", "codec_pipeline.max_workers")}
+    try:
+        limit_codec_threads(3)
+        assert zarr.config.get("threading.max_workers") == 3
+    finally:
+        zarr.config.set(before)

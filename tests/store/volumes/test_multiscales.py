@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from membrain_cloud.errors import ChunkError
+from membrain_cloud.errors import ChunkError, VoxelSpacingError
 from membrain_cloud.store.objects.object_store import Files
 from membrain_cloud.store.volumes.multiscales import (
+    describe,
     from_level,
     has_every_chunk,
     is_finished,
@@ -18,8 +19,6 @@ from membrain_cloud.store.volumes.multiscales import (
     level_paths,
     read_attributes,
     read_group,
-    scales,
-    translation,
     write_attributes,
 )
 
@@ -42,9 +41,12 @@ def test_what_is_written_is_read_back(files: Files, zarr_format: int) -> None:
     assert is_finished(group.attributes)
     assert is_ours(group.attributes)
     assert has_every_chunk(group.attributes)
-    datasets = group.attributes["multiscales"][0]["datasets"]
-    assert [scales(dataset) for dataset in datasets] == [[[7.5] * 3], [[15.0] * 3], [[30.0] * 3]]
-    np.testing.assert_allclose([translation(dataset)[0] for dataset in datasets], [0, 3.75, 11.25])
+    description = describe(group.attributes, "a")
+    assert description is not None
+    assert description.units == ("angstrom",) * 3
+    assert [level.path for level in description.levels] == ["0", "1", "2"]
+    assert [level.scale for level in description.levels] == [(7.5,) * 3, (15.0,) * 3, (30.0,) * 3]
+    np.testing.assert_allclose([level.translation[0] for level in description.levels], [0, 3.75, 11.25])
     assert level_paths(from_level(group.attributes, "1") or {}) == ["1", "2"]
     assert from_level(group.attributes, "9") is None
 
@@ -87,3 +89,62 @@ def test_torn_metadata_is_named(files: Files) -> None:
         files.write(f"a/{name}", b"[1]")
         with pytest.raises(ChunkError, match=rf"/a: {name} is torn"):
             read_group(files, "a")
+
+
+AXES = [{"name": name, "type": "space", "unit": "nanometer"} for name in "zyx"]
+LEADING = [{"name": "t", "type": "time"}, {"name": "c", "type": "channel"}, *AXES]
+
+
+def described(axes: list[Any], transforms: list[Any], **more: Any) -> dict[str, Any]:
+    return {
+        "multiscales": [{"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": transforms}]} | more]
+    }
+
+
+def test_transformations_of_the_whole_volume_are_included() -> None:
+    transforms = [{"type": "scale", "scale": [1, 1, 2, 3, 4]}, {"type": "translation", "translation": [0, 0, 5, 6, 7]}]
+    whole = {"coordinateTransformations": [{"type": "scale", "scale": [1, 1, 10, 10, 10]}]}
+    description = describe(described(LEADING, transforms, **whole), "a")
+    assert description is not None
+    assert description.units == ("nanometer",) * 3
+    assert description.levels[0] == ("0", (20.0, 30.0, 40.0), (50.0, 60.0, 70.0))
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [{}, {"multiscales": []}, {"multiscales": [{"axes": ["z", "y", "x"], "datasets": [{"path": "0"}]}]}],
+)
+def test_metadata_without_scales_describe_nothing(attributes: dict[str, Any]) -> None:
+    assert describe(attributes, "a") is None
+
+
+@pytest.mark.parametrize(
+    ("axes", "transforms", "why"),
+    [
+        (AXES, [{"type": "scale", "scale": [1.0, 1.0]}], "axes"),
+        (AXES[:2], [{"type": "scale", "scale": [1.0, 1.0]}], "three axes"),
+        (AXES, [{"type": "translation", "translation": [1.0] * 3}], "scale"),
+        (AXES, [{"type": "scale", "path": "somewhere"}], "path"),
+        ([{"name": "z"}, *AXES[1:]], [{"type": "scale", "scale": [1.0] * 3}], "space|axes"),
+    ],
+)
+@pytest.mark.parametrize("version", [{}, {"version": "0.5"}])
+def test_scales_that_are_not_valid_are_refused(axes: Any, transforms: Any, why: str, version: dict[str, str]) -> None:
+    with pytest.raises(VoxelSpacingError, match=f"not valid.*({why})"):
+        describe(described(axes, transforms) | version, "a")
+
+
+@pytest.mark.parametrize("new", [False, True])
+def test_the_first_image_of_several_is_taken(files: Files, new: bool) -> None:
+    layout, image = {"bioformats2raw.layout": 3}, described(AXES, [{"type": "scale", "scale": [1.0] * 3}])
+    for path, content in (("a", layout), ("a/0", image)):
+        if new:
+            group = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": content | {"version": "0.5"}}}
+            files.write(f"{path}/zarr.json", json.dumps(group).encode())
+        else:
+            files.write(f"{path}/.zattrs", json.dumps(content).encode())
+    found = read_group(files, "a")
+    assert (found.zarr_format, level_paths(found.attributes)) == (3 if new else 2, ["0/0"])
+    description = describe(found.attributes, "a")
+    assert description is not None
+    assert description.levels[0].path == "0/0"

@@ -36,7 +36,7 @@ restartPolicy: Never
 serviceAccountName: {{ include "membrain.serviceAccount" (dict "root" . "which" "driver") | quote }}
 automountServiceAccountToken: true
 enableServiceLinks: false
-terminationGracePeriodSeconds: {{ add .Values.run.graceSeconds 20 }}
+terminationGracePeriodSeconds: {{ add .Values.run.graceSeconds 40 }}
 securityContext: {{- include "membrain.podSecurity" . | nindent 2 }}
 {{- include "membrain.placement" (dict "root" . "of" .Values.driver "priority" "critical") }}
 initContainers:
@@ -129,11 +129,24 @@ volumes:
 - {{ . | toString | replace "$(" "$$(" | quote }}
 {{- end }}
 {{- $run := include "membrain.run" . -}}
-{{- range $name, $group := .Values.workers }}
-{{- if and $group.enabled (gt (int $group.max) 0) }}
+{{- /* Groups of one kind are filled in this order: spot machines, then those on demand; else by name. */ -}}
+{{- range $capacity := list "spot" "onDemand" }}
+{{- range $name, $group := $.Values.workers }}
+{{- if and $group.enabled (eq $group.capacity $capacity) (gt (int $group.max) 0) }}
 - --scale
 - {{ printf "%s=%s-%s:%d" $group.kind $run $name (int $group.max) | quote }}
 {{- end }}
+{{- end }}
+{{- end }}
+{{- $expected := dict }}
+{{- range $name, $group := .Values.workers }}
+{{- if and $group.enabled (eq (int $group.max) 0) (gt (int $group.replicas) 0) }}
+{{- $_ := set $expected $group.kind true }}
+{{- end }}
+{{- end }}
+{{- range $kind := keys $expected | sortAlpha }}
+- --expect
+- {{ $kind }}
 {{- end }}
 {{- range .Values.run.extraArgs }}
 - {{ . | toString | replace "$(" "$$(" | quote }}

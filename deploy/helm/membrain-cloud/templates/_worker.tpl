@@ -8,7 +8,7 @@ serviceAccountName: {{ include "membrain.serviceAccount" (dict "root" .root "whi
 automountServiceAccountToken: false
 enableServiceLinks: false
 restartPolicy: Always
-# On SIGTERM (a spot node goes, the group shrinks) a worker ends its task or gives it back, in under 25 s.
+# On SIGTERM (a spot node goes) a worker takes no more tasks, and has all this time but 10 s to end those it has.
 terminationGracePeriodSeconds: {{ int .root.Values.workerTerminationGraceSeconds }}
 securityContext: {{- include "membrain.podSecurity" . | nindent 2 }}
 {{- include "membrain.placement" (dict "root" .root "of" .group "priority" "workers") }}
@@ -35,6 +35,9 @@ containers:
       - $(DASK_WORKER_NAME)
       - --nthreads
       - {{ int .group.slots | toString | quote }}
+      # Without it Dask takes the share of the memory that its threads are of the node's cores.
+      - --memory-limit
+      - {{ include "membrain.bytes" .group.resources.limits.memory | quote }}
       - --resources
       - {{ printf "%s=%d" (upper .group.kind) (int .group.slots) | quote }}
       - --worker-port
@@ -43,6 +46,9 @@ containers:
       - "8789"
       - --dashboard-address
       - ":8790"
+      # It lets the worker end its tasks, within the pod's own time. Without it a nanny waits for 8 s.
+      - --preload-nanny
+      - membrain_cloud.pipeline.runners.worker_grace
       - --local-directory
       - /scratch
       - --death-timeout

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from membrain_cloud.cli.app import Command, exit_failed, print_json, say
 from membrain_cloud.cli.options import SettingsOptions, absolute, json_option, option, option_group, takes
 from membrain_cloud.cli.project_options import config_argument
+from membrain_cloud.cli.read_options import empty_chunks_option, label_threshold_option
 
 if TYPE_CHECKING:
+    from membrain_cloud.geometry import MeshSurface
     from membrain_cloud.pipeline.projects.measure_folder import FolderOptions, MeasuredRun
 
 
@@ -44,8 +46,18 @@ class AnnotationOptions:
 @click.option(
     "--label", type=int, metavar="N", help="Label of membrane in a file of several labels (default: its only label)."
 )
+@label_threshold_option
+@empty_chunks_option
 def segmentation(
-    target: AnnotationOptions, config: str, file: str, *, name: str, instances: bool, label: int | None
+    target: AnnotationOptions,
+    config: str,
+    file: str,
+    *,
+    name: str,
+    instances: bool,
+    label: int | None,
+    label_threshold: float | None,
+    empty_chunks: str,
 ) -> None:
     """Import a label volume as a segmentation.
 
@@ -63,6 +75,8 @@ def segmentation(
         ObjectRef(target.run, name, target.user, target.session),
         instance=instances,
         label=label,
+        label_threshold=label_threshold,
+        fill_empty_chunks=empty_chunks == "fill",
         voxel_spacing_angstrom=target.voxel_spacing,
         report=say,
     )
@@ -159,6 +173,7 @@ def meshes(target: AnnotationOptions, config: str, files: tuple[str, ...]) -> No
         list(files),
         ObjectRef(target.run, MEMBRANE_OBJECT[0], target.user, target.session),
         voxel_spacing_angstrom=target.voxel_spacing,
+        report=say,
     )
     click.echo(ref.uri)
 
@@ -200,6 +215,12 @@ class StatisticsOptions:
         is_flag=True,
         help="Angles rotate the particle into the tomogram (default: the inverse, as RELION's do).",
     )
+    surface: str | None = option(
+        "--surface",
+        type=click.Choice(["shell", "side", "midsurface"]),
+        help="What the meshes are of: closed shells around membranes, one side, or the surface midway (default: told "
+        "from each mesh).",
+    )
 
     def folder_options(self) -> FolderOptions:
         """Return the options as the pipeline takes them.
@@ -219,6 +240,7 @@ class StatisticsOptions:
             object_name=self.object_name,
             objects=parse_classes(self.classes),
             inverse_angles=self.inverse_angles,
+            surface=cast("MeshSurface | None", self.surface),
         )
 
 
@@ -258,3 +280,8 @@ def _print_run(run: MeasuredRun) -> None:
     bad = f" ({run.bad_membranes} could not be measured: see `error` in membranes)" if run.bad_membranes else ""
     outcome = run.message or f"{run.membranes} membranes{bad}, {run.particles} particles{left_out}"
     say(f"{run.run}: {run.state} in {run.seconds:.1f} s: {outcome}")
+    if run.assumed_shells:
+        say(
+            f"{run.run}: {run.assumed_shells} closed meshes have no two leaflets and were taken for shells, with half "
+            "of their area. If they are single surfaces of vesicles, give --surface midsurface"
+        )

@@ -65,8 +65,10 @@ def mrc_layout(file: BinaryIO, path: str) -> VolumeLayout:
     axes = _axes(raw, notes)
     z, y, x = (shape[axis] for axis in axes)
     origin = _origin(raw, notes)
-    header = VolumeHeader((z, y, x), dtype, _spacing(raw, notes), origin, tuple(notes))
-    return VolumeLayout(header, dtype, offset=HEADER_BYTES + int(raw.nsymbt), axes=axes)
+    signed = int(raw.mode) == 0 and _imod_flags(raw) is not None and dtype == np.dtype(np.int8)
+    header = VolumeHeader((z, y, x), dtype, _spacing(raw, notes), origin, tuple(notes), imod_signed_bytes=signed)
+    extended = int(raw.nsymbt)
+    return VolumeLayout(header, dtype, offset=HEADER_BYTES + extended, axes=axes, announced=extended)
 
 
 def _raw_header(file: BinaryIO, path: str, notes: list[str]) -> Any:
@@ -115,14 +117,20 @@ def _origin(raw: Any, notes: list[str]) -> tuple[float, float, float]:
     return origin
 
 
-def _byte_type(raw: Any, notes: list[str]) -> np.dtype[Any]:
-    """Return the type of mode 0: signed by the standard; IMOD's old files and some others hold unsigned bytes."""
+def _imod_flags(raw: Any) -> int | None:
+    """Return the flags that IMOD wrote behind its stamp, or None without a stamp."""
     extra = bytes(raw.extra2)
     stamp, flags = struct.unpack(("<" if raw.mode.dtype.isnative else ">") + "2i", extra[40:48])
-    if stamp == _IMOD_STAMP and not flags & 1:
+    return int(flags) if stamp == _IMOD_STAMP else None
+
+
+def _byte_type(raw: Any, notes: list[str]) -> np.dtype[Any]:
+    """Return the type of mode 0: signed by the standard; IMOD's old files and some others hold unsigned bytes."""
+    flags = _imod_flags(raw)
+    if flags is not None and not flags & 1:
         notes.append("MRC header: IMOD's flags say that mode 0 holds unsigned bytes")
         return np.dtype(np.uint8)
-    if stamp != _IMOD_STAMP and float(raw.dmin) >= 0 and 127 < float(raw.dmax) <= 255:
+    if flags is None and float(raw.dmin) >= 0 and 127 < float(raw.dmax) <= 255:
         notes.append(f"MRC header: mode 0 with a maximum of {float(raw.dmax):g}, taken as unsigned bytes")
         return np.dtype(np.uint8)
     return np.dtype(np.int8)

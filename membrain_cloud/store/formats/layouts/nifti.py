@@ -22,6 +22,7 @@ _NIFTI_2_BYTES = 540
 _SPACE_UNIT_BITS = 7
 _ANGSTROM_PER_UNIT = {1: 1e10, 2: 1e7, 3: 1e4}
 _LARGEST_TYPE_BYTES = 8
+_FIRST_VOXEL = 352
 
 
 def nifti_layout(file: BinaryIO, path: str) -> VolumeLayout:
@@ -60,11 +61,21 @@ def nifti_layout(file: BinaryIO, path: str) -> VolumeLayout:
     if not real or stored.itemsize * 8 != int(fields["bitpix"]):
         raise TomogramError(f"{path}: voxels of NIfTI type {code} are not read", "convert it to float32 or uint8")
     slope, intercept = float(fields["scl_slope"]), float(fields["scl_inter"])
-    scaled = slope not in (0.0, 1.0) or (slope != 0.0 and intercept != 0.0)
     notes: list[str] = []
+    if not np.isfinite(slope):
+        notes.append(f"NIfTI header: a slope of {slope:g} is none, the stored values are taken")
+        slope = 0.0
+    if slope != 0.0 and not np.isfinite(intercept):
+        raise TomogramError(f"{path}: an intercept of {intercept:g} beside a slope of {slope:g}", "correct the header")
+    scaled = slope not in (0.0, 1.0) or (slope != 0.0 and intercept != 0.0)
     shape, spacing = _shape(fields, path), _spacing(fields, notes)
     header = VolumeHeader(shape, np.dtype(np.float32) if scaled else stored, spacing, notes=tuple(notes))
-    return VolumeLayout(header, stored, offset=int(fields["vox_offset"]), scale=(slope, intercept) if scaled else None)
+    offset = float(fields["vox_offset"])
+    if not (np.isfinite(offset) and offset >= _FIRST_VOXEL and offset % 1 == 0):
+        if offset != 0.0:
+            raise TomogramError(f"{path}: the voxels cannot begin at byte {offset:g}", "copy or convert the file again")
+        offset = _FIRST_VOXEL  # what nibabel and ITK take for 0
+    return VolumeLayout(header, stored, offset=int(offset), scale=(slope, intercept) if scaled else None)
 
 
 def _fields(content: bytes, path: str) -> Any:

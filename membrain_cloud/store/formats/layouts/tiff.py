@@ -14,6 +14,9 @@ from membrain_cloud.units import ANGSTROM_PER_NM
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from membrain_cloud.geometry import Zyx
+
+_GREY, _MOST_CHANNELS = ("MINISBLACK",), 4
 _ANGSTROM_PER_UNIT = {"nm": ANGSTROM_PER_NM, "nanometer": ANGSTROM_PER_NM, "pm": 0.01}
 _ANGSTROM_PER_UNIT |= dict.fromkeys(("um", "µm", "\\u00B5m", "micron"), 1e4)
 _ANGSTROM_PER_UNIT |= dict.fromkeys(("A", "Å", "\\u00C5", "angstrom", "Angstrom", "angstroms"), 1.0)
@@ -43,11 +46,11 @@ def tiff_layout(file: BinaryIO, path: str) -> VolumeLayout:
     notes: list[str] = []
     try:
         with tifffile.TiffFile(file) as tiff:
-            series = tiff.series[0]
-            shape, dtype = tuple(map(int, series.shape)), np.dtype(series.dtype)
-            if len(shape) != 3:
-                raise TomogramError(f"{path}: shape {shape} is no stack of slices", "give a grey-scale stack z, y, x")
-            z, y, x = shape
+            _count_pages(tiff)
+            series, dtype = tiff.series[0], np.dtype(tiff.series[0].dtype)
+            z, y, x = _stack(tiff, path)
+            if len(tiff.series) > 1:
+                notes.append(f"TIFF: {len(tiff.series) - 1} further images in the file are left out")
             header = VolumeHeader((z, y, x), dtype, _spacing(tiff, notes), notes=tuple(notes))
             if series.dataoffset is None:
                 return VolumeLayout(header, dtype, decode=partial(_decode, path))
@@ -58,6 +61,32 @@ def tiff_layout(file: BinaryIO, path: str) -> VolumeLayout:
         raise _unreadable(path, error) from error
 
 
+def _count_pages(tiff: Any) -> None:
+    """Have tifffile follow the chain of pages to its end: going through an uncounted damaged chain may not end."""
+    len(tiff.pages)
+
+
+def _stack(tiff: Any, path: str) -> Zyx:
+    """Return the shape z, y, x of a grey-scale stack; axes of length one beside them are left out."""
+    series, photometric = tiff.series[0], tiff.pages[0].photometric
+    shape, axes = tuple(map(int, series.shape)), str(series.axes)
+    said = f"{' x '.join(map(str, shape))} (axes {axes})"
+    if photometric is not None and photometric.name not in _GREY:
+        raise TomogramError(f"{path}: colours ({photometric.name.lower()}), {said}", "save it as grey values")
+    # ImageJ calls the slices of a plain stack channels; of real channels there are few, or slices beside them.
+    channels = sum(n for axis, n in zip(axes, shape, strict=True) if axis == "C" and n > 1)
+    others = sum(n > 1 for axis, n in zip(axes, shape, strict=True) if axis not in "CYX")
+    if "S" in axes or (channels and (others or channels <= _MOST_CHANNELS)):
+        raise TomogramError(f"{path}: several channels, {said}", "save one channel as a grey-scale stack")
+    lengths = [n for axis, n in zip(axes, shape, strict=True) if n > 1 or axis in "YX"]
+    if len(lengths) == 2 and len(shape) >= 3:
+        lengths = [1, *lengths]
+    if len(lengths) != 3:
+        raise TomogramError(f"{path}: {said} is no stack of slices", "give a grey-scale stack z, y, x")
+    z, y, x = lengths
+    return z, y, x
+
+
 def _decode(path: str, file: BinaryIO) -> NDArray[Any]:
     """Read the voxels (z, y, x) of a stack that is compressed or scattered over the file."""
     import tifffile
@@ -65,7 +94,10 @@ def _decode(path: str, file: BinaryIO) -> NDArray[Any]:
     try:
         file.seek(0)
         with tifffile.TiffFile(file) as tiff:
-            return np.asarray(tiff.series[0].asarray())
+            _count_pages(tiff)
+            return np.asarray(tiff.series[0].asarray()).reshape(_stack(tiff, path))
+    except InputError:
+        raise
     except Exception as error:  # as above
         raise _unreadable(path, error) from error
 
