@@ -11,7 +11,7 @@ ARG BASE=docker.io/library/python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
 ARG VARIANT=cpu
-ARG EXTRAS=s3,exchange,kubernetes
+ARG EXTRAS=s3,gcs,azure,exchange,kubernetes
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1
 RUN python3 -m venv /opt/membrain-cloud
 WORKDIR /source
@@ -40,6 +40,7 @@ LABEL org.opencontainers.image.title="membrain_cloud" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.licenses="BSD-3-Clause"
 COPY --from=build /opt/membrain-cloud /opt/membrain-cloud
+# GKE mounts the driver's libraries at /usr/local/nvidia; elsewhere the container toolkit puts them on the default path.
 # Everything that is written goes under /scratch: the rest may be mounted read-only.
 ENV PATH=/opt/membrain-cloud/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -51,6 +52,7 @@ ENV PATH=/opt/membrain-cloud/bin:$PATH \
     NUMBA_CACHE_DIR=/scratch/numba \
     XDG_CACHE_HOME=/scratch/cache \
     MEMBRAIN_CLOUD_CACHE=/scratch/models \
+    LD_LIBRARY_PATH=/usr/local/nvidia/lib64:/usr/local/nvidia/lib \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 RUN mkdir -m 1777 /scratch && echo 'membrain:x:10001:10001::/scratch:/usr/sbin/nologin' >>/etc/passwd

@@ -20,6 +20,11 @@ Manifest = dict[str, Any]
 ENVIRONMENT = re.compile(r"(?<!\$)\$\(([A-Za-z_][A-Za-z0-9_]*)\)")
 # Variables that the Dask operator adds to a worker's environment.
 OPERATOR_VARIABLES = {"DASK_WORKER_NAME", "DASK_SCHEDULER_ADDRESS"}
+# Variables that hold the path of a file with credentials.
+FILE_NAME = re.compile(
+    "AWS_(SHARED_CREDENTIALS|WEB_IDENTITY_TOKEN|CONTAINER_AUTHORIZATION_TOKEN)_FILE"
+    "|GOOGLE_APPLICATION_CREDENTIALS|AZURE_FEDERATED_TOKEN_FILE"
+)
 SECRET_NAME = re.compile(r"SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIAL|ACCESS_KEY|PRIVATE_KEY|API_KEY", re.IGNORECASE)
 
 
@@ -173,7 +178,8 @@ def secrets_by_reference(objects: list[Manifest]) -> Iterator[str]:
     """Yield secrets whose value is in a manifest."""
     for where, _, container in _containers(objects):
         for variable in container.get("env") or ():
-            if SECRET_NAME.search(variable["name"]) and "value" in variable:
+            is_file = FILE_NAME.fullmatch(variable["name"]) and str(variable.get("value")).startswith("/")
+            if SECRET_NAME.search(variable["name"]) and "value" in variable and not is_file:
                 yield f"{where}: {variable['name']} holds a value -> give it by valueFrom.secretKeyRef"
     yield from (
         f"Secret/{one['metadata']['name']}: a Secret in the manifests" for one in objects if one["kind"] == "Secret"

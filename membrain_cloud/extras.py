@@ -10,6 +10,8 @@ from membrain_cloud.errors import UsageError
 
 EXTRAS: dict[str, tuple[str, ...]] = {
     "s3": ("s3fs",),
+    "gcs": ("gcsfs",),
+    "azure": ("adlfs",),
     "portal": ("s3fs",),
     "view": ("neuroglancer",),
     "exchange": ("h5py",),
@@ -21,6 +23,8 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 
 _PURPOSES = {
     "s3": "s3:// URLs",
+    "gcs": "gs:// URLs",
+    "azure": "abfs:// URLs",
     "portal": "tomograms of the CryoET Data Portal",
     "view": "the command view",
     "exchange": "HDF5 files",

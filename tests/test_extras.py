@@ -32,6 +32,8 @@ def test_every_extra_for_users_is_known_with_its_modules() -> None:
             "pip install 'membrain_cloud[kubernetes]'",
         ),
         (ImportError("Install s3fs to access S3"), "pip install 'membrain_cloud[s3]'"),
+        (ImportError("Please install gcsfs to access Google Storage"), "pip install 'membrain_cloud[gcs]'"),
+        (ImportError("Install adlfs to access Azure Datalake Gen2"), "pip install 'membrain_cloud[azure]'"),
         (ImportError("Please install somefs to access Some Storage"), "pip install somefs"),
         (ModuleNotFoundError("No module named 'scipy'", name="scipy"), "pip install membrain_cloud"),
     ],

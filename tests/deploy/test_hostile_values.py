@@ -110,6 +110,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "variable that the chart gives": (_env(name="DASK_SCHEDULER_ADDRESS", value="tcp://evil:1"), "env.0"),
     "variable of libraries' threads": (_env(name="OMP_NUM_THREADS", value="64"), "env.0"),
     "variable twice": ({"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}, "env: A is given twice"),
+    "password in a proxy's URL": (_env(name="HTTPS_PROXY", value="http://user:hunter2@proxy:3128"), "env.0.value"),
+    "credentials in place of their file": (_env(name="GOOGLE_APPLICATION_CREDENTIALS", value="{}"), "env.0.value"),
     "variable as a number": (_env(name="A", value=1), "env.0.value"),
     "variable from nowhere": (_env(name="A", valueFrom={}), "env.0"),
     "variable from a secret without a key": (_env(name="A", valueFrom={"secretKeyRef": {"name": "a"}}), "env.0"),
@@ -229,6 +231,14 @@ HARMLESS: dict[str, dict[str, Any]] = {
                 {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"], "port": 9},
             ]
         }
+    },
+    "files of credentials, and stores of three clouds": {
+        "env": [
+            {"name": "GOOGLE_APPLICATION_CREDENTIALS", "value": "/keys/google.json"},
+            {"name": "AWS_WEB_IDENTITY_TOKEN_FILE", "value": "/var/run/token"},
+            {"name": "HTTPS_PROXY", "value": "http://proxy:3128"},
+        ],
+        "run": {"config": "gs://bucket/config.json", "tables": "abfs://container/tables"},
     },
     "models on a volume": _mount("/models", readOnly=True),
     "schedules": _schedule("*/15,59 0-6/2 1,31 jan-DEC Mon-Fri"),

@@ -12,7 +12,13 @@ if TYPE_CHECKING:
 
 # HTTP status codes that a retry does not change.
 _LASTING_STATUS = {400, 401, 403, 405, 410, 451}
-_NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError"}
+_NO_CREDENTIALS = {
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "ProfileNotFound",
+    "DefaultCredentialsError",
+    "CredentialUnavailableError",
+}
 _T = TypeVar("_T")
 _CHANGES = ("written", "removed")
 
@@ -59,6 +65,8 @@ def _translate(error: Exception, what: str, done: str) -> MembrainCloudError | N
             f"{what}: cannot be {done} (no permission: {error})",
             "check the credentials and the permissions of the store; nothing was replaced by zeros",
         )
+    if isinstance(error, OSError) and str(error).startswith("Forbidden"):  # gcsfs's words for a 403
+        return _refusal(error, what, done)
     if isinstance(error, OSError):
         return storage_error(error, what) if done in _CHANGES else _transient(error, what, done)
     return _translate_client(error, what, done)
@@ -82,14 +90,27 @@ def _translate_client(error: Exception, what: str, done: str) -> MembrainCloudEr
             f"{what}: cannot be {done} ({error})",
             "give credentials: overlay_fs_args in the config, or the environment",
         )
-    if getattr(error, "status", None) in _LASTING_STATUS:
-        return StorageError(
-            f"{what}: cannot be {done} ({error})",
-            "check the address and the permissions of the store; nothing was replaced by zeros",
-        )
+    if _status(error) in _LASTING_STATUS:
+        return _refusal(error, what, done)
     if type(error).__module__.split(".")[0] in ("builtins", "fsspec"):
         return None
     return _transient(error, what, done)
+
+
+def _status(error: Exception) -> object:
+    """Return the HTTP status of a client's error: aiohttp's `status`, Azure's `status_code`, Google's `code`."""
+    for name in ("status", "status_code", "code"):
+        status = getattr(error, name, None)
+        if isinstance(status, int | str) and str(status).isdigit():
+            return int(status)
+    return None
+
+
+def _refusal(error: Exception, what: str, done: str) -> StorageError:
+    return StorageError(
+        f"{what}: cannot be {done} ({error})",
+        "check the address and the permissions of the store; nothing was replaced by zeros",
+    )
 
 
 def _transient(error: Exception, what: str, done: str) -> TransientError:

@@ -36,6 +36,7 @@ ClientError.__module__ = NoCredentialsError.__module__ = "botocore.exceptions"
         (OSError(errno.EIO, "input/output error"), "written", TransientError),
         (OSError("reset"), "read", TransientError),
         (ClientError(403), "read", StorageError),
+        (OSError("Forbidden: https://x\nno access"), "written", StorageError),
         (ClientError(503), "read", TransientError),
         (NoCredentialsError("none"), "listed", StorageError),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import fsspec
 import pytest
@@ -25,6 +26,32 @@ def test_s3_gets_one_request_per_chunk_and_no_retries_of_its_own() -> None:
     assert with_defaults("/data", {}) == {}
     with pytest.raises(UsageError, match="user or a key"):
         with_defaults("s3://key:secret@bucket/x", {})
+
+
+def test_the_portal_is_asked_at_aws_and_results_at_their_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://storage.googleapis.com")
+    monkeypatch.delenv("AWS_REQUEST_CHECKSUM_CALCULATION", raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    hosts = {}
+    for url in ("s3://cryoet-data-portal-public/1", "s3://results/x"):
+        file_system, _ = open_root(url, with_defaults(url, {"anon": True}))
+        file_system.connect()
+        hosts[url] = urlsplit(file_system._s3.meta.endpoint_url).hostname
+        checksum = file_system._s3.meta.config.request_checksum_calculation
+        assert checksum == ("when_required" if "results" in url else "when_supported")
+    assert hosts["s3://cryoet-data-portal-public/1"].endswith("amazonaws.com")
+    assert hosts["s3://results/x"] == "storage.googleapis.com"
+    mirror = with_defaults("s3://cryoet-data-portal-public/1", {"endpoint_url": "https://mirror.example.org"})
+    assert "ignore_configured_endpoint_urls" not in mirror["config_kwargs"]
+
+
+@pytest.mark.parametrize("endpoint", ["https://s3.us-west-2.amazonaws.com", ""])
+def test_checksums_are_kept_at_aws_and_where_asked_for(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    assert "request_checksum_calculation" not in with_defaults("s3://b", {})["config_kwargs"]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://minio.example.org")
+    monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_supported")
+    assert "request_checksum_calculation" not in with_defaults("s3://b", {})["config_kwargs"]
 
 
 def test_kinds_of_urls() -> None:
