@@ -443,4 +443,4 @@ class Files:
         try:
             return self.info(name)
         finally:
-            self.remove(name)
+            self.remove_object(name)  # one request, and repeated as often as others
