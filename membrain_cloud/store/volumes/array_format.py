@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ DIMENSIONS = ("z", "y", "x")
 METADATA_NAMES = {2: ".zarray", 3: "zarr.json"}
 """Name of an array's metadata, by Zarr version."""
 
+# Metadata that claim more are damaged: planning lists blocks and chunks in memory.
+_MOST_VOXELS, _MOST_CHUNKS = 10**13, 10**7
 _BLOSC = {"cname": "lz4", "clevel": 5, "blocksize": 0}
 _UNKNOWN_CODEC = (numcodecs.errors.UnknownCodecError, UnknownCodecError)
 
@@ -77,7 +80,7 @@ class ArrayFormat:
         ChunkError
             If the metadata are torn.
         TomogramError
-            If the array is not a volume of numbers, or a codec is not installed.
+            If the array is not a volume of numbers, is larger than any tomogram, or a codec is not installed.
         """
         try:
             metadata = _parse(json.loads(text))
@@ -86,7 +89,7 @@ class ArrayFormat:
                 f"{what}: a codec of its chunks is not installed ({error})",
                 "install the package of this codec, or write the volume anew with Blosc or zstd",
             ) from error
-        except (ValueError, KeyError, TypeError, AttributeError, NotImplementedError) as error:
+        except Exception as error:  # zarr raises many kinds, ZeroDivisionError and OverflowError among them
             raise ChunkError(f"{what}: the array's metadata cannot be read ({error!r})", COPY_AGAIN) from error
         return cls._of(metadata, what)
 
@@ -101,6 +104,15 @@ class ArrayFormat:
         if any(n <= 0 for n in shape):
             raise TomogramError(f"{what}: the volume is empty (shape {shape})", "reconstruct or convert it again")
         chunk, shard = metadata.chunks[lead:], (metadata.shards or metadata.chunks)[lead:]
+        if any(n <= 0 for n in (*chunk, *shard)):
+            raise TomogramError(f"{what}: chunks of shape {tuple(chunk)} hold no voxel", "convert the volume again")
+        chunks = math.prod(-(-n // c) for n, c in zip(shape[lead:], chunk, strict=True))
+        if max(math.prod(shape), math.prod(shard)) > _MOST_VOXELS or chunks > _MOST_CHUNKS:
+            raise TomogramError(
+                f"{what}: shape {shape[lead:]} with chunks of {tuple(chunk)} is no tomogram's ({chunks} chunks)",
+                f"correct the metadata, or convert the volume again: at most {_MOST_VOXELS:.0e} voxels and "
+                f"{_MOST_CHUNKS:.0e} chunks are read",
+            )
         return cls(shape[lead:], tuple(chunk), tuple(shard), dtype, lead, metadata)
 
     @classmethod

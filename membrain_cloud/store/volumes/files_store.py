@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,7 @@ _LISTED_ATTEMPTS = 3
 _LISTED_BACK_OFF_SECONDS = 0.2
 # Threads that wait for the store on behalf of zarr's event loop. They use no processor time to speak of.
 _WAITING_THREADS = 16
+_CHUNK_NAME = re.compile(r"(c[/.])?\d+([/.]\d+)*")
 _METADATA = {".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json"}
 
 
@@ -182,12 +184,19 @@ class FilesStore(Store):  # type: ignore[misc]  # zarr's types are not followed
         return self.files.read(name, -byte_range.suffix)
 
     def _is_listed(self, key: str) -> bool:
-        """Return whether the store lists a chunk that it answers as absent; ChunkError if it must not be absent."""
+        """Return whether the store lists a chunk that it answers as absent; ChunkError if it must not be absent.
+
+        Also an array that may lack chunks is not filled where its chunks are there under other names, or where
+        something else lies in the place of the chunk.
+        """
+        if self.files.local and os.path.lexists(self.files.path(self._name(key))):
+            raise ChunkError(f"{self.describe(key)} is a folder, or a link to a file that is not there", COPY_AGAIN)
         if not self.files.can_list:
             if not self.strict:
                 return False
             raise ChunkError(f"{self.describe(key)} is missing (the server answers that it is absent)", COPY_AGAIN)
         present = self.files.listing(self.path)
+        self._check_names(key, present)
         if key in present or not self.strict:
             return key in present
         chunks = sum(not is_metadata(name) for name in present)
@@ -198,6 +207,18 @@ class FilesStore(Store):  # type: ignore[misc]  # zarr's types are not followed
             )
         count = f"{chunks} of {self.chunks} chunks are" if self.chunks else f"{chunks} other chunks are"
         raise ChunkError(f"{self.describe(key)} is missing ({count} there)", COPY_AGAIN)
+
+    def _check_names(self, key: str, present: Iterable[str]) -> None:
+        """Raise ChunkError if a chunk is a folder, or the chunks that are there have names of another form."""
+        form = _form(key)
+        for name in present:
+            if name.startswith(f"{key}/"):
+                raise ChunkError(f"{self.describe(key)} is a folder", COPY_AGAIN)
+            if _CHUNK_NAME.fullmatch(name) and _form(name) != form:
+                raise ChunkError(
+                    f"{self.describe(key)} is missing: the chunks that are there have other names, e.g. {name}",
+                    "correct the dimension separator in the array's metadata, or copy the volume again",
+                )
 
     # --- writing ---------------------------------------------------------------------------------------------------
 
@@ -304,6 +325,11 @@ def limit_codec_threads(threads: int) -> None:
         Number of threads: the cores that this process may use.
     """
     zarr.config.set({"threading.max_workers": threads, "codec_pipeline.max_workers": threads})
+
+
+def _form(name: str) -> str:
+    """Return the name of a chunk without its numbers: equal for all chunks of an array."""
+    return re.sub(r"\d+", "0", name)
 
 
 def is_metadata(key: str) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from membrain_cloud.errors import ChunkError, VoxelSpacingError
+from membrain_cloud.errors import ChunkError, TomogramError, VoxelSpacingError
 from membrain_cloud.store.volumes.array_format import DIMENSIONS
 
 if TYPE_CHECKING:
@@ -249,12 +249,15 @@ class Description(NamedTuple):
 
     Attributes
     ----------
+    axes : tuple of 3 str
+        Names of the axes of space, in the order of the array.
     units : tuple of str or None
-        Units of the axes zyx.
+        Units of these axes.
     levels : tuple of DescribedLevel
         The levels, the finest first; transformations of the whole volume are included.
     """
 
+    axes: tuple[str, ...]
     units: tuple[str | None, ...]
     levels: tuple[DescribedLevel, ...]
 
@@ -278,19 +281,28 @@ def describe(attributes: dict[str, Any], what: str) -> Description | None:
     ------
     VoxelSpacingError
         If they give scales, but are not valid OME-Zarr, or the volume has no three axes of space.
+    TomogramError
+        If the axes x, y and z are in another order than z, y, x.
     """
     multiscales = attributes.get("multiscales")
     text = json.dumps(multiscales[0] if isinstance(multiscales, list) and multiscales else {}, sort_keys=True)
     if '"coordinateTransformations"' not in text:
         return None
     try:
-        return _describe(text, str(attributes.get("version")) != "None")
+        description = _describe(text, str(attributes.get("version")) != "None")
     except ValueError as error:
         cause = "; ".join(_causes(error))
         raise VoxelSpacingError(
             f"{what}: its OME-Zarr metadata are not valid ({cause})",
             "correct the multiscales in .zattrs (0.4) or zarr.json (0.5), or convert the volume again",
         ) from error
+    names = tuple(name.lower() for name in description.axes)
+    if names != DIMENSIONS and set(names) == set(DIMENSIONS):
+        raise TomogramError(
+            f"{what}: its axes are {', '.join(names)}, and a tomogram is read as z, y, x",
+            "transpose the volume, or correct the names of the axes",
+        )
+    return description
 
 
 class _Models(NamedTuple):
@@ -330,7 +342,7 @@ def _describe(text: str, is_new: bool) -> Description:
         together = whole_scale * scale, whole_scale * shift + whole_shift
         levels.append(DescribedLevel(dataset.path.strip("/"), *(tuple(map(float, vector)) for vector in together)))
     units = tuple(None if axis.unit is None else str(axis.unit) for axis in model.axes[-3:])
-    return Description(units, tuple(levels))
+    return Description(tuple(axis.name for axis in model.axes[-3:]), units, tuple(levels))
 
 
 def _vectors(transformations: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -96,3 +96,33 @@ def test_torn_metadata_is_refused(text: bytes) -> None:
 def test_arrays_of_version_3_that_are_refused(changes: dict[str, Any], why: str) -> None:
     with pytest.raises((TomogramError, ChunkError), match=why):
         parsed(NEW, **changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"shape": [10**12] * 3, "chunks": [64] * 3},
+        {"shape": [10**30] * 3, "chunks": [64] * 3},
+        {"shape": [10**30] * 3, "chunks": [10**30] * 3},
+        {"shape": [5000] * 3, "chunks": [1] * 3},
+        {"chunks": [0, 2, 2]},
+        {"chunks": [2, -2, 2]},
+        {"chunks": [2, 2]},
+        {"shape": [4, 4, 1e400]},
+    ],
+)
+def test_absurd_metadata_are_refused_when_they_are_read(changes: dict[str, Any]) -> None:
+    """Planning lists blocks and chunks in memory: metadata that are damaged must not fill it, or stop a batch."""
+    with pytest.raises((TomogramError, ChunkError)):
+        parsed(OLD, **changes)
+
+
+@pytest.mark.parametrize("edge", [0, -4, 10**30])
+def test_absurd_chunks_of_version_3_are_refused(edge: int) -> None:
+    grid = {"name": "regular", "configuration": {"chunk_shape": [edge, 4, 4]}}
+    with pytest.raises((TomogramError, ChunkError)):
+        parsed(NEW, chunk_grid=grid)
+
+
+def test_the_largest_tomograms_are_read() -> None:
+    assert parsed(OLD, shape=[4000, 12000, 12000], chunks=[64, 64, 64]).shape == (4000, 12000, 12000)

@@ -113,3 +113,32 @@ def test_codec_threads_are_limited() -> None:
         assert zarr.config.get("threading.max_workers") == 3
     finally:
         zarr.config.set(before)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("key", ["0.0.1", "c/0/0/1", "0/0/0/1", "0/1"])
+def test_chunks_under_other_names_are_no_absent_chunks(store: FilesStore, key: str, strict: bool) -> None:
+    """A wrong separator or number of axes in the metadata must not give a volume of fill values."""
+    other = FilesStore(store.files, "a", strict=strict)
+    with pytest.raises(ChunkError, match=r"have other names, e\.g\. 0/0/0"):
+        other.get_sync(key)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("inside", [None, "x"])
+def test_a_folder_or_a_dangling_link_is_no_absent_chunk(
+    store: FilesStore, tmp_path: Path, strict: bool, inside: str | None
+) -> None:
+    other = FilesStore(store.files, "a", strict=strict)
+    (tmp_path / "a/0/0/1").mkdir()
+    if inside:
+        (tmp_path / "a/0/0/1" / inside).write_text("not a chunk")
+    (tmp_path / "a/0/0/2").symlink_to(tmp_path / "gone")
+    for key in ("0/0/1", "0/0/2"):
+        with pytest.raises(ChunkError, match="is a folder"):
+            other.get_sync(key)
+
+
+def test_files_beside_the_chunks_do_not_matter(store: FilesStore, tmp_path: Path) -> None:
+    (tmp_path / "a/README.txt").write_text("from the microscope")
+    assert FilesStore(store.files, "a", strict=False).get_sync("0/0/1") is None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from membrain_cloud.errors import ChunkError, VoxelSpacingError
+from membrain_cloud.errors import ChunkError, TomogramError, VoxelSpacingError
 from membrain_cloud.store.objects.object_store import Files
 from membrain_cloud.store.volumes.multiscales import (
     describe,
@@ -170,3 +170,12 @@ def test_several_threads_may_read_the_first_metadata_of_a_process(files: Files) 
     )
     done = subprocess.run([sys.executable, "-c", code, files.url], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("order", ["xyz", "zxy", "XYZ"])
+def test_axes_in_another_order_are_refused(order: str) -> None:
+    axes = [{"name": name, "type": "space", "unit": "angstrom"} for name in order]
+    scale = {"type": "scale", "scale": [10.0] * 3}
+    multiscale = {"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": [scale]}]}
+    with pytest.raises((TomogramError, VoxelSpacingError), match=r"axes"):
+        describe({"multiscales": [multiscale]}, "a")

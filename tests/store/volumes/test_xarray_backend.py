@@ -242,7 +242,7 @@ def test_dask_arrays_compute_on_a_cluster(path: str, density: np.ndarray) -> Non
     from distributed import Client, LocalCluster
 
     with (
-        LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as client,
     ):
         assert float(client.compute(open_level(path).chunk().max()).result()) == density.max()
