@@ -115,7 +115,8 @@ def density_statistics(parts: Parts) -> Statistics:
                 "repair the tomogram (for instance set such voxels to the mean) and run again",
             )
         moments.add(values)
-        moments.sample.append(values.ravel()[:: max(1, values.size // _SAMPLE_OF_PART)])
+        # A copy: a view would keep the whole part.
+        moments.sample.append(values.ravel()[:: max(1, values.size // _SAMPLE_OF_PART)].copy())
     if moments.count == 0:
         raise TomogramError("the tomogram is empty", "check how it was written")
     if not moments.high > moments.low:

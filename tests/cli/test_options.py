@@ -58,7 +58,8 @@ def python_type(declared: click.Option) -> Any:
         return tuple[tuple(float for _ in declared.type.types)]
     if isinstance(declared.type, click.Choice):
         return str
-    return {"integer": int, "integer range": int, "float": float, "float range": float}.get(declared.type.name, str)
+    single = {"integer": int, "integer range": int, "float": float, "float range": float}.get(declared.type.name, str)
+    return single if declared.nargs == 1 else tuple[(single,) * declared.nargs]
 
 
 def expected_type(part: dataclasses.Field[Any]) -> Any:

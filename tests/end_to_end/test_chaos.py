@@ -15,7 +15,16 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
-from standins.chaos_cluster import STAGES, Cluster, StoreLog, make_project, receipt_names, results, start, tiny_models
+from standins.chaos_cluster import (
+    DEFAULT_STAGES,
+    Cluster,
+    StoreLog,
+    make_project,
+    receipt_names,
+    results,
+    start,
+    tiny_models,
+)
 from standins.fault_proxy import FaultProxy, Faults
 
 from membrain_cloud.pipeline.maintenance.clean import find_orphans
@@ -58,7 +67,7 @@ def test_chaos_changes_nothing(
     proxy.witness, proxy.faults = log_of_store.note, Faults(rates=FAULTS, seed=seed)
     cluster = Cluster(project.config, given, tmp_path / "log.jsonl", workers=2)
     try:
-        ended = kill_processes(cluster, log_of_store, n_kills, random.Random(seed), tasks=STAGES * runs)
+        ended = kill_processes(cluster, log_of_store, n_kills, random.Random(seed), tasks=DEFAULT_STAGES * runs)
     finally:
         cluster.end()
         met = Counter(proxy.met)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -86,3 +88,15 @@ def test_parts_that_can_be_read_once_alone_keep_plain_statistics() -> None:
     found = density_statistics(iter([volume]))
     assert found.std == pytest.approx(volume.std(dtype=float))
     assert density_statistics([volume]).std == pytest.approx(10.0, rel=0.01)
+
+
+def test_no_part_is_kept() -> None:
+    """Statistics of a volume of any size need one part at a time, in float64, and a small sample."""
+    edge, parts = 128, 12
+    tracemalloc.start()
+    try:
+        density_statistics(np.random.default_rng(n).normal(size=(edge, edge, 16)) for n in range(parts))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < parts / 2 * 8 * edge * edge * 16

@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from membrain_cloud.store.volumes.ome_zarr import OmeVersion
 
 SHAPE, SPACING = (28, 30, 32), 10.0
-STAGES = 5
+# Stages of a run by default: the others are left out unless their settings name inputs.
+DEFAULT_STAGES = 5
 
 
 def vesicle(number: int, shape: tuple[int, int, int] = SHAPE) -> tuple[np.ndarray, np.ndarray]:

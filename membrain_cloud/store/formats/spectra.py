@@ -39,7 +39,10 @@ def read_spectrum(path: str) -> dict[str, NDArray[np.float64]]:
     InputError
         If the file is missing, has no column `intensity`, or a value that is no number.
     """
-    check_regular_file(path, InputError)
+    try:
+        check_regular_file(path, InputError)
+    except InputError as error:
+        raise InputError(error.message, f"{error.next_step}; {_NEXT_STEP}") from None
     try:
         with Path(path).open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file, delimiter="\t"))

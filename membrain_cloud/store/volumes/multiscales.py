@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 LEVELS = 3
 """Number of levels of the volumes that are written."""
 
+_IMPORTING = threading.Lock()
 # A key of the attributes of volumes that this package wrote: every chunk is written, so an absent one is a fault.
 _OURS = "membrain_cloud"
 # A key of groups whose images are in folders below, `0` the first.
@@ -134,16 +136,16 @@ def write_attributes(
     zarr_format : {2, 3}
         Version of Zarr. Default: 2.
     """
-    from ome_zarr_models.v04.axes import Axis
-    from ome_zarr_models.v04.multiscales import Dataset, Multiscale
-
+    models = _models()
     datasets = []
     for level in range(levels):
         # The mean of voxels 2i and 2i + 1 is centred between them.
         shift = [spacing_angstrom * (2**level - 1) / 2] * 3 if centred and level else None
-        datasets.append(Dataset.build(path=str(level), scale=[spacing_angstrom * 2**level] * 3, translation=shift))
-    axes = [Axis(name=name, type="space", unit="angstrom") for name in DIMENSIONS]
-    described = Multiscale(axes=axes, datasets=tuple(datasets), name="/")
+        datasets.append(
+            models.Dataset.build(path=str(level), scale=[spacing_angstrom * 2**level] * 3, translation=shift)
+        )
+    axes = [models.Axis(name=name, type="space", unit="angstrom") for name in DIMENSIONS]
+    described = models.Multiscale04(axes=axes, datasets=tuple(datasets), name="/")
     described_as = described if zarr_format == 2 else described.to_version("0.5")
     multiscale = described_as.model_dump(mode="json", exclude_none=True)
     ours = {_OURS: {"every_chunk_written": True}}
@@ -291,14 +293,34 @@ def describe(attributes: dict[str, Any], what: str) -> Description | None:
         ) from error
 
 
+class _Models(NamedTuple):
+    """The classes of ome-zarr-models that are used here."""
+
+    Axis: Any
+    Dataset: Any
+    Multiscale04: Any
+    Multiscale05: Any
+
+
+def _models() -> _Models:
+    """Import ome-zarr-models when it is first needed, in one thread: its modules import each other in a circle.
+
+    Several threads that import it at once see modules that are not complete.
+    """
+    with _IMPORTING:
+        from ome_zarr_models.v04.axes import Axis
+        from ome_zarr_models.v04.multiscales import Dataset, Multiscale
+        from ome_zarr_models.v05.multiscales import Multiscale as Multiscale05
+
+    return _Models(Axis, Dataset, Multiscale, Multiscale05)
+
+
 # Checking takes a millisecond, and most tomograms of a project have the same metadata.
 @functools.lru_cache(maxsize=1024)
 def _describe(text: str, is_new: bool) -> Description:
-    from ome_zarr_models.v04.multiscales import Multiscale as Multiscale04
-    from ome_zarr_models.v05.multiscales import Multiscale as Multiscale05
-
+    models = _models()
     content = {key: value for key, value in json.loads(text).items() if key != "version"}
-    model = (Multiscale05 if is_new else Multiscale04).model_validate(content)
+    model = (models.Multiscale05 if is_new else models.Multiscale04).model_validate(content)
     if len(model.axes) < 3 or any(axis.type != "space" for axis in model.axes[-3:]):
         raise ValueError("there are no three axes of space")
     whole_scale, whole_shift = _vectors(model.coordinateTransformations or ())

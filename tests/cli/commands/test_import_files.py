@@ -81,6 +81,7 @@ def test_labels_of_a_volume(spheres: Project, tmp_path: Path, words: tuple[str, 
 
 def statistics(**values: Any) -> StatisticsOptions:
     given: dict[str, Any] = {"url": "tables", "pixel_size_multiplier": None, "particles": None, "inverse_angles": False}
+    given["surface"] = None
     return StatisticsOptions(**(given | {"pixel_size_multiplier_positions": 14.08, "classes": ()} | values))
 
 

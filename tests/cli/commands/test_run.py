@@ -168,7 +168,9 @@ def test_bad_options(project: Project, options: list[str], cause: str) -> None:
 
 
 def cluster(scheduler: str | None, *scale: str) -> ClusterOptions:
-    return ClusterOptions(workers=None, scheduler=scheduler, in_process=False, scale=scale, namespace="here")
+    return ClusterOptions(
+        workers=None, scheduler=scheduler, in_process=False, scale=scale, namespace="here", expect=(), wait=None
+    )
 
 
 def test_worker_groups_need_a_scheduler() -> None:

@@ -75,7 +75,7 @@ def hungry(fits: int) -> tuple[WindowNetwork, Hungry]:
     module = Hungry(fits)
     network = WindowNetwork.__new__(WindowNetwork)
     network.device, network.dtype, network._module = CPU, torch.float32, module
-    network._forward = network._with_autocast
+    network._forward, network._unchecked = network._with_autocast, None
     return network, module
 
 

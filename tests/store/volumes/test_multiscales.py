@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -148,3 +150,23 @@ def test_the_first_image_of_several_is_taken(files: Files, new: bool) -> None:
     description = describe(found.attributes, "a")
     assert description is not None
     assert description.levels[0].path == "0/0"
+
+
+def test_several_threads_may_read_the_first_metadata_of_a_process(files: Files) -> None:
+    """ome-zarr-models imports itself in a circle: threads that import parts of it at once meet incomplete modules."""
+    for zarr_format in (2, 3):
+        write_attributes(files, str(zarr_format), 7.5, levels=3, centred=True, zarr_format=zarr_format)
+    code = (
+        "import sys; from concurrent.futures import ThreadPoolExecutor; from threading import Barrier\n"
+        "from membrain_cloud.store.objects.object_store import Files\n"
+        "from membrain_cloud.store.volumes.multiscales import describe, read_attributes, write_attributes\n"
+        "files = Files(sys.argv[1]); assert 'ome_zarr_models' not in sys.modules\n"
+        "import pydantic, zarr; sys.setswitchinterval(1e-5); barrier = Barrier(9)\n"
+        "def use(number):\n"
+        "    barrier.wait()\n"
+        "    if number % 3: describe(read_attributes(files, str(1 + number % 3)), 'volume')\n"
+        "    else: write_attributes(files, f'new{number}', 7.5, levels=3, centred=True)\n"
+        "with ThreadPoolExecutor(9) as threads: list(threads.map(use, range(9)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, files.url], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
