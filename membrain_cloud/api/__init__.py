@@ -7,6 +7,7 @@ Modules
 arrays : segment, separate, mesh, pick and measure, in memory.
 context : particle_context and measure_picks.
 inputs : checks of arrays, voxel spacings and labels.
+surfaces : checks of meshes and picks.
 projects : open_project, plan and run, as the command line does them.
 volumes : read_volume.
 phantoms : simulate.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from membrain_cloud.api.frames import rows_as_frame
-from membrain_cloud.api.inputs import density_array, grid_of, label_array, like_input
-from membrain_cloud.errors import InputError, UsageError
+from membrain_cloud.api.inputs import density_array, grid_of, grid_of_shape, label_array, like_input
+from membrain_cloud.api.surfaces import PicksByMembrane, checked_meshes, picks_by_class
+from membrain_cloud.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 """Called with the steps that are done and their total."""
-PicksByMembrane = Mapping[int, "Picks"]
-_PARTICLE = "particle"
 _GRID_ANGSTROM = 10.0
 
 
@@ -144,8 +143,9 @@ def mesh(
     Returns
     -------
     dict of int to Mesh
-        Number of each membrane to its mesh: vertices (V, 3) float64, xyz in Å, and faces (F, 3) int32. Membranes that
-        are too small for a mesh are left out.
+        Number of each membrane to its mesh: vertices (V, 3) float64, xyz in Å from the centre of the first voxel, also
+        where the coordinates of a DataArray begin elsewhere, and faces (F, 3) int32. Membranes that are too small for
+        a mesh are left out.
 
     Raises
     ------
@@ -218,7 +218,7 @@ def pick(
     Raises
     ------
     InputError
-        If a mesh has no vertices, or some that are not finite.
+        If a mesh has no vertices, some that are not finite, or does not lie in the tomogram.
     ModelError
         If the model does not exist or is no picker.
     UsageError
@@ -240,14 +240,14 @@ def pick(
 
     chosen = _settings(settings, pick={"model": model}).pick
     density, grid = density_array(tomogram), grid_of(tomogram, voxel_spacing_angstrom)
+    surfaces = checked_meshes(meshes, grid)
     outside = float(density_statistics([density]).mean)
     network = configured_picker(chosen, model_sha256(chosen.model))
     index = _class_index(network.class_names, particle_class)
     clustering = make_clustering(chosen, network)
-    count = _counted(progress, len(meshes))
+    count = _counted(progress, len(surfaces))
     picks: dict[int, Picks] = {}
-    for number, surface in sorted(meshes.items()):
-        _check_mesh(number, surface)
+    for number, surface in surfaces.items():
         by_class, _ = pick_membrane(
             surface,
             lambda box: density[box.slices],
@@ -303,7 +303,8 @@ def measure(
     Raises
     ------
     InputError
-        If picks lie on a membrane that has no mesh.
+        If meshes or picks have other shapes than `Mesh` and `Picks` state, a mesh does not lie in the tomogram, or
+        picks lie on a membrane that has no mesh.
     VoxelSpacingError
         If a tomogram or a shape is passed, and no voxel spacing is known.
 
@@ -324,18 +325,20 @@ def measure(
     from membrain_cloud.pipeline.stages.measure import BORDER_VOXELS, density_reader
     from membrain_cloud.statistics.measure import Membrane, measure_tomogram
 
-    by_class = _by_class(picks)
-    for number, surface in meshes.items():
-        _check_mesh(number, surface)
-    _check_membranes(by_class, meshes)
+    surfaces = checked_meshes(meshes)
     if tomogram is None and shape is None:
-        grid, margin = _enclosing_grid(meshes), None
+        grid, margin = _enclosing_grid(surfaces), None
     else:
-        grid = grid_of(np.empty(shape, bool) if tomogram is None else tomogram, voxel_spacing_angstrom)
+        if tomogram is None:
+            grid = grid_of_shape(shape, voxel_spacing_angstrom)
+        else:
+            grid = grid_of(tomogram, voxel_spacing_angstrom, shape=shape)
+        surfaces = checked_meshes(meshes, grid)
         margin = BORDER_VOXELS * grid.voxel_spacing_angstrom
+    by_class = picks_by_class(picks, surfaces)
     density = None if tomogram is None else density_array(tomogram)
     membranes = {}
-    for number, surface in sorted(meshes.items()):
+    for number, surface in surfaces.items():
         at_border = np.zeros(len(surface.vertices), bool)
         if margin is not None:
             at_border = border_vertices(surface, grid, margin_angstrom=margin)
@@ -364,31 +367,6 @@ def _class_index(class_names: Sequence[str], particle_class: str | None) -> int:
     return list(class_names).index(particle_class)
 
 
-def _check_mesh(number: int, surface: Mesh) -> None:
-    if not len(surface.vertices) or not np.isfinite(surface.vertices).all():
-        what = "vertices that are not finite" if len(surface.vertices) else "no vertices"
-        raise InputError(f"membrane {number}: its mesh has {what}", "correct the mesh, or leave the membrane out")
-
-
-def _by_class(picks: PicksByMembrane | Mapping[str, PicksByMembrane] | None) -> dict[str, PicksByMembrane] | None:
-    """Return picks as one mapping for each class of particles."""
-    if picks is None:
-        return None
-    if all(isinstance(key, str) for key in picks) and picks:
-        return dict(cast("Mapping[str, PicksByMembrane]", picks))
-    return {_PARTICLE: cast("PicksByMembrane", picks)}
-
-
-def _check_membranes(by_class: Mapping[str, PicksByMembrane] | None, meshes: Mapping[int, Mesh]) -> None:
-    for name, of_class in (by_class or {}).items():
-        missing = sorted(number for number, picks in of_class.items() if len(picks) and number not in meshes)
-        if missing:
-            numbers = ", ".join(map(str, missing))
-            raise InputError(
-                f"picks of {name!r} on membranes without a mesh: {numbers}", "pass the meshes of these too"
-            )
-
-
 def _particles_on(number: int, by_class: Mapping[str, PicksByMembrane] | None) -> tuple[Picks | None, list[str]]:
     """Return the particles on one membrane and the class of each."""
     from membrain_cloud.geometry import Picks
@@ -411,10 +389,10 @@ def _enclosing_grid(meshes: Mapping[int, Mesh]) -> Grid:
 
 def _settings(settings: Settings | None, **changes: Mapping[str, Any]) -> Settings:
     """Return settings with some values replaced, checked as those of a file are; None leaves a value as it is."""
-    from membrain_cloud.pipeline.settings import Settings, settings_from
+    from membrain_cloud.api.projects import checked_settings
+    from membrain_cloud.pipeline.settings import settings_from
 
-    chosen = settings or Settings()
-    values = chosen.as_dict()
+    values = checked_settings(settings).as_dict()
     for section, of_section in changes.items():
         values[section] |= {name: value for name, value in of_section.items() if value is not None}
     return settings_from(values)
@@ -422,6 +400,8 @@ def _settings(settings: Settings | None, **changes: Mapping[str, Any]) -> Settin
 
 def _counted(progress: Progress | None, total: int) -> Callable[[int], None]:
     """Return a callback that adds up steps and reports their sum."""
+    if progress is not None and not callable(progress):
+        raise UsageError(f"progress = {progress!r}: not callable", "pass a function of (done, total)")
     done = 0
 
     def count(steps: int) -> None:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from membrain_cloud.api.frames import rows_as_frame
-from membrain_cloud.api.inputs import density_array, grid_of
+from membrain_cloud.api.inputs import density_array, grid_of, grid_of_shape
+from membrain_cloud.api.surfaces import checked_meshes, checked_picks
+from membrain_cloud.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -55,6 +57,10 @@ def particle_context(
 
     Raises
     ------
+    InputError
+        If meshes or picks have other shapes than `Mesh` and `Picks` state, or a mesh does not lie in the tomogram.
+    UsageError
+        If the reach is not above 0.
     VoxelSpacingError
         If a tomogram or a shape is passed, and no voxel spacing is known.
 
@@ -76,9 +82,13 @@ def particle_context(
     from membrain_cloud.statistics.context.particle_context import membranes_around, particle_context_rows
     from membrain_cloud.statistics.model.prepare import Membrane
 
-    grid = None
-    if tomogram is not None or shape is not None:
-        grid = grid_of(np.empty(shape, bool) if tomogram is None else tomogram, voxel_spacing_angstrom)
+    if not reach_nm > 0:
+        raise UsageError(f"reach_nm = {reach_nm!r}: not above 0", "pass the distance in nm, such as 100")
+    picks, grid = checked_picks(picks, "picks"), None
+    if tomogram is not None:
+        grid = grid_of(tomogram, voxel_spacing_angstrom, shape=shape)
+    elif shape is not None:
+        grid = grid_of_shape(shape, voxel_spacing_angstrom)
     density_about = None
     if tomogram is not None and grid is not None:
         density = density_array(tomogram)
@@ -88,7 +98,7 @@ def particle_context(
             number: Membrane(mesh, None, np.zeros(len(mesh.vertices), bool), "")
             if grid is None
             else membrane_of(mesh, grid)
-            for number, mesh in sorted(meshes.items())
+            for number, mesh in checked_meshes(meshes, grid).items()
         },
         grid=grid or Grid((1, 1, 1), 1.0),  # no row depends on it without a border
         options=MeasureSettings().options(),
@@ -182,9 +192,8 @@ def measure_picks(  # noqa: PLR0913 - one keyword an option of the command
     """
     from pathlib import Path
 
-    from membrain_cloud.api.projects import run
+    from membrain_cloud.api.projects import checked_settings, run
     from membrain_cloud.pipeline.projects import measure_picks as work
-    from membrain_cloud.pipeline.settings import Settings
     from membrain_cloud.store.tables.open import open_tables
 
     source = str(particles)
@@ -198,7 +207,7 @@ def measure_picks(  # noqa: PLR0913 - one keyword an option of the command
         listed = work.store_star(project, source, options, runs)
     else:
         listed = work.list_picks(project, source, runs)
-    chosen = listed.settings(settings or Settings())
+    chosen = listed.settings(checked_settings(settings))
     outcomes = run(
         project,
         settings=chosen,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,7 +71,7 @@ def label_array(labels: Any, *, name: str) -> NDArray[Any]:
     return array
 
 
-def grid_of(array: Any, voxel_spacing_angstrom: float | None) -> Grid:
+def grid_of(array: Any, voxel_spacing_angstrom: float | None, *, shape: Any = None) -> Grid:
     """Return the voxel grid of an array.
 
     Parameters
@@ -80,6 +81,8 @@ def grid_of(array: Any, voxel_spacing_angstrom: float | None) -> Grid:
         coordinates is read ("angstrom" or "nanometer"); without it they are in Å.
     voxel_spacing_angstrom : float or None
         Voxel spacing in Å; it overrides the coordinates.
+    shape : tuple of int, optional
+        Voxels along (z, y, x) that the array should have. Default: any.
 
     Returns
     -------
@@ -88,13 +91,56 @@ def grid_of(array: Any, voxel_spacing_angstrom: float | None) -> Grid:
 
     Raises
     ------
+    TomogramError
+        If the array has another shape.
     VoxelSpacingError
         If the spacing is neither passed nor stated, is not positive and finite, or differs between the axes.
     """
-    spacing = _stated_spacing(array) if voxel_spacing_angstrom is None else float(voxel_spacing_angstrom)
+    own = _volume(array, "the array").shape if not hasattr(array, "shape") else array.shape
+    if shape is not None and tuple(shape) != tuple(own):
+        raise TomogramError(f"an array of shape {tuple(own)} with shape = {shape}", "pass one of the two")
+    return grid_of_shape(own, _stated_spacing(array) if voxel_spacing_angstrom is None else voxel_spacing_angstrom)
+
+
+def grid_of_shape(shape: Any, voxel_spacing_angstrom: float | None) -> Grid:
+    """Return the voxel grid of a volume that is not passed itself.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Voxels along (z, y, x).
+    voxel_spacing_angstrom : float or None
+        Voxel spacing in Å.
+
+    Returns
+    -------
+    Grid
+        Shape and voxel spacing.
+
+    Raises
+    ------
+    InputError
+        If the shape is not three numbers of at least 1.
+    VoxelSpacingError
+        If the spacing is not a positive and finite number.
+    """
+    try:
+        z, y, x = (operator.index(length) for length in shape)
+    except (TypeError, ValueError):
+        z = y = x = 0
+    if min(z, y, x) < 1:
+        raise InputError(f"shape = {shape!r}: not three whole numbers of at least 1", "pass (z, y, x) in voxels")
+    if voxel_spacing_angstrom is None:
+        raise VoxelSpacingError("no voxel spacing is passed", "pass voxel_spacing_angstrom, in Å")
+    try:
+        spacing = float(voxel_spacing_angstrom)
+    except (TypeError, ValueError):
+        spacing = math.nan
     if not (math.isfinite(spacing) and spacing > 0):
-        raise VoxelSpacingError(f"voxel_spacing_angstrom = {spacing}: not a positive number", "pass the spacing in Å")
-    z, y, x = np.shape(array)
+        raise VoxelSpacingError(
+            f"voxel_spacing_angstrom = {voxel_spacing_angstrom!r}: not a positive number",
+            "pass one number, the spacing in Å",
+        )
     return Grid((z, y, x), spacing)
 
 
@@ -117,12 +163,34 @@ def like_input(values: NDArray[Any], source: Any) -> Any:
 
 
 def _volume(array: Any, name: str) -> NDArray[Any]:
-    values = np.asarray(array)
+    if _is_data_array(array):
+        _check_axes(array, name)
+    try:
+        values = np.asarray(array)
+    except (TypeError, ValueError) as error:
+        raise TomogramError(f"{name}: no array ({error})", "pass an array of shape (Z, Y, X)") from None
     if values.ndim != 3:
         raise TomogramError(f"{name}: an array of shape {values.shape}", "pass a volume of shape (Z, Y, X)")
     if not values.size:
         raise TomogramError(f"{name}: an empty array of shape {values.shape}", "pass at least one voxel an axis")
     return values
+
+
+def _check_axes(array: Any, name: str) -> None:
+    """Refuse a DataArray whose axes are named otherwise than z, y, x in this order, or run backwards."""
+    axes = [axis for axis in map(str, array.dims) if axis in _AXES]
+    if axes != sorted(axes, reverse=True):
+        raise TomogramError(
+            f"{name}: axes in the order {', '.join(map(str, array.dims))}",
+            'transpose it, array.transpose("z", "y", "x")',
+        )
+    for axis in axes:
+        values = np.asarray(array[axis]) if axis in array.coords else np.arange(2)
+        if values.dtype.kind in "iuf" and values.ndim == 1 and values.size > 1 and values[0] > values[-1]:
+            raise TomogramError(
+                f"{name}: the coordinates of {axis} fall, which would mirror the volume",
+                f'sort it, array.sortby("{axis}")',
+            )
 
 
 def _is_data_array(array: Any) -> bool:

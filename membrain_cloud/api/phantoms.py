@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
+from membrain_cloud.api.inputs import grid_of_shape
 from membrain_cloud.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ def simulate(
     ------
     UsageError
         If a number is out of range.
+    InputError
+        If the shape is not three whole numbers.
 
     Examples
     --------
@@ -56,12 +60,14 @@ def simulate(
     chosen = settings or PhantomSettings()
     changes: dict[str, Any] = {"shape": shape, "voxel_spacing_angstrom": voxel_spacing_angstrom, "membranes": membranes}
     chosen = replace(chosen, **{name: value for name, value in changes.items() if value is not None})
-    if len(chosen.shape) != 3 or min(chosen.shape) < 16:
+    if min(grid_of_shape(chosen.shape, 1.0).shape) < 16:
         raise UsageError(f"shape = {chosen.shape}: not three numbers of at least 16 voxels", "pass (z, y, x)")
-    if not 1 <= chosen.voxel_spacing_angstrom <= 100:
-        raise UsageError(f"voxel_spacing_angstrom = {chosen.voxel_spacing_angstrom:g}: not within 1 to 100 Å", "try 10")
-    if chosen.membranes < 0:
-        raise UsageError(f"membranes = {chosen.membranes}: below 0", "pass the number of membranes")
+    for name, value in (("seed", seed), ("membranes", chosen.membranes)):
+        if not isinstance(value, Integral) or value < 0:
+            raise UsageError(f"{name} = {value!r}: not a whole number of at least 0", f"pass another {name}")
+    spacing = chosen.voxel_spacing_angstrom
+    if not isinstance(spacing, Real) or not 1 <= spacing <= 100:
+        raise UsageError(f"voxel_spacing_angstrom = {spacing!r}: not within 1 to 100 Å", "try 10")
     from membrain_cloud.simulation.phantom import make_phantom
 
     return make_phantom(seed, chosen)

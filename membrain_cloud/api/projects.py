@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Any
+
+from membrain_cloud.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,7 +50,7 @@ def open_project(config: str | Path) -> Project:
 
 
 def plan(
-    project: Project,
+    project: Project | str | Path,
     *,
     settings: Settings | None = None,
     runs: Sequence[str] | None = None,
@@ -57,8 +60,8 @@ def plan(
 
     Parameters
     ----------
-    project : Project
-        An open project.
+    project : Project, str or Path
+        An open project, or its config or manifest.
     settings : Settings, optional
         Settings of the run. Default: the defaults.
     runs : sequence of str, optional
@@ -76,7 +79,7 @@ def plan(
     ProjectError
         If a run does not exist, or the project has none.
     UsageError
-        If a stage does not exist, or a named session holds results of other settings.
+        If a stage does not exist, `runs` or `stages` is empty, or a named session holds results of other settings.
     ModelError
         If a model does not exist.
 
@@ -93,14 +96,14 @@ def plan(
     ['segment']
     """
     from membrain_cloud.pipeline.planning.plan import plan as plan_run
-    from membrain_cloud.pipeline.settings import Settings
     from membrain_cloud.pipeline.stages.registry import STAGES
 
-    return plan_run(project, settings or Settings(), STAGES, runs=runs, stages=stages)
+    _check_names(runs=runs, stages=stages)
+    return plan_run(_opened(project), checked_settings(settings), STAGES, runs=runs, stages=stages)
 
 
 def run(
-    project: Project,
+    project: Project | str | Path,
     *,
     settings: Settings | None = None,
     runs: Sequence[str] | None = None,
@@ -114,8 +117,8 @@ def run(
 
     Parameters
     ----------
-    project : Project
-        An open project.
+    project : Project, str or Path
+        An open project, or its config or manifest.
     settings : Settings, optional
         Settings of the run. Default: the defaults.
     runs, stages : sequence of str, optional
@@ -161,10 +164,10 @@ def run(
     from membrain_cloud.pipeline.execution.driver import execute_plan
     from membrain_cloud.pipeline.planning.plan import plan as plan_run
     from membrain_cloud.pipeline.runners import open_runner
-    from membrain_cloud.pipeline.settings import Settings
     from membrain_cloud.pipeline.stages.registry import STAGES
 
-    chosen, done, total = settings or Settings(), 0, 0
+    _check_names(runs=runs, stages=stages)
+    opened, chosen, done, total = _opened(project), checked_settings(settings), 0, 0
 
     def observe(event: str, _task: Task, _outcome: Outcome | None) -> None:
         nonlocal done
@@ -175,6 +178,46 @@ def run(
 
     with open_runner(workers=workers, scheduler=scheduler, in_process=in_process) as runner:
         memory = runner.memory_limits
-        planned = plan_run(project, chosen, STAGES, runs=runs, stages=stages, worker_memory_bytes=memory)
+        planned = plan_run(opened, chosen, STAGES, runs=runs, stages=stages, worker_memory_bytes=memory)
         total = len(planned.tasks)
-        return list(execute_plan(project, chosen, planned, runner, STAGES, observe))
+        return list(execute_plan(opened, chosen, planned, runner, STAGES, observe))
+
+
+def checked_settings(settings: Any) -> Settings:
+    """Return settings, or the defaults for None.
+
+    Parameters
+    ----------
+    settings : Settings or None
+        What the caller passed.
+
+    Returns
+    -------
+    Settings
+        The settings.
+
+    Raises
+    ------
+    UsageError
+        If `settings` is something else.
+    """
+    from membrain_cloud.pipeline.settings import Settings
+
+    if settings is None:
+        return Settings()
+    if not isinstance(settings, Settings):
+        raise UsageError(f"settings: of type {type(settings).__name__}", "pass membrain_cloud.Settings(segment={...})")
+    return settings
+
+
+def _opened(project: Project | str | Path) -> Project:
+    return open_project(project) if isinstance(project, str | os.PathLike) else project
+
+
+def _check_names(**names: Sequence[str] | None) -> None:
+    """Refuse one name as text, and an empty list: None means all, so that a selection of nothing is a mistake."""
+    for parameter, values in names.items():
+        if isinstance(values, str):
+            raise UsageError(f"{parameter} = {values!r}: one text", f"pass a list, [{values!r}]")
+        if values is not None and not len(values):
+            raise UsageError(f"{parameter} is empty", f"name some {parameter}, or leave the parameter out for all")

@@ -19,22 +19,24 @@ from membrain_cloud.tables.reader import TableReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     import xarray as xr
 
+    from membrain_cloud.store.projects.project import Project
 
-def open(url: str, where: pd.DataFrame | None = None, *, organelles: bool = False) -> Analysis:
+
+def open(url: str | Path | Project, where: pd.DataFrame | None = None, *, organelles: bool = False) -> Analysis:
     """Open the tables of a project.
 
     Parameters
     ----------
-    url : str
-        Config or manifest of a project, or the folder or URL of its tables.
+    url : str, Path or Project
+        A project, its config or manifest, or the folder or URL of its tables.
     where : DataFrame or None
         Rows to keep, by any of the key columns it has; its other columns can be grouped by. None keeps all rows.
     organelles : bool
-        Add `organelle` to the columns that membranes can be grouped by; the stage organelle must have been run.
-        Default: False.
+        Add `organelle`, of the stage organelle, to the columns that membranes are grouped by. Default: False.
 
     Returns
     -------
@@ -63,6 +65,7 @@ def open(url: str, where: pd.DataFrame | None = None, *, organelles: bool = Fals
     from membrain_cloud.store.tables.open import open_tables
     from membrain_cloud.store.tables.parquet_tables import Tables
 
+    url = str(getattr(url, "config", url))
     tables = open_tables(open_project(url)) if is_config(url) else Tables(url)
     return Analysis(tables, where_with_organelles(tables, where) if organelles else where)
 
@@ -81,8 +84,6 @@ class Analysis(TableReader):
     where : DataFrame or None
         Rows to keep, see `open`.
     """
-
-    # ---------------------------------------------------------------- densities and neighbours
 
     def concentration(self, by: By = ()) -> pd.DataFrame:
         """Compute particles per µm² of membrane.
@@ -149,8 +150,6 @@ class Analysis(TableReader):
         names = group_columns(by, *PAIR)
         table = require_columns(self.frame("neighbors"), names, "neighbors")
         return neighbors.angle_histogram(table[table["rank"] == rank], names, bin_width_degrees=bin_width_degrees)
-
-    # ---------------------------------------------------------------- pair correlation
 
     def ripley(self, by: By = (), level: float = 0.95) -> pd.DataFrame:
         """Compute the pair correlation and Ripley's functions, for each group and pair of kinds.
@@ -264,8 +263,6 @@ class Analysis(TableReader):
         ]
         return pd.DataFrame(rows, columns=[*names, "r_nm", "r_error_nm", "g", "g_error", "significance"])
 
-    # ---------------------------------------------------------------- in bins of a property
-
     def histogram(self, name: str, by: By = ()) -> pd.DataFrame:
         """Compute the area of membrane in bins of a property.
 
@@ -344,8 +341,6 @@ class Analysis(TableReader):
         """
         names = group_columns(by, *PAIR)
         return against.pair_curves(self._of_property("binned_pair_counts", name, names), names)
-
-    # ---------------------------------------------------------------- membranes, chains, profiles
 
     def membrane_pairs(self, by: By = (), *, to_itself: bool = False) -> pd.DataFrame:
         """Summarise the distances between membranes.

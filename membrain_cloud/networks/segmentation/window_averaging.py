@@ -163,7 +163,8 @@ class WindowAverager:
         """
         if voxels.dtype not in (np.int8, np.uint8, np.int16, np.float16, np.float32):
             voxels = voxels.astype(np.float32)
-        native = np.ascontiguousarray(voxels, dtype=voxels.dtype.newbyteorder("="))
+        # torch warns of arrays that cannot be written, such as those of a memory map.
+        native = np.require(voxels, voxels.dtype.newbyteorder("="), ("C", "W"))
         planes = torch.from_numpy(native)
         if self.device.type == "cuda":
             # From pinned memory, so that the copy overlaps with the prediction of earlier windows; torch does not

@@ -81,12 +81,14 @@ def open_runner(
     Raises
     ------
     UsageError
-        If more than one of the three is given, or a scaler without a scheduler.
+        If more than one of the three is given, fewer than one worker, or a scaler without a scheduler.
     TransientError
         If no scheduler answers at the address, or it has no workers.
     """
     if sum((workers is not None, scheduler is not None, in_process)) > 1:
         raise UsageError("workers, scheduler and in_process exclude each other", "give one of them")
+    if workers is not None and (not isinstance(workers, int) or workers < 1):
+        raise UsageError(f"workers = {workers!r}: not a whole number of at least 1", "give another number of workers")
     if scheduler is None and (scaler is not None or tuple(expected)):
         raise UsageError("workers come and go for a scheduler only", "give the scheduler's address as well")
     if in_process:

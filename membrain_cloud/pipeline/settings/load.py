@@ -22,7 +22,18 @@ from membrain_cloud.pipeline.settings.suggestions import suggest
 
 
 class Settings(Section):
-    """All settings of a run, one attribute for each section."""
+    """All settings of a run, one attribute for each section.
+
+    Parameters
+    ----------
+    **sections : mapping or Section
+        Values of each section; what is absent keeps its default.
+
+    Raises
+    ------
+    UsageError
+        If a section or key is unknown, or a value is out of range.
+    """
 
     input: InputSettings = InputSettings()
     segment: SegmentSettings = SegmentSettings()
@@ -36,6 +47,19 @@ class Settings(Section):
     run: RunSettings = RunSettings()
     plan: PlanSettings = PlanSettings()
     portal: PortalSettings = PortalSettings()
+
+    def __init__(self, **sections: Any) -> None:
+        for name, content in sections.items():
+            _require_section(name)
+            if not isinstance(content, Mapping | Section):
+                raise UsageError(
+                    f"setting {name}: expected a mapping of keys, got {content!r}",
+                    f"write the keys below it, e.g. `{name}: {{{next(iter(_section(name).model_fields))}: ...}}`",
+                )
+        try:
+            super().__init__(**sections)
+        except ValidationError as error:
+            raise _usage_error(error) from None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as nested dictionaries for JSON; `settings_from` reads them back."""
@@ -94,17 +118,7 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
     UsageError
         As `load_settings`.
     """
-    for section, content in values.items():
-        _require_section(section)
-        if not isinstance(content, Mapping):
-            raise UsageError(
-                f"setting {section}: expected a mapping of keys, got {content!r}",
-                f"write the keys below it, e.g. `{section}: {{{next(iter(_section(section).model_fields))}: ...}}`",
-            )
-    try:
-        return Settings.model_validate(values)
-    except ValidationError as error:
-        raise _usage_error(error) from None
+    return Settings(**{str(section): content for section, content in values.items()})
 
 
 def _read_yaml(file: Path) -> dict[str, dict[str, Any]]:
